@@ -1,0 +1,66 @@
+# Every target makes the virtual environment by itself: once, and again when pyproject.toml changes.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+SHELL := /bin/sh
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The stamp knows the folder: an environment that was copied along with a clone does not count.
+READY := $(VENV)/ready-$(shell printf %s "$(CURDIR)" | cksum | cut -d ' ' -f 1)
+# Workers of pytest-xdist; 0 runs everything in one process.
+WORKERS ?= 2
+# More arguments for pytest: make test ARGS='tests/test_embedded.py -x'
+ARGS ?=
+
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.PHONY: help demo test bench check migrate clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(READY) ## run an instrumented LLM application and ask PostgreSQL about it
+	@$(BIN)/python -m observatory_storage.demo
+
+test: $(READY) ## run the tests (TEST_DATABASE_URL, TEST_REDIS_URL: on servers of yours)
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+bench: $(READY) ## measure writing and reading
+	@$(BIN)/python -m tests.benchmarks
+
+check: $(READY) ## format, lint, types, import layers, tests
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory test
+
+migrate: $(READY) ## bring the database of DATABASE_URL to the newest schema
+	@$(BIN)/alembic upgrade head
+
+clean: ## remove the virtual environment, caches and builds
+	@rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Locked, so that two makes in one folder do not both install. pip speaks only when it fails.
+$(READY): pyproject.toml
+	@if command -v flock > /dev/null; then exec 9< Makefile && flock 9; fi; \
+	if [ -e $@ ] && [ ! pyproject.toml -nt $@ ]; then exit 0; fi; \
+	for python in "$$PYTHON" python3 python3.14 python3.13 python3.12 python3.11; do \
+		[ -n "$$python" ] && "$$python" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' \
+			2> /dev/null && break; \
+		python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "Python 3.11 or newer with venv is needed: install it, or name it: make PYTHON=/path/to/python3" >&2; \
+		exit 1; \
+	fi; \
+	echo "Preparing $(VENV) (once; it takes about a minute) ..." >&2; \
+	log=$$(mktemp) && trap 'rm -f "$$log"' EXIT && \
+	if ! { [ -e $@ ] || "$$python" -m venv --clear $(VENV); } > "$$log" 2>&1 || \
+		! $(BIN)/python -m pip install --disable-pip-version-check --no-input --editable '.[dev]' > "$$log" 2>&1; \
+	then \
+		cat "$$log" >&2; exit 1; \
+	fi; \
+	touch $@

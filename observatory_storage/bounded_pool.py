@@ -1,0 +1,149 @@
+"""The pool of connections under the engine: bounded, checked when taken, replaced when old.
+
+There is no thread behind it: connections are looked at when they are taken and given back.
+"""
+
+from __future__ import annotations
+
+import random
+import select
+import time
+from typing import Any, Final, cast
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
+
+from observatory_storage.config import PoolConfig
+from observatory_storage.errors import PoolError
+
+__all__ = ["BoundedPool", "recycle_connections"]
+
+# A connection that was idle for longer is asked whether it lives. Until then a look at its socket
+# will do: a server that stopped, or ended the session, has sent something.
+_TRUSTED_SECONDS: Final = 5.0
+# Connections opened together should not all come to their end together.
+_LIFETIME_SPREAD: Final = 0.1
+
+
+class BoundedPool(QueuePool):
+    """A QueuePool that closes connections nobody needs, down to a minimum, and can be closed."""
+
+    def set_limits(self, config: PoolConfig) -> None:
+        """What SQLAlchemy's own arguments do not cover; to be called once, before use."""
+        self._config = config
+        self._closed = False
+
+    @property
+    def open_idle(self) -> int:
+        """How many connections are open and not in use."""
+        with self._pool.mutex:  # type: ignore[attr-defined]  # not in the type it declares
+            return sum(record.dbapi_connection is not None for record in self._records)
+
+    @property
+    def _records(self) -> Any:
+        # SQLAlchemy's queue is a deque of records inside; the last ones are taken first.
+        return self._pool.queue  # type: ignore[attr-defined]  # as above
+
+    def connect(self) -> PoolProxiedConnection:
+        """A connection, for which it waits up to the timeout.
+
+        Raises:
+            PoolError: all are in use, or the pool is closed.
+        """
+        if self._closed:
+            raise PoolError("the pool is closed", retryable=False)
+        try:
+            return super().connect()
+        except PoolTimeout as error:
+            raise PoolError(
+                f"no connection became free in {self.timeout():g} s (acquire_timeout_secs):"
+                f" all {self.size()} (max_connections) are in use"
+            ) from error
+
+    def recreate(self) -> BoundedPool:
+        """Another pool with the same options and no connection."""
+        fresh = cast(BoundedPool, super().recreate())
+        fresh.set_limits(self._config)
+        return fresh
+
+    def close(self) -> None:
+        """Close what is idle now, and the others as they come back; give out no more."""
+        self._closed = True
+        self.dispose()
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        super()._do_return_conn(record)
+        if self._closed:
+            self.dispose()
+        else:
+            self._close_superfluous()
+
+    def _close_superfluous(self) -> None:
+        """Close the connections above the minimum that were idle for too long.
+
+        Done whenever one comes back, so it needs no thread of its own; a pool that nobody uses
+        keeps what it has.
+        """
+        superfluous: list[ConnectionPoolEntry] = []
+        before = time.monotonic() - self._config.idle_timeout_secs
+        with self._pool.mutex:  # type: ignore[attr-defined]  # as above
+            records = self._records
+            spare = self.checkedin() + self.checkedout() - self._config.min_connections
+            while len(superfluous) < spare and records and _idle_since(records[0]) < before:
+                superfluous.append(records.popleft())
+        for record in superfluous:
+            self._dec_overflow()
+            record.close()
+
+
+def _idle_since(record: ConnectionPoolEntry) -> float:
+    return float(record.info["idle_since"])
+
+
+def recycle_connections(engine: sa.Engine, config: PoolConfig) -> None:
+    """Have the engine replace connections that are too old, were idle for long, or are dead."""
+
+    @event.listens_for(engine, "connect")
+    def opened(_: object, record: ConnectionPoolEntry) -> None:
+        now = time.monotonic()
+        early = random.uniform(0, _LIFETIME_SPREAD)  # noqa: S311 - no secret
+        lifetime = config.max_lifetime_secs * (1 - early)
+        record.info.update(idle_since=now, expires=now + lifetime, fresh=True)
+
+    @event.listens_for(engine, "checkin")
+    def returned(_: object, record: ConnectionPoolEntry) -> None:
+        record.info["idle_since"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def taken(connection: psycopg.Connection[Any], record: ConnectionPoolEntry, _: object) -> None:
+        # SQLAlchemy answers this error by putting a new connection in the place of the old one.
+        if record.info.pop("fresh", False):
+            return
+        now = time.monotonic()
+        idle = now - _idle_since(record)
+        if now > record.info["expires"]:
+            raise DisconnectionError("older than max_lifetime_secs")
+        if idle > config.idle_timeout_secs:
+            raise DisconnectionError("idle for longer than idle_timeout_secs")
+        if (idle > _TRUSTED_SECONDS or _has_news(connection)) and not _answers(engine, connection):
+            raise DisconnectionError("no longer connected")
+
+
+def _has_news(connection: psycopg.Connection[Any]) -> bool:
+    """Whether an idle connection has something to read, or was closed."""
+    if connection.closed or not hasattr(select, "poll"):  # Windows has none: ask each time
+        return True
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _answers(engine: sa.Engine, connection: psycopg.Connection[Any]) -> bool:
+    try:
+        return engine.dialect.do_ping(connection)  # type: ignore[arg-type]  # psycopg's is one
+    except psycopg.Error:
+        return False

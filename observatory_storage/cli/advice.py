@@ -1,0 +1,158 @@
+"""What to do about an error, in a sentence.
+
+What PostgreSQL says about a refused connection is text in the server's language, without a code:
+so the cause is found by trying (is the port open, does another database let us in?), not by
+reading it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+
+from observatory_storage.cli.state import State
+from observatory_storage.config import StorageConfig
+from observatory_storage.errors import (
+    CacheError,
+    ConnectionLost,
+    PoolError,
+    StorageError,
+    Timeout,
+    sqlstate_of,
+)
+
+__all__ = ["MIGRATE", "REDIS", "advice_for", "connection_advice"]
+
+MIGRATE = "Run: observatory-storage migrate"
+REDIS = "Start Redis or correct REDIS_URL; or leave it out, the storage works without Redis."
+
+_PROBE_SECS = 5
+# Databases that nearly every server has.
+_USUAL_DATABASES = ("postgres", "template1")
+# PostgreSQL's SSLRequest: its length, and the number that is its name.
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+_MISSING_SCHEMA = frozenset({"42P01", "3F000", "42703"})  # no such table, schema, column
+_NO_PRIVILEGE = "42501"
+_TOO_MANY_CONNECTIONS = "53300"
+
+
+def advice_for(error: StorageError, state: State) -> str | None:
+    """Advice about an error that a command ended with; None where there is none to give."""
+    states = {sqlstate_of(each) for each in _chain(error)}
+    if states & _MISSING_SCHEMA:
+        return f"The tables are not there, or not as this version needs them. {MIGRATE}"
+    if _NO_PRIVILEGE in states:
+        return "The role may not do that: grant it the privilege, or connect as the tables' owner."
+    if _TOO_MANY_CONNECTIONS in states:
+        return "The server has no connection left: lower DB_POOL_MAX_CONNECTIONS here or elsewhere."
+    if isinstance(error, Timeout):
+        return "Ask for less (a shorter time range), or raise the statement timeout."
+    if isinstance(error, CacheError):
+        return REDIS
+    if isinstance(error, (ConnectionLost, PoolError)):
+        with contextlib.suppress(StorageError):  # of a configuration that is wrong as well
+            return connection_advice(error, state.config())
+    return None
+
+
+def connection_advice(error: BaseException, config: StorageConfig) -> str:
+    """Why PostgreSQL could not be connected to, and what to change. Tries a few connections."""
+    postgres = config.postgres
+    refused = next(
+        (each for each in _chain(error) if isinstance(each, psycopg.OperationalError)), None
+    )
+    tried = refused.pgconn if refused is not None else None
+    host, port = postgres.host, postgres.port
+    if tried is not None and tried.host:
+        host, port = tried.host.decode(), int(tried.port or port)
+    unreachable = _unreachable(host, port)
+    if unreachable is not None:
+        return unreachable
+    if tried is not None and tried.needs_password:
+        return "The server wants a password: set DB_PASSWORD, or add it to DATABASE_URL."
+    if postgres.ssl_mode in {"require", "verify-ca", "verify-full"} and _is_without_ssl(host, port):
+        return f"The server has no SSL, and DB_SSL_MODE={postgres.ssl_mode} insists on it."
+    present = _databases(config)
+    if present is not None and postgres.database not in present:
+        return (
+            f"The server has no database {postgres.database!r}: create it"
+            f" (createdb {postgres.database}), or correct DB_NAME or the end of DATABASE_URL."
+        )
+    if present is not None:
+        return f"The role {postgres.username!r} may not connect to {postgres.database!r}: grant it."
+    if tried is not None and tried.used_password:
+        return (
+            f"The server did not take this password for {postgres.username!r}:"
+            " correct DB_USER and DB_PASSWORD, or those in DATABASE_URL."
+        )
+    return (
+        f"The server is there, but does not let {postgres.username!r} in:"
+        " correct DB_USER, or allow the role in the server's pg_hba.conf."
+    )
+
+
+def _unreachable(host: str, port: int) -> str | None:
+    """Advice where nobody listens; None where somebody does."""
+    right = "start PostgreSQL there, or correct DB_HOST and DB_PORT, or those in DATABASE_URL."
+    try:
+        _opened(host, port).close()
+    except socket.gaierror:
+        return f"There is no host of the name {host!r}: correct DB_HOST, or DATABASE_URL."
+    except TimeoutError:
+        return f"{host} port {port} does not answer (a firewall?): {right}"
+    except OSError:
+        return f"Nothing listens at {host} port {port}: {right}"
+    return None
+
+
+def _is_without_ssl(host: str, port: int) -> bool:
+    try:
+        with _opened(host, port) as connection:
+            connection.sendall(_SSL_REQUEST)
+            return connection.recv(1) == b"N"
+    except OSError:
+        return False
+
+
+def _opened(host: str, port: int) -> socket.socket:
+    if not host.startswith(("/", "@")):
+        return socket.create_connection((host, port), timeout=_PROBE_SECS)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(_PROBE_SECS)
+    # libpq writes an abstract socket with "@", the kernel with a NUL.
+    path = f"{host}/.s.PGSQL.{port}"
+    try:
+        connection.connect(f"\0{path[1:]}" if path.startswith("@") else path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _databases(config: StorageConfig) -> set[str] | None:
+    """The names of the server's databases; None where no other database lets us in either."""
+    secrets: dict[str, Any] = dict(config.postgres.connect_args())
+    for name in _USUAL_DATABASES:
+        url = config.postgres.url().set(drivername="postgresql", database=name)
+        with (
+            contextlib.suppress(psycopg.Error),
+            psycopg.connect(
+                url.render_as_string(hide_password=False), connect_timeout=_PROBE_SECS, **secrets
+            ) as connection,
+        ):
+            return {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        original = getattr(error, "orig", None)
+        if isinstance(original, BaseException):
+            yield original
+        error = error.__cause__

@@ -1,0 +1,208 @@
+"""``check``: is everything there that the storage needs, and if not, what to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import click
+from rich.text import Text
+
+from observatory_storage import migrate
+from observatory_storage.cli.advice import MIGRATE, REDIS, advice_for, connection_advice
+from observatory_storage.cli.output import Output
+from observatory_storage.cli.state import State, common_options, json_option
+from observatory_storage.cli.text import clean
+from observatory_storage.config import StorageConfig
+from observatory_storage.config.sources import DotEnvSource, VariablesSource
+from observatory_storage.errors import StorageError
+from observatory_storage.health import HealthReport
+from observatory_storage.pool import StoragePool
+from observatory_storage.repositories import TraceFilters
+
+__all__ = ["check"]
+
+_MARKS = {"ok": ("✓", "+", "green"), "failed": ("✗", "x", "bold red"), "skipped": ("-", "-", "dim")}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the check, as it ended."""
+
+    name: str
+    result: Literal["ok", "failed", "skipped"]
+    detail: str
+    advice: str | None = None
+
+
+@click.command()
+@json_option
+@common_options
+@click.pass_obj
+def check(state: State) -> None:
+    """Check configuration, servers, migrations and a sample query.
+
+    Exits with 1 when a step failed, and says for each what to do.
+    """
+    state.start_logging()
+    output = state.output()
+    steps = []
+    for step in _Check(state).steps():
+        steps.append(step)
+        if not output.json:
+            _show(output, step)
+    failed = sum(step.result == "failed" for step in steps)
+    if output.json:
+        output.write({"ok": not failed, "steps": steps})
+    else:
+        verdict = f"{failed} of {len(steps)} steps failed" if failed else "everything is in order"
+        output.show(Text(verdict, style="bold red" if failed else "bold green"))
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+class _Failed(Exception):
+    """How a step says what is wrong, and what to do about it."""
+
+    def __init__(self, detail: str, advice: str) -> None:
+        super().__init__(detail)
+        self.advice = advice
+
+
+class _Check:
+    """The steps in their order; one that needs another which failed is skipped."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._config: StorageConfig | None = None
+        self._pool: StoragePool | None = None
+        self._health: HealthReport | None = None
+
+    def steps(self) -> Iterator[Step]:
+        """Run them."""
+        with ExitStack() as stack:
+            yield self._step("configuration", self._configuration, needs=True)
+            yield self._step("connection", lambda: self._connect(stack), needs=self._config)
+            yield self._step("PostgreSQL", self._postgres, needs=self._pool)
+            yield self._step("Redis", self._redis, needs=self._config)
+            yield self._step("migrations", self._migrations, needs=self._pool)
+            yield self._step("pool", self._statistics, needs=self._pool)
+            yield self._step("query", self._query, needs=self._pool)
+
+    def _step(self, name: str, run: Callable[[], str], *, needs: Any) -> Step:
+        if needs is None:
+            return Step(name, "skipped", "needs the step above that failed")
+        try:
+            return Step(name, "ok", run())
+        except _Failed as failure:
+            return Step(name, "failed", str(failure), failure.advice)
+        except StorageError as error:
+            return Step(name, "failed", str(error), advice_for(error, self._state))
+
+    def _configuration(self) -> str:
+        try:
+            self._config = self._state.config()
+        except StorageError as error:
+            raise _Failed(str(error), "Correct it; .env.example lists all settings.") from error
+        postgres = self._config.postgres
+        where = ", ".join(self._sources()) or "defaults alone"
+        return (
+            f"{where}: {postgres.username}@{postgres.host}:{postgres.port}/{postgres.database},"
+            f" schema {postgres.schema_name}, ssl {postgres.ssl_mode}"
+        )
+
+    def _sources(self) -> Iterator[str]:
+        """Where settings came from; the first wins."""
+        for name, source in (
+            ("environment", VariablesSource(StorageConfig)),
+            (".env", DotEnvSource(StorageConfig)),
+        ):
+            source.read()
+            if source.loaded.origins:
+                yield name
+        if self._state.config_file is not None:
+            yield str(self._state.config_file)
+
+    def _connect(self, stack: ExitStack) -> str:
+        assert self._config is not None
+        began = time.perf_counter()
+        try:
+            pool = stack.enter_context(StoragePool(self._config))
+        except StorageError as error:
+            attempts = self._config.retry.max_attempts
+            detail = f"{error} (up to {attempts} attempts)"
+            raise _Failed(detail, connection_advice(error, self._config)) from error
+        self._pool = pool
+        return f"{pool.stats().size} opened in {_milliseconds(began)}"
+
+    def _postgres(self) -> str:
+        assert self._pool is not None
+        self._health = self._pool.health_check()
+        postgres = self._health.postgres
+        if not postgres.ok:
+            raise _Failed(str(postgres.error), "The server went away just now: look at its log.")
+        return f"version {postgres.version}, answers in {postgres.latency_ms:.1f} ms"
+
+    def _redis(self) -> str:
+        assert self._config is not None
+        if self._config.redis.url is None:
+            return "not used (REDIS_URL is not set)"
+        # Redis is asked even when PostgreSQL is not there, on a pool that does not connect to it.
+        health = self._health
+        if health is None:
+            with StoragePool(self._config, connect=False) as pool:
+                health = pool.health_check()
+        redis = health.redis
+        assert redis is not None
+        if not redis.ok:
+            raise _Failed(str(redis.error), REDIS)
+        return f"version {redis.version}, answers in {redis.latency_ms:.1f} ms"
+
+    def _migrations(self) -> str:
+        assert self._pool is not None
+        waiting = migrate.pending(self._pool.engine, self._pool.schema)
+        if waiting:
+            at = migrate.current(self._pool.engine, self._pool.schema)
+            raise _Failed(
+                f"{len(waiting)} pending: the schema is at {at or 'nothing'}, not {migrate.head()}",
+                MIGRATE,
+            )
+        return f"at {migrate.head()}, the newest"
+
+    def _statistics(self) -> str:
+        assert self._pool is not None
+        stats = self._pool.stats()
+        return (
+            f"{stats.size} open ({stats.idle} idle, {stats.active} in use), from {stats.min} to"
+            f" {stats.max or 'any number'}, {stats.utilization:.0%} used"
+        )
+
+    def _query(self) -> str:
+        assert self._pool is not None
+        began = time.perf_counter()
+        with self._pool.unit_of_work() as work:
+            newest = work.traces.list(TraceFilters(limit=1))
+        found = f"the newest is {newest[0].trace_id}" if newest else "there are none yet"
+        return f"asked for a trace in {_milliseconds(began)}: {found}"
+
+
+def _show(output: Output, step: Step) -> None:
+    mark, ascii_mark, style = _MARKS[step.result]
+    if output.console.options.ascii_only:
+        mark = ascii_mark
+    line = Text(f"{mark} ", style=style)
+    line.append(f"{step.name:<14}", style="bold" if step.result != "skipped" else "dim")
+    first, *rest = step.detail.splitlines() or [""]
+    line.append(clean(first), style="dim" if step.result == "skipped" else "")
+    for each in rest:
+        line.append(f"\n{'':<16}{clean(each.strip())}")
+    if step.advice:
+        line.append(f"\n{'':<16}{clean(step.advice)}", style="yellow")
+    output.console.print(line, soft_wrap=True)
+
+
+def _milliseconds(began: float) -> str:
+    return f"{(time.perf_counter() - began) * 1000:.0f} ms"

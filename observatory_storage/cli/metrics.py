@@ -1,0 +1,158 @@
+"""``metrics``: which there are, and one over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from observatory_storage.cli import params
+from observatory_storage.cli.output import Output, table
+from observatory_storage.cli.paging import page_options, show_pages
+from observatory_storage.cli.state import State, common_options, json_option
+from observatory_storage.cli.text import clean, moment
+from observatory_storage.errors import NotFound
+from observatory_storage.models import METRIC_TYPES, Metric
+from observatory_storage.repositories import MetricFilters, TimeSeriesPoint, TimeSeriesQuery
+from observatory_storage.repositories.filters import AGGREGATIONS
+from observatory_storage.unit_of_work import UnitOfWork
+
+__all__ = ["metrics"]
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--service", "service_name", help="Service.")
+@click.option("--type", "metric_type", type=click.Choice(METRIC_TYPES), help="Type.")
+@click.option(
+    "--aggregation",
+    type=click.Choice(AGGREGATIONS),
+    help="Show the metrics of this NAME over time, their points brought together so.",
+)
+@click.option(
+    "--bucket",
+    type=params.duration,
+    default="1h",
+    show_default=True,
+    help="The step of the series.",
+)
+@click.option("--by", "group_by", multiple=True, help="An attribute to tell apart. Repeatable.")
+@click.option("--since", "start_time", type=params.time, default="1d", help="Of the series. [1d]")
+@click.option("--until", "end_time", type=params.time, help="Of the series. [now]")
+@page_options
+@json_option
+@common_options
+@click.pass_obj
+def metrics(
+    state: State,
+    /,
+    *,
+    name: str | None,
+    service_name: str | None,
+    metric_type: str | None,
+    aggregation: str | None,
+    after: str | None,
+    everything: bool,
+    limit: int,
+    **series: Any,
+) -> None:
+    r"""List metrics by name, or show those of NAME over time.
+
+    \b
+    observatory-storage metrics
+    observatory-storage metrics gen_ai.client.token.usage --aggregation sum --since 7d --bucket 1d
+    """
+    if aggregation is not None and name is None:
+        raise click.UsageError("--aggregation needs the NAME of a metric")
+    state.start_logging()
+    output = state.output()
+    filters = MetricFilters(
+        name=name, service_name=service_name, metric_type=metric_type, limit=limit
+    )
+    with state.pool() as pool, pool.unit_of_work() as work:
+        if aggregation is None:
+            show_pages(
+                output,
+                lambda cursor: work.metrics.list(filters, after=cursor),
+                _metrics_table,
+                after=after,
+                everything=everything,
+            )
+            return
+        found = list(work.metrics.iterate(filters))
+        if not found:
+            raise NotFound(f"there is no metric {name}")
+        for metric in found:
+            _show_series(output, work, metric, aggregation, **series)
+
+
+def _metrics_table(page: Iterable[Metric]) -> Table:
+    rows = (
+        [
+            metric.name,
+            metric.metric_type,
+            metric.temporality or "",
+            metric.unit or "",
+            metric.service_name,
+            metric.description or "",
+        ]
+        for metric in page
+    )
+    return table(("NAME", "TYPE*", "TEMPORALITY*", "UNIT", "SERVICE", "DESCRIPTION*"), rows)
+
+
+def _show_series(
+    output: Output,
+    work: UnitOfWork,
+    metric: Metric,
+    aggregation: str,
+    *,
+    bucket: timedelta,
+    group_by: tuple[str, ...],
+    start_time: datetime,
+    end_time: datetime | None,
+) -> None:
+    query = TimeSeriesQuery(
+        metric.id,
+        start_time,
+        end_time or datetime.now(UTC),
+        aggregation=aggregation,
+        bucket_size_secs=bucket.total_seconds(),
+        group_by=group_by,
+    )
+    points = work.metrics.query_time_series(query)
+    if output.json:
+        output.write_all(_documents(metric, aggregation, points))
+        return
+    unit = f" in {metric.unit}" if metric.unit else ""
+    title = f"{metric.name}, {aggregation}{unit}, {metric.service_name} ({metric.metric_type})"
+    output.show(Text(clean(title), style="bold"))
+    rows = (
+        [moment(point.timestamp), _group(point.group), f"{point.value:,.6g}"] for point in points
+    )
+    output.show(
+        table(("TIME (UTC)", "GROUP*", ">VALUE"), rows) if points else Text("no points", "dim")
+    )
+
+
+def _documents(
+    metric: Metric, aggregation: str, points: Iterable[TimeSeriesPoint]
+) -> Iterator[Mapping[str, object]]:
+    for point in points:
+        yield {
+            "metric_id": metric.id,
+            "name": metric.name,
+            "service_name": metric.service_name,
+            "aggregation": aggregation,
+            "timestamp": point.timestamp,
+            "group": point.group,
+            "value": point.value,
+        }
+
+
+def _group(group: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={'-' if value is None else value}" for key, value in group.items())

@@ -1,0 +1,82 @@
+"""The one table of settings: key in a file, environment variables, default, meaning.
+
+It is derived from the models themselves; the sources, the error messages, and the test that keeps
+`.env.example` and the documentation complete all read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, get_args
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+Key = tuple[str, ...]
+
+
+class Env:
+    """Marks a field, inside `Annotated`, with the variables that set it; the main one first."""
+
+    def __init__(self, *variables: str) -> None:
+        self.variables = variables
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        key: where it stands in a file, such as ``("pool", "max_connections")``.
+        variables: the environment variables that set it, the main one first; may be empty.
+        default: its value where nothing sets it.
+        description: one line for people.
+        secret: whether its value must never be shown.
+    """
+
+    key: Key
+    variables: tuple[str, ...]
+    default: Any
+    description: str
+    secret: bool
+
+
+@cache
+def settings_of(model: type[BaseModel], prefix: Key = ()) -> dict[Key, Setting]:
+    """Every setting of the model and of the sections in it, by key, in the order of the fields."""
+    settings: dict[Key, Setting] = {}
+    for name, field in model.model_fields.items():
+        key = (*prefix, field.alias or name)
+        variables = tuple(
+            v for mark in field.metadata if isinstance(mark, Env) for v in mark.variables
+        )
+        section = section_of(field)
+        if section is None:
+            settings[key] = Setting(
+                key, variables, _default(field), field.description or "", _secret(field.annotation)
+            )
+            continue
+        if variables:
+            # A variable for a whole section is a URL, and a URL can hold a password.
+            settings[key] = Setting(key, variables, None, field.description or "", secret=True)
+        settings |= settings_of(section, key)
+    return settings
+
+
+def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of a field that is a section."""
+    annotation = field.annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return None
+
+
+def _default(field: FieldInfo) -> Any:
+    default = field.get_default(call_default_factory=True, validated_data={})
+    return None if default is PydanticUndefined else default
+
+
+def _secret(annotation: Any) -> bool:
+    return annotation is SecretStr or any(_secret(argument) for argument in get_args(annotation))

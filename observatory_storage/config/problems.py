@@ -1,0 +1,165 @@
+"""What is wrong with a configuration, in words that name the place and never show a secret.
+
+pydantic's own error keeps the input, secrets included, so it is taken apart here and dropped:
+`ConfigError` carries these words and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from observatory_storage.config.fields import Key, settings_of
+from observatory_storage.errors import ConfigError, shown
+
+
+class RuleError(ValueError):
+    """What a value must be; `other` is the neighbouring key that the rule compares it with."""
+
+    def __init__(self, text: str, other: str | None = None) -> None:
+        super().__init__(text)
+        self.other = other
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value came from, and whether it may be shown there."""
+
+    name: str
+    shown: bool = True
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What settings sources know of the values they gave: origins by key, and problems met."""
+
+    origins: dict[Key, Origin] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+NOT_TEXT = "must be text (in a file: put it in quotes)"
+_RULES = {
+    "string_type": NOT_TEXT,
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "is too large",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "path_type": "must be the path of a file",
+    "dict_type": "must be a group of keys",
+    "model_type": "must be a group of keys",
+    "invalid_key": "is not a text key",
+}
+# Not a problem of its own: another field failed, and this one's default depends on it.
+_CONSEQUENCES = {"default_factory_not_called"}
+# The path in such an error ends in something that is not a setting.
+_UNKNOWN = {"extra_forbidden", "invalid_key"}
+
+
+def problems_of(
+    error: ValidationError, model: type[BaseModel], prefix: Key, loaded: Loaded | None
+) -> list[str]:
+    """One line for each thing that is wrong.
+
+    Args:
+        error: what pydantic found in `model`.
+        model: the model that was built, found under `prefix` in the whole configuration.
+        prefix: the key of the model in the whole configuration.
+        loaded: what the sources know, or None where the values were given in Python.
+    """
+    settings = settings_of(model, prefix)
+    lines = []
+    for found in error.errors(include_url=False):
+        path = (*prefix, *(str(part) for part in found["loc"]))
+        if found["type"] in _CONSEQUENCES:
+            continue
+        if found["type"] in _UNKNOWN:
+            lines.append(unknown_key(path, settings))
+            continue
+        setting = settings.get(path)
+        if setting is None and len(path) > 2:  # An item of a setting that is a mapping.
+            setting = settings.get(path[:2])
+        origin = loaded.origins.get(path) if loaded else None
+        visible = setting is not None and not setting.secret and (origin is None or origin.shown)
+        line = place(path, settings, loaded)
+        if visible and _may_show(found["input"]):
+            line += f" = {shown(found['input'])}"
+        elif setting is not None and setting.secret:
+            line += " (its value is not shown)"
+        lines.append(f"{line}: {_rule(found, path, settings, loaded)}")
+    return lines
+
+
+def place(key: Key, settings: Mapping[Key, Any], loaded: Loaded | None) -> str:
+    """The name under which people know a setting: where its value came from, else its key."""
+    name = ".".join(key)
+    if loaded is None:
+        return name
+    if key in loaded.origins:
+        return loaded.origins[key].name
+    setting = settings.get(key)
+    if setting is None or not setting.variables:
+        return name
+    return f"{name} (not set; variable {setting.variables[0]})"
+
+
+def unknown_key(path: Key, known: Iterable[Key], where: str = "") -> str:
+    """A line about a key that is no setting, with the nearest one that is.
+
+    No value is shown: it may be a password under a misspelt name.
+    """
+    siblings = sorted({key[len(path) - 1] for key in known if _beside(key, path)})
+    near = get_close_matches(path[-1].lower(), siblings, n=1, cutoff=0.5)
+    advice = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(siblings)}"
+    return f"{where}{'.'.join([*path[:-1], named(path[-1])])}: unknown key; {advice}"
+
+
+def named(key: str) -> str:
+    """A key as errors may show it.
+
+    YAML takes ``password:hunter2`` for a key, since the blank after the colon is missing.
+    """
+    return key if re.fullmatch(r"[\w.-]{1,60}", key) else "(not a name)"
+
+
+def raise_config_error(problems: Iterable[str]) -> None:
+    """Raise a `ConfigError` listing the problems, if there are any.
+
+    Call it outside of any `except`, so that no other error becomes its context.
+    """
+    lines = list(dict.fromkeys(problems))
+    if len(lines) == 1:
+        raise ConfigError(lines[0])
+    if lines:
+        raise ConfigError("\n  ".join([f"{len(lines)} problems in the configuration:", *lines]))
+
+
+def _rule(
+    found: Mapping[str, Any], path: Key, settings: Mapping[Key, Any], loaded: Loaded | None
+) -> str:
+    rule = found.get("ctx", {}).get("error")
+    if isinstance(rule, RuleError) and rule.other is not None and loaded is not None:
+        return f"{rule} ({place((*path[:-1], rule.other), settings, loaded)})"
+    if isinstance(rule, ValueError):
+        return str(rule)
+    text = _RULES.get(found["type"]) or found["msg"].replace("Input should", "must")
+    if found["type"] == "model_type" and path == ("postgres",):
+        text += "; a URL goes in DATABASE_URL or PostgresConfig.from_url()"
+    return str(text)
+
+
+def _may_show(value: object) -> bool:
+    # A URL in the wrong variable, or a whole group under the wrong key, may hold a password.
+    # None says no more than "not set" does.
+    return isinstance(value, (str, int, float, Path)) and "://" not in str(value)
+
+
+def _beside(key: Key, path: Key) -> bool:
+    return len(key) >= len(path) and key[: len(path) - 1] == path[:-1]

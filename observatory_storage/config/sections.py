@@ -1,0 +1,269 @@
+"""The four sections: their settings, defaults and rules."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from sqlalchemy.engine import URL
+
+from observatory_storage.config.base import Checked
+from observatory_storage.config.checks import (
+    ApplicationName,
+    ExistingFile,
+    Fraction,
+    Host,
+    Integer,
+    Name,
+    Parameters,
+    Password,
+    PrivateFile,
+    RedisUrl,
+    RootCertificate,
+    SchemaName,
+    check_root_certificate,
+)
+from observatory_storage.config.fields import Env
+from observatory_storage.config.problems import RuleError, raise_config_error
+from observatory_storage.config.urls import (
+    FIELD_OF_PARAMETER,
+    is_socket,
+    parse_database_url,
+    split_hosts,
+)
+
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+
+_INT_MAX = 2**31 - 1  # PostgreSQL's and libpq's integers have 32 bits.
+
+
+class PostgresConfig(Checked):
+    """How to reach PostgreSQL, as libpq understands it."""
+
+    section = ("postgres",)
+
+    host: Annotated[Host, Env("DB_HOST")] = Field(
+        default="localhost",
+        description="Host name, IP address or socket directory; or several: h1:5432,h2:5433.",
+    )
+    port: Annotated[Integer, Env("DB_PORT")] = Field(
+        default=5432, ge=1, le=65535, description="Port of the hosts that name none."
+    )
+    database: Annotated[Name, Env("DB_NAME")] = Field(
+        default="llm_observatory", description="Name of the database."
+    )
+    username: Annotated[Name, Env("DB_USER")] = Field(
+        default="postgres", description="Role to connect as."
+    )
+    password: Annotated[Password | None, Env("DB_PASSWORD")] = Field(
+        default=None, description="Password; without one libpq looks into ~/.pgpass."
+    )
+    ssl_mode: Annotated[SslMode, Env("DB_SSL_MODE")] = Field(
+        default="prefer",
+        description="disable, allow, prefer, require, verify-ca or verify-full.",
+    )
+    ssl_root_cert: Annotated[RootCertificate | None, Env("DB_SSL_ROOT_CERT")] = Field(
+        default=None,
+        description="Root certificates (PEM file) for verify-ca and verify-full, or system.",
+    )
+    ssl_cert: Annotated[ExistingFile | None, Env("DB_SSL_CERT")] = Field(
+        default=None, description="Client certificate (PEM file); needs the key."
+    )
+    ssl_key: Annotated[PrivateFile | None, Env("DB_SSL_KEY")] = Field(
+        default=None, description="Private key of the client certificate (file of mode 0600)."
+    )
+    application_name: Annotated[ApplicationName, Env("DB_APP_NAME")] = Field(
+        default="observatory_storage", description="Name shown in pg_stat_activity."
+    )
+    # BaseModel has a method called `schema`.
+    schema_name: Annotated[SchemaName, Env("DB_SCHEMA")] = Field(
+        default="public", alias="schema", description="Schema that holds the tables."
+    )
+    statement_timeout_ms: Annotated[Integer, Env("DB_STATEMENT_TIMEOUT_MS")] = Field(
+        default=0,
+        ge=0,
+        le=_INT_MAX,
+        description="Milliseconds after which a statement is cancelled; 0: never.",
+    )
+    parameters: Parameters = Field(
+        default_factory=dict,
+        description="Further libpq parameters, such as target_session_attrs.",
+    )
+
+    @field_validator("ssl_root_cert")
+    @classmethod
+    def _root_certificate_fits(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if "ssl_mode" in info.data:
+            check_root_certificate(value, info.data["ssl_mode"])
+        return value
+
+    @field_validator("ssl_key")
+    @classmethod
+    def _key_with_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if "ssl_cert" in info.data and (value is None) != (info.data["ssl_cert"] is None):
+            right = "be given too, as ssl_cert is" if value is None else "come with ssl_cert"
+            raise RuleError(f"must {right}: a certificate and its key belong together", "ssl_cert")
+        return value
+
+    @classmethod
+    def from_url(cls, url: str | SecretStr, **fields: Any) -> Self:
+        """The configuration that a URL describes.
+
+        Args:
+            url: as in ``DATABASE_URL``: ``postgresql://user:password@host:5432/database``.
+            **fields: what a URL cannot say, such as ``schema``; they win over the URL.
+
+        Raises:
+            ConfigError: something in it is wrong. The message does not quote the URL.
+        """
+        # Tools that print local variables must not find a secret in this frame.
+        url = url if isinstance(url, SecretStr) else SecretStr(url)
+        if isinstance(fields.get("password"), str):
+            fields["password"] = SecretStr(fields["password"])
+        problems: list[str] = []
+        values: dict[str, Any] = {}
+        try:
+            found = parse_database_url(url.get_secret_value())
+        except ValueError as error:
+            problems = [f"the URL (its value is not shown): {error}"]
+        else:
+            for parameter, value in found.items():
+                key = FIELD_OF_PARAMETER.get(parameter, ("postgres", "parameters", parameter))
+                if key[0] != "postgres":
+                    problems.append(f"{parameter} in the URL: belongs to {'.'.join(key)}")
+                elif len(key) == 2:
+                    values[key[1]] = value
+                else:
+                    values.setdefault(key[1], {})[key[2]] = value
+        raise_config_error(problems)
+        return cls(**(values | fields))
+
+    def url(self) -> URL:
+        """The URL for SQLAlchemy's psycopg dialect, libpq's parameters in its query.
+
+        `connect_args` has the rest: SQLAlchemy hides the password of a URL, but not its query.
+        """
+        hosts = split_hosts(self.host)
+        query = {name: v for name, v in self.parameters.items() if isinstance(v, str)}
+        query |= {"application_name": self.application_name, "sslmode": self.ssl_mode}
+        for name, file in (
+            ("sslrootcert", self.ssl_root_cert),
+            ("sslcert", self.ssl_cert),
+            ("sslkey", self.ssl_key),
+        ):
+            if file is not None:
+                query[name] = str(file)
+        host: str | None = hosts[0][0]
+        port: int | None = self.port
+        if len(hosts) > 1 or is_socket(hosts[0][0]):
+            # A URL has no other place for these.
+            query["host"] = ",".join(name for name, _ in hosts)
+            query["port"] = ",".join(number or str(self.port) for _, number in hosts)
+            host = port = None
+        return URL.create(
+            "postgresql+psycopg",
+            username=self.username,
+            password=self.password.get_secret_value() if self.password else None,
+            host=host,
+            port=port,
+            database=self.database,
+            query=query,
+        )
+
+    def connect_args(self) -> dict[str, str]:
+        """The secret ones of `parameters`, for ``create_engine(url, connect_args=...)``."""
+        return {
+            name: value.get_secret_value()
+            for name, value in self.parameters.items()
+            if isinstance(value, SecretStr)
+        }
+
+
+class RedisConfig(Checked):
+    """How to reach Redis or Valkey; without a URL the package does without."""
+
+    section = ("redis",)
+
+    url: Annotated[RedisUrl | None, Env("REDIS_URL")] = Field(
+        default=None,
+        description="redis://, rediss://, unix:// or valkey:// URL; without one Redis is off.",
+    )
+    pool_size: Annotated[Integer, Env("REDIS_POOL_SIZE")] = Field(
+        default=10, ge=1, le=_INT_MAX, description="Most connections to Redis at once."
+    )
+    timeout_secs: Annotated[Fraction, Env("REDIS_TIMEOUT_SECS")] = Field(
+        default=5.0, gt=0, description="Seconds to wait for Redis to connect or to answer."
+    )
+
+
+def _default_minimum(validated: dict[str, Any]) -> int:
+    # Whoever lowers the maximum alone should not have to lower this too.
+    maximum: int = validated.get("max_connections", 5)
+    return min(5, maximum)
+
+
+class PoolConfig(Checked):
+    """The pool of connections to PostgreSQL."""
+
+    section = ("pool",)
+
+    max_connections: Annotated[Integer, Env("DB_POOL_MAX_CONNECTIONS", "DB_MAX_CONNECTIONS")] = (
+        Field(default=50, ge=1, le=_INT_MAX, description="Most connections at once, a hard bound.")
+    )
+    min_connections: Annotated[Integer, Env("DB_POOL_MIN_CONNECTIONS", "DB_MIN_CONNECTIONS")] = (
+        Field(
+            default_factory=_default_minimum,
+            ge=0,
+            le=_INT_MAX,
+            description="Connections opened at the start (by default not more than the maximum).",
+        )
+    )
+    acquire_timeout_secs: Annotated[Fraction, Env("DB_POOL_ACQUIRE_TIMEOUT")] = Field(
+        default=30.0, gt=0, description="Seconds to wait for a connection when all are in use."
+    )
+    connect_timeout_secs: Annotated[Integer, Env("DB_POOL_CONNECT_TIMEOUT")] = Field(
+        default=10, ge=1, le=_INT_MAX, description="Seconds to wait for each host to connect."
+    )
+    idle_timeout_secs: Annotated[Fraction, Env("DB_POOL_IDLE_TIMEOUT")] = Field(
+        default=300.0, gt=0, description="Seconds after which an idle connection is replaced."
+    )
+    max_lifetime_secs: Annotated[Fraction, Env("DB_POOL_MAX_LIFETIME")] = Field(
+        default=1800.0, gt=0, description="Seconds after which any connection is replaced."
+    )
+
+    @field_validator("min_connections")
+    @classmethod
+    def _not_above_maximum(cls, value: int, info: ValidationInfo) -> int:
+        maximum = info.data.get("max_connections", math.inf)
+        if value > maximum:
+            raise RuleError(f"must not be above max_connections, {maximum}", "max_connections")
+        return value
+
+
+class RetryConfig(Checked):
+    """How often, and after what delays, a lost or refused connection is tried again."""
+
+    section = ("retry",)
+
+    max_attempts: Annotated[Integer, Env("DB_RETRY_MAX_ATTEMPTS")] = Field(
+        default=3, ge=1, le=_INT_MAX, description="Attempts in all; 1: no second one."
+    )
+    initial_delay_ms: Annotated[Integer, Env("DB_RETRY_INITIAL_DELAY_MS")] = Field(
+        default=100, ge=1, le=_INT_MAX, description="Milliseconds before the second attempt."
+    )
+    max_delay_ms: Annotated[Integer, Env("DB_RETRY_MAX_DELAY_MS")] = Field(
+        default=5000, ge=1, le=_INT_MAX, description="Most milliseconds between two attempts."
+    )
+    backoff_multiplier: Annotated[Fraction, Env("DB_RETRY_BACKOFF_MULTIPLIER")] = Field(
+        default=2.0, gt=1, description="Factor by which each delay exceeds the one before."
+    )
+
+    @field_validator("max_delay_ms")
+    @classmethod
+    def _not_below_initial(cls, value: int, info: ValidationInfo) -> int:
+        initial = info.data.get("initial_delay_ms", 0)
+        if value < initial:
+            raise RuleError(f"must not be below initial_delay_ms, {initial}", "initial_delay_ms")
+        return value

@@ -1,0 +1,206 @@
+"""Where settings come from: environment variables, a `.env` file, a configuration file.
+
+These are settings sources of pydantic-settings which also remember the origin of each value, for
+the error messages, and collect what is wrong instead of stopping at the first. Secrets leave them
+as `SecretStr`, so nothing behind them can log one by accident.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource
+
+from observatory_storage.config.fields import Key, Setting, section_of, settings_of
+from observatory_storage.config.parsers import PARSERS, UnreadableError
+from observatory_storage.config.problems import NOT_TEXT, Loaded, Origin, unknown_key
+from observatory_storage.config.urls import FIELD_OF_PARAMETER, IDENTITY, parse_database_url
+from observatory_storage.errors import shown
+
+_DATABASE_URL_KEY: Key = ("postgres",)
+
+
+class Source(PydanticBaseSettingsSource):
+    """A settings source that knows where each of its values came from."""
+
+    def __init__(self, settings_cls: type[BaseSettings]) -> None:
+        super().__init__(settings_cls)
+        self.loaded = Loaded()
+        self._values: dict[str, Any] = {}
+
+    @abstractmethod
+    def read(self) -> None:
+        """Put every value found."""
+
+    def put(self, key: Key, value: Any, origin: Origin) -> None:
+        """Set the value of a key; the value of a secret is hidden from here on."""
+        setting = settings_of(self.settings_cls).get(key)
+        if setting is not None and setting.secret:
+            if not isinstance(value, (str, SecretStr, Mapping, NoneType)):
+                # Not even a wrong one goes further: it may be a password without its quotes.
+                self.loaded.problems.append(f"{origin.name} (its value is not shown): {NOT_TEXT}")
+                return
+            value = _hidden(value)
+        group = self._values
+        for part in key[:-1]:
+            group = group.setdefault(part, {})
+        group[key[-1]] = value
+        self.loaded.origins[key] = origin
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The value of a section as a mapping; see `PydanticBaseSettingsSource`."""
+        key = field.alias or field_name
+        return self._values.get(key), key, False
+
+    def __call__(self) -> dict[str, Any]:
+        """The values of all sections; see `PydanticBaseSettingsSource`."""
+        self.read()
+        values = {}
+        for name, field in self.settings_cls.model_fields.items():
+            value, key, _ = self.get_field_value(field, name)
+            if value is not None:
+                values[key] = value
+        return values
+
+
+class VariablesSource(Source):
+    """The variables of an environment, or of a file that stands in for one."""
+
+    where = ""
+
+    def variables(self) -> Mapping[str, str | None]:
+        """All variables, also those that are not settings."""
+        return os.environ
+
+    def read(self) -> None:
+        """Put every variable that is a setting."""
+        variables = self.variables()
+        urls = []
+        for setting in settings_of(self.settings_cls).values():
+            given = [
+                (name, value)
+                for name in setting.variables
+                if (value := _cleaned(variables.get(name), setting))
+            ]
+            if len({value for _, value in given}) > 1:
+                self._report_difference(given)
+            elif given and setting.key == _DATABASE_URL_KEY:
+                urls.append(given[0])
+            elif given:
+                name, value = given[0]
+                self.put(setting.key, value, Origin(self.where + name))
+        # Last, since what a URL says beats the single variables.
+        for name, url in urls:
+            self._put_url(self.where + name, url)
+
+    def _put_url(self, name: str, url: str) -> None:
+        try:
+            parameters = parse_database_url(url)
+        except ValueError as error:
+            self.loaded.problems.append(f"{name} (its value is not shown): {error}")
+            return
+        for parameter, value in parameters.items():
+            key = FIELD_OF_PARAMETER.get(parameter, ("postgres", "parameters", parameter))
+            self.put(key, value, Origin(f"{name} ({parameter})", parameter not in IDENTITY))
+
+    def _report_difference(self, given: list[tuple[str, str]]) -> None:
+        both = " and ".join(f"{self.where}{name} = {shown(value)}" for name, value in given)
+        self.loaded.problems.append(f"{both}: two names of one setting must not differ; set one")
+
+
+class DotEnvSource(VariablesSource):
+    """The variables in `.env` of the current directory."""
+
+    where = ".env: "
+
+    def variables(self) -> Mapping[str, str | None]:
+        """All variables of the file; none where there is no file."""
+        path = Path(".env")
+        try:
+            if not path.exists() or path.is_dir():  # Some keep a virtual environment there.
+                return {}
+            return DotEnvSettingsSource(self.settings_cls, env_file=path).env_vars
+        except OSError as error:
+            self.loaded.problems.append(f".env: cannot be read: {error.strerror}")
+        except UnicodeDecodeError:
+            self.loaded.problems.append(".env: must be UTF-8 text")
+        return {}
+
+
+class FileSource(Source):
+    """A YAML, TOML or JSON file whose groups of keys are the sections of the settings."""
+
+    def __init__(self, settings_cls: type[BaseSettings], path: str | os.PathLike[str]) -> None:
+        super().__init__(settings_cls)
+        self.path = Path(path)
+
+    def read(self) -> None:
+        """Put every key of the file."""
+        content = self._content()
+        if content is None:  # An empty file, or one with comments only.
+            return
+        if not isinstance(content, Mapping):
+            sections = ", ".join(self.settings_cls.model_fields)
+            self._report(f"must hold groups of keys: {sections}")
+            return
+        self._walk(content, self.settings_cls, ())
+
+    def _walk(self, content: Mapping[Any, Any], model: type[BaseModel], prefix: Key) -> None:
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        for name, value in content.items():
+            key = (*prefix, str(name))
+            field = fields.get(name)
+            section = section_of(field) if field else None
+            if field is None:
+                known = settings_of(self.settings_cls)
+                self.loaded.problems.append(unknown_key(key, known, f"{self.path}: "))
+            elif section is None:
+                self.put(key, value, Origin(f"{self.path}: {'.'.join(key)}"))
+            elif isinstance(value, Mapping):
+                self._walk(value, section, key)
+            elif value is not None:  # None: the name of a section with nothing below it.
+                self._report(f"{'.'.join(key)}: must be a group of keys")
+
+    def _content(self) -> Any:
+        parse = PARSERS.get(self.path.suffix.lower())
+        if parse is None:
+            self._report(f"the name must end in {', '.join(PARSERS)}")
+            return None
+        try:
+            return parse(self.path.read_text(encoding="utf-8-sig"))
+        except OSError as error:
+            self._report(f"cannot be read: {error.strerror}")
+        except UnicodeDecodeError:
+            self._report("must be UTF-8 text")
+        except UnreadableError as error:
+            self._report(str(error))
+        return None
+
+    def _report(self, problem: str) -> None:
+        self.loaded.problems.append(f"{self.path}: {problem}")
+
+
+def _cleaned(value: str | None, setting: Setting) -> str:
+    """The text of a variable; "" for one that is unset or, like `DB_NAME=`, empty."""
+    if value is None or not value.strip():
+        return ""
+    # Blanks (and the \r of a file written on Windows) are never part of a value, but can be
+    # part of a password.
+    return value if setting.secret else value.strip()
+
+
+def _hidden(value: Any) -> Any:
+    if isinstance(value, str):
+        return SecretStr(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return SecretStr(str(value))
+    if isinstance(value, Mapping):
+        return {key: _hidden(item) for key, item in value.items()}
+    return [] if isinstance(value, list) else value

@@ -1,0 +1,248 @@
+"""Reading URLs: PostgreSQL's as libpq reads them, Redis's as redis-py does.
+
+Errors say what is wrong with a URL and never quote it: a badly encoded password can turn up in
+any part of it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from functools import cache
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from psycopg import pq
+from pydantic import SecretStr
+
+from observatory_storage.config.fields import Key
+
+# libpq's parameters that are settings of their own; all others are passed through as they are.
+FIELD_OF_PARAMETER: dict[str, Key] = {
+    "host": ("postgres", "host"),
+    "port": ("postgres", "port"),
+    "dbname": ("postgres", "database"),
+    "user": ("postgres", "username"),
+    "password": ("postgres", "password"),
+    "sslmode": ("postgres", "ssl_mode"),
+    "sslrootcert": ("postgres", "ssl_root_cert"),
+    "sslcert": ("postgres", "ssl_cert"),
+    "sslkey": ("postgres", "ssl_key"),
+    "application_name": ("postgres", "application_name"),
+    "connect_timeout": ("pool", "connect_timeout_secs"),
+}
+# Parameters that say who and where, not how. They are not quoted in errors: see above.
+IDENTITY = ("host", "port", "dbname", "user", "password")
+
+_DEFAULT_PORT = "5432"
+_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+_ENCODE = "write @ as %40, : as %3A, / as %2F, ? as %3F and % as %25 in the user name and password"
+# The user name and password end at the first @ unless a / comes before, as in libpq.
+_REST = re.compile(
+    r"(?:(?P<userinfo>[^@/]*)@)?(?P<hosts>[^/?]*)(?:/(?P<database>[^?]*))?(?:\?(?P<query>.*))?",
+    re.DOTALL,
+)
+_HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{0,5}))?")
+
+
+@cache
+def libpq_parameters() -> dict[str, bool]:
+    """The connection parameters that this libpq knows, and whether the value of each is hidden.
+
+    libpq itself marks those that a program should not display.
+    """
+    return {option.keyword.decode(): bool(option.dispchar) for option in pq.Conninfo.get_defaults()}
+
+
+def parse_database_url(url: str) -> dict[str, Any]:
+    """The libpq parameters that the URL sets, by libpq's names.
+
+    Several hosts come as ``h1:5432,h2:5433`` in ``host``; a host that has no port brings the
+    default one, since a port set elsewhere belongs to another host.
+
+    Raises:
+        ValueError: the URL is not one of PostgreSQL's; the text does not quote it.
+    """
+    scheme, separator, rest = url.strip().partition("://")
+    if not separator:
+        raise ValueError("must be a URL such as postgresql://user:password@host:5432/database")
+    if scheme.lower() not in _SCHEMES:
+        raise ValueError(_wrong_scheme(scheme))
+    match = _REST.fullmatch(rest)
+    if match is None:
+        raise ValueError(f"cannot be read: {_ENCODE}")
+    # Without a user name before the host, an @ further on comes from a password with a raw /.
+    later = [match["hosts"], match["database"] or "", "" if match["userinfo"] else match["query"]]
+    if any("@" in part for part in later if part):
+        raise ValueError(f"has an @ or / that is not percent-encoded: {_ENCODE}")
+    found: dict[str, Any] = {}
+    user, colon, password = (match["userinfo"] or "").partition(":")
+    found["user"] = _decode(user, "user name")
+    if colon:
+        found["password"] = _decode(password, "password")
+    found["dbname"] = _decode(match["database"] or "", "database name")
+    # SQLAlchemy writes a blank in the query as +; to libpq + is itself.
+    blank = "%20" if "+" in scheme else "+"
+    query = _parse_query((match["query"] or "").replace("+", blank))
+    found |= _address(match["hosts"], query.pop("host", ""), query.pop("port", ""))
+    found = {name: value for name, value in {**found, **query}.items() if value}
+    secrets = libpq_parameters()
+    return {name: SecretStr(value) if secrets[name] else value for name, value in found.items()}
+
+
+def split_hosts(text: str) -> list[tuple[str, str]]:
+    """Hosts with their ports ("" where none), from ``h1:5432,[::1]:5433,/socket/directory``.
+
+    Raises:
+        ValueError: a host is empty or has characters that no host has.
+    """
+    if _is_ipv6(text):
+        return [(text, "")]
+    hosts = []
+    for part in text.split(","):
+        match = _HOST.fullmatch(part)
+        if match is None:
+            raise ValueError(
+                "must be host or host:port, with an IPv6 address in brackets: [::1]:5432"
+            )
+        name = match[1].strip("[]")
+        if match[1].startswith("[") and not _is_ipv6(name):
+            raise ValueError("must have an IPv6 address inside the brackets")
+        if not name:
+            raise ValueError("must not have an empty host name")
+        if not is_socket(name) and re.search(r"[\s\x00-\x1f\x7f/@?#\\]", name):
+            raise ValueError("must be a host name, an IP address or the directory of a socket")
+        if match[2] and not 1 <= int(match[2]) <= 65535:
+            raise ValueError("must have ports from 1 to 65535")
+        hosts.append((name, match[2] or ""))
+    return hosts
+
+
+def is_socket(host: str) -> bool:
+    """Whether libpq takes the host for a Unix socket: a directory, or @ and an abstract name."""
+    return host.startswith(("/", "@"))
+
+
+def check_redis_url(url: str) -> str:
+    """The URL in a form that redis-py takes (``valkey://`` becomes ``redis://``).
+
+    Raises:
+        ValueError: it cannot be one of Redis's; the text does not quote it.
+    """
+    url = url.strip()
+    scheme, separator, rest = url.partition("://")
+    scheme = {"valkey": "redis", "valkeys": "rediss"}.get(scheme.lower(), scheme.lower())
+    if not separator or scheme not in ("redis", "rediss", "unix"):
+        raise ValueError(
+            "must begin with redis://, rediss:// (TLS), unix:// (socket), valkey:// or valkeys://"
+        )
+    try:
+        parts = urlsplit(f"{scheme}://{rest}")
+    except ValueError:  # Its message quotes the URL.
+        raise ValueError(f"has brackets or characters that no host has: {_ENCODE}") from None
+    if parts.fragment or "@" in parts.path or parts.netloc.count("@") > 1:
+        raise ValueError(f"has an @, / or # that is not percent-encoded (%23 is #): {_ENCODE}")
+    for part in (parts.netloc, parts.path, parts.query):
+        _decode(part, "URL")
+    if scheme == "unix":
+        if not parts.path.strip("/"):
+            raise ValueError("must name the socket: unix:///run/redis.sock?db=0")
+    else:
+        _check_redis_address(parts.netloc.rpartition("@")[2])
+        if not re.fullmatch(r"/?|/[0-9]+", parts.path):
+            raise ValueError("must end in the number of a database, such as /0, or in nothing")
+    return f"{scheme}://{rest}"
+
+
+def _check_redis_address(address: str) -> None:
+    match = _HOST.fullmatch(address)
+    if match is None:
+        raise ValueError("must name host:port, with an IPv6 address in brackets and a port number")
+    if match[2] and not 1 <= int(match[2]) <= 65535:
+        raise ValueError("must have a port from 1 to 65535")
+
+
+def _wrong_scheme(scheme: str) -> str:
+    right = "must begin with postgresql:// (or postgres://, postgresql+psycopg://)"
+    if re.fullmatch(r"postgres(ql)?\+\w+", scheme, re.IGNORECASE):
+        return f"{right}: the driver is always psycopg, not {scheme.partition('+')[2]}"
+    # Anything longer is no scheme, and may be a piece of a secret.
+    return f"{right}, not {scheme}://" if re.fullmatch(r"[A-Za-z:+]{1,20}", scheme) else right
+
+
+def _parse_query(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    unknown = []
+    for pair in filter(None, text.split("&")):
+        name, equals, value = pair.partition("=")
+        name = _decode(name, "query")
+        if name == "ssl" and value == "true":  # libpq itself reads JDBC's spelling so.
+            name, value = "sslmode", "require"
+        if name not in libpq_parameters():
+            unknown.append(name)
+        elif not equals:
+            raise ValueError(f"has the parameter {name!r} without a value")
+        elif name in found:
+            raise ValueError(f"has the parameter {name!r} twice (several hosts: host=h1,h2)")
+        else:
+            found[name] = _decode(value, f"parameter {name!r}")
+    if unknown:
+        names = ", ".join(map(repr, unknown))
+        hint = "; the schema is set by DB_SCHEMA" if "schema" in unknown else ""
+        raise ValueError(f"has parameters that libpq does not know: {names}{hint}")
+    return found
+
+
+def _address(authority: str, host: str, port: str) -> dict[str, str]:
+    """Host and port from the URL's middle and from its query, which wins, as in libpq."""
+    hosts: list[tuple[str, str]] = []
+    if authority:
+        for part in authority.split(","):
+            match = _HOST.fullmatch(part)
+            if match is None:
+                raise ValueError(
+                    "must have host:port between @ and /, the port a number and an IPv6 address "
+                    f"in brackets; {_ENCODE}"
+                )
+            hosts.append((_decode(match[1].strip("[]"), "host"), match[2] or ""))
+    ports = port.split(",") if port else [number for _, number in hosts]
+    names = host.split(",") if host else [name for name, _ in hosts]
+    if not any(names):
+        if len(names) > 1:
+            raise ValueError("must not have an empty host name")
+        return {"port": ports[0]} if ports else {}
+    if len(names) == 1 and len(ports) <= 1:
+        return {"host": names[0], "port": (ports or [""])[0] or _DEFAULT_PORT}
+    if len(ports) <= 1:
+        return {
+            "host": ",".join(map(_bracketed, names)),
+            "port": (ports or [""])[0] or _DEFAULT_PORT,
+        }
+    if len(ports) != len(names):
+        raise ValueError(f"has {len(ports)} ports for {len(names)} hosts; give one each, or one")
+    joined = (
+        f"{_bracketed(name)}:{number or _DEFAULT_PORT}"
+        for name, number in zip(names, ports, strict=True)
+    )
+    return {"host": ",".join(joined)}
+
+
+def _bracketed(name: str) -> str:
+    return f"[{name}]" if _is_ipv6(name) else name
+
+
+def _is_ipv6(name: str) -> bool:
+    try:
+        ipaddress.IPv6Address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _decode(text: str, what: str) -> str:
+    if re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        raise ValueError(f"has a % in the {what} without two hex digits after it: {_ENCODE}")
+    decoded = unquote(text, errors="replace")
+    if "\0" in decoded or "\ufffd" in decoded:
+        raise ValueError(f"has bytes in the {what} that are not UTF-8 text")
+    return decoded

@@ -1,0 +1,140 @@
+"""Where the SDK's exporters put finished telemetry, and how it gets from there into the storage.
+
+The encoders are those of OpenTelemetry's own OTLP exporters; the bytes are what a collector would
+be sent. Here they go to `ingest_traces` and its like, without a network between.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
+from opentelemetry.sdk.metrics.export import MetricsData
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from observatory_storage import StoragePool, ingest_logs, ingest_metrics, ingest_traces
+from observatory_storage.demo.tally import Tally
+from observatory_storage.errors import StorageError
+
+__all__ = ["Outbox", "otlp_json"]
+
+_REQUEST_ITEMS = 512  # the batch size of the SDK's own exporters
+_ID_FIELDS = frozenset({"traceId", "spanId", "parentSpanId"})
+
+_Item = TypeVar("_Item")
+
+
+class Outbox:
+    """Finished telemetry on its way into the storage; counts what it takes in `tally`."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self.span_exporter = _SpanExporter(self)
+        self.log_exporter = _LogExporter(self)
+        self._spans: list[ReadableSpan] = []
+        self._logs: list[ReadableLogRecord] = []
+        self._metrics: list[MetricsData] = []
+        self._requests = 0
+
+    def take_spans(self, spans: Sequence[ReadableSpan]) -> None:
+        """Called by the span exporter."""
+        self._spans.extend(spans)
+        for span in spans:
+            self.tally.add_span(span)
+
+    def take_logs(self, records: Sequence[ReadableLogRecord]) -> None:
+        """Called by the log exporter."""
+        self._logs.extend(records)
+        for record in records:
+            self.tally.add_log(record)
+
+    def take_metrics(self, data: MetricsData) -> None:
+        """Called with each collection of metrics."""
+        self._metrics.append(data)
+        self.tally.add_metrics(data)
+
+    def is_full(self) -> bool:
+        """Whether there is enough for a request or two."""
+        return len(self._spans) > 2 * _REQUEST_ITEMS
+
+    def send(self, pool: StoragePool) -> None:
+        """Store everything that has been taken.
+
+        Raises:
+            StorageError: the storage refused a part of a request.
+        """
+        for spans in _chunks(self._spans):
+            self._send(pool, ingest_traces, encode_spans(spans))
+        self._spans.clear()
+        for records in _chunks(self._logs):
+            self._send(pool, ingest_logs, encode_logs(records))
+        self._logs.clear()
+        for metrics in self._metrics:
+            self._send(pool, ingest_metrics, encode_metrics(metrics))
+        self._metrics.clear()
+
+    def _send(self, pool: StoragePool, ingest: Callable[..., Any], request: Message) -> None:
+        # Every third request goes as OTLP/JSON: both encodings are the same to the storage.
+        self._requests += 1
+        payload: bytes | str = request.SerializeToString()
+        if self._requests % 3 == 0:
+            payload = otlp_json(request)
+        result = ingest(pool, payload)
+        if result.rejected:
+            raise StorageError(f"the storage refused a part of a request: {result.rejected}")
+
+
+def otlp_json(request: Message) -> str:
+    """A request as OTLP/JSON: protobuf's JSON, but enums are numbers and ids are hexadecimal."""
+    return json.dumps(_with_hex_ids(MessageToDict(request, use_integers_for_enums=True)))
+
+
+def _with_hex_ids(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_with_hex_ids(item) for item in node]
+    if isinstance(node, dict):
+        return {
+            key: base64.b64decode(value).hex() if key in _ID_FIELDS else _with_hex_ids(value)
+            for key, value in node.items()
+        }
+    return node
+
+
+def _chunks(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    for start in range(0, len(items), _REQUEST_ITEMS):
+        yield items[start : start + _REQUEST_ITEMS]
+
+
+class _SpanExporter(SpanExporter):
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self._outbox.take_spans(spans)
+        return SpanExportResult.SUCCESS
+
+
+class _LogExporter(LogRecordExporter):
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+
+    def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
+        self._outbox.take_logs(batch)
+        return LogRecordExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        """Nothing to end."""
+
+    def force_flush(self, timeout_millis: int = 10_000) -> bool:
+        """Nothing is held back."""
+        return True

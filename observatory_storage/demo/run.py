@@ -1,0 +1,70 @@
+"""The demo from its first trace to its last comparison."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
+
+from observatory_storage import StoragePool
+from observatory_storage.cli.text import tokens
+from observatory_storage.demo.application import Application
+from observatory_storage.demo.check import stored_facts
+from observatory_storage.demo.facts import Facts, differences
+from observatory_storage.demo.outbox import Outbox
+from observatory_storage.demo.questions import ask
+from observatory_storage.demo.traffic import DAYS
+
+__all__ = ["emit", "run"]
+
+_DAY = timedelta(days=1)
+
+
+def run(pool: StoragePool, console: Console, *, traces: int, seed: int) -> list[str]:
+    """Run everything; returns a line for each difference between what was emitted and is stored."""
+    end = datetime.now(UTC)
+    began = time.perf_counter()
+    emitted = emit(pool, console, traces=traces, seed=seed, until=end)
+    secs = time.perf_counter() - began
+    counts = (
+        f"{tokens(len(emitted.traces))} traces, {tokens(emitted.spans['spans'])} spans,"
+        f" {tokens(emitted.spans['events'])} events, {tokens(emitted.logs['records'])} log records,"
+        f" {tokens(sum(emitted.points.values()))} data points"
+    )
+    console.print(
+        Text(f"{counts} of {DAYS} simulated days, stored in {secs:.1f} s"), soft_wrap=True
+    )
+    # A day more on both sides: some traces go on after the last request.
+    ask(pool, console, end - (DAYS + 1) * _DAY, end + _DAY)
+    with pool.unit_of_work() as work:
+        found = differences(emitted, stored_facts(work.session))
+    if len(emitted.traces) != traces:
+        found.append(f"{len(emitted.traces)} traces were emitted, not {traces}")
+    return found
+
+
+def emit(pool: StoragePool, console: Console, *, traces: int, seed: int, until: datetime) -> Facts:
+    """Run the application, storing as it goes; returns what it emitted.
+
+    Raises:
+        StorageError: the storage refused something.
+    """
+    outbox = Outbox()
+    application = Application(
+        outbox, traces=traces, until=round(until.timestamp() * 1e9), seed=seed
+    )
+    # On a terminal only, and gone at the end.
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("running the application", total=traces)
+        try:
+            for served in application.run():
+                if outbox.is_full():
+                    outbox.send(pool)
+                progress.update(task, completed=served)
+        finally:
+            application.shutdown()
+        outbox.send(pool)
+    return outbox.tally.facts()

@@ -1,0 +1,98 @@
+"""What a data directory of PostgreSQL needs: its making, its command line, its pid file."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from observatory_storage.errors import ValidationError
+
+Setting = str | int | float | bool
+
+FAST_SETTINGS: Mapping[str, Setting] = {
+    "fsync": False,
+    "full_page_writes": False,
+}
+"""For data that nobody will miss: they survive a crash of the server, not one of the machine."""
+
+ROLE = "postgres"
+ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
+# What `EmbeddedPostgres` decides by itself.
+_OURS = {"listen_addresses", "unix_socket_directories", "hba_file", "port", "data_directory"}
+_SETTING_NAME = re.compile(r"[a-z_][a-z0-9_.]*", re.IGNORECASE)
+
+
+def initdb_command(programs: Path, data_folder: Path, *, sync: bool) -> list[str]:
+    """The command that makes a data directory in an empty folder."""
+    command = [str(programs / "initdb"), "-D", str(data_folder), "-U", ROLE, "--encoding=UTF8"]
+    # The builtin provider's C.UTF-8 is the same on every machine, whatever its libc.
+    command += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    command += ["--auth=trust", "--no-instructions"]
+    return command if sync else [*command, "--no-sync"]
+
+
+def server_command(programs: Path, data_folder: Path, settings: Mapping[str, Setting]) -> list[str]:
+    """The command that runs the server in the foreground."""
+    command = [str(programs / "postgres"), "-D", str(data_folder)]
+    for name, value in settings.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        command += ["-c", f"{name}={text}"]
+    return command
+
+
+def check(password: str | None, port: int | None, settings: Mapping[str, Setting]) -> None:
+    """Refuse arguments that are not right, by name."""
+    if password is not None and (not password or "\0" in password):
+        raise ValidationError("password", "***", "must not be empty, nor contain NUL")
+    if port is not None and password is None:
+        raise ValidationError("port", port, "needs a password: a TCP port is open to all users")
+    if port is not None and not 1 <= port <= 65535:
+        raise ValidationError("port", port, "must be between 1 and 65535")
+    for name in settings:
+        if not _SETTING_NAME.fullmatch(name):
+            raise ValidationError("settings", name, "must be names of PostgreSQL settings")
+        if name.lower() in _OURS:
+            raise ValidationError("settings", name, "is decided by the embedded server itself")
+
+
+def pid_in(data_folder: Path) -> int | None:
+    """The process id in the pid file, running or not."""
+    try:
+        return int((data_folder / "postmaster.pid").read_text().partition("\n")[0])
+    except (OSError, ValueError):
+        return None
+
+
+def is_ready(data_folder: Path, pid: int | None) -> bool:
+    """Whether the server of this process id accepts connections."""
+    try:
+        lines = (data_folder / "postmaster.pid").read_text().splitlines()
+    except OSError:
+        return False
+    # The eighth line is the state; before it is written, the file may be a former server's.
+    return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def remove_stale_pid_file(data_folder: Path) -> None:
+    """Remove the pid file of a server that crashed, where its id is another program's by now.
+
+    PostgreSQL itself takes over a pid file whose process is gone, but takes any process of
+    the same user for a server. We hold the folder's lock, so only a server whose supervisor
+    was killed could still run, and that one's working directory is the data directory.
+    """
+    pid = pid_in(data_folder)
+    folder = Path(f"/proc/{pid}/cwd")
+    if pid is None or not folder.is_symlink():
+        return
+    if folder.resolve() != data_folder.resolve():
+        (data_folder / "postmaster.pid").unlink(missing_ok=True)
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on, at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

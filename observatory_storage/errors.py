@@ -1,0 +1,222 @@
+"""The one tree of errors, and the one place where a driver's error becomes one of them.
+
+Every door to PostgreSQL runs inside `translated()`, so users meet these classes only; the
+driver's own error stays as ``__cause__``. What an error means is decided by its SQLSTATE
+(PostgreSQL documentation, appendix A), never by the text of its message, which the server
+translates into its own language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import sqlalchemy.exc
+
+__all__ = [
+    "BatchError",
+    "CacheError",
+    "ConfigError",
+    "Conflict",
+    "ConnectionLost",
+    "MigrationError",
+    "NotFound",
+    "PoolError",
+    "Rejected",
+    "StorageError",
+    "Timeout",
+    "ValidationError",
+    "sqlstate_of",
+    "translate",
+    "translated",
+]
+
+_SHOWN_CHARACTERS = 120
+
+
+class StorageError(Exception):
+    """The storage could not do what was asked."""
+
+    retryable: bool = False
+
+    def __init__(self, message: str | None = None, *, retryable: bool | None = None) -> None:
+        super().__init__(message or type(self).__doc__)
+        if retryable is not None:
+            self.retryable = retryable
+
+
+class ConfigError(StorageError):
+    """The configuration is not usable."""
+
+
+class ConnectionLost(StorageError):
+    """The connection to PostgreSQL is not there, or went away."""
+
+    retryable = True
+
+
+class NotFound(StorageError, LookupError):
+    """There is no such row."""
+
+
+class ValidationError(StorageError, ValueError):
+    """A value does not fit its field.
+
+    Attributes:
+        field: the name of the field or argument.
+        value: the value that was given.
+        rule: what would have been right.
+        index: the place of the row in its batch, where there is one.
+    """
+
+    def __init__(
+        self,
+        field: str,
+        value: object = None,
+        rule: str = "is not valid",
+        index: int | None = None,
+    ) -> None:
+        self.field, self.value, self.rule, self.index = field, value, rule, index
+        place = "" if index is None else f"row {index}: "
+        super().__init__(f"{place}{field}={shown(value)}: {rule}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.field, self.value, self.rule, self.index)
+
+
+class Conflict(StorageError):
+    """Another transaction stood in the way."""
+
+
+class MigrationError(StorageError):
+    """The schema could not be brought to the wanted revision."""
+
+
+class Timeout(StorageError, TimeoutError):
+    """The server did not finish in the time allowed."""
+
+
+class PoolError(StorageError):
+    """No connection could be had from the pool."""
+
+    retryable = True
+
+
+class CacheError(StorageError):
+    """Redis could not do what was asked."""
+
+    retryable = True
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """One row of a batch that was not taken: its place in the batch, itself, and why."""
+
+    index: int
+    row: Any
+    error: StorageError
+
+
+class BatchError(StorageError):
+    """Some rows of a batch were refused; all the others were taken.
+
+    Attributes:
+        rejected: one `Rejected` (index, row, error) for each refused row.
+    """
+
+    def __init__(self, rejected: Sequence[Rejected]) -> None:
+        self.rejected = list(rejected)
+        first = self.rejected[0]
+        rest = f" (and {len(self.rejected) - 1} more)" if len(self.rejected) > 1 else ""
+        super().__init__(f"{len(self.rejected)} refused; row {first.index}: {first.error}{rest}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.rejected,)
+
+
+def shown(value: object) -> str:
+    """The value as an error message shows it: its repr, cut to a readable length."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+# SQLSTATE -> (class, retryable); a class of states (its first two characters) where no full code
+# is listed. 25006 is what a client meets on the old primary after a failover.
+_BY_STATE: dict[str, tuple[type[StorageError], bool]] = {
+    "08": (ConnectionLost, True),
+    "57P01": (ConnectionLost, True),
+    "57P02": (ConnectionLost, True),
+    "57P03": (ConnectionLost, True),
+    "57P05": (ConnectionLost, True),
+    "25006": (ConnectionLost, True),
+    "25P03": (ConnectionLost, True),
+    "53300": (PoolError, True),
+    "40": (Conflict, True),
+    "55P03": (Conflict, True),
+    "23505": (Conflict, False),
+    "23P01": (Conflict, False),
+    "57014": (Timeout, False),
+    "22": (ValidationError, False),
+    "23": (ValidationError, False),
+}
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """The SQLSTATE of a psycopg error, also where SQLAlchemy has wrapped it."""
+    original = getattr(error, "orig", None) or error
+    state = getattr(original, "sqlstate", None)
+    return state if isinstance(state, str) else None
+
+
+def translate(error: BaseException) -> StorageError | None:
+    """The `StorageError` for an error of SQLAlchemy or psycopg; None for any other error."""
+    if isinstance(error, StorageError):
+        return error
+    if isinstance(error, sqlalchemy.exc.TimeoutError):
+        return PoolError(str(error).partition(" (Background on")[0])
+    original = getattr(error, "orig", None) or error
+    state = sqlstate_of(error)
+    message = _first_line(original)
+    if state is not None:
+        found = _BY_STATE.get(state) or _BY_STATE.get(state[:2])
+        if found is not None:
+            kind, retryable = found
+            if kind is ValidationError:
+                return _data_error(original, message)
+            return kind(message, retryable=retryable)
+    disconnected = isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated
+    # Without a SQLSTATE the server never answered: the network or the connection is at fault.
+    if disconnected or (state is None and isinstance(original, psycopg.OperationalError)):
+        return ConnectionLost(message)
+    if isinstance(original, psycopg.DataError):
+        return _data_error(original, message)
+    if isinstance(error, (sqlalchemy.exc.SQLAlchemyError, psycopg.Error)):
+        return StorageError(message)
+    return None
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise errors of SQLAlchemy and psycopg from the block as the matching `StorageError`."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except (sqlalchemy.exc.SQLAlchemyError, psycopg.Error) as error:
+        raise (translate(error) or error) from error
+
+
+def _first_line(error: object) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _data_error(error: object, message: str) -> ValidationError:
+    diagnostic = getattr(error, "diag", None)
+    column = getattr(diagnostic, "column_name", None)
+    constraint = getattr(diagnostic, "constraint_name", None)
+    result = ValidationError(column or constraint or "row", None, message)
+    result.args = (f"{column or constraint}: {message}" if column or constraint else message,)
+    return result

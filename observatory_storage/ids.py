@@ -1,0 +1,170 @@
+"""Ids are computed from what they identify, never looked up.
+
+The same input gives the same id on every host and in every process, so that writing a row twice
+(a retry after a lost connection, a file ingested again) meets its own key and changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+from observatory_storage import jsonb
+from observatory_storage.errors import ValidationError
+
+__all__ = [
+    "data_point_id",
+    "log_id",
+    "metric_id",
+    "new_span_id",
+    "new_trace_id",
+    "span_id",
+    "trace_text",
+    "trace_uuid",
+    "uuid_of",
+]
+
+NAMESPACE: Final = UUID("6f2b8a54-3a0c-5c0e-9d3e-6d0f4f6f7e21")
+MAX_NAME_BYTES: Final = 1024  # two of them and a time fit a btree entry (2,704 bytes)
+
+# UUID(hex=…) also takes "0x…", "+…", braces and blanks: here only the two exact forms are UUIDs.
+_HEX_TRACE = re.compile(r"[0-9a-f]{32}", re.ASCII | re.IGNORECASE)
+_DASHED = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE
+)
+_HEX_SPAN = re.compile(r"[0-9a-f]{16}", re.ASCII | re.IGNORECASE)
+_NO_SPAN: Final = "0" * 16
+
+
+def trace_uuid(value: str | UUID, field: str = "trace_id") -> UUID:
+    """The UUID of a trace id.
+
+    32 hex digits and the canonical dashed form are that UUID; any other text maps to a UUID of
+    version 5 in a fixed namespace.
+
+    Raises:
+        ValidationError: for anything but a UUID or a non-empty text, and for the all-zero id,
+            which W3C Trace Context declares invalid.
+    """
+    if type(value) is UUID:
+        if value.int == 0:
+            raise ValidationError(field, value, "must not be all zeros")
+        return value
+    if not isinstance(value, str):
+        raise ValidationError(field, value, "must be text or a UUID")
+    try:
+        return _resolved(value)
+    except ValueError as error:
+        raise ValidationError(field, value, str(error)) from None
+
+
+@lru_cache(maxsize=8192)
+def _resolved(value: str) -> UUID:
+    if _HEX_TRACE.fullmatch(value) or _DASHED.fullmatch(value):
+        result = UUID(hex=value)
+        if result.int == 0:
+            raise ValueError("must not be all zeros")
+        return result
+    if not value:
+        raise ValueError("must not be empty")
+    if len(value.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+        raise ValueError(f"must have at most {MAX_NAME_BYTES} bytes")
+    return uuid5(NAMESPACE, jsonb.clean_text(value))
+
+
+def trace_text(value: str | UUID) -> str:
+    """The trace id as `Trace.trace_id` keeps it: as given, hex in lower case."""
+    if isinstance(value, UUID):
+        return value.hex
+    if _HEX_TRACE.fullmatch(value) or _DASHED.fullmatch(value):
+        return value.lower()
+    return value
+
+
+def span_id(value: object, field: str = "span_id") -> str:
+    """A span id of 16 hex digits, in lower case.
+
+    Raises:
+        ValidationError: for anything else, and for the all-zero id.
+    """
+    if isinstance(value, str) and _HEX_SPAN.fullmatch(value) and value != _NO_SPAN:
+        return value.lower()
+    raise ValidationError(field, value, "must be 16 hex digits, not all zeros")
+
+
+def uuid_of(value: object, field: str) -> UUID:
+    """A UUID given as itself or as text.
+
+    Raises:
+        ValidationError: for anything else.
+    """
+    if isinstance(value, UUID):
+        return value
+    if isinstance(value, str) and (_HEX_TRACE.fullmatch(value) or _DASHED.fullmatch(value)):
+        return UUID(hex=value)
+    raise ValidationError(field, value, "must be a UUID")
+
+
+def new_trace_id() -> str:
+    """A random trace id as W3C Trace Context wants it: 32 hex digits."""
+    return secrets.token_hex(16)
+
+
+def new_span_id() -> str:
+    """A random span id as W3C Trace Context wants it: 16 hex digits."""
+    return secrets.token_hex(8)
+
+
+def metric_id(
+    *,
+    name: str,
+    metric_type: str,
+    unit: str | None = None,
+    temporality: str | None = None,
+    resource_attributes: Mapping[str, Any] | None = None,
+    scope_name: str | None = None,
+    scope_version: str | None = None,
+    scope_attributes: Mapping[str, Any] | None = None,
+    service_name: str | None = None,
+    origin: Any = None,
+) -> UUID:
+    """The id of a metric's definition.
+
+    Args:
+        service_name: counts only beside resource attributes that do not name the service.
+        origin: what else tells two resources or scopes apart (their schema URLs, say).
+    """
+    resource = dict(resource_attributes or {})
+    if service_name is not None:
+        resource.setdefault("service.name", service_name)
+    scope = [scope_name or "", scope_version or "", dict(scope_attributes or {})]
+    return _of("metric", name, metric_type, unit or "", temporality, resource, scope, origin)
+
+
+def data_point_id(
+    *,
+    attributes: Mapping[str, Any] | None = None,
+    start_timestamp: datetime | None = None,
+    origin: Any = None,
+) -> UUID:
+    """The id of a data point beside its metric and its time.
+
+    Args:
+        origin: what else tells two points apart (nanoseconds that no column holds, say).
+    """
+    start = None if start_timestamp is None else start_timestamp.timestamp()
+    return _of("point", dict(attributes or {}), start, origin)
+
+
+def log_id(content: Any, ordinal: int) -> UUID:
+    """The id of a log record by its content and its ordinal among equals."""
+    return _of("log", content, ordinal)
+
+
+def _of(*parts: Any) -> UUID:
+    return uuid5(NAMESPACE, jsonb.canonical(parts))

@@ -1,0 +1,121 @@
+"""Whatever a caller has of an OTLP request, as one form: the parsed JSON of OTLP/JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from observatory_storage.errors import ValidationError
+from observatory_storage.ingest import protobuf
+from observatory_storage.ingest.signals import Signal, signal_of_request
+
+__all__ = ["decode", "detect_signal"]
+
+_BLANK: Final = b" \t\r\n"
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+def decode(payload: Any, signal: Signal) -> Mapping[str, Any]:
+    """The request as parsed OTLP/JSON.
+
+    Args:
+        payload: JSON text or its bytes, parsed JSON, a protobuf request or its bytes.
+        signal: the signal that the request must carry.
+
+    Raises:
+        ValidationError: the payload is no OTLP request, or one of another signal.
+        ConfigError: the payload is protobuf and the ``otel`` extra is not installed.
+    """
+    if protobuf.is_message(payload):
+        found, request = protobuf.request_of_message(payload)
+        return _checked(request, found, signal)
+    if isinstance(payload, (bytes, bytearray, memoryview)):
+        payload = bytes(payload)
+        parsed = _json_of_bytes(payload)
+        if parsed is None:
+            return protobuf.request_of_bytes(payload, signal)
+        return _checked(parsed, signal_of_request(parsed), signal)
+    parsed = _mapping(payload)
+    return _checked(parsed, signal_of_request(parsed), signal)
+
+
+def detect_signal(payload: Any) -> str:
+    """The name of the signal that a request carries: "traces", "metrics" or "logs".
+
+    Args:
+        payload: as for `decode`; for JSON lines, one line.
+
+    Raises:
+        ValidationError: the payload is no OTLP request, or is empty.
+        ConfigError: the payload is protobuf and the ``otel`` extra is not installed.
+    """
+    if protobuf.is_message(payload):
+        return protobuf.request_of_message(payload)[0].name
+    if isinstance(payload, (bytes, bytearray, memoryview)):
+        payload = bytes(payload)
+        parsed = _json_of_bytes(payload)
+        if parsed is None:
+            return protobuf.signal_of_bytes(payload).name
+    else:
+        parsed = _mapping(payload)
+    signal = signal_of_request(parsed)
+    if signal is None:
+        raise ValidationError("payload", payload, "must carry traces, metrics or logs: it is empty")
+    return signal.name
+
+
+def _checked(
+    request: Mapping[str, Any], found: Signal | None, wanted: Signal
+) -> Mapping[str, Any]:
+    if found is not None and found is not wanted:
+        rule = f"must be a request of {wanted.name}, and is one of {found.name}"
+        raise ValidationError("payload", sorted(request), rule)
+    return request
+
+
+def _mapping(payload: Any) -> Mapping[str, Any]:
+    if isinstance(payload, str):
+        payload = _parsed(payload)
+    if isinstance(payload, Mapping):
+        return payload
+    raise ValidationError(
+        "payload", payload, "must be an OTLP request: JSON (an object), parsed JSON or protobuf"
+    )
+
+
+def _json_of_bytes(payload: bytes) -> Mapping[str, Any] | None:
+    """The parsed JSON; None where the bytes can only be protobuf.
+
+    Protobuf's first byte is 0x0A (field 1, a message), which is also a newline, and a length of
+    123 is "{": such bytes are protobuf unless they are JSON from beginning to end.
+    """
+    text = payload.removeprefix(_BYTE_ORDER_MARK).lstrip(_BLANK)
+    if not payload or (not text.startswith((b"{", b"[")) and payload[:1] == b"\n"):
+        return None
+    if payload[:1] == b"\n":
+        try:
+            return _mapping(_parsed(text))
+        except ValidationError:
+            return None
+    if text[:1] in (b"{", b"[", b'"') or (text and chr(text[0]).isprintable()):
+        return _mapping(_parsed(text))
+    if not text:
+        raise ValidationError("payload", payload, "must be an OTLP request: it is blank")
+    return None
+
+
+def _parsed(text: str | bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    # The standard parser takes lone surrogates, which are repaired later, and says more of the
+    # place of an error.
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        rule = f"must be JSON or protobuf of OTLP: {error or 'nested too deeply'}"
+        raise ValidationError("payload", text, rule) from None

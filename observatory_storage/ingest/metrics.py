@@ -1,0 +1,163 @@
+"""Metrics of OTLP as rows of `metrics` with rows of their data points, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from observatory_storage.errors import ValidationError
+from observatory_storage.ingest import wire
+from observatory_storage.ingest.origins import Item, Origin, groups
+from observatory_storage.ingest.points import point_row
+from observatory_storage.ingest.values import key_values, plain_map
+from observatory_storage.models import TEMPORALITIES
+
+__all__ = ["KEYS", "MetricItems", "metric_of", "metric_rows"]
+
+KEYS: Final = ("resourceMetrics", "scopeMetrics", "metrics")
+
+_TEMPORALITY_NAMES: Final = {
+    f"AGGREGATION_TEMPORALITY_{name.upper()}": number for number, name in enumerate(TEMPORALITIES)
+}
+_KINDS: Final = ("gauge", "sum", "histogram", "exponentialHistogram", "summary")
+_TYPES: Final = {
+    "gauge": "gauge",
+    "histogram": "histogram",
+    "exponentialHistogram": "exponential_histogram",
+    "summary": "summary",
+}
+_KIND_OF_TYPE: Final = {metric_type: kind for kind, metric_type in _TYPES.items()} | {
+    "counter": "sum",
+    "updowncounter": "sum",
+}
+
+
+class MetricItems(NamedTuple):
+    """A metric's definition and its data points; both may have been refused."""
+
+    definition: Item
+    points: list[Item]
+
+
+def metric_rows(request: Mapping[str, Any]) -> Iterator[MetricItems]:
+    """The metrics of a request.
+
+    Raises:
+        ValidationError: something outside the metrics is no OTLP.
+    """
+    for group in groups(request, KEYS):
+        for at, metric in enumerate(group.items):
+            path = f"{group.path}[{at}]"
+            try:
+                kind, points, row = _definition(metric, group.origin)
+            except ValidationError as error:
+                refused = _within(path, error)
+                yield MetricItems(
+                    Item(metric, None, refused),
+                    [Item(point, None, refused) for point in _points_of(metric)],
+                )
+                continue
+            yield MetricItems(
+                Item(metric, row),
+                [
+                    _point(point, kind, f"{path}.{kind}.dataPoints[{place}]")
+                    for place, point in enumerate(points)
+                ],
+            )
+
+
+def _point(point: Any, kind: str, path: str) -> Item:
+    try:
+        return Item(point, point_row(point, kind))
+    except ValidationError as error:
+        return Item(point, None, _within(path, error))
+
+
+def _within(path: str, error: ValidationError) -> ValidationError:
+    return ValidationError(f"{path}.{error.field}".rstrip("."), error.value, error.rule)
+
+
+def _points_of(metric: Any) -> list[Any]:
+    """The data points of a metric that was refused: each of them counts."""
+    if not isinstance(metric, Mapping):
+        return []
+    return [
+        point
+        for kind in _KINDS
+        if isinstance(metric.get(kind), Mapping)
+        and isinstance(metric[kind].get("dataPoints"), list)
+        for point in metric[kind]["dataPoints"]
+    ]
+
+
+def _definition(metric: Any, origin: Origin) -> tuple[str, list[Any], dict[str, Any]]:
+    if not isinstance(metric, Mapping):
+        raise ValidationError("", metric, "must be a metric: an object")
+    otlp = dict(origin.otlp)
+    kinds = [kind for kind in _KINDS if metric.get(kind) is not None]
+    if len(kinds) > 1:
+        raise ValidationError(kinds[1], "…", f"must not stand beside {kinds[0]}")
+    kind = kinds[0] if kinds else "gauge"
+    if not kinds:
+        otlp["data"] = "absent"
+    data = wire.message(metric.get(kind), kind) or {}
+    name, whole_name = wire.named(wire.text(metric.get("name"), "name"))
+    if whole_name is not None:
+        otlp["name"] = whole_name
+    metadata, note = plain_map(metric.get("metadata"), "metadata")
+    if note is not None:
+        otlp["attributes"] = note
+    row = {
+        **origin.columns,
+        "name": name,
+        "description": wire.text(metric.get("description"), "description") or None,
+        "unit": wire.text(metric.get("unit"), "unit") or None,
+        "metric_type": _type_of(kind, data),
+        "temporality": _temporality(kind, data, otlp),
+        "attributes": metadata,
+        "otlp": otlp or None,
+    }
+    return kind, wire.items(data.get("dataPoints"), f"{kind}.dataPoints"), row
+
+
+def _type_of(kind: str, data: Mapping[str, Any]) -> str:
+    if kind != "sum":
+        return _TYPES[kind]
+    monotonic = wire.boolean(data.get("isMonotonic"), "sum.isMonotonic")
+    return "counter" if monotonic else "updowncounter"
+
+
+def _temporality(kind: str, data: Mapping[str, Any], otlp: dict[str, Any]) -> str | None:
+    if kind in ("gauge", "summary"):
+        return None
+    number = wire.enum(
+        data.get("aggregationTemporality"), f"{kind}.aggregationTemporality", _TEMPORALITY_NAMES
+    )
+    if 0 <= number < len(TEMPORALITIES):
+        return TEMPORALITIES[number]
+    otlp["temporality"] = number
+    return TEMPORALITIES[0]
+
+
+def metric_of(row: Mapping[str, Any], points: list[dict[str, Any]]) -> dict[str, Any]:
+    """A metric as OTLP/JSON, from its row (all columns) and its data points as OTLP/JSON."""
+    otlp = row["otlp"] or {}
+    metric: dict[str, Any] = {"name": otlp.get("name", row["name"])}
+    if row["description"]:
+        metric["description"] = row["description"]
+    if row["unit"]:
+        metric["unit"] = row["unit"]
+    pairs = key_values(row["attributes"], otlp.get("attributes"))
+    if pairs:
+        metric["metadata"] = pairs
+    if otlp.get("data") == "absent" and not points:
+        return metric
+    kind = _KIND_OF_TYPE[row["metric_type"]]
+    data: dict[str, Any] = {"dataPoints": points} if points else {}
+    if kind not in ("gauge", "summary"):
+        known = TEMPORALITIES.index(row["temporality"] or TEMPORALITIES[0])
+        data["aggregationTemporality"] = otlp.get("temporality", known)
+    if kind == "sum":
+        data["isMonotonic"] = row["metric_type"] == "counter"
+    metric[kind] = data
+    return metric

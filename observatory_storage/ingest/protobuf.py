@@ -1,0 +1,177 @@
+"""OTLP requests in protobuf, turned into the form of OTLP/JSON.
+
+The only module that needs the ``otel`` extra, and it imports it when the first such request comes.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from observatory_storage.errors import ConfigError, ValidationError
+from observatory_storage.ingest.signals import METRICS, SIGNALS, TRACES, Signal
+
+__all__ = ["is_message", "request_of_bytes", "request_of_message", "signal_of_bytes"]
+
+# Fields of type bytes that OTLP/JSON writes in hex, where protobuf's own mapping has base64.
+_IDS = frozenset({"traceId", "spanId", "parentSpanId"})
+_WITHOUT_IDS = frozenset({"attributes", "filteredAttributes", "body", "resource", "scope"})
+_LOOKED_AT = 20  # items are looked at until one shows its signal; more would only cost time
+
+
+def is_message(payload: object) -> bool:
+    """Whether the payload is a protobuf message (without importing protobuf for the question)."""
+    return hasattr(payload, "SerializeToString") and hasattr(payload, "DESCRIPTOR")
+
+
+def request_of_message(message: Any) -> tuple[Signal, Mapping[str, Any]]:
+    """The signal and the request that a protobuf message is.
+
+    Raises:
+        ValidationError: it is another message than one of OTLP's export requests.
+    """
+    name = message.DESCRIPTOR.full_name
+    for signal in SIGNALS:
+        # TracesData and its like have the same fields: what a file exporter writes.
+        if name in (signal.message, _data_message(signal)):
+            return signal, _as_json(message)
+    known = ", ".join(signal.message for signal in SIGNALS)
+    raise ValidationError("payload", name, f"must be one of {known}")
+
+
+def request_of_bytes(payload: bytes, signal: Signal) -> Mapping[str, Any]:
+    """The request of this signal in protobuf's binary form.
+
+    Raises:
+        ValidationError: the bytes are no such request; those of another signal are named.
+        ConfigError: the extra is not installed.
+    """
+    message = _parsed(payload, signal)
+    # The wire names no signal, and much of one parses as another: ask what the items look like.
+    if message is None or (_items(message, signal) and not _plausible(message, signal)):
+        others = [other for other in SIGNALS if other is not signal]
+        found = next((other for other in others if _is_of(payload, other)), None)
+        if found is not None:
+            rule = f"must be a request of {signal.name}, and is one of {found.name}"
+            raise ValidationError("payload", payload, rule)
+    if message is None or (payload and not _fits(message)):
+        raise ValidationError("payload", payload, f"must be an OTLP request of {signal.name}")
+    return _as_json(message)
+
+
+def signal_of_bytes(payload: bytes) -> Signal:
+    """The signal of a request in protobuf's binary form.
+
+    Raises:
+        ValidationError: the bytes look like no request of OTLP.
+        ConfigError: the extra is not installed.
+    """
+    for signal in SIGNALS:
+        if _is_of(payload, signal):
+            return signal
+    raise ValidationError("payload", payload, "must be an OTLP request with at least one item")
+
+
+def _is_of(payload: bytes, signal: Signal) -> bool:
+    message = _parsed(payload, signal)
+    return message is not None and _plausible(message, signal)
+
+
+def _parsed(payload: bytes, signal: Signal) -> Any:
+    """The message; None where the bytes are not such a message at all."""
+    module = _imported(_module_name(signal))
+    decode_error = _imported("google.protobuf.message").DecodeError
+    message = getattr(module, signal.message.rpartition(".")[2])()
+    try:
+        message.ParseFromString(payload)
+    except decode_error:
+        return None
+    return message
+
+
+def _module_name(signal: Signal) -> str:
+    package = signal.message.rpartition(".")[0]
+    return f"{package}.{_package(signal)}_service_pb2"
+
+
+def _package(signal: Signal) -> str:
+    return signal.message.split(".")[3]
+
+
+def _data_message(signal: Signal) -> str:
+    return f"opentelemetry.proto.{_package(signal)}.v1.{signal.name.capitalize()}Data"
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "OTLP in protobuf needs the extra: pip install 'observatory-storage[otel]'"
+        ) from error
+
+
+def _items(message: Any, signal: Signal) -> list[Any]:
+    """The first items of a request."""
+    resources, scopes, items = (_snake(key) for key in signal.keys)
+    found: list[Any] = []
+    for resource in getattr(message, resources):
+        for scope in getattr(resource, scopes):
+            found.extend(getattr(scope, items)[: _LOOKED_AT - len(found)])
+            if len(found) >= _LOOKED_AT:
+                return found
+    return found
+
+
+def _snake(key: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key)
+
+
+def _plausible(message: Any, signal: Signal) -> bool:
+    """Whether one of the first items looks as an item of its signal does."""
+    items = _items(message, signal)
+    if signal is TRACES:
+        # A metric's texts stand where a span has its ids, but seldom with their lengths.
+        items = [item for item in items if len(item.trace_id) == 16 and len(item.span_id) == 8]
+    elif signal is METRICS:
+        items = [item for item in items if item.name]
+    return any(_fits(item) for item in items)
+
+
+def _fits(message: Any) -> bool:
+    """Whether the message has a known field, and none with another's wire type.
+
+    Unknown numbers do not speak against it: a newer sender may have them.
+    """
+    known = message.DESCRIPTOR.fields_by_number
+    unknown = _imported("google.protobuf.unknown_fields").UnknownFieldSet(message)
+    mistyped = any(field.field_number in known for field in unknown)
+    return bool(message.ListFields()) and not mistyped
+
+
+def _as_json(message: Any) -> Mapping[str, Any]:
+    json_format = _imported("google.protobuf.json_format")
+    request = json_format.MessageToDict(message, use_integers_for_enums=True)
+    _ids_in_hex(request)
+    result: Mapping[str, Any] = request
+    return result
+
+
+def _ids_in_hex(value: Any) -> None:
+    """Turn the ids in a request from base64 to hex, in place.
+
+    No field of an attribute is named like an id: its key stands in "key".
+    """
+    if isinstance(value, list):
+        for item in value:
+            if isinstance(item, (dict, list)):
+                _ids_in_hex(item)
+        return
+    for name, item in value.items():
+        if name in _IDS:
+            value[name] = base64.b64decode(item).hex()
+        elif isinstance(item, (dict, list)) and name not in _WITHOUT_IDS:
+            _ids_in_hex(item)

@@ -1,0 +1,60 @@
+"""Messages in the form of OpenTelemetry's GenAI conventions: a role, and parts of a type each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from observatory_storage.errors import ValidationError
+
+__all__ = ["input_messages", "instructions", "output_messages"]
+
+_RULE = "must be text, or a sequence of texts and mappings"
+
+
+def input_messages(value: object, field: str) -> list[dict[str, Any]]:
+    """The messages sent to the model; a text is one message of the user."""
+    return [_message(item, "user", field) for item in _items(value, field)]
+
+
+def output_messages(
+    value: object, field: str, finish_reasons: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The model's answers, one message a choice, each with its finish reason where it is known."""
+    messages = [_message(item, "assistant", field) for item in _items(value, field)]
+    # There may be fewer reasons than answers, and the other way round.
+    for message, reason in zip(messages, finish_reasons, strict=False):
+        message.setdefault("finish_reason", reason)
+    return messages
+
+
+def instructions(value: object, field: str) -> list[dict[str, Any]]:
+    """The system instructions, as parts: they have no role."""
+    return [_text(item) if isinstance(item, str) else dict(item) for item in _items(value, field)]
+
+
+def _items(value: object, field: str) -> list[str | Mapping[str, Any]]:
+    if isinstance(value, (str, Mapping)):
+        return [value]
+    if not isinstance(value, Sequence) or isinstance(value, (bytes, bytearray)):
+        raise ValidationError(field, value, _RULE)
+    for index, item in enumerate(value):
+        if not isinstance(item, (str, Mapping)):
+            raise ValidationError(f"{field}[{index}]", item, "must be text or a mapping")
+    return list(value)
+
+
+def _message(item: str | Mapping[str, Any], role: str, field: str) -> dict[str, Any]:
+    if isinstance(item, str):
+        return {"role": role, "parts": [_text(item)]}
+    message = dict(item)
+    if not isinstance(message.setdefault("role", role), str):
+        raise ValidationError(f"{field}.role", message["role"], "must be text")
+    # The chat APIs' own form, {"role": …, "content": "…"}, is what most callers have at hand.
+    if "parts" not in message and isinstance(message.get("content"), str):
+        message["parts"] = [_text(message.pop("content"))]
+    return message
+
+
+def _text(content: str) -> dict[str, Any]:
+    return {"type": "text", "content": content}

@@ -1,0 +1,89 @@
+"""What the repositories share: one door to the session, and entities that leave it whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Select
+from sqlalchemy.orm import Session
+from sqlalchemy.sql import Executable
+
+from observatory_storage.errors import NotFound, translated
+from observatory_storage.repositories.paging import Page
+
+__all__ = ["Repository"]
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+_ROWS_AT_A_TIME = 1000
+
+
+class Repository:
+    """Queries on a session; the transaction is the session's owner's.
+
+    Entities come detached: as the database has them now, whatever the session holds, and usable
+    after it has ended. Changing one changes no row.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def _entities(self, statement: Select[T]) -> list[T]:
+        # Rows are also written past the session (COPY): what it remembers may be old.
+        fresh = statement.execution_options(populate_existing=True)
+        with translated():
+            found = list(self._session.scalars(fresh))
+        for entity in found:
+            self._session.expunge(entity)
+        return found
+
+    def _entities_with(self, statement: Select[T, U]) -> list[tuple[T, U]]:
+        """The entities, each with a value that was selected beside it."""
+        found = self._rows(statement.execution_options(populate_existing=True))
+        for entity, _ in found:
+            self._session.expunge(entity)
+        return [(entity, value) for entity, value in found]
+
+    def _entity(self, statement: Select[T], what: str) -> T:
+        found = self._entities(statement.limit(1))
+        if not found:
+            raise NotFound(f"there is no {what}")
+        return found[0]
+
+    @staticmethod
+    def _walk(page_after: Callable[[str | None], Page[T]]) -> Iterator[T]:
+        """The rows of all pages, one page at a time in memory."""
+        after: str | None = None
+        while True:
+            page = page_after(after)
+            yield from page
+            after = page.next
+            if after is None:
+                return
+
+    def _rows(self, statement: Executable) -> Sequence[Any]:
+        with translated():
+            return self._session.execute(statement).all()
+
+    def _row(self, statement: Executable) -> Any:
+        with translated():
+            return self._session.execute(statement).one()
+
+    def _scalar(self, statement: Executable) -> Any:
+        with translated():
+            return self._session.scalar(statement)
+
+    def _scalars(self, statement: Executable) -> list[Any]:
+        with translated():
+            return list(self._session.scalars(statement))
+
+    def _stream(self, statement: Executable) -> Iterator[Any]:
+        """The rows one by one, a server-side cursor's batch at a time in memory."""
+        with translated():
+            result = self._session.execute(
+                statement, execution_options={"yield_per": _ROWS_AT_A_TIME}
+            )
+            with result:
+                yield from result

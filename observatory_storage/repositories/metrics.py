@@ -1,0 +1,308 @@
+"""Metrics: their definitions and points, series over time; cost and latency out of spans."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Double, cast, func, literal, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
+
+from observatory_storage import ids
+from observatory_storage.errors import ValidationError
+from observatory_storage.models import Metric, MetricDataPoint, TraceSpan
+from observatory_storage.repositories import arguments
+from observatory_storage.repositories.base import Repository
+from observatory_storage.repositories.conditions import asked
+from observatory_storage.repositories.filters import (
+    MetricFilters,
+    TimeSeriesQuery,
+)
+from observatory_storage.repositories.paging import Keyset, Page
+from observatory_storage.repositories.results import (
+    CostSummary,
+    LatencyPercentiles,
+    MetricStats,
+    TimeSeriesPoint,
+)
+from observatory_storage.repositories.span_filters import SpanFilters
+from observatory_storage.repositories.time_series import TimeSeries, bucket_start
+
+__all__ = ["MetricRepository"]
+
+_METRICS: Final = Keyset("metrics", (Metric.name, Metric.id), descending=False)
+_POINTS: Final = Keyset(
+    "metric_data_points", (MetricDataPoint.timestamp, MetricDataPoint.id), descending=False
+)
+_COST_GROUPS: Final = {
+    "provider": TraceSpan.provider,
+    "model": TraceSpan.model,
+    "service_name": TraceSpan.service_name,
+    "operation": TraceSpan.name,
+    "environment": TraceSpan.environment,
+    "user_id": TraceSpan.user_id,
+    "session_id": TraceSpan.session_id,
+}
+_PERCENTILES: Final = (0.5, 0.9, 0.95, 0.99)
+
+
+class MetricRepository(Repository):
+    """Questions about metrics, and the two that are asked of spans as if they were metrics."""
+
+    def get(self, id: str | UUID) -> Metric:  # noqa: A002 - the column's name
+        """The metric of an id.
+
+        Raises:
+            NotFound: there is none.
+            ValidationError: the id is no UUID.
+        """
+        key = ids.uuid_of(id, "id")
+        return self._entity(select(Metric).where(Metric.id == key), f"metric {id}")
+
+    def get_by_name(self, name: str, service_name: str | None = None) -> builtins.list[Metric]:
+        """The metrics of a name: one for each type, unit, resource and scope that reports it."""
+        wanted = MetricFilters(
+            name=arguments.required_text("name", name), service_name=service_name
+        )
+        return self._entities(select(Metric).where(*wanted.conditions()).order_by(Metric.id))
+
+    def list(
+        self,
+        filters: MetricFilters | None = None,
+        *,
+        after: str | None = None,
+        before: str | None = None,
+    ) -> Page[Metric]:
+        """A page of the metrics that match, by name.
+
+        Raises:
+            ValidationError: a cursor is damaged or another query's.
+        """
+        filters = arguments.filters(filters, MetricFilters)
+        return self._page(filters, filters.limit, after, before)
+
+    def iterate(
+        self, filters: MetricFilters | None = None, batch_size: int = 1000
+    ) -> Iterator[Metric]:
+        """All the metrics that match, by name; the filters' ``limit`` does not apply."""
+        filters = arguments.filters(filters, MetricFilters)
+        size = arguments.limit(batch_size, "batch_size")
+        return self._walk(lambda after: self._page(filters, size, after, None))
+
+    def get_data_points(
+        self,
+        metric_id: str | UUID,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        *,
+        limit: int = 1000,
+        after: str | None = None,
+        before: str | None = None,
+    ) -> Page[MetricDataPoint]:
+        """A page of a metric's points in [start_time, end_time), oldest first.
+
+        Raises:
+            ValidationError: the id is no UUID, the end is before the start, a cursor is damaged
+                or another query's.
+        """
+        key = ids.uuid_of(metric_id, "metric_id")
+        start, end = arguments.times(start_time, end_time)
+        return _POINTS.page(
+            select(MetricDataPoint).where(*_points_of(key, start, end)),
+            self._entities,
+            query={"metric_id": key, "start_time": start, "end_time": end},
+            limit=arguments.limit(limit),
+            after=after,
+            before=before,
+        )
+
+    def iterate_data_points(
+        self,
+        metric_id: str | UUID,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        batch_size: int = 1000,
+    ) -> Iterator[MetricDataPoint]:
+        """All points of a metric in [start_time, end_time), oldest first, batch by batch."""
+        size = arguments.limit(batch_size, "batch_size")
+        return self._walk(
+            lambda after: self.get_data_points(
+                metric_id, start_time, end_time, limit=size, after=after
+            )
+        )
+
+    def get_latest_data_point(self, metric_id: str | UUID) -> MetricDataPoint | None:
+        """The metric's newest point; None where it has none."""
+        key = ids.uuid_of(metric_id, "metric_id")
+        found = self._entities(
+            select(MetricDataPoint)
+            .where(MetricDataPoint.metric_id == key)
+            .order_by(MetricDataPoint.timestamp.desc(), MetricDataPoint.id.desc())
+            .limit(1)
+        )
+        return found[0] if found else None
+
+    def query_time_series(self, query: TimeSeriesQuery) -> builtins.list[TimeSeriesPoint]:
+        """A metric's points, aggregated by bucket of time and group; empty buckets are absent.
+
+        Buckets are counted from 1970-01-01 UTC, so the first may begin before ``start_time``.
+        What an aggregation means goes by the metric's type and temporality:
+
+        * gauges: ``avg sum min max count last`` and percentiles are of the points' values.
+        * counters and updowncounters: so too, but that the ``sum`` of a cumulative counter is the
+          same as its increase. ``increase`` is what was added, ``rate`` that per second. Totals
+          that fall or start anew count from zero. What a cumulative series had before its first
+          stored point counts only if the series started within the range.
+        * histograms: ``count`` (the same as ``increase``), ``rate``, ``sum`` and ``avg`` are of
+          the observations; percentiles are interpolated within buckets. ``min`` and ``max`` need
+          delta temporality.
+        * summaries: as histograms; percentiles are those that the summary reports, averaged.
+
+        A temporality that is not given counts as delta, but that of summaries.
+
+        Raises:
+            NotFound: there is no such metric.
+            ValidationError: the aggregation makes no sense for the metric's type.
+        """
+        if not isinstance(query, TimeSeriesQuery):
+            raise ValidationError("query", query, "must be TimeSeriesQuery")
+        return TimeSeries(self._session).points(self.get(query.metric_id), query)
+
+    def get_stats(
+        self,
+        metric_id: str | UUID,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+    ) -> MetricStats:
+        """Totals over a metric's points in [start_time, end_time)."""
+        key = ids.uuid_of(metric_id, "metric_id")
+        point, value = MetricDataPoint, MetricDataPoint.value
+        newest = aggregate_order_by(value, point.timestamp.desc(), point.id.desc())
+        row = self._row(
+            select(
+                func.count(),
+                func.count(point.attributes.distinct()),
+                func.min(point.timestamp),
+                func.max(point.timestamp),
+                func.min(value),
+                func.max(value),
+                func.avg(value),
+                func.array_agg(newest).filter(value.is_not(None))[1],
+            ).where(*_points_of(key, *arguments.times(start_time, end_time)))
+        )
+        return MetricStats(key, *row)
+
+    def get_cost_summary(
+        self,
+        start_time: datetime,
+        end_time: datetime,
+        *,
+        group_by: Sequence[str] = ("provider", "model"),
+        bucket_size_secs: float | None = None,
+    ) -> builtins.list[CostSummary]:
+        """Tokens and cost of the spans that start in [start_time, end_time), by group.
+
+        Only spans that report tokens or a cost count. The dearest group comes first, those of
+        unknown cost last; with buckets, the earlier bucket before all.
+
+        Args:
+            group_by: any of ``provider model service_name operation environment user_id
+                session_id``; none at all gives one total.
+            bucket_size_secs: the width of a bucket of time, counted from 1970-01-01 UTC.
+
+        Raises:
+            ValidationError: the end is before the start, or a group or a bucket is unknown.
+        """
+        start, end = arguments.required_times(start_time, end_time)
+        names = arguments.names("group_by", group_by)
+        for name in names:
+            arguments.choice("group_by", name, _COST_GROUPS)
+        by = [_COST_GROUPS[name].label(f"by_{name}") for name in names]
+        if bucket_size_secs is None:
+            bucket = literal(None, TraceSpan.start_time.type).label("bucket")
+        else:
+            width = arguments.bucket("bucket_size_secs", bucket_size_secs)
+            bucket = bucket_start(width, TraceSpan.start_time).label("bucket")
+        tokens = (TraceSpan.prompt_tokens, TraceSpan.completion_tokens, TraceSpan.total_tokens)
+        total = func.sum(TraceSpan.total_cost_usd)
+        rows = self._rows(
+            select(
+                *by,
+                bucket,
+                func.count(),
+                func.count().filter(TraceSpan.total_cost_usd.is_(None)),
+                *(cast(func.sum(column), column.type) for column in tokens),
+                func.sum(TraceSpan.prompt_cost_usd),
+                func.sum(TraceSpan.completion_cost_usd),
+                total,
+            )
+            .where(
+                TraceSpan.start_time >= start,
+                TraceSpan.start_time < end,
+                or_(TraceSpan.total_tokens.is_not(None), TraceSpan.total_cost_usd.is_not(None)),
+            )
+            .group_by(*by, "bucket")
+            .order_by("bucket", total.desc().nulls_last(), *by)
+        )
+        return [
+            CostSummary(dict(zip(names, row[: len(names)], strict=True)), *row[len(names) :])
+            for row in rows
+        ]
+
+    def get_latency_percentiles(
+        self,
+        start_time: datetime,
+        end_time: datetime,
+        *,
+        service_name: str | None = None,
+        operation: str | None = None,
+        bucket_size_secs: float = 3600,
+    ) -> builtins.list[LatencyPercentiles]:
+        """Percentiles of the durations of spans that start in [start_time, end_time), by bucket.
+
+        Spans that have not ended are left out. Buckets are counted from 1970-01-01 UTC.
+
+        Raises:
+            ValidationError: the end is before the start, or the bucket is no width.
+        """
+        start, end = arguments.required_times(start_time, end_time)
+        width = arguments.bucket("bucket_size_secs", bucket_size_secs)
+        spans = SpanFilters(
+            service_name=service_name, operation=operation, start_time=start, end_time=end
+        )
+        duration = cast(TraceSpan.duration_us, Double) + TraceSpan.duration_ns / 1000.0
+        bucket = bucket_start(width, TraceSpan.start_time).label("bucket")
+        percentiles = func.percentile_cont(literal(_PERCENTILES, ARRAY(Double)))
+        rows = self._rows(
+            select(bucket, func.count(), percentiles.within_group(duration))
+            .where(*spans.conditions(), TraceSpan.duration_us.is_not(None))
+            .group_by("bucket")
+            .order_by("bucket")
+        )
+        return [LatencyPercentiles(start, count, *values) for start, count, values in rows]
+
+    def _page(
+        self, filters: MetricFilters, limit: int, after: str | None, before: str | None
+    ) -> Page[Metric]:
+        return _METRICS.page(
+            select(Metric).where(*filters.conditions()),
+            self._entities,
+            query=asked(filters),
+            limit=limit,
+            after=after,
+            before=before,
+        )
+
+
+def _points_of(
+    metric_id: UUID, start: datetime | None, end: datetime | None
+) -> builtins.list[ColumnElement[bool]]:
+    conditions = [MetricDataPoint.metric_id == metric_id]
+    if start is not None:
+        conditions.append(MetricDataPoint.timestamp >= start)
+    if end is not None:
+        conditions.append(MetricDataPoint.timestamp < end)
+    return conditions

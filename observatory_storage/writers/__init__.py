@@ -1,0 +1,22 @@
+"""Writing: `CopyWriter` for rows at hand, buffered writers for rows as they come."""
+
+from observatory_storage.writers.batch import Source, StoreResult, store
+from observatory_storage.writers.copy_writer import CopyWriter
+from observatory_storage.writers.log_writer import LogWriter
+from observatory_storage.writers.metric_writer import MetricWriter
+from observatory_storage.writers.settings import BufferStats, FlushResult, WriterConfig, WriteStats
+from observatory_storage.writers.trace_writer import TraceWriter
+
+__all__ = [
+    "BufferStats",
+    "CopyWriter",
+    "FlushResult",
+    "LogWriter",
+    "MetricWriter",
+    "Source",
+    "StoreResult",
+    "TraceWriter",
+    "WriteStats",
+    "WriterConfig",
+    "store",
+]

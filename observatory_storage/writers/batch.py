@@ -1,0 +1,210 @@
+"""A batch of prepared rows into PostgreSQL: one transaction, retried, with bad rows set apart."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+)
+
+from observatory_storage.backoff import backoff
+from observatory_storage.config import StorageConfig
+from observatory_storage.errors import (
+    Rejected,
+    StorageError,
+    ValidationError,
+    sqlstate_of,
+    translated,
+)
+from observatory_storage.layout import PARTITIONED, Partitions
+from observatory_storage.rows import COLUMNS, Row
+from observatory_storage.writers.load import Method, is_text_error, repaired, write_rows
+from observatory_storage.writers.spans import write_spans
+from observatory_storage.writers.tables import EVENTS, LOGS, METRICS, POINTS, TRACES
+
+__all__ = [
+    "Source",
+    "StoreResult",
+    "ensure_partitions",
+    "retrying",
+    "store",
+    "write_batch",
+    "writing",
+]
+
+_CHECK_VIOLATION: Final = "23514"
+_PARTITION_COLUMNS: Final = {
+    table: COLUMNS[table].index(column) for table, column in PARTITIONED.items()
+}
+# What refuses a row for its data; any other refusal is no fault of the rows.
+_DATA_CLASSES: Final = frozenset({"22", "23", "54"})
+_T = TypeVar("_T")
+
+
+class Source(Protocol):
+    """What writing needs of a pool."""
+
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def schema(self) -> str: ...
+    @property
+    def partitions(self) -> Partitions: ...
+    @property
+    def config(self) -> StorageConfig: ...
+
+
+class _PartitionMissing(StorageError):
+    """A partition went away between the look and the write."""
+
+    retryable = True
+
+
+@dataclass(slots=True)
+class StoreResult:
+    """What became of a batch: how many rows are committed, which were refused."""
+
+    committed: int = 0
+    rejected: list[Rejected] = field(default_factory=list)
+    retries: int = 0
+
+
+def store(
+    source: Source, rows: Sequence[Row], method: Method = "auto", *, first_index: int = 0
+) -> StoreResult:
+    """Commit the rows, as one transaction where the server takes them all.
+
+    Transient errors are retried as whole batches with exponential backoff and jitter: keys are
+    deterministic, so a commit whose answer was lost is safe to repeat. A batch that is refused
+    for its data is halved until the bad rows stand alone, and all others are committed.
+
+    Raises:
+        StorageError: the database could not be written to at all; what was committed before that
+            stays, and writing the whole batch again changes nothing of it.
+    """
+    result = StoreResult()
+    if not rows:
+        return result
+
+    def count(_: RetryCallState) -> None:
+        result.retries += 1
+
+    def once() -> None:
+        ensure_partitions(source, rows)
+        with writing(source), source.engine.begin() as connection:
+            write_batch(connection, rows, method)
+
+    try:
+        retrying(source.config, once, before_sleep=count)
+    except StorageError as error:
+        if not _is_about_data(error):
+            raise
+        if len(rows) == 1:
+            result.rejected.append(Rejected(first_index, rows[0].as_dict(), error))
+            return result
+        middle = len(rows) // 2
+        for start, half in ((0, rows[:middle]), (middle, rows[middle:])):
+            part = store(source, half, method, first_index=first_index + start)
+            result.committed += part.committed
+            result.retries += part.retries
+            result.rejected += part.rejected
+    else:
+        result.committed = len(rows)
+    return result
+
+
+def write_batch(connection: Connection, rows: Sequence[Row], method: Method) -> None:
+    """Write rows of any tables inside the connection's transaction.
+
+    Text that PostgreSQL cannot hold is looked for only once the server or the driver objects.
+    """
+    try:
+        with connection.begin_nested():
+            _write(connection, rows, method)
+    except Exception as error:  # of the driver's, of SQLAlchemy's or Python's own: all go on up
+        if not is_text_error(error):
+            raise
+        _write(connection, [_repaired(row) for row in rows], method)
+
+
+def _write(connection: Connection, rows: Sequence[Row], method: Method) -> None:
+    by_table: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_table[row.table].append(row)
+    for writer in (TRACES, METRICS, POINTS, LOGS):
+        write_rows(connection, writer, [row.values for row in by_table[writer.name]], method)
+    write_spans(connection, by_table["trace_spans"], method)
+    write_rows(connection, EVENTS, [row.values for row in by_table[EVENTS.name]], method)
+
+
+def _repaired(row: Row) -> Row:
+    events = None if row.events is None else tuple(repaired(event) for event in row.events)
+    return row._replace(values=repaired(row.values), events=events)
+
+
+def ensure_partitions(source: Source, rows: Sequence[Row]) -> None:
+    """Make the partitions that the rows need, in a transaction of their own."""
+    moments: dict[str, list[Any]] = defaultdict(list)
+    for row in rows:
+        at = _PARTITION_COLUMNS.get(row.table)
+        if at is not None:
+            moments[row.table].append(row.values[at])
+            if row.events:
+                moments[EVENTS.name].append(row.values[at])
+    for table, needed in moments.items():
+        source.partitions.ensure(table, needed)
+
+
+@contextmanager
+def writing(source: Source) -> Iterator[None]:
+    """Translate errors, and have a missing partition looked up again before the next attempt."""
+    try:
+        with translated():
+            yield
+    except StorageError as error:
+        cause = error.__cause__
+        diagnostic = getattr(getattr(cause, "orig", None) or cause, "diag", None)
+        # A check of ours has a name; "no partition found for row" has none.
+        if (
+            cause is not None
+            and sqlstate_of(cause) == _CHECK_VIOLATION
+            and getattr(diagnostic, "constraint_name", None) is None
+        ):
+            source.partitions.forget()
+            raise _PartitionMissing from cause
+        raise
+
+
+def retrying(
+    config: StorageConfig,
+    action: Callable[[], _T],
+    *,
+    before_sleep: Callable[[RetryCallState], None] | None = None,
+) -> _T:
+    """Run the action again while it fails for a passing reason, as the configuration allows."""
+    retry = config.retry
+    attempts = Retrying(
+        stop=stop_after_attempt(retry.max_attempts),
+        wait=backoff(retry),
+        retry=retry_if_exception(lambda e: isinstance(e, StorageError) and e.retryable),
+        before_sleep=before_sleep,
+        reraise=True,
+    )
+    return attempts(action)
+
+
+def _is_about_data(error: StorageError) -> bool:
+    if isinstance(error, ValidationError):
+        return True
+    cause = error.__cause__
+    state = sqlstate_of(cause) if cause is not None else None
+    return state is not None and state[:2] in _DATA_CLASSES

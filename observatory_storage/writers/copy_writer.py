@@ -1,0 +1,120 @@
+"""`CopyWriter`: rows that are at hand, written now, all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, cast
+
+from sqlalchemy.orm import Session
+
+from observatory_storage.errors import ValidationError
+from observatory_storage.models import (
+    LogRecord,
+    Metric,
+    MetricDataPoint,
+    Trace,
+    TraceEvent,
+    TraceSpan,
+)
+from observatory_storage.rows import (
+    Row,
+    prepare_data_point,
+    prepare_event,
+    prepare_log,
+    prepare_metric,
+    prepare_span,
+    prepare_trace,
+    remember_id,
+)
+from observatory_storage.writers.batch import (
+    Source,
+    ensure_partitions,
+    retrying,
+    write_batch,
+    writing,
+)
+from observatory_storage.writers.load import Method
+
+__all__ = ["CopyWriter"]
+
+
+class UnitOfWork(Protocol):
+    """What writing needs of a unit of work: its session, and the pool that it came from."""
+
+    @property
+    def session(self) -> Session: ...
+    @property
+    def source(self) -> Source: ...
+
+
+class CopyWriter:
+    """Writes rows at once: each call is all rows or none.
+
+    With a pool, a call is one transaction, which a passing error repeats as a whole. With a unit
+    of work, a call is part of its transaction: the caller commits.
+
+    Rows are ORM instances or mappings with the columns' names. Every method returns the number of
+    rows given, and raises `ValidationError` naming row, field and value where one is not valid.
+
+    Args:
+        target: a `StoragePool` or a `UnitOfWork`.
+        method: "copy" for binary COPY, "insert" for INSERT, "auto" for COPY from a few rows on.
+    """
+
+    def __init__(self, target: Source | UnitOfWork, *, method: Method = "auto") -> None:
+        self._session: Session | None = getattr(target, "session", None)
+        self._source: Source = cast(Source, getattr(target, "source", target))
+        self._method: Method = method
+
+    def write_traces(self, rows: Iterable[Trace | Mapping[str, Any]]) -> int:
+        """Write what no span says of these traces."""
+        return self._write(prepare_trace, rows)
+
+    def write_spans(self, rows: Iterable[TraceSpan | Mapping[str, Any]]) -> int:
+        """Write spans with their events, and merge what they say into their traces."""
+        return self._write(prepare_span, rows)
+
+    def write_events(self, rows: Iterable[TraceEvent | Mapping[str, Any]]) -> int:
+        """Write events by themselves: each names its span, the span's start and its position."""
+        return self._write(prepare_event, rows)
+
+    def write_metrics(self, rows: Iterable[Metric | Mapping[str, Any]]) -> int:
+        """Write definitions of metrics; one that is there already is refreshed."""
+        return self._write(prepare_metric, rows)
+
+    def write_data_points(self, rows: Iterable[MetricDataPoint | Mapping[str, Any]]) -> int:
+        """Write data points; one that is there already stays."""
+        return self._write(prepare_data_point, rows)
+
+    def write_logs(self, rows: Iterable[LogRecord | Mapping[str, Any]]) -> int:
+        """Write log records; one that is there already stays."""
+        return self._write(prepare_log, rows)
+
+    def _write(self, prepare: Callable[[Any], Row], rows: Iterable[Any]) -> int:
+        prepared = [_prepared(prepare, row, index) for index, row in enumerate(rows)]
+        if not prepared:
+            return 0
+        if self._session is None:
+            retrying(self._source.config, lambda: self._write_alone(prepared))
+        else:
+            self._write_within(self._session, prepared)
+        return len(prepared)
+
+    def _write_alone(self, rows: list[Row]) -> None:
+        ensure_partitions(self._source, rows)
+        with writing(self._source), self._source.engine.begin() as connection:
+            write_batch(connection, rows, self._method)
+
+    def _write_within(self, session: Session, rows: list[Row]) -> None:
+        ensure_partitions(self._source, rows)
+        with writing(self._source), session.begin_nested():
+            write_batch(session.connection(), rows, self._method)
+
+
+def _prepared(prepare: Callable[[Any], Row], row: Any, index: int) -> Row:
+    try:
+        prepared = prepare(row)
+    except ValidationError as error:
+        raise ValidationError(error.field, error.value, error.rule, index) from None
+    remember_id(row, prepared)
+    return prepared

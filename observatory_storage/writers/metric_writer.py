@@ -1,0 +1,53 @@
+"""`MetricWriter`: definitions of metrics and their data points, buffered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import UUID
+
+from observatory_storage.models import Metric, MetricDataPoint
+from observatory_storage.rows import COLUMNS, prepare_data_point, prepare_metric
+from observatory_storage.writers.buffered import BufferedWriter
+
+__all__ = ["MetricWriter"]
+
+
+class MetricWriter(BufferedWriter):
+    """Buffers metrics and data points. Rows are ORM instances or mappings by column names."""
+
+    def write_metric(self, metric: Metric | Mapping[str, Any]) -> UUID | None:
+        """Buffer a metric's definition; returns its id, None where it was redacted.
+
+        The id is computed from what defines the metric (name, type, unit, temporality, resource,
+        scope), so the same metric always has the same. An ORM instance learns it too.
+
+        Raises:
+            ValidationError: names the field, the value and the rule.
+        """
+        row = self._write(Metric, prepare_metric, metric)
+        return row.values[COLUMNS["metrics"].index("id")] if row else None
+
+    def write_metrics(self, metrics: Iterable[Metric | Mapping[str, Any]]) -> None:
+        """Buffer definitions of metrics.
+
+        Raises:
+            BatchError: lists those that are not valid; all others are taken.
+        """
+        self._write_many(self.write_metric, metrics)
+
+    def write_data_point(self, point: MetricDataPoint | Mapping[str, Any]) -> None:
+        """Buffer a data point of the metric that its ``metric_id`` names.
+
+        Raises:
+            ValidationError: names the field, the value and the rule.
+        """
+        self._write(MetricDataPoint, prepare_data_point, point)
+
+    def write_data_points(self, points: Iterable[MetricDataPoint | Mapping[str, Any]]) -> None:
+        """Buffer data points.
+
+        Raises:
+            BatchError: lists those that are not valid; all others are taken.
+        """
+        self._write_many(self.write_data_point, points)

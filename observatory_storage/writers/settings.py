@@ -1,0 +1,135 @@
+"""What a buffered writer can be told, and what it tells of itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, get_args
+
+from observatory_storage.errors import StorageError, ValidationError
+from observatory_storage.writers.load import Method
+
+__all__ = ["BufferStats", "FlushResult", "WriteStats", "WriterConfig"]
+
+OnFull = Literal["block", "raise", "drop"]
+Redact = Callable[[dict[str, Any]], Mapping[str, Any] | None]
+OnRejected = Callable[[dict[str, Any], StorageError], None]
+_MAX_BATCH: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class WriterConfig:
+    """How a buffered writer collects and flushes.
+
+    Attributes:
+        batch_size: rows (events count as rows) that make a flush begin, and the most that one
+            transaction takes.
+        flush_interval_secs: seconds after which buffered rows are flushed in any case; None for
+            no flush by time.
+        max_concurrency: how many flushes may run at once, each on a connection of its own.
+        max_buffered: rows that may be buffered, those being flushed included.
+        on_full: what a write does when the buffer is full: "block" until there is room, "raise"
+            `StorageError`, or "drop" the row and count it.
+        method: "copy", "insert", or "auto", which takes COPY from a few rows on.
+        redact: called with each row (a dict with the columns' names) before anything is buffered;
+            returns the row to write, or None to write nothing of it.
+        on_rejected: called with a row that the database refused for its data, and the error.
+            Without it `flush` raises `BatchError` once the good rows are committed.
+
+    Raises:
+        ValidationError: a setting is out of its range.
+    """
+
+    batch_size: int = 1000
+    flush_interval_secs: float | None = 5.0
+    max_concurrency: int = 1
+    max_buffered: int = 100_000
+    on_full: OnFull = "block"
+    method: Method = "auto"
+    redact: Redact | None = None
+    on_rejected: OnRejected | None = None
+
+    def __post_init__(self) -> None:
+        _whole("batch_size", self.batch_size, _MAX_BATCH)
+        _whole("max_concurrency", self.max_concurrency, 64)
+        _whole("max_buffered", self.max_buffered, 2**31)
+        if self.max_buffered < self.batch_size:
+            raise ValidationError(
+                "max_buffered", self.max_buffered, f"must be at least batch_size={self.batch_size}"
+            )
+        interval = self.flush_interval_secs
+        if interval is not None and not (_is_number(interval) and interval > 0):
+            raise ValidationError(
+                "flush_interval_secs", interval, "must be a number above 0, or None"
+            )
+        for name, values in (("on_full", get_args(OnFull)), ("method", get_args(Method))):
+            if getattr(self, name) not in values:
+                raise ValidationError(
+                    name, getattr(self, name), f"must be one of {', '.join(values)}"
+                )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _whole(name: str, value: object, highest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= highest:
+        raise ValidationError(name, value, f"must be an integer from 1 to {highest}")
+
+
+@dataclass(frozen=True, slots=True)
+class FlushResult:
+    """What became of the rows written since the flush before.
+
+    Attributes:
+        committed: rows that PostgreSQL has committed, also those that went in the background.
+        spooled: rows that are safe in a spool, to be replayed.
+    """
+
+    committed: int = 0
+    spooled: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BufferStats:
+    """The buffer at this moment.
+
+    Attributes:
+        buffered: rows that are not committed yet, events included.
+        in_flight: those of them that a flush is writing.
+        capacity: how many may be buffered.
+    """
+
+    buffered: int
+    in_flight: int
+    capacity: int
+
+
+@dataclass(slots=True)
+class WriteStats:
+    """What a writer has done since it began.
+
+    Attributes:
+        rows: rows committed.
+        batches: transactions committed.
+        retries: attempts that a passing error made necessary.
+        failed_flushes: flushes after which rows stayed in the buffer.
+        rejected: rows refused by the database for their data.
+        dropped: rows not taken because the buffer was full.
+        redacted: rows that the redaction hook kept back.
+        repaired: values changed because PostgreSQL cannot hold them.
+        flush_seconds: seconds spent in flushes, all together.
+    """
+
+    rows: int = 0
+    batches: int = 0
+    retries: int = 0
+    failed_flushes: int = 0
+    rejected: int = 0
+    dropped: int = 0
+    redacted: int = 0
+    repaired: int = 0
+    flush_seconds: float = 0.0
+    rows_by_method: dict[str, int] = field(default_factory=dict)

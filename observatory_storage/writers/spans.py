@@ -1,0 +1,201 @@
+"""Spans with their events and the traces that they are part of, in one transaction.
+
+The clean path copies the spans straight in and adds to their traces. When a span is there already
+the traces are locked first, and only what is new or different is counted: see `_merge`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sqlalchemy import ARRAY, Connection, and_, bindparam, delete, func, select
+
+from observatory_storage.rows import Row
+from observatory_storage.writers import traces_of_spans as traces
+from observatory_storage.writers.load import (
+    Method,
+    attempt,
+    load,
+    stage,
+    unstage,
+)
+from observatory_storage.writers.tables import EVENTS, SPANS, Values
+from observatory_storage.writers.traces_of_spans import SpanFacts
+
+__all__ = ["write_spans"]
+
+Key = tuple[Any, ...]
+_SPAN_KEY_OF_EVENT: Final = ("trace_id", "span_id", "span_start_time", "span_start_ns")
+_END: Final = SPANS.columns.index("end_time")
+
+
+def write_spans(connection: Connection, rows: Sequence[Row], method: Method) -> None:
+    """Write spans, their events, and what they say of their traces."""
+    if not rows:
+        return
+    spans = _unique(rows)
+    events = _events(spans.values())
+
+    def straight_in() -> None:
+        load(connection, SPANS, [row.values for row in spans.values()], method)
+        load(connection, EVENTS, events, method)
+
+    if attempt(connection, straight_in):
+        said = traces.totals(
+            (key[0], row.trace_text, traces.facts_of(row.values), None)
+            for key, row in spans.items()
+        )
+        traces.add(connection, said.values())
+    else:
+        _merge(connection, spans, method)
+
+
+def _unique(rows: Sequence[Row]) -> dict[Key, Row]:
+    """The last version of each span, an ended one before an unended; in the order of the keys."""
+    key_of = SPANS.key_of
+    last: dict[Key, Row] = {}
+    for row in rows:
+        key = key_of(row.values)
+        stored = last.get(key)
+        if stored is not None and stored.values[_END] is not None and row.values[_END] is None:
+            continue
+        last[key] = row
+    return dict(sorted(last.items(), key=lambda item: (item[0][0].int, *item[0][1:])))
+
+
+def _events(rows: Any) -> list[Values]:
+    return EVENTS.unique([event for row in rows for event in row.events or ()])
+
+
+def _merge(connection: Connection, spans: dict[Key, Row], method: Method) -> None:
+    """Write spans of which some are there already.
+
+    The traces come first: whoever writes or deletes spans holds their trace's row, so that what
+    is read here of the stored spans stays true until the commit.
+    """
+    said = traces.totals(
+        (key[0], row.trace_text, traces.facts_of(row.values), None) for key, row in spans.items()
+    )
+    new_traces = traces.add_new(connection, said.values())
+    traces.lock(connection, said.keys() - new_traces)
+    stage(connection, SPANS, [row.values for row in spans.values()], method)
+    bounds = _bounds(spans)
+    stored = _stored_versions(connection, bounds)
+    # An ended span is never replaced by an unended one, nor are its events.
+    written = {
+        key: row
+        for key, row in spans.items()
+        if (old := stored.get(key)) is None
+        or old[0].end_time is None
+        or row.values[_END] is not None
+    }
+    connection.execute(SPANS.merge)
+    unstage(connection, SPANS)
+    _replace_events(connection, written, bounds, method)
+    changes = [
+        (key[0], row.trace_text, traces.facts_of(row.values), stored.get(key))
+        for key, row in written.items()
+        if key[0] not in new_traces
+    ]
+    traces.add(
+        connection,
+        traces.totals(
+            (trace_id, text, span, old[0] if old else None)
+            for trace_id, text, span, old in changes
+            if old is None or old[1]
+        ).values(),
+    )
+    traces.recompute(
+        connection,
+        {trace_id for trace_id, _, span, old in changes if old and old[0].outranks(span)},
+    )
+
+
+def _bounds(spans: dict[Key, Row]) -> dict[str, Any]:
+    """The span of time that the batch's spans start in: it prunes the partitions looked at."""
+    starts = [key[2] for key in spans]
+    return {"earliest": min(starts), "latest": max(starts)}
+
+
+def _reading_stored() -> Any:
+    old, new = SPANS.table.c, SPANS.stage.c
+    return (
+        select(
+            *(old[column] for column in SPANS.key),
+            old.end_time,
+            old.status,
+            old.total_tokens,
+            old.total_cost_usd,
+            old.parent_span_id.is_not(None),
+            old.name,
+            old.service_name,
+            SPANS.distinct(old, new),
+        )
+        .join_from(
+            SPANS.table, SPANS.stage, and_(*(old[column] == new[column] for column in SPANS.key))
+        )
+        .where(old.start_time.between(bindparam("earliest"), bindparam("latest")))
+    )
+
+
+_STORED: Final = _reading_stored()
+
+
+def _stored_versions(
+    connection: Connection, bounds: dict[str, Any]
+) -> dict[Key, tuple[SpanFacts, bool]]:
+    """By key: the facts of the stored version of a staged span, and whether the two differ."""
+    found: dict[Key, tuple[SpanFacts, bool]] = {}
+    for row in connection.execute(_STORED, bounds):
+        trace_id, span_id, start, start_ns, end, status, tokens, cost, has_parent = row[:9]
+        name, service_name, differs = row[9:]
+        facts = SpanFacts(
+            end, status, tokens, cost, (has_parent, start, start_ns, span_id), name, service_name
+        )
+        found[trace_id, span_id, start, start_ns] = facts, differs
+    return found
+
+
+def _deleting_events() -> Any:
+    old, staged = EVENTS.table.c, EVENTS.stage.c
+    types = [EVENTS.table.c[column].type for column in _SPAN_KEY_OF_EVENT]
+    given = (
+        func.unnest(
+            *(
+                bindparam(column, type_=ARRAY(kind))
+                for column, kind in zip(_SPAN_KEY_OF_EVENT, types, strict=True)
+            )
+        )
+        .table_valued(*_SPAN_KEY_OF_EVENT)
+        .render_derived(name="given")
+    )
+    same = (
+        select(1)
+        .select_from(EVENTS.stage)
+        .where(*(staged[column] == old[column] for column in EVENTS.key))
+        .where(~EVENTS.distinct(old, staged))
+    )
+    return (
+        delete(EVENTS.table)
+        .where(*(old[column] == given.c[column] for column in _SPAN_KEY_OF_EVENT))
+        .where(old.span_start_time.between(bindparam("earliest"), bindparam("latest")))
+        .where(~same.exists())
+    )
+
+
+_DELETE_EVENTS: Final = _deleting_events()
+
+
+def _replace_events(
+    connection: Connection, written: dict[Key, Row], bounds: dict[str, Any], method: Method
+) -> None:
+    """Make the stored events of these spans those that come with them; equal ones stay."""
+    telling = {key: row for key, row in written.items() if row.events is not None}
+    if not telling:
+        return
+    stage(connection, EVENTS, _events(telling.values()), method)
+    keys = dict(zip(_SPAN_KEY_OF_EVENT, map(list, zip(*telling, strict=True)), strict=True))
+    connection.execute(_DELETE_EVENTS, {**keys, **bounds})
+    connection.execute(EVENTS.merge)
+    unstage(connection, EVENTS)

@@ -1,0 +1,113 @@
+"""`TraceWriter`: traces, spans and events, buffered and written together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+from uuid import UUID
+
+from observatory_storage import ids
+from observatory_storage.llm import LlmSpan
+from observatory_storage.models import Trace, TraceEvent, TraceSpan
+from observatory_storage.rows import (
+    COLUMNS,
+    Row,
+    as_mapping,
+    prepare_event,
+    prepare_span,
+    prepare_trace,
+)
+from observatory_storage.writers.buffered import BufferedWriter
+
+__all__ = ["TraceWriter"]
+
+_AT: Final = {column: at for at, column in enumerate(COLUMNS["trace_spans"])}
+_EVENT_AT: Final = {column: at for at, column in enumerate(COLUMNS["trace_events"])}
+
+
+class TraceWriter(BufferedWriter):
+    """Buffers traces, spans and events, and commits a span with its events and its trace.
+
+    Rows are ORM instances or mappings with the columns' names.
+    """
+
+    def write_trace(self, trace: Trace | Mapping[str, Any]) -> UUID | None:
+        """Buffer what no span says of a trace; returns its id, None where it was redacted.
+
+        Raises:
+            ValidationError: names the field, the value and the rule.
+        """
+        row = self._write(Trace, prepare_trace, trace)
+        return row.values[COLUMNS["traces"].index("id")] if row else None
+
+    def write_span(self, span: TraceSpan | Mapping[str, Any]) -> None:
+        """Buffer a span with its ``events``. A span sent again replaces the stored one.
+
+        Its events replace the stored ones where ``events`` is given, even empty.
+
+        Raises:
+            ValidationError: names the field, the value and the rule.
+        """
+        self._write(TraceSpan, prepare_span, span)
+
+    def write_spans(self, spans: Iterable[TraceSpan | Mapping[str, Any]]) -> None:
+        """Buffer spans.
+
+        Raises:
+            BatchError: lists the spans that are not valid; all others are taken.
+        """
+        self._write_many(self.write_span, spans)
+
+    def write_event(self, event: TraceEvent | Mapping[str, Any]) -> None:
+        """Buffer an event by itself.
+
+        It names its span by ``trace_id``, ``span_id`` and ``span_start_time``, and its
+        ``position`` among the span's events; the last two may be left out while its span is in
+        this buffer.
+
+        Raises:
+            ValidationError: names the field, the value and the rule.
+        """
+        self._write(TraceEvent, self._prepare_event, event)
+
+    def write_span_from_llm(self, call: LlmSpan) -> TraceSpan:
+        """Buffer the span that describes a call to a language model; returns that span.
+
+        Raises:
+            ValidationError: names the field, the value and the rule.
+        """
+        span = call.to_span()
+        text = ids.trace_text(call.trace_id or span.trace_id)
+        self._write(TraceSpan, lambda row: prepare_span(row)._replace(trace_text=text), span)
+        return span
+
+    def _prepare_event(self, event: TraceEvent | Mapping[str, Any]) -> Row:
+        values = as_mapping(event, TraceEvent)
+        trace_id, span_id = values.get("trace_id"), values.get("span_id")
+        lacks_start = values.get("span_start_time") is None
+        if (lacks_start or values.get("position") is None) and trace_id and span_id:
+            self._complete(values, (ids.trace_uuid(trace_id), ids.span_id(span_id)), lacks_start)
+        return prepare_event(values)
+
+    def _complete(self, values: dict[str, Any], span: tuple[UUID, str], lacks_start: bool) -> None:
+        """Fill in the event's place from its span, where that is buffered."""
+        following = 0
+        for row in self._newest_first():
+            if row.values[:2] != span:
+                continue
+            if row.table == "trace_events":
+                following = max(following, row.values[_EVENT_AT["position"]] + 1)
+            elif row.table == "trace_spans":
+                if lacks_start:
+                    values["span_start_time"] = row.values[_AT["start_time"]]
+                    values["span_start_ns"] = row.values[_AT["start_ns"]]
+                if values.get("position") is None:
+                    values["position"] = max(following, len(row.events or ()))
+                return
+
+    def _newest_first(self) -> list[Row]:
+        with self._changed:
+            batches = [*self._running, *self._queue, self._open]
+            rows = [row for batch in batches for row in batch.rows]
+        rows.reverse()
+        return rows

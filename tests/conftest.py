@@ -1,0 +1,105 @@
+"""The fixtures: one server a session, one migrated template, one database a test.
+
+``TEST_DATABASE_URL`` and ``TEST_REDIS_URL`` name servers to use instead of embedded ones; their
+role needs CREATEDB. Databases that exist there are never touched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+from pytest_postgresql import factories
+from pytest_postgresql.executors import NoopExecutor
+
+from observatory_storage.embedded import EmbeddedPostgres, EmbeddedValkey
+from tests.servers import FAST, RUN, Server, in_utf8, migrated
+
+if TYPE_CHECKING:
+    from observatory_storage.pool import StoragePool
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """The server that all tests share: none may stop it, see `embedded_server`."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        with in_utf8(given) as server:
+            yield server
+        return
+    with EmbeddedPostgres(settings=FAST, in_memory=True) as embedded:
+        yield Server(embedded.url, embedded=True)
+
+
+postgresql_noproc = factories.postgresql_noproc(
+    dbname=RUN, load=[migrated], depends_on="postgres_server"
+)
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: Server, postgresql_noproc: NoopExecutor) -> Iterator[str]:
+    """The name of the database that has been migrated once, to be cloned."""
+    yield postgresql_noproc.template_dbname
+    # Before pytest-postgresql does: it cannot drop it, without a superuser, from under autovacuum.
+    postgres_server.drop_template(postgresql_noproc.template_dbname)
+
+
+@pytest.fixture
+def database_url(postgres_server: Server, migrated_template: str) -> Iterator[str]:
+    """The URL of a migrated database without rows, this test's alone."""
+    with postgres_server.database(migrated_template) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(postgres_server: Server) -> Iterator[str]:
+    """The URL of a database in which nothing has been migrated, this test's alone."""
+    with postgres_server.database("template0") as url:
+        yield url
+
+
+@pytest.fixture
+def pool(database_url: str) -> Iterator[StoragePool]:
+    """A pool on `database_url`."""
+    from observatory_storage.config import PostgresConfig, StorageConfig
+    from observatory_storage.pool import StoragePool
+
+    config = StorageConfig(postgres=PostgresConfig.from_url(database_url))
+    with StoragePool(config) as pool:
+        yield pool
+
+
+@pytest.fixture
+def embedded_server() -> Iterator[EmbeddedPostgres]:
+    """A server of this test's own, to stop and to kill. Nothing has been migrated in it."""
+    with EmbeddedPostgres(settings=FAST, in_memory=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _shared_valkey() -> Iterator[str]:
+    with EmbeddedValkey() as server:
+        yield server.url
+
+
+@pytest.fixture
+def redis_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a Redis-compatible server that the tests share; empty where it is embedded."""
+    given = os.environ.get("TEST_REDIS_URL")
+    if given:
+        yield given
+        return
+    url: str = request.getfixturevalue("_shared_valkey")
+    yield url
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+
+
+@pytest.fixture
+def embedded_redis() -> Iterator[EmbeddedValkey]:
+    """A Redis-compatible server of this test's own, to stop and to kill."""
+    with EmbeddedValkey() as server:
+        yield server

@@ -1,0 +1,281 @@
+"""The whole way: requests into PostgreSQL, out again, and in once more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from google.protobuf.message import Message
+from hypothesis import given, settings
+from sqlalchemy import select
+
+from observatory_storage import StoragePool
+from observatory_storage.errors import NotFound, ValidationError
+from observatory_storage.ingest import (
+    detect_signal,
+    export_logs,
+    export_metrics,
+    export_traces,
+    ingest_logs,
+    ingest_metrics,
+    ingest_traces,
+)
+from observatory_storage.models import Base
+from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
+from tests.ingest.generated import requests
+from tests.ingest.otlp import REQUESTS, meaning
+from tests.ingest.samples import (
+    TRACE_ID,
+    log_request,
+    logs_request,
+    metric_request,
+    metrics_request,
+    span,
+    span_request,
+    spans_request,
+)
+from tests.ingest.test_round_trip import QUICK
+
+INGEST: dict[str, Any] = {
+    "traces": ingest_traces,
+    "metrics": ingest_metrics,
+    "logs": ingest_logs,
+}
+EXPORT: dict[str, Any] = {
+    "traces": export_traces,
+    "metrics": export_metrics,
+    "logs": export_logs,
+}
+# Published with the protocol; not part of the repository.
+PUBLISHED = sorted((Path(__file__).parents[3] / "shared" / "otlp").glob("*.json"))
+
+
+def all_rows(pool: StoragePool) -> dict[str, list[tuple[Any, ...]]]:
+    """Every value of every row; jsonb as text, for Python holds 1 and 1.0 for equal."""
+    with pool.engine.connect() as connection:
+        return {
+            table.name: sorted(
+                (tuple(repr(value) for value in row) for row in connection.execute(select(table))),
+            )
+            for table in Base.metadata.sorted_tables
+        }
+
+
+def clear(pool: StoragePool) -> None:
+    with pool.engine.begin() as connection:
+        for table in Base.metadata.sorted_tables:
+            connection.execute(table.delete())
+
+
+def comes_back(pool: StoragePool, signal: str, payload: Message | Mapping[str, Any]) -> None:
+    clear(pool)
+    expected = meaning(signal, [payload])
+    first = INGEST[signal](pool, payload)
+    assert first.rejected == []
+    assert meaning(signal, EXPORT[signal](pool)) == expected
+    before = all_rows(pool)
+    assert INGEST[signal](pool, payload) == first
+    # What is exported is the same request: ingesting that changes nothing either.
+    for request in list(EXPORT[signal](pool, batch_size=3)):
+        INGEST[signal](pool, json.dumps(request))
+    assert all_rows(pool) == before
+
+
+@pytest.mark.parametrize("signal", REQUESTS)
+def test_requests_with_every_field_come_back_and_change_nothing_again(
+    pool: StoragePool, signal: str
+) -> None:
+    @settings(QUICK, max_examples=12)
+    @given(requests(signal, every_field=True))
+    def check(message: Message) -> None:
+        comes_back(pool, signal, message)
+
+    check()
+
+
+@pytest.mark.parametrize("signal", REQUESTS)
+def test_requests_with_any_fields_come_back_and_change_nothing_again(
+    pool: StoragePool, signal: str
+) -> None:
+    @settings(QUICK, max_examples=12)
+    @given(requests(signal))
+    def check(message: Message) -> None:
+        comes_back(pool, signal, message)
+
+    check()
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_published_examples_come_back(pool: StoragePool, path: Path) -> None:
+    comes_back(pool, detect_signal(path.read_bytes()), json.loads(path.read_bytes()))
+
+
+def test_one_bad_item_costs_only_itself(pool: StoragePool) -> None:
+    good = span(spanId="0000000000000001")
+    bad = [
+        span(traceId=""),
+        span(traceId="0" * 32),
+        span(traceId="0x" + TRACE_ID[2:]),
+        span(spanId="12"),
+        span(attributes=[{"key": "k", "value": {"intValue": "many"}}]),
+        span(endTimeUnixNano="1"),
+        span(startTimeUnixNano=-1),
+        span(kind="SPAN_KIND_STRANGE"),
+        "no span",
+    ]
+    result = ingest_traces(pool, spans_request(*bad, good))
+    assert result.accepted == 1
+    assert [refused.index for refused in result.rejected] == list(range(len(bad)))
+    assert [refused.row for refused in result.rejected] == bad
+    assert all(isinstance(refused.error, ValidationError) for refused in result.rejected)
+    assert "resourceSpans[0].scopeSpans[0].spans[3].spanId='12'" in str(result.rejected[3].error)
+    assert meaning("traces", export_traces(pool)) == meaning("traces", [spans_request(good)])
+
+    records = [{"timeUnixNano": "1"}, {"traceId": "1234"}, {"severityNumber": "LOUD"}]
+    logged = ingest_logs(pool, logs_request(*records))
+    assert (logged.accepted, [refused.index for refused in logged.rejected]) == (1, [1, 2])
+
+    point = {"asInt": "1", "timeUnixNano": "5"}
+    measured = ingest_metrics(
+        pool,
+        metrics_request(
+            {"name": "bad", "sum": {"isMonotonic": "yes", "dataPoints": [point, point]}},
+            {"name": "empty and bad", "gauge": 5},
+            {"name": "good", "gauge": {"dataPoints": [point, {"asInt": "1.5"}]}},
+        ),
+    )
+    assert measured.accepted == 1
+    assert [refused.index for refused in measured.rejected] == [2, 0, 1, 3]
+
+
+def test_a_request_that_is_refused_stores_nothing(pool: StoragePool) -> None:
+    request = span_request()
+    request["resourceSpans"].append({"scopeSpans": 5})
+    with pytest.raises(ValidationError, match=r"resourceSpans\[1\].scopeSpans"):
+        ingest_traces(pool, request)
+    with pytest.raises(ValidationError, match="must be a request of traces, and is one of logs"):
+        ingest_traces(pool, log_request())
+    assert list(export_traces(pool)) == []
+
+
+def test_equal_log_records_are_all_kept(pool: StoragePool) -> None:
+    record = {"timeUnixNano": "5", "body": {"stringValue": "again"}}
+    request = logs_request(record, record, {**record, "severityNumber": 9}, record)
+    comes_back(pool, "logs", request)
+    assert ingest_logs(pool, request).accepted == 4
+
+
+def test_log_records_without_a_time_have_that_of_their_observation(pool: StoragePool) -> None:
+    body = {"stringValue": "b"}
+    comes_back(pool, "logs", logs_request({"body": body}, {"observedTimeUnixNano": "1000000000"}))
+    times = [row[1] for row in all_rows(pool)["logs"]]
+    assert sorted(times)[0].startswith("datetime.datetime(1970, 1, 1, 0, 0, ")
+    assert len(set(times)) == 2
+
+
+def test_ordinary_items_need_no_notes(pool: StoragePool) -> None:
+    pairs = [
+        {"key": "s", "value": {"stringValue": "x"}},
+        {"key": "i", "value": {"intValue": "5"}},
+        {"key": "d", "value": {"doubleValue": 1}},
+        {"key": "b", "value": {"boolValue": True}},
+        {"key": "l", "value": {"arrayValue": {"values": [{"doubleValue": 0.5}]}}},
+    ]
+    event = {"timeUnixNano": "7", "name": "e", "attributes": pairs}
+    comes_back(pool, "traces", span_request(attributes=pairs, events=[event], parentSpanId="a" * 16))
+    with pool.unit_of_work() as uow:
+        (stored,) = uow.traces.get_spans(TRACE_ID, with_events=True)
+    assert stored.otlp is None
+    assert stored.events[0].otlp is None
+    assert stored.attributes == {"s": "x", "i": 5, "d": 1.0, "b": True, "l": [0.5]}
+    assert (stored.start_ns, stored.end_ns) == (123, 456)
+    assert (stored.duration_us, stored.duration_ns) == (1_000_000, 333)
+    assert (stored.service_name, stored.kind, stored.status) == ("shop", "client", "unset")
+
+
+def test_content_that_postgresql_cannot_hold_is_repaired(pool: StoragePool) -> None:
+    pairs = [{"key": "k\x00", "value": {"stringValue": "a\x00b\ud800"}}]
+    text = json.dumps(span_request(name="n\x00", attributes=pairs, traceState="s\x00"))
+    assert ingest_traces(pool, text).accepted == 1
+    (request,) = export_traces(pool)
+    exported = request["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
+    assert exported["name"] == "n\ufffd"
+    assert exported["traceState"] == "s\ufffd"
+    assert exported["attributes"] == [
+        {"key": "k\ufffd", "value": {"stringValue": "a\ufffdb\ufffd"}}
+    ]
+    assert ingest_logs(pool, log_request(body={"stringValue": "\x00"})).accepted == 1
+    before = all_rows(pool)
+    ingest_traces(pool, text)
+    ingest_logs(pool, log_request(body={"stringValue": "\x00"}))
+    assert all_rows(pool) == before
+
+
+@pytest.fixture
+def several(pool: StoragePool) -> Iterator[StoragePool]:
+    for trace in range(1, 8):
+        ingest_traces(
+            pool,
+            spans_request(
+                *(
+                    span(
+                        traceId=f"{trace:032x}",
+                        spanId=f"{place:016x}",
+                        name=f"op{trace % 2}",
+                        events=[{"timeUnixNano": "7", "name": f"e{place}"}] * place,
+                    )
+                    for place in range(1, 4)
+                )
+            ),
+        )
+        ingest_logs(pool, log_request(traceId=f"{trace:032x}", timeUnixNano=str(trace * 10**9)))
+        ingest_metrics(pool, metric_request(name=f"metric{trace}"))
+    yield pool
+
+
+def exported_spans(requests_: Any) -> list[str]:
+    return sorted(
+        found["traceId"][-1] + found["spanId"][-1]
+        for request in requests_
+        for resource in request["resourceSpans"]
+        for scope in resource["scopeSpans"]
+        for found in scope["spans"]
+    )
+
+
+def test_traces_are_exported_by_filters_and_by_ids(several: StoragePool) -> None:
+    assert len(exported_spans(export_traces(several))) == 21
+    assert len(list(export_traces(several, batch_size=2))) == 11
+    odd = export_traces(several, TraceFilters(operation="op1", limit=1))
+    assert {found[0] for found in exported_spans(odd)} == {"1", "3", "5", "7"}
+    for wanted in (f"{2:032x}", UUID(int=2), [f"{2:032X}"], iter([UUID(int=2)])):
+        assert exported_spans(export_traces(several, wanted)) == ["21", "22", "23"]
+    assert list(export_traces(several, [])) == []
+    with pytest.raises(NotFound, match="there is no trace"):
+        list(export_traces(several, [UUID(int=2), UUID(int=99)]))
+    with pytest.raises(ValidationError):
+        export_traces(several, batch_size=0)
+    with pytest.raises(ValidationError, match="filters"):
+        list(export_traces(several, 5))  # type: ignore[arg-type]  # that is the test
+
+
+def test_logs_and_metrics_are_exported_by_filters_and_by_ids(several: StoragePool) -> None:
+    assert sum(meaning("logs", export_logs(several, batch_size=2)).values()) == 7
+    assert sum(meaning("logs", export_logs(several, LogFilters(trace_id=UUID(int=3)))).values()) == 1
+    assert sum(meaning("logs", export_logs(several, [UUID(int=3), f"{4:032x}"])).values()) == 2
+    assert sum(meaning("metrics", export_metrics(several, batch_size=2)).values()) == 7
+    (request,) = export_metrics(several, MetricFilters(name="metric3"))
+    assert request["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0]["name"] == "metric3"
+    with several.engine.connect() as connection:
+        metric_id = connection.execute(
+            select(Base.metadata.tables["metrics"].c.id).where(
+                Base.metadata.tables["metrics"].c.name == "metric3"
+            )
+        ).scalar_one()
+    assert list(export_metrics(several, metric_id)) == [request]
+    with pytest.raises(NotFound, match="there is no metric"):
+        list(export_metrics(several, [UUID(int=5)]))

@@ -1,0 +1,140 @@
+"""What is taken for a request, and what is refused whole."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
+
+from observatory_storage.errors import ConfigError, ValidationError
+from observatory_storage.ingest.decode import decode, detect_signal
+from observatory_storage.ingest.signals import LOGS, METRICS, SIGNALS, TRACES
+from tests.ingest.otlp import KEYS, REQUESTS, as_json
+from tests.ingest.samples import log_request, metric_request, request_of, span_request
+
+SAMPLES = {"traces": span_request(), "metrics": metric_request(), "logs": log_request()}
+
+
+@pytest.mark.parametrize("signal", SIGNALS, ids=lambda signal: signal.name)
+def test_the_signal_is_recognised_in_every_form(signal: Any) -> None:
+    request = SAMPLES[signal.name]
+    message = request_of(signal.name, request)
+    text = json.dumps(request)
+    forms = (request, text, text.encode(), f"\ufeff{text}".encode(), f" \n{text}\n".encode())
+    for form in (*forms, message, message.SerializeToString()):
+        assert detect_signal(form) == signal.name
+        assert decode(form, signal)[signal.keys[0]]
+
+
+@pytest.mark.parametrize("given", SIGNALS, ids=lambda signal: signal.name)
+@pytest.mark.parametrize("wanted", SIGNALS, ids=lambda signal: signal.name)
+def test_another_signal_is_refused_by_its_name(given: Any, wanted: Any) -> None:
+    if given is wanted:
+        return
+    message = request_of(given.name, SAMPLES[given.name])
+    for form in (SAMPLES[given.name], message, message.SerializeToString()):
+        with pytest.raises(ValidationError, match=f"of {wanted.name}, and is one of {given.name}"):
+            decode(form, wanted)
+
+
+@pytest.mark.parametrize(
+    ("payload", "rule"),
+    [
+        ("", "JSON"),
+        ("hello", "JSON"),
+        ("[]", "OTLP request"),
+        (b"[1]", "OTLP request"),
+        (b"null", "OTLP request"),
+        (b"hello", "JSON"),
+        (b" ", "blank"),
+        (b"\n\n", "OTLP request"),
+        (b"\n\xff\xff\xff\xff\xff", "OTLP request"),
+        (b"\x1f\x8b\x08\x00 gzip", "OTLP request"),
+        (b'{"resourceSpans": [', "JSON"),
+        ({"spans": []}, "must have one of resourceSpans"),
+        ({"resource_spans": []}, "must have one of resourceSpans"),
+        ({"resourceSpans": [], "resourceLogs": []}, "one signal, not traces and logs"),
+        ({"resourceSpans": {}}, "must be an array"),
+        ({"resourceSpans": [1]}, "must be an object"),
+        ({"resourceSpans": [{"resource": []}]}, "must be an object"),
+        ({"resourceSpans": [{"scopeSpans": [{"spans": 1}]}]}, "must be an array"),
+        (None, "OTLP request"),
+        (7, "OTLP request"),
+        (Span(), "must be one of opentelemetry.proto.collector"),
+    ],
+)
+def test_what_is_no_otlp_is_refused_whole(payload: Any, rule: str) -> None:
+    from observatory_storage.ingest.traces import span_rows
+
+    with pytest.raises(ValidationError, match=rule):
+        list(span_rows(decode(payload, TRACES)))
+
+
+def test_an_empty_request_is_one() -> None:
+    for payload in ("{}", {}, b"", REQUESTS["traces"](), {"resourceSpans": None}):
+        assert not decode(payload, TRACES).get("resourceSpans")
+    for payload in ("{}", b""):
+        with pytest.raises(ValidationError):
+            detect_signal(payload)
+
+
+def test_json_and_protobuf_that_begin_alike_are_told_apart() -> None:
+    # A first message of 123 bytes makes protobuf begin with "\n{", as JSON may.
+    request = span_request()
+    request["resourceSpans"][0]["schemaUrl"] = ""
+    message = request_of("traces", request)
+    resource_spans = getattr(message, KEYS["traces"][0])[0]
+    while resource_spans.ByteSize() < 123:
+        resource_spans.schema_url += "x"
+    payload = message.SerializeToString()
+    assert payload[:2] == b"\n{"
+    assert detect_signal(payload) == "traces"
+    assert detect_signal(b"\n" + json.dumps(request).encode()) == "traces"
+
+
+def test_the_file_format_of_the_collector_is_a_request_too() -> None:
+    data = TracesData()
+    data.ParseFromString(request_of("traces", SAMPLES["traces"]).SerializeToString())
+    assert decode(data, TRACES) == decode(request_of("traces", SAMPLES["traces"]), TRACES)
+
+
+def test_unknown_fields_of_a_newer_sender_are_ignored() -> None:
+    request: Any = span_request(newField={"a": 1})
+    request["resourceSpans"][0]["newField"] = 1
+    assert detect_signal(request) == "traces"
+    newer = request_of("traces", SAMPLES["traces"]).SerializeToString() + b"\xfa\x3e\x01x"
+    assert decode(newer, TRACES)["resourceSpans"]
+
+
+def test_a_request_whose_spans_are_all_bad_is_still_one_of_traces() -> None:
+    message = request_of("traces", span_request(traceId="", spanId="0102"))
+    assert decode(message.SerializeToString(), TRACES)["resourceSpans"]
+
+
+def test_lone_surrogates_in_json_text_are_left_to_be_repaired() -> None:
+    text = json.dumps(log_request(body={"stringValue": "\ud800"}))
+    record = decode(text, LOGS)["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]
+    assert record["body"] == {"stringValue": "\ud800"}
+
+
+def test_protobuf_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    payload = request_of("metrics", SAMPLES["metrics"]).SerializeToString()
+    module = "opentelemetry.proto.collector.metrics.v1.metrics_service_pb2"
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=r"pip install 'observatory-storage\[otel\]'"):
+        decode(payload, METRICS)
+    assert decode(SAMPLES["metrics"], METRICS)
+
+
+def test_ids_of_protobuf_are_hex_and_bytes_of_attributes_stay_base64() -> None:
+    request = span_request(attributes=[{"key": "traceId", "value": {"bytesValue": "AQID"}}])
+    decoded = decode(request_of("traces", request), TRACES)
+    span = decoded["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
+    assert span["traceId"] == "5b8efff798038103d269b633813fc60c"
+    assert span["attributes"] == request["resourceSpans"][0]["scopeSpans"][0]["spans"][0][
+        "attributes"
+    ]
+    assert as_json(request_of("traces", request))["resourceSpans"]

@@ -1,0 +1,113 @@
+"""The health report: PostgreSQL and Redis apart, and never an exception."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from observatory_storage.config import (
+    PoolConfig,
+    PostgresConfig,
+    RedisConfig,
+    RetryConfig,
+    StorageConfig,
+)
+from observatory_storage.embedded import EmbeddedPostgres, EmbeddedValkey
+from observatory_storage.pool import StoragePool
+
+QUICK = RetryConfig(max_attempts=2, initial_delay_ms=1, max_delay_ms=1)
+
+
+def test_both_servers_are_reported(database_url: str, redis_url: str) -> None:
+    config = StorageConfig(
+        postgres=PostgresConfig.from_url(database_url), redis=RedisConfig(url=redis_url)
+    )
+    with StoragePool(config) as pool:
+        report = pool.health_check()
+    assert report.status == "healthy"
+    assert report.postgres.ok
+    assert report.postgres.error is None
+    assert report.postgres.version is not None
+    assert int(report.postgres.version.partition(".")[0]) >= 15
+    assert report.postgres.latency_ms > 0
+    assert report.redis is not None
+    assert report.redis.ok
+    assert report.redis.version is not None
+    assert report.redis.latency_ms > 0
+
+
+def test_without_redis_none_is_reported(database_url: str) -> None:
+    config = StorageConfig(postgres=PostgresConfig.from_url(database_url))
+    with StoragePool(config) as pool:
+        assert pool.redis is None
+        report = pool.health_check()
+    assert (report.status, report.redis) == ("healthy", None)
+
+
+def test_a_dead_redis_degrades(database_url: str, embedded_redis: EmbeddedValkey) -> None:
+    config = StorageConfig(
+        postgres=PostgresConfig.from_url(database_url),
+        redis=RedisConfig(url=embedded_redis.url),
+        retry=QUICK,
+    )
+    with StoragePool(config) as pool:
+        assert pool.health_check().status == "healthy"
+        embedded_redis.kill()
+        report = pool.health_check()
+        assert report.status == "degraded"
+        assert report.postgres.ok
+        assert report.redis is not None
+        assert not report.redis.ok
+        assert report.redis.version is None
+        assert report.redis.error
+        embedded_redis.start()
+        assert pool.health_check().status == "healthy"
+
+
+def test_a_pool_starts_without_its_redis(database_url: str) -> None:
+    config = StorageConfig(
+        postgres=PostgresConfig.from_url(database_url),
+        redis=RedisConfig(url="redis://:secret@127.0.0.1:1/0"),
+        retry=QUICK,
+    )
+    with StoragePool(config) as pool:
+        report = pool.health_check()
+    assert report.status == "degraded"
+    assert "secret" not in repr(report)
+
+
+def test_a_dead_postgres_is_unhealthy_and_asked_once(
+    embedded_server: EmbeddedPostgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = StorageConfig(
+        postgres=PostgresConfig.from_url(embedded_server.url),
+        # Retries would take a minute.
+        retry=RetryConfig(max_attempts=100, initial_delay_ms=1000),
+    )
+    with StoragePool(config) as pool:
+        embedded_server.kill()
+        caplog.set_level(logging.WARNING)
+        report = pool.health_check()
+        assert report.status == "unhealthy"
+        assert not report.postgres.ok
+        assert report.postgres.version is None
+        assert report.postgres.error
+        assert caplog.records == []
+        embedded_server.start()
+        assert pool.health_check().status == "healthy"
+
+
+def test_a_pool_that_gives_no_connection_is_unhealthy(database_url: str) -> None:
+    config = StorageConfig(
+        postgres=PostgresConfig.from_url(database_url),
+        pool=PoolConfig(max_connections=1, acquire_timeout_secs=0.01),
+    )
+    pool = StoragePool(config)
+    with pool.engine.connect():
+        report = pool.health_check()
+        assert report.status == "unhealthy"
+        assert "all 1 (max_connections) are in use" in str(report.postgres.error)
+    assert pool.health_check().status == "healthy"
+    pool.close()
+    assert pool.health_check().postgres.error == "the pool is closed"

@@ -1,0 +1,412 @@
+"""The LLM columns of spans, dialect by dialect; attribute sets follow the public docs of each."""
+
+from __future__ import annotations
+
+import re
+from decimal import Context, Decimal, Inexact, localcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from observatory_storage.llm import facts
+from observatory_storage.llm.dialects import ALIASES, WRAPPER_NAMES, WRAPPER_VALUES
+from observatory_storage.rows import COLUMNS
+
+DOCS = Path(__file__).parent.parent / "docs" / "llm.md"
+INT64 = 2**63 - 1
+
+
+def read(
+    attributes: dict[str, Any],
+    *,
+    name: str = "span",
+    scope_name: str | None = None,
+    resource: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    return facts(attributes, name=name, scope_name=scope_name, resource_attributes=resource or {})
+
+
+# --- one recorded-looking span a dialect ---------------------------------------------------------
+
+OTEL_CHAT = {
+    "gen_ai.provider.name": "openai",
+    "gen_ai.operation.name": "chat",
+    "gen_ai.request.model": "gpt-4",
+    "gen_ai.request.max_tokens": 200,
+    "gen_ai.request.top_p": 1.0,
+    "gen_ai.request.stream": True,
+    "gen_ai.response.id": "chatcmpl-9J3uIL87gldCFtiIbyaOvTeYBRA3l",
+    "gen_ai.response.model": "gpt-4-0613",
+    "gen_ai.response.time_to_first_chunk": 0.0123,
+    "gen_ai.usage.input_tokens": 52,
+    "gen_ai.usage.output_tokens": 47,
+    "gen_ai.usage.cache_read.input_tokens": 20,
+    "gen_ai.usage.reasoning.output_tokens": 30,
+    "gen_ai.response.finish_reasons": ["stop"],
+    "gen_ai.conversation.id": "conv_5j66UpCpwteGg4YSxUnt7lPY",
+    "user.id": "u-1",
+}
+OTEL_OLD = {
+    "gen_ai.system": "openai",
+    "gen_ai.request.model": "gpt-4",
+    "gen_ai.usage.prompt_tokens": 52,
+    "gen_ai.usage.completion_tokens": 47,
+    "enduser.id": "u-1",
+}
+OTEL_EMBEDDINGS = {
+    "gen_ai.operation.name": "embeddings",
+    "gen_ai.provider.name": "openai",
+    "gen_ai.request.model": "text-embedding-3-small",
+    "gen_ai.usage.input_tokens": 8,
+}
+LITELLM = {
+    "gen_ai.system": "azure",
+    "gen_ai.request.model": "gpt-4o",
+    "gen_ai.usage.input_tokens": 10,
+    "gen_ai.usage.output_tokens": 5,
+    "gen_ai.usage.total_tokens": 15,
+    "gen_ai.cost.input_cost": 2.5e-05,
+    "gen_ai.cost.output_cost": 5e-05,
+    "gen_ai.cost.total_cost": 7.5e-05,
+}
+OPENINFERENCE_LLM = {
+    "openinference.span.kind": "LLM",
+    "llm.provider": "aws",
+    "llm.system": "amazon",
+    "llm.model_name": "amazon.nova-lite-v1:0",
+    "llm.token_count.prompt": 454,
+    "llm.token_count.completion": 75,
+    "llm.token_count.total": 529,
+    "llm.token_count.prompt_details.cache_read": 400,
+    "llm.token_count.prompt_details.cache_write": 0,
+    "llm.token_count.completion_details.reasoning": 12,
+    "llm.cost.prompt": 0.02724,
+    "llm.cost.completion": 0.018,
+    "llm.cost.prompt_details.cache_read": 0.001,
+    "session.id": "session-7",
+    "user.id": "u-2",
+    "llm.input_messages.0.message.role": "user",
+}
+OPENINFERENCE_EMBEDDING = {
+    "openinference.span.kind": "EMBEDDING",
+    "embedding.model_name": "text-embedding-ada-002",
+    "llm.token_count.prompt": 6,
+    "llm.token_count.total": 6,
+}
+VERCEL_DO_STREAM = {
+    "operation.name": "ai.streamText.doStream my-function",
+    "ai.operationId": "ai.streamText.doStream",
+    "ai.model.id": "gpt-4o-mini",
+    "ai.model.provider": "openai.chat",
+    "ai.response.model": "gpt-4o-mini-2024-07-18",
+    "ai.response.msToFirstChunk": 312.5,
+    "ai.response.finishReason": "stop",
+    "ai.usage.inputTokens": 12,
+    "ai.usage.outputTokens": 8,
+    "ai.usage.totalTokens": 20,
+    "ai.usage.cachedInputTokens": 4,
+    "ai.usage.reasoningTokens": 2,
+    "ai.telemetry.functionId": "my-function",
+    "ai.telemetry.metadata.userId": "u-3",
+    "ai.telemetry.metadata.sessionId": "s-3",
+}
+VERCEL_OLD = {
+    "ai.operationId": "ai.streamText.doStream",
+    "ai.model.id": "gpt-4-turbo",
+    "ai.model.provider": "openai",
+    "ai.stream.msToFirstChunk": 200,
+    "ai.usage.promptTokens": 12,
+    "ai.usage.completionTokens": 8,
+}
+VERCEL_DO_EMBED = {
+    "ai.operationId": "ai.embed.doEmbed",
+    "ai.model.id": "text-embedding-3-small",
+    "ai.model.provider": "openai.embedding",
+    "ai.usage.tokens": 10,
+}
+OPENLLMETRY_CHAT = {
+    "gen_ai.system": "OpenAI",
+    "llm.request.type": "chat",
+    "gen_ai.request.model": "gpt-4o",
+    "gen_ai.response.model": "gpt-4o-2024-08-06",
+    "gen_ai.usage.prompt_tokens": 900,
+    "gen_ai.usage.completion_tokens": 7,
+    "llm.usage.total_tokens": 907,
+    "gen_ai.usage.cache_read_input_tokens": 800,
+    "gen_ai.prompt.0.role": "user",
+    "gen_ai.prompt.0.content": "Hello",
+    "gen_ai.completion.0.finish_reason": "stop",
+    "traceloop.workflow.name": "booking",
+    "traceloop.association.properties.user_id": "u-4",
+    "traceloop.association.properties.session_id": "conv-9",
+}
+OPENLLMETRY_OLD = {
+    "llm.vendor": "OpenAI",
+    "llm.request.type": "chat",
+    "llm.request.model": "gpt-3.5-turbo",
+    "llm.response.model": "gpt-3.5-turbo-0613",
+    "llm.usage.prompt_tokens": 17,
+    "llm.usage.completion_tokens": 3,
+    "llm.usage.total_tokens": 20,
+}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        pytest.param(
+            OTEL_CHAT,
+            {
+                "provider": "openai",
+                "model": "gpt-4",
+                "prompt_tokens": 52,
+                "completion_tokens": 47,
+                "total_tokens": 99,
+                "ttft_ms": 12.3,
+                "user_id": "u-1",
+                "session_id": "conv_5j66UpCpwteGg4YSxUnt7lPY",
+            },
+            id="otel",
+        ),
+        pytest.param(
+            OTEL_OLD,
+            {
+                "provider": "openai",
+                "model": "gpt-4",
+                "prompt_tokens": 52,
+                "completion_tokens": 47,
+                "total_tokens": 99,
+                "user_id": "u-1",
+            },
+            id="otel-old",
+        ),
+        pytest.param(
+            OTEL_EMBEDDINGS,
+            {
+                "provider": "openai",
+                "model": "text-embedding-3-small",
+                "prompt_tokens": 8,
+                "total_tokens": 8,
+            },
+            id="otel-embeddings",
+        ),
+        pytest.param(
+            LITELLM,
+            {
+                "provider": "azure",
+                "model": "gpt-4o",
+                "prompt_tokens": 10,
+                "completion_tokens": 5,
+                "total_tokens": 15,
+                "prompt_cost_usd": Decimal("0.000025"),
+                "completion_cost_usd": Decimal("0.00005"),
+                "total_cost_usd": Decimal("0.000075"),
+            },
+            id="litellm",
+        ),
+        pytest.param(
+            OPENINFERENCE_LLM,
+            {
+                "provider": "aws",
+                "model": "amazon.nova-lite-v1:0",
+                "prompt_tokens": 454,
+                "completion_tokens": 75,
+                "total_tokens": 529,
+                "prompt_cost_usd": Decimal("0.02724"),
+                "completion_cost_usd": Decimal("0.018"),
+                "total_cost_usd": Decimal("0.04524"),
+                "user_id": "u-2",
+                "session_id": "session-7",
+            },
+            id="openinference",
+        ),
+        pytest.param(
+            OPENINFERENCE_EMBEDDING,
+            {"model": "text-embedding-ada-002", "prompt_tokens": 6, "total_tokens": 6},
+            id="openinference-embedding",
+        ),
+        pytest.param(
+            VERCEL_DO_STREAM,
+            {
+                "provider": "openai.chat",
+                "model": "gpt-4o-mini",
+                "prompt_tokens": 12,
+                "completion_tokens": 8,
+                "total_tokens": 20,
+                "ttft_ms": 312.5,
+                "user_id": "u-3",
+                "session_id": "s-3",
+            },
+            id="vercel",
+        ),
+        pytest.param(
+            VERCEL_OLD,
+            {
+                "provider": "openai",
+                "model": "gpt-4-turbo",
+                "prompt_tokens": 12,
+                "completion_tokens": 8,
+                "total_tokens": 20,
+                "ttft_ms": 200.0,
+            },
+            id="vercel-old",
+        ),
+        pytest.param(
+            VERCEL_DO_EMBED,
+            {
+                "provider": "openai.embedding",
+                "model": "text-embedding-3-small",
+                "prompt_tokens": 10,
+                "total_tokens": 10,
+            },
+            id="vercel-embed",
+        ),
+        pytest.param(
+            OPENLLMETRY_CHAT,
+            {
+                "provider": "OpenAI",
+                "model": "gpt-4o",
+                "prompt_tokens": 900,
+                "completion_tokens": 7,
+                "total_tokens": 907,
+                "user_id": "u-4",
+                "session_id": "conv-9",
+            },
+            id="openllmetry",
+        ),
+        pytest.param(
+            OPENLLMETRY_OLD,
+            {
+                "provider": "OpenAI",
+                "model": "gpt-3.5-turbo",
+                "prompt_tokens": 17,
+                "completion_tokens": 3,
+                "total_tokens": 20,
+            },
+            id="openllmetry-old",
+        ),
+    ],
+)
+def test_each_dialect_gives_its_columns(
+    attributes: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    found = read(attributes)
+    assert found == expected
+    # 1 == 1.0 == Decimal(1): the types are the columns' own.
+    assert {column: type(value) for column, value in found.items()} == {
+        column: type(value) for column, value in expected.items()
+    }
+
+
+def test_a_span_that_speaks_of_no_model_has_no_columns() -> None:
+    attributes = {"http.request.method": "GET", "gen_ai.tool.name": "search", "llm": 1}
+    assert read(attributes, resource={"service.name": "chat"}) == {}
+
+
+# --- precedence ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "keys"), [(column, keys) for column, keys in ALIASES.items()], ids=list(ALIASES)
+)
+def test_the_first_usable_attribute_wins_whatever_the_order(
+    column: str, keys: tuple[str, ...]
+) -> None:
+    text = column in {"provider", "model", "user_id", "session_id", "environment"}
+    values: dict[str, Any] = {
+        key: f"value-{rank}" if text else rank + 1 for rank, key in enumerate(keys)
+    }
+    for first in range(len(keys)):
+        usable = {key: values[key] for key in keys[first:]}
+        unusable = dict.fromkeys(keys[:first], False)
+        expected = values[keys[first]]
+        if keys[first] == "gen_ai.response.time_to_first_chunk":
+            expected *= 1000
+        for attributes in (unusable | usable, dict(reversed((usable | unusable).items()))):
+            assert read(attributes)[column] == expected
+
+
+def test_no_attribute_stands_for_two_columns() -> None:
+    keys = [key for aliases in ALIASES.values() for key in aliases]
+    assert len(keys) == len(set(keys))
+    assert set(ALIASES) <= set(COLUMNS["trace_spans"])
+
+
+def test_the_answering_model_counts_only_where_no_request_is_known() -> None:
+    assert read({"gen_ai.response.model": "gpt-4-0613"}) == {"model": "gpt-4-0613"}
+    asked = {"gen_ai.response.model": "gpt-4-0613", "llm.request.model": "gpt-4"}
+    assert read(asked) == {"model": "gpt-4"}
+
+
+def test_the_environment_is_the_spans_before_its_resources() -> None:
+    resource = {"deployment.environment": "staging"}
+    assert read({}, resource=resource) == {"environment": "staging"}
+    assert read({}, resource=resource | {"deployment.environment.name": "production"}) == {
+        "environment": "production"
+    }
+    assert read({}, resource=resource | {"deployment.environment.name": 1}) == {
+        "environment": "staging"
+    }
+    assert read({"deployment.environment": "test"}, resource=resource) == {"environment": "test"}
+    assert read({"deployment.environment": ""}, resource=resource) == {"environment": "staging"}
+
+
+# --- totals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "total", "expected"),
+    [
+        (3, 4, None, 7),
+        (0, 0, None, 0),
+        (None, 4, None, 4),
+        (3, None, None, 3),
+        (3, 4, 9, 9),
+        (3, 4, 0, 0),
+        (None, None, 9, 9),
+        (INT64, 1, None, None),
+        (None, None, None, None),
+    ],
+)
+def test_totals_are_sums_only_where_absent(
+    prompt: int | None, completion: int | None, total: int | None, expected: int | None
+) -> None:
+    tokens = {
+        "gen_ai.usage.input_tokens": prompt,
+        "gen_ai.usage.output_tokens": completion,
+        "gen_ai.usage.total_tokens": total,
+    }
+    assert read(tokens).get("total_tokens") == expected
+    costs = {"llm.cost.prompt": prompt, "llm.cost.completion": completion, "llm.cost.total": total}
+    if INT64 not in (prompt, completion):
+        assert read(costs).get("total_cost_usd") == expected
+
+
+def test_costs_add_up_as_decimals() -> None:
+    found = read({"llm.cost.prompt": 0.1, "llm.cost.completion": 0.2})
+    assert found["total_cost_usd"] == Decimal("0.3")
+    digits = {
+        "llm.cost.prompt": "999999999999.000000000000000000000000000001",
+        "llm.cost.completion": 1e-60,
+    }
+    with localcontext(Context(traps=[Inexact])):
+        assert read(digits)["total_cost_usd"] == Decimal(
+            "999999999999.000000000000000000000000000001000000000000000000000000000001"
+        )
+
+
+# --- the reference -------------------------------------------------------------------------------
+
+
+def test_the_reference_lists_the_table_of_aliases_in_its_order() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", DOCS.read_text(), re.MULTILINE)
+    listed = {column: tuple(re.findall(r"`([^`]+)`", keys)) for column, keys in rows}
+    assert listed == ALIASES
+
+
+def test_the_reference_lists_the_marks_of_wrappers() -> None:
+    section = DOCS.read_text().partition("## Spans that repeat")[2].partition("## A call")[0]
+    named = set(re.findall(r"`([^`]+)`", section))
+    marks = set(WRAPPER_VALUES).union(*WRAPPER_VALUES.values(), *WRAPPER_NAMES.values())
+    assert marks <= named

@@ -1,0 +1,426 @@
+"""`LlmSpan`: what a call written by hand becomes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import FrozenInstanceError, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from observatory_storage.errors import ValidationError
+from observatory_storage.ids import trace_uuid
+from observatory_storage.llm import LlmSpan, facts
+from observatory_storage.llm.dialects import ALIASES
+from observatory_storage.models import TraceEvent, TraceSpan
+from observatory_storage.rows import COLUMNS, prepare_span
+
+INT64 = 2**63 - 1
+START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def test_a_call_with_everything_becomes_a_genai_span() -> None:
+    call = LlmSpan(
+        model="gpt-4o-mini",
+        provider="openai",
+        trace_id="5B8EFFF798038103D269B633813FC60C",
+        span_id="EEE19B7EC3C1B174",
+        parent_span_id="eee19b7ec3c1b173",
+        service_name="chat",
+        start_time=START,
+        duration_ms=412.5,
+        status="ok",
+        prompt="Which river runs through Paris?",
+        completion="The Seine.",
+        system_instructions="Be brief.",
+        temperature=0,
+        top_p=0.9,
+        max_tokens=100,
+        response_model="gpt-4o-mini-2024-07-18",
+        response_id="chatcmpl-1",
+        finish_reasons=["stop"],
+        prompt_tokens=14,
+        completion_tokens=4,
+        prompt_cost_usd=Decimal("0.0000021"),
+        completion_cost_usd=0.0000024,
+        ttft_ms=123,
+        user_id="u-1",
+        session_id="chat-17",
+        environment="production",
+        attributes={"app.feature": "geography"},
+        resource_attributes={"host.name": "h1"},
+        events=[{"name": "retry", "timestamp": START, "attributes": {"attempt": 2}}],
+    )
+    span = call.to_span()
+    assert isinstance(span, TraceSpan)
+    columns = {
+        column.name: getattr(span, column.name)
+        for column in TraceSpan.__table__.columns
+        if column.name != "created_at"
+    }
+    assert columns == {
+        "trace_id": trace_uuid("5b8efff798038103d269b633813fc60c"),
+        "span_id": "eee19b7ec3c1b174",
+        "parent_span_id": "eee19b7ec3c1b173",
+        "name": "chat gpt-4o-mini",
+        "kind": "client",
+        "service_name": "chat",
+        "start_time": START,
+        "start_ns": 0,
+        "end_time": START + timedelta(microseconds=412_500),
+        "end_ns": 0,
+        "duration_us": 412_500,
+        "duration_ns": 0,
+        "status": "ok",
+        "status_message": None,
+        "attributes": {
+            "app.feature": "geography",
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "openai",
+            "gen_ai.request.model": "gpt-4o-mini",
+            "gen_ai.request.temperature": 0,
+            "gen_ai.request.top_p": 0.9,
+            "gen_ai.request.max_tokens": 100,
+            "gen_ai.response.model": "gpt-4o-mini-2024-07-18",
+            "gen_ai.response.id": "chatcmpl-1",
+            "gen_ai.response.finish_reasons": ["stop"],
+            "gen_ai.response.time_to_first_chunk": 0.123,
+            "gen_ai.usage.input_tokens": 14,
+            "gen_ai.usage.output_tokens": 4,
+            "llm.cost.prompt": 0.0000021,
+            "llm.cost.completion": 0.0000024,
+            "user.id": "u-1",
+            "session.id": "chat-17",
+            "gen_ai.system_instructions": [{"type": "text", "content": "Be brief."}],
+            "gen_ai.input.messages": [
+                {
+                    "role": "user",
+                    "parts": [{"type": "text", "content": "Which river runs through Paris?"}],
+                }
+            ],
+            "gen_ai.output.messages": [
+                {
+                    "role": "assistant",
+                    "parts": [{"type": "text", "content": "The Seine."}],
+                    "finish_reason": "stop",
+                }
+            ],
+        },
+        "links": [],
+        "resource_attributes": {
+            "host.name": "h1",
+            "service.name": "chat",
+            "deployment.environment.name": "production",
+        },
+        "scope_name": None,
+        "scope_version": None,
+        "scope_attributes": {},
+        "otlp": None,
+        "provider": "openai",
+        "model": "gpt-4o-mini",
+        "prompt_tokens": 14,
+        "completion_tokens": 4,
+        "total_tokens": 18,
+        "prompt_cost_usd": Decimal("0.0000021"),
+        "completion_cost_usd": Decimal("0.0000024"),
+        "total_cost_usd": Decimal("0.0000045"),
+        "ttft_ms": 123.0,
+        "user_id": "u-1",
+        "session_id": "chat-17",
+        "environment": "production",
+    }
+    (event,) = span.events
+    assert (event.trace_id, event.span_id) == (span.trace_id, span.span_id)
+    assert (event.span_start_time, event.span_start_ns, event.position) == (START, 0, 0)
+    assert (event.name, event.timestamp, event.attributes) == ("retry", START, {"attempt": 2})
+
+
+def test_what_a_call_stores_reads_back_from_its_attributes_alone() -> None:
+    call = LlmSpan(
+        model="m",
+        provider="p",
+        prompt_tokens=1,
+        completion_tokens=2,
+        total_tokens=10,
+        prompt_cost_usd="0.1",
+        total_cost_usd="0.12345678901234567890123456789",
+        ttft_ms=0.1,
+        user_id="u",
+        session_id="s",
+        environment="e",
+    )
+    span = call.to_span()
+    written = {column: getattr(span, column) for column in ALIASES}
+    json.dumps(span.attributes, allow_nan=False)
+    assert written == {"completion_cost_usd": None} | facts(
+        span.attributes,
+        name=span.name,
+        scope_name=span.scope_name,
+        resource_attributes=span.resource_attributes,
+    )
+    assert written["total_cost_usd"] == Decimal("0.12345678901234567890123456789")
+
+
+def test_a_call_needs_only_its_model() -> None:
+    before = datetime.now(UTC)
+    call = LlmSpan(model="m")
+    span = call.to_span()
+    assert before <= span.start_time <= datetime.now(UTC)
+    assert (span.end_time, span.duration_us) == (None, None)
+    assert (span.name, span.kind, span.status) == ("chat m", "client", "unset")
+    assert span.service_name == "unknown_service"
+    assert span.resource_attributes == {}
+    assert span.attributes == {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
+    assert re.fullmatch(r"[0-9a-f]{16}", span.span_id)
+    assert span.events == []
+    prepare_span(span)
+
+
+def test_ids_are_drawn_once_a_call() -> None:
+    call, other = LlmSpan(model="m"), LlmSpan(model="m")
+    assert call.to_span().trace_id == call.to_span().trace_id
+    assert call.to_span().span_id == call.to_span().span_id
+    assert call.to_span().start_time == call.to_span().start_time
+    assert call.trace_id != other.trace_id
+    assert call.span_id != other.span_id
+
+
+def test_a_call_is_frozen() -> None:
+    call = LlmSpan(model="m")
+    with pytest.raises(FrozenInstanceError):
+        call.model = "n"  # type: ignore[misc]  # what the test is about
+
+
+def test_the_contents_are_not_shown() -> None:
+    call = LlmSpan(model="m", prompt="secret", completion="secret", system_instructions="secret")
+    assert "secret" not in repr(call)
+
+
+@pytest.mark.parametrize(
+    ("times", "start", "end"),
+    [
+        ({"start_time": START}, START, None),
+        (
+            {"start_time": START, "end_time": START + timedelta(seconds=1)},
+            START,
+            START + timedelta(seconds=1),
+        ),
+        (
+            {"start_time": START, "duration_ms": 0.25},
+            START,
+            START + timedelta(microseconds=250),
+        ),
+        ({"end_time": START, "duration_ms": 2000}, START - timedelta(seconds=2), START),
+        (
+            {"start_time": START - timedelta(seconds=2), "end_time": START, "duration_ms": 2000},
+            START - timedelta(seconds=2),
+            START,
+        ),
+        ({"start_time": START, "duration_ms": 0}, START, START),
+    ],
+)
+def test_two_of_the_times_say_the_third(
+    times: dict[str, Any], start: datetime, end: datetime | None
+) -> None:
+    call = LlmSpan(model="m", **times)
+    # A changed copy is the same call: its times still agree.
+    for span in (call.to_span(), replace(call, user_id="u").to_span()):
+        assert (span.start_time, span.end_time) == (start, end)
+        assert span.duration_us == (None if end is None else (end - start).total_seconds() * 1e6)
+
+
+def test_a_latency_alone_ends_now() -> None:
+    before = datetime.now(UTC)
+    span = LlmSpan(model="m", duration_ms=1500).to_span()
+    assert span.end_time is not None
+    assert before <= span.end_time <= datetime.now(UTC)
+    assert span.end_time - span.start_time == timedelta(milliseconds=1500)
+
+
+def test_times_across_a_change_of_the_clock_differ_by_what_passed() -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    start = datetime(2026, 10, 25, 2, 30, tzinfo=berlin, fold=0)
+    end = datetime(2026, 10, 25, 2, 31, tzinfo=berlin, fold=1)
+    assert LlmSpan(model="m", start_time=start, end_time=end).to_span().duration_us == 3_660_000_000
+
+
+def test_an_exception_is_the_outcome() -> None:
+    class Overloaded(Exception):
+        pass
+
+    span = LlmSpan(model="m", error=Overloaded("try later")).to_span()
+    assert (span.status, span.status_message) == ("error", "try later")
+    assert span.attributes["error.type"] == f"{Overloaded.__module__}.{Overloaded.__qualname__}"
+    span = LlmSpan(model="m", error=TimeoutError()).to_span()
+    assert (span.status_message, span.attributes["error.type"]) == ("TimeoutError", "TimeoutError")
+    span = LlmSpan(model="m", error="rate limit", status_message="429").to_span()
+    assert (span.status, span.status_message) == ("error", "429")
+    assert span.attributes["error.type"] == "_OTHER"
+
+
+def test_messages_of_every_form() -> None:
+    parts = [{"type": "uri", "modality": "image", "uri": "https://example.org/a.png"}]
+    span = LlmSpan(
+        model="m",
+        input_messages=[
+            {"role": "system", "content": "Be brief."},
+            "Hello",
+            {"role": "user", "parts": parts},
+            {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+        ],
+        output_messages=["a", {"content": "b", "finish_reason": "length"}],
+        finish_reasons=["stop"],
+        system_instructions=["One.", {"type": "text", "content": "Two."}],
+    ).to_span()
+    assert span.attributes["gen_ai.input.messages"] == [
+        {"role": "system", "parts": [{"type": "text", "content": "Be brief."}]},
+        {"role": "user", "parts": [{"type": "text", "content": "Hello"}]},
+        {"role": "user", "parts": parts},
+        {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+    ]
+    assert span.attributes["gen_ai.output.messages"] == [
+        {
+            "role": "assistant",
+            "parts": [{"type": "text", "content": "a"}],
+            "finish_reason": "stop",
+        },
+        {
+            "role": "assistant",
+            "parts": [{"type": "text", "content": "b"}],
+            "finish_reason": "length",
+        },
+    ]
+    assert span.attributes["gen_ai.system_instructions"] == [
+        {"type": "text", "content": "One."},
+        {"type": "text", "content": "Two."},
+    ]
+
+
+def test_the_callers_own_objects_stay_as_they_were() -> None:
+    attributes = {"a": 1}
+    message = {"role": "user", "content": "x"}
+    event = TraceEvent(name="e", timestamp=START)
+    call = LlmSpan(model="m", attributes=attributes, input_messages=[message], events=[event])
+    assert call.to_span().events == [event]
+    assert attributes == {"a": 1}
+    assert message == {"role": "user", "content": "x"}
+    assert event.span_id is None
+
+
+def test_named_fields_win_over_attributes_and_the_others_are_read() -> None:
+    span = LlmSpan(
+        model="m", attributes={"gen_ai.request.model": "other", "user.id": "u", "llm.cost.total": 2}
+    ).to_span()
+    assert span.attributes["gen_ai.request.model"] == "m"
+    assert (span.model, span.user_id, span.total_cost_usd) == ("m", "u", Decimal(2))
+
+
+def test_usage_given_by_hand_is_kept_for_an_agent_too() -> None:
+    span = LlmSpan(model="m", operation="invoke_agent", prompt_tokens=0, completion_tokens=5)
+    columns = dict(zip(COLUMNS["trace_spans"], prepare_span(span.to_span()).values, strict=True))
+    assert (columns["prompt_tokens"], columns["total_tokens"]) == (0, 5)
+
+
+def test_the_service_comes_from_the_resource() -> None:
+    span = LlmSpan(model="m", resource_attributes={"service.name": "chat"}).to_span()
+    assert (span.service_name, span.resource_attributes) == ("chat", {"service.name": "chat"})
+
+
+def test_a_name_too_long_for_the_column_is_the_operations() -> None:
+    assert LlmSpan(model="m" * 1024).to_span().name == "chat"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model", None),
+        ("model", ""),
+        ("model", 4),
+        ("model", "m" * 1025),
+        ("model", "a\0b"),
+        ("provider", "\ud800"),
+        ("operation", None),
+        ("operation", ""),
+        ("name", ""),
+        ("service_name", ""),
+        ("trace_id", ""),
+        ("trace_id", "0" * 32),
+        ("trace_id", 5),
+        ("span_id", "xyz"),
+        ("parent_span_id", "0" * 16),
+        ("start_time", START.replace(tzinfo=None)),
+        ("start_time", "2026-03-01"),
+        ("start_time", datetime.min.replace(tzinfo=ZoneInfo("Asia/Tokyo"))),
+        ("duration_ms", -1),
+        ("duration_ms", float("nan")),
+        ("duration_ms", "12"),
+        ("duration_ms", 1e17),
+        ("status", "fine"),
+        ("status_message", 5),
+        ("error", 5),
+        ("prompt", ["a"]),
+        ("completion", b"a"),
+        ("input_messages", 5),
+        ("output_messages", b"a"),
+        ("system_instructions", 5),
+        ("temperature", "hot"),
+        ("top_p", float("nan")),
+        ("max_tokens", 1.5),
+        ("response_id", 7),
+        ("finish_reasons", "stop"),
+        ("prompt_tokens", -1),
+        ("prompt_tokens", True),
+        ("prompt_tokens", "12"),
+        ("completion_tokens", 12.0),
+        ("total_tokens", INT64 + 1),
+        ("prompt_cost_usd", -0.01),
+        ("completion_cost_usd", float("nan")),
+        ("total_cost_usd", Decimal("NaN")),
+        ("total_cost_usd", Decimal("1e-101")),
+        ("total_cost_usd", "free"),
+        ("ttft_ms", float("inf")),
+        ("ttft_ms", "1"),
+        ("user_id", 42),
+        ("session_id", ""),
+        ("environment", "\0"),
+        ("attributes", [("a", 1)]),
+        ("resource_attributes", None),
+        ("events", {"name": "e"}),
+    ],
+)
+def test_a_wrong_value_is_refused_at_construction(field: str, value: Any) -> None:
+    with pytest.raises(ValidationError) as raised:
+        LlmSpan(**({"model": "m"} | {field: value}))
+    assert raised.value.field == field
+    assert raised.value.value is value
+    assert raised.value.rule in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"prompt": "a", "input_messages": ["a"]}, "prompt"),
+        ({"completion": "a", "output_messages": ["a"]}, "completion"),
+        ({"start_time": START, "end_time": START - timedelta(seconds=1)}, "end_time"),
+        ({"start_time": START, "end_time": START, "duration_ms": 1}, "duration_ms"),
+        ({"end_time": START}, "start_time"),
+        ({"status": "ok", "error": "x"}, "status"),
+        ({"input_messages": ["a", 5]}, "input_messages[1]"),
+        ({"input_messages": [{"role": 5}]}, "input_messages.role"),
+        ({"finish_reasons": ["stop", 5]}, "finish_reasons[1]"),
+        ({"attributes": {5: "a"}}, "attributes"),
+        ({"events": [5]}, "events[0]"),
+        ({"events": [{"name": "e"}, {"name": "e", "at": 1}]}, "events[1].at"),
+        ({"events": [{}]}, "events[0].name"),
+        ({"events": [{"name": 5}]}, "events[0].name"),
+        ({"events": [{"name": "e", "timestamp": 5}]}, "events[0].timestamp"),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(given: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        LlmSpan(model="m", **given)
+    assert raised.value.field == field

@@ -1,0 +1,474 @@
+"""The migrations: the same schema as the models', once, whole, and away again without residue."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy.pool import NullPool
+
+from observatory_storage import migrate
+from observatory_storage.config import PoolConfig, PostgresConfig, StorageConfig
+from observatory_storage.embedded import EmbeddedPostgres
+from observatory_storage.errors import ConnectionLost, MigrationError
+from observatory_storage.layout import PARTITIONED, Partitions, advisory_key
+from observatory_storage.models import Base
+from observatory_storage.pool import StoragePool
+
+ROOT = Path(__file__).resolve().parent.parent
+# Quoting matters in it, and a test that forgets the schema finds nothing.
+ODD = 'Obs: "50%"'
+
+
+def engine_for(url: str, **options: Any) -> sa.Engine:
+    return sa.create_engine(
+        "postgresql+psycopg://" + url.partition("://")[2], poolclass=NullPool, **options
+    )
+
+
+@pytest.fixture
+def empty(empty_database_url: str) -> Iterator[sa.Engine]:
+    engine = engine_for(empty_database_url)
+    yield engine
+    engine.dispose()
+
+
+# Everything that tells two versions of a table apart, by its name without the schema.
+DEFINITIONS = {
+    "tables": """
+        SELECT c.relname, c.relkind::text, c.relpersistence::text, c.reloptions,
+               pg_get_partkeydef(c.oid)
+        FROM pg_class c WHERE c.relnamespace = :schema AND c.relkind IN ('r', 'p', 'v', 'S')""",
+    "columns": """
+        SELECT c.relname, a.attname, a.attnum, format_type(a.atttypid, a.atttypmod),
+               l.collname, a.attnotnull, pg_get_expr(d.adbin, d.adrelid), a.attidentity::text
+        FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+        LEFT JOIN pg_collation l ON l.oid = a.attcollation
+        LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+        WHERE c.relnamespace = :schema AND c.relkind IN ('r', 'p') AND a.attnum > 0""",
+    "indexes": """
+        SELECT c.relname, i.relname, pg_get_indexdef(i.oid), i.reloptions
+        FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+        JOIN pg_class c ON c.oid = x.indrelid WHERE c.relnamespace = :schema""",
+    "constraints": """
+        SELECT c.relname, k.conname, pg_get_constraintdef(k.oid)
+        FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+        WHERE c.relnamespace = :schema""",
+    "triggers": """
+        SELECT c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+        WHERE c.relnamespace = :schema""",
+}
+
+
+def definitions(engine: sa.Engine, schema: str) -> dict[str, list[str]]:
+    with engine.connect() as connection:
+        # Then names of the schema's own are printed without it.
+        quoted = connection.dialect.identifier_preparer.quote_identifier(schema)
+        connection.exec_driver_sql(f"SET search_path TO {quoted}")
+        oid = connection.scalar(
+            sa.text("SELECT oid FROM pg_namespace WHERE nspname = :name"), {"name": schema}
+        )
+        return {
+            kind: sorted(
+                str(tuple(row)).replace(quoted, "schema").replace(f"{schema}.", "schema.")
+                for row in connection.execute(sa.text(query), {"schema": oid})
+                if row[0] != "alembic_version"
+            )
+            for kind, query in DEFINITIONS.items()
+        }
+
+
+def everything(engine: sa.Engine) -> set[tuple[Any, ...]]:
+    """Whatever a database holds besides rows."""
+    query = """
+        SELECT 'schema', nspname::text, '' FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp'
+        UNION ALL SELECT 'relation', relnamespace::regnamespace::text, relname::text FROM pg_class
+        UNION ALL SELECT 'type', typnamespace::regnamespace::text, typname::text FROM pg_type
+        UNION ALL SELECT 'function', pronamespace::regnamespace::text, proname::text FROM pg_proc
+        UNION ALL SELECT 'constraint', connamespace::regnamespace::text, conname::text
+            FROM pg_constraint
+        UNION ALL SELECT 'extension', '', extname::text FROM pg_extension
+        UNION ALL SELECT 'comment', classoid::regclass::text, description FROM pg_description
+    """
+    with engine.connect() as connection:
+        return {tuple(row) for row in connection.execute(sa.text(query))}
+
+
+def test_migrated_tables_are_defined_as_the_models_are(empty: sa.Engine) -> None:
+    migrate.upgrade(empty, "migrated")
+    with empty.execution_options(schema_translate_map={None: "modelled"}).begin() as connection:
+        connection.execute(sa.schema.CreateSchema("modelled"))
+        Base.metadata.create_all(connection)
+    found, expected = definitions(empty, "migrated"), definitions(empty, "modelled")
+    for kind in DEFINITIONS:
+        assert found[kind] == expected[kind], kind
+    assert len(found["tables"]) == len(Base.metadata.tables) == 6
+    assert found["triggers"] == []
+
+
+@pytest.mark.parametrize("schema", ["public", ODD])
+def test_alembic_finds_no_difference(empty: sa.Engine, schema: str) -> None:
+    migrate.upgrade(empty, schema)
+    partitions = Partitions(empty, schema)
+    for table in PARTITIONED:
+        partitions.ensure(table, [datetime(2024, 5, 17, tzinfo=UTC), datetime.now(UTC)])
+    with empty.connect() as connection:
+        options = migrate.comparison(connection, schema)
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, Base.metadata) == []
+        quoted = connection.dialect.identifier_preparer.quote_identifier(schema)
+        connection.exec_driver_sql(f"ALTER TABLE {quoted}.logs DROP COLUMN event_name")
+        connection.exec_driver_sql(
+            f"ALTER TABLE {quoted}.traces ALTER COLUMN status SET DEFAULT 'ok'"
+        )
+        different = {str(difference) for difference in compare_metadata(context, Base.metadata)}
+        assert any("'add_column'" in difference for difference in different)
+        assert any("'modify_default'" in difference for difference in different)
+
+
+def test_large_columns_are_compressed_with_lz4(empty: sa.Engine) -> None:
+    with empty.connect() as connection:
+        known = connection.scalar(
+            sa.text("SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression'")
+        )
+        if "lz4" not in known:
+            pytest.skip("this server was built without lz4")
+    migrate.upgrade(empty)
+    with empty.connect() as connection:
+        compression = connection.execute(
+            sa.text(
+                "SELECT DISTINCT attcompression::text FROM pg_attribute"
+                " WHERE attrelid::regclass::text IN"
+                " ('traces', 'trace_spans', 'trace_events', 'metrics', 'metric_data_points', 'logs')"
+                " AND atttypid = 'jsonb'::regtype AND NOT attisdropped"
+            )
+        ).scalars()
+        assert list(compression) == ["l"]
+
+
+@pytest.mark.parametrize("schema", ["public", ODD])
+def test_upgrade_downgrade_upgrade_leaves_no_residue(empty: sa.Engine, schema: str) -> None:
+    before = everything(empty)
+    migrate.upgrade(empty, schema)
+    first = definitions(empty, schema)
+    partitions = Partitions(empty, schema)
+    for table in PARTITIONED:
+        partitions.ensure(
+            table, [datetime(2024, 5, 17, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
+        )
+    migrate.downgrade(empty, schema)
+    assert everything(empty) == before
+    assert migrate.current(empty, schema) is None
+    migrate.upgrade(empty, schema)
+    assert definitions(empty, schema) == first
+
+
+def test_a_downgrade_keeps_what_it_did_not_make(empty: sa.Engine) -> None:
+    with empty.begin() as connection:
+        connection.exec_driver_sql("CREATE SCHEMA given")
+    migrate.upgrade(empty, "given")
+    migrate.upgrade(empty, "made")
+    with empty.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE made.application (id int)")
+    migrate.downgrade(empty, "given")
+    migrate.downgrade(empty, "made")
+    inspector = sa.inspect(empty)
+    assert inspector.get_table_names("given") == []
+    assert inspector.get_table_names("made") == ["application"]
+    assert inspector.has_schema("given")
+
+
+def test_each_schema_has_its_own_revision(empty: sa.Engine) -> None:
+    assert migrate.pending(empty, "one") == ["0001"]
+    migrate.upgrade(empty, "one")
+    assert migrate.current(empty, "one") == migrate.head()
+    assert migrate.pending(empty, "one") == []
+    assert migrate.current(empty, "two") is None
+    assert migrate.current(empty) is None
+    assert not sa.inspect(empty).has_schema("two")
+
+
+def test_the_search_path_does_not_matter(empty: sa.Engine) -> None:
+    with empty.begin() as connection:
+        name = connection.scalar(sa.text("SELECT quote_ident(current_database())"))
+        connection.exec_driver_sql("CREATE SCHEMA elsewhere")
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET search_path TO elsewhere")
+    before = everything(empty)
+    migrate.upgrade(empty)
+    inspector = sa.inspect(empty)
+    assert len(inspector.get_table_names("public")) == 7
+    assert inspector.get_table_names("elsewhere") == []
+    migrate.downgrade(empty)
+    assert everything(empty) == before
+
+
+def _migrate(url: str, barrier: Any, outcomes: Any) -> None:
+    config = StorageConfig(
+        postgres=PostgresConfig.from_url(url, schema="shared"),
+        pool=PoolConfig(max_connections=1),
+    )
+    with StoragePool(config) as pool:
+        barrier.wait(timeout=60)
+        pool.run_migrations()
+        outcomes.put(migrate.current(pool.engine, pool.schema))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_ten_processes_at_once_migrate_once(empty_database_url: str, empty: sa.Engine) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier, outcomes = context.Barrier(10), context.Queue()
+    processes = [
+        context.Process(target=_migrate, args=(empty_database_url, barrier, outcomes))
+        for _ in range(10)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        assert [outcomes.get(timeout=60) for _ in processes] == [migrate.head()] * 10
+    finally:
+        for process in processes:
+            process.join(timeout=10)
+    assert [process.exitcode for process in processes] == [0] * 10
+    with empty.connect() as connection:
+        versions = connection.exec_driver_sql("SELECT version_num FROM shared.alembic_version")
+        assert versions.scalars().all() == [migrate.head()]
+
+
+def test_threads_at_once_migrate_once(empty_database_url: str) -> None:
+    engine = engine_for(empty_database_url)
+    errors: list[BaseException] = []
+    barrier = threading.Barrier(4)
+
+    def work() -> None:
+        barrier.wait(timeout=30)
+        try:
+            migrate.upgrade(engine)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert errors == []
+    assert migrate.current(engine) == migrate.head()
+
+
+def test_it_waits_for_the_lock_and_gives_up_in_the_end(
+    empty: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "_PATIENCE_SECONDS", 0.1)
+    with empty.begin() as other:
+        other.execute(
+            sa.text("SELECT pg_advisory_xact_lock(:key)"),
+            {"key": advisory_key("migrations", "public")},
+        )
+        with pytest.raises(MigrationError, match="'public': another process has been migrating"):
+            migrate.upgrade(empty)
+        migrate.upgrade(empty, "another")
+    migrate.upgrade(empty)
+
+
+def test_a_busy_table_is_tried_again(empty: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrate.upgrade(empty)
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT", "20ms")
+    timeouts: list[str] = []
+    busy = empty.connect()
+
+    @sa.event.listens_for(empty, "handle_error")
+    def free_after_the_second(context: sa.engine.ExceptionContext) -> None:
+        timeouts.append(str(getattr(context.original_exception, "sqlstate", "")))
+        if len(timeouts) == 2:
+            busy.rollback()
+
+    with busy:
+        busy.exec_driver_sql("LOCK TABLE public.traces IN ACCESS SHARE MODE")
+        migrate.downgrade(empty)
+    assert timeouts == ["55P03", "55P03"]
+    assert migrate.current(empty) is None
+
+
+def test_a_table_that_stays_busy_is_an_error_and_changes_nothing(
+    empty: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate.upgrade(empty)
+    before = everything(empty)
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT", "1ms")
+    monkeypatch.setattr(migrate, "_LOCK_ATTEMPTS", 2)
+    with empty.begin() as busy:
+        busy.exec_driver_sql("LOCK TABLE public.traces IN ACCESS SHARE MODE")
+        with pytest.raises(MigrationError, match="schema 'public': .*lock timeout") as caught:
+            migrate.downgrade(empty)
+    assert caught.value.retryable
+    assert isinstance(caught.value.__cause__, sa.exc.OperationalError)
+    assert everything(empty) == before
+    assert migrate.current(empty) == migrate.head()
+
+
+def test_a_failing_migration_leaves_nothing_behind(empty: sa.Engine) -> None:
+    with empty.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE public.logs (id int)")
+    before = everything(empty)
+    with pytest.raises(MigrationError, match='"logs" already exists') as caught:
+        migrate.upgrade(empty)
+    assert isinstance(caught.value.__cause__, sa.exc.ProgrammingError)
+    assert not caught.value.retryable
+    assert everything(empty) == before
+
+
+def test_a_newer_revision_is_refused_by_name(empty: sa.Engine) -> None:
+    migrate.upgrade(empty)
+    with empty.begin() as connection:
+        connection.exec_driver_sql("UPDATE public.alembic_version SET version_num = 'f00d'")
+    refused: list[Callable[[], object]] = [
+        lambda: migrate.upgrade(empty),
+        lambda: migrate.downgrade(empty),
+        lambda: migrate.pending(empty),
+    ]
+    for call in refused:
+        with pytest.raises(MigrationError, match="'public' is at revision 'f00d'.*newer version"):
+            call()
+    assert migrate.current(empty) == "f00d"
+
+
+def test_an_unknown_target_is_an_error(empty: sa.Engine) -> None:
+    with pytest.raises(MigrationError, match="nonsense"):
+        migrate.upgrade(empty, revision="nonsense")
+
+
+def test_without_a_server_the_connection_is_at_fault() -> None:
+    engine = engine_for("postgresql://postgres@127.0.0.1:1/none")
+    for call in (migrate.upgrade, migrate.downgrade, migrate.current, migrate.pending):
+        with pytest.raises(ConnectionLost) as caught:
+            call(engine)
+        assert isinstance(caught.value.__cause__, sa.exc.OperationalError)
+
+
+def test_missing_scripts_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(migrate, "__file__", str(tmp_path / "package" / "migrate.py"))
+    with pytest.raises(MigrationError, match="migrations are missing.*package"):
+        migrate.head()
+
+
+def test_a_role_that_owns_only_its_schema_can_migrate(embedded_server: EmbeddedPostgres) -> None:
+    admin = engine_for(embedded_server.url)
+    with admin.begin() as connection:
+        database = connection.scalar(sa.text("SELECT quote_ident(current_database())"))
+        connection.exec_driver_sql("CREATE ROLE app LOGIN PASSWORD 'app'")
+        connection.exec_driver_sql(f"REVOKE CREATE ON DATABASE {database} FROM PUBLIC")
+        connection.exec_driver_sql("CREATE SCHEMA obs AUTHORIZATION app")
+    app = sa.create_engine(admin.url.set(username="app", password="app"), poolclass=NullPool)
+    migrate.upgrade(app, "obs")
+    assert migrate.current(app, "obs") == migrate.head()
+    with pytest.raises(MigrationError, match="permission denied for database"):
+        migrate.upgrade(app, "not_there")
+    migrate.downgrade(app, "obs")
+    assert sa.inspect(admin).get_table_names("obs") == []
+
+
+def alembic(url: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DB_", "DATABASE_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=ROOT,
+        env={**environment, "DATABASE_URL": url, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_command_line_does_what_the_pool_does(
+    empty: sa.Engine, empty_database_url: str
+) -> None:
+    config = StorageConfig(postgres=PostgresConfig.from_url(empty_database_url, schema="by_pool"))
+    with StoragePool(config) as pool:
+        pool.run_migrations()
+    done = alembic(empty_database_url, "upgrade", "head", DB_SCHEMA="by_command")
+    assert done.returncode == 0, done.stderr
+    assert definitions(empty, "by_command") == definitions(empty, "by_pool")
+    assert migrate.current(empty, "by_command") == migrate.head()
+    checked = alembic(empty_database_url, "check", DB_SCHEMA="by_command")
+    assert "No new upgrade operations detected" in checked.stdout, checked.stderr
+
+
+def test_the_command_line_fails_in_one_line() -> None:
+    url = "postgresql://someone:hunter2secret@127.0.0.1:1/none"
+    failed = alembic(url, "upgrade", "head", DB_RETRY_MAX_ATTEMPTS="1")
+    assert failed.returncode != 0
+    assert "Connection refused" in failed.stdout + failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert "hunter2secret" not in failed.stdout + failed.stderr
+
+
+def test_sql_without_a_connection_makes_the_same_schema(
+    empty: sa.Engine, empty_database_url: str
+) -> None:
+    printed = alembic("postgresql://127.0.0.1:1/none", "upgrade", "head", "--sql", DB_SCHEMA="x")
+    assert printed.returncode == 0, printed.stderr
+    with empty.connect() as connection:
+        raw = connection.connection.driver_connection
+        assert raw is not None
+        raw.autocommit = True
+        raw.execute(printed.stdout)
+    migrate.upgrade(empty, "y")
+    assert definitions(empty, "x") == definitions(empty, "y")
+    assert migrate.current(empty, "x") == migrate.head()
+
+
+def test_a_generated_migration_names_the_schema_and_states_the_rules(
+    empty: sa.Engine, tmp_path: Path
+) -> None:
+    migrate.upgrade(empty, "obs")
+    with empty.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE obs.logs DROP COLUMN event_name")
+        connection.exec_driver_sql("CREATE TABLE obs.application (id int)")
+    scripts = tmp_path / "alembic"
+    shutil.copytree(ROOT / "alembic", scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    config = Config()
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    with empty.connect() as connection:
+        config.attributes.update(connection=connection, schema="obs", compare=True)
+        command.revision(config, "a column", autogenerate=True)
+    [made] = scripts.glob("versions/*_a_column.py")
+    text = made.read_text()
+    assert "op.add_column('logs', sa.Column('event_name'" in text
+    assert "schema=schema)" in text
+    assert "'obs'" not in text
+    assert "application" not in text
+    assert "CONCURRENTLY" in text
+    compile(text, str(made), "exec")
+
+
+def test_an_error_of_the_script_itself_is_a_migration_error(
+    empty: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = tmp_path / "alembic"
+    shutil.copytree(ROOT / "alembic", scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    broken = "revision, down_revision = '0002', '0001'\ndef upgrade(): 1 / 0\n"
+    (scripts / "versions" / "0002_broken.py").write_text(broken)
+    monkeypatch.setattr(migrate, "_location", lambda: scripts)
+    before = everything(empty)
+    with pytest.raises(MigrationError, match="ZeroDivisionError") as caught:
+        migrate.upgrade(empty)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert everything(empty) == before
+    assert migrate.pending(empty) == ["0001", "0002"]
+    migrate.upgrade(empty, revision="0001")
+    assert migrate.pending(empty) == ["0002"]

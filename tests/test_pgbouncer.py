@@ -1,0 +1,190 @@
+"""Everything through pgbouncer in transaction mode, where a session belongs to nobody."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg.conninfo import conninfo_to_dict
+
+from observatory_storage import migrate
+from observatory_storage.config import PoolConfig, PostgresConfig, StorageConfig
+from observatory_storage.models import TraceSpan
+from observatory_storage.pool import StoragePool
+from observatory_storage.repositories import TraceFilters
+from observatory_storage.writers import CopyWriter, TraceWriter
+
+PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+MOMENT = datetime(2024, 5, 17, 1, 2, 3, 456789, tzinfo=UTC)
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
+
+
+@pytest.fixture
+def bouncer_url(empty_database_url: str) -> Iterator[str]:
+    """The URL of an empty database behind a pgbouncer that has two connections to it."""
+    target = conninfo_to_dict(empty_database_url)
+    where = " ".join(
+        f"{key}='{target[name]}'"
+        for key, name in (
+            ("host", "host"),
+            ("port", "port"),
+            ("user", "user"),
+            ("password", "password"),
+            ("dbname", "dbname"),
+        )
+        if target.get(name)
+    )
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "pgbouncer.ini").write_text(
+            f"[databases]\n{target['dbname']} = {where}\n"
+            "[pgbouncer]\npool_mode = transaction\ndefault_pool_size = 2\n"
+            f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+            # Whoever comes in here is the user of the line above.
+            "auth_type = any\n"
+        )
+        owner = _owner(str(target.get("host", "")))
+        if owner is not None:
+            for path in (folder, folder / "pgbouncer.ini"):
+                os.chown(path, *owner)
+        log = (folder / "log").open("wb")
+        with (
+            log,
+            subprocess.Popen(
+                [str(PROGRAM), "pgbouncer.ini"],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                user=owner and owner[0],
+                group=owner and owner[1],
+                extra_groups=owner and [],
+            ) as process,
+        ):
+            try:
+                _wait_for(port, process, folder / "log")
+                yield f"postgresql://anyone@127.0.0.1:{port}/{target['dbname']}?sslmode=disable"
+            finally:
+                process.terminate()
+
+
+def _owner(host: str) -> tuple[int, int] | None:
+    """Whom to run pgbouncer as, which refuses root: one who may use the server's socket."""
+    if os.geteuid() != 0:
+        return None
+    if host.startswith("/"):
+        status = Path(host).stat()
+        if status.st_uid != 0:
+            return status.st_uid, status.st_gid
+    nobody = pwd.getpwnam("nobody")
+    return nobody.pw_uid, nobody.pw_gid
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.01)
+        else:
+            return
+
+
+def pool_on(url: str, **postgres: object) -> StoragePool:
+    return StoragePool(
+        StorageConfig(
+            postgres=PostgresConfig.from_url(url, **postgres),
+            pool=PoolConfig(max_connections=4, min_connections=3),
+        )
+    )
+
+
+def a_span(number: int) -> TraceSpan:
+    return TraceSpan(
+        trace_id=UUID(int=number // 10 + 1),
+        span_id=f"{number + 1:016x}",
+        name="chat",
+        service_name="service",
+        start_time=MOMENT + timedelta(seconds=number),
+        end_time=MOMENT + timedelta(seconds=number + 1),
+        attributes={"number": number},
+    )
+
+
+def test_it_migrates_writes_and_reads(bouncer_url: str, empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as direct:
+        name = direct.execute("SELECT quote_ident(current_database())").fetchone()
+        assert name is not None
+        for setting in ("timezone TO 'Asia/Kolkata'", "search_path TO nowhere"):
+            direct.execute(f"ALTER DATABASE {name[0]} SET {setting}".encode())
+    with pool_on(bouncer_url, schema="obs") as pool:
+        pool.run_migrations()
+        assert migrate.current(pool.engine, "obs") == migrate.head()
+        CopyWriter(pool).write_spans([a_span(number) for number in range(20)])
+        with TraceWriter(pool) as writer:
+            writer.write_spans([a_span(number) for number in range(10, 40)])
+        # More rounds than a statement needs to become a prepared one, on connections that change.
+        for _ in range(12):
+            with pool.unit_of_work() as one, pool.unit_of_work() as other:
+                for uow in (one, other):
+                    page = uow.traces.list(TraceFilters(service_name="service"))
+                    assert [trace.span_count for trace in page] == [10] * 4
+                    assert {trace.start_time.tzinfo for trace in page} == {UTC}
+                    spans = uow.traces.get_spans(page[-1].id)
+                    assert [span.start_time for span in spans] == [
+                        MOMENT + timedelta(seconds=number) for number in range(10)
+                    ]
+        assert pool.health_check().status == "healthy"
+
+
+def test_migrations_at_once_happen_once(bouncer_url: str) -> None:
+    with pool_on(bouncer_url) as first, pool_on(bouncer_url) as second:
+        errors: list[BaseException] = []
+
+        def work(pool: StoragePool) -> None:
+            try:
+                pool.run_migrations()
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [
+            threading.Thread(target=work, args=(pool,)) for pool in (first, second, first, second)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        assert errors == []
+        assert migrate.pending(first.engine) == []
+
+
+def test_what_one_pool_sets_does_not_reach_another(bouncer_url: str) -> None:
+    with pool_on(bouncer_url, statement_timeout_ms=4321) as strict, pool_on(bouncer_url) as lax:
+        for _ in range(5):
+            # Both hold a connection, then both let it go: each may get the other's.
+            with strict.engine.connect() as one, lax.engine.connect() as two:
+                assert one.scalar(sa.text("SHOW statement_timeout")) == "4321ms"
+                assert two.scalar(sa.text("SHOW statement_timeout")) == "0"
+            with lax.engine.connect() as one, strict.engine.connect() as two:
+                assert one.scalar(sa.text("SHOW statement_timeout")) == "0"
+                assert two.scalar(sa.text("SHOW statement_timeout")) == "4321ms"

@@ -1,0 +1,138 @@
+"""The project as a user gets it: the wheel, the Makefile, the databases of the tests themselves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import observatory_storage
+from tests.servers import RUN, Server
+
+REPOSITORY = Path(__file__).parent.parent
+TARGETS = ["help", "demo", "test", "bench", "check", "migrate", "clean"]
+
+# Run from the unpacked wheel, away from the checkout.
+INSTALLED = """
+import datetime, sys
+sys.path.insert(0, sys.argv[1])
+import observatory_storage
+from observatory_storage import LogRecord, LogWriter, StoragePool, migrate
+assert observatory_storage.__file__.startswith(sys.argv[1]), observatory_storage.__file__
+with StoragePool.from_env() as pool:
+    pool.run_migrations()
+    assert migrate.current(pool.engine) == migrate.head()
+    with LogWriter(pool) as writer:
+        writer.write_log({"timestamp": datetime.datetime.now(datetime.UTC), "body": "by the wheel"})
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
+    subprocess.run(
+        [*command, "--directory", str(folder)], cwd=REPOSITORY, check=True, capture_output=True
+    )
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_wheel_holds_the_package_and_its_migrations_alone(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    migrations = {path.name for path in (REPOSITORY / "alembic" / "versions").glob("*.py")}
+    assert migrations
+    assert {f"observatory_storage/_alembic/versions/{name}" for name in migrations} <= set(names)
+    assert "observatory_storage/_alembic/env.py" in names
+    assert "observatory_storage/py.typed" in names
+    assert {name.partition("/")[0] for name in names} == {
+        "observatory_storage",
+        f"observatory_storage-{_project()['version']}.dist-info",
+    }
+    assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
+
+
+def test_wheel_migrates_and_writes_away_from_the_checkout(
+    wheel: Path, tmp_path: Path, empty_database_url: str
+) -> None:
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    subprocess.run(
+        [sys.executable, "-c", INSTALLED, str(installed)],
+        cwd=tmp_path,
+        env={"PATH": os.defpath, "DATABASE_URL": empty_database_url},
+        check=True,
+    )
+    with psycopg.connect(empty_database_url) as connection:
+        assert connection.execute("SELECT body FROM logs").fetchall() == [("by the wheel",)]
+
+
+def test_extras_and_script() -> None:
+    project = _project()
+    assert set(project["optional-dependencies"]) == {"otel", "embedded", "dev"}
+    assert project["scripts"] == {"observatory-storage": "observatory_storage.cli:main"}
+    assert project["name"] == "observatory-storage"
+
+
+def test_make_shows_its_targets_first() -> None:
+    if not shutil.which("make"):
+        pytest.skip("make is not installed")
+    shown = subprocess.run(
+        ["make", "--no-print-directory"],
+        cwd=REPOSITORY,
+        env={"PATH": os.environ["PATH"]},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert [line.split()[1] for line in shown.splitlines()] == TARGETS
+
+
+def test_continuous_integration_can_be_run() -> None:
+    assert os.access(REPOSITORY / ".ci" / "run", os.X_OK)
+
+
+def test_public_names_are_all_there() -> None:
+    missing = [
+        name for name in observatory_storage.__all__ if not hasattr(observatory_storage, name)
+    ]
+    assert missing == []
+
+
+def test_each_test_has_a_database_of_its_own(
+    postgres_server: Server, database_url: str, empty_database_url: str
+) -> None:
+    names = set()
+    for url, tables in ((database_url, True), (empty_database_url, False)):
+        with psycopg.connect(url) as connection:
+            row = connection.execute(
+                "SELECT current_database(), current_setting('server_encoding'),"
+                " to_regclass('public.traces') IS NOT NULL"
+            ).fetchone()
+        assert row is not None
+        assert row[1:] == ("UTF8", tables)
+        names.add(str(row[0]))
+    assert len(names) == 2
+    assert all(name.startswith(RUN) for name in names)
+    with postgres_server.administration() as connection:
+        ours = connection.execute(
+            "SELECT count(*) FROM pg_database WHERE datname LIKE %s", (f"{RUN}%",)
+        ).fetchone()
+    assert ours is not None
+    assert int(str(ours[0])) <= 4  # these two, the template, and its base where one was needed
+
+
+def _project() -> dict[str, Any]:
+    with (REPOSITORY / "pyproject.toml").open("rb") as file:
+        project: dict[str, Any] = tomllib.load(file)["project"]
+    return project

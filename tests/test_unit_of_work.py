@@ -1,0 +1,146 @@
+"""The unit of work: rolled back unless committed, its errors translated, its rows kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from uuid import UUID
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from observatory_storage.config import PostgresConfig, StorageConfig
+from observatory_storage.errors import Conflict, NotFound, StorageError, ValidationError
+from observatory_storage.models import Trace
+from observatory_storage.pool import StoragePool
+from observatory_storage.repositories import LogRepository, MetricRepository, TraceRepository
+
+MOMENT = datetime(2024, 5, 17, 1, 2, 3, 456789, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[StoragePool]:
+    with StoragePool(StorageConfig(postgres=PostgresConfig.from_url(database_url))) as made:
+        yield made
+
+
+def a_trace(number: int, **columns: object) -> Trace:
+    key = UUID(int=number)
+    row = {"trace_id": key.hex, "service_name": "service", "start_time": MOMENT, **columns}
+    return Trace(id=key, **row)
+
+
+def stored(store: StoragePool) -> list[int]:
+    with store.engine.connect() as connection:
+        return [key.int for key in connection.scalars(sa.select(Trace.id).order_by(Trace.id))]
+
+
+def test_it_has_a_session_the_repositories_and_its_pool(store: StoragePool) -> None:
+    with store.unit_of_work() as uow:
+        assert isinstance(uow.traces, TraceRepository)
+        assert isinstance(uow.metrics, MetricRepository)
+        assert isinstance(uow.logs, LogRepository)
+        assert uow.source is store
+        assert uow.session.autoflush is False
+
+
+def test_what_is_not_committed_is_rolled_back(store: StoragePool) -> None:
+    with store.unit_of_work() as uow:
+        uow.session.add(a_trace(1))
+        uow.session.flush()
+    assert stored(store) == []
+    with pytest.raises(KeyError), store.unit_of_work() as uow:
+        uow.session.add(a_trace(1))
+        uow.session.flush()
+        raise KeyError
+    assert stored(store) == []
+    assert store.stats().active == 0
+
+
+def test_commit_keeps_it(store: StoragePool) -> None:
+    with store.unit_of_work() as uow:
+        uow.session.add(a_trace(1))
+        uow.commit()
+        assert stored(store) == [1]
+        uow.session.add(a_trace(2))
+        uow.rollback()
+        uow.session.add(a_trace(3))
+        uow.commit()
+        uow.session.add(a_trace(4))
+    assert stored(store) == [1, 3]
+
+
+def test_rows_stay_usable_after_the_block(store: StoragePool) -> None:
+    with store.unit_of_work() as uow:
+        made = a_trace(1)
+        uow.session.add(made)
+        uow.commit()
+    assert (made.service_name, made.status, made.span_count) == ("service", "unset", 0)
+    assert made.created_at.tzinfo is UTC
+    with store.unit_of_work() as uow:
+        read = uow.session.get_one(Trace, UUID(int=1))
+        uow.rollback()
+        again = uow.session.get_one(Trace, UUID(int=1))
+    assert read.start_time == again.start_time == MOMENT
+    assert read.attributes == {}
+
+
+def test_errors_leave_the_block_translated(store: StoragePool) -> None:
+    with pytest.raises(ValidationError) as invalid, store.unit_of_work() as uow:
+        uow.session.add(a_trace(1, status="unheard of"))
+        uow.session.flush()
+    assert isinstance(invalid.value.__cause__, sa.exc.IntegrityError)
+    with pytest.raises(StorageError, match="does not exist") as missing:
+        with store.unit_of_work() as uow:
+            uow.session.execute(sa.text("SELECT * FROM nowhere"))
+    assert isinstance(missing.value.__cause__, sa.exc.ProgrammingError)
+    with pytest.raises(ValidationError) as raw, store.unit_of_work() as uow:
+        connection = uow.session.connection().connection.driver_connection
+        assert connection is not None
+        connection.execute("SELECT 'x'::int")
+    assert isinstance(raw.value.__cause__, psycopg.DataError)
+    assert store.stats().active == 0
+
+
+def test_errors_of_a_commit_are_translated(store: StoragePool) -> None:
+    with store.unit_of_work() as uow:
+        uow.session.add(a_trace(1))
+        uow.commit()
+    with store.unit_of_work() as uow:
+        uow.session.add(a_trace(1))
+        with pytest.raises(Conflict) as caught:
+            uow.commit()
+        assert isinstance(caught.value.__cause__, sa.exc.IntegrityError)
+        uow.rollback()
+        uow.session.add(a_trace(2))
+        uow.commit()
+    assert stored(store) == [1, 2]
+
+
+def test_other_errors_pass_as_they_are(store: StoragePool) -> None:
+    error = NotFound("no such thing")
+    with pytest.raises(NotFound) as caught, store.unit_of_work():
+        raise error
+    assert caught.value is error
+    assert error.__cause__ is None
+
+
+def test_a_lost_connection_is_an_error_of_the_block(store: StoragePool) -> None:
+    with pytest.raises(StorageError) as caught, store.unit_of_work() as uow:
+        own = uow.session.scalar(sa.text("SELECT pg_backend_pid()"))
+        with store.engine.begin() as other:
+            other.execute(sa.text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": own})
+        uow.session.scalar(sa.text("SELECT 1"))
+    assert caught.value.retryable
+    assert type(caught.value).__name__ == "ConnectionLost"
+    assert stored(store) == []
+
+
+def test_it_ends_with_its_block(store: StoragePool) -> None:
+    with store.unit_of_work() as uow:
+        pass
+    with pytest.raises(StorageError):
+        uow.commit()
+    with pytest.raises(sa.exc.InvalidRequestError):
+        uow.session.scalar(sa.text("SELECT 1"))
