@@ -147,5 +147,6 @@ def _limit_statements(engine: sa.Engine, milliseconds: int) -> None:
     def limit(connection: sa.Connection) -> None:
         # For the transaction only: with pgbouncer the session is not ours to keep. By the driver,
         # since SQLAlchemy's own transaction is not yet there at this point.
-        with connection.connection.cursor() as cursor:
-            cursor.execute(f"SET LOCAL statement_timeout = {milliseconds:d}")
+        cursor = connection.connection.cursor()
+        cursor.execute(f"SET LOCAL statement_timeout = {milliseconds:d}")
+        cursor.close()

@@ -8,6 +8,8 @@ translates into its own language.
 
 from __future__ import annotations
 
+import pickle
+import reprlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +37,10 @@ __all__ = [
 ]
 
 _SHOWN_CHARACTERS = 120
+# Does not build the text of a whole payload, nor follow deep nesting, to show its beginning.
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxlong = _repr.maxother = 2 * _SHOWN_CHARACTERS
+_repr.maxdict = _repr.maxlist = _repr.maxtuple = _repr.maxset = _repr.maxfrozenset = 20
 
 
 class StorageError(Exception):
@@ -84,7 +90,8 @@ class ValidationError(StorageError, ValueError):
         super().__init__(f"{place}{field}={shown(value)}: {rule}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.field, self.value, self.rule, self.index)
+        given = (self.field, _portable(self.value), self.rule, self.index)
+        return type(self), given, {"args": self.args}
 
 
 class Conflict(StorageError):
@@ -119,6 +126,9 @@ class Rejected:
     row: Any
     error: StorageError
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.index, _portable(self.row), self.error)
+
 
 class BatchError(StorageError):
     """Some rows of a batch were refused; all the others were taken.
@@ -139,8 +149,20 @@ class BatchError(StorageError):
 
 def shown(value: object) -> str:
     """The value as an error message shows it: its repr, cut to a readable length."""
-    text = repr(value)
+    try:
+        text = _repr.repr(value)
+    except Exception:  # noqa: BLE001 - whatever a value's own repr does, the error must be told
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+def _portable(value: Any) -> Any:
+    """The value, or what an error shows of it where it cannot go to another process."""
+    try:
+        pickle.dumps(value)
+    except Exception:  # noqa: BLE001 - pickle raises whatever the value's class does
+        return shown(value)
+    return value
 
 
 # SQLSTATE -> (class, retryable); a class of states (its first two characters) where no full code
@@ -153,6 +175,7 @@ _BY_STATE: dict[str, tuple[type[StorageError], bool]] = {
     "57P05": (ConnectionLost, True),
     "25006": (ConnectionLost, True),
     "25P03": (ConnectionLost, True),
+    "25P04": (Timeout, False),
     "53300": (PoolError, True),
     "40": (Conflict, True),
     "55P03": (Conflict, True),

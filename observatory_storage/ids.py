@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID, uuid5
@@ -33,12 +33,12 @@ NAMESPACE: Final = UUID("6f2b8a54-3a0c-5c0e-9d3e-6d0f4f6f7e21")
 MAX_NAME_BYTES: Final = 1024  # two of them and a time fit a btree entry (2,704 bytes)
 
 # UUID(hex=…) also takes "0x…", "+…", braces and blanks: here only the two exact forms are UUIDs.
-_HEX_TRACE = re.compile(r"[0-9a-f]{32}", re.ASCII | re.IGNORECASE)
-_DASHED = re.compile(
-    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE
-)
-_HEX_SPAN = re.compile(r"[0-9a-f]{16}", re.ASCII | re.IGNORECASE)
+_HEX_TRACE = re.compile(r"[0-9a-fA-F]{32}")
+_DASHED = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_HEX_SPAN = re.compile(r"[0-9a-fA-F]{16}")
 _NO_SPAN: Final = "0" * 16
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def trace_uuid(value: str | UUID, field: str = "trace_id") -> UUID:
@@ -51,10 +51,10 @@ def trace_uuid(value: str | UUID, field: str = "trace_id") -> UUID:
         ValidationError: for anything but a UUID or a non-empty text, and for the all-zero id,
             which W3C Trace Context declares invalid.
     """
-    if type(value) is UUID:
+    if isinstance(value, UUID):
         if value.int == 0:
             raise ValidationError(field, value, "must not be all zeros")
-        return value
+        return _plain_uuid(value)
     if not isinstance(value, str):
         raise ValidationError(field, value, "must be text or a UUID")
     try:
@@ -72,18 +72,21 @@ def _resolved(value: str) -> UUID:
         return result
     if not value:
         raise ValueError("must not be empty")
-    if len(value.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
-        raise ValueError(f"must have at most {MAX_NAME_BYTES} bytes")
-    return uuid5(NAMESPACE, jsonb.clean_text(value))
+    cleaned = jsonb.clean_text(value)
+    if len(cleaned.encode()) > MAX_NAME_BYTES:
+        raise ValueError(f"must have at most {MAX_NAME_BYTES} bytes of UTF-8")
+    return uuid5(NAMESPACE, cleaned)
 
 
 def trace_text(value: str | UUID) -> str:
     """The trace id as `Trace.trace_id` keeps it: as given, hex in lower case."""
-    if isinstance(value, UUID):
-        return value.hex
-    if _HEX_TRACE.fullmatch(value) or _DASHED.fullmatch(value):
-        return value.lower()
-    return value
+    return value.hex if isinstance(value, UUID) else _lowered(value)
+
+
+@lru_cache(maxsize=8192)
+def _lowered(value: str) -> str:
+    hexadecimal = _HEX_TRACE.fullmatch(value) or _DASHED.fullmatch(value)
+    return value.lower() if hexadecimal else str.__str__(value)
 
 
 def span_id(value: object, field: str = "span_id") -> str:
@@ -104,10 +107,15 @@ def uuid_of(value: object, field: str) -> UUID:
         ValidationError: for anything else.
     """
     if isinstance(value, UUID):
-        return value
+        return _plain_uuid(value)
     if isinstance(value, str) and (_HEX_TRACE.fullmatch(value) or _DASHED.fullmatch(value)):
         return UUID(hex=value)
     raise ValidationError(field, value, "must be a UUID")
+
+
+def _plain_uuid(value: UUID) -> UUID:
+    # asyncpg and others have classes of their own below UUID.
+    return value if type(value) is UUID else UUID(int=value.int)
 
 
 def new_trace_id() -> str:
@@ -155,9 +163,10 @@ def data_point_id(
     """The id of a data point beside its metric and its time.
 
     Args:
+        start_timestamp: with its time zone.
         origin: what else tells two points apart (nanoseconds that no column holds, say).
     """
-    start = None if start_timestamp is None else start_timestamp.timestamp()
+    start = None if start_timestamp is None else (start_timestamp - _EPOCH) // _MICROSECOND
     return _of("point", dict(attributes or {}), start, origin)
 
 

@@ -5,7 +5,10 @@ output shows that something may have been lost, is the value walked in Python:
 
 * NUL and lone surrogates become U+FFFD;
 * NaN and the infinities become the strings "NaN", "Infinity", "-Infinity";
-* integers beyond 64 bits stay exact.
+* integers beyond 64 bits stay exact;
+* a `Decimal` becomes the integer that it is, else the nearest float;
+* keys that are numbers, booleans or None become their JSON text;
+* enumerations become their values, UUIDs and times their text.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ import json
 import math
 import threading
 from collections.abc import Mapping
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum
+from types import NoneType
 from typing import Any, Final
 from uuid import UUID
 
@@ -31,6 +35,15 @@ _VERSION: Final = b"\x01"
 EMPTY_OBJECT: Final = _VERSION + b"{}"
 EMPTY_ARRAY: Final = _VERSION + b"[]"
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
+
+# orjson would write a dataclass, but the careful way would not: refused by both.
+_OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATACLASS
+_SORTED: Final = _OPTIONS | orjson.OPT_SORT_KEYS
+_LEAVES: Final = frozenset({str, int, bool, NoneType})
+# Between these no float's text has an exponent, and all encoders write the same.
+_LEAST_PLAIN: Final = 1e-4
+_LEAST_LARGE: Final = 1e16
+_MOST_DIGITS: Final = 4000  # Python reads and writes no integers of more than 4,300
 
 
 class _Repairs(threading.local):
@@ -58,11 +71,14 @@ def dumps(value: Any, field: str = "value") -> bytes:
         ValidationError: the value has something that is not JSON, or is nested too deeply.
     """
     try:
-        text = orjson.dumps(value)
-    except (TypeError, RecursionError):
+        text = orjson.dumps(value, option=_OPTIONS)
+    except TypeError:
         return _careful(value, field)
-    # orjson writes NaN as null, and jsonb has no \u0000: look closer only where one may stand.
-    if b"null" in text or b"\\u0000" in text:
+    # jsonb has no \u0000, and orjson writes NaN as null: look closer only where one may stand.
+    # (To look for a single byte first is the cheapest of all looks.)
+    if b"\\" in text and b"\\u0000" in text:
+        return _careful(value, field)
+    if b"null" in text and not _is_plain(value):
         return _careful(value, field)
     return text
 
@@ -73,15 +89,30 @@ def decode(encoded: bytes | None) -> Any:
 
 
 def canonical(value: Any) -> str:
-    """The value as JSON text with sorted keys: equal values give equal text."""
+    """The repaired value as JSON text with sorted keys: equal values give equal text.
+
+    Numbers of unlike types are not equal here: 1 is not 1.0. The text depends neither on the host
+    nor on the version of a library, so that ids can be computed from it.
+
+    Raises:
+        ValidationError: as `dumps` does.
+    """
+    if _is_plain(value):
+        try:
+            text = orjson.dumps(value, option=_SORTED)
+        except TypeError:
+            text = b"\\u0000"
+        if b"\\u0000" not in text:
+            return text.decode()
+    before = repairs.count
     try:
-        text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    except (TypeError, RecursionError):
-        text = b"null"
-    if b"null" in text:
-        plain = _plain(value, "value")
-        return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return text.decode()
+        return _written(_plain(value, "value"), sort_keys=True)
+    except RecursionError:
+        raise _too_deep("value") from None
+    except ValueError as error:
+        raise _not_json("value", error) from None
+    finally:
+        repairs.count = before  # nothing that is stored was repaired
 
 
 def clean_text(text: str) -> str:
@@ -97,17 +128,54 @@ def clean_text(text: str) -> str:
     return cleaned
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether all is of JSON's own types, and no number among it needs a closer look."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        kind = type(item)
+        if kind in _LEAVES:
+            continue
+        if kind is float:
+            # False for NaN too.
+            if not (item == 0 or _LEAST_PLAIN <= abs(item) < _LEAST_LARGE):
+                return False
+        elif kind is dict:
+            pending.extend(item.values())
+        elif kind is list or kind is tuple:
+            pending.extend(item)
+        elif kind is not datetime or item.tzinfo is not UTC:
+            return False
+    return True
+
+
 def _careful(value: Any, field: str) -> bytes:
     try:
-        return json.dumps(
-            _plain(value, field), allow_nan=False, separators=(",", ":"), ensure_ascii=False
-        ).encode()
+        plain = _plain(value, field)
+        try:
+            return orjson.dumps(plain)
+        except TypeError:  # an integer beyond 64 bits, or deeper than orjson goes
+            return _written(plain).encode()
     except RecursionError:
-        raise ValidationError(field, "…", "is nested too deeply, or contains itself") from None
-    except ValidationError:
-        raise
-    except ValueError as error:  # an integer of thousands of digits
-        raise ValidationError(field, "…", f"is not JSON: {error}") from None
+        raise _too_deep(field) from None
+    except ValueError as error:
+        raise _not_json(field, error) from None
+
+
+def _written(plain: Any, *, sort_keys: bool = False) -> str:
+    return json.dumps(
+        plain, allow_nan=False, separators=(",", ":"), ensure_ascii=False, sort_keys=sort_keys
+    )
+
+
+def _too_deep(field: str) -> ValidationError:
+    return ValidationError(field, "…", "is nested too deeply, or contains itself")
+
+
+def _not_json(field: str, error: ValueError) -> ValidationError:
+    if isinstance(error, ValidationError):
+        return error
+    return ValidationError(field, "…", f"is not JSON: {error}")  # an integer of too many digits
 
 
 def _plain(value: Any, field: str) -> Any:
@@ -121,11 +189,9 @@ def _plain(value: Any, field: str) -> Any:
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
-        return value if math.isfinite(value) else _named(value)
+        return float(value) if math.isfinite(value) else _named(value)
     if isinstance(value, Decimal):
-        if not value.is_finite():
-            return _named(float(value))
-        return int(value) if value == value.to_integral_value() else float(value)
+        return _number(value, field)
     if isinstance(value, Mapping):
         return {_key(key, field): _plain(item, field) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -135,6 +201,18 @@ def _plain(value: Any, field: str) -> Any:
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
     raise ValidationError(field, value, f"is not JSON: {type(value).__name__}")
+
+
+def _number(value: Decimal, field: str) -> int | float | str:
+    if not value.is_finite():
+        return _named(math.nan if value.is_nan() else float(value))
+    # Looked at before it is written out: 1E+999999999 is short, its digits are not.
+    if value.adjusted() > _MOST_DIGITS:
+        raise ValidationError(field, value, f"has a number of more than {_MOST_DIGITS} digits")
+    nearest = float(value)
+    if math.isinf(nearest) or value == value.to_integral_value():
+        return int(value)
+    return nearest
 
 
 def _key(key: object, field: str) -> str:

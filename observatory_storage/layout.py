@@ -138,9 +138,12 @@ class Partitions:
             retry=retry_if_exception(lambda e: isinstance(e, StorageError) and e.retryable),
             reraise=True,
         )
-        for attempt in attempts:
-            with attempt, translated(), self._engine.begin() as connection:
-                known = self._make_in(connection, table_name, moments)
+
+        def make() -> list[Range]:
+            with translated(), self._engine.begin() as connection:
+                return self._make_in(connection, table_name, moments)
+
+        known = attempts(make)
         self._known = {**self._known, table_name: known}
 
     def _make_in(
@@ -152,10 +155,17 @@ class Partitions:
         for moment in sorted(moments):
             if _range_of(known, moment) is None:
                 wanted = next(
-                    wanted
-                    for wanted in candidates(moment, now)
-                    if not any(wanted.lower < r.upper and r.lower < wanted.upper for r in known)
+                    (
+                        wanted
+                        for wanted in candidates(moment, now)
+                        if not any(wanted.lower < r.upper and r.lower < wanted.upper for r in known)
+                    ),
+                    None,
                 )
+                if wanted is None:  # somebody else made partitions, on another grid
+                    raise StorageError(
+                        f"{table_name} has no partition for {moment}, nor room for one of a day"
+                    )
                 self._attach(connection, table_name, wanted)
                 known = sorted([*known, wanted])
         return known

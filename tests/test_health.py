@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from pydantic import SecretStr
 
 from observatory_storage.config import (
     PoolConfig,
@@ -21,7 +22,7 @@ QUICK = RetryConfig(max_attempts=2, initial_delay_ms=1, max_delay_ms=1)
 
 def test_both_servers_are_reported(database_url: str, redis_url: str) -> None:
     config = StorageConfig(
-        postgres=PostgresConfig.from_url(database_url), redis=RedisConfig(url=redis_url)
+        postgres=PostgresConfig.from_url(database_url), redis=RedisConfig(url=SecretStr(redis_url))
     )
     with StoragePool(config) as pool:
         report = pool.health_check()
@@ -48,7 +49,7 @@ def test_without_redis_none_is_reported(database_url: str) -> None:
 def test_a_dead_redis_degrades(database_url: str, embedded_redis: EmbeddedValkey) -> None:
     config = StorageConfig(
         postgres=PostgresConfig.from_url(database_url),
-        redis=RedisConfig(url=embedded_redis.url),
+        redis=RedisConfig(url=SecretStr(embedded_redis.url)),
         retry=QUICK,
     )
     with StoragePool(config) as pool:
@@ -68,7 +69,7 @@ def test_a_dead_redis_degrades(database_url: str, embedded_redis: EmbeddedValkey
 def test_a_pool_starts_without_its_redis(database_url: str) -> None:
     config = StorageConfig(
         postgres=PostgresConfig.from_url(database_url),
-        redis=RedisConfig(url="redis://:secret@127.0.0.1:1/0"),
+        redis=RedisConfig(url=SecretStr("redis://:secret@127.0.0.1:1/0")),
         retry=QUICK,
     )
     with StoragePool(config) as pool:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -15,9 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.pool import NullPool
 
@@ -28,16 +23,11 @@ from observatory_storage.errors import ConnectionLost, MigrationError
 from observatory_storage.layout import PARTITIONED, Partitions, advisory_key
 from observatory_storage.models import Base
 from observatory_storage.pool import StoragePool
+from tests.catalog import DEFINITIONS, definitions, engine_for, everything
 
 ROOT = Path(__file__).resolve().parent.parent
 # Quoting matters in it, and a test that forgets the schema finds nothing.
 ODD = 'Obs: "50%"'
-
-
-def engine_for(url: str, **options: Any) -> sa.Engine:
-    return sa.create_engine(
-        "postgresql+psycopg://" + url.partition("://")[2], poolclass=NullPool, **options
-    )
 
 
 @pytest.fixture
@@ -45,67 +35,6 @@ def empty(empty_database_url: str) -> Iterator[sa.Engine]:
     engine = engine_for(empty_database_url)
     yield engine
     engine.dispose()
-
-
-# Everything that tells two versions of a table apart, by its name without the schema.
-DEFINITIONS = {
-    "tables": """
-        SELECT c.relname, c.relkind::text, c.relpersistence::text, c.reloptions,
-               pg_get_partkeydef(c.oid)
-        FROM pg_class c WHERE c.relnamespace = :schema AND c.relkind IN ('r', 'p', 'v', 'S')""",
-    "columns": """
-        SELECT c.relname, a.attname, a.attnum, format_type(a.atttypid, a.atttypmod),
-               l.collname, a.attnotnull, pg_get_expr(d.adbin, d.adrelid), a.attidentity::text
-        FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-        LEFT JOIN pg_collation l ON l.oid = a.attcollation
-        LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
-        WHERE c.relnamespace = :schema AND c.relkind IN ('r', 'p') AND a.attnum > 0""",
-    "indexes": """
-        SELECT c.relname, i.relname, pg_get_indexdef(i.oid), i.reloptions
-        FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
-        JOIN pg_class c ON c.oid = x.indrelid WHERE c.relnamespace = :schema""",
-    "constraints": """
-        SELECT c.relname, k.conname, pg_get_constraintdef(k.oid)
-        FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
-        WHERE c.relnamespace = :schema""",
-    "triggers": """
-        SELECT c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-        WHERE c.relnamespace = :schema""",
-}
-
-
-def definitions(engine: sa.Engine, schema: str) -> dict[str, list[str]]:
-    with engine.connect() as connection:
-        # Then names of the schema's own are printed without it.
-        quoted = connection.dialect.identifier_preparer.quote_identifier(schema)
-        connection.exec_driver_sql(f"SET search_path TO {quoted}")
-        oid = connection.scalar(
-            sa.text("SELECT oid FROM pg_namespace WHERE nspname = :name"), {"name": schema}
-        )
-        return {
-            kind: sorted(
-                str(tuple(row)).replace(quoted, "schema").replace(f"{schema}.", "schema.")
-                for row in connection.execute(sa.text(query), {"schema": oid})
-                if row[0] != "alembic_version"
-            )
-            for kind, query in DEFINITIONS.items()
-        }
-
-
-def everything(engine: sa.Engine) -> set[tuple[Any, ...]]:
-    """Whatever a database holds besides rows."""
-    query = """
-        SELECT 'schema', nspname::text, '' FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp'
-        UNION ALL SELECT 'relation', relnamespace::regnamespace::text, relname::text FROM pg_class
-        UNION ALL SELECT 'type', typnamespace::regnamespace::text, typname::text FROM pg_type
-        UNION ALL SELECT 'function', pronamespace::regnamespace::text, proname::text FROM pg_proc
-        UNION ALL SELECT 'constraint', connamespace::regnamespace::text, conname::text
-            FROM pg_constraint
-        UNION ALL SELECT 'extension', '', extname::text FROM pg_extension
-        UNION ALL SELECT 'comment', classoid::regclass::text, description FROM pg_description
-    """
-    with engine.connect() as connection:
-        return {tuple(row) for row in connection.execute(sa.text(query))}
 
 
 def test_migrated_tables_are_defined_as_the_models_are(empty: sa.Engine) -> None:
@@ -153,7 +82,8 @@ def test_large_columns_are_compressed_with_lz4(empty: sa.Engine) -> None:
             sa.text(
                 "SELECT DISTINCT attcompression::text FROM pg_attribute"
                 " WHERE attrelid::regclass::text IN"
-                " ('traces', 'trace_spans', 'trace_events', 'metrics', 'metric_data_points', 'logs')"
+                " ('traces', 'trace_spans', 'trace_events', 'metrics', 'metric_data_points',"
+                " 'logs')"
                 " AND atttypid = 'jsonb'::regtype AND NOT attisdropped"
             )
         ).scalars()
@@ -250,14 +180,14 @@ def test_ten_processes_at_once_migrate_once(empty_database_url: str, empty: sa.E
 
 def test_threads_at_once_migrate_once(empty_database_url: str) -> None:
     engine = engine_for(empty_database_url)
-    errors: list[BaseException] = []
+    errors: list[Exception] = []
     barrier = threading.Barrier(4)
 
     def work() -> None:
         barrier.wait(timeout=30)
         try:
             migrate.upgrade(engine)
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - shown by the assertion below
             errors.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -312,7 +242,7 @@ def test_a_table_that_stays_busy_is_an_error_and_changes_nothing(
     monkeypatch.setattr(migrate, "_LOCK_ATTEMPTS", 2)
     with empty.begin() as busy:
         busy.exec_driver_sql("LOCK TABLE public.traces IN ACCESS SHARE MODE")
-        with pytest.raises(MigrationError, match="schema 'public': .*lock timeout") as caught:
+        with pytest.raises(MigrationError, match=r"schema 'public': .*lock timeout") as caught:
             migrate.downgrade(empty)
     assert caught.value.retryable
     assert isinstance(caught.value.__cause__, sa.exc.OperationalError)
@@ -341,7 +271,7 @@ def test_a_newer_revision_is_refused_by_name(empty: sa.Engine) -> None:
         lambda: migrate.pending(empty),
     ]
     for call in refused:
-        with pytest.raises(MigrationError, match="'public' is at revision 'f00d'.*newer version"):
+        with pytest.raises(MigrationError, match=r"'public' is at revision 'f00d'.*newer version"):
             call()
     assert migrate.current(empty) == "f00d"
 
@@ -361,7 +291,7 @@ def test_without_a_server_the_connection_is_at_fault() -> None:
 
 def test_missing_scripts_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(migrate, "__file__", str(tmp_path / "package" / "migrate.py"))
-    with pytest.raises(MigrationError, match="migrations are missing.*package"):
+    with pytest.raises(MigrationError, match=r"migrations are missing.*package"):
         migrate.head()
 
 
@@ -379,81 +309,6 @@ def test_a_role_that_owns_only_its_schema_can_migrate(embedded_server: EmbeddedP
         migrate.upgrade(app, "not_there")
     migrate.downgrade(app, "obs")
     assert sa.inspect(admin).get_table_names("obs") == []
-
-
-def alembic(url: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DB_", "DATABASE_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "alembic", *arguments],
-        cwd=ROOT,
-        env={**environment, "DATABASE_URL": url, **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def test_the_command_line_does_what_the_pool_does(
-    empty: sa.Engine, empty_database_url: str
-) -> None:
-    config = StorageConfig(postgres=PostgresConfig.from_url(empty_database_url, schema="by_pool"))
-    with StoragePool(config) as pool:
-        pool.run_migrations()
-    done = alembic(empty_database_url, "upgrade", "head", DB_SCHEMA="by_command")
-    assert done.returncode == 0, done.stderr
-    assert definitions(empty, "by_command") == definitions(empty, "by_pool")
-    assert migrate.current(empty, "by_command") == migrate.head()
-    checked = alembic(empty_database_url, "check", DB_SCHEMA="by_command")
-    assert "No new upgrade operations detected" in checked.stdout, checked.stderr
-
-
-def test_the_command_line_fails_in_one_line() -> None:
-    url = "postgresql://someone:hunter2secret@127.0.0.1:1/none"
-    failed = alembic(url, "upgrade", "head", DB_RETRY_MAX_ATTEMPTS="1")
-    assert failed.returncode != 0
-    assert "Connection refused" in failed.stdout + failed.stderr
-    assert "Traceback" not in failed.stderr
-    assert "hunter2secret" not in failed.stdout + failed.stderr
-
-
-def test_sql_without_a_connection_makes_the_same_schema(
-    empty: sa.Engine, empty_database_url: str
-) -> None:
-    printed = alembic("postgresql://127.0.0.1:1/none", "upgrade", "head", "--sql", DB_SCHEMA="x")
-    assert printed.returncode == 0, printed.stderr
-    with empty.connect() as connection:
-        raw = connection.connection.driver_connection
-        assert raw is not None
-        raw.autocommit = True
-        raw.execute(printed.stdout)
-    migrate.upgrade(empty, "y")
-    assert definitions(empty, "x") == definitions(empty, "y")
-    assert migrate.current(empty, "x") == migrate.head()
-
-
-def test_a_generated_migration_names_the_schema_and_states_the_rules(
-    empty: sa.Engine, tmp_path: Path
-) -> None:
-    migrate.upgrade(empty, "obs")
-    with empty.begin() as connection:
-        connection.exec_driver_sql("ALTER TABLE obs.logs DROP COLUMN event_name")
-        connection.exec_driver_sql("CREATE TABLE obs.application (id int)")
-    scripts = tmp_path / "alembic"
-    shutil.copytree(ROOT / "alembic", scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    config = Config()
-    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
-    with empty.connect() as connection:
-        config.attributes.update(connection=connection, schema="obs", compare=True)
-        command.revision(config, "a column", autogenerate=True)
-    [made] = scripts.glob("versions/*_a_column.py")
-    text = made.read_text()
-    assert "op.add_column('logs', sa.Column('event_name'" in text
-    assert "schema=schema)" in text
-    assert "'obs'" not in text
-    assert "application" not in text
-    assert "CONCURRENTLY" in text
-    compile(text, str(made), "exec")
 
 
 def test_an_error_of_the_script_itself_is_a_migration_error(

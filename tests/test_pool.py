@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool
+from pydantic import SecretStr
 
 from observatory_storage.config import (
     PoolConfig,
@@ -29,21 +24,13 @@ from observatory_storage.config import (
 )
 from observatory_storage.embedded import EmbeddedPostgres
 from observatory_storage.errors import (
-    ConfigError,
     ConnectionLost,
     PoolError,
-    StorageError,
     Timeout,
-    translated,
 )
-from observatory_storage.models import Trace
 from observatory_storage.pool import StoragePool
 
-MULTITHREADED = pytest.mark.filterwarnings(
-    "ignore:This process .* is multi-threaded:DeprecationWarning"
-)
 PATIENT = RetryConfig(max_attempts=20, initial_delay_ms=1, max_delay_ms=50)
-MOMENT = datetime(2024, 5, 17, 1, 2, 3, 456789, tzinfo=UTC)
 
 
 def config_for(url: str, **sections: Any) -> StorageConfig:
@@ -180,7 +167,7 @@ def test_secrets_are_not_shown(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     config = StorageConfig(
         postgres=PostgresConfig.from_url("postgresql://user:hunter2%40secret@127.0.0.1:1/none"),
-        redis=RedisConfig(url="redis://:redis2secret@127.0.0.1:1/0"),
+        redis=RedisConfig(url=SecretStr("redis://:redis2secret@127.0.0.1:1/0")),
         retry=RetryConfig(max_attempts=2, initial_delay_ms=1),
     )
     with StoragePool(config, connect=False) as pool:
@@ -332,205 +319,3 @@ def test_connections_are_ready_for_pgbouncer(database_url: str) -> None:
         assert connection.get_isolation_level() == "READ COMMITTED"
         name = connection.exec_driver_sql("SHOW application_name").scalar()
         assert name == "observatory_storage"
-
-
-def set_database_to(engine: sa.Engine, **settings: str) -> None:
-    with engine.begin() as connection:
-        name = connection.exec_driver_sql("SELECT quote_ident(current_database())").scalar()
-        for setting, value in settings.items():
-            connection.exec_driver_sql(f"ALTER DATABASE {name} SET {setting} TO '{value}'")
-    engine.dispose()
-
-
-def times_read_by(pool: StoragePool) -> Iterator[datetime]:
-    """A time as it comes by way of the ORM, of SQL, of an array and of a server-side cursor."""
-    key = UUID(int=1)
-    with pool.unit_of_work() as uow:
-        uow.session.add(Trace(id=key, trace_id=key.hex, service_name="service", start_time=MOMENT))
-        uow.session.flush()
-        uow.session.expunge_all()
-        trace = uow.session.get_one(Trace, key)
-        yield trace.start_time
-        query = sa.text("SELECT start_time, ARRAY[start_time] FROM traces")
-        query = sa.select(sa.column("start_time"), sa.text("ARRAY[start_time]")).select_from(Trace)
-        for options in ({}, {"stream_results": True, "yield_per": 10}):
-            for moment, moments in uow.session.execute(query, execution_options=options):
-                yield moment
-                yield moments[0]
-
-
-def test_times_are_utc_whatever_the_server_says(database_url: str, application: sa.Engine) -> None:
-    set_database_to(application, timezone="Asia/Kolkata", datestyle="SQL, DMY")
-    with pool_on(database_url) as pool:
-        for moment in times_read_by(pool):
-            assert (moment, moment.tzinfo) == (MOMENT, UTC)
-        with pool.engine.connect() as connection:
-            raw = connection.connection.driver_connection
-            assert raw is not None
-            for binary in (False, True):
-                cursor = raw.cursor(binary=binary)
-                [moment] = cursor.execute("SELECT %s::timestamptz", [MOMENT]).fetchone()
-                assert (moment, moment.tzinfo) == (MOMENT, UTC)
-
-
-# The application's engine
-
-
-def test_an_application_s_engine_gives_utc_here_and_stays_as_it_was(
-    application: sa.Engine,
-) -> None:
-    set_database_to(application, timezone="Asia/Kolkata")
-    with StoragePool.from_engine(application) as pool:
-        for moment in times_read_by(pool):
-            assert (moment, moment.tzinfo) == (MOMENT, UTC)
-    with application.connect() as connection:
-        own = connection.execute(sa.select(sa.literal(MOMENT, sa.DateTime(timezone=True))))
-        assert str(own.scalar_one().tzinfo) == "Asia/Kolkata"
-
-
-def test_an_application_s_engine_is_shared_not_owned(application: sa.Engine) -> None:
-    config = StorageConfig(postgres=PostgresConfig(statement_timeout_ms=1234, schema="obs"))
-    with StoragePool.from_engine(application, config) as pool:
-        assert pool.config is config
-        pool.run_migrations()
-        with pool.unit_of_work() as uow:
-            assert uow.session.scalar(sa.text("SHOW statement_timeout")) == "1234ms"
-            assert uow.session.scalars(sa.select(Trace)).all() == []
-            assert pool.stats().active == 1
-        assert pool.engine.pool is application.pool
-        assert "obs" in sa.inspect(application).get_schema_names()
-    with pytest.raises(PoolError, match="closed"):
-        pool.unit_of_work()
-    with application.connect() as connection:
-        assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == "0"
-        assert "schema_translate_map" not in connection.get_execution_options()
-        with pytest.raises(sa.exc.ProgrammingError):
-            connection.exec_driver_sql("SELECT * FROM obs.nothing")
-
-
-def test_json_is_repaired_on_an_application_s_engine_only(application: sa.Engine) -> None:
-    attributes = {"nul": "a\0b", "nan": float("nan"), "big": 2**70}
-    repaired = {"nul": "a\N{REPLACEMENT CHARACTER}b", "nan": "NaN", "big": 2**70}
-    row = {"trace_id": "t", "service_name": "s", "start_time": MOMENT, "attributes": attributes}
-    with StoragePool.from_engine(application, schema="public") as pool:
-        with pool.unit_of_work() as uow:
-            uow.session.add(Trace(id=UUID(int=2), **row))
-            uow.commit()
-        with pool.unit_of_work() as uow:
-            assert uow.session.get_one(Trace, UUID(int=2)).attributes == repaired
-    with Session(application) as session, pytest.raises(sa.exc.DataError):
-        session.add(Trace(id=UUID(int=3), **row))
-        session.commit()
-
-
-def test_a_pool_on_another_pool_s_engine_leaves_it_open(database_url: str) -> None:
-    with pool_on(database_url) as pool:
-        StoragePool.from_engine(pool.engine).close()
-        assert backend_of(pool) > 0
-
-
-def test_the_schema_is_given_once(application: sa.Engine) -> None:
-    assert StoragePool.from_engine(application, schema="obs").schema == "obs"
-    with pytest.raises(ConfigError, match="not both"):
-        StoragePool.from_engine(application, StorageConfig(), schema="obs")
-
-
-def test_other_engines_are_refused() -> None:
-    others: list[Any] = [
-        sa.create_engine("sqlite://"),
-        sa.create_engine("postgresql+psycopg_async://u@localhost/d"),
-        "postgresql+psycopg://u@localhost/d",
-    ]
-    for other in others:
-        with pytest.raises(ConfigError, match=r"must be an engine of sqlalchemy.create_engine"):
-            StoragePool.from_engine(other)
-
-
-def test_a_pool_without_a_bound_has_none_in_its_stats(database_url: str) -> None:
-    url = "postgresql+psycopg://" + database_url.partition("://")[2]
-    unbounded = sa.create_engine(url, poolclass=NullPool)
-    stats = StoragePool.from_engine(unbounded).stats()
-    assert (stats.size, stats.max, stats.utilization, stats.near_capacity) == (0, None, 0.0, False)
-    bounded = sa.create_engine(url, pool_size=2, max_overflow=3)
-    assert StoragePool.from_engine(bounded).stats().max == 5
-
-
-# Forks
-
-
-def in_child(work: Callable[[], object]) -> None:
-    """Run it in a forked process, which must end well."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
-
-
-@MULTITHREADED
-@pytest.mark.parametrize("owned", [True, False])
-def test_a_child_gets_connections_of_its_own(
-    database_url: str, application: sa.Engine, owned: bool
-) -> None:
-    with ExitStack() as pools:
-        if owned:
-            pool = pools.enter_context(pool_on(database_url, min_connections=2))
-        else:
-            pool = pools.enter_context(StoragePool.from_engine(application))
-        with pool.unit_of_work() as uow:
-            held = uow.session.scalar(sa.text("SELECT pg_backend_pid()"))
-            idle = backend_of(pool)
-
-            def work() -> None:
-                assert backend_of(pool) not in (held, idle)
-                with pool.unit_of_work() as own:
-                    other = own.session.scalar(sa.text("SELECT pg_backend_pid()"))
-                    assert other not in (held, idle)
-                pool.close()
-
-            in_child(work)
-            # The parent's transaction and its idle connection are as they were.
-            assert uow.session.scalar(sa.text("SELECT pg_backend_pid()")) == held
-            assert backend_of(pool) == idle
-
-
-@MULTITHREADED
-def test_a_child_of_multiprocessing_can_use_the_pool(database_url: str) -> None:
-    with pool_on(database_url, min_connections=1) as pool:
-        own = backend_of(pool)
-        context = multiprocessing.get_context("fork")
-        answers = context.Queue()
-        children = [context.Process(target=lambda: answers.put(backend_of(pool))) for _ in range(2)]
-        for child in children:
-            child.start()
-        found = {answers.get(timeout=30) for _ in children}
-        for child in children:
-            child.join(timeout=30)
-        assert len(found | {own}) == 3
-        assert backend_of(pool) == own
-
-
-@MULTITHREADED
-def test_a_child_gets_connections_to_redis_of_its_own(database_url: str, redis_url: str) -> None:
-    config = config_for(database_url, redis=RedisConfig(url=redis_url))
-    with StoragePool(config) as pool:
-        assert pool.redis is not None
-        client = pool.redis
-        own = client.client_id()
-
-        def work() -> None:
-            assert client.client_id() != own
-
-        in_child(work)
-        assert client.client_id() == own
-
-
-def test_errors_of_the_pool_leave_as_they_are() -> None:
-    with pytest.raises(StorageError), translated():
-        raise PoolError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -11,10 +11,17 @@ import pytest
 import sqlalchemy as sa
 
 from observatory_storage.config import PostgresConfig, StorageConfig
-from observatory_storage.errors import Conflict, NotFound, StorageError, ValidationError
+from observatory_storage.errors import (
+    Conflict,
+    ConnectionLost,
+    NotFound,
+    StorageError,
+    ValidationError,
+)
 from observatory_storage.models import Trace
 from observatory_storage.pool import StoragePool
 from observatory_storage.repositories import LogRepository, MetricRepository, TraceRepository
+from observatory_storage.unit_of_work import UnitOfWork
 
 MOMENT = datetime(2024, 5, 17, 1, 2, 3, 456789, tzinfo=UTC)
 
@@ -46,14 +53,17 @@ def test_it_has_a_session_the_repositories_and_its_pool(store: StoragePool) -> N
 
 
 def test_what_is_not_committed_is_rolled_back(store: StoragePool) -> None:
-    with store.unit_of_work() as uow:
-        uow.session.add(a_trace(1))
-        uow.session.flush()
+    def write(*, fail: bool) -> None:
+        with store.unit_of_work() as uow:
+            uow.session.add(a_trace(1))
+            uow.session.flush()
+            if fail:
+                raise KeyError
+
+    write(fail=False)
     assert stored(store) == []
-    with pytest.raises(KeyError), store.unit_of_work() as uow:
-        uow.session.add(a_trace(1))
-        uow.session.flush()
-        raise KeyError
+    with pytest.raises(KeyError):
+        write(fail=True)
     assert stored(store) == []
     assert store.stats().active == 0
 
@@ -86,21 +96,49 @@ def test_rows_stay_usable_after_the_block(store: StoragePool) -> None:
     assert read.attributes == {}
 
 
-def test_errors_leave_the_block_translated(store: StoragePool) -> None:
-    with pytest.raises(ValidationError) as invalid, store.unit_of_work() as uow:
-        uow.session.add(a_trace(1, status="unheard of"))
-        uow.session.flush()
-    assert isinstance(invalid.value.__cause__, sa.exc.IntegrityError)
-    with pytest.raises(StorageError, match="does not exist") as missing:
-        with store.unit_of_work() as uow:
-            uow.session.execute(sa.text("SELECT * FROM nowhere"))
-    assert isinstance(missing.value.__cause__, sa.exc.ProgrammingError)
-    with pytest.raises(ValidationError) as raw, store.unit_of_work() as uow:
-        connection = uow.session.connection().connection.driver_connection
-        assert connection is not None
-        connection.execute("SELECT 'x'::int")
-    assert isinstance(raw.value.__cause__, psycopg.DataError)
+def add_what_a_check_refuses(uow: UnitOfWork) -> None:
+    uow.session.add(a_trace(1, status="unheard of"))
+    uow.session.flush()
+
+
+def select_from_nowhere(uow: UnitOfWork) -> None:
+    uow.session.execute(sa.text("SELECT * FROM nowhere"))
+
+
+def fail_past_sqlalchemy(uow: UnitOfWork) -> None:
+    connection = uow.session.connection().connection.driver_connection
+    assert connection is not None
+    connection.execute("SELECT 'x'::int")
+
+
+def lose_the_connection(uow: UnitOfWork) -> None:
+    own = uow.session.scalar(sa.text("SELECT pg_backend_pid()"))
+    with uow.source.engine.begin() as other:
+        other.execute(sa.text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": own})
+    uow.session.scalar(sa.text("SELECT 1"))
+
+
+@pytest.mark.parametrize(
+    ("work", "kind", "cause"),
+    [
+        (add_what_a_check_refuses, ValidationError, sa.exc.IntegrityError),
+        (select_from_nowhere, StorageError, sa.exc.ProgrammingError),
+        (fail_past_sqlalchemy, ValidationError, psycopg.DataError),
+        (lose_the_connection, ConnectionLost, sa.exc.OperationalError),
+    ],
+)
+def test_errors_leave_the_block_translated(
+    store: StoragePool,
+    work: Callable[[UnitOfWork], None],
+    kind: type[StorageError],
+    cause: type[Exception],
+) -> None:
+    with pytest.raises(StorageError) as caught, store.unit_of_work() as uow:
+        work(uow)
+    assert type(caught.value) is kind
+    assert isinstance(caught.value.__cause__, cause)
     assert store.stats().active == 0
+    assert stored(store) == []
 
 
 def test_errors_of_a_commit_are_translated(store: StoragePool) -> None:
@@ -124,17 +162,6 @@ def test_other_errors_pass_as_they_are(store: StoragePool) -> None:
         raise error
     assert caught.value is error
     assert error.__cause__ is None
-
-
-def test_a_lost_connection_is_an_error_of_the_block(store: StoragePool) -> None:
-    with pytest.raises(StorageError) as caught, store.unit_of_work() as uow:
-        own = uow.session.scalar(sa.text("SELECT pg_backend_pid()"))
-        with store.engine.begin() as other:
-            other.execute(sa.text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": own})
-        uow.session.scalar(sa.text("SELECT 1"))
-    assert caught.value.retryable
-    assert type(caught.value).__name__ == "ConnectionLost"
-    assert stored(store) == []
 
 
 def test_it_ends_with_its_block(store: StoragePool) -> None:

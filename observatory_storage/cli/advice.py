@@ -136,14 +136,21 @@ def _opened(host: str, port: int) -> socket.socket:
 
 def _databases(config: StorageConfig) -> set[str] | None:
     """The names of the server's databases; None where no other database lets us in either."""
-    secrets: dict[str, Any] = dict(config.postgres.connect_args())
+    # Not by the URL as text: libpq and SQLAlchemy do not agree on all of its encoding.
+    url = config.postgres.url()
+    parameters: dict[str, Any] = {
+        "host": url.host,
+        "port": url.port,
+        "user": url.username,
+        "password": url.password,
+        **url.query,
+        **config.postgres.connect_args(),
+        "connect_timeout": _PROBE_SECS,
+    }
     for name in _USUAL_DATABASES:
-        url = config.postgres.url().set(drivername="postgresql", database=name)
         with (
             contextlib.suppress(psycopg.Error),
-            psycopg.connect(
-                url.render_as_string(hide_password=False), connect_timeout=_PROBE_SECS, **secrets
-            ) as connection,
+            psycopg.connect(**parameters, dbname=name) as connection,
         ):
             return {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
     return None

@@ -80,6 +80,7 @@ class _Check:
         self._config: StorageConfig | None = None
         self._pool: StoragePool | None = None
         self._health: HealthReport | None = None
+        self._migrated: bool | None = None
 
     def steps(self) -> Iterator[Step]:
         """Run them."""
@@ -90,7 +91,7 @@ class _Check:
             yield self._step("Redis", self._redis, needs=self._config)
             yield self._step("migrations", self._migrations, needs=self._pool)
             yield self._step("pool", self._statistics, needs=self._pool)
-            yield self._step("query", self._query, needs=self._pool)
+            yield self._step("query", self._query, needs=self._migrated)
 
     def _step(self, name: str, run: Callable[[], str], *, needs: Any) -> Step:
         if needs is None:
@@ -108,21 +109,19 @@ class _Check:
         except StorageError as error:
             raise _Failed(str(error), "Correct it; .env.example lists all settings.") from error
         postgres = self._config.postgres
-        where = ", ".join(self._sources()) or "defaults alone"
+        where = ", ".join(self._sources()) or "the defaults alone"
         return (
-            f"{where}: {postgres.username}@{postgres.host}:{postgres.port}/{postgres.database},"
-            f" schema {postgres.schema_name}, ssl {postgres.ssl_mode}"
+            f"{postgres.username}@{postgres.host}:{postgres.port}/{postgres.database}, schema"
+            f" {postgres.schema_name}, ssl {postgres.ssl_mode}\nfrom {where}"
         )
 
     def _sources(self) -> Iterator[str]:
-        """Where settings came from; the first wins."""
-        for name, source in (
-            ("environment", VariablesSource(StorageConfig)),
-            (".env", DotEnvSource(StorageConfig)),
-        ):
+        """Where settings came from, variables by their names; the first that has one wins."""
+        for source in (VariablesSource(StorageConfig), DotEnvSource(StorageConfig)):
             source.read()
-            if source.loaded.origins:
-                yield name
+            names = (origin.name for origin in source.loaded.origins.values())
+            # What a URL says is listed part by part: "DATABASE_URL (host)".
+            yield from dict.fromkeys(name.partition(" (")[0] for name in names)
         if self._state.config_file is not None:
             yield str(self._state.config_file)
 
@@ -170,6 +169,7 @@ class _Check:
                 f"{len(waiting)} pending: the schema is at {at or 'nothing'}, not {migrate.head()}",
                 MIGRATE,
             )
+        self._migrated = True
         return f"at {migrate.head()}, the newest"
 
     def _statistics(self) -> str:

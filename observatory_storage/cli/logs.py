@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import click
-from rich.table import Table
+from rich.console import RenderableType
 from rich.text import Text
 
 from observatory_storage.cli import params
@@ -78,20 +78,26 @@ def logs(
         )
 
 
-def logs_table(page: Sequence[LogRecord], width: int) -> Table:
+def logs_table(page: Sequence[LogRecord], width: int) -> RenderableType:
     """A table of log records for a terminal of so many columns."""
     wide = width >= _WIDE
+    titles = ["TIME (UTC)", "LEVEL", "SERVICE", "BODY*"]
     rows: list[list[str | Text]] = [
         [
             moment(row.timestamp, short=not wide),
             Text(row.severity_text or str(row.severity_number or ""), style=_style(row)),
             row.service_name,
             _body(row),
-            row.trace_id.hex[: None if wide else SHORT_ID] if row.trace_id else "",
         ]
         for row in page
     ]
-    return table(("TIME (UTC)", "LEVEL", "SERVICE", "BODY*", "TRACE"), rows)
+    traces = [row.trace_id.hex if row.trace_id else "" for row in page]
+    # The log of one trace need not name it on every line.
+    if len(set(traces)) > 1 or len(traces) == 1:
+        titles.append("TRACE")
+        for cells, trace in zip(rows, traces, strict=True):
+            cells.append(trace if wide else trace[:SHORT_ID])
+    return table(titles, rows, gap=2 if wide else 1)
 
 
 def _body(row: LogRecord) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
-from rich.table import Table
+from rich.console import RenderableType
 from rich.text import Text
 
 from observatory_storage.cli import params
@@ -90,7 +90,7 @@ def metrics(
             _show_series(output, work, metric, aggregation, **series)
 
 
-def _metrics_table(page: Iterable[Metric]) -> Table:
+def _metrics_table(page: Iterable[Metric]) -> RenderableType:
     rows = (
         [
             metric.name,
@@ -134,9 +134,7 @@ def _show_series(
     rows = (
         [moment(point.timestamp), _group(point.group), f"{point.value:,.6g}"] for point in points
     )
-    output.show(
-        table(("TIME (UTC)", "GROUP*", ">VALUE"), rows) if points else Text("no points", "dim")
-    )
+    output.show(table(("TIME (UTC)", "GROUP*", ">VALUE"), rows))
 
 
 def _documents(

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import PurePath
@@ -15,8 +15,7 @@ from uuid import UUID
 
 import orjson
 import sqlalchemy as sa
-from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from observatory_storage.cli.text import clean
@@ -27,6 +26,7 @@ __all__ = ["Output", "new_console", "table"]
 _INT64 = 2**63
 # Where nobody looks at a width: a file or a pipe. COLUMNS says otherwise.
 _PIPE_COLUMNS = 120
+_NARROWEST = 6  # a column that gives way still shows something
 
 
 def new_console(*, stderr: bool = False) -> Console:
@@ -90,29 +90,55 @@ def plain(value: Any) -> Any:
     return [plain(each) for each in value]
 
 
-def table(columns: Sequence[str], rows: Iterable[Iterable[str | Text]]) -> Table:
-    """A table without lines.
+def table(
+    columns: Sequence[str], rows: Iterable[Iterable[str | Text]], *, gap: int = 2
+) -> RenderableType:
+    """A table without lines; the word "none" where there are no rows.
 
     Args:
         columns: the titles. One that begins with ">" is aligned to the right, one that ends with
-            "*" gives way when there is too little room; the others are always shown in full.
+            "*" gives way when there is too little room; the others are shown in full.
         rows: cells; text is cleaned, and never taken for markup.
+        gap: the space between columns.
     """
-    made = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     kept = [[_cell(cell) for cell in row] for row in rows]
-    for place, column in enumerate(columns):
-        title = Text(column.strip(">*"))
-        widest = max([title.cell_len, *(row[place].cell_len for row in kept)])
-        made.add_column(
-            title,
-            justify="right" if column.startswith(">") else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=None if column.endswith("*") else widest,
-        )
-    for row in kept:
-        made.add_row(*row)
-    return made
+    return _Table(columns, kept, gap) if kept else Text("none", style="dim")
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Lines of cells. (rich's own table shares what is missing out among all columns.)"""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Text]]
+    gap: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        titles = [Text(column.strip(">*"), style="bold") for column in self.columns]
+        lines = [titles, *self.rows]
+        widths = self._widths(lines, options.max_width)
+        for line in lines:
+            shown = Text(no_wrap=True, overflow="crop")
+            for column, cell, width in zip(self.columns, line, widths, strict=True):
+                part = cell.copy()
+                part.truncate(width, overflow="ellipsis")
+                part.align("right" if column.startswith(">") else "left", width)
+                shown.append_text(part).append(" " * self.gap)
+            shown.rstrip()
+            yield shown
+
+    def _widths(self, lines: Sequence[Sequence[Text]], room: int) -> list[int]:
+        widths = [max(cell.cell_len for cell in cells) for cells in zip(*lines, strict=True)]
+        yielding = [at for at, column in enumerate(self.columns) if column.endswith("*")]
+        missing = sum(widths) + self.gap * (len(widths) - 1) - room
+        while missing > 0 and yielding:
+            # The widest gives first, until it is no wider than the next.
+            widest = max(yielding, key=lambda at: widths[at])
+            if widths[widest] <= _NARROWEST:
+                break
+            widths[widest] -= 1
+            missing -= 1
+        return widths
 
 
 def _cell(cell: str | Text) -> Text:

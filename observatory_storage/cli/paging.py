@@ -63,7 +63,7 @@ def show_pages(
         if output.json:
             output.write_all(page.rows)
         elif page.rows or not everything:
-            output.show(render(page.rows) if page.rows else Text("none", style="dim"))
+            output.show(render(page.rows))
         after = page.next
         if after is None:
             return

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.logging import RichHandler
 
 from observatory_storage.cli.output import Output, new_console
 from observatory_storage.config import StorageConfig
@@ -56,8 +54,8 @@ class State:
 
     def start_logging(self) -> None:
         """Send the package's log to standard error, from the chosen level on."""
-        handler = RichHandler(console=Console(stderr=True), show_path=False, markup=False)
-        handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger = logging.getLogger("observatory_storage")
         logger.handlers = [handler]
         logger.setLevel(self.log_level.upper())

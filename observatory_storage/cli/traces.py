@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import click
-from rich.table import Table
+from rich.console import RenderableType
 from rich.text import Text
 from sqlalchemy import select
 
@@ -115,7 +115,7 @@ def trace(state: State, trace_id: str, limit: int) -> None:
             output.show(Waterfall(found, spans, rows=limit))
 
 
-def traces_table(page: Sequence[Trace], width: int) -> Table:
+def traces_table(page: Sequence[Trace], width: int) -> RenderableType:
     """A table of traces for a terminal of so many columns."""
     wide = width >= _WIDE
     rows: list[list[str | Text]] = [
@@ -141,7 +141,7 @@ def traces_table(page: Sequence[Trace], width: int) -> Table:
         ">TOKENS",
         ">COST",
     )
-    return table(titles, rows)
+    return table(titles, rows, gap=2 if wide else 1)
 
 
 def _spans(row: Trace) -> Text:

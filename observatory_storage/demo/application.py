@@ -19,6 +19,7 @@ from observatory_storage.demo.traffic import requests
 __all__ = ["Application"]
 
 _COLLECTION_NS = 3_600_000_000_000  # metrics are collected once in a simulated hour
+_OUTAGE_NS = 45 * 60 * 1_000_000_000
 
 
 class Application:
@@ -34,7 +35,10 @@ class Application:
         }
         corpus = load_passages()
         retriever = Retriever(self._services["retriever"], corpus)
-        models = ModelServer(self._services["model-server"], corpus)
+        broke = self._requests[len(self._requests) * 2 // 3].at
+        models = ModelServer(
+            self._services["model-server"], corpus, range(broke, broke + _OUTAGE_NS)
+        )
         assistant = self._services["assistant"]
         self._gateway = Gateway(
             self._services["gateway"],

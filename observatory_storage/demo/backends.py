@@ -77,10 +77,16 @@ class Generated:
 
 
 class ModelServer:
-    """Serves the language models, at their published speeds, slower the busier it is."""
+    """Serves the language models, at their published speeds, slower the busier it is.
 
-    def __init__(self, service: Service, corpus: Mapping[str, list[Passage]]) -> None:
+    During the `outage`, in nanoseconds since the epoch, it refuses most requests.
+    """
+
+    def __init__(
+        self, service: Service, corpus: Mapping[str, list[Passage]], outage: range
+    ) -> None:
         self.service = service
+        self._outage = outage
         texts = [passage.text for passages in corpus.values() for passage in passages]
         self._models = {name: LanguageModel(card, texts) for name, card in MODELS.items()}
         self._first_token = service.meter.create_histogram(
@@ -110,7 +116,8 @@ class ModelServer:
             clock.sleep(0.002)
             # On the server's side a refusal is an answer, not an error: the span's status stays
             # unset, and the caller's becomes an error.
-            if dice.random() < load**8 / 3:
+            refused = 0.9 if clock.now in self._outage else load**8 / 3
+            if dice.random() < refused:
                 span.set_attribute("http.response.status_code", 429)
                 self.service.log.warning("queue is full, refused a request for %s", model)
                 generated = None

@@ -13,7 +13,7 @@ from opentelemetry.util.types import AttributeValue
 
 from observatory_storage.demo.backends import Generated, ModelServer, RateLimitedError
 from observatory_storage.demo.model import MODELS, Completion
-from observatory_storage.demo.telemetry import Service, trace_headers
+from observatory_storage.demo.telemetry import NETWORK_SECS, Service, trace_headers
 
 __all__ = ["ChatClient", "ModelTimeoutError"]
 
@@ -90,7 +90,11 @@ class ChatClient:
         clock = self._service.clock
         began = clock.now
         deadline = began + round(_TIMEOUT_SECS * 1e9)
-        generated = self._server.generate(trace_headers(), model, prompt, max_tokens, dice)
+        clock.sleep(NETWORK_SECS)
+        try:
+            generated = self._server.generate(trace_headers(), model, prompt, max_tokens, dice)
+        finally:
+            clock.sleep(NETWORK_SECS)
         first_token = began + round(generated.first_token_secs * 1e9)
         if first_token < deadline:
             span.add_event("first token", timestamp=first_token)

@@ -16,6 +16,9 @@ from google.protobuf.message import Message
 from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 from opentelemetry.sdk.metrics.export import MetricsData
@@ -79,8 +82,11 @@ class Outbox:
         for records in _chunks(self._logs):
             self._send(pool, ingest_logs, encode_logs(records))
         self._logs.clear()
-        for metrics in self._metrics:
-            self._send(pool, ingest_metrics, encode_metrics(metrics))
+        # One request for all collections. (Merged here: the encoder keeps one of each resource.)
+        request = ExportMetricsServiceRequest()
+        for data in self._metrics:
+            request.MergeFrom(encode_metrics(data))
+        self._send(pool, ingest_metrics, request)
         self._metrics.clear()
 
     def _send(self, pool: StoragePool, ingest: Callable[..., Any], request: Message) -> None:

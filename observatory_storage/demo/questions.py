@@ -34,7 +34,7 @@ def ask(pool: StoragePool, console: Console, start: datetime, end: datetime) -> 
         errors = work.logs.list(filters)
         _print(console, 'Errors that say "gave up"', logs_table(errors, console.width))
         if errors and errors[0].trace_id:
-            log = list(reversed(work.logs.list(LogFilters(trace_id=errors[0].trace_id))))
+            log = work.logs.get_by_trace(errors[0].trace_id)
             _print(console, "The log of that trace", logs_table(log, console.width))
 
 

@@ -33,11 +33,12 @@ from opentelemetry.util.types import AnyValue, AttributeValue
 from observatory_storage.demo.outbox import Outbox
 from observatory_storage.demo.simulated import Clock, MetricTimes
 
-__all__ = ["PROPAGATOR", "Service", "trace_headers"]
+__all__ = ["NETWORK_SECS", "PROPAGATOR", "Service", "trace_headers"]
 
 # Trace context and baggage travel in the headers of every call between services.
 PROPAGATOR = CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
 
+NETWORK_SECS = 0.0007  # one way between two services
 _SCOPE = "observatory_storage.demo"
 _VERSION = "1.0.0"
 _DELTA: dict[type, AggregationTemporality] = {
@@ -149,7 +150,11 @@ class Service:
             "server.address": server,
         }
         with self.span(method, attributes, kind=SpanKind.CLIENT):
-            yield trace_headers()
+            self.clock.sleep(NETWORK_SECS)
+            try:
+                yield trace_headers()
+            finally:
+                self.clock.sleep(NETWORK_SECS)
 
     def event(self, name: str, attributes: Mapping[str, AttributeValue], body: AnyValue) -> None:
         """Emit an OpenTelemetry event: a log record with a name, here with a body of structure."""

@@ -46,8 +46,9 @@ def temporary_database(
             server = stack.enter_context(EmbeddedPostgres(settings=settings, in_memory=in_memory))
             url = server.url
         name = f"{prefix}_{secrets.token_hex(6)}"
-        create_database(url, name)
         try:
+            # Within: an interrupt can come when the server has made it and before we know.
+            create_database(url, name)
             yield with_database(url, name)
         finally:
             drop_database(url, name)

@@ -67,9 +67,7 @@ def detect_signal(payload: Any) -> str:
     return signal.name
 
 
-def _checked(
-    request: Mapping[str, Any], found: Signal | None, wanted: Signal
-) -> Mapping[str, Any]:
+def _checked(request: Mapping[str, Any], found: Signal | None, wanted: Signal) -> Mapping[str, Any]:
     if found is not None and found is not wanted:
         rule = f"must be a request of {wanted.name}, and is one of {found.name}"
         raise ValidationError("payload", sorted(request), rule)
@@ -117,5 +115,5 @@ def _parsed(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        rule = f"must be JSON or protobuf of OTLP: {error or 'nested too deeply'}"
+        rule = f"must be JSON or protobuf of OTLP: {error}"
         raise ValidationError("payload", text, rule) from None

@@ -50,9 +50,7 @@ def export_traces(
     return _span_requests(pool, wanted, batch_size)
 
 
-def _span_requests(
-    pool: Source, wanted: TraceFilters | Ids | None, size: int
-) -> Iterator[Request]:
+def _span_requests(pool: Source, wanted: TraceFilters | Ids | None, size: int) -> Iterator[Request]:
     for traces in reading.traces_wanted(pool, wanted):
         for spans in reading.span_pages(pool, traces, size):
             events = reading.events_of(pool, spans)

@@ -265,9 +265,7 @@ def _put_exponential_buckets(
                 point[side]["bucketCounts"] = [str(count) for count in given["counts"]]
 
 
-def _put_quantiles(
-    point: dict[str, Any], row: Mapping[str, Any], otlp: Mapping[str, Any]
-) -> None:
+def _put_quantiles(point: dict[str, Any], row: Mapping[str, Any], otlp: Mapping[str, Any]) -> None:
     notes = otlp.get("quantiles", {})
     if row["quantiles"]:
         point["quantileValues"] = [

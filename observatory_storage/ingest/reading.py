@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar, cast
 from uuid import UUID
 
-from sqlalchemy import Column, Select, Table, select, tuple_
+from sqlalchemy import Column, Connection, Select, Table, select, tuple_
 from sqlalchemy.orm import Session
 
 from observatory_storage import ids
@@ -115,15 +115,13 @@ def events_of(source: Source, spans: Sequence[Mapped]) -> dict[Any, list[Mapped]
     )
     found: dict[Any, list[Mapped]] = {}
     with translated(), source.engine.connect() as connection:
-        for event in connection.execute(statement).mappings():
+        for event in _mappings(connection, statement):
             key = ("trace_id", "span_id", "span_start_time", "span_start_ns")
             found.setdefault(tuple(event[column] for column in key), []).append(event)
     return found
 
 
-def metric_pages(
-    source: Source, wanted: MetricFilters | Ids | None
-) -> Iterator[list[Mapped]]:
+def metric_pages(source: Source, wanted: MetricFilters | Ids | None) -> Iterator[list[Mapped]]:
     """The rows of the metrics to export, some at a time.
 
     Raises:
@@ -137,23 +135,21 @@ def metric_pages(
         yield from _pages(source, statement, [table.c.id], _TOGETHER)
         return
     for some in _chunks(_unique(_given(wanted), _metric_id), _TOGETHER):
-        page = next(_pages(source, select(table).where(table.c.id.in_(some)), [table.c.id], len(some)), [])
+        page = next(
+            _pages(source, select(table).where(table.c.id.in_(some)), [table.c.id], len(some)), []
+        )
         _check_all_found("metric", some, {row["id"] for row in page})
         yield page
 
 
-def point_pages(
-    source: Source, metrics: Sequence[Mapped], size: int
-) -> Iterator[list[Mapped]]:
+def point_pages(source: Source, metrics: Sequence[Mapped], size: int) -> Iterator[list[Mapped]]:
     """The rows of all data points of some metrics, metric by metric."""
     table = _table(MetricDataPoint)
     statement = select(table).where(table.c.metric_id.in_([row["id"] for row in metrics]))
     return _pages(source, statement, list(table.primary_key.columns), size)
 
 
-def log_pages(
-    source: Source, wanted: LogFilters | Ids | None, size: int
-) -> Iterator[list[Mapped]]:
+def log_pages(source: Source, wanted: LogFilters | Ids | None, size: int) -> Iterator[list[Mapped]]:
     """The rows of the log records to export, oldest first; by ids, those of these traces.
 
     Raises:
@@ -179,12 +175,17 @@ def _pages(
         if last is not None:
             page = page.where(tuple_(*key) > tuple_(*last))
         with translated(), source.engine.connect() as connection:
-            rows: list[Mapped] = list(connection.execute(page).mappings())
+            rows = _mappings(connection, page)
         if rows:
             yield rows
         if len(rows) < size:
             return
         last = tuple(rows[-1][column.name] for column in key)
+
+
+def _mappings(connection: Connection, statement: Select[Any]) -> list[Mapped]:
+    # SQLAlchemy's keys may also be columns; here they are looked up by name only.
+    return cast("list[Mapped]", connection.execute(statement).mappings().all())
 
 
 def _table(model: type[Base]) -> Table:

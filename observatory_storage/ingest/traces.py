@@ -50,9 +50,7 @@ def _span_row(span: Any, origin: Origin) -> dict[str, Any]:
         raise ValidationError("", span, "must be a span: an object")
     get = span.get
     otlp = dict(origin.otlp)
-    start_time, start_ns = wire.moment(
-        wire.uint64(get("startTimeUnixNano"), "startTimeUnixNano")
-    )
+    start_time, start_ns = wire.moment(wire.uint64(get("startTimeUnixNano"), "startTimeUnixNano"))
     end = wire.uint64(get("endTimeUnixNano"), "endTimeUnixNano")
     end_time, end_ns = wire.moment(end) if end else (None, 0)
     name, whole_name = wire.named(wire.text(get("name"), "name"))

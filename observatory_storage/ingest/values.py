@@ -70,7 +70,13 @@ def plain_map(pairs: Any, field: str, depth: int = 0) -> tuple[dict[str, Any], N
             ):
                 plain[key] = content
                 continue
-            if kind == "intValue" and given is str and len(content) < 19 and content.isdigit() and content.isascii():
+            if (
+                kind == "intValue"
+                and given is str
+                and len(content) < 19
+                and content.isdigit()
+                and content.isascii()
+            ):
                 plain[key] = int(content)
                 continue
             plain[key], note = plain_value(pair["value"], f"{field}.{key}", depth)

@@ -55,9 +55,9 @@ def integer(value: Any, field: str, least: int, most: int) -> int:
     """An integer given as a number or as decimal text."""
     if type(value) is int:
         number = value
-    elif isinstance(value, str) and _INTEGER.fullmatch(value):
-        number = int(value)
-    elif isinstance(value, float) and value.is_integer():
+    elif (isinstance(value, str) and _INTEGER.fullmatch(value)) or (
+        isinstance(value, float) and value.is_integer()
+    ):
         number = int(value)
     elif value is None:
         return 0

@@ -2,11 +2,12 @@
 
 Records do not become visible in the order of their timestamps, nor of anything else that a column
 holds: a transaction that wrote first may commit last. So the tail goes by the transactions'
-numbers (``xmin``, which every row has). A record is settled when every transaction with a smaller
-number than its own has ended; a poll gives the settled records in the order of those numbers, and
-within one transaction by time. Nothing can be put before what a poll has passed: no record is
-skipped and none is given twice, whatever its timestamp. The price is that a transaction that has
-written something, in any database of the server, holds the tail up until it ends.
+numbers (``xmin``, which every row has; a savepoint has a later one of its own). A record is
+settled when every transaction with a smaller number than its own has ended; a poll gives the
+settled records in the order of those numbers, and within one by time. Nothing can be put before
+what a poll has passed: no record is skipped and none is given twice, whatever its timestamp. The
+price is that a transaction that has written something, in any database of the server, holds the
+tail up until it ends.
 
 No index knows ``xmin``, so ``created_at``, which is when a row's transaction began, bounds the
 search. Each poll notes when the oldest transaction now running began; once all numbers that were

@@ -174,11 +174,12 @@ def _points_and_predecessors(query: TimeSeriesQuery) -> Select[Any]:
 
     A series that started within the range has none, and is not looked for.
     """
+    in_order = func.row_number().over(
+        partition_by=_POINT.attributes, order_by=(_POINT.timestamp, _POINT.id)
+    )
     first = (
-        select(_POINT.attributes, _POINT.start_timestamp)
+        select(_POINT.attributes, _POINT.start_timestamp, in_order.label("place"))
         .where(*_in_range(query))
-        .distinct(_POINT.attributes)
-        .order_by(_POINT.attributes, _POINT.timestamp, _POINT.id)
         .subquery()
     )
     earlier = aliased(_POINT)
@@ -198,7 +199,7 @@ def _points_and_predecessors(query: TimeSeriesQuery) -> Select[Any]:
     predecessors = (
         select(*predecessor.c)
         .select_from(first.join(predecessor, true()))
-        .where(or_(begun.is_(None), begun < query.start_time))
+        .where(first.c.place == 1, or_(begun.is_(None), begun < query.start_time))
     )
     both = union_all(_points(query), predecessors).subquery()
     return select(both).order_by(both.c.attributes, both.c.timestamp, both.c.id)

@@ -16,6 +16,7 @@ from tenacity import (
     stop_after_attempt,
 )
 
+from observatory_storage import jsonb
 from observatory_storage.backoff import backoff
 from observatory_storage.config import StorageConfig
 from observatory_storage.errors import (
@@ -26,12 +27,13 @@ from observatory_storage.errors import (
     translated,
 )
 from observatory_storage.layout import PARTITIONED, Partitions
-from observatory_storage.rows import COLUMNS, Row
+from observatory_storage.rows import COLUMNS, Row, prepare_trace
 from observatory_storage.writers.load import Method, is_text_error, repaired, write_rows
 from observatory_storage.writers.spans import write_spans
-from observatory_storage.writers.tables import EVENTS, LOGS, METRICS, POINTS, TRACES
+from observatory_storage.writers.tables import EVENTS, LOGS, METRICS, POINTS, SPANS, TRACES
 
 __all__ = [
+    "PartitionMissing",
     "Source",
     "StoreResult",
     "ensure_partitions",
@@ -45,6 +47,7 @@ _CHECK_VIOLATION: Final = "23514"
 _PARTITION_COLUMNS: Final = {
     table: COLUMNS[table].index(column) for table, column in PARTITIONED.items()
 }
+_TRACE_ID: Final = COLUMNS["traces"].index("id")
 # What refuses a row for its data; any other refusal is no fault of the rows.
 _DATA_CLASSES: Final = frozenset({"22", "23", "54"})
 _T = TypeVar("_T")
@@ -63,7 +66,7 @@ class Source(Protocol):
     def config(self) -> StorageConfig: ...
 
 
-class _PartitionMissing(StorageError):
+class PartitionMissing(StorageError):
     """A partition went away between the look and the write."""
 
     retryable = True
@@ -140,15 +143,41 @@ def _write(connection: Connection, rows: Sequence[Row], method: Method) -> None:
     by_table: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_table[row.table].append(row)
+    spans, events = by_table[SPANS.name], [row.values for row in by_table[EVENTS.name]]
+    by_table[TRACES.name] += _silent_traces(by_table[TRACES.name], spans)
     for writer in (TRACES, METRICS, POINTS, LOGS):
         write_rows(connection, writer, [row.values for row in by_table[writer.name]], method)
-    write_spans(connection, by_table["trace_spans"], method)
-    write_rows(connection, EVENTS, [row.values for row in by_table[EVENTS.name]], method)
+    write_spans(connection, spans, method, events)
+    write_rows(connection, EVENTS, events, method)
+
+
+def _silent_traces(traces: Sequence[Row], spans: Sequence[Row]) -> list[Row]:
+    """Traces that only the spans of this batch speak of, to be locked along with the others.
+
+    One statement locks them all, in the order of their ids: two would be two orders, and a
+    deadlock with another writer. What these rows say the spans overrule.
+    """
+    if not traces:
+        return []
+    at = {column: COLUMNS[SPANS.name].index(column) for column in ("trace_id", "start_time")}
+    known = {row.values[_TRACE_ID] for row in traces}
+    first: dict[Any, Row] = {}
+    for row in spans:
+        trace_id = row.values[at["trace_id"]]
+        if trace_id not in known:
+            earliest = first.setdefault(trace_id, row)
+            if row.values[at["start_time"]] < earliest.values[at["start_time"]]:
+                first[trace_id] = row
+    return [
+        prepare_trace({"trace_id": row.trace_text, "start_time": row.values[at["start_time"]]})
+        for row in first.values()
+    ]
 
 
 def _repaired(row: Row) -> Row:
     events = None if row.events is None else tuple(repaired(event) for event in row.events)
-    return row._replace(values=repaired(row.values), events=events)
+    text = jsonb.clean_text(row.trace_text)
+    return row._replace(values=repaired(row.values), events=events, trace_text=text)
 
 
 def ensure_partitions(source: Source, rows: Sequence[Row]) -> None:
@@ -180,7 +209,7 @@ def writing(source: Source) -> Iterator[None]:
             and getattr(diagnostic, "constraint_name", None) is None
         ):
             source.partitions.forget()
-            raise _PartitionMissing from cause
+            raise PartitionMissing from cause
         raise
 
 

@@ -44,13 +44,15 @@ class _Batch:
     """Rows on their way to one transaction.
 
     Attributes:
+        number: its place in the order in which rows were written.
         tries: how many tries to write it have failed.
         not_before: when a worker may try again, on the monotonic clock.
     """
 
-    __slots__ = ("done", "error", "not_before", "rows", "tries", "weight")
+    __slots__ = ("done", "error", "not_before", "number", "rows", "tries", "weight")
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.rows: list[Row] = []
         self.weight = 0
         self.tries = 0
@@ -77,7 +79,7 @@ class BufferedWriter:
 
     def _begin(self) -> None:
         self._changed = threading.Condition()
-        self._open = _Batch()
+        self._open = _Batch(0)
         self._opened_at = 0.0
         self._queue: deque[_Batch] = deque()
         self._running: set[_Batch] = set()
@@ -118,20 +120,25 @@ class BufferedWriter:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             awaited = self._seal_all()
+            failure: StorageError | None = None
             for batch, tries in awaited:
                 self._await(batch, tries, deadline)
-            committed, self._committed = self._committed, 0
+                if not batch.done and batch.tries > tries:
+                    failure = failure or batch.error
+                    if batch.error is not None and batch.error.retryable:
+                        break  # the database is away: the others would only wait for it too
+            if failure is not None:
+                raise failure
+            if left := sum(len(batch.rows) for batch, _ in awaited if not batch.done):
+                raise Timeout(
+                    f"{left} rows were not committed within {timeout} s; they stay buffered"
+                )
+            # What a flush that raises could not tell, the next one does.
             rejected, self._rejected = self._rejected, []
-            undone = [batch for batch, _ in awaited if not batch.done]
-            left = sum(len(batch.rows) for batch in undone)
-            failed = [b.error for b, tries in awaited if b.error is not None and b.tries > tries]
-        if failed:
-            raise failed[0]
-        if left:
-            raise Timeout(f"{left} rows were not committed within {timeout} s; they stay buffered")
-        if rejected:
-            raise BatchError(rejected)
-        return FlushResult(committed=committed)
+            if rejected:
+                raise BatchError(rejected)
+            committed, self._committed = self._committed, 0
+            return FlushResult(committed=committed)
 
     def close(self, timeout: float | None = _CLOSE_TIMEOUT_SECS) -> FlushResult:
         """Flush, and take no more rows. Closing again does nothing.
@@ -201,10 +208,12 @@ class BufferedWriter:
                 return
             if self._closed:
                 raise StorageError(f"the {type(self).__name__} is closed")
+            if self._open.weight + weight > self._config.batch_size:
+                self._seal()
             if not self._open.rows:
                 self._opened_at = time.monotonic()
                 self._start_workers()
-                self._changed.notify()
+                self._changed.notify_all()
             self._open.rows.append(row)
             self._open.weight += weight
             self._buffered += weight
@@ -221,13 +230,13 @@ class BufferedWriter:
                 case "raise":
                     raise StorageError(f"the buffer is full: max_buffered={capacity} rows")
             self._seal()
-            self._changed.wait()
+            self._wait(None)
         return True
 
     def _seal(self) -> None:
         if self._open.rows:
             self._queue.append(self._open)
-            self._open = _Batch()
+            self._open = _Batch(self._open.number + 1)
             self._changed.notify_all()
 
     # -- flushing --------------------------------------------------------------------------------
@@ -240,7 +249,8 @@ class BufferedWriter:
         if self._queue:
             self._start_workers()
         self._changed.notify_all()
-        return [(batch, batch.tries) for batch in (*self._running, *self._queue)]
+        waiting = sorted((*self._running, *self._queue), key=lambda batch: batch.number)
+        return [(batch, batch.tries) for batch in waiting]
 
     def _await(self, batch: _Batch, tries: int, deadline: float | None) -> None:
         """Wait until the batch is done with, or one more try has failed."""
@@ -248,14 +258,27 @@ class BufferedWriter:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return
-            self._changed.wait(left)
+            self._wait(left)
 
-    def _start_workers(self) -> None:
+    def _wait(self, timeout: float | None) -> None:
+        """Wait for a change; where no thread can be had to bring one about, do its work here."""
+        waits = [] if timeout is None else [timeout]
+        if self._start_workers() or (batch := self._due(waits)) is None:
+            self._changed.wait(min(waits, default=None))
+        else:
+            self._run(batch)
+
+    def _start_workers(self) -> bool:
+        """Have as many threads as there may be; False where there is none."""
         self._workers = [worker for worker in self._workers if worker.is_alive()]
         while len(self._workers) < self._config.max_concurrency:
             worker = threading.Thread(target=self._work, name="observatory-flush", daemon=True)
+            try:
+                worker.start()
+            except RuntimeError:  # the interpreter is ending, or the system has no more threads
+                break
             self._workers.append(worker)
-            worker.start()
+        return bool(self._workers)
 
     def _work(self) -> None:
         """Write batches until there has been nothing to do for a while."""
@@ -274,18 +297,28 @@ class BufferedWriter:
                         self._seal()
                     else:
                         waits.append(due - now)
-                for batch in self._queue:
-                    if batch.not_before <= now:
-                        self._queue.remove(batch)
-                        self._running.add(batch)
-                        return batch
-                    waits.append(batch.not_before - now)
+                if (due_batch := self._due(waits)) is not None:
+                    return due_batch
                 if not self._open.rows and not self._queue:
                     if (rest := idle_since + _IDLE_SECS - now) <= 0 or self._closed:
                         self._workers.remove(threading.current_thread())
                         return None
                     waits.append(rest)
                 self._changed.wait(min(waits, default=None))
+
+    def _due(self, waits: list[float]) -> _Batch | None:
+        """Take the first batch that may be tried now; adds to `waits` how long others have to."""
+        now = time.monotonic()
+        for batch in self._queue:
+            if batch.not_before <= now:
+                self._queue.remove(batch)
+                self._running.add(batch)
+                return batch
+            waits.append(batch.not_before - now)
+            if batch.error is not None and batch.error.retryable:
+                # The trouble is the database's, not the batch's: the others keep their places.
+                break
+        return None
 
     def _run(self, batch: _Batch) -> None:
         method = self._config.method
@@ -297,6 +330,7 @@ class BufferedWriter:
         except Exception as error:  # noqa: BLE001 - whatever it was: the rows stay, and `flush` raises it
             failure = translate(error) or StorageError(f"{type(error).__name__}: {error}")
             failure.__cause__ = failure.__cause__ or error
+        self._hand_over(result.rejected)
         with self._changed:
             self._running.discard(batch)
             stats = self._stats
@@ -319,11 +353,11 @@ class BufferedWriter:
                 batch.error = failure
                 stats.failed_flushes += 1
                 batch.not_before = time.monotonic() + self._backoff(batch.tries)
-                self._queue.appendleft(batch)
+                at = sum(other.number < batch.number for other in self._queue)
+                self._queue.insert(at, batch)
             self._changed.notify_all()
         if failure is not None:
             _log.warning("%d rows stay buffered: %s", len(batch.rows), failure)
-        self._hand_over(result.rejected)
 
     def _backoff(self, tries: int) -> float:
         retry = self._source.config.retry
@@ -351,7 +385,9 @@ def _flush_at_exit() -> None:
 
 def _begin_in_child() -> None:
     for writer in list(BufferedWriter._all):
+        closed = writer._closed
         writer._begin()
+        writer._closed = closed
 
 
 atexit.register(_flush_at_exit)

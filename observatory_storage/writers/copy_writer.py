@@ -27,6 +27,7 @@ from observatory_storage.rows import (
     remember_id,
 )
 from observatory_storage.writers.batch import (
+    PartitionMissing,
     Source,
     ensure_partitions,
     retrying,
@@ -51,7 +52,8 @@ class CopyWriter:
     """Writes rows at once: each call is all rows or none.
 
     With a pool, a call is one transaction, which a passing error repeats as a whole. With a unit
-    of work, a call is part of its transaction: the caller commits.
+    of work, a call is part of its transaction: the caller commits. Partitions that are missing are
+    made on another connection of the pool and stay, whatever becomes of the rows.
 
     Rows are ORM instances or mappings with the columns' names. Every method returns the number of
     rows given, and raises `ValidationError` naming row, field and value where one is not valid.
@@ -106,6 +108,12 @@ class CopyWriter:
             write_batch(connection, rows, self._method)
 
     def _write_within(self, session: Session, rows: list[Row]) -> None:
+        try:
+            self._write_nested(session, rows)
+        except PartitionMissing:  # it was dropped meanwhile: once more, from the savepoint
+            self._write_nested(session, rows)
+
+    def _write_nested(self, session: Session, rows: list[Row]) -> None:
         ensure_partitions(self._source, rows)
         with writing(self._source), session.begin_nested():
             write_batch(session.connection(), rows, self._method)

@@ -81,7 +81,7 @@ def _whole(name: str, value: object, highest: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FlushResult:
-    """What became of the rows written since the flush before.
+    """What became of the rows written since the last flush that returned.
 
     Attributes:
         committed: rows that PostgreSQL has committed, also those that went in the background.

@@ -6,7 +6,8 @@ the traces are locked first, and only what is new or different is counted: see `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import KeysView, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import ARRAY, Connection, and_, bindparam, delete, func, select
@@ -28,14 +29,25 @@ __all__ = ["write_spans"]
 Key = tuple[Any, ...]
 _SPAN_KEY_OF_EVENT: Final = ("trace_id", "span_id", "span_start_time", "span_start_ns")
 _END: Final = SPANS.columns.index("end_time")
+_span_key_of = itemgetter(*(EVENTS.columns.index(column) for column in _SPAN_KEY_OF_EVENT))
 
 
-def write_spans(connection: Connection, rows: Sequence[Row], method: Method) -> None:
-    """Write spans, their events, and what they say of their traces."""
+def write_spans(
+    connection: Connection, rows: Sequence[Row], method: Method, alone: Sequence[Values] = ()
+) -> None:
+    """Write spans, their events, and what they say of their traces.
+
+    Args:
+        connection: in a transaction.
+        rows: prepared spans.
+        method: how they go into their table.
+        alone: events of the same batch that come without their span: not written here, but a
+            span that is replaced does not take them away.
+    """
     if not rows:
         return
     spans = _unique(rows)
-    events = _events(spans.values())
+    events = EVENTS.unique([event for row in spans.values() for event in row.events or ()])
 
     def straight_in() -> None:
         load(connection, SPANS, [row.values for row in spans.values()], method)
@@ -48,7 +60,7 @@ def write_spans(connection: Connection, rows: Sequence[Row], method: Method) -> 
         )
         traces.add(connection, said.values())
     else:
-        _merge(connection, spans, method)
+        _merge(connection, spans, method, alone)
 
 
 def _unique(rows: Sequence[Row]) -> dict[Key, Row]:
@@ -58,17 +70,18 @@ def _unique(rows: Sequence[Row]) -> dict[Key, Row]:
     for row in rows:
         key = key_of(row.values)
         stored = last.get(key)
-        if stored is not None and stored.values[_END] is not None and row.values[_END] is None:
-            continue
+        if stored is not None:
+            if stored.values[_END] is not None and row.values[_END] is None:
+                continue
+            if row.events is None:
+                row = row._replace(events=stored.events)  # noqa: PLW2901 - completed
         last[key] = row
     return dict(sorted(last.items(), key=lambda item: (item[0][0].int, *item[0][1:])))
 
 
-def _events(rows: Any) -> list[Values]:
-    return EVENTS.unique([event for row in rows for event in row.events or ()])
-
-
-def _merge(connection: Connection, spans: dict[Key, Row], method: Method) -> None:
+def _merge(
+    connection: Connection, spans: dict[Key, Row], method: Method, alone: Sequence[Values]
+) -> None:
     """Write spans of which some are there already.
 
     The traces come first: whoever writes or deletes spans holds their trace's row, so that what
@@ -77,8 +90,7 @@ def _merge(connection: Connection, spans: dict[Key, Row], method: Method) -> Non
     said = traces.totals(
         (key[0], row.trace_text, traces.facts_of(row.values), None) for key, row in spans.items()
     )
-    new_traces = traces.add_new(connection, said.values())
-    traces.lock(connection, said.keys() - new_traces)
+    new_traces = traces.claim(connection, said)
     stage(connection, SPANS, [row.values for row in spans.values()], method)
     bounds = _bounds(spans)
     stored = _stored_versions(connection, bounds)
@@ -92,7 +104,9 @@ def _merge(connection: Connection, spans: dict[Key, Row], method: Method) -> Non
     }
     connection.execute(SPANS.merge)
     unstage(connection, SPANS)
-    _replace_events(connection, written, bounds, method)
+    _replace_events(
+        connection, written, stored=stored.keys(), alone=alone, bounds=bounds, method=method
+    )
     changes = [
         (key[0], row.trace_text, traces.facts_of(row.values), stored.get(key))
         for key, row in written.items()
@@ -188,14 +202,26 @@ _DELETE_EVENTS: Final = _deleting_events()
 
 
 def _replace_events(
-    connection: Connection, written: dict[Key, Row], bounds: dict[str, Any], method: Method
+    connection: Connection,
+    written: dict[Key, Row],
+    *,
+    stored: KeysView[Key],
+    alone: Sequence[Values],
+    bounds: dict[str, Any],
+    method: Method,
 ) -> None:
-    """Make the stored events of these spans those that come with them; equal ones stay."""
+    """Make the events of these spans those that come with them; equal ones stay.
+
+    A span that was not there yet takes none away, as it does not on the clean path.
+    """
     telling = {key: row for key, row in written.items() if row.events is not None}
     if not telling:
         return
-    stage(connection, EVENTS, _events(telling.values()), method)
-    keys = dict(zip(_SPAN_KEY_OF_EVENT, map(list, zip(*telling, strict=True)), strict=True))
-    connection.execute(_DELETE_EVENTS, {**keys, **bounds})
+    coming = [event for row in telling.values() for event in row.events or ()]
+    coming += [event for event in alone if _span_key_of(event) in telling]
+    stage(connection, EVENTS, EVENTS.unique(coming), method)
+    if replaced := telling.keys() & stored:
+        keys = dict(zip(_SPAN_KEY_OF_EVENT, map(list, zip(*replaced, strict=True)), strict=True))
+        connection.execute(_DELETE_EVENTS, {**keys, **bounds})
     connection.execute(EVENTS.merge)
     unstage(connection, EVENTS)

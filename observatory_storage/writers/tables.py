@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from operator import itemgetter
 from typing import Any, Final
@@ -14,6 +15,7 @@ from typing import cast as cast_type
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     BindParameter,
     Column,
     ColumnElement,
@@ -23,6 +25,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     cast,
+    extract,
     func,
     tuple_,
 )
@@ -30,6 +33,7 @@ from sqlalchemy import case as when
 from sqlalchemy.dialects.postgresql import JSONB, Insert, dialect, insert
 from sqlalchemy.sql import FromClause, select
 
+from observatory_storage.jsonb import EMPTY_OBJECT
 from observatory_storage.models import (
     Base,
     LogRecord,
@@ -44,6 +48,9 @@ from observatory_storage.rows import COLUMNS
 __all__ = ["EVENTS", "LOGS", "METRICS", "POINTS", "SPANS", "TABLES", "TRACES", "TableWriter"]
 
 Values = tuple[Any, ...]
+_TRACE_OBJECTS: Final = ("attributes", "resource_attributes")
+_TRACE_TEXT: Final = COLUMNS["traces"].index("trace_id")
+_MICROSECOND: Final = timedelta(microseconds=1)
 _TEMPORARY_SCHEMA: Final = "pg_temp"
 _DIALECT: Final = cast_type(Dialect, dialect())  # type: ignore[no-untyped-call]  # as SQLAlchemy has it
 
@@ -68,10 +75,12 @@ class TableWriter:
     Attributes:
         model: the ORM class of the table.
         conflict: completes an INSERT with what happens to a row whose key is there already.
+        combine: what two rows of one key in a batch, the earlier and the later, come to.
     """
 
     model: type[Base]
     conflict: Callable[[TableWriter, Insert], Insert]
+    combine: Callable[[Values, Values], Values] = lambda _, later: later
 
     @cached_property
     def table(self) -> Table:
@@ -142,19 +151,16 @@ class TableWriter:
         return tuple_(*self._compared(left)).is_distinct_from(tuple_(*self._compared(right)))
 
     def _compared(self, side: Any) -> list[ColumnElement[Any]]:
-        # As text: jsonb holds 1 and 1.0 for equal, and those are two values here.
-        return [
-            cast(side[column], Text)
-            if isinstance(self.table.c[column].type, JSONB)
-            else side[column]
-            for column in self.columns
-            if column not in self.key
-        ]
+        return [_as_text(side[column]) for column in self.columns if column not in self.key]
 
     def unique(self, rows: list[Values]) -> list[Values]:
-        """The last row of each key, in the order of the keys: writers meet in one order."""
-        last = {self.key_of(row): row for row in rows}
-        return [last[key] for key in sorted(last, key=_comparable)]
+        """One row of each key, in the order of the keys: writers meet in one order."""
+        key_of = self.key_of
+        found: dict[Any, Values] = {}
+        for row in rows:
+            key = key_of(row)
+            found[key] = self.combine(found[key], row) if key in found else row
+        return [found[key] for key in sorted(found, key=_comparable)]
 
 
 def _comparable(key: Any) -> Any:
@@ -162,6 +168,16 @@ def _comparable(key: Any) -> Any:
     if isinstance(key, UUID):
         return key.int
     return tuple(part.int if isinstance(part, UUID) else part for part in key)
+
+
+def microseconds(start: ColumnElement[Any], end: ColumnElement[Any]) -> ColumnElement[int]:
+    """How long it is from start to end; NULL where one of them is."""
+    return cast(extract("epoch", end - start) * 1_000_000, BigInteger)
+
+
+def _as_text(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    # jsonb holds 1 and 1.0 for equal, and those are two values here.
+    return cast(value, Text) if isinstance(value.type, (JSONB, _EncodedJson)) else value
 
 
 def _keep(writer: TableWriter, statement: Insert) -> Insert:
@@ -198,26 +214,41 @@ def _fill(writer: TableWriter, statement: Insert) -> Insert:
     """`write_trace` says only what no span of the trace says, and forgets nothing said before."""
     new, old = statement.excluded, writer.table.c
     spoken = old.lead_span_id.is_not(None)
-    free = ("attributes", "resource_attributes", "status_message")
     changed: dict[str, ColumnElement[Any]] = {
-        column: when((spoken, old[column]), else_=func.coalesce(new[column], old[column]))
+        column: func.coalesce(new[column], old[column])
         for column in writer.columns
-        if column not in (*writer.key, *free)
+        if column not in writer.key
     }
+    changed["duration_us"] = func.coalesce(
+        microseconds(changed["start_time"], changed["end_time"]), changed["duration_us"]
+    )
+    for column in changed.keys() - {*_TRACE_OBJECTS, "status_message"}:
+        changed[column] = when((spoken, old[column]), else_=changed[column])
+    for column in _TRACE_OBJECTS:
+        changed[column] = when((new[column] == {}, old[column]), else_=new[column])
     # The text of an id does not depend on which writer came first.
     changed["trace_id"] = func.least(old.trace_id, new.trace_id)
-    changed["status_message"] = func.coalesce(new.status_message, old.status_message)
-    for column in ("attributes", "resource_attributes"):
-        changed[column] = when((new[column] == {}, old[column]), else_=new[column])
-    differs = tuple_(*(old[column] for column in changed)).is_distinct_from(
-        tuple_(*changed.values())
+    differs = tuple_(*(_as_text(old[column]) for column in changed)).is_distinct_from(
+        tuple_(*(_as_text(value) for value in changed.values()))
     )
     return statement.on_conflict_do_update(
         index_elements=list(writer.key), set_={**changed, "updated_at": func.now()}, where=differs
     )
 
 
-TRACES: Final = TableWriter(Trace, _fill)
+def _filled(earlier: Values, later: Values) -> Values:
+    """What `_fill` makes of two rows of a trace, where both are in one batch."""
+    values = {
+        column: old if new is None or (column in _TRACE_OBJECTS and new == EMPTY_OBJECT) else new
+        for column, old, new in zip(COLUMNS["traces"], earlier, later, strict=True)
+    }
+    values["trace_id"] = min(earlier[_TRACE_TEXT], later[_TRACE_TEXT])
+    if values["end_time"] is not None:
+        values["duration_us"] = (values["end_time"] - values["start_time"]) // _MICROSECOND
+    return tuple(values.values())
+
+
+TRACES: Final = TableWriter(Trace, _fill, _filled)
 SPANS: Final = TableWriter(TraceSpan, _replace_unless_unended)
 EVENTS: Final = TableWriter(TraceEvent, _replace)
 METRICS: Final = TableWriter(Metric, _replace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from uuid import UUID
 
@@ -68,7 +68,9 @@ class TraceWriter(BufferedWriter):
         Raises:
             ValidationError: names the field, the value and the rule.
         """
-        self._write(TraceEvent, self._prepare_event, event)
+        # Two threads that write events of one span must not find the same position free.
+        with self._changed:
+            self._write(TraceEvent, self._prepare_event, event)
 
     def write_span_from_llm(self, call: LlmSpan) -> TraceSpan:
         """Buffer the span that describes a call to a language model; returns that span.
@@ -78,7 +80,14 @@ class TraceWriter(BufferedWriter):
         """
         span = call.to_span()
         text = ids.trace_text(call.trace_id or span.trace_id)
-        self._write(TraceSpan, lambda row: prepare_span(row)._replace(trace_text=text), span)
+
+        def prepare(row: TraceSpan | Mapping[str, Any]) -> Row:
+            prepared = prepare_span(row)
+            # Unless redaction gave it to another trace.
+            same = prepared.values[_AT["trace_id"]] == ids.trace_uuid(text)
+            return prepared._replace(trace_text=text) if same else prepared
+
+        self._write(TraceSpan, prepare, span)
         return span
 
     def _prepare_event(self, event: TraceEvent | Mapping[str, Any]) -> Row:
@@ -102,12 +111,11 @@ class TraceWriter(BufferedWriter):
                     values["span_start_time"] = row.values[_AT["start_time"]]
                     values["span_start_ns"] = row.values[_AT["start_ns"]]
                 if values.get("position") is None:
-                    values["position"] = max(following, len(row.events or ()))
+                    taken = (event[_EVENT_AT["position"]] + 1 for event in row.events or ())
+                    values["position"] = max(following, *taken, 0)
                 return
 
-    def _newest_first(self) -> list[Row]:
-        with self._changed:
-            batches = [*self._running, *self._queue, self._open]
-            rows = [row for batch in batches for row in batch.rows]
-        rows.reverse()
-        return rows
+    def _newest_first(self) -> Iterator[Row]:
+        batches = sorted((*self._running, *self._queue, self._open), key=lambda b: b.number)
+        for batch in reversed(batches):
+            yield from reversed(batch.rows)

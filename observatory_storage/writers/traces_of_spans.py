@@ -7,9 +7,9 @@ come does not matter, and a trace is what its spans say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any, Final, NamedTuple
 from typing import cast as cast_type
 from uuid import UUID
@@ -27,7 +27,6 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
-    extract,
     func,
     literal,
     or_,
@@ -39,11 +38,15 @@ from sqlalchemy.dialects.postgresql import Insert, aggregate_order_by, insert
 
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.rows import COLUMNS
+from observatory_storage.writers.tables import microseconds
 
-__all__ = ["SpanFacts", "TraceTotals", "add", "add_new", "facts_of", "lock", "recompute", "totals"]
+__all__ = ["SpanFacts", "TraceTotals", "add", "claim", "facts_of", "recompute", "totals"]
 
 _AT: Final = {column: at for at, column in enumerate(COLUMNS["trace_spans"])}
+# Adds costs exactly, as PostgreSQL does: the usual context rounds to 28 digits.
+_EXACT: Final = Context(prec=1000, traps=[])
 _NOTHING: Final = Decimal(0)
+_MOST: Final = 2**63 - 1  # tokens that a bigint holds
 _STATUS_RANK: Final = {"unset": 0, "ok": 1, "error": 2}
 _STATUS_OF_RANK: Final = ("unset", "ok", "error")
 
@@ -128,7 +131,7 @@ class TraceTotals:
         if span.tokens is not None:
             self.tokens = (self.tokens or 0) + span.tokens
         if span.cost is not None:
-            self.cost = (self.cost or _NOTHING) + span.cost
+            self.cost = _EXACT.add(self.cost or _NOTHING, span.cost)
         if replaced is None:
             self.spans += 1
             return
@@ -136,7 +139,7 @@ class TraceTotals:
         if replaced.tokens is not None:
             self.tokens = (self.tokens or 0) - replaced.tokens
         if replaced.cost is not None:
-            self.cost = (self.cost or _NOTHING) - replaced.cost
+            self.cost = _EXACT.subtract(self.cost or _NOTHING, replaced.cost)
 
     def row(self) -> tuple[Any, ...]:
         """In the order of `_INCOMING`."""
@@ -150,7 +153,7 @@ class TraceTotals:
             self.name,
             self.spans,
             self.errors,
-            self.tokens,
+            None if self.tokens is None else max(-_MOST, min(self.tokens, _MOST)),
             self.cost,
             self.last_start,
             *self.lead,
@@ -194,8 +197,12 @@ _INCOMING: Final = (
 _LEAD: Final = ("lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id")
 
 
-def _microseconds(start: Any, end: Any) -> ColumnElement[int]:
-    return cast(extract("epoch", end - start) * 1_000_000, BigInteger)
+def _fitting(total: ColumnElement[Any], column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The sum as the column holds it: absurd numbers of tokens must not cost their spans."""
+    if not isinstance(column.type, BigInteger):
+        return total
+    bounded = func.greatest(-_MOST, func.least(total, _MOST))  # which know no NULL
+    return case((total.is_not(None), cast(bounded, BigInteger)))
 
 
 def _insert_incoming() -> Insert:
@@ -211,7 +218,7 @@ def _insert_incoming() -> Insert:
         .render_derived(name="incoming")
     )
     columns = [incoming.c[name] for name in _INCOMING]
-    duration = _microseconds(incoming.c.start_time, incoming.c.end_time)
+    duration = microseconds(incoming.c.start_time, incoming.c.end_time)
     return insert(_TRACES).from_select(
         [*_INCOMING, "duration_us"], select(*columns, duration).order_by(incoming.c.id)
     )
@@ -239,7 +246,7 @@ def _adding() -> Insert:
             "trace_id": func.least(old.trace_id, new.trace_id),
             "start_time": start,
             "end_time": end,
-            "duration_us": _microseconds(start, end),
+            "duration_us": microseconds(start, end),
             "status": case(
                 (or_(silent, new.status == "error"), new.status),
                 (old.status == "error", old.status),
@@ -252,7 +259,9 @@ def _adding() -> Insert:
             **{
                 column: case(
                     (or_(silent, old[column].is_(None)), new[column]),
-                    else_=old[column] + func.coalesce(new[column], 0),
+                    else_=_fitting(
+                        cast(old[column], Numeric) + func.coalesce(new[column], 0), old[column]
+                    ),
                 )
                 for column in ("total_tokens", "total_cost_usd")
             },
@@ -297,9 +306,19 @@ _LOCK: Final = (
 )
 
 
-def lock(connection: Connection, trace_ids: Iterable[UUID]) -> None:
-    """Lock the rows of the traces, in the order of their ids."""
-    connection.execute(_LOCK, {"ids": sorted(trace_ids, key=lambda trace_id: trace_id.int)})
+def claim(connection: Connection, traces: Mapping[UUID, TraceTotals]) -> set[UUID]:
+    """Lock the rows of the traces, in the order of their ids, and make those not there yet.
+
+    Returns the ids of the new ones, which count the spans already.
+    """
+    new: set[UUID] = set()
+    wanted = set(traces)
+    while wanted:
+        made = add_new(connection, (traces[trace_id] for trace_id in traces if trace_id in wanted))
+        new |= made
+        # A trace that another transaction deletes between the two statements is made again.
+        wanted -= made | set(connection.execute(_LOCK, {"ids": list(wanted - made)}).scalars())
+    return new
 
 
 def _recomputing() -> Any:
@@ -328,8 +347,8 @@ def _recomputing() -> Any:
             ).label("status"),
             func.count().label("span_count"),
             errors.label("error_count"),
-            cast(func.sum(spans.total_tokens), BigInteger).label("total_tokens"),
-            cast(func.sum(spans.total_cost_usd), Numeric).label("total_cost_usd"),
+            _fitting(func.sum(spans.total_tokens), spans.total_tokens).label("total_tokens"),
+            func.sum(spans.total_cost_usd).label("total_cost_usd"),
             func.max(spans.start_time).label("last_span_start"),
             of_lead(spans.name).label("root_span_name"),
             of_lead(spans.service_name).label("service_name"),
@@ -357,7 +376,7 @@ def _recomputing() -> Any:
         .where(_TRACES.c.id == said.c.id)
         .values(
             **{column.name: column for column in said.c if column.name != "id"},
-            duration_us=_microseconds(said.c.start_time, said.c.end_time),
+            duration_us=microseconds(said.c.start_time, said.c.end_time),
             updated_at=func.now(),
         )
     )

@@ -51,11 +51,11 @@ def limit(pool: StoragePool, load: Workload, batch: int) -> Run:
         for rows in batches(load.prepared, batch):
             with driver.cursor() as cursor:
                 cursor.execute(f"CREATE TEMP TABLE encoded (LIKE {load.table})")
-                for name in ("created_at",):
-                    cursor.execute(f"ALTER TABLE encoded ALTER {name} DROP NOT NULL")
+                cursor.execute("ALTER TABLE encoded ALTER created_at DROP NOT NULL")
                 _copy(cursor, "encoded", load.table, rows)
                 with cursor.copy(f"COPY encoded ({columns}) TO STDOUT (FORMAT BINARY)") as out:
                     content = b"".join(bytes(part) for part in out)
+                cursor.execute("DROP TABLE encoded")
                 size = 128 * 1024
                 streams.append([content[at : at + size] for at in range(0, len(content), size)])
             connection.rollback()
@@ -81,7 +81,7 @@ def _copy(cursor: Any, into: str, table: str, rows: Any) -> None:
             copy.write_row(row.values)
 
 
-_COPY_METHOD = {
+_COPY_METHOD: dict[str, Callable[[CopyWriter, Any], int]] = {
     "trace_spans": CopyWriter.write_spans,
     "logs": CopyWriter.write_logs,
     "metric_data_points": CopyWriter.write_data_points,

@@ -19,9 +19,10 @@ from observatory_storage.rows import (
 
 SPANS_A_TRACE = 10
 _WORDS = (
-    "trace metric latency prompt answer retrieval vector chunk token context model cache region "
-    "customer order invoice refund policy shipment delay summary question paragraph evidence"
-).split()
+    *("trace", "metric", "latency", "prompt", "answer", "retrieval", "vector", "chunk", "token"),
+    *("context", "model", "cache", "region", "customer", "order", "invoice", "refund", "policy"),
+    *("shipment", "delay", "summary", "question", "paragraph", "evidence"),
+)
 _MODELS = ("gpt-4o", "gpt-4o-mini", "claude-sonnet-4", "llama-3.1-70b")
 
 
@@ -126,6 +127,8 @@ def _yesterday() -> datetime:
 def _spans(name: str, count: int, chance: random.Random, attributes: Any) -> Workload:
     start = _yesterday()
     rows = []
+    trace_id = ""
+    root: str | None = None
     for at in range(count):
         if at % SPANS_A_TRACE == 0:
             trace_id, root = f"{chance.getrandbits(128) | 1:032x}", None
@@ -148,7 +151,8 @@ def _spans(name: str, count: int, chance: random.Random, attributes: Any) -> Wor
                 "scope_version": "1.0",
             }
         )
-        root = root or span_id
+        if root is None:
+            root = span_id
     return Workload(name, "trace_spans", rows, [prepare_span(row) for row in rows])
 
 

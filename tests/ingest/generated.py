@@ -67,7 +67,9 @@ class _Filler:
             elif not self.every_field and not self.draw(st.booleans()):
                 continue
             self.set(message, field, depth)
-        _CORRECTIONS.get(descriptor.name, lambda _filler, _message: None)(self, message)
+        correct = _CORRECTIONS.get(descriptor.name)
+        if correct is not None:
+            correct(self, message)
 
     def set(self, message: Any, field: FieldDescriptor, depth: int) -> None:
         if field.message_type is not None:
@@ -80,7 +82,7 @@ class _Filler:
             setattr(message, field.name, self.draw(self.scalars(field)))
 
     def set_messages(self, message: Any, field: FieldDescriptor, depth: int) -> None:
-        nested = depth + (field.containing_type.name == "AnyValue")
+        nested = depth + (message.DESCRIPTOR.name == "AnyValue")
         if not field.is_repeated:
             inside = getattr(message, field.name)
             inside.SetInParent()
@@ -173,7 +175,7 @@ def used_fields(message: Message) -> set[str]:
     return found
 
 
-def all_fields(descriptor: Descriptor, seen: set[str] | None = None) -> set[str]:
+def all_fields(descriptor: Any, seen: set[str] | None = None) -> set[str]:
     """The full names of all the fields that a message of this type can have, at any depth."""
     seen = set() if seen is None else seen
     for field in descriptor.fields:

@@ -35,8 +35,11 @@ _IDS = ("traceId", "spanId", "parentSpanId")
 
 def as_json(message: Message) -> dict[str, Any]:
     """The message as OTLP/JSON, ids in upper-case hex."""
-    request: dict[str, Any] = json_format.MessageToDict(message, use_integers_for_enums=True)
-    return _converted(request, lambda text: base64.b64decode(text).hex().upper())
+    request = json_format.MessageToDict(message, use_integers_for_enums=True)
+    converted: dict[str, Any] = _converted(
+        request, lambda text: base64.b64decode(text).hex().upper()
+    )
+    return converted
 
 
 def as_message(signal: str, request: Mapping[str, Any]) -> Message:
@@ -104,7 +107,8 @@ def _sort_attributes(message: Message) -> None:
             continue
         for inside in value if field.is_repeated else (value,):
             _sort_attributes(inside)
-        if field.is_repeated and field.message_type.name == "KeyValue":
+        inside_type = field.message_type
+        if field.is_repeated and inside_type is not None and inside_type.name == "KeyValue":
             ordered = sorted(value, key=lambda pair: (pair.key, str(pair)))
             del value[:]
             value.extend(ordered)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -173,7 +173,7 @@ def test_log_records_without_a_time_have_that_of_their_observation(pool: Storage
     body = {"stringValue": "b"}
     comes_back(pool, "logs", logs_request({"body": body}, {"observedTimeUnixNano": "1000000000"}))
     times = [row[1] for row in all_rows(pool)["logs"]]
-    assert sorted(times)[0].startswith("datetime.datetime(1970, 1, 1, 0, 0, ")
+    assert min(times).startswith("datetime.datetime(1970, 1, 1, 0, 0, ")
     assert len(set(times)) == 2
 
 
@@ -186,7 +186,9 @@ def test_ordinary_items_need_no_notes(pool: StoragePool) -> None:
         {"key": "l", "value": {"arrayValue": {"values": [{"doubleValue": 0.5}]}}},
     ]
     event = {"timeUnixNano": "7", "name": "e", "attributes": pairs}
-    comes_back(pool, "traces", span_request(attributes=pairs, events=[event], parentSpanId="a" * 16))
+    comes_back(
+        pool, "traces", span_request(attributes=pairs, events=[event], parentSpanId="a" * 16)
+    )
     with pool.unit_of_work() as uow:
         (stored,) = uow.traces.get_spans(TRACE_ID, with_events=True)
     assert stored.otlp is None
@@ -215,8 +217,30 @@ def test_content_that_postgresql_cannot_hold_is_repaired(pool: StoragePool) -> N
     assert all_rows(pool) == before
 
 
+def test_metrics_that_their_columns_do_not_tell_apart_are_two(pool: StoragePool) -> None:
+    point = {"asInt": "1", "timeUnixNano": "5"}
+    long, sums = "x" * 1024, {"dataPoints": [point]}
+    request = metrics_request(
+        *({"name": long + end, "gauge": {"dataPoints": [point]}} for end in ("", "a", "b")),
+        {"name": "s", "sum": sums},
+        {"name": "s", "sum": {**sums, "aggregationTemporality": 77}},
+        {"name": "s", "sum": {**sums, "aggregationTemporality": 78}},
+        {"name": "s", "gauge": {}},
+        {"name": "s"},
+        {"name": ""},
+        {"name": "unnamed"},
+    )
+    (described,) = request["resourceMetrics"]
+    unknown = {"attributes": [{"key": "service.name", "value": {"stringValue": "unknown_service"}}]}
+    resources: list[dict[str, Any]] = [{"resource": unknown}, {"resource": {}}, {}]
+    for resource in resources:
+        bare = {key: value for key, value in described.items() if key != "resource"}
+        request["resourceMetrics"].append(bare | resource)
+    comes_back(pool, "metrics", request)
+
+
 @pytest.fixture
-def several(pool: StoragePool) -> Iterator[StoragePool]:
+def several(pool: StoragePool) -> StoragePool:
     for trace in range(1, 8):
         ingest_traces(
             pool,
@@ -234,7 +258,7 @@ def several(pool: StoragePool) -> Iterator[StoragePool]:
         )
         ingest_logs(pool, log_request(traceId=f"{trace:032x}", timeUnixNano=str(trace * 10**9)))
         ingest_metrics(pool, metric_request(name=f"metric{trace}"))
-    yield pool
+    return pool
 
 
 def exported_spans(requests_: Any) -> list[str]:
@@ -265,7 +289,9 @@ def test_traces_are_exported_by_filters_and_by_ids(several: StoragePool) -> None
 
 def test_logs_and_metrics_are_exported_by_filters_and_by_ids(several: StoragePool) -> None:
     assert sum(meaning("logs", export_logs(several, batch_size=2)).values()) == 7
-    assert sum(meaning("logs", export_logs(several, LogFilters(trace_id=UUID(int=3)))).values()) == 1
+    assert (
+        sum(meaning("logs", export_logs(several, LogFilters(trace_id=UUID(int=3)))).values()) == 1
+    )
     assert sum(meaning("logs", export_logs(several, [UUID(int=3), f"{4:032x}"])).values()) == 2
     assert sum(meaning("metrics", export_metrics(several, batch_size=2)).values()) == 7
     (request,) = export_metrics(several, MetricFilters(name="metric3"))

@@ -134,7 +134,7 @@ def test_ids_of_protobuf_are_hex_and_bytes_of_attributes_stay_base64() -> None:
     decoded = decode(request_of("traces", request), TRACES)
     span = decoded["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
     assert span["traceId"] == "5b8efff798038103d269b633813fc60c"
-    assert span["attributes"] == request["resourceSpans"][0]["scopeSpans"][0]["spans"][0][
-        "attributes"
-    ]
+    assert (
+        span["attributes"] == request["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["attributes"]
+    )
     assert as_json(request_of("traces", request))["resourceSpans"]

@@ -121,7 +121,12 @@ def test_requests_with_every_field_come_back_as_they_were(signal: str) -> None:
 def test_all_forms_of_a_request_are_the_same_request(signal: str, data: st.DataObject) -> None:
     message = data.draw(requests(signal, every_field=True))
     as_dict = as_json(message)
-    forms = [message.SerializeToString(), as_dict, json.dumps(as_dict), json.dumps(as_dict).encode()]
+    forms = [
+        message.SerializeToString(),
+        as_dict,
+        json.dumps(as_dict),
+        json.dumps(as_dict).encode(),
+    ]
     expected = list(exported(signal, message))
     for form in forms:
         assert list(exported(signal, form)) == expected

@@ -105,7 +105,9 @@ def test_values_of_hand_written_rows_have_a_form_too() -> None:
         {"key": "none", "value": {}},
         {
             "key": "at",
-            "value": array({"doubleValue": 1.5}, kvlist({"key": "deep", "value": {"boolValue": True}})),
+            "value": array(
+                {"doubleValue": 1.5}, kvlist({"key": "deep", "value": {"boolValue": True}})
+            ),
         },
     ]
 

@@ -1,0 +1,212 @@
+"""Rows to ask about, and what the filters mean, said once more in plain Python."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypeVar
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from observatory_storage.models import TraceSpan
+from observatory_storage.repositories import Page, SpanFilters, TraceFilters
+
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+DAY = timedelta(days=1)
+
+Row = dict[str, Any]
+T = TypeVar("T")
+
+
+def trace_key(number: int) -> str:
+    return f"{number:032x}"
+
+
+def span_key(number: int) -> str:
+    return f"{number:016x}"
+
+
+def a_span(trace: int, number: int, start: datetime = START, **columns: Any) -> Row:
+    return {
+        "trace_id": trace_key(trace),
+        "span_id": span_key(number),
+        "name": "operation",
+        "service_name": "service",
+        "start_time": start,
+        "end_time": start + SECOND,
+        **columns,
+    }
+
+
+def an_event(name: str = "event", **attributes: Any) -> Row:
+    return {"name": name, "timestamp": START, "attributes": attributes}
+
+
+def a_log(number: int, timestamp: datetime = START, **columns: Any) -> Row:
+    id_ = f"00000000-0000-0000-0000-{number:012x}"
+    return {"id": id_, "timestamp": timestamp, "service_name": "service", **columns}
+
+
+def many_spans(seed: int = 7, traces: int = 60) -> list[Row]:
+    """Spans of several days, services and kinds, with ties in their starts."""
+    rng = random.Random(seed)
+    rows = []
+    for trace in range(1, traces + 1):
+        begins = START + rng.choice([0, 1, 1, 2]) * DAY + rng.randrange(20) * SECOND
+        for number in range(rng.randrange(1, 6)):
+            start = begins + rng.randrange(5) * SECOND
+            start_ns, end_ns = rng.choice([0, 0, 250]), rng.choice([0, 999])
+            tokens = rng.choice([None, 0, 10, 1000])
+            pair = rng.choice([{}, {"k": 1}, {"k": 1.0}, {"k": "1"}, {"k": True}, {"a.b": "x%"}])
+            place = rng.choice(["attributes", "resource_attributes", "scope_attributes"])
+            linked = [{"trace_id": trace_key(1), "span_id": span_key(1), "attributes": pair}]
+            row = a_span(
+                trace,
+                trace * 10 + number,
+                start,
+                start_ns=start_ns,
+                end_time=start + rng.choice([1, 2, 2000]) * timedelta(microseconds=1),
+                end_ns=end_ns,
+                name=rng.choice(["chat", "search", "plan"]),
+                kind=rng.choice(["internal", "client"]),
+                service_name=rng.choice(["api", "worker"]),
+                status=rng.choice(["unset", "ok", "error"]),
+                provider=rng.choice([None, "openai", "local"]),
+                model=rng.choice([None, "large", "small"]),
+                user_id=rng.choice([None, "ann", "bob"]),
+                session_id=rng.choice([None, "s1", "s2"]),
+                environment=rng.choice([None, "test"]),
+                total_tokens=tokens,
+                total_cost_usd=None if tokens is None else Decimal(tokens) / 10000,
+            )
+            row[place] = pair
+            if rng.random() < 0.2:
+                row[place], row["links"] = {}, linked
+            elif rng.random() < 0.2:
+                row[place], row["events"] = {}, [an_event(), {**an_event(), "attributes": pair}]
+            if rng.random() < 0.1:
+                row["end_time"], row["end_ns"] = None, 0
+            rows.append(row)
+    return rows
+
+
+def nanoseconds(row: Row) -> int | None:
+    """How long a span took."""
+    if row["end_time"] is None:
+        return None
+    whole = (row["end_time"] - row["start_time"]) // timedelta(microseconds=1) * 1000
+    return int(whole + row.get("end_ns", 0) - row.get("start_ns", 0))
+
+
+def meets(row: Row, filters: TraceFilters | SpanFilters) -> bool:
+    """Whether a span meets all the filters' conditions."""
+    f, took = filters, nanoseconds(row)
+    equal = {
+        "service_name": f.service_name,
+        "name": f.operation,
+        "status": f.status,
+        "provider": f.provider,
+        "model": f.model,
+        "user_id": f.user_id,
+        "session_id": f.session_id,
+        "environment": f.environment,
+    }
+    tests: list[bool] = [row.get(k) == v for k, v in equal.items() if v is not None]
+    if f.start_time is not None:
+        tests.append(row["start_time"] >= f.start_time)
+    if f.end_time is not None:
+        tests.append(row["start_time"] < f.end_time)
+    if f.min_duration_us is not None:
+        tests.append(took is not None and took >= f.min_duration_us * 1000)
+    if f.max_duration_us is not None:
+        tests.append(took is not None and took <= f.max_duration_us * 1000)
+    tests += [_has(row, key, value) for key, value in (f.attributes or {}).items()]
+    if isinstance(f, SpanFilters):
+        tests += [row["kind"] == f.kind] if f.kind is not None else []
+        tests += [row["name"] == f.name] if f.name is not None else []
+        tests += [row["trace_id"] == UUID(str(f.trace_id)).hex] if f.trace_id is not None else []
+        for column, least, greatest in (
+            ("total_tokens", f.min_tokens, f.max_tokens),
+            ("total_cost_usd", f.min_cost_usd, f.max_cost_usd),
+        ):
+            value = row[column]
+            tests.append(least is None or (value is not None and value >= least))
+            tests.append(greatest is None or (value is not None and value <= greatest))
+    return all(tests)
+
+
+def _has(row: Row, key: str, value: object) -> bool:
+    places = [
+        row.get("attributes", {}),
+        row.get("resource_attributes", {}),
+        row.get("scope_attributes", {}),
+        *(link["attributes"] for link in row.get("links", ())),
+        *(event["attributes"] for event in row.get("events", ())),
+    ]
+    return any(_same(place[key], value) for place in places if key in place)
+
+
+def _same(one: object, other: object) -> bool:
+    numbers = [isinstance(x, (int, float)) and not isinstance(x, bool) for x in (one, other)]
+    return one == other and (all(numbers) or type(one) is type(other))
+
+
+def newest_traces(rows: Iterable[Row], filters: TraceFilters) -> list[str]:
+    """The ids of the traces that match, in the order of the list."""
+    begins: dict[str, datetime] = {}
+    found = set()
+    for row in rows:
+        key = row["trace_id"]
+        begins[key] = min(begins.get(key, row["start_time"]), row["start_time"])
+        if meets(row, filters):
+            found.add(key)
+    return sorted(found, key=lambda key: (begins[key], key), reverse=True)
+
+
+def newest_spans(rows: Iterable[Row], filters: SpanFilters) -> list[tuple[str, str]]:
+    """The keys of the spans that match, in the order of the list."""
+    found = [row for row in rows if meets(row, filters)]
+    found.sort(
+        key=lambda r: (r["start_time"], r["start_ns"], r["trace_id"], r["span_id"]), reverse=True
+    )
+    return [(row["trace_id"], row["span_id"]) for row in found]
+
+
+def keys(spans: Iterable[TraceSpan]) -> list[tuple[str, str]]:
+    return [(span.trace_id.hex, span.span_id) for span in spans]
+
+
+def forwards(page_at: Callable[..., Page[T]]) -> list[Page[T]]:
+    """All pages from the first on."""
+    pages = [page_at()]
+    while pages[-1].next is not None:
+        pages.append(page_at(after=pages[-1].next))
+    return pages
+
+
+def backwards(page_at: Callable[..., Page[T]], last: Page[T]) -> list[Page[T]]:
+    """All pages before the last, in the list's order."""
+    pages = [last]
+    while pages[0].previous is not None:
+        pages.insert(0, page_at(before=pages[0].previous))
+    return pages
+
+
+@contextmanager
+def statements(engine: sa.Engine) -> Iterator[list[str]]:
+    """The statements that the engine runs in the block."""
+    seen: list[str] = []
+
+    def note(_c: Any, _k: Any, statement: str, *_rest: Any) -> None:
+        seen.append(statement)
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)

@@ -1,0 +1,121 @@
+"""Quantiles of buckets, against the observations that were put into them."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import random
+from typing import Any
+
+import pytest
+
+from observatory_storage.repositories.distributions import Amounts, cells_of, quantile_of
+
+BOUNDS = [0.0, 5.0, 10.0, 25.0, 50.0, 100.0]
+
+
+def explicit(values: list[float], bounds: list[float]) -> dict[str, Any]:
+    counts = [0] * (len(bounds) + 1)
+    for value in values:
+        counts[bisect.bisect_left(bounds, value)] += 1
+    return {"bounds": bounds, "counts": counts}
+
+
+def exponential(values: list[float], scale: int) -> dict[str, Any]:
+    """OpenTelemetry's exponential histogram: bucket i holds (base**i, base**(i + 1)]."""
+    sides: dict[str, Any] = {}
+    for side, sign in (("positive", 1), ("negative", -1)):
+        indexes = [
+            math.ceil(math.log2(value * sign) * 2.0**scale) - 1
+            for value in values
+            if value * sign > 0
+        ]
+        low = min(indexes, default=0)
+        counts = [0] * (max(indexes, default=low - 1) - low + 1)
+        for index in indexes:
+            counts[index - low] += 1
+        sides[side] = {"offset": low, "counts": counts}
+    return {"scale": scale, "zero_count": values.count(0.0), "zero_threshold": 0.0, **sides}
+
+
+def test_values_are_interpolated_within_their_bucket() -> None:
+    cells = cells_of({"bounds": [0, 10, 20], "counts": [0, 10, 10, 0]})
+    assert quantile_of(cells, 0.25) == pytest.approx(5)
+    assert quantile_of(cells, 0.5) == pytest.approx(10)
+    assert quantile_of(cells, 0.95) == pytest.approx(19)
+    assert quantile_of(cells, 1) == pytest.approx(20)
+    assert quantile_of(cells, 0) == 0
+
+
+def test_the_open_buckets_end_at_the_extremes_where_they_are_known() -> None:
+    cells = cells_of({"bounds": [10, 20], "counts": [1, 0, 1]})
+    assert quantile_of(cells, 0.99) == 20
+    assert quantile_of(cells, 1, greatest=30) == 30
+    assert quantile_of(cells, 0) == 0
+    assert quantile_of(cells, 0, least=4) == 4
+    negative = cells_of({"bounds": [-10, 20], "counts": [1, 0, 0]})
+    assert quantile_of(negative, 0.5) == -10
+    assert quantile_of(negative, 0.5, least=-20) == pytest.approx(-15)
+
+
+def test_equal_values_are_their_own_quantiles() -> None:
+    cells = cells_of({"bounds": [0, 10], "counts": [0, 3, 0]})
+    assert {quantile_of(cells, q, least=7, greatest=7) for q in (0.1, 0.5, 0.99)} == {7}
+
+
+@pytest.mark.parametrize(
+    "buckets", [None, {}, {"bounds": [], "counts": []}, {"bounds": [1], "counts": [0, 0]}]
+)
+def test_nothing_observed_has_no_quantile(buckets: dict[str, Any] | None) -> None:
+    assert quantile_of(cells_of(buckets), 0.5) is None
+    assert Amounts().quantile(0.5) is None
+
+
+def test_one_bucket_without_bounds_holds_everything() -> None:
+    cells = cells_of({"bounds": [], "counts": [4]})
+    assert quantile_of(cells, 0.5, least=10, greatest=20) == pytest.approx(15)
+
+
+@pytest.mark.parametrize("scale", [-2, 0, 3, 8])
+def test_exponential_buckets_are_as_near_as_their_scale(scale: int) -> None:
+    rng = random.Random(scale)
+    values = [rng.lognormvariate(3, 1) for _ in range(999)]
+    values += [-value for value in values[:200]] + [0.0] * 100
+    cells = cells_of(exponential(values, scale))
+    base = 2.0**2.0**-scale
+    values.sort()
+    for q in (0.05, 0.5, 0.9, 0.99):
+        true = values[math.ceil(q * len(values)) - 1]
+        found = quantile_of(cells, q)
+        assert found is not None
+        if true == 0:
+            assert found == 0
+        else:
+            assert 1 / base - 1e-6 <= found / true <= base + 1e-6
+
+
+def test_extreme_exponents_stay_numbers() -> None:
+    for offset in (2**30, -(2**30)):
+        buckets = {"scale": 0, "positive": {"offset": offset, "counts": [1]}}
+        found = quantile_of(cells_of(buckets), 0.5)
+        assert found is not None
+        assert math.isfinite(found)
+
+
+def test_an_earlier_point_of_the_same_total_is_taken_off() -> None:
+    before, later = [1.0, 7.0, 30.0], [2.0, 8.0, 60.0, 70.0]
+    total = before + later
+    difference = cells_of(explicit(total, BOUNDS), explicit(before, BOUNDS))
+    assert difference == cells_of(explicit(later, BOUNDS))
+    finer, coarser = exponential(before, 4), exponential(total, 2)
+    assert cells_of(coarser, finer) == cells_of(exponential(later, 2))
+
+
+def test_different_bounds_add_up() -> None:
+    cells = cells_of({"bounds": [0, 10], "counts": [0, 10, 0]})
+    for cell, count in cells_of({"bounds": [0, 4, 20], "counts": [0, 4, 16, 0]}).items():
+        cells[cell] = cells.get(cell, 0) + count
+    # Below 4: 4 of the first and 4 of the second; below 10: 10 and 4 + 16 * 6 / 16.
+    assert quantile_of(cells, 8 / 30) == pytest.approx(4)
+    assert quantile_of(cells, 20 / 30) == pytest.approx(10)
+    assert quantile_of(cells, 25 / 30) == pytest.approx(15)

@@ -1,0 +1,367 @@
+"""Metrics over time against sums made in Python."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from observatory_storage import CopyWriter, NotFound, StoragePool, ValidationError
+from observatory_storage.repositories import TimeSeriesPoint, TimeSeriesQuery
+from tests.repositories.samples import DAY, SECOND, START, Row
+
+MINUTE = timedelta(minutes=1)
+
+
+def a_metric(pool: StoragePool, metric_type: str, **columns: Any) -> UUID:
+    name = f"{metric_type} {columns}"
+    CopyWriter(pool).write_metrics(
+        [{"name": name, "metric_type": metric_type, "service_name": "service", **columns}]
+    )
+    with pool.unit_of_work() as uow:
+        (metric,) = uow.metrics.get_by_name(name)
+        return metric.id
+
+
+def ask(pool: StoragePool, metric_id: UUID, aggregation: str, **fields: Any) -> list[Any]:
+    """(seconds since START, value) of each point, with the group's values where there are any."""
+    given: dict[str, Any] = {
+        "start_time": START,
+        "end_time": START + 10 * MINUTE,
+        "bucket_size_secs": 60,
+        **fields,
+    }
+    query = TimeSeriesQuery(metric_id=metric_id, aggregation=aggregation, **given)
+    with pool.unit_of_work() as uow:
+        return [flat(point) for point in uow.metrics.query_time_series(query)]
+
+
+def flat(point: TimeSeriesPoint) -> tuple[Any, ...]:
+    return ((point.timestamp - START) / SECOND, point.value, *point.group.values())
+
+
+def points(metric_id: UUID, values: list[tuple[float, Any]], **columns: Any) -> list[Row]:
+    """One point for each (second, value)."""
+    return [
+        {"metric_id": metric_id, "timestamp": START + at * SECOND, "value": value, **columns}
+        for at, value in values
+    ]
+
+
+def _p(q: float) -> Callable[[list[float]], float]:
+    def percentile(values: list[float]) -> float:
+        values = sorted(values)
+        at = q * (len(values) - 1)
+        low = int(at)
+        return values[low] + (values[min(low + 1, len(values) - 1)] - values[low]) * (at - low)
+
+    return percentile
+
+
+OF_VALUES: dict[str, Callable[[list[float]], float]] = {
+    "avg": statistics.fmean,
+    "sum": sum,
+    "min": min,
+    "max": max,
+    "count": len,
+    "last": lambda values: values[-1],
+    "p50": _p(0.5),
+    "p90": _p(0.9),
+    "p95": _p(0.95),
+    "p99": _p(0.99),
+}
+
+
+@pytest.mark.parametrize("aggregation", OF_VALUES)
+@pytest.mark.parametrize("group_by", [(), ("host",), ("host", "a.b")])
+def test_a_gauge_is_aggregated_by_bucket_and_group(
+    pool: StoragePool, aggregation: str, group_by: tuple[str, ...]
+) -> None:
+    rng = random.Random(3)
+    metric_id = a_metric(pool, "gauge")
+    rows: list[Row] = [
+        {
+            "metric_id": metric_id,
+            "timestamp": START + at * SECOND,
+            "value": rng.uniform(-5, 5),
+            "attributes": rng.choice([{"host": "a"}, {"host": "b", "a.b": 1}, {}]),
+        }
+        for at in [-1, *rng.sample(range(600), 80), 600]
+    ]
+    CopyWriter(pool).write_data_points(rows)
+    expected: dict[tuple[Any, ...], list[float]] = {}
+    for row in sorted(rows, key=lambda row: row["timestamp"])[1:-1]:
+        bucket = (row["timestamp"] - START) // MINUTE * 60
+        group = [row["attributes"].get(key) for key in group_by]
+        expected.setdefault((bucket, *group), []).append(row["value"])
+    found = ask(pool, metric_id, aggregation, group_by=group_by)
+    assert {(at, *group): value for at, value, *group in found} == {
+        key: pytest.approx(OF_VALUES[aggregation](values)) for key, values in expected.items()
+    }
+    assert [at for at, *_ in found] == sorted(at for at, *_ in found)
+
+
+def test_buckets_are_counted_from_1970_and_may_be_of_any_width(pool: StoragePool) -> None:
+    metric_id = a_metric(pool, "gauge")
+    CopyWriter(pool).write_data_points(points(metric_id, [(5, 1.0), (5.75, 2.0), (6, 3.0)]))
+    assert ask(pool, metric_id, "sum", start_time=START + SECOND) == [(0, 6.0)]
+    assert ask(pool, metric_id, "sum", bucket_size_secs=0.5) == [(5, 1.0), (5.5, 2.0), (6, 3.0)]
+    day = ask(pool, metric_id, "sum", bucket_size_secs=86_400)
+    assert day == [(-43_200, 6.0)]  # START is noon
+
+
+def test_no_points_make_no_series(pool: StoragePool) -> None:
+    for metric_type in ("gauge", "counter", "histogram", "summary"):
+        metric_id = a_metric(pool, metric_type, temporality="cumulative")
+        assert ask(pool, metric_id, "avg") == []
+        assert ask(pool, metric_id, "avg", end_time=START) == []
+    with pytest.raises(NotFound):
+        ask(pool, UUID(int=1), "avg")
+
+
+def test_a_delta_counter_adds_up(pool: StoragePool) -> None:
+    metric_id = a_metric(pool, "counter", temporality="delta")
+    CopyWriter(pool).write_data_points(points(metric_id, [(1, 3.0), (30, 4.0), (61, 5.0)]))
+    assert ask(pool, metric_id, "sum") == [(0, 7.0), (60, 5.0)]
+    assert ask(pool, metric_id, "increase") == [(0, 7.0), (60, 5.0)]
+    assert ask(pool, metric_id, "rate") == [(0, 7.0 / 60), (60, 5.0 / 60)]
+    assert ask(pool, metric_id, "count") == [(0, 2.0), (60, 1.0)]
+
+
+def test_a_rate_goes_by_what_of_the_bucket_was_asked_for(pool: StoragePool) -> None:
+    metric_id = a_metric(pool, "counter", temporality="delta")
+    CopyWriter(pool).write_data_points(points(metric_id, [(50, 6.0), (65, 7.0)]))
+    asked = {"start_time": START + 30 * SECOND, "end_time": START + 70 * SECOND}
+    assert ask(pool, metric_id, "rate", **asked) == [(0, 6.0 / 30), (60, 7.0 / 10)]
+
+
+@pytest.mark.parametrize("aggregation", ["sum", "increase"])
+def test_a_cumulative_counter_says_what_was_added(pool: StoragePool, aggregation: str) -> None:
+    metric_id = a_metric(pool, "counter", temporality="cumulative")
+    begun = {"start_timestamp": START - DAY}
+    CopyWriter(pool).write_data_points(
+        # The total before the range is known: 90. It falls once, without saying so.
+        points(metric_id, [(-7200, 50.0), (-5, 90.0), (5, 100.0), (70, 130.0), (80, 10.0)], **begun)
+    )
+    assert ask(pool, metric_id, aggregation) == [(0, 10.0), (60, 40.0)]
+    assert ask(pool, metric_id, "rate") == [(0, 10.0 / 60), (60, 40.0 / 60)]
+    assert ask(pool, metric_id, "last") == [(0, 100.0), (60, 10.0)]
+
+
+def test_a_series_that_starts_within_the_range_counts_from_zero(pool: StoragePool) -> None:
+    metric_id = a_metric(pool, "counter", temporality="cumulative")
+    writer = CopyWriter(pool)
+    writer.write_data_points(
+        points(metric_id, [(5, 7.0), (65, 9.0)], start_timestamp=START, attributes={"h": "new"})
+    )
+    writer.write_data_points(
+        points(metric_id, [(5, 70.0), (65, 72.0)], start_timestamp=START - DAY)
+    )
+    writer.write_data_points(points(metric_id, [(5, 700.0), (65, 701.0)], attributes={"h": "?"}))
+    assert ask(pool, metric_id, "increase", group_by=("h",)) == [
+        (0, 7.0, "new"),
+        (60, 1.0, "?"),
+        (60, 2.0, "new"),
+        (60, 2.0, None),
+    ]
+    assert ask(pool, metric_id, "increase") == [(0, 7.0), (60, 5.0)]
+
+
+def test_a_restart_that_outgrows_the_old_total_is_still_one(pool: StoragePool) -> None:
+    metric_id = a_metric(pool, "counter", temporality="cumulative")
+    writer = CopyWriter(pool)
+    writer.write_data_points(points(metric_id, [(1, 5.0)], start_timestamp=START))
+    writer.write_data_points(
+        points(metric_id, [(61, 8.0), (62, 9.0)], start_timestamp=START + MINUTE)
+    )
+    assert ask(pool, metric_id, "increase") == [(0, 5.0), (60, 9.0)]
+
+
+def test_numbers_and_bools_are_series_of_their_own(pool: StoragePool) -> None:
+    metric_id = a_metric(pool, "counter", temporality="cumulative")
+    writer = CopyWriter(pool)
+    for value, attribute in ((10.0, 1), (100.0, True), (1000.0, "1")):
+        writer.write_data_points(
+            points(
+                metric_id,
+                [(1, value), (2, value + 1)],
+                start_timestamp=START,
+                attributes={"k": attribute},
+            )
+        )
+    found = ask(pool, metric_id, "increase", group_by=("k",))
+    assert sorted((type(key).__name__, value) for _, value, key in found) == [
+        ("bool", 101.0),
+        ("int", 11.0),
+        ("str", 1001.0),
+    ]
+
+
+def test_an_updowncounter_may_fall(pool: StoragePool) -> None:
+    metric_id = a_metric(pool, "updowncounter", temporality="cumulative")
+    CopyWriter(pool).write_data_points(
+        points(metric_id, [(1, 5.0), (61, 2.0), (62, 4.0)], start_timestamp=START)
+    )
+    assert ask(pool, metric_id, "increase") == [(0, 5.0), (60, -1.0)]
+    assert ask(pool, metric_id, "avg") == [(0, 5.0), (60, 3.0)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_the_temporality_the_same_was_added(pool: StoragePool, seed: int) -> None:
+    rng = random.Random(seed)
+    delta = a_metric(pool, "counter", temporality="delta")
+    cumulative = a_metric(pool, "counter", temporality="cumulative", unit="1")
+    rows = []
+    for host in "ab":
+        total, begun = 0.0, START - DAY
+        for at in sorted(rng.sample(range(-50, 600), 40)):
+            if rng.random() < 0.2:
+                total, begun = 0.0, START + (at - 0.5) * SECOND
+            more = float(rng.randrange(9))
+            total += more
+            of = {"timestamp": START + at * SECOND, "attributes": {"host": host}}
+            rows.append({**of, "metric_id": delta, "value": more})
+            rows.append({**of, "metric_id": cumulative, "value": total, "start_timestamp": begun})
+        # Before the range, so that the total at its beginning is known.
+        rows.append(
+            {
+                "metric_id": cumulative,
+                "timestamp": START - DAY,
+                "value": 0.0,
+                "attributes": {"host": host},
+                "start_timestamp": START - DAY,
+            }
+        )
+    CopyWriter(pool).write_data_points(rows)
+    for group_by in ((), ("host",)):
+        for aggregation in ("increase", "rate", "sum"):
+            one = ask(pool, delta, aggregation, group_by=group_by)
+            assert one == ask(pool, cumulative, aggregation, group_by=group_by)
+
+
+def a_histogram(at: float, values: list[float], **columns: Any) -> Row:
+    counts = [sum(low < v <= high for v in values) for low, high in ((-1, 10), (10, 20), (20, 999))]
+    return {
+        "timestamp": START + at * SECOND,
+        "count": len(values),
+        "sum": sum(values),
+        "buckets": {"bounds": [10, 20], "counts": counts},
+        **columns,
+    }
+
+
+@pytest.mark.parametrize("temporality", ["delta", "cumulative"])
+def test_a_histogram_says_what_was_observed(pool: StoragePool, temporality: str) -> None:
+    metric_id = a_metric(pool, "histogram", temporality=temporality)
+    observed = [(1, [1.0, 12.0]), (30, [14.0, 16.0]), (61, [18.0, 2.0]), (62, [])]
+    seen: list[float] = []
+    rows = []
+    for at, values in observed:
+        seen = values if temporality == "delta" else seen + values
+        rows.append(a_histogram(at, seen, metric_id=metric_id, start_timestamp=START))
+    CopyWriter(pool).write_data_points(rows)
+    assert ask(pool, metric_id, "count") == [(0, 4.0), (60, 2.0)]
+    assert ask(pool, metric_id, "increase") == [(0, 4.0), (60, 2.0)]
+    assert ask(pool, metric_id, "rate") == [(0, 4.0 / 60), (60, 2.0 / 60)]
+    assert ask(pool, metric_id, "sum") == [(0, 43.0), (60, 20.0)]
+    assert ask(pool, metric_id, "avg") == [(0, 43.0 / 4), (60, 10.0)]
+    # One of four up to 10, three more up to 20; then one and one.
+    assert ask(pool, metric_id, "p50") == [
+        (0, pytest.approx(10 + 10 / 3)),
+        (60, pytest.approx(10)),
+    ]
+
+
+def test_the_extremes_of_a_delta_histogram_bound_its_percentiles(pool: StoragePool) -> None:
+    metric_id = a_metric(pool, "histogram", temporality="delta")
+    CopyWriter(pool).write_data_points(
+        [
+            a_histogram(1, [30.0, 50.0], metric_id=metric_id, min=30.0, max=50.0),
+            a_histogram(2, [40.0], metric_id=metric_id, min=40.0, max=40.0),
+        ]
+    )
+    assert ask(pool, metric_id, "min") == [(0, 30.0)]
+    assert ask(pool, metric_id, "max") == [(0, 50.0)]
+    assert ask(pool, metric_id, "p50") == [(0, pytest.approx(40.0))]
+
+
+def test_an_exponential_histogram_has_percentiles(pool: StoragePool) -> None:
+    metric_id = a_metric(pool, "exponential_histogram", temporality="delta")
+    buckets = {
+        "scale": 0,
+        "zero_count": 2,
+        "zero_threshold": 0.0,
+        "positive": {"offset": 2, "counts": [4]},
+        "negative": {"offset": 0, "counts": []},
+    }
+    row = {"metric_id": metric_id, "timestamp": START, "count": 6, "sum": 24.0, "buckets": buckets}
+    CopyWriter(pool).write_data_points([row])
+    assert ask(pool, metric_id, "p50") == [(0, pytest.approx(5.0))]  # (4, 8] from the third on
+
+
+def test_a_summary_reports_its_own_percentiles(pool: StoragePool) -> None:
+    metric_id = a_metric(pool, "summary")
+
+    def a_summary(at: float, count: int, median: float, **columns: Any) -> Row:
+        quantiles = [(0.0, median / 2), (0.5, median), (1.0, median * 2)]
+        return {
+            "metric_id": metric_id,
+            "timestamp": START + at * SECOND,
+            "start_timestamp": START,
+            "count": count,
+            "sum": count * median,
+            "quantiles": [{"quantile": q, "value": value} for q, value in quantiles],
+            **columns,
+        }
+
+    CopyWriter(pool).write_data_points([a_summary(1, 10, 4.0), a_summary(2, 40, 8.0)])
+    assert ask(pool, metric_id, "count") == [(0, 40.0)]
+    assert ask(pool, metric_id, "sum") == [(0, 320.0)]
+    assert ask(pool, metric_id, "avg") == [(0, 8.0)]
+    assert ask(pool, metric_id, "p50") == [(0, pytest.approx((10 * 4 + 30 * 8) / 40))]
+    assert ask(pool, metric_id, "min") == [(0, 2.0)]
+    assert ask(pool, metric_id, "max") == [(0, 16.0)]
+    assert ask(pool, metric_id, "p99") == []
+
+
+@pytest.mark.parametrize(
+    ("metric_type", "aggregation"),
+    [
+        ("gauge", "rate"),
+        ("gauge", "increase"),
+        ("histogram", "last"),
+        ("summary", "last"),
+        ("histogram", "max"),
+        ("exponential_histogram", "min"),
+    ],
+)
+def test_what_makes_no_sense_for_a_type_is_refused(
+    pool: StoragePool, metric_type: str, aggregation: str
+) -> None:
+    metric_id = a_metric(pool, metric_type, temporality="cumulative")
+    with pytest.raises(ValidationError, match="aggregation"):
+        ask(pool, metric_id, aggregation)
+
+
+def test_points_of_many_partitions_make_one_series(pool: StoragePool) -> None:
+    metric_id = a_metric(pool, "counter", temporality="cumulative")
+    days: list[tuple[float, Any]] = [(day * 86_400, float(day)) for day in range(6)]
+    CopyWriter(pool).write_data_points(points(metric_id, days, start_timestamp=START - DAY))
+
+    def bucket(day: int) -> datetime:
+        return START + day * DAY - timedelta(hours=12)
+
+    found = ask(
+        pool,
+        metric_id,
+        "increase",
+        start_time=START + DAY,
+        end_time=START + 5 * DAY,
+        bucket_size_secs=86_400,
+    )
+    assert found == [((bucket(day) - START) / SECOND, 1.0) for day in range(1, 5)]

@@ -1,0 +1,60 @@
+"""The least valid row of each table, and what makes rows ready."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from observatory_storage import rows
+from observatory_storage.models import (
+    Base,
+    LogRecord,
+    Metric,
+    MetricDataPoint,
+    Trace,
+    TraceEvent,
+    TraceSpan,
+)
+
+TRACE = "5b8efff798038103d269b633813fc60c"
+SPAN = "eee19b7ec3c1b174"
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+MAX_INT64 = 2**63 - 1
+
+MODELS: dict[str, type[Base]] = {
+    "traces": Trace,
+    "trace_spans": TraceSpan,
+    "trace_events": TraceEvent,
+    "metrics": Metric,
+    "metric_data_points": MetricDataPoint,
+    "logs": LogRecord,
+}
+LEAST: dict[str, dict[str, Any]] = {
+    "traces": {"trace_id": TRACE, "start_time": NOON},
+    "trace_spans": {"trace_id": TRACE, "span_id": SPAN, "name": "chat", "start_time": NOON},
+    "trace_events": {
+        "trace_id": TRACE,
+        "span_id": SPAN,
+        "span_start_time": NOON,
+        "position": 0,
+        "name": "token",
+        "timestamp": NOON,
+    },
+    "metrics": {"name": "requests", "metric_type": "counter"},
+    "metric_data_points": {"metric_id": TRACE, "timestamp": NOON},
+    "logs": {"timestamp": NOON},
+}
+PREPARE: dict[str, Callable[[Any], rows.Row]] = {
+    "traces": rows.prepare_trace,
+    "trace_spans": rows.prepare_span,
+    "trace_events": rows.prepare_event,
+    "metrics": rows.prepare_metric,
+    "metric_data_points": rows.prepare_data_point,
+    "logs": rows.prepare_log,
+}
+
+
+def prepared(table: str, **given: Any) -> dict[str, Any]:
+    """The least row of the table with what is given, prepared, by the columns' names."""
+    return PREPARE[table](LEAST[table] | given).as_dict()

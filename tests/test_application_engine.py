@@ -1,0 +1,154 @@
+"""Results are UTC, also on an application's own engine, which stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+from observatory_storage.config import PostgresConfig, StorageConfig
+from observatory_storage.errors import ConfigError, PoolError
+from observatory_storage.models import Trace
+from observatory_storage.pool import StoragePool
+
+MOMENT = datetime(2024, 5, 17, 1, 2, 3, 456789, tzinfo=UTC)
+
+
+@pytest.fixture
+def application(database_url: str) -> Iterator[sa.Engine]:
+    """An engine as an application may have it."""
+    engine = sa.create_engine("postgresql+psycopg://" + database_url.partition("://")[2])
+    yield engine
+    engine.dispose()
+
+
+def config_for(url: str) -> StorageConfig:
+    return StorageConfig(postgres=PostgresConfig.from_url(url))
+
+
+def set_database_to(engine: sa.Engine, **settings: str) -> None:
+    with engine.begin() as connection:
+        name = connection.exec_driver_sql("SELECT quote_ident(current_database())").scalar()
+        for setting, value in settings.items():
+            connection.exec_driver_sql(f"ALTER DATABASE {name} SET {setting} TO '{value}'")
+    engine.dispose()
+
+
+def check_times_read_by(pool: StoragePool) -> None:
+    moments = list(_times_read_by(pool))
+    assert moments == [MOMENT] * 5
+    assert {moment.tzinfo for moment in moments} == {UTC}
+
+
+def _times_read_by(pool: StoragePool) -> Iterator[datetime]:
+    """A time as it comes by way of the ORM, of SQL, of an array and of a server-side cursor."""
+    key = UUID(int=1)
+    with pool.unit_of_work() as uow:
+        uow.session.add(Trace(id=key, trace_id=key.hex, service_name="service", start_time=MOMENT))
+        uow.session.flush()
+        uow.session.expunge_all()
+        trace = uow.session.get_one(Trace, key)
+        yield trace.start_time
+        query = sa.text("SELECT start_time, ARRAY[start_time] FROM public.traces")
+        for options in ({}, {"stream_results": True, "yield_per": 10}):
+            for moment, moments in uow.session.execute(query, execution_options=options):
+                yield moment
+                yield moments[0]
+
+
+def test_times_are_utc_whatever_the_server_says(database_url: str, application: sa.Engine) -> None:
+    set_database_to(application, timezone="Asia/Kolkata", datestyle="SQL, DMY")
+    with StoragePool(config_for(database_url)) as pool:
+        check_times_read_by(pool)
+        with pool.engine.connect() as connection:
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            for binary in (False, True):
+                cursor = raw.cursor(binary=binary)
+                [moment] = cursor.execute("SELECT %s::timestamptz", [MOMENT]).fetchone()
+                assert (moment, moment.tzinfo) == (MOMENT, UTC)
+
+
+def test_an_application_s_engine_gives_utc_here_and_stays_as_it_was(
+    application: sa.Engine,
+) -> None:
+    set_database_to(application, timezone="Asia/Kolkata")
+    with StoragePool.from_engine(application) as pool:
+        check_times_read_by(pool)
+    with application.connect() as connection:
+        own = connection.execute(sa.select(sa.literal(MOMENT, sa.DateTime(timezone=True))))
+        assert str(own.scalar_one().tzinfo) == "Asia/Kolkata"
+
+
+def test_an_application_s_engine_is_shared_not_owned(application: sa.Engine) -> None:
+    config = StorageConfig(postgres=PostgresConfig(statement_timeout_ms=1234, schema="obs"))
+    with StoragePool.from_engine(application, config) as pool:
+        assert pool.config is config
+        pool.run_migrations()
+        with pool.unit_of_work() as uow:
+            assert uow.session.scalar(sa.text("SHOW statement_timeout")) == "1234ms"
+            assert uow.session.scalars(sa.select(Trace)).all() == []
+            assert pool.stats().active == 1
+        assert pool.engine.pool is application.pool
+        assert "obs" in sa.inspect(application).get_schema_names()
+    with pytest.raises(PoolError, match="closed"):
+        pool.unit_of_work()
+    with application.connect() as connection:
+        assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == "0"
+        assert "schema_translate_map" not in connection.get_execution_options()
+        with pytest.raises(sa.exc.ProgrammingError):
+            connection.exec_driver_sql("SELECT * FROM obs.nothing")
+
+
+def test_json_is_repaired_on_an_application_s_engine_only(application: sa.Engine) -> None:
+    attributes = {"nul": "a\0b", "nan": float("nan"), "big": 2**70}
+    repaired = {"nul": "a\N{REPLACEMENT CHARACTER}b", "nan": "NaN", "big": 2**70}
+    row = {"trace_id": "t", "service_name": "s", "start_time": MOMENT, "attributes": attributes}
+    with StoragePool.from_engine(application, schema="public") as pool:
+        with pool.unit_of_work() as uow:
+            uow.session.add(Trace(id=UUID(int=2), **row))
+            uow.commit()
+        with pool.unit_of_work() as uow:
+            assert uow.session.get_one(Trace, UUID(int=2)).attributes == repaired
+    with Session(application) as session:
+        session.add(Trace(id=UUID(int=3), **row))
+        with pytest.raises(sa.exc.DataError):
+            session.commit()
+
+
+def test_a_pool_on_another_pool_s_engine_leaves_it_open(database_url: str) -> None:
+    with StoragePool(config_for(database_url)) as pool:
+        StoragePool.from_engine(pool.engine).close()
+        assert pool.health_check().status == "healthy"
+
+
+def test_the_schema_is_given_once(application: sa.Engine) -> None:
+    assert StoragePool.from_engine(application, schema="obs").schema == "obs"
+    with pytest.raises(ConfigError, match="not both"):
+        StoragePool.from_engine(application, StorageConfig(), schema="obs")
+
+
+def test_other_engines_are_refused() -> None:
+    others: list[Any] = [
+        sa.create_engine("sqlite://"),
+        sa.create_engine("postgresql+psycopg_async://u@localhost/d"),
+        "postgresql+psycopg://u@localhost/d",
+    ]
+    for other in others:
+        with pytest.raises(ConfigError, match=r"must be an engine of sqlalchemy.create_engine"):
+            StoragePool.from_engine(other)
+
+
+def test_a_pool_without_a_bound_has_none_in_its_stats(database_url: str) -> None:
+    url = "postgresql+psycopg://" + database_url.partition("://")[2]
+    unbounded = sa.create_engine(url, poolclass=NullPool)
+    stats = StoragePool.from_engine(unbounded).stats()
+    assert (stats.size, stats.max, stats.utilization, stats.near_capacity) == (0, None, 0.0, False)
+    bounded = sa.create_engine(url, pool_size=2, max_overflow=3)
+    assert StoragePool.from_engine(bounded).stats().max == 5
