@@ -244,6 +244,7 @@ _TOKENS, _COSTS = (
     tuple(SPANS.at[f"{side}_{what}"] for side in ("prompt", "completion", "total"))
     for what in ("tokens", "cost_usd")
 )
+_COLUMNS: Final = COLUMNS["trace_spans"]
 _SPAN_KEY: Final = tuple(
     SPANS.at[column] for column in ("trace_id", "span_id", "start_time", "start_ns")
 )
@@ -283,6 +284,13 @@ def _fill_llm_columns(prepared: list[Any], values: Mapping[str, Any]) -> None:
         scope_name=prepared[_SCOPE],
         resource_attributes=values.get("resource_attributes") or {},
     )
+    for sides, add in ((_TOKENS, int.__add__), (_COSTS, _EXACT.add)):
+        prompt, completion, total = sides
+        if prepared[prompt] is not None or prepared[completion] is not None:
+            # A total that is but the sum of the attributes' sides is not that of the caller's.
+            of_prompt, of_completion, of_both = (found.get(_COLUMNS[side]) for side in sides)
+            if of_both == _sum(of_prompt, of_completion, add):
+                found.pop(_COLUMNS[total], None)
     for column, value in found.items():
         at = SPANS.at[column]
         if prepared[at] is None:
