@@ -225,8 +225,8 @@ def test_metric_over_time(run: Run) -> None:
     title, _, *rows = result.out.splitlines()
     assert title == "requests, sum in {request}, assistant (counter)"
     assert [row.split() for row in rows] == [
-        ["2026-07-01", "12:00:00.000", "model=large", "30"],
-        ["2026-07-01", "12:02:00.000", "model=large", "30"],
+        ["2026-07-01", "12:00:00.000", "30", "large"],
+        ["2026-07-01", "12:02:00.000", "30", "large"],
     ]
     points = run("metrics", *series, *times, "--json").lines
     assert [(point["timestamp"], point["value"], point["group"]) for point in points] == [

@@ -28,7 +28,7 @@ _LARGE = {
     "trace_events": ("attributes", "otlp"),
     "metrics": ("attributes", "resource_attributes", "scope_attributes", "otlp"),
     "metric_data_points": ("buckets", "quantiles", "exemplars", "attributes", "otlp"),
-    "logs": ("body_json", "attributes", "resource_attributes", "scope_attributes", "otlp"),
+    "logs": ("body", "body_json", "attributes", "resource_attributes", "scope_attributes", "otlp"),
 }
 
 
@@ -116,13 +116,12 @@ def _create_traces(schema: str | None) -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_traces")),
         _one_of("traces", "status", "unset", "ok", "error"),
         schema=schema,
-        # Rows are updated by each batch that has spans of them: room for HOT updates, and a
-        # vacuum that comes often.
-        postgresql_with={
-            "fillfactor": 70,
-            "autovacuum_vacuum_scale_factor": 0.02,
-            "autovacuum_analyze_scale_factor": 0.02,
-        },
+    )
+    # Rows are updated by each batch that has spans of them: room for HOT updates, and a vacuum
+    # that comes often.
+    op.execute(
+        f"ALTER TABLE {_qualified('traces', schema)} SET (fillfactor = 70,"
+        " autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02)"
     )
     op.create_index("ix_traces_trace_id", "traces", ["trace_id"], schema=schema)
     op.create_index("ix_traces_start_time", "traces", ["start_time", "id"], schema=schema)
@@ -188,6 +187,9 @@ def _create_trace_spans(schema: str | None) -> None:
         "trace_spans",
         ["service_name", "name", "start_time"],
         schema=schema,
+    )
+    op.create_index(
+        "ix_trace_spans_kind", "trace_spans", ["service_name", "name", "kind"], schema=schema
     )
     op.create_index(
         "ix_trace_spans_errors",
@@ -323,6 +325,7 @@ def _create_logs(schema: str | None) -> None:
         postgresql_partition_by="RANGE (timestamp)",
     )
     op.create_index("ix_logs_service_name", "logs", ["service_name", "timestamp"], schema=schema)
+    op.create_index("ix_logs_created_at", "logs", ["created_at"], schema=schema)
     op.create_index(
         "ix_logs_errors",
         "logs",
@@ -347,6 +350,11 @@ def _create_logs(schema: str | None) -> None:
     )
 
 
+def _qualified(table: str, schema: str | None) -> str:
+    quoted = '"' + (schema or "public").replace('"', '""').replace(":", "\\:") + '"'
+    return f"{quoted}.{table}"
+
+
 def _server_has_lz4() -> bool:
     return bool(
         op.get_bind().scalar(
@@ -360,6 +368,5 @@ def _server_has_lz4() -> bool:
 
 def _compress_with_lz4(schema: str | None, table: str, columns: tuple[str, ...]) -> None:
     # Quoted for `sqlalchemy.text`, where a colon would begin a parameter.
-    quoted = '"' + (schema or "public").replace('"', '""').replace(":", "\\:") + '"'
     changes = ", ".join(f"ALTER COLUMN {column} SET COMPRESSION lz4" for column in columns)
-    op.execute(f"ALTER TABLE {quoted}.{table} {changes}")
+    op.execute(f"ALTER TABLE {_qualified(table, schema)} {changes}")

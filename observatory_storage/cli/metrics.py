@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,8 +23,17 @@ from observatory_storage.unit_of_work import UnitOfWork
 
 __all__ = ["metrics"]
 
+_WIDE = 120
 
-@click.command()
+
+_EXAMPLES = """\b
+Examples:
+  observatory-storage metrics --service gateway
+  observatory-storage metrics requests --aggregation rate --by http.route --since 7d --bucket 1d
+"""
+
+
+@click.command(epilog=_EXAMPLES)
 @click.argument("name", required=False)
 @click.option("--service", "service_name", help="Service.")
 @click.option("--type", "metric_type", type=click.Choice(METRIC_TYPES), help="Type.")
@@ -60,12 +69,7 @@ def metrics(
     limit: int,
     **series: Any,
 ) -> None:
-    r"""List metrics by name, or show those of NAME over time.
-
-    \b
-    observatory-storage metrics
-    observatory-storage metrics gen_ai.client.token.usage --aggregation sum --since 7d --bucket 1d
-    """
+    """List metrics by name, or show those of NAME over time."""
     if aggregation is not None and name is None:
         raise click.UsageError("--aggregation needs the NAME of a metric")
     state.start_logging()
@@ -78,7 +82,7 @@ def metrics(
             show_pages(
                 output,
                 lambda cursor: work.metrics.list(filters, after=cursor),
-                _metrics_table,
+                lambda page: _metrics_table(page, output.console.width),
                 after=after,
                 everything=everything,
             )
@@ -90,19 +94,22 @@ def metrics(
             _show_series(output, work, metric, aggregation, **series)
 
 
-def _metrics_table(page: Iterable[Metric]) -> RenderableType:
+def _metrics_table(page: Sequence[Metric], width: int) -> RenderableType:
+    if width < _WIDE:
+        narrow = ([row.name, row.metric_type, row.unit or "", row.service_name] for row in page)
+        return table(("NAME*", "TYPE", "UNIT*", "SERVICE*"), narrow, gap=1)
     rows = (
         [
-            metric.name,
-            metric.metric_type,
-            metric.temporality or "",
-            metric.unit or "",
-            metric.service_name,
-            metric.description or "",
+            row.name,
+            row.metric_type,
+            row.temporality or "",
+            row.unit or "",
+            row.service_name,
+            row.description or "",
         ]
-        for metric in page
+        for row in page
     )
-    return table(("NAME", "TYPE*", "TEMPORALITY*", "UNIT", "SERVICE", "DESCRIPTION*"), rows)
+    return table(("NAME", "TYPE", "TEMPORALITY", "UNIT", "SERVICE*", "DESCRIPTION*"), rows)
 
 
 def _show_series(
@@ -131,10 +138,16 @@ def _show_series(
     unit = f" in {metric.unit}" if metric.unit else ""
     title = f"{metric.name}, {aggregation}{unit}, {metric.service_name} ({metric.metric_type})"
     output.show(Text(clean(title), style="bold"))
+    titles = ["TIME (UTC)", ">VALUE", *(f"{key}*" for key in group_by)]
     rows = (
-        [moment(point.timestamp), _group(point.group), f"{point.value:,.6g}"] for point in points
+        [
+            moment(point.timestamp),
+            f"{point.value:,.6g}",
+            *("-" if value is None else str(value) for value in point.group.values()),
+        ]
+        for point in points
     )
-    output.show(table(("TIME (UTC)", "GROUP*", ">VALUE"), rows))
+    output.show(table(titles, rows))
 
 
 def _documents(
@@ -150,7 +163,3 @@ def _documents(
             "group": point.group,
             "value": point.value,
         }
-
-
-def _group(group: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={'-' if value is None else value}" for key, value in group.items())

@@ -363,7 +363,7 @@ def test_versions_written_at_once_by_four_threads(pool: StoragePool) -> None:
         writer = CopyWriter(pool, method=METHODS[seed % 3 == 0])
         written = 0
         seen.wait()
-        for number, batch in enumerate(batches(seed, 80, traces=30, spans=5)):
+        for number, batch in enumerate(batches(seed, 60, traces=30, spans=5)):
             if number % 10 == 5:
                 traces = [a_trace(1 + (seed + at * 7) % 30, attributes={"n": at}) for at in range(4)]
                 rows = [*map(prepare_trace, traces), *map(prepare_span, batch)]
@@ -374,7 +374,7 @@ def test_versions_written_at_once_by_four_threads(pool: StoragePool) -> None:
 
     with ThreadPoolExecutor(threads) as executor:
         written = sum(executor.map(write, range(threads)))
-    assert written == sum(len(b) for s in range(threads) for b in batches(s, 80, 30, 5))
+    assert written == sum(len(b) for s in range(threads) for b in batches(s, 60, 30, 5))
     assert check_traces(pool) == 30
 
 
@@ -382,7 +382,7 @@ def test_a_buffered_writer_with_many_connections_keeps_traces_right(pool: Storag
     config = WriterConfig(batch_size=25, max_concurrency=4, flush_interval_secs=0.01)
     with TraceWriter(pool, config) as writer:
         written = 0
-        for batch in batches(42, 60, traces=20, spans=6):
+        for batch in batches(42, 40, traces=20, spans=6):
             writer.write_spans(batch)
             written += len(batch)
         assert writer.flush().committed == written
@@ -428,7 +428,7 @@ def test_deleting_traces_while_they_are_written(pool: StoragePool) -> None:
         deleting = executor.submit(delete)
         writing = [
             executor.submit(lambda s=seed: [
-                CopyWriter(pool).write_spans(batch) for batch in batches(s, 40, traces=5, spans=5)
+                CopyWriter(pool).write_spans(batch) for batch in batches(s, 20, traces=5, spans=5)
             ])
             for seed in (1, 2)
         ]

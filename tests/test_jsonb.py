@@ -1,0 +1,370 @@
+"""JSON: whatever is given is repaired as the rules say, taken by jsonb and read back so."""
+
+from __future__ import annotations
+
+import enum
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal, localcontext
+from threading import Thread
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+import orjson
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from observatory_storage import ValidationError, jsonb
+
+NAN, INFINITY = float("nan"), float("inf")
+BIG = 10**30
+quick = settings(max_examples=200, derandomize=True, deadline=None, database=None)
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    NOTHING = NAN
+
+
+class Word(enum.StrEnum):
+    OK = "ok"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Number(float):
+    """A class of its own, as numpy has."""
+
+
+class Text(str):
+    __slots__ = ()
+
+
+@dataclass
+class Point:
+    x: int
+
+
+REPAIRS: list[tuple[Any, Any]] = [
+    (NAN, "NaN"),
+    (INFINITY, "Infinity"),
+    (-INFINITY, "-Infinity"),
+    ({"a": [1.5, NAN, None, "null"]}, {"a": [1.5, "NaN", None, "null"]}),
+    ({"a": Colour.NOTHING}, {"a": "NaN"}),
+    ("a\x00b", "a\ufffdb"),
+    ({"\x00": "\x00\x00"}, {"\ufffd": "\ufffd\ufffd"}),
+    ("\ud800", "\ufffd"),
+    ("\udc00\ud800a", "\ufffd\ufffda"),
+    ("\ud83d\ude00", "\N{GRINNING FACE}"),
+    ({"\ud83d": "\ude00"}, {"\ufffd": "\ufffd"}),
+    ("\\u0000 is how it is written", "\\u0000 is how it is written"),
+    (BIG, BIG),
+    ([-BIG, 2**63, 2**64 - 1, 2**64, -(2**63) - 1], [-BIG, 2**63, 2**64 - 1, 2**64, -(2**63) - 1]),
+    ({"a": BIG, "b": NAN, "c": "\x00"}, {"a": BIG, "b": "NaN", "c": "\ufffd"}),
+    ({1: 1, 2.5: 2, True: 3, None: 4}, {"1": 3, "2.5": 2, "null": 4}),
+    ({False: 1, BIG: 2, NAN: 3}, {"false": 1, str(BIG): 2, "NaN": 3}),
+    (Decimal("1.50"), 1.5),
+    (Decimal("3.0"), 3),
+    (Decimal(BIG), BIG),
+    (Decimal("1E+400"), 10**400),
+    (Decimal("1E+400") + 1, 10**400),
+    (Decimal("-0.5"), -0.5),
+    (Decimal("1E-400"), 0.0),
+    (Decimal("NaN"), "NaN"),
+    (Decimal("sNaN"), "NaN"),
+    (Decimal("-Infinity"), "-Infinity"),
+    (Colour.RED, "red"),
+    ([Word.OK, Level.HIGH], ["ok", 3]),
+    ({Word.OK: Text("x\x00")}, {"ok": "x\ufffd"}),
+    ([Number(1.5), Number("nan")], [1.5, "NaN"]),
+    ((1, (2,)), [1, [2]]),
+    (MappingProxyType({"a": MappingProxyType({})}), {"a": {}}),
+    (UUID(int=10), "00000000-0000-0000-0000-00000000000a"),
+    (datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC), "2026-01-02T03:04:05.000006+00:00"),
+    (datetime(2026, 1, 2), "2026-01-02T00:00:00"),  # noqa: DTZ001 - without a zone is the case
+    (date(2026, 1, 2), "2026-01-02"),
+    (time(1, 2, 3), "01:02:03"),
+    (time(1, 2, tzinfo=UTC), "01:02:00+00:00"),
+    ({"a": BIG, "b": datetime(2026, 1, 2, tzinfo=UTC)}, {"a": BIG, "b": "2026-01-02T00:00:00+00:00"}),
+]
+CLEAN: list[Any] = [
+    *(None, True, False, 0, -1, 2**63 - 1, -(2**63), 1.5, "", "null", {}, [], "é\U0001f600\x7f\x1f"),
+    {"a": {"b": [None, {"c": "\n\t\"\\/"}]}},
+    {"": None, "null": "null", "text": "the word null, and \\u0000 spelt out"},
+    [5e-324, 1.7976931348623157e308, 1e16, 1e-5, 0.1, 123456789.123456789],
+]
+
+
+def expected(value: Any) -> Any:
+    """What the documentation says of a value, written down independently of the code."""
+    match value:
+        case None | bool():
+            return value
+        case enum.Enum():
+            return expected(value.value)
+        case str():
+            # UTF-16 joins the pairs; what stays alone is replaced.
+            units = value.replace("\x00", "\ufffd").encode("utf-16-le", "surrogatepass")
+            return units.decode("utf-16-le", "replace")
+        case int():
+            return value
+        case float():
+            names = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+            return names.get(str(value), value)
+        case Decimal():
+            if not value.is_finite():
+                return expected(float(value))
+            return int(value) if value % 1 == 0 else float(value)
+        case Mapping():
+            return {expected_key(key): expected(item) for key, item in value.items()}
+        case list() | tuple():
+            return [expected(item) for item in value]
+        case UUID():
+            return str(value)
+        case _:
+            return value.isoformat()
+
+
+def expected_key(key: Any) -> str:
+    if key is None:
+        return "null"
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    return str(expected(key))
+
+
+def same(read: Any, wanted: Any) -> bool:
+    """Whether jsonb gave back the value. Its numbers are numeric: 1e16 comes back an integer."""
+    if isinstance(wanted, float):
+        return isinstance(read, (int, float)) and float(read) == wanted
+    if type(read) is not type(wanted):
+        return False
+    if isinstance(wanted, dict):
+        return read.keys() == wanted.keys() and all(same(read[key], wanted[key]) for key in wanted)
+    if isinstance(wanted, list):
+        return len(read) == len(wanted) and all(map(same, read, wanted))
+    return bool(read == wanted)
+
+
+text = st.text(st.one_of(st.characters(codec=None), st.sampled_from('\x00\ud83d\ude00"\\\n')), max_size=8)
+minutes = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+leaves = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    text,
+    st.sampled_from(["null", "\\u0000", *Colour, *Word, *Level, 1e16, -0.0, 5e-324]),
+    st.decimals(allow_nan=True, places=3),
+    st.uuids(),
+    st.datetimes(),
+    st.datetimes(timezones=minutes),
+    st.dates(),
+    st.times(),
+)
+keys = st.one_of(text, st.integers(), st.booleans(), st.none(), st.floats(allow_nan=False, allow_infinity=False))
+values = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.tuples(inner, inner),
+        st.dictionaries(text, inner, max_size=4),
+        st.dictionaries(keys, inner, max_size=2),
+    ),
+    max_leaves=8,
+)
+plain_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), text),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(text, inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize(("value", "repaired"), REPAIRS)
+def test_what_is_repaired(value: Any, repaired: Any) -> None:
+    read = json.loads(jsonb.dumps(value))
+    assert same(read, repaired)
+    assert list(read) == list(repaired) if isinstance(read, dict) else True
+
+
+@pytest.mark.parametrize("value", CLEAN)
+def test_what_is_clean_stays_and_takes_the_fast_way(value: Any) -> None:
+    before = jsonb.repairs.count
+    assert jsonb.dumps(value) == orjson.dumps(value)
+    assert json.loads(jsonb.dumps(value)) == value
+    assert jsonb.repairs.count == before
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"x", {1, 2}, 1j, object(), Point(1), {"a": Point(NAN)}, {("a",): 1}, {UUID(int=1): 1}, ...],
+)
+def test_what_is_no_json_is_refused(value: Any) -> None:
+    for encode in (jsonb.dumps, jsonb.encode):
+        with pytest.raises(ValidationError, match="is not JSON|not text") as caught:
+            encode(value, "attributes")
+        assert caught.value.field == "attributes"
+    with pytest.raises(ValidationError, match="is not JSON|not text"):
+        jsonb.canonical(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[10**5000], Decimal("1E+5000"), Decimal("1E+999999999"), {10**5000: 1}],
+    ids=["an integer", "a Decimal", "a hostile Decimal", "a key"],
+)
+def test_a_number_of_thousands_of_digits_is_refused(value: Any) -> None:
+    for encode in (jsonb.dumps, jsonb.canonical):
+        with pytest.raises(ValidationError, match="digits"):
+            encode(value)
+
+
+def test_what_nests_too_deeply_or_in_itself_is_refused() -> None:
+    deep: Any = "bottom"
+    for _ in range(10_000):
+        deep = {"a": [deep]}
+    itself: list[Any] = []
+    itself.append(itself)
+    for value in (deep, itself):
+        for encode in (jsonb.dumps, jsonb.canonical):
+            with pytest.raises(ValidationError, match="nested too deeply, or contains itself"):
+                encode(value)
+
+
+def test_what_nests_deeper_than_the_fast_encoder_goes_is_written() -> None:
+    value: Any = NAN
+    for _ in range(300):
+        value = [value]
+    assert jsonb.dumps(value) == b"[" * 300 + b'"NaN"' + b"]" * 300
+    assert jsonb.canonical(value) == jsonb.dumps(value).decode()
+
+
+def test_the_precision_of_the_callers_context_does_not_matter() -> None:
+    with localcontext() as context:
+        context.prec = 2
+        assert jsonb.dumps(Decimal(2**60 + 1)) == str(2**60 + 1).encode()
+
+
+def test_the_binary_form() -> None:
+    assert jsonb.encode({"a": 1}) == b'\x01{"a":1}'
+    assert jsonb.decode(jsonb.encode({"a": [BIG, None]})) == {"a": [BIG, None]}
+    assert jsonb.decode(None) is None
+    assert (jsonb.encode({}), jsonb.encode([])) == (jsonb.EMPTY_OBJECT, jsonb.EMPTY_ARRAY)
+
+
+def test_repairs_are_counted_in_the_thread_that_made_them() -> None:
+    before = jsonb.repairs.count
+    jsonb.dumps({"a": NAN, "b": "\x00", "\ud800": BIG})
+    assert jsonb.repairs.count == before + 3
+    jsonb.clean_text("clean")
+    assert jsonb.repairs.count == before + 3
+    # An id is computed of the repaired value, and nothing is stored by that.
+    jsonb.canonical({"a": NAN, "b": "\x00"})
+    assert jsonb.repairs.count == before + 3
+    counts: list[int] = []
+    thread = Thread(target=lambda: counts.append(jsonb.repairs.count))
+    thread.start()
+    thread.join()
+    assert counts == [0]
+
+
+@quick
+@given(st.text(st.characters(codec=None)))
+def test_clean_text_is_what_postgresql_can_hold(value: str) -> None:
+    cleaned = jsonb.clean_text(value)
+    assert cleaned == expected(value)
+    assert "\x00" not in cleaned
+    cleaned.encode()
+    assert jsonb.clean_text(cleaned) is cleaned or jsonb.clean_text(cleaned) == cleaned
+
+
+def test_whatever_is_given_is_taken_by_jsonb_and_read_back(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+
+        def read_back(values: list[bytes]) -> list[Any]:
+            # Binary, as COPY sends it; back as the text that the server makes of it.
+            query = "SELECT v::text FROM unnest(%b::jsonb[]) WITH ORDINALITY AS t (v, n) ORDER BY n"
+            wrapped = [psycopg.types.json.Jsonb(v, dumps=lambda v: v) for v in values]
+            return [json.loads(text) for (text,) in connection.execute(query, [wrapped])]
+
+        given_values = [value for value, _ in REPAIRS] + CLEAN
+        wanted = [repaired for _, repaired in REPAIRS] + CLEAN
+        for read, want in zip(read_back(list(map(jsonb.dumps, given_values))), wanted, strict=True):
+            assert same(read, want)
+
+        @quick
+        @given(st.lists(values, min_size=1, max_size=3))
+        def check(some: list[Any]) -> None:
+            encoded = [jsonb.dumps(value) for value in some]
+            for value, read in zip(some, read_back(encoded), strict=True):
+                assert same(read, expected(value))
+
+        check()
+
+
+# -- the canonical form ------------------------------------------------------------------------
+
+
+def shuffled(value: Any, chance: random.Random) -> Any:
+    if isinstance(value, dict):
+        items = [(key, shuffled(item, chance)) for key, item in value.items()]
+        chance.shuffle(items)
+        return dict(items)
+    return [shuffled(item, chance) for item in value] if isinstance(value, list) else value
+
+
+@quick
+@given(plain_values, st.randoms(use_true_random=False))
+def test_the_order_of_keys_does_not_matter(value: Any, chance: random.Random) -> None:
+    repaired = expected(value)
+    canonical = jsonb.canonical(repaired)
+    assert jsonb.canonical(shuffled(repaired, chance)) == canonical
+    # Repaired before or after: one text. And it is the value, in JSON that any reader takes.
+    assert jsonb.canonical(value) == canonical
+    assert same(json.loads(canonical), repaired)
+    # Whichever encoder wrote it, and in whatever version.
+    assert canonical == json.dumps(
+        repaired, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"b": 1, "a": [True, None]}, '{"a":[true,null],"b":1}'),
+        (1, "1"),
+        (1.0, "1.0"),
+        (-0.0, "-0.0"),
+        (0.0, "0.0"),
+        (1e16, "1e+16"),
+        (1e-7, "1e-07"),
+        (0.0001, "0.0001"),
+        (9999999999999998.0, "9999999999999998.0"),
+        (NAN, '"NaN"'),
+        ("NaN", '"NaN"'),
+        ("\x00", '"\ufffd"'),
+        (BIG, "1" + "0" * 30),
+        ({"z": 1, "é": 2, "\U0001f600": 3, "\uffff": 4}, '{"z":1,"é":2,"\uffff":4,"\U0001f600":3}'),
+        (datetime(2026, 1, 2, tzinfo=UTC), '"2026-01-02T00:00:00+00:00"'),
+        ((1, ["a\n\x1f\x7f"]), '[1,["a\\n\\u001f\x7f"]]'),
+    ],
+)
+def test_the_canonical_text(value: Any, text: str) -> None:
+    assert jsonb.canonical(value) == text
+    # Beside a value that takes the careful way it is written no differently.
+    assert jsonb.canonical([NAN, value]) == f'["NaN",{text}]'
+
+
+def test_unlike_numbers_are_unlike() -> None:
+    assert len({jsonb.canonical(value) for value in (1, 1.0, True, "1", [1])}) == 5
