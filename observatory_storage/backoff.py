@@ -9,7 +9,7 @@ from tenacity import RetryCallState, wait_exponential
 
 from observatory_storage.config import RetryConfig
 
-__all__ = ["backoff"]
+__all__ = ["backoff", "pause_secs"]
 
 
 def backoff(retry: RetryConfig) -> Callable[[RetryCallState], float]:
@@ -24,3 +24,9 @@ def backoff(retry: RetryConfig) -> Callable[[RetryCallState], float]:
         max=retry.max_delay_ms / 1000,
     )
     return lambda state: longest(state) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+
+
+def pause_secs(retry: RetryConfig, failures: int) -> float:
+    """Seconds before another series of attempts, after so many series have failed."""
+    pause = retry.initial_delay_ms * retry.backoff_multiplier ** min(failures, 32)
+    return float(min(pause, retry.max_delay_ms)) / 1000

@@ -12,8 +12,7 @@ import pickle
 import reprlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import sqlalchemy.exc
@@ -39,7 +38,7 @@ __all__ = [
 _SHOWN_CHARACTERS = 120
 # Does not build the text of a whole payload, nor follow deep nesting, to show its beginning.
 _repr = reprlib.Repr()
-_repr.maxstring = _repr.maxlong = _repr.maxother = 2 * _SHOWN_CHARACTERS
+_repr.maxstring = _repr.maxlong = _repr.maxother = 3 * _SHOWN_CHARACTERS
 _repr.maxdict = _repr.maxlist = _repr.maxtuple = _repr.maxset = _repr.maxfrozenset = 20
 
 
@@ -118,11 +117,10 @@ class CacheError(StorageError):
     retryable = True
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(NamedTuple):
     """One row of a batch that was not taken: its place in the batch, itself, and why."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # takes the place of the method that tuples have
     row: Any
     error: StorageError
 
@@ -186,6 +184,10 @@ _BY_STATE: dict[str, tuple[type[StorageError], bool]] = {
     "23": (ValidationError, False),
 }
 
+# No such table, no such schema.
+_UNMIGRATED = ("42P01", "3F000")
+_MIGRATE = "run pool.run_migrations() or alembic upgrade head"
+
 
 def sqlstate_of(error: BaseException) -> str | None:
     """The SQLSTATE of a psycopg error, also where SQLAlchemy has wrapped it."""
@@ -210,6 +212,8 @@ def translate(error: BaseException) -> StorageError | None:
             if kind is ValidationError:
                 return _data_error(original, message)
             return kind(message, retryable=retryable)
+        if state in _UNMIGRATED:
+            message += f"; if it is one of this package's: {_MIGRATE}"
     disconnected = isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated
     # Without a SQLSTATE the server never answered: the network or the connection is at fault.
     if disconnected or (state is None and isinstance(original, psycopg.OperationalError)):

@@ -17,7 +17,14 @@ from observatory_storage.errors import translate, translated
 if TYPE_CHECKING:
     from redis import Redis
 
-__all__ = ["ComponentHealth", "HealthReport", "PoolStats", "check_health", "pool_stats"]
+__all__ = [
+    "ComponentHealth",
+    "HealthReport",
+    "PoolStats",
+    "check_health",
+    "check_redis",
+    "pool_stats",
+]
 
 _NEAR_CAPACITY: Final = 0.8
 
@@ -70,10 +77,15 @@ def check_health(engine: sa.Engine, redis: Redis | None) -> HealthReport:
             return str(connection.scalar(statement))
 
     postgres = _ask(postgres_version)
-    cache = None if redis is None else _ask(lambda: _redis_version(redis))
+    cache = None if redis is None else check_redis(redis)
     if not postgres.ok:
         return HealthReport("unhealthy", postgres, cache)
     return HealthReport("healthy" if cache is None or cache.ok else "degraded", postgres, cache)
+
+
+def check_redis(redis: Redis) -> ComponentHealth:
+    """Ask Redis, once and without retries. Never raises."""
+    return _ask(lambda: _redis_version(redis))
 
 
 def pool_stats(engine: sa.Engine, minimum: int) -> PoolStats:
@@ -100,7 +112,17 @@ def pool_stats(engine: sa.Engine, minimum: int) -> PoolStats:
 
 
 def _redis_version(redis: Redis) -> str:
-    server = redis.info("server")
+    from redis import ConnectionPool
+    from redis import Redis as Client
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    # On a connection of its own: those of the pool try again, each time for as long.
+    given = redis.connection_pool
+    options = {**given.connection_kwargs, "retry": Retry(NoBackoff(), 0)}
+    connections = ConnectionPool(given.connection_class, max_connections=1, **options)
+    with Client.from_pool(connections) as once:
+        server = once.info("server")
     # Valkey calls itself so, and says under the old name what it is compatible with.
     return str(server.get("valkey_version") or server["redis_version"])
 

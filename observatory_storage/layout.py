@@ -12,14 +12,15 @@ import re
 import threading
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.pool import Pool, QueuePool
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from observatory_storage.errors import StorageError, translated
+from observatory_storage.errors import Conflict, StorageError, translated
 
 __all__ = ["PARTITIONED", "Partitions", "Range", "advisory_key", "is_partition"]
 
@@ -112,30 +113,61 @@ class Partitions:
             if missing := self._missing(table_name, missing):
                 self._make(table_name, missing)
 
+    def ensure_within(
+        self, connection: Connection, table_name: str, moments: Iterable[datetime]
+    ) -> None:
+        """As `ensure`, for who holds a connection of the pool.
+
+        Where there is no other one, waiting for it would be waiting for oneself: the partition is
+        made in the transaction that is open, and is there for others once it commits.
+
+        Raises:
+            StorageError: the server could not be reached or refused.
+        """
+        missing = self._missing(table_name, moments)
+        if not missing:
+            return
+        if not _is_of_one(self._engine.pool):
+            self.ensure(table_name, missing)
+            return
+        with translated(), connection.begin_nested():
+            settings = connection.execute(_SETTINGS).one()
+            self._make_in(connection, table_name, missing)
+            # They were changed until the end of a transaction that is not ours.
+            connection.execute(_RESTORE, dict(zip(("a", "b", "c"), settings, strict=True)))
+
+    def holds(self, table_name: str) -> Callable[[datetime], bool]:
+        """A test for one batch: whether a moment has a partition of the table that is known of."""
+        known = self._known.get(table_name, [])
+        found = Range(_MAX, _MIN)
+
+        def is_held(moment: datetime) -> bool:
+            nonlocal found
+            # Neighbours in a batch mostly share a partition: two comparisons a row.
+            if found.lower <= moment < found.upper:
+                return True
+            at = _range_of(known, moment)
+            if at is None:
+                return False
+            found = at
+            return True
+
+        return is_held
+
     def forget(self) -> None:
         """Ask the catalog again before the next write: partitions may have been dropped."""
         self._known = {}
 
     def _missing(self, table_name: str, moments: Iterable[datetime]) -> list[datetime]:
-        known = self._known.get(table_name, [])
-        missing: list[datetime] = []
-        found: Range | None = None
-        for moment in moments:
-            # Neighbours in a batch mostly share a partition: two comparisons a row.
-            if found is not None and found.lower <= moment < found.upper:
-                continue
-            at = _range_of(known, moment)
-            if at is None:
-                missing.append(moment)
-            else:
-                found = at
-        return missing
+        is_held = self.holds(table_name)
+        return [moment for moment in moments if not is_held(moment)]
 
     def _make(self, table_name: str, moments: list[datetime]) -> None:
+        # Only for who holds a lock: when the server is away, whoever writes tries again.
         attempts = Retrying(
             stop=stop_after_attempt(_ATTEMPTS),
             wait=wait_random_exponential(multiplier=0.05, max=2),
-            retry=retry_if_exception(lambda e: isinstance(e, StorageError) and e.retryable),
+            retry=retry_if_exception(lambda e: isinstance(e, Conflict) and e.retryable),
             reraise=True,
         )
 
@@ -180,6 +212,26 @@ class Partitions:
         connection.exec_driver_sql(
             f"ALTER TABLE {parent} ATTACH PARTITION {child} FOR VALUES FROM ({lower}) TO ({upper})"
         )
+
+
+# What `lock` and `existing` set until the end of the transaction.
+_SETTINGS: Final = text(
+    "SELECT current_setting('lock_timeout'), current_setting('timezone'),"
+    " current_setting('datestyle')"
+)
+_RESTORE: Final = text(
+    "SELECT set_config('lock_timeout', :a, true), set_config('timezone', :b, true),"
+    " set_config('datestyle', :c, true)"
+)
+
+
+def _is_of_one(pool: Pool) -> bool:
+    """Whether one connection is all that the pool may have.
+
+    With more of them this does not do, though all be in use: the advisory lock is held until the
+    transaction ends, which may by then be waiting for another connection that waits for the lock.
+    """
+    return isinstance(pool, QueuePool) and pool.size() == 1 and pool._max_overflow == 0
 
 
 def lock(connection: Connection, purpose: str, schema: str) -> None:

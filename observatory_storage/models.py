@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -64,6 +64,7 @@ _Time = DateTime(timezone=True)
 _Json = JSONB(none_as_null=True)
 # A tsvector holds at most 1 MB; a longer body is stored whole and found by its beginning.
 _SEARCHED_CHARACTERS: Final = 100_000
+_SHOWN_CHARACTERS: Final = 80
 _ERROR_SEVERITY: Final = 17  # OpenTelemetry's SeverityNumber: ERROR begins at 17
 
 
@@ -74,6 +75,14 @@ def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
 
 class Base(DeclarativeBase):
     """The base of the models, with their metadata."""
+
+    _shown: ClassVar[str] = ""  # the columns that tell a row from others
+
+    def __repr__(self) -> str:
+        # Only of what is loaded: to show a row must not ask the database for the rest of it.
+        values = ((name, self.__dict__.get(name)) for name in self._shown.split())
+        facts = (f" {name}={_brief(value)}" for name, value in values if value is not None)
+        return f"<{type(self).__name__}{''.join(facts)}>"
 
     metadata = MetaData(
         naming_convention={
@@ -94,6 +103,12 @@ class Base(DeclarativeBase):
     }
 
 
+def _brief(value: object) -> str:
+    if isinstance(value, str):
+        return repr(value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}…")
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
 def _object() -> Mapped[dict[str, Any]]:
     return mapped_column(_Json, server_default=text("'{}'"))
 
@@ -111,6 +126,7 @@ class Trace(Base):
     """A trace, as its spans say it is: see `TraceSpan`. Times are microseconds."""
 
     __tablename__ = "traces"
+    _shown = "trace_id root_span_name service_name start_time duration_us status span_count"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     trace_id: Mapped[str] = mapped_column(_Name)
@@ -150,6 +166,7 @@ class TraceSpan(Base):
     """A span. ``start_ns``, ``end_ns``, ``duration_ns`` are the nanoseconds beyond microseconds."""
 
     __tablename__ = "trace_spans"
+    _shown = "trace_id span_id name kind service_name start_time duration_us status model"
 
     trace_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     span_id: Mapped[str] = mapped_column(_Name, primary_key=True)
@@ -226,6 +243,7 @@ class TraceEvent(Base):
     """An event of a span, kept beside it: its partition is that of its span's start."""
 
     __tablename__ = "trace_events"
+    _shown = "trace_id span_id position name timestamp"
 
     trace_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     span_id: Mapped[str] = mapped_column(_Name, primary_key=True)
@@ -248,6 +266,7 @@ class Metric(Base):
     """The definition of a metric as one resource and scope reports it."""
 
     __tablename__ = "metrics"
+    _shown = "id name metric_type unit temporality service_name"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(_Name)
@@ -277,6 +296,7 @@ class MetricDataPoint(Base):
     """One measurement of a metric; beside ``value``, what histograms and summaries have."""
 
     __tablename__ = "metric_data_points"
+    _shown = "metric_id timestamp value count sum"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     metric_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -304,6 +324,7 @@ class LogRecord(Base):
     """A log record; a body that is not text stands in ``body_json``."""
 
     __tablename__ = "logs"
+    _shown = "timestamp severity_text service_name body trace_id"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     timestamp: Mapped[datetime] = mapped_column(primary_key=True)

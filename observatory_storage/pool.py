@@ -16,7 +16,7 @@ from observatory_storage import migrate
 from observatory_storage.bounded_pool import BoundedPool
 from observatory_storage.config import PostgresConfig, RedisConfig, RetryConfig, StorageConfig
 from observatory_storage.engine import adopt_engine, create_engine
-from observatory_storage.errors import ConfigError, PoolError, shown, translated
+from observatory_storage.errors import ConfigError, PoolError, translated
 from observatory_storage.health import HealthReport, PoolStats, check_health, pool_stats
 from observatory_storage.layout import Partitions
 from observatory_storage.unit_of_work import UnitOfWork
@@ -56,6 +56,7 @@ class StoragePool:
     partitions: Partitions
 
     def __init__(self, config: StorageConfig, *, connect: bool = True) -> None:
+        _check_config(config)
         self._set_up(config, create_engine(config), owned=True)
         if connect:
             try:
@@ -100,7 +101,9 @@ class StoragePool:
         _check_engine(engine)
         if config is not None and schema is not None:
             raise ConfigError("give the schema in the configuration or beside it, not both")
-        if config is None:
+        if config is not None:
+            _check_config(config)
+        else:
             config = StorageConfig(postgres=PostgresConfig(schema=schema or "public"))
         pool = cls.__new__(cls)
         engine = adopt_engine(engine, config)
@@ -203,10 +206,19 @@ if hasattr(os, "register_at_fork"):  # Windows does not fork
     os.register_at_fork(after_in_child=_renew_after_fork)
 
 
+def _check_config(config: StorageConfig) -> None:
+    # Given a URL instead: it may hold a password, and is not shown.
+    if not isinstance(config, StorageConfig):
+        raise ConfigError(
+            f"config: must be StorageConfig, not {type(config).__name__}; for a URL:"
+            " StorageConfig(postgres=PostgresConfig.from_url(url))"
+        )
+
+
 def _check_engine(engine: sa.Engine) -> None:
     rule = "must be an engine of sqlalchemy.create_engine('postgresql+psycopg://…')"
     if not isinstance(engine, sa.Engine):
-        raise ConfigError(f"engine={shown(engine)}: {rule}")
+        raise ConfigError(f"engine: {rule}, not {type(engine).__name__}")
     dialect = engine.dialect
     if (dialect.name, dialect.driver, dialect.is_async) != ("postgresql", "psycopg", False):
         raise ConfigError(f"engine: {rule}, not of {dialect.name}+{dialect.driver}")

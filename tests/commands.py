@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import logging
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,13 +62,25 @@ def runner(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], f
             patch.setenv("COLUMNS", str(columns))
             patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
             capfd.readouterr()
-            with pytest.raises(SystemExit) as ended:
+            with logging_as_before(), pytest.raises(SystemExit) as ended:
                 main(arguments)
         shown = capfd.readouterr()
         assert isinstance(ended.value.code, int)
         return Result(ended.value.code, shown.out, shown.err)
 
     return run
+
+
+@contextlib.contextmanager
+def logging_as_before() -> Iterator[None]:
+    """Undo what a command sets for its whole process, which here is that of other tests too."""
+    logger = logging.getLogger("observatory_storage")
+    handlers, level = logger.handlers, logger.level
+    try:
+        yield
+    finally:
+        logger.handlers = handlers
+        logger.setLevel(level)
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:

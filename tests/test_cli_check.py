@@ -6,16 +6,26 @@ import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from observatory_storage.embedded import EmbeddedPostgres, EmbeddedValkey
-from tests.commands import Result, Run, runner
+from tests.commands import Result, Run, runner, traces_request
 from tests.servers import FAST
 
 PASSWORD = "open sesame"
-STEPS = ["configuration", "connection", "PostgreSQL", "Redis", "migrations", "pool", "query"]
+STEPS = [
+    "configuration",
+    "connection",
+    "PostgreSQL",
+    "Redis",
+    "migrations",
+    "tables",
+    "pool",
+    "query",
+]
 QUICK = {"DB_RETRY_MAX_ATTEMPTS": "2", "DB_RETRY_INITIAL_DELAY_MS": "1"}
 
 
@@ -23,7 +33,7 @@ QUICK = {"DB_RETRY_MAX_ATTEMPTS": "2", "DB_RETRY_INITIAL_DELAY_MS": "1"}
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     bare = runner(monkeypatch, capfd, tmp_path)
 
-    def run(*arguments: str, **given: str) -> Result:
+    def run(*arguments: str, **given: Any) -> Result:
         return bare(*arguments, **{**QUICK, **given})
 
     return run
@@ -67,6 +77,11 @@ def test_all_in_order(run: Run, database_url: str, redis_url: str) -> None:
 
 
 def test_debug_tells_more(run: Run, database_url: str) -> None:
+    result = run(
+        "check", "--log-level", "debug", DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/a"
+    )
+    assert "Traceback" in result.err
+    assert "hunter2" not in result.out + result.err
     for arguments in (["check", "--log-level", "debug"], ["--log-level", "debug", "check"]):
         result = run(*arguments, DATABASE_URL=database_url)
         assert result.code == 0
@@ -136,6 +151,55 @@ def test_closed_port(run: Run, tmp_path: Path) -> None:
     url = f"postgresql://postgres@/app?host={tmp_path}"
     advice = failure(run("check", "--json", DATABASE_URL=url), "connection")
     assert advice.startswith(f"Nothing listens at {tmp_path} port 5432")
+
+
+def test_a_port_that_says_nothing(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://postgres:x@127.0.0.1:{silent.getsockname()[1]}/app"
+        settings = {"DB_POOL_CONNECT_TIMEOUT": "1", "DB_RETRY_MAX_ATTEMPTS": "1"}
+        result = run("check", "--json", DATABASE_URL=url, **settings)
+    advice = failure(result, "connection")
+    assert "takes connections and says nothing for 1 s (DB_POOL_CONNECT_TIMEOUT)" in advice
+
+
+def test_fewer_connections_than_wanted(run: Run, guarded_server: EmbeddedPostgres) -> None:
+    with psycopg.connect(guarded_server.url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE few LOGIN PASSWORD 'few' CONNECTION LIMIT 2")
+    url = f"postgresql://few:few@127.0.0.1:{guarded_server.port}/postgres"
+    advice = failure(run("check", "--json", DATABASE_URL=url), "connection")
+    assert advice.startswith("The server lets us in now: run it again.")
+    assert "fewer connections than DB_POOL_MIN_CONNECTIONS, 5" in advice
+
+
+def test_tables_that_may_not_be_written(run: Run, guarded_server: EmbeddedPostgres) -> None:
+    with psycopg.connect(guarded_server.url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE shared")
+    assert run("migrate", DATABASE_URL=guarded_server.url_of("shared")).code == 0
+    url = f"postgresql://reader:reader@127.0.0.1:{guarded_server.port}/shared"
+
+    def detail() -> str:
+        result = run("check", "--json", DATABASE_URL=url)
+        failure(result, "tables")
+        return str(result.document["steps"][STEPS.index("tables")]["detail"])
+
+    with psycopg.connect(guarded_server.url_of("shared"), autocommit=True) as connection:
+        connection.execute("CREATE ROLE reader LOGIN PASSWORD 'reader'")
+        connection.execute("GRANT SELECT ON traces, alembic_version TO reader")
+        assert "reader may not read logs, metric_data_points" in detail()
+        connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
+        assert "not written: reader may not INSERT, UPDATE and DELETE" in detail()
+        connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO reader")
+        assert "reader does not own the tables" in detail()
+        connection.execute("ALTER ROLE reader SET default_transaction_read_only = on")
+        assert "transactions are read-only" in detail()
+        ended = run("ingest", "-", DATABASE_URL=url, stdin=json.dumps(traces_request()).encode())
+        assert ended.code == 1
+        assert "Nothing can be written there: it is a replica" in ended.err
+        connection.execute("GRANT postgres TO reader")
+        connection.execute("ALTER ROLE reader RESET default_transaction_read_only")
+        assert run("check", DATABASE_URL=url).code == 0
+        connection.execute("ALTER TABLE logs RENAME TO elsewhere")
+        assert detail() == "missing in schema public: logs"
 
 
 def test_unknown_host(run: Run) -> None:

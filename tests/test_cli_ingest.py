@@ -189,3 +189,45 @@ def test_interrupt_ends_it_quietly(database_url: str, tmp_path: Path) -> None:
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert (out, err.strip()) == (b"", b"")
+
+
+def test_protobuf_without_the_extra_costs_only_itself(
+    run: Run, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = ParseDict(logs_request() | {"resourceLogs": []}, ExportLogsServiceRequest())
+    message.resource_logs.add().scope_logs.add().log_records.add().body.string_value = "here"
+    (tmp_path / "logs.pb").write_bytes(message.SerializeToString())
+    (tmp_path / "logs.json").write_text(json.dumps(logs_request()))
+    for name in [each for each in sys.modules if each.startswith("opentelemetry.proto")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    result = run("logs.pb", "logs.json")
+    assert result.code == 1
+    assert "error: logs.pb: OTLP in protobuf needs the extra" in result.err
+    assert rows(database_url)["logs"] == ACCEPTED["logs"]
+
+
+def test_what_others_wrote_stays_text(
+    run: Run,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    evil = "\x1b]0;title\x07\x1b[31m[red]a\u200db\x00\r\n" + "x" * 900
+    named = {"attributes": [{"key": "service.name", "value": {"stringValue": evil}}]}
+    body = {"stringValue": evil}
+    record = {"severityText": evil, "severityNumber": 17, "body": body, "eventName": evil}
+    logs = [{"resource": named, "scopeLogs": [{"logRecords": [record]}]}]
+    point = {"asDouble": 1, "attributes": [{"key": "by", "value": body}]}
+    metric = {"name": evil, "unit": evil, "description": evil, "gauge": {"dataPoints": [point]}}
+    metrics = [{"resource": named, "scopeMetrics": [{"metrics": [metric]}]}]
+    stdin = lines({"resourceLogs": logs}, {"resourceMetrics": metrics})
+    assert run("-", stdin=stdin).code == 0
+    show = runner(monkeypatch, capfd, tmp_path)
+    for command in ("logs", "metrics"):
+        for columns in (80, 120, 200):
+            shown = show(command, columns=columns, DATABASE_URL=database_url).out
+            assert not set("\x1b\x07\x00\r") & set(shown)
+            assert all(len(line) <= columns for line in shown.splitlines())
+            # Every column is there, however long its neighbours are.
+            assert len(shown.splitlines()[1].split("\u2026")) > 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 
 import pytest
 from pydantic import SecretStr
@@ -112,3 +113,22 @@ def test_a_pool_that_gives_no_connection_is_unhealthy(database_url: str) -> None
     assert pool.health_check().status == "healthy"
     pool.close()
     assert pool.health_check().postgres.error == "the pool is closed"
+
+
+def test_a_redis_that_says_nothing_is_waited_for_once(database_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = StorageConfig(
+            postgres=PostgresConfig.from_url(database_url),
+            redis=RedisConfig(
+                url=SecretStr(f"redis://127.0.0.1:{silent.getsockname()[1]}/0"), timeout_secs=0.05
+            ),
+            # Retries would take a minute.
+            retry=RetryConfig(max_attempts=100, initial_delay_ms=1000),
+        )
+        with StoragePool(config) as pool:
+            assert pool.health_check().status == "degraded"
+        silent.settimeout(5)
+        silent.accept()[0].close()
+        silent.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            silent.accept()

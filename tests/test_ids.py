@@ -39,9 +39,9 @@ LIKE_HEX = [
     DASHED + "-",
     HEX[:-1],
     HEX + "0",
-    HEX[:-1] + "ｃ",
-    HEX[:-1] + "٣",
-    HEX[:-1] + "ſ",
+    HEX[:-1] + "\N{FULLWIDTH LATIN SMALL LETTER C}",
+    HEX[:-1] + "\N{ARABIC-INDIC DIGIT THREE}",
+    HEX[:-1] + "\N{LATIN SMALL LETTER LONG S}",
 ]
 
 
@@ -110,7 +110,17 @@ def pinned() -> dict[str, UUID]:
 
 
 def test_no_id_ever_changes() -> None:
-    assert {what: str(value) for what, value in pinned().items()} == {}
+    assert {what: str(value) for what, value in pinned().items()} == {
+        "trace": "d404971a-6844-5c27-965b-f1b82009dae8",
+        "trace, not ASCII": "d6aefeb3-e068-5f12-99db-9e8e3c7686ab",
+        "trace, repaired": "9771a563-b533-5872-af7c-f25915d26251",
+        "metric": "0033f2c9-972b-5074-9ceb-b3f1ff62311e",
+        "metric, whole": "b0335dcc-0eeb-503a-8a48-3e8a63bcad40",
+        "point": "ecc1ec36-088f-5398-95cf-0aba87cfea75",
+        "point, whole": "b15f94e4-4367-5205-8f95-240130661742",
+        "log": "8d40adf3-59df-555c-9ad6-820939cc9652",
+        "log, again": "4adc91cd-5fe4-5262-ac40-422ec737ac3c",
+    }
 
 
 def test_an_id_is_the_same_in_every_process() -> None:
@@ -141,7 +151,9 @@ def test_what_is_no_trace_id(value: Any, rule: str) -> None:
     assert caught.value.field == "id"
 
 
-@pytest.mark.parametrize("value", ["", "0" * 16, "a" * 15, "a" * 17, "0x" + "a" * 14, "g" * 16, 7, None])
+@pytest.mark.parametrize(
+    "value", ["", "0" * 16, "a" * 15, "a" * 17, "0x" + "a" * 14, "g" * 16, 7, None]
+)
 def test_what_is_no_span_id(value: Any) -> None:
     with pytest.raises(ValidationError, match="must be 16 hex digits, not all zeros") as caught:
         ids.span_id(value, "parent_span_id")

@@ -13,6 +13,7 @@ from threading import Thread
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import orjson
 import psycopg
@@ -69,7 +70,7 @@ REPAIRS: list[tuple[Any, Any]] = [
     (BIG, BIG),
     ([-BIG, 2**63, 2**64 - 1, 2**64, -(2**63) - 1], [-BIG, 2**63, 2**64 - 1, 2**64, -(2**63) - 1]),
     ({"a": BIG, "b": NAN, "c": "\x00"}, {"a": BIG, "b": "NaN", "c": "\ufffd"}),
-    ({1: 1, 2.5: 2, True: 3, None: 4}, {"1": 3, "2.5": 2, "null": 4}),
+    ({1: 1, 2.5: 2, None: 4}, {"1": 1, "2.5": 2, "null": 4}),
     ({False: 1, BIG: 2, NAN: 3}, {"false": 1, str(BIG): 2, "NaN": 3}),
     (Decimal("1.50"), 1.5),
     (Decimal("3.0"), 3),
@@ -92,12 +93,31 @@ REPAIRS: list[tuple[Any, Any]] = [
     (datetime(2026, 1, 2), "2026-01-02T00:00:00"),  # noqa: DTZ001 - without a zone is the case
     (date(2026, 1, 2), "2026-01-02"),
     (time(1, 2, 3), "01:02:03"),
+    (time(1, 2, 3, 10_000), "01:02:03.010000"),
+    (datetime(1900, 1, 1, tzinfo=ZoneInfo("Europe/Amsterdam")), "1900-01-01T00:00:00+00:19:32"),
     (time(1, 2, tzinfo=UTC), "01:02:00+00:00"),
-    ({"a": BIG, "b": datetime(2026, 1, 2, tzinfo=UTC)}, {"a": BIG, "b": "2026-01-02T00:00:00+00:00"}),
+    (
+        {"a": BIG, "b": datetime(2026, 1, 2, tzinfo=UTC)},
+        {"a": BIG, "b": "2026-01-02T00:00:00+00:00"},
+    ),
 ]
 CLEAN: list[Any] = [
-    *(None, True, False, 0, -1, 2**63 - 1, -(2**63), 1.5, "", "null", {}, [], "é\U0001f600\x7f\x1f"),
-    {"a": {"b": [None, {"c": "\n\t\"\\/"}]}},
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        2**63 - 1,
+        -(2**63),
+        1.5,
+        "",
+        "null",
+        {},
+        [],
+        "é\U0001f600\x7f\x1f",
+    ),
+    {"a": {"b": [None, {"c": '\n\t"\\/'}]}},
     {"": None, "null": "null", "text": "the word null, and \\u0000 spelt out"},
     [5e-324, 1.7976931348623157e308, 1e16, 1e-5, 0.1, 123456789.123456789],
 ]
@@ -121,7 +141,7 @@ def expected(value: Any) -> Any:
             return names.get(str(value), value)
         case Decimal():
             if not value.is_finite():
-                return expected(float(value))
+                return "NaN" if value.is_nan() else expected(float(value))
             return int(value) if value % 1 == 0 else float(value)
         case Mapping():
             return {expected_key(key): expected(item) for key, item in value.items()}
@@ -154,8 +174,10 @@ def same(read: Any, wanted: Any) -> bool:
     return bool(read == wanted)
 
 
-text = st.text(st.one_of(st.characters(codec=None), st.sampled_from('\x00\ud83d\ude00"\\\n')), max_size=8)
-minutes = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+text = st.text(
+    st.one_of(st.characters(codec=None), st.sampled_from('\x00\ud83d\ude00"\\\n')), max_size=8
+)
+offsets = st.integers(-86399, 86399).map(lambda seconds: timezone(timedelta(seconds=seconds)))
 leaves = st.one_of(
     st.none(),
     st.booleans(),
@@ -167,11 +189,13 @@ leaves = st.one_of(
     st.decimals(allow_nan=True, places=3),
     st.uuids(),
     st.datetimes(),
-    st.datetimes(timezones=minutes),
+    st.datetimes(timezones=offsets),
     st.dates(),
     st.times(),
 )
-keys = st.one_of(text, st.integers(), st.booleans(), st.none(), st.floats(allow_nan=False, allow_infinity=False))
+keys = st.one_of(
+    text, st.integers(), st.booleans(), st.none(), st.floats(allow_nan=False, allow_infinity=False)
+)
 values = st.recursive(
     leaves,
     lambda inner: st.one_of(
@@ -184,9 +208,7 @@ values = st.recursive(
 )
 plain_values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), text),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=4), st.dictionaries(text, inner, max_size=4)
-    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(text, inner, max_size=4)),
     max_leaves=8,
 )
 
@@ -208,14 +230,14 @@ def test_what_is_clean_stays_and_takes_the_fast_way(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b"x", {1, 2}, 1j, object(), Point(1), {"a": Point(NAN)}, {("a",): 1}, {UUID(int=1): 1}, ...],
+    [b"x", {1, 2}, 1j, object(), Point(1), {"a": Point(1)}, {("a",): 1}, {UUID(int=1): 1}, ...],
 )
 def test_what_is_no_json_is_refused(value: Any) -> None:
     for encode in (jsonb.dumps, jsonb.encode):
-        with pytest.raises(ValidationError, match="is not JSON|not text") as caught:
+        with pytest.raises(ValidationError, match=r"is not JSON|not text") as caught:
             encode(value, "attributes")
         assert caught.value.field == "attributes"
-    with pytest.raises(ValidationError, match="is not JSON|not text"):
+    with pytest.raises(ValidationError, match=r"is not JSON|not text"):
         jsonb.canonical(value)
 
 

@@ -39,6 +39,7 @@ _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 _MISSING_SCHEMA = frozenset({"42P01", "3F000", "42703"})  # no such table, schema, column
 _NO_PRIVILEGE = "42501"
 _TOO_MANY_CONNECTIONS = "53300"
+_READ_ONLY = "25006"
 
 
 def advice_for(error: StorageError, state: State) -> str | None:
@@ -50,6 +51,11 @@ def advice_for(error: StorageError, state: State) -> str | None:
         return "The role may not do that: grant it the privilege, or connect as the tables' owner."
     if _TOO_MANY_CONNECTIONS in states:
         return "The server has no connection left: lower DB_POOL_MAX_CONNECTIONS here or elsewhere."
+    if _READ_ONLY in states:
+        return (
+            "Nothing can be written there: it is a replica (name the primary, or several hosts and"
+            " target_session_attrs=read-write), or default_transaction_read_only is on."
+        )
     if isinstance(error, Timeout):
         return "Ask for less (a shorter time range), or raise the statement timeout."
     if isinstance(error, CacheError):
@@ -73,11 +79,24 @@ def connection_advice(error: BaseException, config: StorageConfig) -> str:
     unreachable = _unreachable(host, port)
     if unreachable is not None:
         return unreachable
+    if isinstance(refused, psycopg.errors.ConnectionTimeout):
+        # Nor would it answer what is tried below.
+        return (
+            f"{host} port {port} takes connections and says nothing for"
+            f" {config.pool.connect_timeout_secs} s (DB_POOL_CONNECT_TIMEOUT): is it PostgreSQL,"
+            " and is it not overloaded?"
+        )
     if tried is not None and tried.needs_password:
         return "The server wants a password: set DB_PASSWORD, or add it to DATABASE_URL."
     if postgres.ssl_mode in {"require", "verify-ca", "verify-full"} and _is_without_ssl(host, port):
         return f"The server has no SSL, and DB_SSL_MODE={postgres.ssl_mode} insists on it."
-    present = _databases(config)
+    if _databases(config, postgres.database) is not None:
+        return (
+            "The server lets us in now: run it again. If it happens again, look at the server's"
+            " log; it may allow fewer connections than DB_POOL_MIN_CONNECTIONS,"
+            f" {config.pool.min_connections}."
+        )
+    present = _databases(config, *_USUAL_DATABASES)
     if present is not None and postgres.database not in present:
         return (
             f"The server has no database {postgres.database!r}: create it"
@@ -87,12 +106,12 @@ def connection_advice(error: BaseException, config: StorageConfig) -> str:
         return f"The role {postgres.username!r} may not connect to {postgres.database!r}: grant it."
     if tried is not None and tried.used_password:
         return (
-            f"The server did not take this password for {postgres.username!r}:"
-            " correct DB_USER and DB_PASSWORD, or those in DATABASE_URL."
+            f"The server did not take this password for {postgres.username!r}, unless it says"
+            " otherwise above: correct DB_USER and DB_PASSWORD, or those in DATABASE_URL."
         )
     return (
-        f"The server is there, but does not let {postgres.username!r} in:"
-        " correct DB_USER, or allow the role in the server's pg_hba.conf."
+        f"The server is there, but does not let {postgres.username!r} in, for the reason above:"
+        " correct DB_USER, allow the role in the server's pg_hba.conf, or free connections."
     )
 
 
@@ -134,8 +153,8 @@ def _opened(host: str, port: int) -> socket.socket:
     return connection
 
 
-def _databases(config: StorageConfig) -> set[str] | None:
-    """The names of the server's databases; None where no other database lets us in either."""
+def _databases(config: StorageConfig, *let_in: str) -> set[str] | None:
+    """The names of the server's databases; None where none of `let_in` lets us in."""
     # Not by the URL as text: libpq and SQLAlchemy do not agree on all of its encoding.
     url = config.postgres.url()
     parameters: dict[str, Any] = {
@@ -147,7 +166,7 @@ def _databases(config: StorageConfig) -> set[str] | None:
         **config.postgres.connect_args(),
         "connect_timeout": _PROBE_SECS,
     }
-    for name in _USUAL_DATABASES:
+    for name in let_in:
         with (
             contextlib.suppress(psycopg.Error),
             psycopg.connect(**parameters, dbname=name) as connection,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import click
+import sqlalchemy as sa
 from rich.text import Text
 
 from observatory_storage import migrate
@@ -18,14 +20,43 @@ from observatory_storage.cli.state import State, common_options, json_option
 from observatory_storage.cli.text import clean
 from observatory_storage.config import StorageConfig
 from observatory_storage.config.sources import DotEnvSource, VariablesSource
-from observatory_storage.errors import StorageError
-from observatory_storage.health import HealthReport
+from observatory_storage.errors import StorageError, translated
+from observatory_storage.health import HealthReport, check_redis
+from observatory_storage.layout import PARTITIONED
+from observatory_storage.models import Base
 from observatory_storage.pool import StoragePool
 from observatory_storage.repositories import TraceFilters
 
 __all__ = ["check"]
 
+logger = logging.getLogger(__name__)
+
 _MARKS = {"ok": ("✓", "+", "green"), "failed": ("✗", "x", "bold red"), "skipped": ("-", "-", "dim")}
+
+
+# What the role may do with each table: a row for each that is asked for, with NULLs where it is
+# not there. To attach a partition takes the owner of its table.
+_PRIVILEGES = sa.text("""
+    SELECT wanted.name,
+           pg_catalog.has_table_privilege(found.oid, 'SELECT') AS readable,
+           pg_catalog.has_table_privilege(found.oid, 'INSERT')
+               AND pg_catalog.has_table_privilege(found.oid, 'UPDATE')
+               AND pg_catalog.has_table_privilege(found.oid, 'DELETE') AS writable,
+           pg_catalog.pg_has_role(found.relowner, 'USAGE') AS owned
+      FROM pg_catalog.unnest(CAST(:names AS text[])) AS wanted (name)
+      LEFT JOIN (pg_catalog.pg_class AS found
+                 JOIN pg_catalog.pg_namespace AS place
+                   ON place.oid = found.relnamespace AND place.nspname = :schema)
+        ON found.relname = wanted.name
+     ORDER BY wanted.name
+""")
+_SURROUNDINGS = sa.text("""
+    SELECT current_user AS role,
+           pg_catalog.current_setting('transaction_read_only') = 'on' AS read_only,
+           pg_catalog.has_schema_privilege(oid, 'CREATE') AS may_create
+      FROM pg_catalog.pg_namespace
+     WHERE nspname = :schema
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +121,7 @@ class _Check:
             yield self._step("PostgreSQL", self._postgres, needs=self._pool)
             yield self._step("Redis", self._redis, needs=self._config)
             yield self._step("migrations", self._migrations, needs=self._pool)
+            yield self._step("tables", self._tables, needs=self._migrated)
             yield self._step("pool", self._statistics, needs=self._pool)
             yield self._step("query", self._query, needs=self._migrated)
 
@@ -99,8 +131,10 @@ class _Check:
         try:
             return Step(name, "ok", run())
         except _Failed as failure:
+            logger.debug("step %s failed", name, exc_info=True)
             return Step(name, "failed", str(failure), failure.advice)
         except StorageError as error:
+            logger.debug("step %s failed", name, exc_info=True)
             return Step(name, "failed", str(error), advice_for(error, self._state))
 
     def _configuration(self) -> str:
@@ -149,12 +183,13 @@ class _Check:
         assert self._config is not None
         if self._config.redis.url is None:
             return "not used (REDIS_URL is not set)"
-        # Redis is asked even when PostgreSQL is not there, on a pool that does not connect to it.
-        health = self._health
-        if health is None:
+        if self._health is not None:
+            redis = self._health.redis
+        else:
+            # Asked even when PostgreSQL is not there, on a pool that does not connect to it.
             with StoragePool(self._config, connect=False) as pool:
-                health = pool.health_check()
-        redis = health.redis
+                assert pool.redis is not None
+                redis = check_redis(pool.redis)
         assert redis is not None
         if not redis.ok:
             raise _Failed(str(redis.error), REDIS)
@@ -171,6 +206,41 @@ class _Check:
             )
         self._migrated = True
         return f"at {migrate.head()}, the newest"
+
+    def _tables(self) -> str:
+        assert self._pool is not None
+        names = sorted(Base.metadata.tables)
+        schema = self._pool.schema
+        with translated(), self._pool.engine.connect() as connection:
+            tables = connection.execute(_PRIVILEGES, {"names": names, "schema": schema}).all()
+            around = connection.execute(_SURROUNDINGS, {"schema": schema}).one()
+        missing = [row.name for row in tables if row.readable is None]
+        if missing:
+            raise _Failed(
+                f"missing in schema {schema}: {', '.join(missing)}",
+                "Somebody dropped or renamed them after the migration: bring them back.",
+            )
+        unreadable = [row.name for row in tables if not row.readable]
+        if unreadable:
+            raise _Failed(
+                f"{around.role} may not read {', '.join(unreadable)}",
+                "Grant SELECT on them, or connect as their owner.",
+            )
+        if around.read_only:
+            reason = "transactions are read-only: a replica, or default_transaction_read_only"
+        elif not all(row.writable for row in tables):
+            reason = f"{around.role} may not INSERT, UPDATE and DELETE"
+        elif not all(row.owned for row in tables if row.name in PARTITIONED):
+            reason = f"{around.role} does not own the tables, and so cannot add partitions"
+        elif not around.may_create:
+            reason = f"{around.role} may not CREATE partitions in schema {schema}"
+        else:
+            return f"all {len(tables)} may be read and written"
+        raise _Failed(
+            f"all {len(tables)} may be read, but not written: {reason}",
+            "To write, connect to the primary as the tables' owner or a member of that role;"
+            " for a program that only reads all is well.",
+        )
 
     def _statistics(self) -> str:
         assert self._pool is not None

@@ -19,7 +19,7 @@ from observatory_storage.cli.output import new_console, table
 from observatory_storage.cli.requests import Payload, payloads
 from observatory_storage.cli.state import State, common_options, json_option
 from observatory_storage.cli.text import clean, tokens
-from observatory_storage.errors import ValidationError
+from observatory_storage.errors import ConfigError, ValidationError
 from observatory_storage.pool import StoragePool
 
 __all__ = ["ingest"]
@@ -119,7 +119,7 @@ def _ingest_request(pool: StoragePool, payload: Payload, report: _Report) -> Non
     try:
         what, store = _INTO[otlp.detect_signal(payload.content)]
         result = store(pool, payload.content)
-    except ValidationError as error:
+    except (ValidationError, ConfigError) as error:  # protobuf without the extra, for one
         report.problem(place, str(error))
         return
     report.requests += 1

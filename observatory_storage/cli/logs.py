@@ -81,7 +81,7 @@ def logs(
 def logs_table(page: Sequence[LogRecord], width: int) -> RenderableType:
     """A table of log records for a terminal of so many columns."""
     wide = width >= _WIDE
-    titles = ["TIME (UTC)", "LEVEL", "SERVICE", "BODY*"]
+    titles = ["TIME (UTC)", "LEVEL*", "SERVICE*", "BODY*"]
     rows: list[list[str | Text]] = [
         [
             moment(row.timestamp, short=not wide),

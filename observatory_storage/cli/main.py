@@ -20,10 +20,12 @@ from observatory_storage.cli.output import new_console
 from observatory_storage.cli.state import State, common_options
 from observatory_storage.cli.text import clean
 from observatory_storage.cli.traces import trace, traces
-from observatory_storage.errors import StorageError
+from observatory_storage.errors import ConfigError, NotFound, StorageError, ValidationError
 
 __all__ = ["commands", "main"]
 
+# Their message says all there is to know: what was asked for is not there, or not right.
+_PLAIN = (ConfigError, NotFound, ValidationError)
 _INTERRUPTED = 130  # as a shell reports SIGINT
 
 
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.Abort:
         code = _INTERRUPTED
     except StorageError as error:
-        _report(str(error), advice_for(error, state), state)
+        _report(str(error), advice_for(error, state), state, plain=isinstance(error, _PLAIN))
         code = 1
     except Exception as error:  # noqa: BLE001 - a mistake in this program is no reason to bury people in it
         _report(f"{type(error).__name__}: {error}", None, state)
@@ -73,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _report(message: str, advice: str | None, state: State) -> None:
+def _report(message: str, advice: str | None, state: State, *, plain: bool = False) -> None:
     console = new_console(stderr=True)
     if state.debug:
         console.print(Text(traceback.format_exc().rstrip(), style="dim"))
@@ -82,5 +84,5 @@ def _report(message: str, advice: str | None, state: State) -> None:
     console.print(line, soft_wrap=True)
     for each in [*rest, *([advice] if advice else [])]:
         console.print(Text(f"  {clean(each.strip())}"), soft_wrap=True)
-    if not state.debug and not advice:
+    if not (state.debug or advice or plain):
         console.print(Text("  --log-level debug shows where it happened", style="dim"))

@@ -109,7 +109,8 @@ def _metrics_table(page: Sequence[Metric], width: int) -> RenderableType:
         ]
         for row in page
     )
-    return table(("NAME", "TYPE", "TEMPORALITY", "UNIT", "SERVICE*", "DESCRIPTION*"), rows)
+    titles = ("NAME*", "TYPE", "TEMPORALITY", "UNIT*", "SERVICE*", "DESCRIPTION*")
+    return table(titles, rows)
 
 
 def _show_series(

@@ -142,7 +142,10 @@ class _Table:
 
 
 def _cell(cell: str | Text) -> Text:
-    return cell if isinstance(cell, Text) else Text(clean(cell))
+    if isinstance(cell, str):
+        return Text(clean(cell))
+    cell.plain = clean(cell.plain)
+    return cell
 
 
 def _reader_left() -> NoReturn:

@@ -10,6 +10,8 @@ __all__ = ["SHORT_ID", "clean", "dollars", "duration", "moment", "tokens"]
 # Characters of a trace's id that a narrow table shows; enough to find the trace by.
 SHORT_ID = 12
 _REPLACEMENT = "\ufffd"
+# Inside emoji and between letters of some scripts: without them the parts are shown side by side.
+_JOINERS = str.maketrans("", "", "\u200c\u200d")
 
 
 def clean(text: str) -> str:
@@ -22,7 +24,7 @@ def clean(text: str) -> str:
         return text
     return "".join(
         character if character.isprintable() else " " if character in "\t\n\r" else _REPLACEMENT
-        for character in text
+        for character in text.translate(_JOINERS)
     )
 
 

@@ -93,7 +93,13 @@ def traces(
 
 @click.command()
 @click.argument("trace_id", metavar="ID")
-@click.option("--limit", default=DEFAULT_ROWS, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--limit",
+    default=DEFAULT_ROWS,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Spans to draw.",
+)
 @json_option
 @common_options
 @click.pass_obj

@@ -107,6 +107,11 @@ class PostgresConfig(Checked):
             raise RuleError(f"must {right}: a certificate and its key belong together", "ssl_cert")
         return value
 
+    @property
+    def schema(self) -> str:  # type: ignore[override]  # pydantic's method is deprecated
+        """The same as ``schema_name``."""
+        return self.schema_name
+
     @classmethod
     def from_url(cls, url: str | SecretStr, **fields: Any) -> Self:
         """The configuration that a URL describes.

@@ -16,6 +16,8 @@ __all__ = ["decode", "detect_signal"]
 
 _BLANK: Final = b" \t\r\n"
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+# How compressed data begin; neither JSON nor an OTLP request in protobuf does.
+_COMPRESSED: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 def decode(payload: Any, signal: Signal) -> Mapping[str, Any]:
@@ -90,6 +92,9 @@ def _json_of_bytes(payload: bytes) -> Mapping[str, Any] | None:
     Protobuf's first byte is 0x0A (field 1, a message), which is also a newline, and a length of
     123 is "{": such bytes are protobuf unless they are JSON from beginning to end.
     """
+    for mark, name in _COMPRESSED.items():
+        if payload.startswith(mark):
+            raise ValidationError("payload", payload[:20], f"is compressed ({name}): unpack it")
     text = payload.removeprefix(_BYTE_ORDER_MARK).lstrip(_BLANK)
     if not payload or (not text.startswith((b"{", b"[")) and payload[:1] == b"\n"):
         return None

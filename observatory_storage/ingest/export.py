@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
@@ -29,23 +29,31 @@ __all__ = ["export_logs", "export_metrics", "export_traces"]
 _BATCH_SIZE: Final = 500
 
 Request = dict[str, Any]
+F = TypeVar("F", TraceFilters, MetricFilters, LogFilters)
 
 
 def export_traces(
-    pool: Source, wanted: TraceFilters | Ids | None = None, *, batch_size: int = _BATCH_SIZE
+    pool: Source,
+    filters: TraceFilters | Ids | None = None,
+    *,
+    ids: Ids | None = None,
+    batch_size: int = _BATCH_SIZE,
 ) -> Iterator[Request]:
     """Whole traces as OTLP/JSON requests, with all their spans and events.
 
     Args:
         pool: where to read.
-        wanted: filters (all the traces that match: their ``limit`` does not apply), a trace id or
+        filters: filters (all the traces that match: their ``limit`` does not apply), a trace id or
             several (hex text or UUID); all traces by default.
+        ids: ids by this name, in place of filters.
         batch_size: the most spans in a request.
 
     Raises:
         NotFound: there is no trace of one of the ids.
-        ValidationError: an id is none, or the batch size is not positive.
+        ValidationError: an id is none, the batch size is not positive, or both filters
+            and ids are given.
     """
+    wanted = _wanted(filters, ids)
     _check(batch_size)
     return _span_requests(pool, wanted, batch_size)
 
@@ -65,20 +73,27 @@ def _span_requests(pool: Source, wanted: TraceFilters | Ids | None, size: int) -
 
 
 def export_metrics(
-    pool: Source, wanted: MetricFilters | Ids | None = None, *, batch_size: int = _BATCH_SIZE
+    pool: Source,
+    filters: MetricFilters | Ids | None = None,
+    *,
+    ids: Ids | None = None,
+    batch_size: int = _BATCH_SIZE,
 ) -> Iterator[Request]:
     """Metrics as OTLP/JSON requests, with all their data points.
 
     Args:
         pool: where to read.
-        wanted: filters (all the metrics that match: their ``limit`` does not apply), a metric's id
+        filters: filters (all the metrics that match: their ``limit`` does not apply), a metric's id
             or several; all metrics by default.
+        ids: ids by this name, in place of filters.
         batch_size: the most data points in a request.
 
     Raises:
         NotFound: there is no metric of one of the ids.
-        ValidationError: an id is none, or the batch size is not positive.
+        ValidationError: an id is none, the batch size is not positive, or both filters
+            and ids are given.
     """
+    wanted = _wanted(filters, ids)
     _check(batch_size)
     return _metric_requests(pool, wanted, batch_size)
 
@@ -103,22 +118,35 @@ def _metric_requests(
 
 
 def export_logs(
-    pool: Source, wanted: LogFilters | Ids | None = None, *, batch_size: int = _BATCH_SIZE
+    pool: Source,
+    filters: LogFilters | Ids | None = None,
+    *,
+    ids: Ids | None = None,
+    batch_size: int = _BATCH_SIZE,
 ) -> Iterator[Request]:
     """Log records as OTLP/JSON requests, oldest first.
 
     Args:
         pool: where to read.
-        wanted: filters (all the records that match: their ``limit`` does not apply), or the id of
+        filters: filters (all the records that match: their ``limit`` does not apply), or the id of
             a trace or several, for the records of these; all records by default.
+        ids: ids by this name, in place of filters.
         batch_size: the most records in a request.
 
     Raises:
-        ValidationError: an id is none, or the batch size is not positive.
+        ValidationError: an id is none, the batch size is not positive, or both filters
+            and ids are given.
     """
+    wanted = _wanted(filters, ids)
     _check(batch_size)
     pages = reading.log_pages(pool, wanted, batch_size)
     return (_request(LOGS, ((row, log_of(row)) for row in page)) for page in pages)
+
+
+def _wanted(filters: F | Ids | None, ids: Ids | None) -> F | Ids | None:
+    if filters is not None and ids is not None:
+        raise ValidationError("ids", ids, "must not be given together with filters")
+    return filters if ids is None else ids
 
 
 def _check(batch_size: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from observatory_storage.errors import StorageError
+from observatory_storage.errors import StorageError, ValidationError
 from observatory_storage.ingest import wire
 from observatory_storage.ingest.values import key_values, plain_map
 from observatory_storage.rows import UNKNOWN_SERVICE
@@ -55,14 +55,27 @@ def groups(request: Mapping[str, Any], keys: tuple[str, str, str]) -> Iterator[G
     for at, entry in enumerate(wire.items(request.get(resources_key), resources_key)):
         path = f"{resources_key}[{at}]"
         outer = wire.message(entry, path) or {}
+        _check_spelling(outer, scopes_key, path)
         resource = _resource(outer, path)
         for place, inner in enumerate(wire.items(outer.get(scopes_key), f"{path}.{scopes_key}")):
             here = f"{path}.{scopes_key}[{place}]"
             scoped = wire.message(inner, here) or {}
+            _check_spelling(scoped, items_key, here)
             items = wire.items(scoped.get(items_key), f"{here}.{items_key}")
             scope = _scope(scoped, here)
             origin = Origin(resource.columns | scope.columns, resource.otlp | scope.otlp)
             yield Group(origin, items, f"{here}.{items_key}")
+
+
+def _check_spelling(holder: Mapping[str, Any], key: str, path: str) -> None:
+    """Refuse what holds its items under a name that OTLP/JSON does not have (any more).
+
+    Unknown fields are ignored, but these are all that was sent.
+    """
+    snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key)
+    for name in (snake, f"instrumentationLibrary{key.removeprefix('scope')}"):
+        if name != key and name in holder:
+            raise ValidationError(f"{path}.{name}", holder[name], f"must be named {key}")
 
 
 def _resource(outer: Mapping[str, Any], path: str) -> Origin:

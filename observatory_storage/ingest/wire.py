@@ -166,6 +166,8 @@ def hex_id(value: Any, field: str, digits: int | None = None) -> str:
     if isinstance(value, str) and _HEX.fullmatch(value) and digits in (None, len(value)):
         return value.lower()
     wanted = f"{digits} hex digits" if digits else "an even number of hex digits"
+    if digits and isinstance(value, str) and len(value) == -(-digits // 6) * 4:
+        wanted += " (OTLP/JSON has ids in hex, not in base64)"
     raise ValidationError(field, value, f"must be {wanted}")
 
 

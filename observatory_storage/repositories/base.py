@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Select
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, inspect
+from sqlalchemy.orm import InstanceState, LoaderCallableStatus, PassiveFlag, Session
 from sqlalchemy.sql import Executable
 
-from observatory_storage.errors import NotFound, translated
+from observatory_storage.errors import NotFound, StorageError, translated
 from observatory_storage.repositories.paging import Page
 
 __all__ = ["Repository"]
@@ -18,6 +18,24 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 _ROWS_AT_A_TIME = 1000
+
+
+class _NotLoaded:
+    """What a detached entity answers for a column that its list has left out.
+
+    SQLAlchemy's own answer speaks of a session, and no session would help.
+    """
+
+    def __init__(self, column: str) -> None:
+        self._column = column
+
+    def __call__(self, state: InstanceState[Any], passive: PassiveFlag) -> Any:
+        if not passive & PassiveFlag.SQL_OK:
+            return LoaderCallableStatus.PASSIVE_NO_RESULT
+        name = f"{state.class_.__name__}.{self._column}"
+        raise StorageError(
+            f"{name} was not loaded: ask the list for it (payload=True), or read the row by itself"
+        )
 
 
 class Repository:
@@ -36,15 +54,21 @@ class Repository:
         with translated():
             found = list(self._session.scalars(fresh))
         for entity in found:
-            self._session.expunge(entity)
+            self._detach(entity)
         return found
 
     def _entities_with(self, statement: Select[T, U]) -> list[tuple[T, U]]:
         """The entities, each with a value that was selected beside it."""
         found = self._rows(statement.execution_options(populate_existing=True))
         for entity, _ in found:
-            self._session.expunge(entity)
+            self._detach(entity)
         return [(entity, value) for entity, value in found]
+
+    def _detach(self, entity: object) -> None:
+        self._session.expunge(entity)
+        state: InstanceState[Any] = inspect(entity)
+        if state.callables:
+            state.callables = {column: _NotLoaded(column) for column in state.callables}
 
     def _entity(self, statement: Select[T], what: str) -> T:
         found = self._entities(statement.limit(1))

@@ -5,7 +5,7 @@ As with those of traces and spans, values and keys are literal, and time ranges 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -153,7 +153,7 @@ class TimeSeriesQuery:
     end_time: datetime
     aggregation: str = "avg"
     bucket_size_secs: Number = 60
-    group_by: tuple[str, ...] = ()
+    group_by: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         put(self, "metric_id", ids.uuid_of(self.metric_id, "metric_id"))

@@ -30,7 +30,6 @@ _LOGS: Final = Keyset("logs", (LogRecord.timestamp, LogRecord.timestamp_ns, LogR
 _PAYLOAD: Final = tuple(
     defer(column, raiseload=True)
     for column in (
-        LogRecord.attributes,
         LogRecord.resource_attributes,
         LogRecord.scope_attributes,
         LogRecord.otlp,
@@ -43,8 +42,9 @@ _LEVEL_WIDTH: Final = 4  # each level has four severity numbers
 class LogRepository(Repository):
     """Questions about log records.
 
-    Lists leave the JSON columns (attributes, resource and scope attributes, otlp) unloaded unless
-    ``payload`` asks for them: without it, reading one of them raises. Bodies are loaded.
+    Lists load a record's body and its attributes, but not the JSON columns that records of one
+    source share (resource and scope attributes) nor ``otlp``, unless ``payload`` asks for them:
+    without it, reading one of these raises.
     """
 
     def get(

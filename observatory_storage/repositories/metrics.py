@@ -16,7 +16,7 @@ from observatory_storage.errors import ValidationError
 from observatory_storage.models import Metric, MetricDataPoint, TraceSpan
 from observatory_storage.repositories import arguments
 from observatory_storage.repositories.base import Repository
-from observatory_storage.repositories.conditions import asked
+from observatory_storage.repositories.conditions import asked, within
 from observatory_storage.repositories.filters import (
     MetricFilters,
     TimeSeriesQuery,
@@ -197,13 +197,15 @@ class MetricRepository(Repository):
 
     def get_cost_summary(
         self,
-        start_time: datetime,
-        end_time: datetime,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
         *,
         group_by: Sequence[str] = ("provider", "model"),
         bucket_size_secs: float | None = None,
     ) -> builtins.list[CostSummary]:
         """Tokens and cost of the spans that start in [start_time, end_time), by group.
+
+        Without a bound the range is open on that side, and every partition there is read.
 
         Only spans that report tokens or a cost count. The dearest group comes first, those of
         unknown cost last; with buckets, the earlier bucket before all.
@@ -216,7 +218,7 @@ class MetricRepository(Repository):
         Raises:
             ValidationError: the end is before the start, or a group or a bucket is unknown.
         """
-        start, end = arguments.required_times(start_time, end_time)
+        start, end = arguments.times(start_time, end_time)
         names = arguments.names("group_by", group_by)
         for name in names:
             arguments.choice("group_by", name, _COST_GROUPS)
@@ -240,8 +242,7 @@ class MetricRepository(Repository):
                 total,
             )
             .where(
-                TraceSpan.start_time >= start,
-                TraceSpan.start_time < end,
+                *within(TraceSpan.start_time, start, end),
                 or_(TraceSpan.total_tokens.is_not(None), TraceSpan.total_cost_usd.is_not(None)),
             )
             .group_by(*by, "bucket")
@@ -254,8 +255,8 @@ class MetricRepository(Repository):
 
     def get_latency_percentiles(
         self,
-        start_time: datetime,
-        end_time: datetime,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
         *,
         service_name: str | None = None,
         operation: str | None = None,
@@ -263,12 +264,13 @@ class MetricRepository(Repository):
     ) -> builtins.list[LatencyPercentiles]:
         """Percentiles of the durations of spans that start in [start_time, end_time), by bucket.
 
-        Spans that have not ended are left out. Buckets are counted from 1970-01-01 UTC.
+        Spans that have not ended are left out. Buckets are counted from 1970-01-01 UTC. Without a
+        bound the range is open on that side, and every partition there is read.
 
         Raises:
             ValidationError: the end is before the start, or the bucket is no width.
         """
-        start, end = arguments.required_times(start_time, end_time)
+        start, end = arguments.times(start_time, end_time)
         width = arguments.bucket("bucket_size_secs", bucket_size_secs)
         spans = SpanFilters(
             service_name=service_name, operation=operation, start_time=start, end_time=end

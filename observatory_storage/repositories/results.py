@@ -1,4 +1,4 @@
-"""What the aggregates return: frozen dataclasses. None is unknown, which is not zero."""
+"""What the aggregates return: immutable. None is unknown, which is not zero."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 __all__ = [
@@ -22,8 +22,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """A span's name and kind, as a service uses them."""
 
     name: str

@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from decimal import Context
 from typing import Any, Final, NamedTuple
 
+from sqlalchemy import inspect
+
 from observatory_storage import ids, jsonb
 from observatory_storage.errors import BatchError, Rejected, ValidationError
 from observatory_storage.llm import facts
@@ -91,6 +93,11 @@ def as_mapping(row: object, model: type[Base]) -> dict[str, Any]:
         ValidationError: the row is neither a mapping nor an instance of the model.
     """
     if isinstance(row, model):
+        for column in inspect(row).callables:  # what a list has left out
+            if column not in row.__dict__:
+                raise ValidationError(
+                    column, None, "was not loaded: read the row whole to write it"
+                )
         return {key: value for key, value in row.__dict__.items() if key[0] != "_"}
     if isinstance(row, Mapping):
         return dict(row)

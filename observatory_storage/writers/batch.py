@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 from tenacity import (
@@ -38,6 +38,7 @@ __all__ = [
     "StoreResult",
     "ensure_partitions",
     "retrying",
+    "source_of",
     "store",
     "write_batch",
     "writing",
@@ -64,6 +65,18 @@ class Source(Protocol):
     def partitions(self) -> Partitions: ...
     @property
     def config(self) -> StorageConfig: ...
+
+
+def source_of(field: str, value: Any) -> Source:
+    """The pool that a writer was given.
+
+    Raises:
+        ValidationError: it is something else.
+    """
+    if not hasattr(value, "partitions"):
+        # A URL may have been given, with a password in it: not shown.
+        raise ValidationError(field, type(value), "must be a StoragePool")
+    return cast(Source, value)
 
 
 class PartitionMissing(StorageError):
@@ -125,29 +138,50 @@ def store(
     return result
 
 
-def write_batch(connection: Connection, rows: Sequence[Row], method: Method) -> None:
+def write_batch(
+    connection: Connection, rows: Sequence[Row], method: Method, *, optimistic: bool = True
+) -> None:
     """Write rows of any tables inside the connection's transaction.
 
     Text that PostgreSQL cannot hold is looked for only once the server or the driver objects.
+
+    Args:
+        connection: in a transaction.
+        rows: prepared rows.
+        method: how they go into their tables.
+        optimistic: False where the spans among them have met a conflict already.
     """
     try:
         with connection.begin_nested():
-            _write(connection, rows, method)
+            _write(connection, rows, method, optimistic=optimistic)
     except Exception as error:  # of the driver's, of SQLAlchemy's or Python's own: all go on up
         if not is_text_error(error):
             raise
-        _write(connection, [_repaired(row) for row in rows], method)
+        _write(connection, [_repaired(row) for row in rows], method, optimistic=optimistic)
 
 
-def _write(connection: Connection, rows: Sequence[Row], method: Method) -> None:
+def _write(
+    connection: Connection, rows: Sequence[Row], method: Method, *, optimistic: bool
+) -> None:
     by_table: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_table[row.table].append(row)
-    spans, events = by_table[SPANS.name], [row.values for row in by_table[EVENTS.name]]
-    by_table[TRACES.name] += _silent_traces(by_table[TRACES.name], spans)
-    for writer in (TRACES, METRICS, POINTS, LOGS):
+    for writer in (METRICS, POINTS, LOGS):
         write_rows(connection, writer, [row.values for row in by_table[writer.name]], method)
-    write_spans(connection, spans, method, events)
+    spans, traces = by_table[SPANS.name], by_table[TRACES.name]
+    trace_rows = [row.values for row in (*traces, *_silent_traces(traces, spans))]
+    events = [row.values for row in by_table[EVENTS.name]]
+    if spans:
+        write_spans(
+            connection,
+            spans,
+            method,
+            trace_rows=trace_rows,
+            alone=events,
+            optimistic=optimistic,
+        )
+    else:
+        write_rows(connection, TRACES, trace_rows, method)
     write_rows(connection, EVENTS, events, method)
 
 
@@ -180,8 +214,14 @@ def _repaired(row: Row) -> Row:
     return row._replace(values=repaired(row.values), events=events, trace_text=text)
 
 
-def ensure_partitions(source: Source, rows: Sequence[Row]) -> None:
-    """Make the partitions that the rows need, in a transaction of their own."""
+def ensure_partitions(
+    source: Source, rows: Sequence[Row], within: Connection | None = None
+) -> None:
+    """Make the partitions that the rows need, in a transaction of their own.
+
+    Args:
+        within: a connection that the caller holds: see `Partitions.ensure_within`.
+    """
     moments: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
         at = _PARTITION_COLUMNS.get(row.table)
@@ -190,7 +230,10 @@ def ensure_partitions(source: Source, rows: Sequence[Row]) -> None:
             if row.events:
                 moments[EVENTS.name].append(row.values[at])
     for table, needed in moments.items():
-        source.partitions.ensure(table, needed)
+        if within is None:
+            source.partitions.ensure(table, needed)
+        else:
+            source.partitions.ensure_within(within, table, needed)
 
 
 @contextmanager

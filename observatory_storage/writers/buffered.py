@@ -2,22 +2,18 @@
 
 A row is in exactly one place: the open batch, the queue, or a batch in flight. It leaves the
 buffer only when its commit is confirmed, or when the database has refused it for its data. A batch
-that could not be written goes back to the head of the queue.
+that could not be written goes back to its place in the queue.
 """
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import threading
 import time
-import weakref
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
 from observatory_storage import jsonb
 from observatory_storage.errors import (
@@ -29,8 +25,10 @@ from observatory_storage.errors import (
     translate,
 )
 from observatory_storage.rows import Row, as_mapping, remember_id
-from observatory_storage.writers.batch import Source, StoreResult, store
+from observatory_storage.writers import processes
+from observatory_storage.writers.batch import Source, StoreResult, source_of, store
 from observatory_storage.writers.load import chosen
+from observatory_storage.writers.pending import Batch, Queue
 from observatory_storage.writers.settings import BufferStats, FlushResult, WriterConfig, WriteStats
 
 __all__ = ["BufferedWriter"]
@@ -38,27 +36,6 @@ __all__ = ["BufferedWriter"]
 _log = logging.getLogger(__name__)
 _CLOSE_TIMEOUT_SECS: Final = 30.0
 _IDLE_SECS: Final = 5.0  # a worker without work ends, and with it the last hold on its writer
-
-
-class _Batch:
-    """Rows on their way to one transaction.
-
-    Attributes:
-        number: its place in the order in which rows were written.
-        tries: how many tries to write it have failed.
-        not_before: when a worker may try again, on the monotonic clock.
-    """
-
-    __slots__ = ("done", "error", "not_before", "number", "rows", "tries", "weight")
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.rows: list[Row] = []
-        self.weight = 0
-        self.tries = 0
-        self.not_before = 0.0
-        self.done = False
-        self.error: StorageError | None = None
 
 
 class BufferedWriter:
@@ -69,26 +46,32 @@ class BufferedWriter:
     what is buffered is flushed.
     """
 
-    _all: ClassVar[weakref.WeakSet[BufferedWriter]] = weakref.WeakSet()
-
     def __init__(self, pool: Source, config: WriterConfig | None = None) -> None:
-        self._source = pool
+        self._source = source_of("pool", pool)
+        if config is not None and not isinstance(config, WriterConfig):
+            raise ValidationError("config", config, "must be WriterConfig")
         self._config = config or WriterConfig()
         self._begin()
-        BufferedWriter._all.add(self)
+        processes.register(self)
 
     def _begin(self) -> None:
         self._changed = threading.Condition()
-        self._open = _Batch(0)
+        self._open = Batch(0)
         self._opened_at = 0.0
-        self._queue: deque[_Batch] = deque()
-        self._running: set[_Batch] = set()
+        self._queue = Queue()
+        self._running: set[Batch] = set()
         self._workers: list[threading.Thread] = []
         self._buffered = 0
         self._closed = False
         self._committed = 0
         self._rejected: list[Rejected] = []
         self._stats = WriteStats()
+
+    def begin_in_child(self) -> None:
+        """Begin anew in a forked child; not for applications to call."""
+        closed = self._closed
+        self._begin()
+        self._closed = closed
 
     def __enter__(self) -> Self:
         return self
@@ -173,15 +156,15 @@ class BufferedWriter:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def _write(self, model: Any, prepare: Callable[[Any], Row], row: Any) -> Row | None:
-        """Prepare a row and buffer it; None where the redaction hook kept it back."""
+    def _write(self, model: Any, prepare: Callable[[Any], Row], row: Any) -> Row:
+        """Prepare a row and buffer it, unless the redaction hook keeps it back."""
         before = jsonb.repairs.count
         if self._config.redact is not None:
             kept = self._config.redact(as_mapping(row, model))
             if kept is None:
                 with self._changed:
                     self._stats.redacted += 1
-                return None
+                return prepare(row)
             prepared = prepare(kept)
         else:
             prepared = prepare(row)
@@ -235,24 +218,23 @@ class BufferedWriter:
 
     def _seal(self) -> None:
         if self._open.rows:
-            self._queue.append(self._open)
-            self._open = _Batch(self._open.number + 1)
+            self._queue.add(self._open)
+            self._open = Batch(self._open.number + 1)
             self._changed.notify_all()
 
     # -- flushing --------------------------------------------------------------------------------
 
-    def _seal_all(self) -> list[tuple[_Batch, int]]:
+    def _seal_all(self) -> list[tuple[Batch, int]]:
         """All batches that hold rows now, each with the tries that have failed so far."""
         self._seal()
-        for batch in self._queue:
-            batch.not_before = 0.0
+        self._queue.hurry()
         if self._queue:
             self._start_workers()
         self._changed.notify_all()
         waiting = sorted((*self._running, *self._queue), key=lambda batch: batch.number)
         return [(batch, batch.tries) for batch in waiting]
 
-    def _await(self, batch: _Batch, tries: int, deadline: float | None) -> None:
+    def _await(self, batch: Batch, tries: int, deadline: float | None) -> None:
         """Wait until the batch is done with, or one more try has failed."""
         while not batch.done and batch.tries <= tries:
             left = None if deadline is None else deadline - time.monotonic()
@@ -263,7 +245,7 @@ class BufferedWriter:
     def _wait(self, timeout: float | None) -> None:
         """Wait for a change; where no thread can be had to bring one about, do its work here."""
         waits = [] if timeout is None else [timeout]
-        if self._start_workers() or (batch := self._due(waits)) is None:
+        if self._start_workers() or (batch := self._next(waits)) is None:
             self._changed.wait(min(waits, default=None))
         else:
             self._run(batch)
@@ -285,7 +267,7 @@ class BufferedWriter:
         while (batch := self._take()) is not None:
             self._run(batch)
 
-    def _take(self) -> _Batch | None:
+    def _take(self) -> Batch | None:
         idle_since = time.monotonic()
         interval = self._config.flush_interval_secs
         with self._changed:
@@ -297,8 +279,8 @@ class BufferedWriter:
                         self._seal()
                     else:
                         waits.append(due - now)
-                if (due_batch := self._due(waits)) is not None:
-                    return due_batch
+                if (batch := self._next(waits)) is not None:
+                    return batch
                 if not self._open.rows and not self._queue:
                     if (rest := idle_since + _IDLE_SECS - now) <= 0 or self._closed:
                         self._workers.remove(threading.current_thread())
@@ -306,21 +288,13 @@ class BufferedWriter:
                     waits.append(rest)
                 self._changed.wait(min(waits, default=None))
 
-    def _due(self, waits: list[float]) -> _Batch | None:
-        """Take the first batch that may be tried now; adds to `waits` how long others have to."""
-        now = time.monotonic()
-        for batch in self._queue:
-            if batch.not_before <= now:
-                self._queue.remove(batch)
-                self._running.add(batch)
-                return batch
-            waits.append(batch.not_before - now)
-            if batch.error is not None and batch.error.retryable:
-                # The trouble is the database's, not the batch's: the others keep their places.
-                break
-        return None
+    def _next(self, waits: list[float]) -> Batch | None:
+        batch = self._queue.take(waits)
+        if batch is not None:
+            self._running.add(batch)
+        return batch
 
-    def _run(self, batch: _Batch) -> None:
+    def _run(self, batch: Batch) -> None:
         method = self._config.method
         started, repairs = time.monotonic(), jsonb.repairs.count
         failure: StorageError | None = None
@@ -349,12 +323,9 @@ class BufferedWriter:
                 if self._config.on_rejected is None:
                     self._rejected += result.rejected
             else:
-                batch.tries += 1
-                batch.error = failure
                 stats.failed_flushes += 1
-                batch.not_before = time.monotonic() + self._backoff(batch.tries)
-                at = sum(other.number < batch.number for other in self._queue)
-                self._queue.insert(at, batch)
+                batch.failed(failure, self._backoff(batch.tries + 1))
+                self._queue.add(batch)
             self._changed.notify_all()
         if failure is not None:
             _log.warning("%d rows stay buffered: %s", len(batch.rows), failure)
@@ -372,23 +343,3 @@ class BufferedWriter:
                     self._config.on_rejected(one.row, one.error)
                 except Exception:  # noqa: BLE001 - the application's own code; the other rows must not suffer
                     _log.exception("on_rejected failed")
-
-
-def _flush_at_exit() -> None:
-    for writer in list(BufferedWriter._all):
-        try:
-            writer.close()
-        except StorageError as error:
-            left = writer.buffer_stats().buffered
-            _log.error("%d rows were still buffered at exit and are lost: %s", left, error)
-
-
-def _begin_in_child() -> None:
-    for writer in list(BufferedWriter._all):
-        closed = writer._closed
-        writer._begin()
-        writer._closed = closed
-
-
-atexit.register(_flush_at_exit)
-os.register_at_fork(after_in_child=_begin_in_child)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, get_args
 
 from sqlalchemy.orm import Session
 
@@ -22,7 +22,6 @@ from observatory_storage.rows import (
     prepare_event,
     prepare_log,
     prepare_metric,
-    prepare_span,
     prepare_trace,
     remember_id,
 )
@@ -31,10 +30,12 @@ from observatory_storage.writers.batch import (
     Source,
     ensure_partitions,
     retrying,
+    source_of,
     write_batch,
     writing,
 )
-from observatory_storage.writers.load import Method
+from observatory_storage.writers.load import Method, chosen
+from observatory_storage.writers.stream import Feed, Outcome, stream_spans
 
 __all__ = ["CopyWriter"]
 
@@ -53,7 +54,8 @@ class CopyWriter:
 
     With a pool, a call is one transaction, which a passing error repeats as a whole. With a unit
     of work, a call is part of its transaction: the caller commits. Partitions that are missing are
-    made on another connection of the pool and stay, whatever becomes of the rows.
+    made on another connection of the pool and stay, whatever becomes of the rows; where the pool
+    has but one, within the unit of work.
 
     Rows are ORM instances or mappings with the columns' names. Every method returns the number of
     rows given, and raises `ValidationError` naming row, field and value where one is not valid.
@@ -65,7 +67,9 @@ class CopyWriter:
 
     def __init__(self, target: Source | UnitOfWork, *, method: Method = "auto") -> None:
         self._session: Session | None = getattr(target, "session", None)
-        self._source: Source = cast(Source, getattr(target, "source", target))
+        self._source = source_of("target", getattr(target, "source", target))
+        if method not in get_args(Method):
+            raise ValidationError("method", method, f"must be one of {', '.join(get_args(Method))}")
         self._method: Method = method
 
     def write_traces(self, rows: Iterable[Trace | Mapping[str, Any]]) -> int:
@@ -74,7 +78,11 @@ class CopyWriter:
 
     def write_spans(self, rows: Iterable[TraceSpan | Mapping[str, Any]]) -> int:
         """Write spans with their events, and merge what they say into their traces."""
-        return self._write(prepare_span, rows)
+        feed = Feed(rows)
+        if self._session is None and chosen(self._method, len(feed)) == "copy":
+            retrying(self._source.config, lambda: self._stream_alone(feed))
+            return len(feed)
+        return self._write_prepared(feed.all())
 
     def write_events(self, rows: Iterable[TraceEvent | Mapping[str, Any]]) -> int:
         """Write events by themselves: each names its span, the span's start and its position."""
@@ -93,7 +101,11 @@ class CopyWriter:
         return self._write(prepare_log, rows)
 
     def _write(self, prepare: Callable[[Any], Row], rows: Iterable[Any]) -> int:
-        prepared = [_prepared(prepare, row, index) for index, row in enumerate(rows)]
+        return self._write_prepared(
+            [_prepared(prepare, row, index) for index, row in enumerate(rows)]
+        )
+
+    def _write_prepared(self, prepared: list[Row]) -> int:
         if not prepared:
             return 0
         if self._session is None:
@@ -102,10 +114,16 @@ class CopyWriter:
             self._write_within(self._session, prepared)
         return len(prepared)
 
-    def _write_alone(self, rows: list[Row]) -> None:
+    def _stream_alone(self, feed: Feed) -> None:
+        with writing(self._source), self._source.engine.begin() as connection:
+            outcome = stream_spans(connection, feed, self._source.partitions)
+        if outcome is not Outcome.WRITTEN:
+            self._write_alone(feed.all(), optimistic=outcome is not Outcome.CONFLICT)
+
+    def _write_alone(self, rows: list[Row], *, optimistic: bool = True) -> None:
         ensure_partitions(self._source, rows)
         with writing(self._source), self._source.engine.begin() as connection:
-            write_batch(connection, rows, self._method)
+            write_batch(connection, rows, self._method, optimistic=optimistic)
 
     def _write_within(self, session: Session, rows: list[Row]) -> None:
         try:
@@ -114,7 +132,9 @@ class CopyWriter:
             self._write_nested(session, rows)
 
     def _write_nested(self, session: Session, rows: list[Row]) -> None:
-        ensure_partitions(self._source, rows)
+        # A session that has no connection yet gets one when the partitions are there.
+        held = session.connection() if session.in_transaction() else None
+        ensure_partitions(self._source, rows, held)
         with writing(self._source), session.begin_nested():
             write_batch(session.connection(), rows, self._method)
 

@@ -5,14 +5,15 @@ All run on the caller's own connection, inside its transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal
 
 import psycopg
 from sqlalchemy import Connection, Table, insert
 
 from observatory_storage import jsonb
 from observatory_storage.errors import translate
+from observatory_storage.writers.optimism import optimism
 from observatory_storage.writers.tables import TableWriter, Values
 
 __all__ = ["Method", "copy_rows", "insert_rows", "load", "write_rows"]
@@ -32,7 +33,7 @@ def chosen(method: Method, rows: int) -> Literal["insert", "copy"]:
 
 
 def copy_rows(
-    connection: Connection, writer: TableWriter, rows: Sequence[Values], table: Table
+    connection: Connection, writer: TableWriter, rows: Iterable[Values], table: Table
 ) -> None:
     """Binary COPY of prepared rows into the table, on the connection's own driver connection."""
     driver = connection.connection.driver_connection
@@ -97,26 +98,33 @@ def write_rows(
     if not rows:
         return
     rows = writer.unique(rows)
-    if not attempt(connection, lambda: load(connection, writer, rows, method)):
+    if not attempt(connection, writer, lambda: load(connection, writer, rows, method)):
         stage(connection, writer, rows, method)
         connection.execute(writer.merge)
         unstage(connection, writer)
 
 
-def attempt(connection: Connection, optimistic: Any) -> bool:
-    """Run the optimistic way in a savepoint; False when it failed and another may succeed.
+def attempt(connection: Connection, writer: TableWriter, straight_in: Callable[[], object]) -> bool:
+    """Go the optimistic way in a savepoint; False when that failed and another may succeed.
+
+    False at once while it does not pay, see `optimism`.
 
     No rule depends on which error it was (distributions of PostgreSQL report a duplicate in their
     own ways), only on whether the connection lives and the trouble is not a passing one.
     """
+    hope = optimism(connection, writer.name)
+    if not hope.allows():
+        return False
     try:
         with connection.begin_nested():
-            optimistic()
+            straight_in()
     except Exception as error:  # what is no error of the database goes on up
         known = translate(error)
         if known is None or known.retryable or connection.closed or is_text_error(error):
             raise
+        hope.learn(clean=False)
         return False
+    hope.learn(clean=True)
     return True
 
 

@@ -16,8 +16,8 @@ __all__ = ["LogWriter"]
 class LogWriter(BufferedWriter):
     """Buffers log records. Rows are ORM instances or mappings by column names."""
 
-    def write_log(self, record: LogRecord | Mapping[str, Any]) -> UUID | None:
-        """Buffer a log record; returns its id, None where it was redacted.
+    def write_log(self, record: LogRecord | Mapping[str, Any]) -> UUID:
+        """Buffer a log record; returns its id.
 
         A record without an id gets a random one at this call, so that a retry writes it once.
 
@@ -25,7 +25,8 @@ class LogWriter(BufferedWriter):
             ValidationError: names the field, the value and the rule.
         """
         row = self._write(LogRecord, prepare_log, record)
-        return row.values[COLUMNS["logs"].index("id")] if row else None
+        written: UUID = row.values[COLUMNS["logs"].index("id")]
+        return written
 
     def write_logs(self, records: Iterable[LogRecord | Mapping[str, Any]]) -> None:
         """Buffer log records.

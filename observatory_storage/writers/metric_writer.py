@@ -16,8 +16,8 @@ __all__ = ["MetricWriter"]
 class MetricWriter(BufferedWriter):
     """Buffers metrics and data points. Rows are ORM instances or mappings by column names."""
 
-    def write_metric(self, metric: Metric | Mapping[str, Any]) -> UUID | None:
-        """Buffer a metric's definition; returns its id, None where it was redacted.
+    def write_metric(self, metric: Metric | Mapping[str, Any]) -> UUID:
+        """Buffer a metric's definition; returns its id.
 
         The id is computed from what defines the metric (name, type, unit, temporality, resource,
         scope), so the same metric always has the same. An ORM instance learns it too.
@@ -26,7 +26,8 @@ class MetricWriter(BufferedWriter):
             ValidationError: names the field, the value and the rule.
         """
         row = self._write(Metric, prepare_metric, metric)
-        return row.values[COLUMNS["metrics"].index("id")] if row else None
+        written: UUID = row.values[COLUMNS["metrics"].index("id")]
+        return written
 
     def write_metrics(self, metrics: Iterable[Metric | Mapping[str, Any]]) -> None:
         """Buffer definitions of metrics.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
@@ -16,6 +17,7 @@ OnFull = Literal["block", "raise", "drop"]
 Redact = Callable[[dict[str, Any]], Mapping[str, Any] | None]
 OnRejected = Callable[[dict[str, Any], StorageError], None]
 _MAX_BATCH: Final = 100_000
+_MAX_INT64: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,10 @@ class WriterConfig:
             returns the row to write, or None to write nothing of it.
         on_rejected: called with a row that the database refused for its data, and the error.
             Without it `flush` raises `BatchError` once the good rows are committed.
+        spool_dir: a directory on a local disk that takes what cannot be written while the database
+            is away, or at close, and from which it is written later, also by another process.
+            Several writers and processes may share it.
+        spool_max_bytes: how much the files of that directory may take together.
 
     Raises:
         ValidationError: a setting is out of its range.
@@ -49,11 +55,18 @@ class WriterConfig:
     method: Method = "auto"
     redact: Redact | None = None
     on_rejected: OnRejected | None = None
+    spool_dir: str | os.PathLike[str] | None = None
+    spool_max_bytes: int = 2**30
 
     def __post_init__(self) -> None:
         _whole("batch_size", self.batch_size, _MAX_BATCH)
         _whole("max_concurrency", self.max_concurrency, 64)
         _whole("max_buffered", self.max_buffered, 2**31)
+        _whole("spool_max_bytes", self.spool_max_bytes, _MAX_INT64)
+        if self.spool_dir is not None and not (
+            isinstance(self.spool_dir, (str, os.PathLike)) and os.fspath(self.spool_dir)
+        ):
+            raise ValidationError("spool_dir", self.spool_dir, "must be the path of a directory")
         if self.max_buffered < self.batch_size:
             raise ValidationError(
                 "max_buffered", self.max_buffered, f"must be at least batch_size={self.batch_size}"
@@ -85,7 +98,7 @@ class FlushResult:
 
     Attributes:
         committed: rows that PostgreSQL has committed, also those that went in the background.
-        spooled: rows that are safe in a spool, to be replayed.
+        spooled: rows that are safe in the spool, or have come into the database from there.
     """
 
     committed: int = 0
@@ -112,7 +125,7 @@ class WriteStats:
     """What a writer has done since it began.
 
     Attributes:
-        rows: rows committed.
+        rows: rows committed straight from the buffer.
         batches: transactions committed.
         retries: attempts that a passing error made necessary.
         failed_flushes: flushes after which rows stayed in the buffer.
@@ -120,6 +133,9 @@ class WriteStats:
         dropped: rows not taken because the buffer was full.
         redacted: rows that the redaction hook kept back.
         repaired: values changed because PostgreSQL cannot hold them.
+        spooled: rows put into the spool.
+        replayed: rows committed from the spool, those that other processes had left included.
+        damaged: lines of the spool that could not be read; their files are kept.
         flush_seconds: seconds spent in flushes, all together.
     """
 
@@ -131,5 +147,8 @@ class WriteStats:
     dropped: int = 0
     redacted: int = 0
     repaired: int = 0
+    spooled: int = 0
+    replayed: int = 0
+    damaged: int = 0
     flush_seconds: float = 0.0
     rows_by_method: dict[str, int] = field(default_factory=dict)

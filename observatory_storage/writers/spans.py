@@ -1,7 +1,11 @@
 """Spans with their events and the traces that they are part of, in one transaction.
 
 The clean path copies the spans straight in and adds to their traces. When a span is there already
-the traces are locked first, and only what is new or different is counted: see `_merge`.
+the traces are locked before stored spans are read and replaced, and only what is new or different
+is counted: see `_merge`.
+
+All writers take their locks in one order, so that they wait for each other but never in a circle:
+first the keys of new spans, then the rows of traces, both sorted, then stored spans and events.
 """
 
 from __future__ import annotations
@@ -11,7 +15,9 @@ from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import ARRAY, Connection, and_, bindparam, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
 
+from observatory_storage.errors import Conflict
 from observatory_storage.rows import Row
 from observatory_storage.writers import traces_of_spans as traces
 from observatory_storage.writers.load import (
@@ -20,9 +26,10 @@ from observatory_storage.writers.load import (
     load,
     stage,
     unstage,
+    write_rows,
 )
-from observatory_storage.writers.tables import EVENTS, SPANS, Values
-from observatory_storage.writers.traces_of_spans import SpanFacts
+from observatory_storage.writers.tables import EVENTS, SPANS, TRACES, Values
+from observatory_storage.writers.trace_totals import SpanFacts, facts_of, totals
 
 __all__ = ["write_spans"]
 
@@ -33,7 +40,13 @@ _span_key_of = itemgetter(*(EVENTS.columns.index(column) for column in _SPAN_KEY
 
 
 def write_spans(
-    connection: Connection, rows: Sequence[Row], method: Method, alone: Sequence[Values] = ()
+    connection: Connection,
+    rows: Sequence[Row],
+    method: Method,
+    *,
+    trace_rows: Sequence[Values] = (),
+    alone: Sequence[Values] = (),
+    optimistic: bool = True,
 ) -> None:
     """Write spans, their events, and what they say of their traces.
 
@@ -41,11 +54,11 @@ def write_spans(
         connection: in a transaction.
         rows: prepared spans.
         method: how they go into their table.
+        trace_rows: rows of `traces` of the same batch, written when it is the traces' turn.
         alone: events of the same batch that come without their span: not written here, but a
             span that is replaced does not take them away.
+        optimistic: False where these spans have met a conflict already.
     """
-    if not rows:
-        return
     spans = _unique(rows)
     events = EVENTS.unique([event for row in spans.values() for event in row.events or ()])
 
@@ -53,14 +66,14 @@ def write_spans(
         load(connection, SPANS, [row.values for row in spans.values()], method)
         load(connection, EVENTS, events, method)
 
-    if attempt(connection, straight_in):
-        said = traces.totals(
-            (key[0], row.trace_text, traces.facts_of(row.values), None)
-            for key, row in spans.items()
+    if optimistic and attempt(connection, SPANS, straight_in):
+        write_rows(connection, TRACES, [*trace_rows], method)
+        said = totals(
+            (key[0], row.trace_text, facts_of(row.values), None) for key, row in spans.items()
         )
         traces.add(connection, said.values())
     else:
-        _merge(connection, spans, method, alone)
+        _merge(connection, spans, method, trace_rows, alone)
 
 
 def _unique(rows: Sequence[Row]) -> dict[Key, Row]:
@@ -80,20 +93,33 @@ def _unique(rows: Sequence[Row]) -> dict[Key, Row]:
 
 
 def _merge(
-    connection: Connection, spans: dict[Key, Row], method: Method, alone: Sequence[Values]
+    connection: Connection,
+    spans: dict[Key, Row],
+    method: Method,
+    trace_rows: Sequence[Values],
+    alone: Sequence[Values],
 ) -> None:
     """Write spans of which some are there already.
 
-    The traces come first: whoever writes or deletes spans holds their trace's row, so that what
-    is read here of the stored spans stays true until the commit.
+    Whoever replaces or deletes spans holds their trace's row, so that what is read here of the
+    stored spans, once the traces are locked, stays true until the commit.
+
+    Raises:
+        Conflict: another transaction deleted some of them meanwhile; the next attempt writes them.
     """
-    said = traces.totals(
-        (key[0], row.trace_text, traces.facts_of(row.values), None) for key, row in spans.items()
-    )
-    new_traces = traces.claim(connection, said)
     stage(connection, SPANS, [row.values for row in spans.values()], method)
+    fresh = {tuple(key) for key in connection.execute(_INSERT_NEW)}
+    write_rows(connection, TRACES, [*trace_rows], method)
+    said = totals(
+        (key[0], row.trace_text, facts_of(row.values), None) for key, row in spans.items()
+    )
+    new_traces = traces.claim(connection, said.values())
     bounds = _bounds(spans)
     stored = _stored_versions(connection, bounds)
+    for key in fresh:
+        del stored[key]
+    if len(fresh) + len(stored) < len(spans):
+        raise Conflict("spans were deleted while they were replaced", retryable=True)
     # An ended span is never replaced by an unended one, nor are its events.
     written = {
         key: row
@@ -102,19 +128,20 @@ def _merge(
         or old[0].end_time is None
         or row.values[_END] is not None
     }
-    connection.execute(SPANS.merge)
+    if stored:
+        connection.execute(SPANS.merge)
     unstage(connection, SPANS)
     _replace_events(
         connection, written, stored=stored.keys(), alone=alone, bounds=bounds, method=method
     )
     changes = [
-        (key[0], row.trace_text, traces.facts_of(row.values), stored.get(key))
+        (key[0], row.trace_text, facts_of(row.values), stored.get(key))
         for key, row in written.items()
         if key[0] not in new_traces
     ]
     traces.add(
         connection,
-        traces.totals(
+        totals(
             (trace_id, text, span, old[0] if old else None)
             for trace_id, text, span, old in changes
             if old is None or old[1]
@@ -130,6 +157,22 @@ def _bounds(spans: dict[Key, Row]) -> dict[str, Any]:
     """The span of time that the batch's spans start in: it prunes the partitions looked at."""
     starts = [key[2] for key in spans]
     return {"earliest": min(starts), "latest": max(starts)}
+
+
+def _inserting_new() -> Any:
+    staged = SPANS.stage.c
+    ordered = select(*(staged[column] for column in SPANS.columns)).order_by(
+        *(staged[column] for column in SPANS.key)
+    )
+    return (
+        insert(SPANS.table)
+        .from_select(list(SPANS.columns), ordered)
+        .on_conflict_do_nothing(index_elements=list(SPANS.key))
+        .returning(*(SPANS.table.c[column] for column in SPANS.key))
+    )
+
+
+_INSERT_NEW: Final = _inserting_new()
 
 
 def _reading_stored() -> Any:

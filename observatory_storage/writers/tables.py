@@ -185,6 +185,11 @@ def _keep(writer: TableWriter, statement: Insert) -> Insert:
     return statement.on_conflict_do_nothing(index_elements=list(writer.key))
 
 
+def _kept(earlier: Values, _: Values) -> Values:
+    """What `_keep` makes of two rows of one key, where both are in one batch."""
+    return earlier
+
+
 def _replace(writer: TableWriter, statement: Insert) -> Insert:
     """A row that differs replaces the one that is there."""
     new = statement.excluded
@@ -252,6 +257,6 @@ TRACES: Final = TableWriter(Trace, _fill, _filled)
 SPANS: Final = TableWriter(TraceSpan, _replace_unless_unended)
 EVENTS: Final = TableWriter(TraceEvent, _replace)
 METRICS: Final = TableWriter(Metric, _replace)
-POINTS: Final = TableWriter(MetricDataPoint, _keep)
-LOGS: Final = TableWriter(LogRecord, _keep)
+POINTS: Final = TableWriter(MetricDataPoint, _keep, _kept)
+LOGS: Final = TableWriter(LogRecord, _keep, _kept)
 TABLES: Final = {writer.name: writer for writer in (TRACES, SPANS, EVENTS, METRICS, POINTS, LOGS)}

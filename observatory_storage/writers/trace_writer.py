@@ -7,6 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from observatory_storage import ids
+from observatory_storage.errors import ValidationError
 from observatory_storage.llm import LlmSpan
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.rows import (
@@ -31,14 +32,15 @@ class TraceWriter(BufferedWriter):
     Rows are ORM instances or mappings with the columns' names.
     """
 
-    def write_trace(self, trace: Trace | Mapping[str, Any]) -> UUID | None:
-        """Buffer what no span says of a trace; returns its id, None where it was redacted.
+    def write_trace(self, trace: Trace | Mapping[str, Any]) -> UUID:
+        """Buffer what no span says of a trace; returns its id.
 
         Raises:
             ValidationError: names the field, the value and the rule.
         """
         row = self._write(Trace, prepare_trace, trace)
-        return row.values[COLUMNS["traces"].index("id")] if row else None
+        written: UUID = row.values[COLUMNS["traces"].index("id")]
+        return written
 
     def write_span(self, span: TraceSpan | Mapping[str, Any]) -> None:
         """Buffer a span with its ``events``. A span sent again replaces the stored one.
@@ -78,6 +80,8 @@ class TraceWriter(BufferedWriter):
         Raises:
             ValidationError: names the field, the value and the rule.
         """
+        if not isinstance(call, LlmSpan):
+            raise ValidationError("call", call, "must be LlmSpan")
         span = call.to_span()
         text = ids.trace_text(call.trace_id or span.trace_id)
 

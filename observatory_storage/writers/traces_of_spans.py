@@ -1,4 +1,4 @@
-"""What a batch of spans says of its traces, and the statements that add it to `traces`.
+"""The statements that add what a batch of spans says to `traces`.
 
 Everything here commutes: start the least, end the greatest, counts and sums added, name and
 service from the lead span (least by: has a parent, start, span id). So the order in which writers
@@ -7,10 +7,8 @@ come does not matter, and a trace is what its spans say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from decimal import Context, Decimal
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable
+from typing import Any, Final
 from typing import cast as cast_type
 from uuid import UUID
 
@@ -27,6 +25,7 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
+    false,
     func,
     literal,
     or_,
@@ -37,143 +36,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import Insert, aggregate_order_by, insert
 
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.rows import COLUMNS
 from observatory_storage.writers.tables import microseconds
+from observatory_storage.writers.trace_totals import MOST_TOKENS, TraceTotals
 
-__all__ = ["SpanFacts", "TraceTotals", "add", "claim", "facts_of", "recompute", "totals"]
-
-_AT: Final = {column: at for at, column in enumerate(COLUMNS["trace_spans"])}
-# Adds costs exactly, as PostgreSQL does: the usual context rounds to 28 digits.
-_EXACT: Final = Context(prec=1000, traps=[])
-_NOTHING: Final = Decimal(0)
-_MOST: Final = 2**63 - 1  # tokens that a bigint holds
-_STATUS_RANK: Final = {"unset": 0, "ok": 1, "error": 2}
-_STATUS_OF_RANK: Final = ("unset", "ok", "error")
-
-
-class SpanFacts(NamedTuple):
-    """What a trace takes from one of its spans."""
-
-    end_time: datetime | None
-    status: str
-    tokens: int | None
-    cost: Decimal | None
-    lead: tuple[bool, datetime, int, str]
-    name: str
-    service_name: str
-
-    def outranks(self, new: SpanFacts) -> bool:
-        """Whether replacing this by `new` may take away what adding cannot: an extremum."""
-        return (
-            (self.end_time is not None and (new.end_time is None or new.end_time < self.end_time))
-            or _STATUS_RANK[self.status] > _STATUS_RANK[new.status]
-            or self[4:] != new[4:]
-            or (self.tokens is not None and new.tokens is None)
-            or (self.cost is not None and new.cost is None)
-        )
-
-
-def facts_of(span: Sequence[Any]) -> SpanFacts:
-    """The facts of a prepared span."""
-    start, start_ns, span_id = span[_AT["start_time"]], span[_AT["start_ns"]], span[_AT["span_id"]]
-    return SpanFacts(
-        span[_AT["end_time"]],
-        span[_AT["status"]],
-        span[_AT["total_tokens"]],
-        span[_AT["total_cost_usd"]],
-        (span[_AT["parent_span_id"]] is not None, start, start_ns, span_id),
-        span[_AT["name"]],
-        span[_AT["service_name"]],
-    )
-
-
-class TraceTotals:
-    """What some spans of one trace say of it together."""
-
-    __slots__ = (
-        "cost",
-        "end_time",
-        "errors",
-        "id",
-        "last_start",
-        "lead",
-        "name",
-        "rank",
-        "service_name",
-        "spans",
-        "start_time",
-        "text",
-        "tokens",
-    )
-
-    def __init__(self, trace_id: UUID, text: str, first: SpanFacts) -> None:
-        self.id, self.text = trace_id, text
-        self.start_time = self.last_start = first.lead[1]
-        self.end_time: datetime | None = None
-        self.rank = self.spans = self.errors = 0
-        self.tokens: int | None = None
-        self.cost: Decimal | None = None
-        self.lead, self.name, self.service_name = first.lead, first.name, first.service_name
-
-    def add(self, span: SpanFacts, replaced: SpanFacts | None = None) -> None:
-        """Count a span, or what it changes where it replaces a stored one."""
-        start = span.lead[1]
-        if start < self.start_time:
-            self.start_time = start
-        elif start > self.last_start:
-            self.last_start = start
-        if span.end_time is not None and (self.end_time is None or span.end_time > self.end_time):
-            self.end_time = span.end_time
-        self.rank = max(self.rank, _STATUS_RANK[span.status])
-        if span.lead < self.lead:
-            self.lead, self.name, self.service_name = span.lead, span.name, span.service_name
-        self.errors += span.status == "error"
-        if span.tokens is not None:
-            self.tokens = (self.tokens or 0) + span.tokens
-        if span.cost is not None:
-            self.cost = _EXACT.add(self.cost or _NOTHING, span.cost)
-        if replaced is None:
-            self.spans += 1
-            return
-        self.errors -= replaced.status == "error"
-        if replaced.tokens is not None:
-            self.tokens = (self.tokens or 0) - replaced.tokens
-        if replaced.cost is not None:
-            self.cost = _EXACT.subtract(self.cost or _NOTHING, replaced.cost)
-
-    def row(self) -> tuple[Any, ...]:
-        """In the order of `_INCOMING`."""
-        return (
-            self.id,
-            self.text,
-            self.service_name,
-            self.start_time,
-            self.end_time,
-            _STATUS_OF_RANK[self.rank],
-            self.name,
-            self.spans,
-            self.errors,
-            None if self.tokens is None else max(-_MOST, min(self.tokens, _MOST)),
-            self.cost,
-            self.last_start,
-            *self.lead,
-        )
-
-
-def totals(
-    spans: Iterable[tuple[UUID, str, SpanFacts, SpanFacts | None]],
-) -> dict[UUID, TraceTotals]:
-    """By trace: what the (trace id, its text, span, replaced span) say together."""
-    found: dict[UUID, TraceTotals] = {}
-    for trace_id, text, span, replaced in spans:
-        total = found.get(trace_id)
-        if total is None:
-            total = found[trace_id] = TraceTotals(trace_id, text, span)
-        elif text < total.text:
-            total.text = text
-        total.add(span, replaced)
-    return found
-
+__all__ = ["add", "claim", "recompute"]
 
 _TRACES: Final = cast_type(Table, Trace.__table__)
 _INCOMING: Final = (
@@ -201,7 +67,7 @@ def _fitting(total: ColumnElement[Any], column: ColumnElement[Any]) -> ColumnEle
     """The sum as the column holds it: absurd numbers of tokens must not cost their spans."""
     if not isinstance(column.type, BigInteger):
         return total
-    bounded = func.greatest(-_MOST, func.least(total, _MOST))  # which know no NULL
+    bounded = func.greatest(-MOST_TOKENS, func.least(total, MOST_TOKENS))  # which know no NULL
     return case((total.is_not(None), cast(bounded, BigInteger)))
 
 
@@ -275,8 +141,13 @@ def _adding() -> Insert:
 
 
 _ADD: Final = _adding()
-_ADD_NEW: Final = (
-    _insert_incoming().on_conflict_do_nothing(index_elements=["id"]).returning(_TRACES.c.id)
+# A row that is there already is locked by this, though it is not updated.
+_CLAIM: Final = (
+    _insert_incoming()
+    .on_conflict_do_update(
+        index_elements=["id"], set_={"updated_at": _TRACES.c.updated_at}, where=false()
+    )
+    .returning(_TRACES.c.id)
 )
 
 
@@ -292,33 +163,12 @@ def add(connection: Connection, traces: Iterable[TraceTotals]) -> None:
         connection.execute(_ADD, arrays)
 
 
-def add_new(connection: Connection, traces: Iterable[TraceTotals]) -> set[UUID]:
-    """Make the traces that are not there yet; their ids. The others are not touched."""
-    arrays = _arrays(traces)
-    return set(connection.execute(_ADD_NEW, arrays).scalars()) if arrays else set()
-
-
-_LOCK: Final = (
-    select(_TRACES.c.id)
-    .where(_TRACES.c.id == func.any(bindparam("ids", type_=ARRAY(_TRACES.c.id.type))))
-    .order_by(_TRACES.c.id)
-    .with_for_update()
-)
-
-
-def claim(connection: Connection, traces: Mapping[UUID, TraceTotals]) -> set[UUID]:
+def claim(connection: Connection, traces: Iterable[TraceTotals]) -> set[UUID]:
     """Lock the rows of the traces, in the order of their ids, and make those not there yet.
 
     Returns the ids of the new ones, which count the spans already.
     """
-    new: set[UUID] = set()
-    wanted = set(traces)
-    while wanted:
-        made = add_new(connection, (traces[trace_id] for trace_id in traces if trace_id in wanted))
-        new |= made
-        # A trace that another transaction deletes between the two statements is made again.
-        wanted -= made | set(connection.execute(_LOCK, {"ids": list(wanted - made)}).scalars())
-    return new
+    return set(connection.execute(_CLAIM, _arrays(traces)).scalars())
 
 
 def _recomputing() -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import sys
 from typing import Any
@@ -11,7 +13,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from observatory_storage.errors import ConfigError, ValidationError
 from observatory_storage.ingest.decode import decode, detect_signal
+from observatory_storage.ingest.logs import log_rows
 from observatory_storage.ingest.signals import LOGS, METRICS, SIGNALS, TRACES
+from observatory_storage.ingest.traces import span_rows
 from tests.ingest.otlp import KEYS, REQUESTS, as_json
 from tests.ingest.samples import log_request, metric_request, request_of, span_request
 
@@ -52,7 +56,7 @@ def test_another_signal_is_refused_by_its_name(given: Any, wanted: Any) -> None:
         (b" ", "blank"),
         (b"\n\n", "OTLP request"),
         (b"\n\xff\xff\xff\xff\xff", "OTLP request"),
-        (b"\x1f\x8b\x08\x00 gzip", "OTLP request"),
+        (b"\x1f\x8b\x08\x00 gzip", "is compressed"),
         (b'{"resourceSpans": [', "JSON"),
         ({"spans": []}, "must have one of resourceSpans"),
         ({"resource_spans": []}, "must have one of resourceSpans"),
@@ -67,8 +71,6 @@ def test_another_signal_is_refused_by_its_name(given: Any, wanted: Any) -> None:
     ],
 )
 def test_what_is_no_otlp_is_refused_whole(payload: Any, rule: str) -> None:
-    from observatory_storage.ingest.traces import span_rows
-
     with pytest.raises(ValidationError, match=rule):
         list(span_rows(decode(payload, TRACES)))
 
@@ -138,3 +140,36 @@ def test_ids_of_protobuf_are_hex_and_bytes_of_attributes_stay_base64() -> None:
         span["attributes"] == request["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["attributes"]
     )
     assert as_json(request_of("traces", request))["resourceSpans"]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lambda _: b"\x28\xb5\x2f\xfd\x00"])
+def test_compressed_requests_are_named(pack: Any) -> None:
+    for read in (detect_signal, lambda given: decode(given, TRACES)):
+        with pytest.raises(ValidationError, match=r"is compressed \((gzip|zstd)\): unpack it"):
+            read(pack(json.dumps(span_request()).encode()))
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"resourceSpans": [{"scope_spans": []}]},
+        {"resourceSpans": [{"instrumentationLibrarySpans": []}]},
+    ],
+)
+def test_items_under_a_name_that_otlp_json_does_not_have_are_not_lost(request_: Any) -> None:
+    with pytest.raises(ValidationError, match="must be named scopeSpans"):
+        list(span_rows(request_))
+
+
+def test_log_records_under_their_name_in_protobuf_are_not_lost() -> None:
+    request: Any = {"resourceLogs": [{"scopeLogs": [{"log_records": []}]}]}
+    with pytest.raises(ValidationError, match="must be named logRecords"):
+        list(log_rows(request))
+
+
+def test_ids_in_base64_are_refused_by_what_they_are() -> None:
+    for name, size in (("traceId", 16), ("spanId", 8)):
+        ids = {"traceId": "1" * 32, "spanId": "1" * 16}
+        ids[name] = base64.b64encode(bytes(range(1, size + 1))).decode()
+        (item,) = span_rows({"resourceSpans": [{"scopeSpans": [{"spans": [ids]}]}]})
+        assert "ids in hex, not in base64" in str(item.error)

@@ -9,9 +9,15 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy.orm.exc import DetachedInstanceError
 
-from observatory_storage import CopyWriter, LogRecord, NotFound, StoragePool, ValidationError
+from observatory_storage import (
+    CopyWriter,
+    LogRecord,
+    NotFound,
+    StorageError,
+    StoragePool,
+    ValidationError,
+)
 from observatory_storage.repositories import LevelCount, LogFilters, Page
 from tests.repositories.samples import (
     DAY,
@@ -219,12 +225,14 @@ def test_lists_load_payloads_only_if_asked(shared_pool: StoragePool, records: li
         with statements(shared_pool.engine) as seen:
             (record,) = uow.logs.list(LogFilters(limit=1))
         assert len(seen) == 1
-        assert "attributes" not in seen[0].partition(" FROM ")[0]
+        assert "resource_attributes" not in seen[0].partition(" FROM ")[0]
         (whole,) = uow.logs.list(LogFilters(limit=1), payload=True)
     assert record.body == whole.body
+    assert record.attributes == whole.attributes
     assert isinstance(whole.resource_attributes, dict)
-    with pytest.raises(DetachedInstanceError, match="'attributes'"):
-        _ = record.attributes
+    not_loaded = r"LogRecord\.resource_attributes was not loaded.*payload=True"
+    with pytest.raises(StorageError, match=not_loaded):
+        _ = record.resource_attributes
 
 
 def test_levels_are_counted_in_their_order(shared_pool: StoragePool, records: list[Row]) -> None:

@@ -6,9 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy.orm.exc import DetachedInstanceError
 
-from observatory_storage import CopyWriter, StoragePool, ValidationError
+from observatory_storage import CopyWriter, StorageError, StoragePool, ValidationError
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories import (
     LogFilters,
@@ -259,7 +258,7 @@ def test_lists_of_spans_load_payloads_only_if_asked(
     assert isinstance(whole.attributes, dict)
     for column in ("attributes", "links", "resource_attributes", "scope_attributes", "otlp"):
         getattr(whole, column)
-        with pytest.raises(DetachedInstanceError, match=f"'{column}'"):
+        with pytest.raises(StorageError, match=rf"TraceSpan\.{column} was not loaded"):
             getattr(span, column)
 
 

@@ -44,7 +44,7 @@ LAST = datetime.max.replace(tzinfo=UTC)
 LARGEST = 1.7976931348623157e308
 
 
-class Word(str, enum.Enum):
+class Word(str, enum.Enum):  # noqa: UP042 - as older programs write it
     OK = "ok"
     CHAT = "chat"
 
@@ -62,6 +62,7 @@ class OwnUuid(UUID):
 
 
 SAME = object()
+BODIES: list[Any] = [False, 0, "", [], {}, [None], 1.5]
 EXTREMES: list[tuple[str, str, Any, Any]] = [
     (SPANS, "span_id", "0" * 15 + "1", SAME),
     (SPANS, "span_id", SPAN.upper(), SPAN),
@@ -90,7 +91,7 @@ EXTREMES: list[tuple[str, str, Any, Any]] = [
     ("logs", "timestamp", Moment(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)),
     (SPANS, "end_time", NOON, SAME),
     (POINTS, "start_timestamp", NOON, SAME),
-    *((POINTS, "value", value, SAME) for value in (LARGEST, -LARGEST, 5e-324, 0.0)),
+    *((POINTS, "value", number, SAME) for number in (LARGEST, -LARGEST, 5e-324, 0.0)),
     (POINTS, "value", 2**53 + 1, float(2**53)),
     (POINTS, "sum", Decimal("-0.1"), -0.1),
     (POINTS, "count", MAX_INT64, SAME),
@@ -110,7 +111,7 @@ EXTREMES: list[tuple[str, str, Any, Any]] = [
     ("logs", "severity_number", 24, SAME),
     ("logs", "severity_number", Level.ERROR, 17),
     ("logs", "trace_flags", 2**32 - 1, SAME),
-    *(("logs", "body_json", value, SAME) for value in (False, 0, "", [], {}, [None], 1.5)),
+    *(("logs", "body_json", body, SAME) for body in BODIES),
     (SPANS, "attributes", OrderedDict(a=1), {"a": 1}),
     (SPANS, "attributes", MappingProxyType({"a": 1}), {"a": 1}),
     (SPANS, "attributes", {"a": (1, 2)}, {"a": [1, 2]}),

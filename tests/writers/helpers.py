@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -77,6 +79,11 @@ def an_event(trace: int = 1, span: int = 1, position: int = 0, **columns: Any) -
         "timestamp": start,
         **columns,
     }
+
+
+def event(name: str, **columns: Any) -> Row:
+    """An event as its span carries it."""
+    return {"name": name, "timestamp": START, **columns}
 
 
 def a_metric(name: str = "requests", **columns: Any) -> Row:
@@ -160,3 +167,23 @@ def eventually(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.005)
+
+
+def fork(work: Callable[[], object]) -> int:
+    """Run it in a child of this process; its id, for `wait_for`."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:  # noqa: BLE001 - the child ends here whatever happens
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return child
+
+
+def wait_for(child: int) -> None:
+    """Wait for a child, which must end well."""
+    assert os.waitpid(child, 0)[1] == 0

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import random
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Literal
@@ -15,18 +12,15 @@ import pytest
 from observatory_storage import ids
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.pool import StoragePool
-from observatory_storage.rows import prepare_span, prepare_trace
-from observatory_storage.writers import CopyWriter, TraceWriter, WriterConfig, store
+from observatory_storage.writers import CopyWriter
 from tests.writers.helpers import (
-    ONCE,
     START,
-    Row,
     a_span,
     a_trace,
     an_event,
     contents,
+    event,
     fetch,
-    quick_pool,
     span_id,
     trace_id,
 )
@@ -35,14 +29,6 @@ from tests.writers.trace_model import check_traces
 Method = Literal["auto", "insert", "copy"]
 METHODS: tuple[Method, ...] = ("insert", "copy")
 LATER = START + timedelta(minutes=1)
-
-
-def pair(**columns: Any) -> tuple[Row, Row]:
-    """A span that will be replaced, and another of its trace that stays."""
-    return (
-        a_span(1, 1, **{"parent_span_id": "00000000000000aa", **columns}),
-        a_span(1, 2, parent_span_id="00000000000000aa", total_tokens=1, total_cost_usd=1),
-    )
 
 
 REPLACEMENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -66,24 +52,26 @@ REPLACEMENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside another"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("change", REPLACEMENTS)
 def test_a_span_sent_again_replaces_the_stored_one(
-    pool: StoragePool, change: str, method: Method, alone: bool
+    pool: StoragePool, change: str, method: Method
 ) -> None:
+    """In a trace of its own, and in one that has another span."""
     before, after = REPLACEMENTS[change]
-    span, other = pair(**before)
+    parent = {"parent_span_id": "00000000000000aa"}
+    other = a_span(2, 2, **parent, total_tokens=1, total_cost_usd=1)
     writer = CopyWriter(pool, method=method)
-    writer.write_spans([span] if alone else [span, other])
+    writer.write_spans([*(a_span(n, 1, **{**parent, **before}) for n in (1, 2)), other])
     check_traces(pool)
-    writer.write_spans([{**a_span(1, 1, parent_span_id="00000000000000aa"), **after}])
-    check_traces(pool)
-    stored = {row["span_id"]: row for row in fetch(pool, TraceSpan)}
-    assert len(stored) == 2 - alone
+    writer.write_spans([a_span(n, 1, **{**parent, **after}) for n in (1, 2)])
+    assert check_traces(pool) == 2
+    stored = fetch(pool, TraceSpan)
+    assert [row["span_id"] for row in stored] == [span_id(1), span_id(1), span_id(2)]
     for column, value in after.items():
-        got = stored[span_id(1)][column]
-        assert got == (Decimal(value) if isinstance(got, Decimal) else value)
+        for row in stored[:2]:
+            got = row[column]
+            assert got == (Decimal(value) if isinstance(got, Decimal) else value)
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one by one"])
@@ -115,10 +103,6 @@ def test_events_stay_where_their_span_comes_again_without_any_said(
         CopyWriter(pool, method=method).write_spans(batch)
     assert [row["name"] for row in fetch(pool, TraceEvent)] == ["kept"]
     assert [row["name"] for row in fetch(pool, TraceSpan)] == ["again"]
-
-
-def event(name: str, **columns: Any) -> Row:
-    return {"name": name, "timestamp": START, **columns}
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one by one"])
@@ -160,12 +144,8 @@ def test_events_that_stay_as_they_are_are_not_touched(pool: StoragePool) -> None
 def _places(pool: StoragePool) -> dict[int, str]:
     """Where the rows of events stand: another place is another version of the row."""
     with pool.engine.connect() as connection:
-        return {
-            position: place
-            for position, place in connection.exec_driver_sql(
-                "SELECT position, ctid::text FROM trace_events"
-            )
-        }
+        rows = connection.exec_driver_sql("SELECT position, ctid::text FROM trace_events")
+        return {row.position: row.ctid for row in rows}
 
 
 def test_one_span_id_with_two_starts_is_two_spans(pool: StoragePool) -> None:
@@ -264,181 +244,6 @@ def test_the_text_of_a_trace_id_does_not_depend_on_who_came_first(pool: StorageP
     assert sorted(texts_found) == sorted(
         min(f"a {number}", ids.trace_uuid(f"a {number}").hex) for number in (1, 2)
     )
-
-
-def random_span(source: random.Random, traces: int, spans: int) -> Row:
-    """Any version of one of the spans, of which there are few: most replace another."""
-    trace, number = source.randint(1, traces), source.randint(1, spans)
-    start = START + timedelta(seconds=(trace * 7 + number * 3) % 11)
-    tokens = source.choice((None, 0, source.randint(1, 1000)))
-    events = source.choice((None, [], [event(f"e{source.randint(0, 3)}")] * source.randint(1, 3)))
-    return {
-        "trace_id": trace_id(trace),
-        "span_id": span_id(number),
-        "parent_span_id": source.choice((None, span_id(99), span_id(98), span_id(98))),
-        "name": source.choice(("a", "b", "ünï", "z")),
-        "service_name": source.choice(("x", "y")),
-        "start_time": start,
-        # A few spans share their id with another that starts at another nanosecond.
-        "start_ns": source.choice((0, 0, 0, 7)),
-        "end_time": source.choice((None, start + timedelta(milliseconds=source.randint(1, 20_000)))),
-        "end_ns": 999,
-        "status": source.choice(("unset", "unset", "ok", "error")),
-        "total_tokens": tokens,
-        "total_cost_usd": source.choice((None, Decimal(source.randint(0, 10**20)) / 10**15)),
-        "events": events,
-    }
-
-
-def batches(seed: int, number: int, traces: int = 6, spans: int = 9) -> Iterator[list[Row]]:
-    source = random.Random(seed)
-    for _ in range(number):
-        yield [random_span(source, traces, spans) for _ in range(source.randint(1, 30))]
-
-
-class Stored:
-    """The spans and events that should be stored: decision after decision, in plain Python."""
-
-    def __init__(self) -> None:
-        self.spans: dict[tuple[Any, ...], Row] = {}
-        self.events: dict[tuple[Any, ...], list[str]] = {}
-
-    def write(self, span: Row) -> None:
-        key = (span["trace_id"], span["span_id"], span["start_time"], span["start_ns"])
-        old = self.spans.get(key)
-        if old is not None and old["end_time"] is not None and span["end_time"] is None:
-            return
-        self.spans[key] = span
-        if span["events"] is not None:
-            self.events[key] = [each["name"] for each in span["events"]]
-
-    def check(self, pool: StoragePool) -> None:
-        found = {
-            (row["trace_id"].hex, row["span_id"], row["start_time"], row["start_ns"]): row
-            for row in fetch(pool, TraceSpan)
-        }
-        assert found.keys() == self.spans.keys()
-        for key, span in self.spans.items():
-            for column in span.keys() - {"events", "trace_id"}:
-                assert found[key][column] == span[column], column
-        events: dict[tuple[Any, ...], list[str]] = {key: [] for key in self.events}
-        for row in fetch(pool, TraceEvent):
-            key = (row["trace_id"].hex, row["span_id"], row["span_start_time"], row["span_start_ns"])
-            events[key].append(row["name"])
-        assert events == self.events
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_random_batches_leave_what_the_last_versions_say(pool: StoragePool, seed: int) -> None:
-    model = Stored()
-    source = random.Random(seed)
-    for batch in batches(seed, 25):
-        if source.random() < 0.2:
-            CopyWriter(pool).write_traces(
-                [a_trace(source.randint(1, 6), status="error", total_tokens=77)]
-            )
-        CopyWriter(pool, method=source.choice(METHODS)).write_spans(batch)
-        for span in batch:
-            model.write(span)
-        if source.random() < 0.1:
-            gone = trace_id(source.randint(1, 6))
-            with pool.unit_of_work() as uow:
-                if uow.session.get(Trace, ids.trace_uuid(gone)) is not None:
-                    uow.traces.delete(gone)
-                uow.commit()
-            for kept in (model.spans, model.events):
-                for key in [key for key in kept if key[0] == gone]:
-                    del kept[key]
-        if source.random() < 0.3:
-            check_traces(pool)
-    model.check(pool)
-    check_traces(pool)
-
-
-def test_versions_written_at_once_by_four_threads(pool: StoragePool) -> None:
-    """Whichever version of a span remains, its trace is what the remaining ones say."""
-    threads, seen = 4, threading.Barrier(4)
-
-    def write(seed: int) -> int:
-        writer = CopyWriter(pool, method=METHODS[seed % 3 == 0])
-        written = 0
-        seen.wait()
-        for number, batch in enumerate(batches(seed, 60, traces=30, spans=5)):
-            if number % 10 == 5:
-                traces = [a_trace(1 + (seed + at * 7) % 30, attributes={"n": at}) for at in range(4)]
-                rows = [*map(prepare_trace, traces), *map(prepare_span, batch)]
-                written += store(pool, rows).committed - len(traces)
-            else:
-                written += writer.write_spans(batch)
-        return written
-
-    with ThreadPoolExecutor(threads) as executor:
-        written = sum(executor.map(write, range(threads)))
-    assert written == sum(len(b) for s in range(threads) for b in batches(s, 60, 30, 5))
-    assert check_traces(pool) == 30
-
-
-def test_a_buffered_writer_with_many_connections_keeps_traces_right(pool: StoragePool) -> None:
-    config = WriterConfig(batch_size=25, max_concurrency=4, flush_interval_secs=0.01)
-    with TraceWriter(pool, config) as writer:
-        written = 0
-        for batch in batches(42, 40, traces=20, spans=6):
-            writer.write_spans(batch)
-            written += len(batch)
-        assert writer.flush().committed == written
-        assert writer.write_stats().rows == written
-    check_traces(pool)
-
-
-def test_traces_and_spans_of_two_batches_do_not_deadlock(database_url: str) -> None:
-    """Each batch has a trace whose spans are in the other: one order of locks for all."""
-    with quick_pool(database_url, ONCE) as pool:
-        both = threading.Barrier(2)
-
-        def write(traces: list[int], spans: list[int]) -> None:
-            for number in range(60):
-                rows = [
-                    *(prepare_trace(a_trace(n, attributes={"n": number})) for n in traces),
-                    *(prepare_span(a_span(n, traces[0] * 1000 + number)) for n in spans),
-                ]
-                both.wait()
-                assert store(pool, rows).retries == 0
-
-        with ThreadPoolExecutor(2) as executor:
-            one = executor.submit(write, [1, 3], [2, 4])
-            two = executor.submit(write, [2, 4], [1, 3])
-            one.result()
-            two.result()
-        assert check_traces(pool) == 4
-
-
-def test_deleting_traces_while_they_are_written(pool: StoragePool) -> None:
-    done = threading.Event()
-
-    def delete() -> None:
-        source = random.Random(1)
-        while not done.is_set():
-            with pool.unit_of_work() as uow:
-                gone = ids.trace_uuid(trace_id(source.randint(1, 5)))
-                if uow.session.get(Trace, gone) is not None:
-                    uow.traces.delete(gone)
-                uow.commit()
-
-    with ThreadPoolExecutor(3) as executor:
-        deleting = executor.submit(delete)
-        writing = [
-            executor.submit(lambda s=seed: [
-                CopyWriter(pool).write_spans(batch) for batch in batches(s, 20, traces=5, spans=5)
-            ])
-            for seed in (1, 2)
-        ]
-        try:
-            for each in writing:
-                each.result()
-        finally:
-            done.set()
-        deleting.result()
-    check_traces(pool)
 
 
 def test_an_unchanged_trace_is_not_touched_by_others_of_its_batch(pool: StoragePool) -> None:

