@@ -180,7 +180,7 @@ def test_interrupt_ends_it_quietly(database_url: str, tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
     )
     assert process.stdin is not None
-    process.stdin.write(lines(logs_request()) * 2)
+    process.stdin.write(lines(logs_request()))
     process.stdin.flush()
     with psycopg.connect(database_url, autocommit=True) as connection:
         count = "SELECT count(*) FROM logs"

@@ -37,6 +37,7 @@ __all__ = [
     "Source",
     "StoreResult",
     "ensure_partitions",
+    "repairing",
     "retrying",
     "source_of",
     "store",
@@ -116,8 +117,11 @@ def store(
 
     def once() -> None:
         ensure_partitions(source, rows)
+        repairing(rows, write)
+
+    def write(these: Sequence[Row]) -> None:
         with writing(source), source.engine.begin() as connection:
-            write_batch(connection, rows, method)
+            write_batch(connection, these, method)
 
     try:
         retrying(source.config, once, before_sleep=count)
@@ -143,26 +147,12 @@ def write_batch(
 ) -> None:
     """Write rows of any tables inside the connection's transaction.
 
-    Text that PostgreSQL cannot hold is looked for only once the server or the driver objects.
-
     Args:
         connection: in a transaction.
         rows: prepared rows.
         method: how they go into their tables.
         optimistic: False where the spans among them have met a conflict already.
     """
-    try:
-        with connection.begin_nested():
-            _write(connection, rows, method, optimistic=optimistic)
-    except Exception as error:  # of the driver's, of SQLAlchemy's or Python's own: all go on up
-        if not is_text_error(error):
-            raise
-        _write(connection, [_repaired(row) for row in rows], method, optimistic=optimistic)
-
-
-def _write(
-    connection: Connection, rows: Sequence[Row], method: Method, *, optimistic: bool
-) -> None:
     by_table: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_table[row.table].append(row)
@@ -206,6 +196,19 @@ def _silent_traces(traces: Sequence[Row], spans: Sequence[Row]) -> list[Row]:
         prepare_trace({"trace_id": row.trace_text, "start_time": row.values[at["start_time"]]})
         for row in first.values()
     ]
+
+
+def repairing(rows: Sequence[Row], write: Callable[[Sequence[Row]], None]) -> None:
+    """Write the rows, with their text repaired once the server or the driver has objected to it.
+
+    To look for text that PostgreSQL cannot hold beforehand would cost every clean row.
+    """
+    try:
+        write(rows)
+    except Exception as error:  # of Python's own or translated: all others go on up
+        if not is_text_error(error.__cause__ or error):
+            raise
+        write([_repaired(row) for row in rows])
 
 
 def _repaired(row: Row) -> Row:

@@ -1,8 +1,9 @@
 """The buffer behind the three writers: rows collected by any thread, committed by workers.
 
 A row is in exactly one place: the open batch, the queue, or a batch in flight. It leaves the
-buffer only when its commit is confirmed, or when the database has refused it for its data. A batch
-that could not be written goes back to its place in the queue.
+buffer only when its commit is confirmed, when the database has refused it for its data, or when it
+is safe in the spool, where there is one. A batch that could not be written goes back to its place
+in the queue.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from observatory_storage import jsonb
+from observatory_storage.backoff import pause_secs
 from observatory_storage.errors import (
     BatchError,
     Rejected,
@@ -29,7 +31,9 @@ from observatory_storage.writers import processes
 from observatory_storage.writers.batch import Source, StoreResult, source_of, store
 from observatory_storage.writers.load import chosen
 from observatory_storage.writers.pending import Batch, Queue
+from observatory_storage.writers.replay import PATIENCE_SECS, Replay
 from observatory_storage.writers.settings import BufferStats, FlushResult, WriterConfig, WriteStats
+from observatory_storage.writers.spool import Chunk
 
 __all__ = ["BufferedWriter"]
 
@@ -52,6 +56,8 @@ class BufferedWriter:
             raise ValidationError("config", config, "must be WriterConfig")
         self._config = config or WriterConfig()
         self._begin()
+        if self._replay is not None:
+            self._replay.prepare()
         processes.register(self)
 
     def _begin(self) -> None:
@@ -63,13 +69,18 @@ class BufferedWriter:
         self._workers: list[threading.Thread] = []
         self._buffered = 0
         self._closed = False
-        self._committed = 0
+        self._committed = self._spooled = 0
         self._rejected: list[Rejected] = []
         self._stats = WriteStats()
+        self._replay: Replay | None = None
+        if self._config.spool_dir is not None:
+            self._replay = Replay(self._source, self._config, self._replayed)
 
     def begin_in_child(self) -> None:
         """Begin anew in a forked child; not for applications to call."""
         closed = self._closed
+        if self._replay is not None:
+            self._replay.abandon()
         self._begin()
         self._closed = closed
 
@@ -88,7 +99,7 @@ class BufferedWriter:
         return f"<{type(self).__name__} buffered={self._buffered} closed={self._closed}>"
 
     def flush(self, timeout: float | None = None) -> FlushResult:
-        """Commit everything written before this call.
+        """Commit everything written before this call, or spool it while the database is away.
 
         Args:
             timeout: seconds to wait; None for as long as the retries take.
@@ -96,11 +107,14 @@ class BufferedWriter:
         Raises:
             BatchError: rows were refused for their data (all others are committed) and there is
                 no ``on_rejected``.
-            StorageError: rows could not be written; they stay buffered, and the next flush tries
-                again.
+            StorageError: rows could be neither written nor spooled; they stay buffered, and the
+                next flush tries again.
             Timeout: the time ran out; what is left goes on being written in the background.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        if self._replay is not None:
+            patience = PATIENCE_SECS if timeout is None else min(timeout, PATIENCE_SECS)
+            self._replay.clear(patience, retry=True)
         with self._changed:
             awaited = self._seal_all()
             failure: StorageError | None = None
@@ -116,15 +130,21 @@ class BufferedWriter:
                 raise Timeout(
                     f"{left} rows were not committed within {timeout} s; they stay buffered"
                 )
-            # What a flush that raises could not tell, the next one does.
-            rejected, self._rejected = self._rejected, []
-            if rejected:
-                raise BatchError(rejected)
-            committed, self._committed = self._committed, 0
-            return FlushResult(committed=committed)
+            return self._result()
+
+    def _result(self) -> FlushResult:
+        # What a flush that raises could not tell, the next one does.
+        rejected, self._rejected = self._rejected, []
+        if rejected:
+            raise BatchError(rejected)
+        result = FlushResult(committed=self._committed, spooled=self._spooled)
+        self._committed = self._spooled = 0
+        return result
 
     def close(self, timeout: float | None = _CLOSE_TIMEOUT_SECS) -> FlushResult:
         """Flush, and take no more rows. Closing again does nothing.
+
+        With a spool, what remains goes there, whatever kept it from being written.
 
         Args:
             timeout: seconds to wait for the flush; None for as long as the retries take.
@@ -133,13 +153,22 @@ class BufferedWriter:
             StorageError, BatchError, Timeout: as `flush` does; the writer is closed all the same,
                 and a further `flush` tries the remaining rows again.
         """
+        deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             if self._closed and not self._buffered:
                 return FlushResult()
             self._closed = True
         try:
             return self.flush(timeout)
+        except BatchError:
+            raise
+        except StorageError as error:
+            return self._spool_rest(error)
         finally:
+            if self._replay is not None:
+                left = None if deadline is None else deadline - time.monotonic()
+                self._replay.clear(left, all_rows=True)
+                self._replay.stop()
             with self._changed:
                 self._changed.notify_all()
 
@@ -298,23 +327,28 @@ class BufferedWriter:
         method = self._config.method
         started, repairs = time.monotonic(), jsonb.repairs.count
         failure: StorageError | None = None
-        result = StoreResult()
+        result: StoreResult | None = None
         try:
-            result = store(self._source, batch.rows, method)
+            result = self._commit_or_spool(batch.rows)
         except Exception as error:  # noqa: BLE001 - whatever it was: the rows stay, and `flush` raises it
             failure = translate(error) or StorageError(f"{type(error).__name__}: {error}")
             failure.__cause__ = failure.__cause__ or error
-        self._hand_over(result.rejected)
+        if result is not None:
+            self._hand_over(result.rejected)
         with self._changed:
             self._running.discard(batch)
             stats = self._stats
             stats.flush_seconds += time.monotonic() - started
             stats.repaired += jsonb.repairs.count - repairs
-            stats.retries += result.retries
-            if failure is None:
+            if batch.done:
+                pass  # `close` has spooled it meanwhile
+            elif failure is None and result is None:
+                self._count_spooled(batch)
+            elif result is not None:
                 batch.done = True
                 self._buffered -= batch.weight
                 self._committed += result.committed
+                stats.retries += result.retries
                 stats.rows += result.committed
                 stats.batches += 1
                 stats.rejected += len(result.rejected)
@@ -322,18 +356,61 @@ class BufferedWriter:
                 stats.rows_by_method[used] = stats.rows_by_method.get(used, 0) + result.committed
                 if self._config.on_rejected is None:
                     self._rejected += result.rejected
-            else:
+            elif failure is not None:
                 stats.failed_flushes += 1
-                batch.failed(failure, self._backoff(batch.tries + 1))
+                batch.failed(failure, pause_secs(self._source.config.retry, batch.tries + 1))
                 self._queue.add(batch)
             self._changed.notify_all()
         if failure is not None:
             _log.warning("%d rows stay buffered: %s", len(batch.rows), failure)
+        elif result is not None and self._replay is not None:
+            self._replay.look()
 
-    def _backoff(self, tries: int) -> float:
-        retry = self._source.config.retry
-        delay = retry.initial_delay_ms * retry.backoff_multiplier ** min(tries, 32)
-        return float(min(delay, retry.max_delay_ms)) / 1000
+    # -- spooling --------------------------------------------------------------------------------
+
+    def _commit_or_spool(self, rows: list[Row]) -> StoreResult | None:
+        """Commit the rows; None where they went into the spool instead."""
+        replay = self._replay
+        if replay is not None and not replay.clear():
+            replay.take(rows)  # behind those that wait there already
+            return None
+        try:
+            return store(self._source, rows, self._config.method)
+        except StorageError as error:
+            if replay is None or not error.retryable:
+                raise
+            replay.take(rows, error)
+            return None
+
+    def _count_spooled(self, batch: Batch) -> None:
+        batch.done = True
+        self._buffered -= batch.weight
+        self._spooled += len(batch.rows)
+        self._stats.spooled += len(batch.rows)
+
+    def _spool_rest(self, error: StorageError) -> FlushResult:
+        """Spool what is still buffered, also what a worker has not finished writing."""
+        if self._replay is None:
+            raise error
+        with self._changed:
+            self._seal()
+            for batch in sorted((*self._running, *self._queue), key=lambda batch: batch.number):
+                self._replay.take(batch.rows, error)
+                self._count_spooled(batch)
+                self._queue.discard(batch)
+            return self._result()
+
+    def _replayed(self, result: StoreResult, chunk: Chunk) -> None:
+        self._hand_over(result.rejected)
+        with self._changed:
+            stats = self._stats
+            stats.replayed += result.committed
+            stats.retries += result.retries
+            stats.rejected += len(result.rejected)
+            stats.damaged += chunk.damaged
+            # Rows that another process wrote are no failure of this one's flushes.
+            if self._config.on_rejected is None and chunk.own:
+                self._rejected += result.rejected
 
     def _hand_over(self, rejected: list[Rejected]) -> None:
         for one in rejected:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, get_args
 
 from sqlalchemy.orm import Session
@@ -29,6 +29,7 @@ from observatory_storage.writers.batch import (
     PartitionMissing,
     Source,
     ensure_partitions,
+    repairing,
     retrying,
     source_of,
     write_batch,
@@ -121,9 +122,12 @@ class CopyWriter:
             self._write_alone(feed.all(), optimistic=outcome is not Outcome.CONFLICT)
 
     def _write_alone(self, rows: list[Row], *, optimistic: bool = True) -> None:
+        def write(these: Sequence[Row]) -> None:
+            with writing(self._source), self._source.engine.begin() as connection:
+                write_batch(connection, these, self._method, optimistic=optimistic)
+
         ensure_partitions(self._source, rows)
-        with writing(self._source), self._source.engine.begin() as connection:
-            write_batch(connection, rows, self._method, optimistic=optimistic)
+        repairing(rows, write)
 
     def _write_within(self, session: Session, rows: list[Row]) -> None:
         try:
@@ -132,11 +136,14 @@ class CopyWriter:
             self._write_nested(session, rows)
 
     def _write_nested(self, session: Session, rows: list[Row]) -> None:
+        def write(these: Sequence[Row]) -> None:
+            with writing(self._source), session.begin_nested():
+                write_batch(session.connection(), these, self._method)
+
         # A session that has no connection yet gets one when the partitions are there.
         held = session.connection() if session.in_transaction() else None
         ensure_partitions(self._source, rows, held)
-        with writing(self._source), session.begin_nested():
-            write_batch(session.connection(), rows, self._method)
+        repairing(rows, write)
 
 
 def _prepared(prepare: Callable[[Any], Row], row: Any, index: int) -> Row:

@@ -20,7 +20,7 @@ class Batch:
         weight: its rows, events included.
         tries: how many tries to write it have failed, the last one with `error`.
         not_before: when it may be tried again, on the monotonic clock.
-        done: all rows are committed, or refused for their data.
+        done: all rows are committed, refused for their data, or spooled.
     """
 
     __slots__ = ("done", "error", "not_before", "number", "rows", "tries", "weight")
@@ -57,6 +57,11 @@ class Queue:
         """Put a batch in its place: one that failed goes before those that came after it."""
         at = sum(other.number < batch.number for other in self._batches)
         self._batches.insert(at, batch)
+
+    def discard(self, batch: Batch) -> None:
+        """Take a batch out, if it is there."""
+        if batch in self._batches:
+            self._batches.remove(batch)
 
     def hurry(self) -> None:
         """Let every batch be tried at once."""

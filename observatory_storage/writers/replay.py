@@ -74,12 +74,11 @@ class Replay:
             if self._stopped or now < self._look_at:
                 return
             self._look_at = now + _LOOK_SECS
-        try:
-            if self._spool.adopt():
-                with self._changed:
-                    self._start()
-        except StorageError as error:
-            _log.warning("%s", error)
+            try:
+                self._spool.adopt()
+            except StorageError as error:
+                _log.warning("%s", error)
+            self._start()
 
     def take(self, rows: Sequence[Row], because: StorageError | None = None) -> None:
         """Put rows into the spool; on return they are on the disk.
@@ -122,7 +121,7 @@ class Replay:
             retry: try the database now, also if it has just been away.
             all_rows: wait for however many rows.
         """
-        if not self._spool.holds_own:
+        if not self._spool.holds_own():
             return True
         deadline = math.inf if seconds is None else time.monotonic() + seconds
         with self._changed:
@@ -131,7 +130,7 @@ class Replay:
                 self._not_before = 0.0
                 self._changed.notify_all()
             self._start()
-            while self._spool.holds_own:
+            while self._spool.holds_own():
                 now = time.monotonic()
                 much = self._spool.waiting_bytes > _LITTLE_BYTES and not all_rows
                 away = now < self._not_before or before != self._failures
@@ -199,6 +198,9 @@ class Replay:
             result = store(self._source, chunk.rows, self._config.method)
         self._report(result, chunk)
         self._spool.done(chunk)
+        with self._changed:
+            if self._spool.empty and not self._stopped:
+                self._spool.adopt()  # what others have left during the same outage
 
     def _has_failed(self) -> None:
         self._failures += 1

@@ -63,10 +63,8 @@ class WriterConfig:
         _whole("max_concurrency", self.max_concurrency, 64)
         _whole("max_buffered", self.max_buffered, 2**31)
         _whole("spool_max_bytes", self.spool_max_bytes, _MAX_INT64)
-        if self.spool_dir is not None and not (
-            isinstance(self.spool_dir, (str, os.PathLike)) and os.fspath(self.spool_dir)
-        ):
-            raise ValidationError("spool_dir", self.spool_dir, "must be the path of a directory")
+        if self.spool_dir is not None:
+            _path("spool_dir", self.spool_dir)
         if self.max_buffered < self.batch_size:
             raise ValidationError(
                 "max_buffered", self.max_buffered, f"must be at least batch_size={self.batch_size}"
@@ -90,6 +88,11 @@ def _is_number(value: object) -> bool:
 def _whole(name: str, value: object, highest: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= highest:
         raise ValidationError(name, value, f"must be an integer from 1 to {highest}")
+
+
+def _path(name: str, value: object) -> None:
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise ValidationError(name, value, "must be the path of a directory")
 
 
 @dataclass(frozen=True, slots=True)

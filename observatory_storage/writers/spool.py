@@ -9,11 +9,11 @@ its file is removed once all its rows are done with.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import secrets
 import stat
+import sys
 import threading
 import time
 import zlib
@@ -22,9 +22,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from observatory_storage.errors import StorageError
+from observatory_storage.errors import ConfigError, StorageError
 from observatory_storage.rows import Row
 from observatory_storage.writers import records
+
+if sys.platform != "win32":
+    import fcntl
 
 __all__ = ["Chunk", "Spool"]
 
@@ -106,7 +109,6 @@ class Spool:
         """How much of its files is not done with."""
         return sum(file.size - file.position for file in self._files)
 
-    @property
     def holds_own(self) -> bool:
         """Whether rows wait in it that were put in here, not adopted."""
         return any(file.own for file in self._files)
@@ -117,6 +119,8 @@ class Spool:
         Raises:
             StorageError: it cannot be made or used.
         """
+        if sys.platform == "win32":
+            raise ConfigError("spool_dir: a spool needs the file locks of POSIX")
         with self._translated("be used"):
             if not self._directory.is_dir():
                 self._directory.mkdir(_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
