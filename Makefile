@@ -53,14 +53,12 @@ $(READY): pyproject.toml
 		python=; \
 	done; \
 	if [ -z "$$python" ]; then \
-		echo "Python 3.11 or newer with venv is needed: install it, or name it: make PYTHON=/path/to/python3" >&2; \
+		echo "Python 3.11 or newer with venv is needed: install it (on Debian and Ubuntu: python3-venv)," \
+			"or name it: make PYTHON=/path/to/python3" >&2; \
 		exit 1; \
 	fi; \
 	echo "Preparing $(VENV) (once; it takes about a minute) ..." >&2; \
-	log=$$(mktemp) && trap 'rm -f "$$log"' EXIT && \
-	if ! { [ -e $@ ] || "$$python" -m venv --clear $(VENV); } > "$$log" 2>&1 || \
-		! $(BIN)/python -m pip install --disable-pip-version-check --no-input --editable '.[dev]' > "$$log" 2>&1; \
-	then \
-		cat "$$log" >&2; exit 1; \
-	fi; \
+	output=$$({ [ -e $@ ] || "$$python" -m venv --clear $(VENV); } 2>&1 && \
+		$(BIN)/python -m pip install --disable-pip-version-check --no-input --editable '.[dev]' 2>&1) || \
+		{ printf '%s\n' "$$output" >&2; exit 1; }; \
 	touch $@

@@ -92,13 +92,20 @@ def unstage(connection: Connection, writer: TableWriter) -> None:
 
 
 def write_rows(
-    connection: Connection, writer: TableWriter, rows: list[Values], method: Method
+    connection: Connection,
+    writer: TableWriter,
+    rows: list[Values],
+    method: Method,
+    *,
+    optimistic: bool = True,
 ) -> None:
     """Write rows of a table by themselves: straight in, and merged where that meets a conflict."""
     if not rows:
         return
     rows = writer.unique(rows)
-    if not attempt(connection, writer, lambda: load(connection, writer, rows, method)):
+    if not optimistic or not attempt(
+        connection, writer, lambda: load(connection, writer, rows, method)
+    ):
         stage(connection, writer, rows, method)
         connection.execute(writer.merge)
         unstage(connection, writer)
@@ -112,7 +119,7 @@ def attempt(connection: Connection, writer: TableWriter, straight_in: Callable[[
     No rule depends on which error it was (distributions of PostgreSQL report a duplicate in their
     own ways), only on whether the connection lives and the trouble is not a passing one.
     """
-    hope = optimism(connection, writer.name)
+    hope = optimism(connection, writer.stage.name)
     if not hope.allows():
         return False
     try:

@@ -19,7 +19,10 @@ _BATCHES_MERGED_DIRECTLY: Final = 32
 
 
 class Optimism:
-    """What was learnt of one table through one engine. Threads may race: nothing depends on it."""
+    """What was learnt of one purpose through one engine.
+
+    Threads may race for it: nothing depends on its being exact.
+    """
 
     def __init__(self) -> None:
         self._conflicts = 0
@@ -47,7 +50,7 @@ class Optimism:
 _learnt: WeakKeyDictionary[Engine, dict[str, Optimism]] = WeakKeyDictionary()
 
 
-def optimism(connection: Connection, table_name: str) -> Optimism:
-    """The optimism for a table, shared by all who write to it through the same engine."""
-    tables = _learnt.setdefault(connection.engine, {})
-    return tables.setdefault(table_name, Optimism())
+def optimism(connection: Connection, purpose: str) -> Optimism:
+    """The optimism for a purpose, shared by all who have it through the same engine."""
+    purposes = _learnt.setdefault(connection.engine, {})
+    return purposes.setdefault(purpose, Optimism())

@@ -71,7 +71,7 @@ def write_spans(
         said = totals(
             (key[0], row.trace_text, facts_of(row.values), None) for key, row in spans.items()
         )
-        traces.add(connection, said.values())
+        traces.add(connection, said.values(), optimistic=not trace_rows)
     else:
         _merge(connection, spans, method, trace_rows, alone)
 
@@ -146,6 +146,7 @@ def _merge(
             for trace_id, text, span, old in changes
             if old is None or old[1]
         ).values(),
+        optimistic=False,
     )
     traces.recompute(
         connection,

@@ -76,11 +76,19 @@ class TableWriter:
         model: the ORM class of the table.
         conflict: completes an INSERT with what happens to a row whose key is there already.
         combine: what two rows of one key in a batch, the earlier and the later, come to.
+        columns: the columns that its rows have; those that `rows` prepares, unless given.
+        purpose: tells apart two writers to one table.
     """
 
     model: type[Base]
     conflict: Callable[[TableWriter, Insert], Insert]
     combine: Callable[[Values, Values], Values] = lambda _, later: later
+    columns: tuple[str, ...] = ()
+    purpose: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.columns:
+            object.__setattr__(self, "columns", COLUMNS[self.name])
 
     @cached_property
     def table(self) -> Table:
@@ -91,10 +99,6 @@ class TableWriter:
     @property
     def name(self) -> str:
         return self.table.name
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return COLUMNS[self.name]
 
     @cached_property
     def key(self) -> tuple[str, ...]:
@@ -122,7 +126,7 @@ class TableWriter:
     @cached_property
     def stage(self) -> Table:
         """The temporary table that rows are merged through."""
-        return self._twin(f"stage_{self.name}", _TEMPORARY_SCHEMA)
+        return self._twin(f"stage_{self.name}{self.purpose}", _TEMPORARY_SCHEMA)
 
     def _twin(self, name: str, schema: str | None) -> Table:
         return Table(

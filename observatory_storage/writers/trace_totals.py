@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Context, Decimal
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from observatory_storage.rows import COLUMNS
 
-__all__ = ["MOST_TOKENS", "SpanFacts", "TraceTotals", "facts_of", "totals"]
+__all__ = ["MOST_TOKENS", "TOTALS_COLUMNS", "SpanFacts", "TraceTotals", "facts_of", "totals"]
 
 _AT: Final = {column: at for at, column in enumerate(COLUMNS["trace_spans"])}
 # Adds costs exactly, as PostgreSQL does: the usual context rounds to 28 digits.
@@ -19,6 +19,29 @@ _NOTHING: Final = Decimal(0)
 _STATUS_RANK: Final = {"unset": 0, "ok": 1, "error": 2}
 _STATUS_OF_RANK: Final = ("unset", "ok", "error")
 MOST_TOKENS: Final = 2**63 - 1  # that a bigint holds
+
+
+# The columns of `traces` that spans speak of, in the order of `TraceTotals.row`.
+TOTALS_COLUMNS: Final = (
+    "id",
+    "trace_id",
+    "service_name",
+    "start_time",
+    "end_time",
+    "status",
+    "root_span_name",
+    "span_count",
+    "error_count",
+    "total_tokens",
+    "total_cost_usd",
+    "last_span_start",
+    "lead_has_parent",
+    "lead_start_time",
+    "lead_start_ns",
+    "lead_span_id",
+    "duration_us",
+)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class SpanFacts(NamedTuple):
@@ -112,7 +135,7 @@ class TraceTotals:
             self.cost = _EXACT.subtract(self.cost or _NOTHING, replaced.cost)
 
     def row(self) -> tuple[Any, ...]:
-        """In the order of the columns that `traces_of_spans` gives."""
+        """In the order of `TOTALS_COLUMNS`."""
         return (
             self.id,
             self.text,
@@ -127,6 +150,7 @@ class TraceTotals:
             self.cost,
             self.last_start,
             *self.lead,
+            None if self.end_time is None else (self.end_time - self.start_time) // _MICROSECOND,
         )
 
 

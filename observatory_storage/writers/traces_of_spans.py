@@ -20,7 +20,6 @@ from sqlalchemy import (
     Connection,
     Numeric,
     Table,
-    Text,
     and_,
     bindparam,
     case,
@@ -36,30 +35,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import Insert, aggregate_order_by, insert
 
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.writers.tables import microseconds
-from observatory_storage.writers.trace_totals import MOST_TOKENS, TraceTotals
+from observatory_storage.writers.load import stage, unstage, write_rows
+from observatory_storage.writers.tables import TableWriter, microseconds
+from observatory_storage.writers.trace_totals import MOST_TOKENS, TOTALS_COLUMNS, TraceTotals
 
 __all__ = ["add", "claim", "recompute"]
 
 _TRACES: Final = cast_type(Table, Trace.__table__)
-_INCOMING: Final = (
-    "id",
-    "trace_id",
-    "service_name",
-    "start_time",
-    "end_time",
-    "status",
-    "root_span_name",
-    "span_count",
-    "error_count",
-    "total_tokens",
-    "total_cost_usd",
-    "last_span_start",
-    "lead_has_parent",
-    "lead_start_time",
-    "lead_start_ns",
-    "lead_span_id",
-)
 _LEAD: Final = ("lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id")
 
 
@@ -71,32 +53,8 @@ def _fitting(total: ColumnElement[Any], column: ColumnElement[Any]) -> ColumnEle
     return case((total.is_not(None), cast(bounded, BigInteger)))
 
 
-def _insert_incoming() -> Insert:
-    """INSERT of the traces given as arrays, one a column, sorted by id: writers meet in one order.
-
-    One statement with a dozen parameters, however many traces.
-    """
-    incoming = (
-        func.unnest(
-            *(bindparam(name, type_=ARRAY(_array_item(name)), required=True) for name in _INCOMING)
-        )
-        .table_valued(*_INCOMING)
-        .render_derived(name="incoming")
-    )
-    columns = [incoming.c[name] for name in _INCOMING]
-    duration = microseconds(incoming.c.start_time, incoming.c.end_time)
-    return insert(_TRACES).from_select(
-        [*_INCOMING, "duration_us"], select(*columns, duration).order_by(incoming.c.id)
-    )
-
-
-def _array_item(name: str) -> Any:
-    kind = _TRACES.c[name].type
-    return Text() if isinstance(kind, Text) else kind
-
-
-def _adding() -> Insert:
-    statement = _insert_incoming()
+def _add(_: TableWriter, statement: Insert) -> Insert:
+    """What spans say is added to what other spans have said."""
     old, new = _TRACES.c, statement.excluded
     # A row that no span has spoken for yet is what write_trace said: the first span overrides it.
     silent = old.lead_span_id.is_(None)
@@ -140,10 +98,13 @@ def _adding() -> Insert:
     )
 
 
-_ADD: Final = _adding()
+_TOTALS: Final = TableWriter(Trace, _add, columns=TOTALS_COLUMNS, purpose="_totals")
+_ADD_FEW: Final = _add(_TOTALS, insert(_TRACES))
+_FEW: Final = 8  # below this many traces a stage costs more than it saves
 # A row that is there already is locked by this, though it is not updated.
 _CLAIM: Final = (
-    _insert_incoming()
+    insert(_TRACES)
+    .from_select(list(_TOTALS.columns), select(_TOTALS.stage))
     .on_conflict_do_update(
         index_elements=["id"], set_={"updated_at": _TRACES.c.updated_at}, where=false()
     )
@@ -151,16 +112,19 @@ _CLAIM: Final = (
 )
 
 
-def _arrays(traces: Iterable[TraceTotals]) -> dict[str, list[Any]]:
-    rows = [trace.row() for trace in traces]
-    columns = map(list, zip(*rows, strict=True))
-    return dict(zip(_INCOMING, columns, strict=True)) if rows else {}
+def add(connection: Connection, traces: Iterable[TraceTotals], *, optimistic: bool = True) -> None:
+    """Add what spans say to their traces, making those that are not there yet.
 
-
-def add(connection: Connection, traces: Iterable[TraceTotals]) -> None:
-    """Add what spans say to their traces, making those that are not there yet."""
-    if arrays := _arrays(traces):
-        connection.execute(_ADD, arrays)
+    Args:
+        connection: in a transaction.
+        traces: what is to be added.
+        optimistic: False where most of the traces are known to be there.
+    """
+    rows = _TOTALS.unique([trace.row() for trace in traces])
+    if len(rows) >= _FEW:
+        write_rows(connection, _TOTALS, rows, "copy", optimistic=optimistic)
+    elif rows:
+        connection.execute(_ADD_FEW, [dict(zip(_TOTALS.columns, row, strict=True)) for row in rows])
 
 
 def claim(connection: Connection, traces: Iterable[TraceTotals]) -> set[UUID]:
@@ -168,7 +132,10 @@ def claim(connection: Connection, traces: Iterable[TraceTotals]) -> set[UUID]:
 
     Returns the ids of the new ones, which count the spans already.
     """
-    return set(connection.execute(_CLAIM, _arrays(traces)).scalars())
+    stage(connection, _TOTALS, _TOTALS.unique([trace.row() for trace in traces]), "auto")
+    new = set(connection.execute(_CLAIM).scalars())
+    unstage(connection, _TOTALS)
+    return new
 
 
 def _recomputing() -> Any:

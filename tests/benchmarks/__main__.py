@@ -1,84 +1,108 @@
-"""`make bench`: what writing costs, against the fastest that the server itself allows."""
+"""What writing costs, against the fastest that the server itself allows."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-from dataclasses import asdict
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Final
 
 from rich.console import Console
-from rich.table import Table
 
 from observatory_storage import PostgresConfig, StorageConfig, StoragePool
 from observatory_storage.embedded import temporary_database
-from tests.benchmarks import workload
-from tests.benchmarks.measure import Result, compare
-from tests.benchmarks.techniques import OURS, PEERS
+from tests.benchmarks.report import save
+from tests.benchmarks.sections import SECTIONS, Sizes
+from tests.benchmarks.surroundings import surroundings
+
+_DOCS: Final = Path(__file__).parents[2] / "docs" / "benchmarks"
+_BATCHES: Final = (1, 10, 100, 1_000, 20_000)
+_ALL_BATCHES: Final = (1, 10, 100, 1_000, 2_000, 5_000, 10_000, 20_000)
 
 
-def main() -> None:
-    arguments = _arguments()
-    console = Console()
+def main(given: Sequence[str] | None = None) -> None:
+    """Measure, print, and save where asked to."""
+    arguments = _arguments(given)
+    sizes = Sizes(
+        rows=arguments.rows,
+        batch=arguments.batch,
+        rounds=arguments.rounds,
+        batches=tuple(arguments.batches or (_ALL_BATCHES if arguments.all else _BATCHES)),
+        flushes=arguments.flushes,
+        calls=arguments.calls,
+        buffered=arguments.buffered,
+        spans=arguments.spans,
+        everything=arguments.all,
+    )
+    names = arguments.only or [name for name in SECTIONS if arguments.all or name != "growth"]
+    console = Console(highlight=False)
+    url = os.environ.get("DATABASE_URL")
+    started = time.monotonic()
     with (
-        temporary_database(os.environ.get("DATABASE_URL"), settings=None, in_memory=False) as url,
-        StoragePool(StorageConfig(postgres=PostgresConfig.from_url(url))) as pool,
+        temporary_database(url, settings=None, in_memory=False) as database,
+        StoragePool(StorageConfig(postgres=PostgresConfig.from_url(database))) as pool,
     ):
         pool.run_migrations()
-        machine = _machine(pool)
-        console.print(machine)
-        results: list[Result] = []
-        for load, techniques in (
-            (workload.wide_spans(arguments.rows), OURS + PEERS),
-            (workload.narrow_spans(arguments.rows), OURS[:1] + OURS[2:]),
-            (workload.logs(arguments.rows), OURS[:1] + OURS[2:]),
-            (workload.data_points(arguments.rows), OURS[:1] + OURS[2:]),
-        ):
-            found = compare(pool, load, techniques, arguments.batch, arguments.rounds)
-            console.print(_table(found))
-            results += found
-    if arguments.json:
-        report = {"machine": machine, "results": [asdict(result) for result in results]}
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+        head: dict[str, Any] = {
+            "command": shlex.join(["python", "-m", "tests.benchmarks", *_words(given)]),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            **surroundings(pool, embedded=url is None),
+            "load_before": os.getloadavg()[0],
+        }
+        for topic, told in head.items():
+            console.print(f"{topic}: {_told(told)}")
+        console.print()
+        results = {name: SECTIONS[name](pool, sizes, console) for name in names}
+    head["seconds"] = round(time.monotonic() - started)
+    console.print(f"{head['seconds']} s in all")
+    if arguments.save:
+        for path in save(arguments.save, head, results):
+            console.print(f"wrote {path}")
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--rows", type=int, default=20_000, help="rows a run writes")
+def _words(given: Sequence[str] | None) -> Sequence[str]:
+    return sys.argv[1:] if given is None else given
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one}" for name, one in value.items())
+    return str(value)
+
+
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        description=__doc__,
+        epilog="DATABASE_URL names a server to measure, in a database of its own; its role needs"
+        " CREATEDB, and pg_checkpoint for steady numbers. Without it, one is started.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="the growing table, more batch sizes, slow ways"
+    )
+    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), help="these sections alone")
+    parser.add_argument("--rows", type=int, default=20_000, help="rows a technique and round")
     parser.add_argument("--batch", type=int, default=10_000, help="rows a transaction")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds")
-    parser.add_argument("--json", type=Path, help="write the results to this file")
-    return parser.parse_args()
-
-
-def _machine(pool: StoragePool) -> str:
-    version = pool.health_check().postgres.version
-    return (
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()},"
-        f" PostgreSQL {version}"
+    parser.add_argument("--batches", type=int, nargs="+", help="rows a transaction, compared")
+    parser.add_argument("--flushes", type=int, default=200, help="transactions of small batches")
+    parser.add_argument("--calls", type=int, default=50, help="calls with a few rows")
+    parser.add_argument("--buffered", type=int, default=100_000, help="spans in memory")
+    parser.add_argument("--spans", type=int, default=5_000_000, help="how far the table grows")
+    parser.add_argument(
+        "--save",
+        type=Path,
+        nargs="?",
+        const=_DOCS,
+        help="write JSON and charts (to docs/benchmarks)",
     )
-
-
-def _table(results: list[Result]) -> Table:
-    first = results[0]
-    table = Table(
-        title=f"{first.workload}: {first.rows:,} rows, {first.batch:,} a transaction,"
-        f" medians of {first.rounds} interleaved rounds",
-        title_justify="left",
-    )
-    table.add_column("technique")
-    for heading in ("rows/s", "client CPU µs/row", "of the limit"):
-        table.add_column(heading, justify="right")
-    for result in results:
-        table.add_row(
-            result.technique,
-            f"{result.rows_per_second:,.0f}",
-            f"{result.client_us:.1f}",
-            f"{result.ratio:.2f}",
-        )
-    return table
+    return parser.parse_args(given)
 
 
 if __name__ == "__main__":

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from statistics import median
+from typing import Final
 
 from sqlalchemy import text
 
 from observatory_storage import StoragePool
 from observatory_storage.writers.batch import ensure_partitions
-from tests.benchmarks.techniques import LIMIT, Technique
+from tests.benchmarks.limit import LIMIT
+from tests.benchmarks.technique import Run, Technique
 from tests.benchmarks.workload import Workload
 
-_TABLES = "traces, trace_spans, trace_events, metrics, metric_data_points, logs"
+__all__ = ["Result", "compare", "empty", "own_heap_frozen", "percentile"]
+
+_EMPTIED: Final = {
+    "trace_spans": "traces, trace_spans, trace_events",
+    "metric_data_points": "metrics, metric_data_points",
+    "logs": "logs",
+}
 
 
 @dataclass(frozen=True)
 class Result:
-    """Medians over the rounds.
+    """Medians over the rounds, of one technique.
 
     Attributes:
+        rows: rows that a round writes, `batch` of them a transaction.
         rows_per_second: rows committed in a second of wall-clock time.
-        client_us: microseconds of this process's CPU a row.
+        client_us: microseconds of this process's CPU a row, all threads together.
         ratio: of the limit's rate, the median of the rounds' own ratios.
+        flush_p50_ms, flush_p95_ms: of all flushes in all rounds, where they can be told.
+        flushes: how many those are.
     """
 
     workload: str
@@ -35,45 +49,106 @@ class Result:
     rows_per_second: float
     client_us: float
     ratio: float
+    flush_p50_ms: float | None
+    flush_p95_ms: float | None
+    flushes: int
+
+
+@dataclass
+class _Times:
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    flushes: list[float] = field(default_factory=list)
 
 
 def compare(
-    pool: StoragePool, load: Workload, techniques: tuple[Technique, ...], batch: int, rounds: int
+    pool: StoragePool,
+    load: Workload,
+    techniques: Sequence[Technique],
+    batch: int,
+    rounds: int,
 ) -> list[Result]:
-    """Write the workload by the limit and by each technique, `rounds` times in turn."""
-    everyone = (LIMIT, *techniques)
+    """Write the workload by the limit and by each technique, `rounds` times in turn.
+
+    Tables are emptied before each run, outside the time.
+    """
     ensure_partitions(pool, load.prepared)
-    runs = {technique.name: technique.prepare(pool, load, batch) for technique in everyone}
-    wall: dict[str, list[float]] = {name: [] for name in runs}
-    cpu: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds + 1):
-        names = list(runs)
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            _empty(pool)
-            gc.collect()
-            started, used = time.perf_counter(), time.process_time()
-            runs[name]()
-            elapsed, used = time.perf_counter() - started, time.process_time() - used
-            if turn:  # the first round only warms up
-                wall[name].append(elapsed)
-                cpu[name].append(used)
+    times = {technique.name: _Times() for technique in (LIMIT, *techniques)}
+    with ExitStack() as stack:
+        runs = {
+            technique.name: stack.enter_context(technique.prepare(pool, load, batch))
+            for technique in (LIMIT, *techniques)
+        }
+        stack.enter_context(own_heap_frozen())
+        for turn in range(rounds + 1):
+            names = list(runs)
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                empty(pool, load.table)
+                if turn:
+                    _measure(runs[name], times[name])
+                else:  # the first round warms up, and is looked at
+                    runs[name]()
+                    _check(pool, load, name)
+    return [_result(load, name, batch, rounds, times) for name in times]
+
+
+def _measure(run: Run, times: _Times) -> None:
+    gc.collect()
+    started, used = time.perf_counter(), time.process_time()
+    flushes = run()
+    times.wall.append(time.perf_counter() - started)
+    times.cpu.append(time.process_time() - used)
+    times.flushes += flushes
+
+
+def _check(pool: StoragePool, load: Workload, technique: str) -> None:
+    with pool.engine.connect() as connection:
+        found = connection.execute(text(f"SELECT count(*) FROM {load.table}")).scalar_one()
+    if found != len(load.rows):
+        raise AssertionError(f"{technique}: {found} of {len(load.rows)} rows were written")
+
+
+def _result(load: Workload, name: str, batch: int, rounds: int, times: dict[str, _Times]) -> Result:
+    own, limit = times[name], times[LIMIT.name]
     count = len(load.rows)
-    return [
-        Result(
-            load.name,
-            name,
-            count,
-            batch,
-            rounds,
-            count / median(wall[name]),
-            median(cpu[name]) / count * 1e6,
-            median(a / b for a, b in zip(wall[LIMIT.name], wall[name], strict=True)),
-        )
-        for name in runs
-    ]
+    return Result(
+        workload=load.name,
+        technique=name,
+        rows=count,
+        batch=batch,
+        rounds=rounds,
+        rows_per_second=count / median(own.wall),
+        client_us=median(own.cpu) / count * 1e6,
+        ratio=median(a / b for a, b in zip(limit.wall, own.wall, strict=True)),
+        flush_p50_ms=percentile(own.flushes, 0.5) * 1e3 if own.flushes else None,
+        flush_p95_ms=percentile(own.flushes, 0.95) * 1e3 if own.flushes else None,
+        flushes=len(own.flushes),
+    )
 
 
-def _empty(pool: StoragePool) -> None:
+def percentile(values: Sequence[float], part: float) -> float:
+    """The least value that at least this part of all values does not exceed."""
+    return sorted(values)[max(0, math.ceil(part * len(values)) - 1)]
+
+
+def empty(pool: StoragePool, table: str) -> None:
+    """Leave no row behind, nor work for the server that the next run would pay for.
+
+    The table's companions are emptied too. Without the right to CHECKPOINT that is left out.
+    """
     with pool.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"TRUNCATE {_TABLES}"))
-        connection.execute(text("CHECKPOINT"))
+        connection.execute(text(f"TRUNCATE {_EMPTIED[table]}"))
+        may = text("SELECT pg_has_role(current_user, 'pg_checkpoint', 'usage')")
+        if connection.execute(may).scalar_one():
+            connection.execute(text("CHECKPOINT"))
+
+
+@contextmanager
+def own_heap_frozen() -> Iterator[None]:
+    """Keep the workloads, which an application would not hold, out of the garbage collections."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -46,6 +46,10 @@ class Workload:
         """The rows with all columns filled, for peers that check and complete nothing."""
         return [row.as_dict() for row in self.prepared]
 
+    def first(self, count: int) -> Workload:
+        """The workload with the first rows alone."""
+        return replace(self, rows=self.rows[:count], prepared=self.prepared[:count])
+
     def tuples(self) -> list[tuple[Any, ...]]:
         columns = COLUMNS[self.table]
         return [tuple(row[column] for column in columns) for row in self.complete()]
@@ -55,21 +59,42 @@ def batches(rows: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def wide_spans(count: int, seed: int = 1) -> Workload:
+def wide_spans(count: int) -> Workload:
     """Spans of LLM calls, about 1.5 kB each on the wire, ten a trace."""
+    return _of_spans("wide LLM spans", list(wide_span_rows(count)))
+
+
+def wide_span_rows(count: int, seed: int = 1) -> Iterator[dict[str, Any]]:
+    """The same spans, made as they are asked for."""
     chance = random.Random(seed)
-    return _spans("wide LLM spans", count, chance, lambda: _llm_attributes(chance))
+    return _spans(count, chance, lambda: _llm_attributes(chance))
 
 
 def narrow_spans(count: int, seed: int = 2) -> Workload:
     """Spans with two short attributes, ten a trace."""
     chance = random.Random(seed)
-    return _spans(
-        "narrow spans",
-        count,
-        chance,
-        lambda: {"http.request.method": "GET", "http.response.status_code": 200},
-    )
+    attributes = {"http.request.method": "GET", "http.response.status_code": 200}
+    return _of_spans("narrow spans", list(_spans(count, chance, lambda: dict(attributes))))
+
+
+def moved(spans: Iterable[dict[str, Any]], by: timedelta) -> Iterator[dict[str, Any]]:
+    """The spans once more at another time, with other ids, ten a trace as they were."""
+    chance = random.Random(by.total_seconds())
+    trace_id = ""
+    root: str | None = None
+    for at, span in enumerate(spans):
+        if at % SPANS_A_TRACE == 0:
+            trace_id, root = _trace_id(chance), None
+        span_id = _span_id(chance)
+        yield {
+            **span,
+            "trace_id": trace_id,
+            "span_id": span_id,
+            "parent_span_id": root,
+            "start_time": span["start_time"] + by,
+            "end_time": span["end_time"] + by,
+        }
+        root = root or span_id
 
 
 def logs(count: int, seed: int = 3) -> Workload:
@@ -83,8 +108,8 @@ def logs(count: int, seed: int = 3) -> Workload:
             "severity_text": "INFO",
             "body": _text(chance, 120),
             "service_name": f"service-{chance.randrange(8)}",
-            "trace_id": f"{chance.getrandbits(128) | 1:032x}",
-            "span_id": f"{chance.getrandbits(64) | 1:016x}",
+            "trace_id": _trace_id(chance),
+            "span_id": _span_id(chance),
             "attributes": {"code.function": "answer", "thread.id": at % 8, "retry": False},
             "resource_attributes": _RESOURCE,
         }
@@ -124,36 +149,45 @@ def _yesterday() -> datetime:
     return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
 
 
-def _spans(name: str, count: int, chance: random.Random, attributes: Any) -> Workload:
+def _trace_id(chance: random.Random) -> str:
+    return f"{chance.getrandbits(128) | 1:032x}"
+
+
+def _span_id(chance: random.Random) -> str:
+    return f"{chance.getrandbits(64) | 1:016x}"
+
+
+def _of_spans(name: str, rows: list[dict[str, Any]]) -> Workload:
+    return Workload(name, "trace_spans", rows, [prepare_span(row) for row in rows])
+
+
+def _spans(
+    count: int, chance: random.Random, attributes: Callable[[], Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
     start = _yesterday()
-    rows = []
     trace_id = ""
     root: str | None = None
     for at in range(count):
         if at % SPANS_A_TRACE == 0:
-            trace_id, root = f"{chance.getrandbits(128) | 1:032x}", None
+            trace_id, root = _trace_id(chance), None
         begin = start + timedelta(milliseconds=at, microseconds=chance.randrange(1000))
-        span_id = f"{chance.getrandbits(64) | 1:016x}"
-        rows.append(
-            {
-                "trace_id": trace_id,
-                "span_id": span_id,
-                "parent_span_id": root,
-                "name": f"operation-{chance.randrange(12)}",
-                "kind": "client",
-                "service_name": f"service-{chance.randrange(8)}",
-                "start_time": begin,
-                "end_time": begin + timedelta(microseconds=chance.randrange(10, 2_000_000)),
-                "status": "error" if chance.random() < 0.02 else "ok",
-                "attributes": attributes(),
-                "resource_attributes": _RESOURCE,
-                "scope_name": "benchmark",
-                "scope_version": "1.0",
-            }
-        )
-        if root is None:
-            root = span_id
-    return Workload(name, "trace_spans", rows, [prepare_span(row) for row in rows])
+        span_id = _span_id(chance)
+        yield {
+            "trace_id": trace_id,
+            "span_id": span_id,
+            "parent_span_id": root,
+            "name": f"operation-{chance.randrange(12)}",
+            "kind": "client",
+            "service_name": f"service-{chance.randrange(8)}",
+            "start_time": begin,
+            "end_time": begin + timedelta(microseconds=chance.randrange(10, 2_000_000)),
+            "status": "error" if chance.random() < 0.02 else "ok",
+            "attributes": attributes(),
+            "resource_attributes": _RESOURCE,
+            "scope_name": "benchmark",
+            "scope_version": "1.0",
+        }
+        root = root or span_id
 
 
 def _llm_attributes(chance: random.Random) -> Mapping[str, Any]:
@@ -170,10 +204,10 @@ def _llm_attributes(chance: random.Random) -> Mapping[str, Any]:
         "gen_ai.conversation.id": f"session-{chance.randrange(1000)}",
         "user.id": f"user-{chance.randrange(500)}",
         "gen_ai.input.messages": [
-            {"role": "user", "parts": [{"type": "text", "content": _text(chance, 320)}]}
+            {"role": "user", "parts": [{"type": "text", "content": _text(chance, 240)}]}
         ],
         "gen_ai.output.messages": [
-            {"role": "assistant", "parts": [{"type": "text", "content": _text(chance, 320)}]}
+            {"role": "assistant", "parts": [{"type": "text", "content": _text(chance, 240)}]}
         ],
     }
 

@@ -50,7 +50,7 @@ def test_a_batch_written_again_and_again_is_merged_directly(pool: StoragePool) -
     for _ in range(4):
         writer.write_spans(spans)
     with pool.engine.connect() as connection:
-        assert not optimism(connection, "trace_spans").allows()
+        assert not optimism(connection, "stage_trace_spans").allows()
     writer.write_spans([{**span, "name": "other work"} for span in spans])
     with pool.unit_of_work() as uow:
         assert {span.name for span in uow.traces.get_spans("ab" * 16)} == {"other work"}
