@@ -254,18 +254,24 @@ class BufferedWriter:
     # -- flushing --------------------------------------------------------------------------------
 
     def _seal_all(self) -> list[tuple[Batch, int]]:
-        """All batches that hold rows now, each with the tries that have failed so far."""
+        """All batches that hold rows now, each with the failed tries that say nothing of now.
+
+        A try that is under way may fail for what was so before this call.
+        """
         self._seal()
         self._queue.hurry()
         if self._queue:
             self._start_workers()
         self._changed.notify_all()
         waiting = sorted((*self._running, *self._queue), key=lambda batch: batch.number)
-        return [(batch, batch.tries) for batch in waiting]
+        return [(batch, batch.tries + (batch in self._running)) for batch in waiting]
 
     def _await(self, batch: Batch, tries: int, deadline: float | None) -> None:
-        """Wait until the batch is done with, or one more try has failed."""
+        """Wait until the batch is done with, or more tries than these have failed."""
         while not batch.done and batch.tries <= tries:
+            if batch not in self._running and batch.not_before:
+                batch.not_before = 0.0
+                self._changed.notify_all()
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return
