@@ -63,6 +63,7 @@ def create_engine(config: StorageConfig) -> sa.Engine:
     _connect_with_retry(engine, config.retry)
     _prepare_connections(engine)
     recycle_connections(engine, pool)
+    _leave_replicas(engine)
     _limit_statements(engine, config.postgres.statement_timeout_ms)
     return engine
 
@@ -139,6 +140,18 @@ def _prepare_connections(engine: sa.Engine) -> None:
             connection.commit()
 
 
+def _leave_replicas(engine: sa.Engine) -> None:
+    """Have connections replaced once one leads to a server that takes no writes.
+
+    After a failover it may be the primary of before: the next attempt must not go there again.
+    """
+
+    @event.listens_for(engine, "handle_error")
+    def leave(context: sa.ExceptionContext) -> None:
+        if isinstance(context.original_exception, psycopg.errors.ReadOnlySqlTransaction):
+            context.is_disconnect = True
+
+
 def _limit_statements(engine: sa.Engine, milliseconds: int) -> None:
     if not milliseconds:
         return
@@ -147,6 +160,10 @@ def _limit_statements(engine: sa.Engine, milliseconds: int) -> None:
     def limit(connection: sa.Connection) -> None:
         # For the transaction only: with pgbouncer the session is not ours to keep. By the driver,
         # since SQLAlchemy's own transaction is not yet there at this point.
-        cursor = connection.connection.cursor()
-        cursor.execute(f"SET LOCAL statement_timeout = {milliseconds:d}")
-        cursor.close()
+        with connection.connection.cursor() as cursor:
+            try:
+                cursor.execute(f"SET LOCAL statement_timeout = {milliseconds:d}")
+            except psycopg.OperationalError as error:
+                # The connection is lost, of which SQLAlchemy does not hear.
+                connection.invalidate(error)
+                raise

@@ -53,9 +53,9 @@ def facts(
     the sum of the sides that are. A value of the wrong type or size counts as absent; nothing is
     raised. A span that only repeats the usage of the model calls inside it has no tokens or costs.
     """
-    known = _READERS.keys() & attributes.keys()
-    found = _read(attributes, known) if known else {}
-    if not found.keys().isdisjoint(USAGE_COLUMNS):
+    found: dict[str, Any] = {}
+    known = _KNOWN & attributes.keys()
+    if known and _read(attributes, known, found):
         if _repeats_others(attributes, name, scope_name):
             for column in USAGE_COLUMNS:
                 found.pop(column, None)
@@ -162,31 +162,42 @@ _KIND_OF: Final[dict[str, Callable[[object], Any]]] = {
     "ttft_ms": read_duration,
 }
 
-# Attribute -> (column, its rank among that column's attributes, how its value is read).
-_READERS: Final[dict[str, tuple[str, int, Callable[[object], Any]]]] = {
-    key: (column, rank, _read_seconds if key in IN_SECONDS else _KIND_OF.get(column, read_text))
+# Attribute -> (its column, its rank among that column's attributes, how its value is read, whether
+# that is tokens or a cost).
+_READERS: Final[dict[str, tuple[str, int, Callable[[object], Any], bool]]] = {
+    key: (
+        column,
+        rank,
+        _read_seconds if key in IN_SECONDS else _KIND_OF.get(column, read_text),
+        column in USAGE_COLUMNS,
+    )
     for column, keys in ALIASES.items()
     for rank, key in enumerate(keys)
 }
-_LAST: Final = len(_READERS)
+_KNOWN: Final = _READERS.keys()
 _WRAPPERS: Final = {
     key: frozenset(value.lower() for value in values) for key, values in WRAPPER_VALUES.items()
 }
 _ANY_SCOPE: Final = WRAPPER_NAMES[None]
 
 
-def _read(attributes: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """For each column the usable value of the attribute that ranks first, in whatever order."""
-    found: dict[str, Any] = {}
+def _read(attributes: Mapping[str, Any], known: Iterable[str], found: dict[str, Any]) -> bool:
+    """Find for each column the usable value of the attribute that ranks first.
+
+    Returns whether tokens or costs are among what was found.
+    """
     ranks: dict[str, int] = {}
+    has_usage = False
     for key in known:
-        column, rank, read = _READERS[key]
-        if rank < ranks.get(column, _LAST):
-            value = read(attributes[key])
-            if value is not None:
-                found[column] = value
-                ranks[column] = rank
-    return found
+        column, rank, read, is_usage = _READERS[key]
+        if column in ranks and ranks[column] < rank:
+            continue
+        value = read(attributes[key])
+        if value is not None:
+            found[column] = value
+            ranks[column] = rank
+            has_usage = has_usage or is_usage
+    return has_usage
 
 
 def _repeats_others(attributes: Mapping[str, Any], name: object, scope_name: object) -> bool:

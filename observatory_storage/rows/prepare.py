@@ -252,6 +252,7 @@ _TOKENS, _COSTS = (
     for what in ("tokens", "cost_usd")
 )
 _COLUMNS: Final = COLUMNS["trace_spans"]
+_USAGE: Final = frozenset(_COLUMNS[at] for at in (*_TOKENS, *_COSTS))
 _SPAN_KEY: Final = tuple(
     SPANS.at[column] for column in ("trace_id", "span_id", "start_time", "start_ns")
 )
@@ -291,17 +292,28 @@ def _fill_llm_columns(prepared: list[Any], values: Mapping[str, Any]) -> None:
         scope_name=prepared[_SCOPE],
         resource_attributes=values.get("resource_attributes") or {},
     )
-    for sides, add in ((_TOKENS, int.__add__), (_COSTS, _EXACT.add)):
-        prompt, completion, total = sides
-        if prepared[prompt] is not None or prepared[completion] is not None:
-            # A total that is but the sum of the attributes' sides is not that of the caller's.
-            of_prompt, of_completion, of_both = (found.get(_COLUMNS[side]) for side in sides)
-            if of_both == _sum(of_prompt, of_completion, add):
-                found.pop(_COLUMNS[total], None)
+    gives_usage = not _USAGE.isdisjoint(values)
+    if gives_usage:
+        _leave_totals(found, prepared)
     for column, value in found.items():
         at = SPANS.at[column]
         if prepared[at] is None:
             prepared[at] = value
+    if gives_usage:
+        _add_totals(prepared)
+
+
+def _leave_totals(found: dict[str, Any], prepared: list[Any]) -> None:
+    """Take out a total that is but the sum of the attributes' sides: not that of the caller's."""
+    for sides, add in ((_TOKENS, int.__add__), (_COSTS, _EXACT.add)):
+        prompt, completion, total = sides
+        if prepared[prompt] is not None or prepared[completion] is not None:
+            of_prompt, of_completion, of_both = (found.get(_COLUMNS[side]) for side in sides)
+            if of_both == _sum(of_prompt, of_completion, add):
+                found.pop(_COLUMNS[total], None)
+
+
+def _add_totals(prepared: list[Any]) -> None:
     prompt, completion, total = _TOKENS
     if prepared[total] is None:
         tokens = _sum(prepared[prompt], prepared[completion], int.__add__)

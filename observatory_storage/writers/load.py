@@ -40,12 +40,17 @@ def copy_rows(
     assert isinstance(driver, psycopg.Connection)
     columns = ", ".join(f'"{column}"' for column in writer.columns)
     statement = f"COPY {qualified(connection, table)} ({columns}) FROM STDIN (FORMAT BINARY)"
-    with driver.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-        # Without the types a Python int would go out as the smallest that holds it.
-        copy.set_types(writer.types)
-        write_row = copy.write_row
-        for row in rows:
-            write_row(row)
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+            # Without the types a Python int would go out as the smallest that holds it.
+            copy.set_types(writer.types)
+            write_row = copy.write_row
+            for row in rows:
+                write_row(row)
+    except psycopg.errors.ReadOnlySqlTransaction:
+        # The engine, which replaces such connections, does not hear of a COPY.
+        connection.invalidate()
+        raise
 
 
 def insert_rows(
