@@ -160,10 +160,11 @@ def _limit_statements(engine: sa.Engine, milliseconds: int) -> None:
     def limit(connection: sa.Connection) -> None:
         # For the transaction only: with pgbouncer the session is not ours to keep. By the driver,
         # since SQLAlchemy's own transaction is not yet there at this point.
-        with connection.connection.cursor() as cursor:
-            try:
-                cursor.execute(f"SET LOCAL statement_timeout = {milliseconds:d}")
-            except psycopg.OperationalError as error:
-                # The connection is lost, of which SQLAlchemy does not hear.
-                connection.invalidate(error)
-                raise
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(f"SET LOCAL statement_timeout = {milliseconds:d}")
+        except psycopg.OperationalError as error:
+            # The connection is lost, of which SQLAlchemy does not hear.
+            connection.invalidate(error)
+            raise
+        cursor.close()

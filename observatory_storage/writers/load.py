@@ -12,7 +12,7 @@ import psycopg
 from sqlalchemy import Connection, Table, insert
 
 from observatory_storage import jsonb
-from observatory_storage.errors import translate
+from observatory_storage.errors import StorageError, translate
 from observatory_storage.writers.optimism import optimism
 from observatory_storage.writers.tables import TableWriter, Values
 
@@ -130,8 +130,8 @@ def attempt(connection: Connection, writer: TableWriter, straight_in: Callable[[
     try:
         with connection.begin_nested():
             straight_in()
-    except Exception as error:  # what is no error of the database goes on up
-        known = translate(error)
+    except Exception as error:  # what is no error of the database, as of a row, goes on up
+        known = None if isinstance(error, StorageError) else translate(error)
         if known is None or known.retryable or connection.closed or is_text_error(error):
             raise
         hope.learn(clean=False)

@@ -54,6 +54,7 @@ class Replay:
         self._thread: threading.Thread | None = None
         self._failures = 0  # ever
         self._failures_in_a_row = 0
+        self._trying = False
         self._not_before = 0.0
         self._look_at = 0.0
         self._stopped = False
@@ -125,15 +126,16 @@ class Replay:
             return True
         deadline = math.inf if seconds is None else time.monotonic() + seconds
         with self._changed:
-            before = self._failures
-            if retry:
-                self._not_before = 0.0
-                self._changed.notify_all()
+            # A try that is under way may fail for what was so before this call.
+            allowed = self._failures + (retry and self._trying)
             self._start()
             while self._spool.holds_own():
                 now = time.monotonic()
+                if retry and self._failures <= allowed and self._not_before:
+                    self._not_before = 0.0
+                    self._changed.notify_all()
                 much = self._spool.waiting_bytes > _LITTLE_BYTES and not all_rows
-                away = now < self._not_before or before != self._failures
+                away = now < self._not_before or self._failures > allowed
                 if much or away or now >= deadline or self._thread is None:
                     return False
                 self._changed.wait(min(deadline - now, _LOOK_SECS))
@@ -165,6 +167,7 @@ class Replay:
     def _work(self) -> None:
         chunk: Chunk | None = None
         while self._goes_on():
+            self._trying = True
             try:
                 chunk = chunk or self._spool.read(self._config.batch_size)
                 if chunk is not None:
@@ -174,9 +177,11 @@ class Replay:
                 with self._changed:
                     if not self._failures_in_a_row:
                         _log.warning("rows stay in %r: %s", self._spool, translate(error) or error)
+                    self._trying = False
                     self._has_failed()
             else:
                 with self._changed:
+                    self._trying = False
                     self._failures_in_a_row = 0
                     self._changed.notify_all()
 

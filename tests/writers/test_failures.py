@@ -128,13 +128,13 @@ def terminate_waiting(url: str) -> int:
 
 
 def test_a_batch_that_cannot_be_written_does_not_hold_up_the_others(
-    database_url: str,
+    pool: StoragePool, database_url: str
 ) -> None:
     """Unless the server is away, when the others could not be written either."""
-    with quick_pool(database_url, ONCE, statement_timeout_ms=100) as pool:
-        for table in ("trace_spans", "trace_events"):
-            pool.partitions.ensure(table, [START])
-        with TraceWriter(pool, WriterConfig(batch_size=1, flush_interval_secs=None)) as writer:
+    pool.partitions.ensure("trace_events", [START])
+    with quick_pool(database_url, ONCE, statement_timeout_ms=250) as impatient:
+        config = WriterConfig(batch_size=1, flush_interval_secs=None)
+        with TraceWriter(impatient, config) as writer:
             with locked(database_url, "traces"):
                 writer.write_trace(a_trace())
                 writer.write_event(an_event(1, 1))
@@ -146,16 +146,16 @@ def test_a_batch_that_cannot_be_written_does_not_hold_up_the_others(
 
 
 def test_rows_refused_before_a_failure_are_told_by_the_flush_after_it(
-    database_url: str,
+    pool: StoragePool, database_url: str
 ) -> None:
-    with quick_pool(database_url, ONCE, statement_timeout_ms=100) as pool:
-        with pool.engine.begin() as connection:
-            connection.exec_driver_sql(
-                "ALTER TABLE metrics ADD CONSTRAINT refused CHECK (name <> 'bad')"
-            )
-        pool.partitions.ensure("metric_data_points", [START])
+    with pool.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "ALTER TABLE metrics ADD CONSTRAINT refused CHECK (name <> 'bad')"
+        )
+    pool.partitions.ensure("metric_data_points", [START])
+    with quick_pool(database_url, ONCE, statement_timeout_ms=250) as impatient:
         config = WriterConfig(batch_size=1, flush_interval_secs=None)
-        with MetricWriter(pool, config) as writer:
+        with MetricWriter(impatient, config) as writer:
             with locked(database_url, "metric_data_points"):
                 writer.write_metrics([a_metric("bad"), a_metric("good")])
                 writer.write_data_point({"metric_id": METRIC, "timestamp": START, "value": 1})
@@ -296,9 +296,9 @@ def test_an_interrupted_caller_loses_no_rows(pool: StoragePool) -> None:
 def test_nothing_of_a_failed_batch_is_seen(pool: StoragePool, database_url: str) -> None:
     """One transaction covers traces, spans and events: all of them or none."""
     before = contents(pool)
-    with quick_pool(database_url, ONCE, statement_timeout_ms=100) as impatient:
-        for table in ("trace_spans", "trace_events"):
-            impatient.partitions.ensure(table, [START])
+    for table in ("trace_spans", "trace_events"):
+        pool.partitions.ensure(table, [START])
+    with quick_pool(database_url, ONCE, statement_timeout_ms=250) as impatient:
         spans: list[dict[str, Any]] = [
             a_span(n, n, events=[{"name": "e", "timestamp": START}]) for n in range(1, 30)
         ]

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import pairwise
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import psycopg
@@ -200,25 +199,18 @@ def test_processes_that_start_together_all_write(pool: StoragePool, database_url
     assert len(names(pool, "logs")) == len(moments)
 
 
-def test_open_writers_and_readers_are_not_waited_for(pool: StoragePool) -> None:
+def test_open_writers_and_readers_are_not_waited_for(pool: StoragePool, database_url: str) -> None:
     """Nor do they wait: another day's partition comes while both are at work."""
     CopyWriter(pool).write_logs([a_log(timestamp=NOW)])
     with pool.unit_of_work() as writing, pool.unit_of_work() as reading:
         CopyWriter(writing).write_logs([a_log(timestamp=NOW)])
         assert len(reading.logs.list()) == 1
-        with quick_pool_of(pool, statement_timeout_ms=5000) as other:
+        with quick_pool(database_url, statement_timeout_ms=5000) as other:
             assert CopyWriter(other).write_logs([a_log(timestamp=NOW + DAY)]) == 1
         CopyWriter(writing).write_logs([a_log(timestamp=NOW + 2 * DAY)])
         assert len(reading.logs.list()) == 2
         writing.commit()
     assert count(pool, "logs") == 4
-
-
-def quick_pool_of(pool: StoragePool, **postgres: Any) -> StoragePool:
-    url = pool.engine.url.set(
-        drivername="postgresql", query={"host": pool.engine.url.query["host"]}
-    )
-    return quick_pool(url.render_as_string(hide_password=False), **postgres)
 
 
 def test_who_locks_the_table_is_waited_for_with_bounds(
