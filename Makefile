@@ -10,15 +10,15 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready-$(shell printf %s "$(CURDIR)" | cksum | cut -d ' ' -f 1)
 # Workers of pytest-xdist; 0 runs everything in one process.
 WORKERS ?= 2
-# More arguments for pytest: make test ARGS='tests/test_embedded.py -x'
+# More arguments: make test ARGS='tests/test_embedded.py -x', make bench ARGS='--only techniques'
 ARGS ?=
 
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help demo test bench check migrate clean
+.PHONY: help demo test bench bench-all check migrate clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## run an instrumented LLM application and ask PostgreSQL about it
 	@$(BIN)/python -m observatory_storage.demo
@@ -26,8 +26,11 @@ demo: $(READY) ## run an instrumented LLM application and ask PostgreSQL about i
 test: $(READY) ## run the tests (TEST_DATABASE_URL, TEST_REDIS_URL: on servers of yours)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-bench: $(READY) ## measure writing and reading
-	@$(BIN)/python -m tests.benchmarks
+bench: $(READY) ## measure writing, in some minutes (ARGS=--save: into docs/benchmarks; ARGS=--help)
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-all: $(READY) ## measure everything, also a table that grows to 5 million spans
+	@$(BIN)/python -m tests.benchmarks --all $(ARGS)
 
 check: $(READY) ## format, lint, types, import layers, tests
 	@$(BIN)/ruff format --check --quiet .

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import redis
 from pytest_postgresql import factories
@@ -20,6 +21,11 @@ from tests.servers import FAST, RUN, Server, in_utf8, migrated
 
 if TYPE_CHECKING:
     from observatory_storage.pool import StoragePool
+
+
+# A busy machine is no defect: examples are not timed.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,13 @@ from rich.console import Console
 
 from observatory_storage import PostgresConfig, StorageConfig, StoragePool
 from observatory_storage.embedded import temporary_database
+from tests.benchmarks.output import Output
 from tests.benchmarks.report import save
 from tests.benchmarks.sections import SECTIONS, Sizes
 from tests.benchmarks.surroundings import surroundings
 
 _DOCS: Final = Path(__file__).parents[2] / "docs" / "benchmarks"
+_IDLE: Final = 0.6  # load average of the last minute
 _BATCHES: Final = (1, 10, 100, 1_000, 20_000)
 _ALL_BATCHES: Final = (1, 10, 100, 1_000, 2_000, 5_000, 10_000, 20_000)
 
@@ -40,7 +42,7 @@ def main(given: Sequence[str] | None = None) -> None:
         everything=arguments.all,
     )
     names = arguments.only or [name for name in SECTIONS if arguments.all or name != "growth"]
-    console = Console(highlight=False)
+    out = Output(Console(highlight=False))
     url = os.environ.get("DATABASE_URL")
     started = time.monotonic()
     with (
@@ -55,14 +57,19 @@ def main(given: Sequence[str] | None = None) -> None:
             "load_before": os.getloadavg()[0],
         }
         for topic, told in head.items():
-            console.print(f"{topic}: {_told(told)}")
-        console.print()
-        results = {name: SECTIONS[name](pool, sizes, console) for name in names}
+            out.say(f"{topic}: {_told(told)}")
+        if head["load_before"] > _IDLE:
+            out.say("The machine is not idle: the numbers will say less than they could.")
+        out.say("")
+        results = {}
+        for name in names:
+            out.begin(name)
+            results[name] = SECTIONS[name](pool, sizes, out)
     head["seconds"] = round(time.monotonic() - started)
-    console.print(f"{head['seconds']} s in all")
+    out.say(f"{head['seconds']} s in all")
     if arguments.save:
-        for path in save(arguments.save, head, results):
-            console.print(f"wrote {path}")
+        for path in save(arguments.save, head, results, out.tables):
+            out.say(f"wrote {path}")
 
 
 def _words(given: Sequence[str] | None) -> Sequence[str]:
@@ -100,7 +107,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         nargs="?",
         const=_DOCS,
-        help="write JSON and charts (to docs/benchmarks)",
+        help="write JSON and charts to docs/benchmarks, tables to docs/copy.md",
     )
     return parser.parse_args(given)
 

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from observatory_storage import StoragePool, TraceWriter, WriterConfig
+from observatory_storage import (
+    PostgresConfig,
+    StorageConfig,
+    StoragePool,
+    TraceWriter,
+    WriterConfig,
+)
 from tests.benchmarks.technique import address
 from tests.benchmarks.workload import wide_span_rows
 
@@ -59,7 +65,8 @@ def _peak_mb() -> float:
 def _main() -> None:
     spans, batch, max_buffered = map(int, sys.argv[1:])
     config = WriterConfig(batch_size=batch, max_buffered=max_buffered, flush_interval_secs=None)
-    with StoragePool.from_env() as pool, TraceWriter(pool, config) as writer:
+    database = PostgresConfig.from_url(os.environ["DATABASE_URL"])
+    with StoragePool(StorageConfig(postgres=database)) as pool, TraceWriter(pool, config) as writer:
         before = _peak_mb()
         writer.write_spans(wide_span_rows(spans))
         writer.flush()

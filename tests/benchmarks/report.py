@@ -1,9 +1,8 @@
-"""What a run leaves behind when asked to: the numbers as JSON, and charts of them."""
+"""What a run leaves behind when asked to: the numbers as JSON, charts, tables in the guide."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -14,38 +13,72 @@ from tests.benchmarks.growth import Growth
 from tests.benchmarks.limit import LIMIT
 from tests.benchmarks.measure import Result
 from tests.benchmarks.ours import STEPS
+from tests.benchmarks.output import Shown
 from tests.benchmarks.peers import PEERS
 
 __all__ = ["save"]
 
-_REFERENCES: Final = {LIMIT.name, *(step.name for step in STEPS)}
+_GROWTH: Final = "growth"
+_GUIDE: Final = "copy.md"
+_STEPS: Final = {step.name for step in STEPS}
 _PEERS: Final = {peer.name for peer in PEERS}
 
 
-def save(folder: Path, head: dict[str, Any], results: dict[str, list[Any]]) -> list[Path]:
-    """Write `write.json` and `write.svg`, and `growth.json` and `growth.svg` where that was run."""
+def save(
+    folder: Path,
+    head: dict[str, Any],
+    results: dict[str, list[Any]],
+    tables: dict[str, list[Shown]],
+) -> list[Path]:
+    """Write the results as JSON and charts, and their tables into the guide beside the folder.
+
+    What the table was like as it grew, where that was run, is a report of its own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    growth = results.get("growth", [])
-    others = {name: found for name, found in results.items() if name != "growth"}
     written = []
-    for name, found, panels in (
-        ("write", others, _techniques(results.get("techniques", []))),
-        ("growth", {"growth": growth} if growth else {}, _growth(growth)),
+    for name, sections, panels in (
+        ("write", [one for one in results if one != _GROWTH], _techniques(results)),
+        (_GROWTH, [one for one in results if one == _GROWTH], _growth(results)),
     ):
-        if found:
-            report = {
-                **head,
-                **{section: [asdict(one) for one in rows] for section, rows in found.items()},
-            }
-            written.append(folder / f"{name}.json")
-            written[-1].write_text(json.dumps(_rounded(report), indent=1) + "\n")
+        if not sections:
+            continue
+        report = {**head, **{one: [asdict(row) for row in results[one]] for one in sections}}
+        written.append(folder / f"{name}.json")
+        written[-1].write_text(json.dumps(_rounded(report), indent=1) + "\n")
         if panels:
             written.append(folder / f"{name}.svg")
             written[-1].write_text(bars(panels))
-    return written
+        guide = folder.parent / _GUIDE
+        for section in sections:
+            text = "\n".join(table.as_markdown() for table in tables[section])
+            if _replaced(guide, section, f"{_origin(head)}\n\n{text}"):
+                written.append(guide)
+    return sorted(set(written))
 
 
-def _techniques(results: Sequence[Result]) -> list[Panel]:
+def _replaced(guide: Path, section: str, text: str) -> bool:
+    """Put the text between the guide's marks for a section, where it has them."""
+    if not guide.exists():
+        return False
+    begin, end = f"<!-- {section} -->\n", f"<!-- end of {section} -->\n"
+    before, found, rest = guide.read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        return False
+    guide.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+    return True
+
+
+def _origin(head: dict[str, Any]) -> str:
+    versions = head["versions"]
+    return (
+        f"`{head['command']}` on {head['started'][:10]}: {head['machine']},"
+        f" PostgreSQL {versions['PostgreSQL']}, Python {versions['Python']}."
+    )
+
+
+def _techniques(results: dict[str, list[Any]]) -> list[Panel]:
+    compared: list[Result] = results.get("techniques", [])
     return [
         Panel(
             f"{load}: rows per second, and part of the limit",
@@ -57,29 +90,32 @@ def _techniques(results: Sequence[Result]) -> list[Panel]:
                     _kind(one.technique),
                 )
                 for one in found
+                if one.technique not in _STEPS
             ],
         )
-        for load, found in groupby(results, key=lambda one: one.workload)
+        for load, found in groupby(compared, key=lambda one: one.workload)
     ]
 
 
 def _kind(technique: str) -> str:
-    if technique in _REFERENCES:
+    if technique == LIMIT.name:
         return "reference"
     return "plain" if technique in _PEERS else "ours"
 
 
-def _growth(results: Sequence[Growth]) -> list[Panel]:
-    if not results:
+def _growth(results: dict[str, list[Any]]) -> list[Panel]:
+    stretches: list[Growth] = results.get(_GROWTH, [])
+    if not stretches:
         return []
+    first = stretches[0].rows_per_second
     rows = [
         Bar(
             f"{one.before:,} spans there",
             one.rows_per_second,
-            f"{one.rows_per_second:,.0f}   {one.rows_per_second / results[0].rows_per_second:.2f}",
+            f"{one.rows_per_second:,.0f}   {one.rows_per_second / first:.2f}",
             "ours",
         )
-        for one in results
+        for one in stretches
     ]
     return [
         Panel("wide LLM spans: rows per second as the table grows, and part of the first", rows)

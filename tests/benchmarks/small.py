@@ -17,7 +17,6 @@ from tests.benchmarks.workload import Workload, batches
 __all__ = ["SmallBatch", "rows_for", "small_batches"]
 
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
-_WARM_UP: Final = 10
 _METHODS: Final[tuple[Literal["insert", "copy"], ...]] = ("insert", "copy")
 
 
@@ -46,18 +45,22 @@ def small_batches(pool: StoragePool, load: Workload, calls: int) -> list[SmallBa
     results = []
     with own_heap_frozen():
         for size in _SIZES:
-            parts = batches(load.rows, size)[: 2 * (calls + _WARM_UP)]
+            parts = batches(load.rows, size)[: 2 * (calls + _warm_up(calls))]
             taken: dict[str, list[float]] = {method: [] for method in _METHODS}
             empty(pool, load.table)
             gc.collect()
             for at, part in enumerate(parts):
                 method, write = writers[at % 2]
                 taken[method].append(timed(write, part))
-            insert_ms, copy_ms = (median(taken[m][_WARM_UP:]) * 1e3 for m in _METHODS)
+            insert_ms, copy_ms = (median(taken[m][_warm_up(calls) :]) * 1e3 for m in _METHODS)
             results.append(SmallBatch(load.name, size, calls, insert_ms, copy_ms))
     return results
 
 
 def rows_for(calls: int) -> int:
     """The rows that a workload needs for so many calls."""
-    return 2 * (calls + _WARM_UP) * max(_SIZES)
+    return 2 * (calls + _warm_up(calls)) * max(_SIZES)
+
+
+def _warm_up(calls: int) -> int:
+    return 1 + calls // 10

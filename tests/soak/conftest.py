@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from observatory_storage.embedded import EmbeddedPostgres
 from tests.servers import FAST, Server
 from tests.soak.scale import FULL
+from tests.soak.troubles import WRITER
 from tests.writers.helpers import quick_pool
 
 pytest.register_assert_rewrite("tests.soak.verify", "tests.writers.trace_model")
@@ -29,6 +31,8 @@ def frail_template(frail_server: EmbeddedPostgres) -> Iterator[str]:
     with Server(frail_server.url, embedded=True).database("template0") as url:
         with quick_pool(url) as pool:
             pool.run_migrations()
+        with psycopg.connect(url) as connection:
+            connection.execute(f"CREATE ROLE {WRITER} LOGIN IN ROLE postgres")
         yield str(conninfo_to_dict(url)["dbname"])
 
 

@@ -6,7 +6,7 @@ import os
 import random
 from typing import Final, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 __all__ = ["FULL", "examples", "scaled", "seeded"]
 
@@ -34,6 +34,7 @@ def examples(short: int, full: int) -> settings:
         deadline=None,
         database=None,
         print_blob=FULL,
+        phases=[Phase.generate],
         suppress_health_check=[
             HealthCheck.too_slow,
             HealthCheck.data_too_large,

@@ -1,107 +1,113 @@
-"""Sessions terminated and servers restarted under writers: every span once, every trace exact."""
+"""Writers whose sessions, server and commits fail: every span once, every trace exact."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from functools import partial
+from pathlib import Path
 
 from observatory_storage.config import RetryConfig
 from observatory_storage.embedded import EmbeddedPostgres
 from observatory_storage.writers import WriterConfig, WriteStats
+from tests.soak.proxy import CUTS, proxied
 from tests.soak.scale import scaled, seeded
+from tests.soak.troubles import ENDS, Troubles, as_writer, restart
 from tests.soak.verify import check
 from tests.soak.workload import Workload
-from tests.soak.writing import Report, Task, running, until
-from tests.writers.helpers import eventually, quick_pool
+from tests.soak.writing import Process, Report, Task, running, until
+from tests.writers.helpers import quick_pool
 
 PROCESSES, THREADS = 2, 4
 DEADLINE_SECS = scaled(60.0, 1800.0)
-SPANS = scaled(4_000, 200_000)
-TERMINATIONS = scaled(6, 50)
-RESTARTS = scaled(1, 3)
-# How the server goes down, in turn.
-ENDS: tuple[Callable[[EmbeddedPostgres], None], ...] = (
-    lambda server: server.stop("immediate"),
-    lambda server: server.stop(),
-    lambda server: server.kill(),
+CONFIG = WriterConfig(
+    batch_size=scaled(50, 500),
+    max_concurrency=3,
+    max_buffered=scaled(200, 2_000),
+    flush_interval_secs=0.05,
 )
+RETRY = RetryConfig(max_attempts=4, initial_delay_ms=5, max_delay_ms=100)
 
 
-def test_spans_of_two_processes_survive_terminations_and_restarts(
+def test_terminated_sessions_and_restarted_servers(
     frail_server: EmbeddedPostgres, database_url: str
 ) -> None:
-    workload = Workload(SPANS, PROCESSES * THREADS)
-    config = WriterConfig(
-        batch_size=scaled(50, 500),
-        max_concurrency=3,
-        max_buffered=scaled(200, 2_000),
-        flush_interval_secs=0.05,
-    )
-    retry = RetryConfig(max_attempts=4, initial_delay_ms=5, max_delay_ms=100)
+    source = seeded()
+    troubles = Troubles(database_url, source)
+    faults: list[Callable[[], None]] = [troubles.terminate] * scaled(6, 50)
+    faults += [partial(restart, frail_server, ENDS[n]) for n in range(scaled(1, 3))]
+    survive(database_url, scaled(4_000, 200_000), faults, source)
+    print(f"{troubles.ended} sessions terminated, {troubles.at_work} of them at work")
+
+
+def test_any_troubles(database_url: str) -> None:
+    source = seeded()
+    troubles = Troubles(database_url, source)
+    faults = [*troubles.every()] * scaled(2, 25)
+    survive(database_url, scaled(4_000, 100_000), faults, source, statement_timeout_ms=100)
+
+
+def test_commits_whose_answer_is_lost(database_url: str, tmp_path: Path) -> None:
+    """Whether they have come about or not, they are sent again, and count once."""
+    source = seeded()
+    with proxied(database_url, tmp_path, source, share=0.2) as (url, proxy):
+        survive(url, scaled(3_000, 100_000), [], source)
+        assert set(proxy.cuts) == {*CUTS}
+        print(dict(proxy.cuts))
+
+
+def survive(
+    url: str,
+    spans: int,
+    faults: list[Callable[[], None]],
+    source: random.Random,
+    statement_timeout_ms: int = 0,
+) -> None:
+    """Write so many spans by two processes of four threads, while all the faults come about."""
+    workload = Workload(spans, PROCESSES * THREADS)
     tasks = [
-        Task(database_url, workload, first, THREADS, config, retry, DEADLINE_SECS)
+        Task(
+            as_writer(url),
+            workload,
+            first,
+            THREADS,
+            CONFIG,
+            RETRY,
+            DEADLINE_SECS,
+            statement_timeout_ms=statement_timeout_ms,
+        )
         for first in range(0, workload.writers, THREADS)
     ]
-    with quick_pool(database_url, retry) as pool, running(tasks) as processes:
-        terminated = active = 0
-
-        def terminate() -> None:
-            nonlocal terminated, active
-            # A writer's sessions are gone for moments, between two terminations or a restart.
-            eventually(lambda: bool(ended := terminate_all(database_url)) and note(ended))
-
-        def note(ended: list[bool]) -> bool:
-            nonlocal terminated, active
-            terminated, active = terminated + len(ended), active + sum(ended)
-            return True
-
-        def restart(end: Callable[[EmbeddedPostgres], None]) -> Callable[[], None]:
-            def run() -> None:
-                end(frail_server)
-                frail_server.start()
-
-            return run
-
-        faults = [terminate] * TERMINATIONS
-        faults += [restart(ENDS[n % len(ENDS)]) for n in range(RESTARTS)]
-        for moment, fault in moments(faults, int(workload.sent * 0.95)):
-            until(
-                lambda moment=moment: sum(each.sent for each in processes) >= moment,  # type: ignore[misc]  # bound at once
-                processes,
-                DEADLINE_SECS,
-            )
-            fault()
+    sent = workload.sent
+    with running(tasks) as processes:
+        befall(processes, faults, source, int(sent * 0.95))
         reports = [process.finish() for process in processes]
-        assert sum(report.sent for report in reports) == workload.sent
-        for report in reports:
-            assert_adds_up(report)
+    assert sum(report.sent for report in reports) == sent
+    for report in reports:
+        assert_adds_up(report)
+    with quick_pool(url) as pool:
         check(pool, workload)
-    retries = sum(report.stats.retries for report in reports)
-    failed = sum(report.stats.failed_flushes for report in reports)
-    print(f"{terminated} sessions terminated, {active} at work; {retries=}, {failed=}")
+    retries = [report.stats.retries for report in reports]
+    failed_flushes = [report.stats.failed_flushes for report in reports]
+    print(f"{retries=} {failed_flushes=}")
 
 
-def moments(
-    faults: list[Callable[[], None]], most: int
-) -> Iterable[tuple[int, Callable[[], None]]]:
-    """When in the course of the work which fault comes, at random."""
-    source = seeded()
+def befall(
+    processes: Sequence[Process],
+    faults: list[Callable[[], None]],
+    source: random.Random,
+    most: int,
+) -> None:
+    """Bring the faults about at random moments of the work, in a random order."""
     source.shuffle(faults)
-    return zip(sorted(source.sample(range(most), len(faults))), faults, strict=True)
-
-
-def terminate_all(url: str) -> list[bool]:
-    """Terminate all other sessions of the database; for each, whether it was at work."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        rows = connection.execute(
-            "SELECT pg_terminate_backend(pid), state <> 'idle' FROM pg_stat_activity"
-            " WHERE datname = %s AND pid <> pg_backend_pid()",
-            [conninfo_to_dict(url)["dbname"]],
-        ).fetchall()
-    return [bool(at_work) for _, at_work in rows]
+    for moment, fault in zip(sorted(source.sample(range(most), len(faults))), faults, strict=True):
+        until(
+            lambda moment=moment: sum(process.sent for process in processes) >= moment,  # type: ignore[misc]  # a default
+            processes,
+            DEADLINE_SECS,
+        )
+        fault()
 
 
 def assert_adds_up(report: Report) -> None:

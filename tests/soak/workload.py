@@ -111,5 +111,3 @@ def _events(start: datetime, number: int, name: str = "event") -> list[dict[str,
         {"name": f"{name} {n}", "timestamp": start + timedelta(microseconds=n)}
         for n in range(number)
     ]
-
-

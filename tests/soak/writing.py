@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Final, TypeVar
 
 from observatory_storage.config import PoolConfig, PostgresConfig, RetryConfig, StorageConfig
-from observatory_storage.errors import StorageError
+from observatory_storage.errors import StorageError, Timeout
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import TraceWriter, WriterConfig, WriteStats
 from tests.soak.workload import Workload
@@ -52,6 +52,7 @@ class Task:
     deadline_secs: float
     done: tuple[int, ...] = ()
     acknowledge: bool = False
+    statement_timeout_ms: int = 0
 
 
 @dataclass
@@ -157,7 +158,9 @@ def running(tasks: Iterable[Task]) -> Iterator[list[Process]]:
             process.close()
 
 
-def until(condition: Callable[[], bool], processes: Iterable[Process], deadline_secs: float) -> None:
+def until(
+    condition: Callable[[], bool], processes: Iterable[Process], deadline_secs: float
+) -> None:
     """Wait for something that living processes bring about.
 
     Raises:
@@ -188,7 +191,7 @@ def _run(task: Task, messages: Any, gate: Any) -> None:
 
 def _settings(task: Task) -> StorageConfig:
     return StorageConfig(
-        postgres=PostgresConfig.from_url(task.url),
+        postgres=PostgresConfig.from_url(task.url, statement_timeout_ms=task.statement_timeout_ms),
         pool=PoolConfig(min_connections=0),
         retry=task.retry,
     )
@@ -278,12 +281,13 @@ class _Work:
             self._report.spooled += result.spooled
 
     def _patiently(self, action: Callable[[], _T]) -> _T:
-        """Again while the database is away."""
+        """Again while the database is away, or statements take too long."""
         while True:
             try:
                 return action()
             except StorageError as error:
-                if not error.retryable or time.monotonic() > self._deadline:
+                passing = error.retryable or isinstance(error, Timeout)
+                if not passing or time.monotonic() > self._deadline:
                     raise
 
 

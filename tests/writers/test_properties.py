@@ -45,7 +45,7 @@ BUFFERED: dict[str, type[Writer]] = {
 def test_buffered_rows_are_stored_by_the_rules_or_refused_alone(
     pool: StoragePool, table: str, method: Method
 ) -> None:
-    @examples(15, 400)
+    @examples(12, 150)
     @given(rows_of(table, MOST_ROWS))
     def check(cases: list[Case]) -> None:
         clear(pool)
@@ -53,12 +53,10 @@ def test_buffered_rows_are_stored_by_the_rules_or_refused_alone(
         config = WriterConfig(flush_interval_secs=None, method=method)
         with BUFFERED[table](pool, config) as writer:
             refused = write_many(writer, table, [case.row for case in cases])
-            assert [each.index for each in refused] == [
-                at for at, case in enumerate(cases) if case.expected is None
-            ]
-            for each in refused:
-                assert isinstance(each.error, ValidationError)
-                assert each.error.field in cases[each.index].refused
+            found = {each.index: field_of(each) for each in refused}
+            wanted = {at: case.refused for at, case in enumerate(cases) if case.expected is None}
+            assert found.keys() == wanted.keys(), (found, wanted)
+            assert all(field in wanted[at] for at, field in found.items()), (found, wanted)
             assert writer.flush() == FlushResult(committed=len(good))
             stats = writer.write_stats()
             assert (stats.rows, stats.rejected, stats.dropped) == (len(good), 0, 0)
@@ -75,7 +73,7 @@ def test_copied_rows_are_stored_all_by_the_rules_or_none(
 ) -> None:
     write_name = CASES[table][2]
 
-    @examples(10, 300)
+    @examples(8, 100)
     @given(rows_of(table, MOST_ROWS))
     def check(cases: list[Case]) -> None:
         clear(pool)
@@ -110,6 +108,11 @@ def write_many(writer: Writer, table: str, rows: Sequence[Row]) -> list[Rejected
     except BatchError as error:
         refused = error.rejected
     return refused
+
+
+def field_of(refused: Rejected) -> str:
+    assert isinstance(refused.error, ValidationError)
+    return refused.error.field
 
 
 def assert_stored(pool: StoragePool, table: str, cases: Sequence[Case]) -> None:

@@ -1,0 +1,137 @@
+"""The benchmarks run, write every row that they claim to, and report numbers: not which ones."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests.benchmarks.__main__ import main
+from tests.benchmarks.chart import Bar, Panel, bars
+from tests.benchmarks.limit import LIMIT
+from tests.benchmarks.measure import percentile
+from tests.benchmarks.ours import COPY
+from tests.benchmarks.peers import PEERS
+from tests.benchmarks.workload import moved, wide_span_rows
+from tests.servers import Server
+
+TINY = (
+    *("--all", "--rows", "30", "--batch", "10", "--rounds", "1", "--batches", "1", "20"),
+    *("--flushes", "2", "--calls", "1", "--buffered", "50", "--spans", "60"),
+)
+
+GUIDE = """
+before
+<!-- memory -->
+of another run
+<!-- end of memory -->
+after
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, postgres_server: Server) -> Path:
+    """What a run of everything, as small as can be, has saved."""
+    docs = tmp_path_factory.mktemp("docs")
+    (docs / "copy.md").write_text(GUIDE)
+    saved = docs / "benchmarks"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", postgres_server.url)
+        main([*TINY, "--save", str(saved)])
+    return saved
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((folder / "write.json").read_text())
+    return read
+
+
+def test_every_technique_writes_every_kind_of_row(report: dict[str, Any]) -> None:
+    by_workload = Counter(one["workload"] for one in report["techniques"])
+    names = {one["technique"] for one in report["techniques"]}
+    assert set(by_workload.values()) == {len(names)}
+    assert len(by_workload) == 4
+    assert names >= {LIMIT.name, COPY.name, *(peer.name for peer in PEERS)}
+
+
+@pytest.mark.parametrize("section", ["techniques", "batch_sizes", "threads"])
+def test_rates_are_rates(report: dict[str, Any], section: str) -> None:
+    for one in report[section]:
+        assert one["rows_per_second"] > 0
+        assert one["client_us"] > 0
+        assert one["ratio"] > 0
+        if one["technique"] == LIMIT.name:
+            assert one["ratio"] == 1
+
+
+def test_flushes_are_timed_one_by_one(report: dict[str, Any]) -> None:
+    for one in report["batch_sizes"]:
+        assert one["flushes"] == -(-one["rows"] // one["batch"])
+        assert 0 < one["flush_p50_ms"] <= one["flush_p95_ms"]
+
+
+def test_few_rows_and_memory_are_measured(report: dict[str, Any]) -> None:
+    assert {one["rows"] for one in report["few_rows"]} >= {1, 128}
+    assert all(0 < one["before_mb"] <= one["peak_mb"] for one in report["memory"])
+
+
+def test_growth_has_a_report_of_its_own(folder: Path, report: dict[str, Any]) -> None:
+    growth = json.loads((folder / "growth.json").read_text())
+    assert [one["before"] for one in growth["growth"]] == [0, 30]
+    assert "growth" not in report
+    for of_server in ("machine", "versions", "settings", "command"):
+        assert growth[of_server] == report[of_server]
+
+
+def test_tables_are_put_into_the_guide(folder: Path) -> None:
+    guide = (folder.parent / "copy.md").read_text()
+    assert guide.startswith("\nbefore\n<!-- memory -->\n")
+    assert guide.endswith("\n<!-- end of memory -->\nafter\n")
+    assert "| max_buffered | batch_size | MB before | MB at most |\n| --- | --: |" in guide
+    assert "of another run" not in guide
+
+
+@pytest.mark.parametrize("name", ["write.svg", "growth.svg"])
+def test_charts_are_well_formed(folder: Path, name: str) -> None:
+    root = ET.fromstring((folder / name).read_text())
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.findall("{*}rect")
+
+
+def test_labels_are_escaped() -> None:
+    svg = bars([Panel("a < b", [Bar("x & y", 1.0, "<1>", "ours")])])
+    assert [text.text for text in ET.fromstring(svg).findall("{*}text")] == [
+        "a < b",
+        "x & y",
+        "<1>",
+    ]
+
+
+def test_percentile_is_one_of_the_values() -> None:
+    values = [float(value) for value in range(20, 0, -1)]
+    assert percentile(values, 0.5) == 10
+    assert percentile(values, 0.95) == 19
+    assert percentile([3.0], 0.95) == 3
+
+
+def test_workloads_are_the_same_each_time() -> None:
+    assert list(wide_span_rows(20)) == list(wide_span_rows(20))
+
+
+def test_moved_spans_are_new_spans_in_as_many_traces() -> None:
+    spans = list(wide_span_rows(20))
+    later = list(moved(spans, timedelta(seconds=1)))
+    assert len({span["trace_id"] for span in later}) == 2
+    assert not {span["span_id"] for span in later} & {span["span_id"] for span in spans}
+    assert all(
+        b["start_time"] - a["start_time"] == timedelta(seconds=1)
+        for a, b in zip(spans, later, strict=True)
+    )
+    roots = {span["trace_id"]: span["span_id"] for span in later if span["parent_span_id"] is None}
+    assert all(span["parent_span_id"] in (None, roots[span["trace_id"]]) for span in later)
