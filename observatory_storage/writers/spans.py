@@ -35,6 +35,7 @@ __all__ = ["write_spans"]
 
 Key = tuple[Any, ...]
 _SPAN_KEY_OF_EVENT: Final = ("trace_id", "span_id", "span_start_time", "span_start_ns")
+_MERGES: Final = 5
 _END: Final = SPANS.columns.index("end_time")
 _span_key_of = itemgetter(*(EVENTS.columns.index(column) for column in _SPAN_KEY_OF_EVENT))
 
@@ -73,7 +74,29 @@ def write_spans(
         )
         traces.add(connection, said.values(), optimistic=not trace_rows)
     else:
-        _merge(connection, spans, method, trace_rows, alone)
+        _merge_patiently(connection, spans, method, trace_rows, alone)
+
+
+class _Deleted(Conflict):
+    """Spans were deleted while they were replaced."""
+
+    retryable = True
+
+
+def _merge_patiently(connection: Connection, *arguments: Any) -> None:
+    """Merge, and begin again from a savepoint where spans are deleted under the merge.
+
+    Raises:
+        Conflict: that happened again and again; another attempt may get through.
+    """
+    for attempts_left in reversed(range(_MERGES)):
+        try:
+            with connection.begin_nested():
+                _merge(connection, *arguments)
+            return
+        except _Deleted:
+            if not attempts_left:
+                raise
 
 
 def _unique(rows: Sequence[Row]) -> dict[Key, Row]:
@@ -105,7 +128,7 @@ def _merge(
     stored spans, once the traces are locked, stays true until the commit.
 
     Raises:
-        Conflict: another transaction deleted some of them meanwhile; the next attempt writes them.
+        _Deleted: another transaction deleted some of them between the looks at what is there.
     """
     stage(connection, SPANS, [row.values for row in spans.values()], method)
     fresh = {tuple(key) for key in connection.execute(_INSERT_NEW)}
@@ -119,7 +142,7 @@ def _merge(
     for key in fresh:
         del stored[key]
     if len(fresh) + len(stored) < len(spans):
-        raise Conflict("spans were deleted while they were replaced", retryable=True)
+        raise _Deleted
     # An ended span is never replaced by an unended one, nor are its events.
     written = {
         key: row
