@@ -37,7 +37,7 @@ def frail_template(frail_server: EmbeddedPostgres) -> Iterator[str]:
 
 
 @pytest.fixture
-def database_url(frail_server: EmbeddedPostgres, frail_template: str) -> Iterator[str]:
+def frail_url(frail_server: EmbeddedPostgres, frail_template: str) -> Iterator[str]:
     """The URL of a migrated database on the frail server, this test's alone."""
     with Server(frail_server.url, embedded=True).database(frail_template) as url:
         yield url

@@ -31,27 +31,27 @@ RETRY = RetryConfig(max_attempts=4, initial_delay_ms=5, max_delay_ms=100)
 
 
 def test_terminated_sessions_and_restarted_servers(
-    frail_server: EmbeddedPostgres, database_url: str
+    frail_server: EmbeddedPostgres, frail_url: str
 ) -> None:
     source = seeded()
-    troubles = Troubles(database_url, source)
+    troubles = Troubles(frail_url, source)
     faults: list[Callable[[], None]] = [troubles.terminate] * scaled(6, 50)
     faults += [partial(restart, frail_server, ENDS[n]) for n in range(scaled(1, 3))]
-    survive(database_url, scaled(4_000, 200_000), faults, source)
+    survive(frail_url, scaled(4_000, 200_000), faults, source)
     print(f"{troubles.ended} sessions terminated, {troubles.at_work} of them at work")
 
 
-def test_any_troubles(database_url: str) -> None:
+def test_any_troubles(frail_url: str) -> None:
     source = seeded()
-    troubles = Troubles(database_url, source)
+    troubles = Troubles(frail_url, source)
     faults = [*troubles.every()] * scaled(2, 25)
-    survive(database_url, scaled(4_000, 100_000), faults, source, statement_timeout_ms=100)
+    survive(frail_url, scaled(4_000, 100_000), faults, source, statement_timeout_ms=100)
 
 
-def test_commits_whose_answer_is_lost(database_url: str, tmp_path: Path) -> None:
+def test_commits_whose_answer_is_lost(frail_url: str, tmp_path: Path) -> None:
     """Whether they have come about or not, they are sent again, and count once."""
     source = seeded()
-    with proxied(database_url, tmp_path, source, share=0.2) as (url, proxy):
+    with proxied(frail_url, tmp_path, source, share=0.2) as (url, proxy):
         survive(url, scaled(3_000, 100_000), [], source)
         assert set(proxy.cuts) == {*CUTS}
         print(dict(proxy.cuts))

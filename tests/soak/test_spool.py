@@ -24,7 +24,7 @@ MOST_FLUSHES = scaled(6, 40)
 
 
 def test_what_flush_has_acknowledged_outlives_its_process(
-    frail_server: EmbeddedPostgres, database_url: str, tmp_path: Path
+    frail_server: EmbeddedPostgres, frail_url: str, tmp_path: Path
 ) -> None:
     """Each generation of processes goes on where the last one's flushes returned.
 
@@ -39,7 +39,7 @@ def test_what_flush_has_acknowledged_outlives_its_process(
     retry = RetryConfig(max_attempts=2, initial_delay_ms=1, max_delay_ms=5)
     tasks = [
         Task(
-            database_url,
+            frail_url,
             workload,
             first,
             THREADS,
@@ -58,7 +58,7 @@ def test_what_flush_has_acknowledged_outlives_its_process(
         spooled_at_death += len(spool_files(config))
     assert spooled_at_death, "none died with rows in its spool"
     frail_server.start()
-    with quick_pool(database_url) as pool:
+    with quick_pool(frail_url) as pool:
         with running(tasks) as processes:
             reports = [process.finish() for process in processes]
         with TraceWriter(pool, config):  # what their own ends have left of the dead ones' rows

@@ -35,14 +35,14 @@ ALTERATIONS = {
 
 
 @pytest.fixture
-def pool(database_url: str) -> Iterator[StoragePool]:
-    with quick_pool(as_writer(database_url)) as pool:
+def pool(frail_url: str) -> Iterator[StoragePool]:
+    with quick_pool(as_writer(frail_url)) as pool:
         yield pool
 
 
 @pytest.fixture
-def troubles(database_url: str) -> Troubles:
-    return Troubles(database_url, random.Random(0))
+def troubles(frail_url: str) -> Troubles:
+    return Troubles(frail_url, random.Random(0))
 
 
 @pytest.mark.parametrize("method", ["insert", "copy"])
@@ -139,10 +139,10 @@ def in_background(work: Callable[[], object]) -> threading.Thread:
 
 
 def test_a_pool_that_gives_up_at_once_loses_nothing_either(
-    database_url: str, troubles: Troubles
+    frail_url: str, troubles: Troubles
 ) -> None:
     """Sessions end between the flushes, and the first attempt is the only one."""
-    with quick_pool(as_writer(database_url), ONCE) as pool, TraceWriter(pool, PATIENT) as writer:
+    with quick_pool(as_writer(frail_url), ONCE) as pool, TraceWriter(pool, PATIENT) as writer:
         for number in range(1, 6):
             writer.write_span(a_span(1, number))
             assert writer.flush() == FlushResult(committed=1)

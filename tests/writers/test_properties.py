@@ -25,6 +25,9 @@ from tests.writers.awkward import CASES
 from tests.writers.helpers import Row, fetch
 from tests.writers.trace_model import check_traces
 
+# Of an example that fails: it is large indeed.
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+
 Writer = TraceWriter | MetricWriter | LogWriter
 Method = Literal["insert", "copy"]
 METHODS: tuple[Method, ...] = ("insert", "copy")
