@@ -15,7 +15,7 @@ ARGS ?=
 
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help demo test bench bench-all check migrate clean
+.PHONY: help demo test bench bench-all soak check migrate clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ bench: $(READY) ## measure writing, in some minutes (ARGS=--save: into docs/benc
 
 bench-all: $(READY) ## measure everything, also a table that grows to 5 million spans
 	@$(BIN)/python -m tests.benchmarks --all $(ARGS)
+
+soak: $(READY) ## the fault and fuzz tests at full length
+	@SOAK=1 $(BIN)/python -m pytest -n 0 tests/soak tests/writers/test_properties.py $(ARGS)
 
 check: $(READY) ## format, lint, types, import layers, tests
 	@$(BIN)/ruff format --check --quiet .
