@@ -7,6 +7,7 @@ role needs CREATEDB. Databases that exist there are never touched.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,11 @@ from tests.servers import FAST, RUN, Server, in_utf8, migrated
 if TYPE_CHECKING:
     from observatory_storage.pool import StoragePool
 
+
+# A shell that runs the tests in its background has SIGINT ignored, and what the tests start and
+# interrupt would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no defect: examples are not timed.
 hypothesis.settings.register_profile("untimed", deadline=None)
