@@ -15,10 +15,10 @@ ARGS ?=
 
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help demo test bench bench-all soak check migrate clean
+.PHONY: help demo test bench bench-all bench-read soak check migrate clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## run an instrumented LLM application and ask PostgreSQL about it
 	@$(BIN)/python -m observatory_storage.demo
@@ -31,6 +31,9 @@ bench: $(READY) ## measure writing, in some minutes (ARGS=--save: into docs/benc
 
 bench-all: $(READY) ## measure everything, also a table that grows to 5 million spans
 	@$(BIN)/python -m tests.benchmarks --all $(ARGS)
+
+bench-read: $(READY) ## measure reading from 5 million spans (ARGS='--database-directory DIR' keeps them)
+	@$(BIN)/python -m tests.benchmarks.reading $(ARGS)
 
 soak: $(READY) ## the fault and fuzz tests at full length
 	@SOAK=1 $(BIN)/python -m pytest -n 0 tests/soak tests/writers/test_properties.py $(ARGS)

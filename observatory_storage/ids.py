@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -18,6 +18,7 @@ from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
 
 __all__ = [
+    "are_span_ids",
     "data_point_id",
     "log_id",
     "metric_id",
@@ -36,7 +37,9 @@ MAX_NAME_BYTES: Final = 1024  # two of them and a time fit a btree entry (2,704 
 _HEX_TRACE = re.compile(r"[0-9a-fA-F]{32}")
 _DASHED = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _HEX_SPAN = re.compile(r"[0-9a-fA-F]{16}")
-_NO_SPAN: Final = "0" * 16
+_LOWER_HEX = re.compile(r"[0-9a-f]*")
+_SPAN_DIGITS: Final = 16
+_NO_SPAN: Final = "0" * _SPAN_DIGITS
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -98,6 +101,15 @@ def span_id(value: object, field: str = "span_id") -> str:
     if isinstance(value, str) and _HEX_SPAN.fullmatch(value) and value != _NO_SPAN:
         return value.lower()
     raise ValidationError(field, value, "must be 16 hex digits, not all zeros")
+
+
+def are_span_ids(values: Sequence[str]) -> bool:
+    """Whether `span_id` would return each of these texts as it is."""
+    return (
+        set(map(len, values)) == {_SPAN_DIGITS}
+        and _LOWER_HEX.fullmatch("".join(values)) is not None
+        and _NO_SPAN not in values
+    )
 
 
 def uuid_of(value: object, field: str) -> UUID:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum
@@ -28,7 +28,16 @@ import orjson
 
 from observatory_storage.errors import ValidationError
 
-__all__ = ["EMPTY_ARRAY", "EMPTY_OBJECT", "canonical", "clean_text", "dumps", "encode", "repairs"]
+__all__ = [
+    "EMPTY_ARRAY",
+    "EMPTY_OBJECT",
+    "canonical",
+    "clean_text",
+    "dumps",
+    "encode",
+    "encode_many",
+    "repairs",
+]
 
 # The binary format of jsonb: a version, then the text. Sent as it is by binary COPY.
 _VERSION: Final = b"\x01"
@@ -64,6 +73,39 @@ def encode(value: Any, field: str = "value") -> bytes:
         ValidationError: the value has something that is not JSON, or is nested too deeply.
     """
     return _VERSION + dumps(value, field)
+
+
+def encode_many(values: Sequence[Any], field: str) -> list[bytes | None]:
+    """As `encode` of each; None stays None, and one object among them many times is encoded once.
+
+    Raises:
+        ValidationError: as `encode` does.
+    """
+    distinct = {id(value): value for value in values}
+    if 2 * len(distinct) <= len(values):
+        before = repairs.count
+        known = {key: _encoded(value, field) for key, value in distinct.items()}
+        if repairs.count == before:
+            return [known[id(value)] for value in values]
+        repairs.count = before  # each time that it is stored counts
+        return [_encoded(value, field) for value in values]
+    encoded = []
+    write = orjson.dumps
+    for value in values:
+        # The fast way of `dumps`, without the calls.
+        try:
+            text = write(value, option=_OPTIONS)
+        except TypeError:
+            text = b"null"
+        if b"null" in text or (b"\\" in text and b"\\u0000" in text):
+            encoded.append(_encoded(value, field))
+        else:
+            encoded.append(_VERSION + text)
+    return encoded
+
+
+def _encoded(value: Any, field: str) -> bytes | None:
+    return None if value is None else encode(value, field)
 
 
 def dumps(value: Any, field: str = "value") -> bytes:

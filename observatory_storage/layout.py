@@ -12,7 +12,7 @@ import re
 import threading
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -127,7 +127,7 @@ class Partitions:
         missing = self._missing(table_name, moments)
         if not missing:
             return
-        if not _is_of_one(self._engine.pool):
+        if not is_of_one(self._engine.pool):
             self.ensure(table_name, missing)
             return
         with translated(), connection.begin_nested():
@@ -136,31 +136,31 @@ class Partitions:
             # They were changed until the end of a transaction that is not ours.
             connection.execute(_RESTORE, dict(zip(("a", "b", "c"), settings, strict=True)))
 
-    def holds(self, table_name: str) -> Callable[[datetime], bool]:
-        """A test for one batch: whether a moment has a partition of the table that is known of."""
-        known = self._known.get(table_name, [])
-        found = Range(_MAX, _MIN)
-
-        def is_held(moment: datetime) -> bool:
-            nonlocal found
-            # Neighbours in a batch mostly share a partition: two comparisons a row.
-            if found.lower <= moment < found.upper:
-                return True
-            at = _range_of(known, moment)
-            if at is None:
-                return False
-            found = at
-            return True
-
-        return is_held
+    def hold(self, table_name: str, moments: Sequence[datetime]) -> bool:
+        """Whether each of the moments has a partition of the table that is known of."""
+        at = _range_of(self._known.get(table_name, []), min(moments))
+        if at is None:
+            return False
+        # Rows that are written together are mostly of one day.
+        return max(moments) < at.upper or not self._missing(table_name, moments)
 
     def forget(self) -> None:
         """Ask the catalog again before the next write: partitions may have been dropped."""
         self._known = {}
 
     def _missing(self, table_name: str, moments: Iterable[datetime]) -> list[datetime]:
-        is_held = self.holds(table_name)
-        return [moment for moment in moments if not is_held(moment)]
+        known = self._known.get(table_name, [])
+        missing = []
+        at = Range(_MAX, _MIN)
+        for moment in moments:
+            # Neighbours in a batch mostly share a partition: two comparisons a row.
+            if not at.lower <= moment < at.upper:
+                found = _range_of(known, moment)
+                if found is None:
+                    missing.append(moment)
+                else:
+                    at = found
+        return missing
 
     def _make(self, table_name: str, moments: list[datetime]) -> None:
         # Only for who holds a lock: when the server is away, whoever writes tries again.
@@ -225,7 +225,7 @@ _RESTORE: Final = text(
 )
 
 
-def _is_of_one(pool: Pool) -> bool:
+def is_of_one(pool: Pool) -> bool:
     """Whether one connection is all that the pool may have.
 
     With more of them this does not do, though all be in use: the advisory lock is held until the
@@ -244,19 +244,24 @@ def lock(connection: Connection, purpose: str, schema: str) -> None:
 
 def existing(connection: Connection, schema: str, table_name: str) -> list[Range]:
     """The ranges of the partitions that the table has, in order."""
+    return sorted(named(connection, schema, table_name).values())
+
+
+def named(connection: Connection, schema: str, table_name: str) -> dict[str, Range]:
+    """The ranges of the partitions that the table has, by the partitions' names."""
     # Bounds are printed in the session's time zone and date style.
     connection.exec_driver_sql("SET LOCAL timezone = 'UTC'")
     connection.exec_driver_sql("SET LOCAL datestyle = 'ISO'")
     bounds = connection.execute(
         text(
-            "SELECT pg_get_expr(c.relpartbound, c.oid) FROM pg_inherits i"
+            "SELECT c.relname, pg_get_expr(c.relpartbound, c.oid) FROM pg_inherits i"
             " JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent"
             " JOIN pg_namespace n ON n.oid = p.relnamespace"
             " WHERE n.nspname = :schema AND p.relname = :table_name"
         ),
         {"schema": schema, "table_name": table_name},
-    ).scalars()
-    return sorted(_parsed(bound) for bound in bounds)
+    )
+    return {name: _parsed(bound) for name, bound in bounds}
 
 
 def _parsed(bound: str) -> Range:

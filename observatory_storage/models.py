@@ -374,9 +374,10 @@ class LogRecord(Base):
     )
 
 
+# Of all rows, not only those with a body: PostgreSQL keeps no statistics of the expression of a
+# partial index, and would take every word for one of 0.5 % of the records.
 Index(
     "ix_logs_body",
     LogRecord.search_vector(LogRecord.__table__.c.body),
     postgresql_using="gin",
-    postgresql_where=text("body IS NOT NULL"),
 )

@@ -23,6 +23,8 @@ from tests.servers import FAST, RUN, Server, in_utf8, migrated
 if TYPE_CHECKING:
     from observatory_storage.pool import StoragePool
 
+# What many tests check by is theirs to explain.
+pytest.register_assert_rewrite("tests.soak.verify", "tests.writers.trace_model")
 
 # A shell that runs the tests in its background has SIGINT ignored, and what the tests start and
 # interrupt would inherit that.

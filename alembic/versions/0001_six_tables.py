@@ -346,7 +346,6 @@ def _create_logs(schema: str | None) -> None:
         [sa.text("to_tsvector('simple'::regconfig, left(body, 100000))")],
         schema=schema,
         postgresql_using="gin",
-        postgresql_where=sa.text("body IS NOT NULL"),
     )
 
 

@@ -30,7 +30,7 @@ _STYLES = ((21, "bold red"), (17, "red"), (13, "yellow"), (9, ""), (0, "dim"))
 @click.option("--level", "min_severity", help="At least this level: INFO, WARN, ERROR, or 1 to 24.")
 @click.option("--trace", "trace_id", help="Those of this trace (its whole id).")
 @click.option("--span", "span_id", help="Those of this span.")
-@click.option("--text", help='Words of the body; "a phrase", -without, one or another.')
+@click.option("--text", help='Words of the body; "a phrase", begin*, -without, one or another.')
 @click.option("--since", "start_time", type=params.time, help="From this time on, or 2h for ago.")
 @click.option("--until", "end_time", type=params.time, help="Before this time.")
 @click.option(

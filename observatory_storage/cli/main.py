@@ -12,6 +12,7 @@ from rich.text import Text
 
 from observatory_storage.cli.advice import advice_for
 from observatory_storage.cli.check import check
+from observatory_storage.cli.indexes import indexes
 from observatory_storage.cli.ingest import ingest
 from observatory_storage.cli.logs import logs
 from observatory_storage.cli.metrics import metrics
@@ -44,7 +45,7 @@ def commands(context: click.Context) -> None:
     context.ensure_object(State)
 
 
-for command in (check, migrate, ingest, traces, trace, logs, metrics):
+for command in (check, migrate, indexes, ingest, traces, trace, logs, metrics):
     commands.add_command(command)
 
 

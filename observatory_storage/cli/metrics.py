@@ -143,7 +143,7 @@ def _show_series(
     rows = (
         [
             moment(point.timestamp),
-            f"{point.value:,.6g}",
+            "-" if point.value is None else f"{point.value:,.6g}",
             *("-" if value is None else str(value) for value in point.group.values()),
         ]
         for point in points

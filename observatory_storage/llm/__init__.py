@@ -2,5 +2,6 @@
 
 from observatory_storage.llm.extract import facts
 from observatory_storage.llm.span import LlmSpan
+from observatory_storage.llm.together import facts_together
 
-__all__ = ["LlmSpan", "facts"]
+__all__ = ["LlmSpan", "facts", "facts_together"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Context, Decimal
 from types import NoneType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from observatory_storage.llm.dialects import (
     ALIASES,
@@ -21,12 +21,16 @@ __all__ = [
     "MAX_AMOUNT",
     "MAX_INT64",
     "MAX_TEXT_BYTES",
+    "READERS",
+    "WRAPPERS",
     "add_totals",
     "facts",
+    "may_repeat_others",
     "read_amount",
     "read_duration",
     "read_text",
     "read_tokens",
+    "repeats_others",
 ]
 
 MAX_TEXT_BYTES: Final = 1024  # these columns are indexed, and a btree entry is bounded
@@ -56,7 +60,7 @@ def facts(
     found: dict[str, Any] = {}
     known = _KNOWN & attributes.keys()
     if known and _read(attributes, known, found):
-        if _repeats_others(attributes, name, scope_name):
+        if repeats_others(attributes, name, scope_name):
             for column in USAGE_COLUMNS:
                 found.pop(column, None)
         else:
@@ -162,10 +166,25 @@ _KIND_OF: Final[dict[str, Callable[[object], Any]]] = {
     "ttft_ms": read_duration,
 }
 
-# Attribute -> (its column, its rank among that column's attributes, how its value is read, whether
-# that is tokens or a cost).
-_READERS: Final[dict[str, tuple[str, int, Callable[[object], Any], bool]]] = {
-    key: (
+
+class Reader(NamedTuple):
+    """How an attribute is read.
+
+    Attributes:
+        column: what it gives.
+        rank: its place among that column's attributes: the least wins.
+        read: makes the column's value of the attribute's; None where it is not usable.
+        is_usage: whether the column is tokens or a cost.
+    """
+
+    column: str
+    rank: int
+    read: Callable[[object], Any]
+    is_usage: bool
+
+
+READERS: Final[dict[str, Reader]] = {
+    key: Reader(
         column,
         rank,
         _read_seconds if key in IN_SECONDS else _KIND_OF.get(column, read_text),
@@ -174,11 +193,13 @@ _READERS: Final[dict[str, tuple[str, int, Callable[[object], Any], bool]]] = {
     for column, keys in ALIASES.items()
     for rank, key in enumerate(keys)
 }
-_KNOWN: Final = _READERS.keys()
-_WRAPPERS: Final = {
+_KNOWN: Final = READERS.keys()
+WRAPPERS: Final = {
     key: frozenset(value.lower() for value in values) for key, values in WRAPPER_VALUES.items()
 }
 _ANY_SCOPE: Final = WRAPPER_NAMES[None]
+_WRAPPER_NAMES: Final = frozenset().union(*WRAPPER_NAMES.values())
+_AGENT: Final = "invoke_agent"  # OpenTelemetry names spans by this, and the agent's name after it
 
 
 def _read(attributes: Mapping[str, Any], known: Iterable[str], found: dict[str, Any]) -> bool:
@@ -189,7 +210,7 @@ def _read(attributes: Mapping[str, Any], known: Iterable[str], found: dict[str, 
     ranks: dict[str, int] = {}
     has_usage = False
     for key in known:
-        column, rank, read, is_usage = _READERS[key]
+        column, rank, read, is_usage = READERS[key]
         if column in ranks and ranks[column] < rank:
             continue
         value = read(attributes[key])
@@ -200,8 +221,9 @@ def _read(attributes: Mapping[str, Any], known: Iterable[str], found: dict[str, 
     return has_usage
 
 
-def _repeats_others(attributes: Mapping[str, Any], name: object, scope_name: object) -> bool:
-    for key, values in _WRAPPERS.items():
+def repeats_others(attributes: Mapping[str, Any], name: object, scope_name: object) -> bool:
+    """Whether a span only repeats the usage of the model calls inside it."""
+    for key, values in WRAPPERS.items():
         value = attributes.get(key)
         if isinstance(value, str) and value.lower() in values:
             return True
@@ -211,6 +233,11 @@ def _repeats_others(attributes: Mapping[str, Any], name: object, scope_name: obj
     return (
         name in _ANY_SCOPE
         or name in WRAPPER_NAMES.get(scope_name, ())
-        or name == "invoke_agent"
-        or name.startswith("invoke_agent ")  # how OpenTelemetry names the spans of that operation
+        or name == _AGENT
+        or name.startswith(f"{_AGENT} ")
     )
+
+
+def may_repeat_others(names: Iterable[str]) -> bool:
+    """Whether one of these names may be that of a span for which `repeats_others` is true."""
+    return any(name in _WRAPPER_NAMES or name.startswith(_AGENT) for name in names)

@@ -1,5 +1,6 @@
 """What is asked of the tables: filters, pages, results, and the three repositories."""
 
+from observatory_storage.repositories.erasure import DeletedRows
 from observatory_storage.repositories.filters import (
     LogFilters,
     MetricFilters,
@@ -16,14 +17,19 @@ from observatory_storage.repositories.results import (
     LogStats,
     MetricStats,
     Operation,
+    SpanStats,
     TimeSeriesPoint,
     TraceStats,
 )
+from observatory_storage.repositories.sessions import SessionFilters, SessionSummary
 from observatory_storage.repositories.span_filters import SpanFilters, TraceFilters
 from observatory_storage.repositories.traces import TraceRepository
+from observatory_storage.repositories.tree import CriticalSection, SpanNode, SpanTree
 
 __all__ = [
     "CostSummary",
+    "CriticalSection",
+    "DeletedRows",
     "DeletedTrace",
     "LatencyPercentiles",
     "LevelCount",
@@ -35,7 +41,12 @@ __all__ = [
     "MetricStats",
     "Operation",
     "Page",
+    "SessionFilters",
+    "SessionSummary",
     "SpanFilters",
+    "SpanNode",
+    "SpanStats",
+    "SpanTree",
     "TimeSeriesPoint",
     "TimeSeriesQuery",
     "TraceFilters",

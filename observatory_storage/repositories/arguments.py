@@ -66,6 +66,14 @@ def search(field: str, value: object) -> str | None:
     return words
 
 
+def substring(field: str, value: object) -> str | None:
+    """What a text must have in it."""
+    given = text(field, value)
+    if given is not None and not 0 < len(given) <= _LONGEST_SEARCH:
+        raise ValidationError(field, value, f"must have 1 to {_LONGEST_SEARCH} characters")
+    return given
+
+
 def choice(field: str, value: object, values: Collection[str]) -> str | None:
     """One of the listed values."""
     if value is None or (isinstance(value, str) and value in values):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from sqlalchemy import Select, inspect
@@ -10,7 +11,9 @@ from sqlalchemy.orm import InstanceState, LoaderCallableStatus, PassiveFlag, Ses
 from sqlalchemy.sql import Executable
 
 from observatory_storage.errors import NotFound, StorageError, translated
-from observatory_storage.repositories.paging import Page
+from observatory_storage.repositories import arguments
+from observatory_storage.repositories.paging import Keyset, Page
+from observatory_storage.repositories.totals import TOTALS, Total, count_exactly, estimate
 
 __all__ = ["Repository"]
 
@@ -75,6 +78,49 @@ class Repository:
         if not found:
             raise NotFound(f"there is no {what}")
         return found[0]
+
+    def _page_of(
+        self,
+        keyset: Keyset,
+        statement: Select[T],
+        *,
+        query: Mapping[str, Any],
+        limit: int,
+        after: str | None,
+        before: str | None,
+        total: Total | None = None,
+        count: Callable[[Total], int] | None = None,
+        fetch: Callable[[Select[T]], Sequence[T]] | None = None,
+    ) -> Page[T]:
+        """A page of the statement's entities, with the total where it is asked for.
+
+        Args:
+            query: what tells this query's cursors from those of others on the same list.
+            count: finds the total, where the statement itself is not the best way.
+            fetch: finds the page's rows, so too.
+        """
+        arguments.choice("total", total, TOTALS)
+        page = keyset.page(
+            statement,
+            fetch or self._entities,
+            query=query,
+            limit=limit,
+            after=after,
+            before=before,
+        )
+        if total is None:
+            return page
+        if after is None and before is None and page.next is None:
+            return replace(page, total=len(page), total_kind="exact")  # that was all of it
+        found = count(total) if count is not None else self._total(statement, total)
+        if total == "estimated":
+            seen = len(page) + (page.next is not None) + (page.previous is not None)
+            found = max(found, seen)
+        return replace(page, total=found, total_kind=total)
+
+    def _total(self, statement: Select[Any], kind: Total) -> int:
+        find = count_exactly if kind == "exact" else estimate
+        return find(self._session, statement)
 
     @staticmethod
     def _walk(page_after: Callable[[str | None], Page[T]]) -> Iterator[T]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-__all__ = ["Amounts", "Cells", "cells_of", "quantile_of"]
+__all__ = ["Amounts", "Cells", "cells_of", "has_fallen", "quantile_of"]
 
 # (lower, upper) -> count; a cell of no width holds equal values.
 Cells = dict[tuple[float, float], float]
@@ -60,14 +60,41 @@ class Amounts:
 
 
 def cells_of(buckets: Mapping[str, Any] | None, earlier: Mapping[str, Any] | None = None) -> Cells:
-    """The cells of a point's buckets, less those of an earlier point of the same running total."""
+    """The cells of a point's buckets, less those of an earlier point of the same running total.
+
+    Nothing is taken off where the total began anew since.
+    """
     if not buckets:
         return {}
+    found = _exponential if "scale" in buckets else _explicit
+    cells: Cells = {}
+    for cell, count in found(buckets, None if has_fallen(buckets, earlier) else earlier):
+        # Beyond what a double can hold, several buckets have the same edges.
+        cells[cell] = cells.get(cell, 0) + count
+    return cells
+
+
+def has_fallen(buckets: Mapping[str, Any] | None, earlier: Mapping[str, Any] | None) -> bool:
+    """Whether a running total began anew: its buckets cannot have come of the earlier ones.
+
+    Bounds do not change and no count falls; a scale only becomes coarser, and the range that
+    counts as zero only wider.
+    """
+    if not buckets or not earlier:
+        return False
+    if ("scale" in buckets) != ("scale" in earlier):
+        return True
     if "scale" in buckets:
-        comparable = earlier is not None and "scale" in earlier
-        return dict(_exponential(buckets, earlier if comparable else None))
-    same = earlier is not None and earlier.get("bounds") == buckets.get("bounds")
-    return dict(_explicit(buckets, earlier if same else None))
+        scale, threshold = int(buckets["scale"]), _threshold(buckets)
+        if scale > int(earlier["scale"]) or threshold < _threshold(earlier):
+            return True
+        counts = _at_scale(buckets, scale, threshold)
+        before = _at_scale(earlier, scale, threshold)
+        return any(counts.get(place, 0) < count for place, count in before.items())
+    if buckets.get("bounds") != earlier.get("bounds"):
+        return True
+    pairs = zip(buckets.get("counts") or [], earlier.get("counts") or [], strict=False)
+    return any(count < past for count, past in pairs)
 
 
 def quantile_of(
@@ -143,33 +170,42 @@ def _explicit(
 def _exponential(
     buckets: Mapping[str, Any], earlier: Mapping[str, Any] | None
 ) -> Iterator[tuple[tuple[float, float], float]]:
-    scale = int(buckets["scale"])
+    scale, threshold = int(buckets["scale"]), _threshold(buckets)
     if earlier is not None:
         scale = min(scale, int(earlier["scale"]))
-    threshold = float(buckets.get("zero_threshold") or 0.0)
-    zeros = (buckets.get("zero_count") or 0) - ((earlier or {}).get("zero_count") or 0)
-    if zeros > 0:
-        yield (-threshold, threshold), zeros
-    for side, sign in (("positive", 1.0), ("negative", -1.0)):
-        counts = _at_scale(buckets, side, scale)
-        for index, count in _at_scale(earlier or {"scale": scale}, side, scale).items():
-            counts[index] = counts.get(index, 0) - count
-        for index, count in counts.items():
-            if count > 0:
-                near, far = sign * _edge(index, scale), sign * _edge(index + 1, scale)
-                yield (min(near, far), max(near, far)), count
+        threshold = max(threshold, _threshold(earlier))
+    counts = _at_scale(buckets, scale, threshold)
+    for place, count in (_at_scale(earlier, scale, threshold) if earlier else {}).items():
+        counts[place] = counts.get(place, 0) - count
+    for (sign, index), count in counts.items():
+        if count <= 0:
+            continue
+        if not sign:
+            yield (-threshold, threshold), count
+            continue
+        near, far = sign * _edge(index, scale), sign * _edge(index + 1, scale)
+        yield (min(near, far), max(near, far)), count
 
 
-def _at_scale(buckets: Mapping[str, Any], side: str, scale: int) -> dict[int, float]:
-    """The counts of one side by index, brought down to a coarser scale."""
-    given = buckets.get(side) or {}
+def _at_scale(
+    buckets: Mapping[str, Any], scale: int, threshold: float
+) -> dict[tuple[int, int], float]:
+    """The counts by sign and index, at a coarser scale and a wider range that counts as zero."""
     shift = int(buckets["scale"]) - scale
-    offset, counts = int(given.get("offset") or 0), given.get("counts") or []
-    merged: dict[int, float] = {}
-    for at, count in enumerate(counts):
-        index = (offset + at) >> shift
-        merged[index] = merged.get(index, 0) + count
+    merged: dict[tuple[int, int], float] = {(0, 0): buckets.get("zero_count") or 0}
+    for side, sign in (("positive", 1), ("negative", -1)):
+        given = buckets.get(side) or {}
+        offset, counts = int(given.get("offset") or 0), given.get("counts") or []
+        for at, count in enumerate(counts):
+            index = (offset + at) >> shift
+            is_zero = threshold > 0 and _edge(index + 1, scale) <= threshold
+            place = (0, 0) if is_zero else (sign, index)
+            merged[place] = merged.get(place, 0) + count
     return merged
+
+
+def _threshold(buckets: Mapping[str, Any]) -> float:
+    return float(buckets.get("zero_threshold") or 0.0)
 
 
 def _edge(index: int, scale: int) -> float:

@@ -11,16 +11,26 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import and_, func, or_
-from sqlalchemy import text as sql
+from sqlalchemy import and_, or_
 
 from observatory_storage import ids
+from observatory_storage.errors import ValidationError
 from observatory_storage.models import METRIC_TYPES, LogRecord, Metric
 from observatory_storage.repositories import arguments
 from observatory_storage.repositories.arguments import AttributeValue, Number
+from observatory_storage.repositories.buckets import bucket_count, bucket_floor
 from observatory_storage.repositories.conditions import Conditions, equal, put, within
+from observatory_storage.repositories.text_search import has_substring, has_words
 
-__all__ = ["AGGREGATIONS", "LEVELS", "LogFilters", "MetricFilters", "TimeSeriesQuery"]
+__all__ = [
+    "AGGREGATIONS",
+    "FILLS",
+    "LEVELS",
+    "MOST_FILLED",
+    "LogFilters",
+    "MetricFilters",
+    "TimeSeriesQuery",
+]
 
 AGGREGATIONS: Final = (
     "avg",
@@ -36,6 +46,9 @@ AGGREGATIONS: Final = (
     "p95",
     "p99",
 )
+FILLS: Final = ("null", "zero", "previous")
+# More points than this no chart shows.
+MOST_FILLED: Final = 200_000
 # The least severity number of each level of OpenTelemetry.
 LEVELS: Final = {"TRACE": 1, "DEBUG": 5, "INFO": 9, "WARN": 13, "ERROR": 17, "FATAL": 21}
 
@@ -53,7 +66,9 @@ class LogFilters:
         attributes: keys to text, numbers or bools, each to be met by the record's own attributes,
             its resource's or its scope's.
         text: words that the body must have, as in a web search: all of them, ``"a phrase"``,
-            ``or``, ``-not``. Words are taken as written, without regard to case.
+            ``or``, ``-not``, ``begin*``. Words are taken as written, without regard to case.
+        contains: what the body must have in it, as it stands but for upper and lower case. No
+            index helps: all bodies of the time range are read, so ``start_time`` must be given.
         limit: the most rows in a page.
 
     Raises:
@@ -69,6 +84,7 @@ class LogFilters:
     attributes: Mapping[str, AttributeValue] | None = None
     text: str | None = None
     limit: int = 50
+    contains: str | None = None
 
     def __post_init__(self) -> None:
         put(self, "service_name", arguments.text("service_name", self.service_name))
@@ -83,6 +99,9 @@ class LogFilters:
         put(self, "end_time", end)
         put(self, "attributes", arguments.attributes("attributes", self.attributes))
         put(self, "text", arguments.search("text", self.text))
+        put(self, "contains", arguments.substring("contains", self.contains))
+        if self.contains is not None and start is None:
+            raise ValidationError("start_time", None, "is required where contains is given")
         arguments.limit(self.limit)
 
     def conditions(self) -> Conditions:
@@ -101,10 +120,11 @@ class LogFilters:
                 )
             )
         if self.text is not None:
-            query = func.websearch_to_tsquery(sql("'simple'::regconfig"), self.text)
-            vector = LogRecord.search_vector(LogRecord.__table__.c.body)
+            words = has_words(LogRecord.search_vector(LogRecord.__table__.c.body), self.text)
             # The index has only rows with a body, and the planner wants to be told.
-            found.append(and_(LogRecord.body.is_not(None), vector.bool_op("@@")(query)))
+            found.append(and_(LogRecord.body.is_not(None), words))
+        if self.contains is not None:
+            found.append(has_substring(LogRecord.body, self.contains))
         return found
 
 
@@ -143,6 +163,11 @@ class TimeSeriesQuery:
         aggregation: one of ``avg sum min max count last rate increase p50 p90 p95 p99``.
         bucket_size_secs: the width of a bucket of time in seconds; may be a fraction.
         group_by: keys of the points' attributes; each combination of values is a group.
+        fill: what stands in buckets that have no value: ``"null"`` for None, ``"zero"``, or
+            ``"previous"`` for the value of the bucket before (None where there was none yet). Then
+            every group that has a point in the range has every bucket, 200,000 in all at most;
+            without ``group_by`` there is one group, points or not. By default such buckets are
+            absent.
 
     Raises:
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.
@@ -154,6 +179,7 @@ class TimeSeriesQuery:
     aggregation: str = "avg"
     bucket_size_secs: Number = 60
     group_by: Sequence[str] = ()
+    fill: str | None = None
 
     def __post_init__(self) -> None:
         put(self, "metric_id", ids.uuid_of(self.metric_id, "metric_id"))
@@ -162,8 +188,17 @@ class TimeSeriesQuery:
         put(self, "end_time", end)
         arguments.required_text("aggregation", self.aggregation)
         arguments.choice("aggregation", self.aggregation, AGGREGATIONS)
-        arguments.bucket("bucket_size_secs", self.bucket_size_secs)
+        width = arguments.bucket("bucket_size_secs", self.bucket_size_secs)
+        try:
+            bucket_floor(width, start)
+        except OverflowError:
+            rule = "must not make the first bucket begin before the year 1"
+            raise ValidationError("bucket_size_secs", self.bucket_size_secs, rule) from None
         put(self, "group_by", arguments.names("group_by", self.group_by))
+        arguments.choice("fill", self.fill, FILLS)
+        if self.fill is not None and bucket_count(width, start, end) > MOST_FILLED:
+            rule = f"must not make more than {MOST_FILLED} buckets in the range, to be filled in"
+            raise ValidationError("bucket_size_secs", self.bucket_size_secs, rule)
 
     @property
     def bucket(self) -> timedelta:

@@ -6,10 +6,10 @@ import builtins
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
-from sqlalchemy import DateTime, Select, func, literal, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import defer
 
 from observatory_storage import ids
@@ -17,24 +17,20 @@ from observatory_storage.errors import ValidationError
 from observatory_storage.models import LogRecord
 from observatory_storage.repositories import arguments
 from observatory_storage.repositories.base import Repository
-from observatory_storage.repositories.conditions import asked
+from observatory_storage.repositories.conditions import asked, within
 from observatory_storage.repositories.filters import LEVELS, LogFilters
-from observatory_storage.repositories.paging import Keyset, Page
+from observatory_storage.repositories.grouping import bucket_column
+from observatory_storage.repositories.log_search import LOGS, LogSearch
+from observatory_storage.repositories.paging import Page
 from observatory_storage.repositories.results import LevelCount, LogStats
 from observatory_storage.repositories.tail import Tail
-from observatory_storage.repositories.time_series import bucket_start
+from observatory_storage.repositories.totals import Total
 
 __all__ = ["LogRepository"]
 
-_LOGS: Final = Keyset("logs", (LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id))
-_PAYLOAD: Final = tuple(
-    defer(column, raiseload=True)
-    for column in (
-        LogRecord.resource_attributes,
-        LogRecord.scope_attributes,
-        LogRecord.otlp,
-    )
-)
+_LEFT_OUT: Final = (LogRecord.resource_attributes, LogRecord.scope_attributes, LogRecord.otlp)
+_PAYLOAD: Final = tuple(defer(column, raiseload=True) for column in _LEFT_OUT)
+_ORDERS: Final = ("time", "rank")
 _LEVEL_NAMES: Final = dict(enumerate(LEVELS))
 _LEVEL_WIDTH: Final = 4  # each level has four severity numbers
 
@@ -55,7 +51,8 @@ class LogRepository(Repository):
         """The record of an id, whole.
 
         Args:
-            timestamp: when the record is known to be of. Without it every partition is searched.
+            timestamp: when the record is known to be of. No index is by the id alone: without
+                the time all records are read until it is found.
 
         Raises:
             NotFound: there is none.
@@ -74,14 +71,18 @@ class LogRepository(Repository):
         after: str | None = None,
         before: str | None = None,
         payload: bool = False,
+        total: Total | None = None,
     ) -> Page[LogRecord]:
         """A page of the records that match, newest first.
+
+        Args:
+            total: "exact" or "estimated": say how many there are in all, by one more statement.
 
         Raises:
             ValidationError: a cursor is damaged or another query's.
         """
         filters = arguments.filters(filters, LogFilters)
-        return self._page(filters, filters.limit, after, before, payload=payload)
+        return self._page(filters, filters.limit, after, before, payload=payload, total=total)
 
     def iterate(
         self, filters: LogFilters | None = None, batch_size: int = 1000, *, payload: bool = False
@@ -94,11 +95,24 @@ class LogRepository(Repository):
         size = arguments.limit(batch_size, "batch_size")
         return self._walk(lambda after: self._page(filters, size, after, None, payload=payload))
 
-    def get_by_trace(self, trace_id: str | UUID) -> builtins.list[LogRecord]:
-        """All records of a trace, whole, oldest first."""
+    def get_by_trace(
+        self,
+        trace_id: str | UUID,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+    ) -> builtins.list[LogRecord]:
+        """All records of a trace in [start_time, end_time), whole, oldest first.
+
+        Records may be of a time before or after the trace's own, so that nothing but these bounds
+        limits the search: without them the index of every partition is looked into.
+        """
+        bounds = arguments.times(start_time, end_time)
         return self._entities(
             select(LogRecord)
-            .where(LogRecord.trace_id == ids.trace_uuid(trace_id))
+            .where(
+                LogRecord.trace_id == ids.trace_uuid(trace_id),
+                *within(LogRecord.timestamp, *bounds),
+            )
             .order_by(LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id)
         )
 
@@ -109,39 +123,59 @@ class LogRepository(Repository):
         *,
         after: str | None = None,
         before: str | None = None,
+        order: Literal["time", "rank"] = "time",
         payload: bool = False,
+        total: Total | None = None,
     ) -> Page[LogRecord]:
-        """A page of the records whose body has the words, newest first.
+        """A page of the records whose body has the words.
+
+        Words are taken as written, without regard to case; of a body the first 100,000
+        characters are searched. What is not text (``body_json``) is not.
 
         Args:
-            text: as in a web search: all the words, ``"a phrase"``, ``or``, ``-not``.
+            text: as in a web search: all the words, ``"a phrase"``, ``or``, ``-not``, and
+                ``begin*`` for words that begin so.
             filters: what else must be met, the time above all; without a text of their own.
+            order: ``"time"`` for the newest first; ``"rank"`` for those first in which the words
+                stand closest together and make up most of the body (PostgreSQL's
+                ``ts_rank_cd``), and of equal ones the newest. Every page by rank ranks all
+                records that match, some ten microseconds each: bound the time.
+            total: "exact" or "estimated": say how many there are in all, by one more statement.
 
         Raises:
             ValidationError: the text is blank or too long, or a cursor is another query's.
         """
+        arguments.choice("order", arguments.required_text("order", order), _ORDERS)
         filters = arguments.filters(filters, LogFilters)
         if filters.text is not None:
             raise ValidationError("filters", filters.text, "must not have a text of their own")
         words = replace(filters, text=arguments.required_text("text", text))
-        return self._page(words, words.limit, after, before, payload=payload)
+        if order == "time":
+            return self._page(words, words.limit, after, before, payload=payload, total=total)
+        search = LogSearch(self._session, words, () if payload else _LEFT_OUT)
+        return search.best(words.limit, after, before, total)
 
     def count_by_level(
-        self, filters: LogFilters | None = None, *, bucket_size_secs: float | None = None
+        self,
+        filters: LogFilters | None = None,
+        *,
+        bucket_size_secs: float | None = None,
+        time_zone: str | None = None,
     ) -> builtins.list[LevelCount]:
         """How many records that match each level has, from TRACE up; levels without are absent.
 
         Records without a severity number come first, as ``UNSPECIFIED``.
 
         Args:
-            bucket_size_secs: count by buckets of time too, counted from 1970-01-01 UTC.
+            bucket_size_secs: count by buckets of time too, counted from Monday, 1970-01-05 UTC.
+            time_zone: by whose calendar days begin, as "Asia/Tokyo"; buckets are then of whole
+                days, and of 23 or 25 hours where clocks are set.
+
+        Raises:
+            ValidationError: a bucket or a time zone is not one.
         """
         filters = arguments.filters(filters, LogFilters)
-        if bucket_size_secs is None:
-            bucket = literal(None, DateTime(timezone=True)).label("bucket")
-        else:
-            width = arguments.bucket("bucket_size_secs", bucket_size_secs)
-            bucket = bucket_start(width, LogRecord.timestamp).label("bucket")
+        bucket = bucket_column(LogRecord.timestamp, bucket_size_secs, time_zone)
         by_number = (
             select(bucket, LogRecord.severity_number, func.count())
             .where(*filters.conditions())
@@ -199,15 +233,18 @@ class LogRepository(Repository):
         before: str | None,
         *,
         payload: bool,
+        total: Total | None = None,
     ) -> Page[LogRecord]:
-        statement: Select[LogRecord] = select(LogRecord).where(*filters.conditions())
-        if not payload:
-            statement = statement.options(*_PAYLOAD)
-        return _LOGS.page(
-            statement,
-            self._entities,
+        if filters.text is not None:
+            search = LogSearch(self._session, filters, () if payload else _LEFT_OUT)
+            return search.newest(limit, after, before, total)
+        options = () if payload else _PAYLOAD
+        return self._page_of(
+            LOGS,
+            select(LogRecord).where(*filters.conditions()).options(*options),
             query=asked(filters),
             limit=limit,
             after=after,
             before=before,
+            total=total,
         )

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Double, cast, func, literal, or_, select
+from sqlalchemy import ColumnElement, Double, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Metric, MetricDataPoint, TraceSpan
 from observatory_storage.repositories import arguments
-from observatory_storage.repositories.base import Repository
-from observatory_storage.repositories.conditions import asked, within
+from observatory_storage.repositories.buckets import bucket_start
+from observatory_storage.repositories.conditions import asked
+from observatory_storage.repositories.costs import CostQueries
 from observatory_storage.repositories.filters import (
     MetricFilters,
     TimeSeriesQuery,
 )
+from observatory_storage.repositories.grouping import DURATION_US
 from observatory_storage.repositories.paging import Keyset, Page
 from observatory_storage.repositories.results import (
-    CostSummary,
     LatencyPercentiles,
     MetricStats,
     TimeSeriesPoint,
 )
 from observatory_storage.repositories.span_filters import SpanFilters
-from observatory_storage.repositories.time_series import TimeSeries, bucket_start
+from observatory_storage.repositories.time_series import TimeSeries
+from observatory_storage.repositories.totals import Total
 
 __all__ = ["MetricRepository"]
 
@@ -37,19 +39,10 @@ _METRICS: Final = Keyset("metrics", (Metric.name, Metric.id), descending=False)
 _POINTS: Final = Keyset(
     "metric_data_points", (MetricDataPoint.timestamp, MetricDataPoint.id), descending=False
 )
-_COST_GROUPS: Final = {
-    "provider": TraceSpan.provider,
-    "model": TraceSpan.model,
-    "service_name": TraceSpan.service_name,
-    "operation": TraceSpan.name,
-    "environment": TraceSpan.environment,
-    "user_id": TraceSpan.user_id,
-    "session_id": TraceSpan.session_id,
-}
 _PERCENTILES: Final = (0.5, 0.9, 0.95, 0.99)
 
 
-class MetricRepository(Repository):
+class MetricRepository(CostQueries):
     """Questions about metrics, and the two that are asked of spans as if they were metrics."""
 
     def get(self, id: str | UUID) -> Metric:  # noqa: A002 - the column's name
@@ -75,14 +68,18 @@ class MetricRepository(Repository):
         *,
         after: str | None = None,
         before: str | None = None,
+        total: Total | None = None,
     ) -> Page[Metric]:
         """A page of the metrics that match, by name.
+
+        Args:
+            total: "exact" or "estimated": say how many there are in all, by one more statement.
 
         Raises:
             ValidationError: a cursor is damaged or another query's.
         """
         filters = arguments.filters(filters, MetricFilters)
-        return self._page(filters, filters.limit, after, before)
+        return self._page(filters, filters.limit, after, before, total)
 
     def iterate(
         self, filters: MetricFilters | None = None, batch_size: int = 1000
@@ -90,7 +87,7 @@ class MetricRepository(Repository):
         """All the metrics that match, by name; the filters' ``limit`` does not apply."""
         filters = arguments.filters(filters, MetricFilters)
         size = arguments.limit(batch_size, "batch_size")
-        return self._walk(lambda after: self._page(filters, size, after, None))
+        return self._walk(lambda after: self._page(filters, size, after, None, None))
 
     def get_data_points(
         self,
@@ -101,8 +98,12 @@ class MetricRepository(Repository):
         limit: int = 1000,
         after: str | None = None,
         before: str | None = None,
+        total: Total | None = None,
     ) -> Page[MetricDataPoint]:
         """A page of a metric's points in [start_time, end_time), oldest first.
+
+        Args:
+            total: "exact" or "estimated": say how many there are in all, by one more statement.
 
         Raises:
             ValidationError: the id is no UUID, the end is before the start, a cursor is damaged
@@ -110,13 +111,14 @@ class MetricRepository(Repository):
         """
         key = ids.uuid_of(metric_id, "metric_id")
         start, end = arguments.times(start_time, end_time)
-        return _POINTS.page(
+        return self._page_of(
+            _POINTS,
             select(MetricDataPoint).where(*_points_of(key, start, end)),
-            self._entities,
             query={"metric_id": key, "start_time": start, "end_time": end},
             limit=arguments.limit(limit),
             after=after,
             before=before,
+            total=total,
         )
 
     def iterate_data_points(
@@ -146,16 +148,19 @@ class MetricRepository(Repository):
         return found[0] if found else None
 
     def query_time_series(self, query: TimeSeriesQuery) -> builtins.list[TimeSeriesPoint]:
-        """A metric's points, aggregated by bucket of time and group; empty buckets are absent.
+        """A metric's points, aggregated by bucket of time and group.
 
-        Buckets are counted from 1970-01-01 UTC, so the first may begin before ``start_time``.
-        What an aggregation means goes by the metric's type and temporality:
+        Buckets without a value are absent, unless ``query.fill`` says what stands there. They are
+        counted from Monday, 1970-01-05 UTC, so the first may begin before ``start_time``. What an
+        aggregation means goes by the metric's type and temporality:
 
         * gauges: ``avg sum min max count last`` and percentiles are of the points' values.
         * counters and updowncounters: so too, but that the ``sum`` of a cumulative counter is the
           same as its increase. ``increase`` is what was added, ``rate`` that per second. Totals
-          that fall or start anew count from zero. What a cumulative series had before its first
-          stored point counts only if the series started within the range.
+          that fall or start anew count from zero; points of one time series that say different
+          starts are of different processes, each with its own total. What a cumulative series
+          had before its first stored point counts only if it started within the range. The point
+          before the range is looked for as far back as the range is long, an hour at least.
         * histograms: ``count`` (the same as ``increase``), ``rate``, ``sum`` and ``avg`` are of
           the observations; percentiles are interpolated within buckets. ``min`` and ``max`` need
           delta temporality.
@@ -195,64 +200,6 @@ class MetricRepository(Repository):
         )
         return MetricStats(key, *row)
 
-    def get_cost_summary(
-        self,
-        start_time: datetime | None = None,
-        end_time: datetime | None = None,
-        *,
-        group_by: Sequence[str] = ("provider", "model"),
-        bucket_size_secs: float | None = None,
-    ) -> builtins.list[CostSummary]:
-        """Tokens and cost of the spans that start in [start_time, end_time), by group.
-
-        Without a bound the range is open on that side, and every partition there is read.
-
-        Only spans that report tokens or a cost count. The dearest group comes first, those of
-        unknown cost last; with buckets, the earlier bucket before all.
-
-        Args:
-            group_by: any of ``provider model service_name operation environment user_id
-                session_id``; none at all gives one total.
-            bucket_size_secs: the width of a bucket of time, counted from 1970-01-01 UTC.
-
-        Raises:
-            ValidationError: the end is before the start, or a group or a bucket is unknown.
-        """
-        start, end = arguments.times(start_time, end_time)
-        names = arguments.names("group_by", group_by)
-        for name in names:
-            arguments.choice("group_by", name, _COST_GROUPS)
-        by = [_COST_GROUPS[name].label(f"by_{name}") for name in names]
-        if bucket_size_secs is None:
-            bucket = literal(None, TraceSpan.start_time.type).label("bucket")
-        else:
-            width = arguments.bucket("bucket_size_secs", bucket_size_secs)
-            bucket = bucket_start(width, TraceSpan.start_time).label("bucket")
-        tokens = (TraceSpan.prompt_tokens, TraceSpan.completion_tokens, TraceSpan.total_tokens)
-        total = func.sum(TraceSpan.total_cost_usd)
-        rows = self._rows(
-            select(
-                *by,
-                bucket,
-                func.count(),
-                func.count().filter(TraceSpan.total_cost_usd.is_(None)),
-                *(cast(func.sum(column), column.type) for column in tokens),
-                func.sum(TraceSpan.prompt_cost_usd),
-                func.sum(TraceSpan.completion_cost_usd),
-                total,
-            )
-            .where(
-                *within(TraceSpan.start_time, start, end),
-                or_(TraceSpan.total_tokens.is_not(None), TraceSpan.total_cost_usd.is_not(None)),
-            )
-            .group_by(*by, "bucket")
-            .order_by("bucket", total.desc().nulls_last(), *by)
-        )
-        return [
-            CostSummary(dict(zip(names, row[: len(names)], strict=True)), *row[len(names) :])
-            for row in rows
-        ]
-
     def get_latency_percentiles(
         self,
         start_time: datetime | None = None,
@@ -264,8 +211,8 @@ class MetricRepository(Repository):
     ) -> builtins.list[LatencyPercentiles]:
         """Percentiles of the durations of spans that start in [start_time, end_time), by bucket.
 
-        Spans that have not ended are left out. Buckets are counted from 1970-01-01 UTC. Without a
-        bound the range is open on that side, and every partition there is read.
+        Spans that have not ended are left out. Buckets are counted from Monday, 1970-01-05 UTC.
+        Without a bound the range is open on that side, and every partition there is read.
 
         Raises:
             ValidationError: the end is before the start, or the bucket is no width.
@@ -275,11 +222,10 @@ class MetricRepository(Repository):
         spans = SpanFilters(
             service_name=service_name, operation=operation, start_time=start, end_time=end
         )
-        duration = cast(TraceSpan.duration_us, Double) + TraceSpan.duration_ns / 1000.0
         bucket = bucket_start(width, TraceSpan.start_time).label("bucket")
         percentiles = func.percentile_cont(literal(_PERCENTILES, ARRAY(Double)))
         rows = self._rows(
-            select(bucket, func.count(), percentiles.within_group(duration))
+            select(bucket, func.count(), percentiles.within_group(DURATION_US))
             .where(*spans.conditions(), TraceSpan.duration_us.is_not(None))
             .group_by("bucket")
             .order_by("bucket")
@@ -287,15 +233,21 @@ class MetricRepository(Repository):
         return [LatencyPercentiles(start, count, *values) for start, count, values in rows]
 
     def _page(
-        self, filters: MetricFilters, limit: int, after: str | None, before: str | None
+        self,
+        filters: MetricFilters,
+        limit: int,
+        after: str | None,
+        before: str | None,
+        total: Total | None,
     ) -> Page[Metric]:
-        return _METRICS.page(
+        return self._page_of(
+            _METRICS,
             select(Metric).where(*filters.conditions()),
-            self._entities,
             query=asked(filters),
             limit=limit,
             after=after,
             before=before,
+            total=total,
         )
 
 

@@ -17,13 +17,26 @@ from hashlib import blake2b
 from typing import Any, Final, Generic, TypeVar, overload
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, literal, tuple_
+from sqlalchemy import ColumnElement, Select, SmallInteger, literal, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql.elements import KeyedColumnElement
+from sqlalchemy.types import TypeEngine
 
 from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
+from observatory_storage.repositories.totals import Total
 
-__all__ = ["Keyset", "Page", "decode_cursor", "encode_cursor", "from_plain", "to_plain"]
+__all__ = [
+    "NOT_A_KEY",
+    "Keyset",
+    "Page",
+    "damaged",
+    "decode_cursor",
+    "encode_cursor",
+    "from_plain",
+    "key_value",
+    "to_plain",
+]
 
 T = TypeVar("T")
 
@@ -31,6 +44,9 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _CHECKSUM_BYTES: Final = 6
 _LONGEST_CURSOR: Final = 16_384
+
+# What a value that is no part of a key raises.
+NOT_A_KEY: Final = (ValueError, TypeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +57,15 @@ class Page(Sequence[T], Generic[T]):
         rows: the rows, in the list's order whichever way the page was reached.
         next: the cursor of the page after this one (``after=``); None at the end.
         previous: the cursor of the page before this one (``before=``); None at the beginning.
+        total: the number of rows on all pages together, where it was asked for (``total=``).
+        total_kind: how that was found: "exact" if counted, "estimated" if the planner expects it.
     """
 
     rows: tuple[T, ...]
     next: str | None = None
     previous: str | None = None
+    total: int | None = None
+    total_kind: Total | None = None
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -69,7 +89,7 @@ class Keyset:
     """
 
     list_name: str
-    columns: tuple[InstrumentedAttribute[Any], ...]
+    columns: tuple[InstrumentedAttribute[Any] | KeyedColumnElement[Any], ...]
     descending: bool = True
 
     def page(
@@ -132,14 +152,14 @@ class Keyset:
     def _key_of(self, field: str, cursor: str, query: Mapping[str, Any]) -> list[Any]:
         values = decode_cursor(field, cursor, self.list_name, query)
         if len(values) != len(self.columns):
-            raise _damaged(field, cursor)
+            raise damaged(field, cursor)
         try:
             return [
-                from_plain(value, column.type.python_type)
+                key_value(value, column.type)
                 for value, column in zip(values, self.columns, strict=True)
             ]
-        except (ValueError, TypeError, OverflowError):
-            raise _damaged(field, cursor) from None
+        except NOT_A_KEY:
+            raise damaged(field, cursor) from None
 
 
 def encode_cursor(list_name: str, query: Mapping[str, Any], values: Sequence[Any]) -> str:
@@ -159,20 +179,20 @@ def decode_cursor(
     if not isinstance(cursor, str):
         raise ValidationError(field, cursor, "must be the cursor of a page")
     if len(cursor) > _LONGEST_CURSOR:
-        raise _damaged(field, cursor)
+        raise damaged(field, cursor)
     try:
         raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
     except (binascii.Error, ValueError):
-        raise _damaged(field, cursor) from None
+        raise damaged(field, cursor) from None
     checksum, content = raw[:_CHECKSUM_BYTES], raw[_CHECKSUM_BYTES:]
     # Base64 has several spellings of the same bytes: only ours is a cursor.
     if checksum != _checksum(content) or _base64(raw) != cursor:
-        raise _damaged(field, cursor)
+        raise damaged(field, cursor)
     values: list[Any]
     try:
         fingerprint, *values = json.loads(content)
-    except (ValueError, TypeError):
-        raise _damaged(field, cursor) from None
+    except (ValueError, TypeError, RecursionError):
+        raise damaged(field, cursor) from None
     if fingerprint != _fingerprint(list_name, query):
         raise ValidationError(field, cursor, "is the cursor of another query")
     return values
@@ -189,10 +209,26 @@ def from_plain(value: Any, kind: type) -> Any:
     """The inverse of `to_plain`, for a value of the kind."""
     if kind is datetime:
         return _EPOCH + timedelta(microseconds=value)
-    if kind is UUID:
+    if kind is UUID and isinstance(value, str):
         return UUID(hex=value)
     if type(value) is not kind:
         raise TypeError(kind)
+    return value
+
+
+def key_value(plain: Any, kind: TypeEngine[Any]) -> Any:
+    """A value for a column, of its plain form: a forged cursor may have any.
+
+    Raises:
+        ValueError, TypeError, OverflowError: the column cannot hold it; see `NOT_A_KEY`.
+    """
+    value = from_plain(plain, kind.python_type)
+    if isinstance(value, int):
+        bits = 15 if isinstance(kind, SmallInteger) else 63
+        if not -(2**bits) <= value < 2**bits:
+            raise OverflowError(value)
+    if isinstance(value, str) and jsonb.clean_text(value) != value:
+        raise ValueError(value)
     return value
 
 
@@ -209,5 +245,6 @@ def _base64(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def _damaged(field: str, cursor: object) -> ValidationError:
+def damaged(field: str, cursor: object) -> ValidationError:
+    """The error about a cursor that is none."""
     return ValidationError(field, cursor, "is not a cursor that a page gave")

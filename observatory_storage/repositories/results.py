@@ -17,6 +17,7 @@ __all__ = [
     "LogStats",
     "MetricStats",
     "Operation",
+    "SpanStats",
     "TimeSeriesPoint",
     "TraceStats",
 ]
@@ -56,11 +57,46 @@ class TraceStats:
 
 
 @dataclass(frozen=True, slots=True)
+class SpanStats:
+    """Totals over one group of spans; durations in microseconds, of those that have ended.
+
+    Attributes:
+        group: each column of ``group_by`` with the group's value.
+        timestamp: where the bucket of time begins; None without buckets.
+        trace_count: the traces that the spans belong to.
+        total_tokens: None, as the other sums, where no span says.
+    """
+
+    group: Mapping[str, str | None]
+    timestamp: datetime | None
+    span_count: int
+    trace_count: int
+    error_count: int
+    min_duration_us: float | None
+    max_duration_us: float | None
+    avg_duration_us: float | None
+    p50_duration_us: float | None
+    p90_duration_us: float | None
+    p95_duration_us: float | None
+    p99_duration_us: float | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    total_tokens: int | None
+    total_cost_usd: Decimal | None
+
+    @property
+    def error_rate(self) -> float:
+        """The share of spans with an error, 0 to 1."""
+        return self.error_count / self.span_count
+
+
+@dataclass(frozen=True, slots=True)
 class DeletedTrace:
     """How many rows went with a trace."""
 
     spans: int
     events: int
+    logs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +120,12 @@ class TimeSeriesPoint:
 
     Attributes:
         timestamp: where the bucket begins.
+        value: None only where nothing was measured and the query asks to fill it in so.
         group: each key of ``group_by`` with the group's value; None where points lack the key.
     """
 
     timestamp: datetime
-    value: float
+    value: float | None
     group: Mapping[str, Any]
 
 

@@ -13,13 +13,14 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, func, or_, tuple_
+from sqlalchemy import func, or_, tuple_
 
 from observatory_storage import ids
-from observatory_storage.models import KINDS, STATUSES, Trace, TraceEvent, TraceSpan
+from observatory_storage.models import KINDS, STATUSES, Trace, TraceSpan
 from observatory_storage.repositories import arguments
 from observatory_storage.repositories.arguments import AttributeValue, Number
 from observatory_storage.repositories.conditions import Conditions, between, equal, put, within
+from observatory_storage.repositories.sought import Attribute, Sought, Words, anywhere
 
 __all__ = ["SpanFilters", "TraceFilters"]
 
@@ -44,6 +45,11 @@ class _SpanFacts:
     session_id: str | None = None
     environment: str | None = None
     limit: int = 50
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+    min_cost_usd: Number | None = None
+    max_cost_usd: Number | None = None
+    text: str | None = None
 
     def __post_init__(self) -> None:
         for field in ("service_name", "operation", *_LLM_TEXTS):
@@ -59,9 +65,29 @@ class _SpanFacts:
         )
         put(self, "attributes", arguments.attributes("attributes", self.attributes))
         arguments.limit(self.limit)
+        arguments.count("min_tokens", self.min_tokens)
+        arguments.count("max_tokens", self.max_tokens)
+        arguments.ordered("min_tokens", self.min_tokens, "max_tokens", self.max_tokens)
+        for field in ("min_cost_usd", "max_cost_usd"):
+            put(self, field, arguments.number(field, getattr(self, field)))
+        arguments.ordered("min_cost_usd", self.min_cost_usd, "max_cost_usd", self.max_cost_usd)
+        put(self, "text", arguments.search("text", self.text))
 
     def conditions(self) -> Conditions:
         """The conditions on `TraceSpan`, all of which one span must meet."""
+        found = self.plain_conditions()
+        found += [anywhere(sought, self.start_time, self.end_time) for sought in self.sought()]
+        return found
+
+    def sought(self) -> list[Sought]:
+        """What the span or one of its events must have in its JSON."""
+        found: list[Sought] = [Attribute(*pair) for pair in (self.attributes or {}).items()]
+        if self.text is not None:
+            found.append(Words(self.text))
+        return found
+
+    def plain_conditions(self) -> Conditions:
+        """The conditions on the span's other columns."""
         found = equal(self, TraceSpan.service_name, TraceSpan.status)
         found += [getattr(TraceSpan, name) == value for name, value in self._llm_texts().items()]
         if self.operation is not None:
@@ -72,32 +98,13 @@ class _SpanFacts:
             found.append(duration >= divmod(math.ceil(self.min_duration_us * 1000), 1000))
         if self.max_duration_us is not None:
             found.append(duration <= divmod(math.floor(self.max_duration_us * 1000), 1000))
-        found += [self._attribute(key, value) for key, value in (self.attributes or {}).items()]
+        found += between(TraceSpan.total_tokens, self.min_tokens, self.max_tokens)
+        found += between(TraceSpan.total_cost_usd, self.min_cost_usd, self.max_cost_usd)
         return found
 
     def _llm_texts(self) -> dict[str, str]:
         given = {name: getattr(self, name) for name in _LLM_TEXTS}
         return {name: value for name, value in given.items() if value is not None}
-
-    def _attribute(self, key: str, value: AttributeValue) -> ColumnElement[bool]:
-        """One pair: in the span's own attributes, its resource's, scope's, links' or events'."""
-        pair = {key: value}
-        event = exists().where(
-            TraceEvent.trace_id == TraceSpan.trace_id,
-            TraceEvent.span_id == TraceSpan.span_id,
-            TraceEvent.span_start_time == TraceSpan.start_time,
-            TraceEvent.span_start_ns == TraceSpan.start_ns,
-            TraceEvent.attributes.contains(pair),
-            # Implied by the span's own bounds, but the planner does not carry ranges over.
-            *within(TraceEvent.span_start_time, self.start_time, self.end_time),
-        )
-        return or_(
-            TraceSpan.attributes.contains(pair),
-            TraceSpan.resource_attributes.contains(pair),
-            TraceSpan.scope_attributes.contains(pair),
-            TraceSpan.links.contains([{"attributes": pair}]),
-            event,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +112,8 @@ class TraceFilters(_SpanFacts):
     """Which traces: those of which one span meets every condition at once.
 
     A trace that has no spans (yet) is taken for a span of its own: its service, status, time,
-    duration, and its own and its resource's attributes are compared. It has no operation and no
-    LLM facts.
+    duration, tokens, cost, and its own and its resource's attributes are compared. It has no
+    operation, provider, model, user, session or environment.
 
     Args:
         operation: the span's name.
@@ -119,6 +126,12 @@ class TraceFilters(_SpanFacts):
             its events', its resource's, its scope's or its links'. Numbers compare as numbers
             (1 finds 1.0), never with text or bools.
         limit: the most rows in a page.
+        min_tokens: the least of the span's ``total_tokens``, inclusive.
+        max_tokens: the most of it, inclusive.
+        min_cost_usd: the least of the span's ``total_cost_usd``, inclusive.
+        max_cost_usd: the most of it, inclusive.
+        text: words that the prompts and completions must have, as in a web search: see
+            `TraceRepository.search_text`.
 
     Raises:
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.
@@ -135,11 +148,9 @@ class TraceFilters(_SpanFacts):
             found.append(Trace.duration_us >= math.ceil(self.min_duration_us))
         if self.max_duration_us is not None:
             found.append(Trace.duration_us <= math.floor(self.max_duration_us))
-        for key, value in (self.attributes or {}).items():
-            pair = {key: value}
-            found.append(
-                or_(Trace.attributes.contains(pair), Trace.resource_attributes.contains(pair))
-            )
+        found += between(Trace.total_tokens, self.min_tokens, self.max_tokens)
+        found += between(Trace.total_cost_usd, self.min_cost_usd, self.max_cost_usd)
+        found += [sought.in_trace() for sought in self.sought()]
         return found
 
     def is_indexed(self) -> bool:
@@ -162,6 +173,9 @@ class TraceFilters(_SpanFacts):
             # A trace's times have no nanoseconds: its duration may be short by one microsecond.
             least = math.floor(self.min_duration_us) - 1
             found.append(or_(Trace.duration_us >= least, Trace.duration_us.is_(None)))
+        # A trace has what its spans have together.
+        found += between(Trace.total_tokens, self.min_tokens, None)
+        found += between(Trace.total_cost_usd, self.min_cost_usd, None)
         return found
 
 
@@ -173,10 +187,6 @@ class SpanFilters(_SpanFacts):
         trace_id: hex text or UUID.
         kind: ``internal``, ``server``, ``client``, ``producer``, ``consumer``, ``unspecified``.
         name: the same as ``operation``.
-        min_tokens: the least of ``total_tokens``, inclusive.
-        max_tokens: the most of ``total_tokens``, inclusive.
-        min_cost_usd: the least of ``total_cost_usd``, inclusive.
-        max_cost_usd: the most of ``total_cost_usd``, inclusive.
 
     Raises:
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.
@@ -185,10 +195,6 @@ class SpanFilters(_SpanFacts):
     trace_id: str | UUID | None = None
     kind: str | None = None
     name: str | None = None
-    min_tokens: int | None = None
-    max_tokens: int | None = None
-    min_cost_usd: Number | None = None
-    max_cost_usd: Number | None = None
 
     def __post_init__(self) -> None:
         _SpanFacts.__post_init__(self)  # super() does not know a class remade with slots
@@ -196,17 +202,8 @@ class SpanFilters(_SpanFacts):
             put(self, "trace_id", ids.trace_uuid(self.trace_id))
         arguments.choice("kind", self.kind, KINDS)
         put(self, "name", arguments.text("name", self.name))
-        arguments.count("min_tokens", self.min_tokens)
-        arguments.count("max_tokens", self.max_tokens)
-        arguments.ordered("min_tokens", self.min_tokens, "max_tokens", self.max_tokens)
-        for field in ("min_cost_usd", "max_cost_usd"):
-            put(self, field, arguments.number(field, getattr(self, field)))
-        arguments.ordered("min_cost_usd", self.min_cost_usd, "max_cost_usd", self.max_cost_usd)
 
-    def conditions(self) -> Conditions:
-        """The conditions on `TraceSpan`."""
-        found = _SpanFacts.conditions(self)
-        found += equal(self, TraceSpan.trace_id, TraceSpan.kind, TraceSpan.name)
-        found += between(TraceSpan.total_tokens, self.min_tokens, self.max_tokens)
-        found += between(TraceSpan.total_cost_usd, self.min_cost_usd, self.max_cost_usd)
-        return found
+    def plain_conditions(self) -> Conditions:
+        """The conditions on the span's other columns."""
+        found = _SpanFacts.plain_conditions(self)
+        return [*found, *equal(self, TraceSpan.trace_id, TraceSpan.kind, TraceSpan.name)]

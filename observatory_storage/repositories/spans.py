@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, false, func, select
+from sqlalchemy import ColumnElement, Select, false, func, select
 from sqlalchemy.orm import defer
 from sqlalchemy.orm.attributes import set_committed_value
 
 from observatory_storage import ids
-from observatory_storage.errors import NotFound
+from observatory_storage.errors import NotFound, ValidationError, translated
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.repositories import arguments
 from observatory_storage.repositories.base import Repository
 from observatory_storage.repositories.conditions import asked
 from observatory_storage.repositories.paging import Keyset, Page
 from observatory_storage.repositories.span_filters import SpanFilters
+from observatory_storage.repositories.span_search import SpanSearch
+from observatory_storage.repositories.totals import Total
+from observatory_storage.repositories.tree import SpanTree
 
 __all__ = ["SpanQueries", "events_of_trace", "spans_of_trace"]
 
 _SPANS: Final = Keyset(
     "spans", (TraceSpan.start_time, TraceSpan.start_ns, TraceSpan.trace_id, TraceSpan.span_id)
 )
+_OLDEST_FIRST: Final = replace(_SPANS, descending=False)
 _SPAN_PAYLOAD: Final = tuple(
     defer(column, raiseload=True)
     for column in (
@@ -62,15 +67,38 @@ class SpanQueries(Repository):
             _attach(spans, self._events(events_of_trace(key, bounds)))
         return spans
 
+    def get_tree(self, trace_id: str | UUID, *, payload: bool = False) -> SpanTree:
+        """The spans of a trace under their parents, with the critical path and self times.
+
+        Two statements, however many spans there are.
+
+        Args:
+            payload: load the JSON columns too (attributes, links, resource and scope attributes,
+                otlp). Without it, reading one of them raises.
+
+        Raises:
+            NotFound: there is no such trace.
+            ValidationError: the id is empty or neither text nor a UUID.
+        """
+        key = ids.trace_uuid(trace_id)
+        bounds = self._bounds(key)
+        if bounds is None:
+            raise NotFound(f"there is no trace {trace_id}")
+        statement = select(TraceSpan).where(*spans_of_trace(key, bounds))
+        if not payload:
+            statement = statement.options(*_SPAN_PAYLOAD)
+        return SpanTree.of(self._entities(statement))
+
     def get_events(self, trace_id: str | UUID, span_id: str | None = None) -> list[TraceEvent]:
         """The events of a trace, or of its spans of one id, by span and position."""
         key = ids.trace_uuid(trace_id)
+        span_key = None if span_id is None else ids.span_id(span_id)
         bounds = self._bounds(key)
         if bounds is None:
             return []
         conditions = events_of_trace(key, bounds)
-        if span_id is not None:
-            conditions.append(TraceEvent.span_id == ids.span_id(span_id))
+        if span_key is not None:
+            conditions.append(TraceEvent.span_id == span_key)
         return self._events(conditions)
 
     def get_span(
@@ -110,18 +138,53 @@ class SpanQueries(Repository):
         after: str | None = None,
         before: str | None = None,
         payload: bool = False,
+        total: Total | None = None,
     ) -> Page[TraceSpan]:
         """A page of the spans that match, newest first.
 
         Args:
             payload: load the JSON columns too (attributes, links, resource and scope attributes,
                 otlp). Without it, reading one of them raises.
+            total: "exact" or "estimated": say how many there are in all, by one more statement.
 
         Raises:
             ValidationError: a cursor is damaged or another query's.
         """
         filters = arguments.filters(filters, SpanFilters)
-        return self._span_page(filters, filters.limit, after, before, payload=payload)
+        return self._span_page(filters, filters.limit, after, before, payload=payload, total=total)
+
+    def search_text(
+        self,
+        text: str,
+        filters: SpanFilters | None = None,
+        *,
+        after: str | None = None,
+        before: str | None = None,
+        payload: bool = False,
+        total: Total | None = None,
+    ) -> Page[TraceSpan]:
+        """A page of the spans whose prompts and completions have the words, newest first.
+
+        All the words stand in the span's own attributes, or all in one of its events': see
+        `observatory_storage.llm.content` for which attributes, and how much of them. Where
+        `build_partition_indexes` has been at a day, its index finds them; the spans of other days
+        are read through, some ten microseconds each: bound the time.
+
+        Args:
+            text: as in a web search: all the words, ``"a phrase"``, ``or``, ``-not``, and
+                ``begin*`` for words that begin so. Words are taken as written, without regard to
+                case.
+            filters: what else must be met, the time above all; without a text of their own.
+            payload, total: as for `list_spans`.
+
+        Raises:
+            ValidationError: the text is blank or too long, or a cursor is another query's.
+        """
+        filters = arguments.filters(filters, SpanFilters)
+        if filters.text is not None:
+            raise ValidationError("filters", filters.text, "must not have a text of their own")
+        words = replace(filters, text=arguments.required_text("text", text))
+        return self._span_page(words, words.limit, after, before, payload=payload, total=total)
 
     def iterate_spans(
         self,
@@ -129,16 +192,44 @@ class SpanQueries(Repository):
         batch_size: int = 1000,
         *,
         payload: bool = False,
+        oldest_first: bool = False,
     ) -> Iterator[TraceSpan]:
         """All the spans that match, newest first, with one batch at a time in memory.
 
-        The filters' ``limit`` does not apply.
+        The filters' ``limit`` does not apply. With a ``trace_id`` the spans are those of one
+        moment, read through one cursor of the server: the transaction must stay open meanwhile.
+
+        Args:
+            payload: as for `list_spans`.
+            oldest_first: the other way round.
         """
         filters = arguments.filters(filters, SpanFilters)
         size = arguments.limit(batch_size, "batch_size")
+        keyset = _OLDEST_FIRST if oldest_first else _SPANS
+        if filters.trace_id is not None:
+            # No index has the spans of a trace in order: each page of a large one costs all of it.
+            return self._stream_spans(filters, size, keyset, payload=payload)
         return self._walk(
-            lambda after: self._span_page(filters, size, after, None, payload=payload)
+            lambda after: self._span_page(
+                filters, size, after, None, payload=payload, keyset=keyset
+            )
         )
+
+    def _stream_spans(
+        self, filters: SpanFilters, batch_size: int, keyset: Keyset, *, payload: bool
+    ) -> Iterator[TraceSpan]:
+        statement = self._matching_spans(filters, payload=payload).order_by(
+            *(column.desc() if keyset.descending else column.asc() for column in keyset.columns)
+        )
+        options = {"yield_per": batch_size, "populate_existing": True}
+        with (
+            translated(),
+            self._session.scalars(statement, execution_options=options) as found,
+        ):
+            for batch in found.partitions():
+                for span in batch:
+                    self._detach(span)
+                yield from batch
 
     def _span_page(
         self,
@@ -148,7 +239,23 @@ class SpanQueries(Repository):
         before: str | None,
         *,
         payload: bool,
+        total: Total | None = None,
+        keyset: Keyset = _SPANS,
     ) -> Page[TraceSpan]:
+        if filters.trace_id is None and filters.sought():
+            search = SpanSearch(self._session, filters, () if payload else _SPAN_PAYLOAD)
+            return search.page(keyset, limit, after, before, total)
+        return self._page_of(
+            keyset,
+            self._matching_spans(filters, payload=payload),
+            query=asked(filters),
+            limit=limit,
+            after=after,
+            before=before,
+            total=total,
+        )
+
+    def _matching_spans(self, filters: SpanFilters, *, payload: bool) -> Select[TraceSpan]:
         statement = select(TraceSpan).where(*filters.conditions())
         if filters.trace_id is not None:
             key = ids.trace_uuid(filters.trace_id)
@@ -156,23 +263,15 @@ class SpanQueries(Repository):
             statement = statement.where(*spans_of_trace(key, bounds) if bounds else [false()])
         if not payload:
             statement = statement.options(*_SPAN_PAYLOAD)
-        return _SPANS.page(
-            statement,
-            self._entities,
-            query=asked(filters),
-            limit=limit,
-            after=after,
-            before=before,
-        )
+        return statement
 
-    def _bounds(self, key: UUID, *, lock: bool = False) -> tuple[datetime, datetime] | None:
+    def _bounds(self, key: UUID) -> tuple[datetime, datetime] | None:
         """When the trace's first and last span start; None where there is no such trace.
 
         As constants they let the planner leave out all other partitions.
         """
         last = func.coalesce(Trace.last_span_start, Trace.start_time)
-        statement = select(Trace.start_time, last).where(Trace.id == key)
-        rows = self._rows(statement.with_for_update() if lock else statement)
+        rows = self._rows(select(Trace.start_time, last).where(Trace.id == key))
         return (rows[0][0], rows[0][1]) if rows else None
 
     def _events(self, conditions: Sequence[ColumnElement[bool]]) -> list[TraceEvent]:

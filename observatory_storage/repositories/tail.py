@@ -47,10 +47,13 @@ from observatory_storage.repositories.base import Repository
 from observatory_storage.repositories.conditions import asked
 from observatory_storage.repositories.filters import LogFilters
 from observatory_storage.repositories.paging import (
+    NOT_A_KEY,
     Page,
+    damaged,
     decode_cursor,
     encode_cursor,
     from_plain,
+    key_value,
     to_plain,
 )
 
@@ -176,13 +179,25 @@ def _written(place: _Place, query: Mapping[str, Any]) -> str:
 
 def _read(cursor: str, query: Mapping[str, Any], settled: int) -> _Place:
     values = decode_cursor("cursor", cursor, _LIST_NAME, query)
-    xid, key, mark_xid, since, mark_since = values
-    if not 0 <= settled - xid < _XIDS // 2:
+    try:
+        place = _place(*values)
+    except NOT_A_KEY:
+        raise damaged("cursor", cursor) from None
+    if not 0 <= settled - place.xid < _XIDS // 2:
         raise ValidationError("cursor", cursor, "is too old, or of another server")
+    return place
+
+
+def _place(xid: Any, key: Any, mark_xid: Any, since: Any, mark_since: Any) -> _Place:
+    if key is not None:
+        timestamp, timestamp_ns, id_ = (
+            key_value(value, column.type) for value, column in zip(key, _KEY, strict=True)
+        )
+        key = (timestamp, timestamp_ns, id_)
     return _Place(
-        xid,
-        None if key is None else (from_plain(key[0], datetime), key[1], from_plain(key[2], UUID)),
+        key_value(xid, BigInteger()),
+        key,
         from_plain(since, datetime),
-        mark_xid,
+        key_value(mark_xid, BigInteger()),
         from_plain(mark_since, datetime),
     )

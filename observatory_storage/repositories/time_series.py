@@ -6,56 +6,38 @@ what histograms and summaries hold, is worked out here from a stream of points, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, func, literal, or_, select, true, union_all
-from sqlalchemy.dialects.postgresql import aggregate_order_by
-from sqlalchemy.orm import aliased
-from sqlalchemy.types import Interval
+from sqlalchemy import ColumnElement, and_, func, literal, literal_column, select, tuple_
+from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Metric, MetricDataPoint
 from observatory_storage.repositories.base import Repository
+from observatory_storage.repositories.buckets import bucket_floor, bucket_start
 from observatory_storage.repositories.distributions import Amounts, cells_of
+from observatory_storage.repositories.filling import filled
 from observatory_storage.repositories.filters import TimeSeriesQuery
 from observatory_storage.repositories.results import TimeSeriesPoint
+from observatory_storage.repositories.running_totals import Point, Step, hashable, steps
 
-__all__ = ["TimeSeries", "bucket_start"]
+__all__ = ["TimeSeries"]
 
-# Buckets are counted from here, so that the same bucket has the same bounds in every query.
-_ORIGIN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 _DISTRIBUTIONS: Final = ("histogram", "exponential_histogram", "summary")
 _POINT: Final = MetricDataPoint
+_COLUMNS: Final = tuple(getattr(_POINT, field.name) for field in fields(Point))
+_NEWEST_FIRST: Final = (_POINT.timestamp.desc(), _POINT.id.desc())
 
-
-@dataclass(frozen=True, slots=True)
-class _Point:
-    """What of a data point counts here."""
-
-    attributes: dict[str, Any]
-    start_timestamp: datetime | None
-    timestamp: datetime
-    id: Any
-    value: float | None
-    count: int | None
-    sum: float | None
-    min: float | None
-    max: float | None
-    buckets: dict[str, Any] | None
-    quantiles: list[dict[str, float]] | None
-
-
-_FIELDS: Final = tuple(field.name for field in fields(_Point))
-_COLUMNS: Final = tuple(getattr(_POINT, name) for name in _FIELDS)
-
-
-def bucket_start(width: timedelta, moment: Any) -> ColumnElement[datetime]:
-    """Where the bucket of time begins that a moment lies in."""
-    return func.date_bin(literal(width, Interval()), moment, literal(_ORIGIN, moment.type))
+# How far before the range a series is looked for: as far as the range is long, and so far at least.
+_LEAST_LOOK_BACK: Final = timedelta(hours=1)
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+_ROWS_AT_A_TIME: Final = 1000
+# So few series are looked for by their attributes; of more, all points are looked through.
+_FEW_SERIES: Final = 100
 
 
 class TimeSeries(Repository):
@@ -68,6 +50,12 @@ class TimeSeries(Repository):
             ValidationError: the aggregation makes no sense for the metric's type.
         """
         _check(metric, query.aggregation)
+        points = sorted(
+            self._measured(metric, query), key=lambda point: (point.timestamp, repr(point.group))
+        )
+        return points if query.fill is None else filled(points, query)
+
+    def _measured(self, metric: Metric, query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
         if metric.metric_type in _DISTRIBUTIONS:
             return self._from_amounts(metric, query, _observed)
         added = query.aggregation in ("rate", "increase")
@@ -79,7 +67,12 @@ class TimeSeries(Repository):
         return self._from_values(query)
 
     def _from_values(self, query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
-        keys = [_POINT.attributes[key].label(f"key_{at}") for at, key in enumerate(query.group_by)]
+        # A null that was written is no other group than a key that is not there.
+        null = literal_column("'null'::jsonb", JSONB())
+        keys = [
+            func.nullif(_POINT.attributes[key], null, type_=JSONB()).label(f"key_{at}")
+            for at, key in enumerate(query.group_by)
+        ]
         # A subquery: GROUP BY would not know an expression with parameters again.
         values = (
             select(
@@ -95,7 +88,7 @@ class TimeSeries(Repository):
         by = [values.c.bucket, *(values.c[key.name] for key in keys)]
         statement = select(*by, _aggregate(query.aggregation, values.c)).group_by(*by)
         points = []
-        for bucket, *group, value in self._rows(statement.order_by(*by)):
+        for bucket, *group, value in self._rows(statement):
             if query.aggregation == "rate":
                 value /= _seconds(query, bucket)  # noqa: PLW2901
             named = dict(zip(query.group_by, group, strict=True))
@@ -103,28 +96,62 @@ class TimeSeries(Repository):
         return points
 
     def _from_amounts(
-        self, metric: Metric, query: TimeSeriesQuery, add: Any
+        self,
+        metric: Metric,
+        query: TimeSeriesQuery,
+        add: Callable[[Amounts, Step], None],
     ) -> list[TimeSeriesPoint]:
-        running = metric.temporality == "cumulative" or metric.metric_type == "summary"
         found: dict[tuple[datetime, Any], tuple[dict[str, Any], Amounts]] = {}
-        rows = self._stream(_points_and_predecessors(query) if running else _points(query))
-        points = (_Point(*row) for row in rows)
-        monotonic = metric.metric_type != "updowncounter"
-        for point, earlier, known in (
-            _steps(points, query.start_time, monotonic=monotonic)
-            if running
-            else ((point, None, True) for point in points)
-        ):
-            bucket = _ORIGIN + (point.timestamp - _ORIGIN) // query.bucket * query.bucket
-            group = {key: point.attributes.get(key) for key in query.group_by}
-            _, amounts = found.setdefault((bucket, _hashable(group)), (group, Amounts()))
-            add(amounts, point, earlier, known=known)
+        for step in self._steps(metric, query):
+            bucket = bucket_floor(query.bucket, step.point.timestamp)
+            group = {key: step.point.attributes.get(key) for key in query.group_by}
+            _, amounts = found.setdefault((bucket, hashable(group)), (group, Amounts()))
+            add(amounts, step)
         result = []
         for (bucket, _), (group, amounts) in found.items():
             value = _read(amounts, query, bucket, metric.metric_type)
             if value is not None:
                 result.append(TimeSeriesPoint(bucket, float(value), group))
-        return sorted(result, key=lambda point: (point.timestamp, repr(point.group)))
+        return result
+
+    def _steps(self, metric: Metric, query: TimeSeriesQuery) -> Iterator[Step]:
+        in_range = select(*_COLUMNS).where(*_in_range(query))
+        if metric.temporality != "cumulative" and metric.metric_type != "summary":
+            return (Step(Point(*row), None, known=True) for row in self._stream(in_range))
+        return steps(
+            (Point(*row) for row in self._stream(in_range.order_by(*_NEWEST_FIRST))),
+            query.start_time,
+            lambda waiting: self._before_range(query, waiting),
+            monotonic=metric.metric_type != "updowncounter",
+        )
+
+    def _before_range(self, query: TimeSeriesQuery, waiting: Sequence[Point]) -> Iterator[Point]:
+        """The points before the range, newest first, of the series that wait, and maybe others.
+
+        By pages: mostly the first one has them all.
+        """
+        start, end = query.start_time, query.end_time
+        furthest = start - min(max(end - start, _LEAST_LOOK_BACK), start - _EARLIEST)
+        # None of a series is from before it started.
+        starts = [point.start_timestamp or furthest for point in waiting]
+        statement = select(*_COLUMNS).where(
+            _POINT.metric_id == query.metric_id, _POINT.timestamp >= max(furthest, min(starts))
+        )
+        if len(waiting) <= _FEW_SERIES:
+            statement = statement.where(_POINT.attributes.in_([p.attributes for p in waiting]))
+        place: ColumnElement[bool] = _POINT.timestamp < start
+        while True:
+            page = statement.where(place).order_by(*_NEWEST_FIRST).limit(_ROWS_AT_A_TIME)
+            rows = [Point(*row) for row in self._rows(page)]
+            yield from rows
+            if len(rows) < _ROWS_AT_A_TIME:
+                return
+            last = rows[-1]
+            key = (literal(last.timestamp, _POINT.timestamp.type), literal(last.id))
+            place = and_(
+                tuple_(_POINT.timestamp, _POINT.id) < tuple_(*key),
+                _POINT.timestamp <= last.timestamp,
+            )
 
 
 def _check(metric: Metric, aggregation: str) -> None:
@@ -165,95 +192,18 @@ def _in_range(query: TimeSeriesQuery) -> list[ColumnElement[bool]]:
     ]
 
 
-def _points(query: TimeSeriesQuery) -> Select[Any]:
-    return select(*_COLUMNS).where(*_in_range(query))
-
-
-def _points_and_predecessors(query: TimeSeriesQuery) -> Select[Any]:
-    """The points in range, and for each series the one before, from which its total went on.
-
-    A series that started within the range has none, and is not looked for.
-    """
-    in_order = func.row_number().over(
-        partition_by=_POINT.attributes, order_by=(_POINT.timestamp, _POINT.id)
-    )
-    first = (
-        select(_POINT.attributes, _POINT.start_timestamp, in_order.label("place"))
-        .where(*_in_range(query))
-        .subquery()
-    )
-    earlier = aliased(_POINT)
-    begun = first.c.start_timestamp
-    predecessor = (
-        select(*(getattr(earlier, name) for name in _FIELDS))
-        .where(
-            earlier.metric_id == query.metric_id,
-            earlier.timestamp < query.start_time,
-            or_(begun.is_(None), earlier.timestamp >= begun),
-            earlier.attributes == first.c.attributes,
-        )
-        .order_by(earlier.timestamp.desc(), earlier.id.desc())
-        .limit(1)
-        .lateral()
-    )
-    predecessors = (
-        select(*predecessor.c)
-        .select_from(first.join(predecessor, true()))
-        .where(first.c.place == 1, or_(begun.is_(None), begun < query.start_time))
-    )
-    both = union_all(_points(query), predecessors).subquery()
-    return select(both).order_by(both.c.attributes, both.c.timestamp, both.c.id)
-
-
-def _steps(
-    points: Iterable[_Point], start_time: datetime, *, monotonic: bool
-) -> Iterator[tuple[_Point, _Point | None, bool]]:
-    """Each point in range, the one that its total went on from, and whether that is known.
-
-    A total that fell, or that says that it began anew, went on from nothing. So did one that
-    began within the range. Of one that began before it, and of which no earlier point is stored,
-    nobody knows how much was added within the range.
-    """
-    series: Any = None
-    earlier: _Point | None = None
-    for point in points:
-        key = _hashable(point.attributes)
-        if key != series:
-            series, earlier = key, None
-        if point.timestamp >= start_time:
-            if earlier is not None:
-                yield (
-                    point,
-                    None if _is_reset(point, earlier, monotonic=monotonic) else earlier,
-                    True,
-                )
-            else:
-                began = point.start_timestamp
-                yield point, None, began is not None and began >= start_time
-        if point.value is not None or point.count is not None:
-            earlier = point
-
-
-def _is_reset(point: _Point, earlier: _Point, *, monotonic: bool) -> bool:
-    if point.start_timestamp != earlier.start_timestamp:
-        return True
-    if not monotonic:
-        return False
-    fallen = point.value is not None and earlier.value is not None and point.value < earlier.value
-    fewer = point.count is not None and earlier.count is not None and point.count < earlier.count
-    return fallen or fewer
-
-
-def _added(amounts: Amounts, point: _Point, earlier: _Point | None, *, known: bool) -> None:
+def _added(amounts: Amounts, step: Step) -> None:
     """Count what was added to a number."""
+    point, earlier, known = step
     if known and point.value is not None and amounts.sum is not None:
         before = earlier.value if earlier is not None and earlier.value is not None else 0.0
         amounts.points += 1
         amounts.sum += point.value - before
 
 
-def _observed(amounts: Amounts, point: _Point, earlier: _Point | None, *, known: bool) -> None:
+def _observed(amounts: Amounts, step: Step) -> None:
     """Count the observations of a histogram or summary."""
+    point, earlier, known = step
     amounts.widen(point.min, point.max)
     new = (point.count or 0) - ((earlier.count or 0) if earlier is not None else 0)
     for quantile in point.quantiles or ():
@@ -298,15 +248,6 @@ def _read(
 def _seconds(query: TimeSeriesQuery, bucket: datetime) -> float:
     """How much of the bucket lies within the range, in seconds."""
     start = max(bucket, query.start_time)
-    return (min(bucket + query.bucket, query.end_time) - start).total_seconds()
-
-
-def _hashable(value: Any) -> Any:
-    """The value as a key that is equal where PostgreSQL's jsonb is: 1 is 1.0, true is not 1."""
-    if isinstance(value, bool):
-        return ("bool", value)
-    if isinstance(value, Mapping):
-        return tuple((key, _hashable(item)) for key, item in sorted(value.items()))
-    if isinstance(value, list):
-        return ("list", *map(_hashable, value))
-    return value
+    # The last bucket may reach beyond the year 9999, where no datetime does.
+    end = bucket + query.bucket if query.bucket < query.end_time - bucket else query.end_time
+    return (end - start).total_seconds()

@@ -2,36 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Final
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, false, func, literal, or_, select, true
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    SelectBase,
+    and_,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    union_all,
+)
+from sqlalchemy.orm import Session
 
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.base import Repository
+from observatory_storage.repositories.candidates import Candidates, Finder
+from observatory_storage.repositories.conditions import asked, within
+from observatory_storage.repositories.paging import Keyset, Page
+from observatory_storage.repositories.slices import through_slices
 from observatory_storage.repositories.span_filters import TraceFilters
+from observatory_storage.repositories.totals import Total
+from observatory_storage.repositories.trace_count import TraceCount
 
 __all__ = ["TraceSearch", "bare"]
 
 # Up to so many spans that an index finds, their traces are looked up and sorted; beyond, walking
 # the traces in order meets enough of them soon.
 _FEW_SPANS: Final = 5_000
+# So many traces are walked before spans are looked for by what stands in their JSON; fewer where a
+# prompt may have to be parsed to look into it.
+_WALKED: Final = 300
+_WALKED_FOR_WORDS: Final = 50
 
 
 class TraceSearch(Repository):
-    """Makes the statement that finds the traces, not yet in order."""
+    """One search: finds the traces of which a span matches."""
 
-    def matching(self, filters: TraceFilters) -> Select[Trace]:
-        """The traces that match, by whichever way is the shorter."""
-        conditions = filters.conditions()
-        if not conditions:
-            return select(Trace)
-        if filters.is_indexed() and self._are_few(conditions):
-            # Materialized: the planner must not turn it into a search for each trace.
-            found = select(TraceSpan.trace_id).where(*conditions).distinct().cte("found")
-            found = found.prefix_with("MATERIALIZED")
-            return select(Trace).where(Trace.id.in_(select(found.c.trace_id)))
-        # Each trace in turn, newest first: look for one of its spans, in its partitions only.
+    def __init__(self, session: Session, filters: TraceFilters) -> None:
+        super().__init__(session)
+        self._filters = filters
+        self._conditions = filters.conditions()
+        self._finder = Finder(session)
+
+    def page(
+        self,
+        keyset: Keyset,
+        limit: int,
+        after: str | None,
+        before: str | None,
+        total: Total | None = None,
+    ) -> Page[Trace]:
+        """A page of the traces, in the order of the keyset."""
+        return self._page_of(
+            keyset,
+            select(Trace),
+            query=asked(self._filters),
+            limit=limit,
+            after=after,
+            before=before,
+            total=total,
+            count=lambda kind: TraceCount(self._session).total(self._filters, kind),
+            fetch=lambda statement: self._search(
+                statement, limit + 1, descending=keyset.descending != (before is not None)
+            ),
+        )
+
+    def _search(self, statement: Select[Trace], limit: int, *, descending: bool) -> Sequence[Trace]:
+        """The rows of the statement, which has an order and a limit, that match."""
+        filters = self._filters
+        if not self._conditions:
+            return self._entities(statement)
+        if filters.is_indexed() and self._are_few():
+            matching = select(TraceSpan.trace_id).where(*self._conditions)
+            return self._of_spans(statement, matching, limit, descending=descending)
+        edge = self._edge(statement) if filters.sought() else None
+        if edge is None:
+            return self._entities(self._walking(statement))
+        first = Trace.start_time >= edge if descending else Trace.start_time <= edge
+        walked = self._entities(self._walking(statement).where(first))
+        if len(walked) == limit:
+            return walked
+        candidates = self._finder.few(filters, filters.start_time, filters.end_time)
+        if candidates is not None:
+            found = self._matching(candidates)
+            return self._of_spans(statement, found, limit, descending=descending)
+        return self._through_slices(statement, limit, descending=descending)
+
+    def _through_slices(
+        self, statement: Select[Trace], limit: int, *, descending: bool
+    ) -> list[Trace]:
+        """The same, slice by slice of the traces' own starts: many spans match in all."""
+
+        def walk(start: datetime | None, end: datetime | None, room: int) -> list[Trace]:
+            bounds = within(Trace.start_time, start, end)
+            return self._entities(self._walking(statement).where(*bounds).limit(room))
+
+        def look_up(start: datetime, end: datetime, room: int) -> list[Trace] | None:
+            candidates = self._finder.few(self._filters, start, end)
+            if candidates is None:
+                return None
+            bounds = within(Trace.start_time, start, end)
+            found = union_all(self._matching(candidates), self._reaching_beyond(start, end))
+            sliced = statement.where(*bounds).limit(room)
+            return self._of_spans(sliced, found, room, descending=descending)
+
+        begin, end = self._filters.start_time, self._filters.end_time
+        bounds = within(Trace.start_time, begin, end)
+        ends = statement.with_only_columns(func.min(Trace.start_time), func.max(Trace.start_time))
+        first, last = self._row(ends.where(*bounds).order_by(None).limit(None))
+        steps: list[Callable[[int], list[Trace]]] = []
+        if first is not None:
+            steps.append(lambda room: walk(last, None, room))
+            steps.append(
+                lambda room: through_slices(first, last, room, look_up, walk, descending=descending)
+            )
+        if begin is not None:  # where the spans begin that may match: their trace may have before
+            steps.append(lambda room: walk(None, begin, room))
+        page: list[Trace] = []
+        for step in steps if descending else reversed(steps):
+            if len(page) < limit:
+                page += step(limit - len(page))
+        return page
+
+    def _walking(self, statement: Select[Trace]) -> Select[Trace]:
+        """Each trace in turn: look for one of its spans, in its partitions only."""
         probe = (
             select(literal(1).label("found"))
             .select_from(TraceSpan)
@@ -39,20 +142,63 @@ class TraceSearch(Repository):
                 TraceSpan.trace_id == Trace.id,
                 TraceSpan.start_time >= Trace.start_time,
                 TraceSpan.start_time <= Trace.last_span_start,
-                *conditions,
+                *self._conditions,
             )
             .limit(1)
             .lateral("probe")
         )
-        return (
-            select(Trace)
-            .outerjoin(probe, true())
-            .where(or_(probe.c.found.is_not(None), bare(filters)), *filters.implied_conditions())
+        return statement.outerjoin(probe, true()).where(
+            or_(probe.c.found.is_not(None), bare(self._filters)),
+            *self._filters.implied_conditions(),
         )
 
-    def _are_few(self, conditions: Sequence[ColumnElement[bool]]) -> bool:
-        some = select(literal(1)).select_from(TraceSpan).where(*conditions).limit(_FEW_SPANS + 1)
-        count = self._scalar(select(func.count()).select_from(some.subquery()))
+    def _edge(self, statement: Select[Trace]) -> datetime | None:
+        """Where the traces end that are walked first; None where these are all."""
+        possible = statement.where(*self._filters.implied_conditions())
+        starts = possible.with_only_columns(Trace.start_time)
+        walked = _WALKED if self._filters.text is None else _WALKED_FOR_WORDS
+        edge: datetime | None = self._scalar(starts.offset(walked).limit(1))
+        return edge
+
+    def _of_spans(
+        self, statement: Select[Trace], ids: SelectBase, limit: int, *, descending: bool
+    ) -> list[Trace]:
+        """The statement's rows of these ids, and of traces without spans."""
+        # Materialized: the planner must not turn it into a search for each trace.
+        found = ids.cte("found").prefix_with("MATERIALIZED")
+        rows = self._entities(statement.where(Trace.id.in_(select(found.c[0]))))
+        if self._filters.bare_conditions() is None:
+            return rows
+        alone = statement.where(bare(self._filters))
+        if len(rows) == limit:  # no index finds them: no more are looked at than may be needed
+            edge = rows[-1].start_time
+            first = Trace.start_time >= edge if descending else Trace.start_time <= edge
+            alone = alone.where(first)
+        rows += self._entities(alone)
+        return sorted(rows, key=lambda row: (row.start_time, row.id), reverse=descending)[:limit]
+
+    def _matching(self, candidates: Candidates) -> Select[UUID]:
+        """The ids of the traces of those candidates that match."""
+        found = select(TraceSpan.trace_id).where(*self._filters.plain_conditions())
+        if not candidates.keys:
+            return found.where(false())
+        return candidates.restrict(found, self._filters)
+
+    def _reaching_beyond(self, start: datetime, end: datetime) -> Select[UUID]:
+        """The ids of traces that start in [start, end) and have a span that matches later."""
+        later = exists().where(
+            TraceSpan.trace_id == Trace.id,
+            TraceSpan.start_time >= end,
+            TraceSpan.start_time <= Trace.last_span_start,
+            *self._conditions,
+        )
+        bounds = within(Trace.start_time, start, end)
+        return select(Trace.id).where(*bounds, Trace.last_span_start >= end, later)
+
+    def _are_few(self) -> bool:
+        some = select(literal(1)).select_from(TraceSpan).where(*self._conditions)
+        limited = some.limit(_FEW_SPANS + 1).subquery()
+        count = self._scalar(select(func.count()).select_from(limited))
         return bool(count <= _FEW_SPANS)
 
 

@@ -1,4 +1,4 @@
-"""Traces, their spans and events: lists, lookups, totals, and the erasure of one."""
+"""Traces: lists, lookups, totals; their spans, sessions and erasure are beside it."""
 
 from __future__ import annotations
 
@@ -9,38 +9,31 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
-    Delete,
-    Double,
     Select,
-    cast,
-    delete,
     func,
-    literal,
-    or_,
     select,
     true,
     tuple_,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 
 from observatory_storage import ids
-from observatory_storage.errors import NotFound
-from observatory_storage.models import Trace, TraceEvent, TraceSpan
+from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories import arguments
-from observatory_storage.repositories.conditions import asked
+from observatory_storage.repositories.erasure import ErasureQueries
 from observatory_storage.repositories.paging import Keyset, Page
-from observatory_storage.repositories.results import DeletedTrace, Operation, TraceStats
+from observatory_storage.repositories.results import Operation
+from observatory_storage.repositories.sessions import SessionQueries
 from observatory_storage.repositories.span_filters import TraceFilters
-from observatory_storage.repositories.spans import SpanQueries, events_of_trace, spans_of_trace
-from observatory_storage.repositories.trace_search import TraceSearch, bare
+from observatory_storage.repositories.statistics import StatisticsQueries
+from observatory_storage.repositories.totals import Total
+from observatory_storage.repositories.trace_search import TraceSearch
 
 __all__ = ["TraceRepository"]
 
 _TRACES: Final = Keyset("traces", (Trace.start_time, Trace.id))
-_QUANTILES: Final = (0.5, 0.9, 0.95, 0.99)
 
 
-class TraceRepository(SpanQueries):
+class TraceRepository(ErasureQueries, SessionQueries, StatisticsQueries):
     """Questions about traces.
 
     Ids of traces are hex text, UUIDs, or whatever other text a program uses: see `ids.trace_uuid`.
@@ -72,17 +65,21 @@ class TraceRepository(SpanQueries):
         *,
         after: str | None = None,
         before: str | None = None,
+        total: Total | None = None,
     ) -> Page[Trace]:
         """A page of the traces that match, newest first.
 
         A forward walk never misses a trace; one whose start moved earlier meanwhile may come
         twice.
 
+        Args:
+            total: "exact" or "estimated": say how many there are in all, by more statements.
+
         Raises:
             ValidationError: a cursor is damaged or another query's.
         """
         filters = arguments.filters(filters, TraceFilters)
-        return self._page(filters, filters.limit, after, before)
+        return self._page(filters, filters.limit, after, before, total)
 
     def iterate(
         self, filters: TraceFilters | None = None, batch_size: int = 1000
@@ -93,7 +90,7 @@ class TraceRepository(SpanQueries):
         """
         filters = arguments.filters(filters, TraceFilters)
         size = arguments.limit(batch_size, "batch_size")
-        return self._walk(lambda after: self._page(filters, size, after, None))
+        return self._walk(lambda after: self._page(filters, size, after, None, None))
 
     def services(self) -> builtins.list[str]:
         """The names of the services that have spans, in order.
@@ -136,63 +133,13 @@ class TraceRepository(SpanQueries):
         )
         return [Operation(*row) for row in self._rows(select(pairs.c.name, pairs.c.kind))]
 
-    def get_stats(self, filters: TraceFilters | None = None) -> TraceStats:
-        """Totals over the traces that match; the filters' ``limit`` does not apply."""
-        filters = arguments.filters(filters, TraceFilters)
-        statement = select(
-            func.count(),
-            func.count().filter(Trace.status == "error"),
-            cast(func.coalesce(func.sum(Trace.span_count), 0), Trace.span_count.type),
-            cast(func.coalesce(func.sum(Trace.error_count), 0), Trace.error_count.type),
-            cast(func.sum(Trace.total_tokens), Trace.total_tokens.type),
-            func.sum(Trace.total_cost_usd),
-            func.min(Trace.duration_us),
-            func.max(Trace.duration_us),
-            cast(func.avg(Trace.duration_us), Double),
-            func.percentile_cont(literal(_QUANTILES, ARRAY(Double))).within_group(
-                cast(Trace.duration_us, Double)
-            ),
-            func.min(Trace.start_time),
-            func.max(Trace.start_time),
-        )
-        conditions = filters.conditions()
-        if conditions:
-            of_spans = Trace.id.in_(select(TraceSpan.trace_id).where(*conditions))
-            statement = statement.where(or_(of_spans, bare(filters)))
-        *totals, quantiles, first, last = self._row(statement)
-        percentiles = quantiles or [None] * len(_QUANTILES)
-        return TraceStats(*[*totals, *percentiles, first, last])
-
-    def delete(self, trace_id: str | UUID) -> DeletedTrace:
-        """Delete a trace with its spans and their events. Log records of the trace stay.
-
-        The trace's row is locked first, so that no writer adds a span meanwhile.
-
-        Raises:
-            NotFound: there is no such trace.
-        """
-        key = ids.trace_uuid(trace_id)
-        bounds = self._bounds(key, lock=True)
-        if bounds is None:
-            raise NotFound(f"there is no trace {trace_id}")
-        events = self._deleted(delete(TraceEvent).where(*events_of_trace(key, bounds)))
-        spans = self._deleted(delete(TraceSpan).where(*spans_of_trace(key, bounds)))
-        self._deleted(delete(Trace).where(Trace.id == key))
-        return DeletedTrace(spans=spans, events=events)
-
     def _page(
-        self, filters: TraceFilters, limit: int, after: str | None, before: str | None
+        self,
+        filters: TraceFilters,
+        limit: int,
+        after: str | None,
+        before: str | None,
+        total: Total | None,
     ) -> Page[Trace]:
-        return _TRACES.page(
-            TraceSearch(self._session).matching(filters),
-            self._entities,
-            query=asked(filters),
-            limit=limit,
-            after=after,
-            before=before,
-        )
-
-    def _deleted(self, statement: Delete) -> int:
-        """Run the statement; the number of rows that it deleted."""
-        gone = statement.returning(literal(1)).cte("gone")
-        return int(self._scalar(select(func.count()).select_from(gone)))
+        search = TraceSearch(self._session, filters)
+        return search.page(_TRACES, limit, after, before, total)

@@ -11,25 +11,35 @@ from observatory_storage.rows.prepare import (
     prepare_data_point,
     prepare_event,
     prepare_log,
-    prepare_many,
     prepare_metric,
     prepare_span,
     prepare_trace,
     remember_id,
 )
 from observatory_storage.rows.tables import COLUMNS, UNKNOWN_SERVICE
+from observatory_storage.rows.together import (
+    PART,
+    SpanColumns,
+    prepare_all,
+    prepare_many,
+    prepare_span_columns,
+)
 
 __all__ = [
     "COLUMNS",
+    "PART",
     "UNKNOWN_SERVICE",
     "Row",
+    "SpanColumns",
     "as_mapping",
+    "prepare_all",
     "prepare_data_point",
     "prepare_event",
     "prepare_log",
     "prepare_many",
     "prepare_metric",
     "prepare_span",
+    "prepare_span_columns",
     "prepare_trace",
     "remember_id",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Context
 from typing import Any, Final, NamedTuple
@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import inspect
 
 from observatory_storage import ids, jsonb
-from observatory_storage.errors import BatchError, Rejected, ValidationError
+from observatory_storage.errors import ValidationError
 from observatory_storage.llm import facts
 from observatory_storage.models import (
     Base,
@@ -22,6 +22,7 @@ from observatory_storage.models import (
     TraceEvent,
     TraceSpan,
 )
+from observatory_storage.rows import checks
 from observatory_storage.rows.checks import MAX_INT64, Refused
 from observatory_storage.rows.tables import (
     COLUMNS,
@@ -39,16 +40,18 @@ from observatory_storage.rows.tables import (
 )
 
 __all__ = [
+    "USAGE",
     "Row",
     "as_mapping",
+    "events_of",
     "prepare_data_point",
     "prepare_event",
     "prepare_log",
-    "prepare_many",
     "prepare_metric",
     "prepare_span",
     "prepare_trace",
     "remember_id",
+    "service_of",
 ]
 
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -143,7 +146,7 @@ def prepare_span(row: TraceSpan | Mapping[str, Any]) -> Row:
     return Row(
         "trace_spans",
         tuple(prepared),
-        None if events is None else _events_of(events, prepared),
+        None if events is None else events_of(events, prepared),
         ids.trace_text(values["trace_id"]),
     )
 
@@ -207,19 +210,6 @@ def prepare_log(row: LogRecord | Mapping[str, Any]) -> Row:
     return Row("logs", tuple(prepared))
 
 
-def prepare_many(
-    prepare: Callable[[Any], Row], rows: Iterable[Any]
-) -> tuple[list[Row], BatchError | None]:
-    """The good rows, ready to write, and one error that lists the others."""
-    prepared, rejected = [], []
-    for index, row in enumerate(rows):
-        try:
-            prepared.append(prepare(row))
-        except ValidationError as error:
-            rejected.append(Rejected(index, row, error))
-    return prepared, BatchError(rejected) if rejected else None
-
-
 def remember_id(row: object, prepared: Row) -> uuid.UUID | None:
     """The id that a row was given; an ORM instance that had none learns it."""
     columns = COLUMNS[prepared.table]
@@ -252,7 +242,7 @@ _TOKENS, _COSTS = (
     for what in ("tokens", "cost_usd")
 )
 _COLUMNS: Final = COLUMNS["trace_spans"]
-_USAGE: Final = frozenset(_COLUMNS[at] for at in (*_TOKENS, *_COSTS))
+USAGE: Final = frozenset(_COLUMNS[at] for at in (*_TOKENS, *_COSTS))
 _SPAN_KEY: Final = tuple(
     SPANS.at[column] for column in ("trace_id", "span_id", "start_time", "start_ns")
 )
@@ -273,16 +263,25 @@ def _compute(table: RowTable, prepared: list[Any], computed: uuid.UUID, rule: st
 
 def _name_service(table: RowTable, prepared: list[Any], values: Mapping[str, Any]) -> None:
     """Where a row does not name its service, its resource may."""
-    if values.get("service_name") is not None:
-        return
-    named = (values.get("resource_attributes") or {}).get("service.name")
-    if isinstance(named, str) and named:
-        at, check = table.places["service_name"]
-        assert at is not None
-        try:
-            prepared[at] = check(named)
-        except Refused as refused:
-            raise ValidationError("service_name", named, str(refused)) from None
+    if values.get("service_name") is None:
+        service = service_of(values.get("resource_attributes") or {})
+        if service is not None:
+            prepared[table.at["service_name"]] = service
+
+
+def service_of(resource_attributes: Mapping[str, Any]) -> str | None:
+    """The name that a resource gives its service.
+
+    Raises:
+        ValidationError: it is too long.
+    """
+    named = resource_attributes.get("service.name")
+    if not isinstance(named, str) or not named:
+        return None
+    try:
+        return checks.name(named)
+    except Refused as refused:
+        raise ValidationError("service_name", named, str(refused)) from None
 
 
 def _fill_llm_columns(prepared: list[Any], values: Mapping[str, Any]) -> None:
@@ -292,7 +291,7 @@ def _fill_llm_columns(prepared: list[Any], values: Mapping[str, Any]) -> None:
         scope_name=prepared[_SCOPE],
         resource_attributes=values.get("resource_attributes") or {},
     )
-    gives_usage = not _USAGE.isdisjoint(values)
+    gives_usage = not USAGE.isdisjoint(values)
     if gives_usage:
         _leave_totals(found, prepared)
     for column, value in found.items():
@@ -338,7 +337,12 @@ def _duration(start: datetime, start_ns: int, end: datetime, end_ns: int) -> tup
     return divmod(nanoseconds, 1000)
 
 
-def _events_of(events: Sequence[Any], span: list[Any]) -> tuple[tuple[Any, ...], ...]:
+def events_of(events: Sequence[Any], span: Sequence[Any]) -> tuple[tuple[Any, ...], ...]:
+    """The rows of a prepared span's events.
+
+    Raises:
+        ValidationError: names the event by its place.
+    """
     prepared = []
     positions = set()
     for index, event in enumerate(events):

@@ -37,6 +37,7 @@ __all__ = [
     "JSON_COLUMNS",
     "LOGS",
     "METRICS",
+    "OBJECT_COLUMNS",
     "POINTS",
     "SPANS",
     "SPAN_KEY_OF_EVENT",
@@ -232,3 +233,5 @@ JSON_COLUMNS: Final = frozenset(
     for column in table.columns
     if isinstance(column.type, JSONB)
 )
+# Those of which nothing is asked but that they are objects.
+OBJECT_COLUMNS: Final = JSON_COLUMNS - _CHECKS.keys()

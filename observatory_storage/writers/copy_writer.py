@@ -18,6 +18,7 @@ from observatory_storage.models import (
 )
 from observatory_storage.rows import (
     Row,
+    prepare_all,
     prepare_data_point,
     prepare_event,
     prepare_log,
@@ -102,9 +103,11 @@ class CopyWriter:
         return self._write(prepare_log, rows)
 
     def _write(self, prepare: Callable[[Any], Row], rows: Iterable[Any]) -> int:
-        return self._write_prepared(
-            [_prepared(prepare, row, index) for index, row in enumerate(rows)]
-        )
+        given = list(rows)
+        prepared = prepare_all(prepare, given)
+        for row, made in zip(given, prepared, strict=True):
+            remember_id(row, made)
+        return self._write_prepared(prepared)
 
     def _write_prepared(self, prepared: list[Row]) -> int:
         if not prepared:
@@ -144,12 +147,3 @@ class CopyWriter:
         held = session.connection() if session.in_transaction() else None
         ensure_partitions(self._source, rows, held)
         repairing(rows, write)
-
-
-def _prepared(prepare: Callable[[Any], Row], row: Any, index: int) -> Row:
-    try:
-        prepared = prepare(row)
-    except ValidationError as error:
-        raise ValidationError(error.field, error.value, error.rule, index) from None
-    remember_id(row, prepared)
-    return prepared

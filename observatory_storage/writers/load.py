@@ -6,17 +6,20 @@ All run on the caller's own connection, inside its transaction.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import psycopg
 from sqlalchemy import Connection, Table, insert
 
 from observatory_storage import jsonb
 from observatory_storage.errors import StorageError, translate
+from observatory_storage.rows import PART
+from observatory_storage.writers.ahead import Ahead, sent
 from observatory_storage.writers.optimism import optimism
 from observatory_storage.writers.tables import TableWriter, Values
+from observatory_storage.writers.wire import wire_rows, wire_type
 
-__all__ = ["Method", "copy_rows", "insert_rows", "load", "write_rows"]
+__all__ = ["Method", "copy_columns", "copy_rows", "insert_rows", "load", "write_rows"]
 
 Method = Literal["auto", "insert", "copy"]
 # Below this many rows a COPY's extra round trips cost more than they save.
@@ -33,20 +36,36 @@ def chosen(method: Method, rows: int) -> Literal["insert", "copy"]:
 
 
 def copy_rows(
-    connection: Connection, writer: TableWriter, rows: Iterable[Values], table: Table
+    connection: Connection, writer: TableWriter, rows: Sequence[Values], table: Table
 ) -> None:
     """Binary COPY of prepared rows into the table, on the connection's own driver connection."""
+    parts = (rows[start : start + PART] for start in range(0, len(rows), PART))
+    columns = (list(zip(*part, strict=True)) for part in parts)
+    copy_columns(connection, writer, columns, table)
+
+
+def copy_columns(
+    connection: Connection,
+    writer: TableWriter,
+    parts: Iterable[Sequence[Sequence[Any]]],
+    table: Table,
+) -> None:
+    """As `copy_rows`, of rows that come in parts, each as its columns."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
-    columns = ", ".join(f'"{column}"' for column in writer.columns)
-    statement = f"COPY {qualified(connection, table)} ({columns}) FROM STDIN (FORMAT BINARY)"
+    names = ", ".join(f'"{column}"' for column in writer.columns)
+    statement = f"COPY {qualified(connection, table)} ({names}) FROM STDIN (FORMAT BINARY)"
     try:
-        with driver.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+        with (
+            driver.cursor() as cursor,
+            cursor.copy(statement.encode(), writer=Ahead(cursor)) as copy,
+        ):
             # Without the types a Python int would go out as the smallest that holds it.
-            copy.set_types(writer.types)
+            copy.set_types(list(map(wire_type, writer.types)))
             write_row = copy.write_row
-            for row in rows:
-                write_row(row)
+            for columns in parts:
+                for row in wire_rows(writer.types, columns):
+                    write_row(row)
     except psycopg.errors.ReadOnlySqlTransaction:
         # The engine, which replaces such connections, does not hear of a COPY.
         connection.invalidate()
@@ -64,6 +83,7 @@ def insert_rows(
         # by itself through a pipeline, and log a warning when a row's key is there already.
         statement = statement.returning(table.c[writer.key[0]])
     connection.execute(statement, [dict(zip(columns, row, strict=True)) for row in rows])
+    sent.bytes += sum(len(v) for row in rows for v in row if isinstance(v, (str, bytes)))
 
 
 def load(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from observatory_storage.models import LogRecord
@@ -11,6 +11,8 @@ from observatory_storage.rows import COLUMNS, prepare_log
 from observatory_storage.writers.buffered import BufferedWriter
 
 __all__ = ["LogWriter"]
+
+_ID: Final = COLUMNS["logs"].index("id")
 
 
 class LogWriter(BufferedWriter):
@@ -24,8 +26,8 @@ class LogWriter(BufferedWriter):
         Raises:
             ValidationError: names the field, the value and the rule.
         """
-        row = self._write(LogRecord, prepare_log, record)
-        written: UUID = row.values[COLUMNS["logs"].index("id")]
+        row = self._write(LogRecord, prepare_log, record) or prepare_log(record)
+        written: UUID = row.values[_ID]
         return written
 
     def write_logs(self, records: Iterable[LogRecord | Mapping[str, Any]]) -> None:
@@ -34,4 +36,4 @@ class LogWriter(BufferedWriter):
         Raises:
             BatchError: lists those that are not valid; all others are taken.
         """
-        self._write_many(self.write_log, records)
+        self._write_many(LogRecord, prepare_log, records)

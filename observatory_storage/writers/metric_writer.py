@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from observatory_storage.models import Metric, MetricDataPoint
@@ -11,6 +11,8 @@ from observatory_storage.rows import COLUMNS, prepare_data_point, prepare_metric
 from observatory_storage.writers.buffered import BufferedWriter
 
 __all__ = ["MetricWriter"]
+
+_ID: Final = COLUMNS["metrics"].index("id")
 
 
 class MetricWriter(BufferedWriter):
@@ -25,8 +27,8 @@ class MetricWriter(BufferedWriter):
         Raises:
             ValidationError: names the field, the value and the rule.
         """
-        row = self._write(Metric, prepare_metric, metric)
-        written: UUID = row.values[COLUMNS["metrics"].index("id")]
+        row = self._write(Metric, prepare_metric, metric) or prepare_metric(metric)
+        written: UUID = row.values[_ID]
         return written
 
     def write_metrics(self, metrics: Iterable[Metric | Mapping[str, Any]]) -> None:
@@ -35,7 +37,7 @@ class MetricWriter(BufferedWriter):
         Raises:
             BatchError: lists those that are not valid; all others are taken.
         """
-        self._write_many(self.write_metric, metrics)
+        self._write_many(Metric, prepare_metric, metrics)
 
     def write_data_point(self, point: MetricDataPoint | Mapping[str, Any]) -> None:
         """Buffer a data point of the metric that its ``metric_id`` names.
@@ -51,4 +53,4 @@ class MetricWriter(BufferedWriter):
         Raises:
             BatchError: lists those that are not valid; all others are taken.
         """
-        self._write_many(self.write_data_point, points)
+        self._write_many(MetricDataPoint, prepare_data_point, points)

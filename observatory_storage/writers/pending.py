@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from operator import itemgetter
+from typing import Final
 
 from observatory_storage.errors import StorageError
-from observatory_storage.rows import Row
+from observatory_storage.rows import COLUMNS, Row
+from observatory_storage.writers.tables import Values
 
 __all__ = ["Batch", "Queue"]
+
+# What tells a table's rows apart, with less work than their keys: where two rows have it in
+# common, the one written last must come last. An event goes with its span.
+_TOLD_APART_BY: Final = {
+    "traces": ("id",),
+    "trace_spans": ("span_id",),
+    "trace_events": ("span_id",),
+    "metrics": ("id",),
+    "metric_data_points": ("metric_id", "timestamp", "id"),
+    "logs": ("id",),
+}
+_KEY_OF: Final[dict[str, Callable[[Values], Hashable]]] = {
+    table: itemgetter(*(COLUMNS[table].index(column) for column in columns))
+    for table, columns in _TOLD_APART_BY.items()
+}
 
 
 class Batch:
@@ -23,7 +41,7 @@ class Batch:
         done: all rows are committed, refused for their data, or spooled.
     """
 
-    __slots__ = ("done", "error", "not_before", "number", "rows", "tries", "weight")
+    __slots__ = ("_keys", "done", "error", "not_before", "number", "rows", "tries", "weight")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -33,12 +51,22 @@ class Batch:
         self.not_before = 0.0
         self.done = False
         self.error: StorageError | None = None
+        self._keys: frozenset[Hashable] | None = None
 
     def failed(self, error: StorageError, delay_secs: float) -> None:
         """Note a failed try, and when there may be another."""
         self.tries += 1
         self.error = error
         self.not_before = time.monotonic() + delay_secs
+
+    def meets(self, others: Iterable[Batch]) -> bool:
+        """Whether it may have another version of a row of theirs; to be asked once it is sealed."""
+        return any(not self._known_keys().isdisjoint(other._known_keys()) for other in others)
+
+    def _known_keys(self) -> frozenset[Hashable]:
+        if self._keys is None:
+            self._keys = frozenset([_KEY_OF[row.table](row.values) for row in self.rows])
+        return self._keys
 
 
 class Queue:
@@ -55,7 +83,9 @@ class Queue:
 
     def add(self, batch: Batch) -> None:
         """Put a batch in its place: one that failed goes before those that came after it."""
-        at = sum(other.number < batch.number for other in self._batches)
+        at = len(self._batches)
+        while at and self._batches[at - 1].number > batch.number:
+            at -= 1
         self._batches.insert(at, batch)
 
     def discard(self, batch: Batch) -> None:
@@ -68,18 +98,22 @@ class Queue:
         for batch in self._batches:
             batch.not_before = 0.0
 
-    def take(self, waits: list[float]) -> Batch | None:
+    def take(self, waits: list[float], running: Collection[Batch] = ()) -> Batch | None:
         """The first batch that may be tried now; adds to `waits` how long those before it have to.
 
-        A batch overtakes another only where the other's trouble is its own. While the database is
-        away all keep their places: the last version of a row must be the last one written.
+        The last version of a row must be the last one written. So a batch overtakes another, or
+        goes beside one that is `running`, only where they have no row in common; and while the
+        database is away all keep their places.
         """
         now = time.monotonic()
+        before = list(running)
         for batch in self._batches:
-            if batch.not_before <= now:
+            if batch.not_before > now:
+                waits.append(batch.not_before - now)
+                if batch.error is not None and batch.error.retryable:
+                    break
+            elif not (before and batch.meets(before)):
                 self._batches.remove(batch)
                 return batch
-            waits.append(batch.not_before - now)
-            if batch.error is not None and batch.error.retryable:
-                break
+            before.append(batch)
         return None

@@ -6,10 +6,11 @@ import atexit
 import logging
 import os
 import weakref
+from multiprocessing.util import Finalize, register_after_fork
 from typing import Final, Protocol
 
-from observatory_storage.errors import StorageError
-from observatory_storage.writers.settings import BufferStats, FlushResult
+from observatory_storage.errors import BatchError, StorageError
+from observatory_storage.writers.stats import BufferStats, FlushResult
 
 __all__ = ["register"]
 
@@ -34,8 +35,11 @@ def register(writer: Buffering) -> None:
 
 def _close_at_exit() -> None:
     for writer in list(_writers):
+        _writers.discard(writer)  # both ways below may lead here
         try:
             writer.close()
+        except BatchError as error:
+            _log.error("the database refused rows: %s", error)
         except StorageError as error:
             left = writer.buffer_stats().buffered
             _log.error("%d rows were still buffered at exit and are lost: %s", left, error)
@@ -46,6 +50,13 @@ def _begin_in_child() -> None:
         writer.begin_in_child()
 
 
+def _close_with_process(_: object = None) -> None:
+    Finalize(None, _close_at_exit, exitpriority=0)
+
+
 atexit.register(_close_at_exit)
+# Processes of multiprocessing and concurrent.futures end without what `atexit` was told.
+_close_with_process()
+register_after_fork(_writers, _close_with_process)
 if hasattr(os, "register_at_fork"):  # Windows does not fork
     os.register_at_fork(after_in_child=_begin_in_child)

@@ -1,17 +1,17 @@
-"""What a buffered writer can be told, and what it tells of itself."""
+"""What a buffered writer can be told."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from observatory_storage.errors import StorageError, ValidationError
 from observatory_storage.writers.load import Method
 
-__all__ = ["BufferStats", "FlushResult", "WriteStats", "WriterConfig"]
+__all__ = ["WriterConfig"]
 
 OnFull = Literal["block", "raise", "drop"]
 Redact = Callable[[dict[str, Any]], Mapping[str, Any] | None]
@@ -29,15 +29,20 @@ class WriterConfig:
             transaction takes.
         flush_interval_secs: seconds after which buffered rows are flushed in any case; None for
             no flush by time.
-        max_concurrency: how many flushes may run at once, each on a connection of its own.
-        max_buffered: rows that may be buffered, those being flushed included.
+        max_concurrency: how many flushes may run at once, each on a connection of its own. Batches
+            that have versions of one row go one after the other all the same.
+        max_buffered: rows (events count) that may be buffered, those being flushed included. A span
+            that is heavier by itself is taken into an empty buffer.
         on_full: what a write does when the buffer is full: "block" until there is room, "raise"
-            `StorageError`, or "drop" the row and count it.
+            `StorageError` (of many rows, those before it are taken), or "drop" the row and count
+            it. A flush begins in any case.
         method: "copy", "insert", or "auto", which takes COPY from a few rows on.
         redact: called with each row (a dict with the columns' names) before anything is buffered;
-            returns the row to write, or None to write nothing of it.
-        on_rejected: called with a row that the database refused for its data, and the error.
-            Without it `flush` raises `BatchError` once the good rows are committed.
+            returns the row to write, or None to write nothing of it. The dict is new, but what it
+            contains is the caller's own: copy it before changing it.
+        on_rejected: called with a row that the database refused for its data, and the error, by
+            the thread that wrote it. Without it `flush` raises `BatchError` once the good rows are
+            committed.
         spool_dir: a directory on a local disk that takes what cannot be written while the database
             is away, or at close, and from which it is written later, also by another process.
             Several writers and processes may share it.
@@ -93,65 +98,3 @@ def _whole(name: str, value: object, highest: int) -> None:
 def _path(name: str, value: object) -> None:
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise ValidationError(name, value, "must be the path of a directory")
-
-
-@dataclass(frozen=True, slots=True)
-class FlushResult:
-    """What became of the rows written since the last flush that returned.
-
-    Attributes:
-        committed: rows that PostgreSQL has committed, also those that went in the background.
-        spooled: rows that are safe in the spool, or have come into the database from there.
-    """
-
-    committed: int = 0
-    spooled: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class BufferStats:
-    """The buffer at this moment.
-
-    Attributes:
-        buffered: rows that are not committed yet, events included.
-        in_flight: those of them that a flush is writing.
-        capacity: how many may be buffered.
-    """
-
-    buffered: int
-    in_flight: int
-    capacity: int
-
-
-@dataclass(slots=True)
-class WriteStats:
-    """What a writer has done since it began.
-
-    Attributes:
-        rows: rows committed straight from the buffer.
-        batches: transactions committed.
-        retries: attempts that a passing error made necessary.
-        failed_flushes: flushes after which rows stayed in the buffer.
-        rejected: rows refused by the database for their data.
-        dropped: rows not taken because the buffer was full.
-        redacted: rows that the redaction hook kept back.
-        repaired: values changed because PostgreSQL cannot hold them.
-        spooled: rows put into the spool.
-        replayed: rows committed from the spool, those that other processes had left included.
-        damaged: lines of the spool that could not be read; their files are kept.
-        flush_seconds: seconds spent in flushes, all together.
-    """
-
-    rows: int = 0
-    batches: int = 0
-    retries: int = 0
-    failed_flushes: int = 0
-    rejected: int = 0
-    dropped: int = 0
-    redacted: int = 0
-    repaired: int = 0
-    spooled: int = 0
-    replayed: int = 0
-    damaged: int = 0
-    flush_seconds: float = 0.0
-    rows_by_method: dict[str, int] = field(default_factory=dict)

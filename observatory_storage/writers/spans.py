@@ -1,43 +1,36 @@
 """Spans with their events and the traces that they are part of, in one transaction.
 
-The clean path copies the spans straight in and adds to their traces. When a span is there already
-the traces are locked before stored spans are read and replaced, and only what is new or different
-is counted: see `_merge`.
-
-All writers take their locks in one order, so that they wait for each other but never in a circle:
-first the keys of new spans, then the rows of traces, both sorted, then stored spans and events.
+The clean path copies the spans straight in and adds to their traces; when a span is there already
+`merge` takes over.
 """
 
 from __future__ import annotations
 
-from collections.abc import KeysView, Sequence
-from operator import itemgetter
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from sqlalchemy import ARRAY, Connection, and_, bindparam, delete, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection
 
-from observatory_storage.errors import Conflict
-from observatory_storage.rows import Row
+from observatory_storage.rows import PART, Row, SpanColumns
 from observatory_storage.writers import traces_of_spans as traces
 from observatory_storage.writers.load import (
     Method,
     attempt,
+    chosen,
+    copy_columns,
     load,
-    stage,
-    unstage,
     write_rows,
 )
+from observatory_storage.writers.merge import Key, merge_spans
 from observatory_storage.writers.tables import EVENTS, SPANS, TRACES, Values
-from observatory_storage.writers.trace_totals import SpanFacts, facts_of, totals
+from observatory_storage.writers.tally import Tally, totals_of_new
 
-__all__ = ["write_spans"]
+__all__ = ["copy_spans", "write_spans"]
 
-Key = tuple[Any, ...]
-_SPAN_KEY_OF_EVENT: Final = ("trace_id", "span_id", "span_start_time", "span_start_ns")
-_MERGES: Final = 5
-_END: Final = SPANS.columns.index("end_time")
-_span_key_of = itemgetter(*(EVENTS.columns.index(column) for column in _SPAN_KEY_OF_EVENT))
+_TRACE_ID, _SPAN_ID, _START, _START_NS, _END = (
+    SPANS.columns.index(column)
+    for column in ("trace_id", "span_id", "start_time", "start_ns", "end_time")
+)
 
 
 def write_spans(
@@ -60,47 +53,79 @@ def write_spans(
             span that is replaced does not take them away.
         optimistic: False where these spans have met a conflict already.
     """
-    spans = _unique(rows)
+    if optimistic and chosen(method, len(rows)) == "copy" and _are_distinct(rows):
+        said = copy_spans(connection, _parts(rows))
+        spans = {} if said is not None else _unique(rows)
+    else:
+        spans = _unique(rows)
+        said = _insert_spans(connection, spans, method) if optimistic else None
+    if said is None:
+        merge_spans(connection, spans, method, trace_rows, alone)
+    else:
+        write_rows(connection, TRACES, [*trace_rows], method)
+        traces.add(connection, said, optimistic=not trace_rows)
+
+
+def copy_spans(connection: Connection, parts: Iterable[SpanColumns]) -> list[Values] | None:
+    """Copy spans and their events straight in.
+
+    Args:
+        parts: the spans in `merge.ORDER`, some at a time; taken while the server works.
+
+    Returns:
+        What they say of their traces, to be added; None where that met a conflict.
+    """
+    tally = Tally()
+    said: list[Values] = []
+    events: list[Values] = []
+
+    def columns() -> Iterator[list[Any]]:
+        for part in parts:
+            tally.add(part.columns, part.trace_texts)
+            for of_span in part.events:
+                if of_span:
+                    events.extend(of_span)
+            yield part.columns
+        # Now, while the server is busy with what is on its way.
+        said.extend(traces.rows_of(tally.totals()))
+
+    def straight_in() -> None:
+        copy_columns(connection, SPANS, columns(), SPANS.target)
+        load(connection, EVENTS, EVENTS.unique(events), "auto")
+
+    return said if attempt(connection, SPANS, straight_in) else None
+
+
+def _parts(rows: Sequence[Row]) -> Iterator[SpanColumns]:
+    ordered = sorted(rows, key=_place_of)
+    for start in range(0, len(ordered), PART):
+        part = ordered[start : start + PART]
+        columns = [list(column) for column in zip(*(row.values for row in part), strict=True)]
+        yield SpanColumns(columns, [row.events for row in part], [row.trace_text for row in part])
+
+
+def _insert_spans(
+    connection: Connection, spans: dict[Key, Row], method: Method
+) -> list[Values] | None:
+    """As `copy_spans`, by the method."""
     events = EVENTS.unique([event for row in spans.values() for event in row.events or ()])
 
     def straight_in() -> None:
         load(connection, SPANS, [row.values for row in spans.values()], method)
         load(connection, EVENTS, events, method)
 
-    if optimistic and attempt(connection, SPANS, straight_in):
-        write_rows(connection, TRACES, [*trace_rows], method)
-        said = totals(
-            (key[0], row.trace_text, facts_of(row.values), None) for key, row in spans.items()
-        )
-        traces.add(connection, said.values(), optimistic=not trace_rows)
-    else:
-        _merge_patiently(connection, spans, method, trace_rows, alone)
+    if not attempt(connection, SPANS, straight_in):
+        return None
+    return traces.rows_of(totals_of_new(spans.values()))
 
 
-class _Deleted(Conflict):
-    """Spans were deleted while they were replaced."""
-
-    retryable = True
-
-
-def _merge_patiently(connection: Connection, *arguments: Any) -> None:
-    """Merge, and begin again from a savepoint where spans are deleted under the merge.
-
-    Raises:
-        Conflict: that happened again and again; another attempt may get through.
-    """
-    for attempts_left in reversed(range(_MERGES)):
-        try:
-            with connection.begin_nested():
-                _merge(connection, *arguments)
-            return
-        except _Deleted:
-            if not attempts_left:
-                raise
+def _are_distinct(rows: Sequence[Row]) -> bool:
+    """Whether no two rows are surely versions of one span, by less than their whole keys."""
+    return len({(row.values[_SPAN_ID], row.values[_START]) for row in rows}) == len(rows)
 
 
 def _unique(rows: Sequence[Row]) -> dict[Key, Row]:
-    """The last version of each span, an ended one before an unended; in the order of the keys."""
+    """The last version of each span, an ended one before an unended; in `merge.ORDER`."""
     key_of = SPANS.key_of
     last: dict[Key, Row] = {}
     for row in rows:
@@ -112,183 +137,9 @@ def _unique(rows: Sequence[Row]) -> dict[Key, Row]:
             if row.events is None:
                 row = row._replace(events=stored.events)  # noqa: PLW2901 - completed
         last[key] = row
-    return dict(sorted(last.items(), key=lambda item: (item[0][0].int, *item[0][1:])))
+    return {SPANS.key_of(row.values): row for row in sorted(last.values(), key=_place_of)}
 
 
-def _merge(
-    connection: Connection,
-    spans: dict[Key, Row],
-    method: Method,
-    trace_rows: Sequence[Values],
-    alone: Sequence[Values],
-) -> None:
-    """Write spans of which some are there already.
-
-    Whoever replaces or deletes spans holds their trace's row, so that what is read here of the
-    stored spans, once the traces are locked, stays true until the commit.
-
-    Raises:
-        _Deleted: another transaction deleted some of them between the looks at what is there.
-    """
-    stage(connection, SPANS, [row.values for row in spans.values()], method)
-    fresh = {tuple(key) for key in connection.execute(_INSERT_NEW)}
-    write_rows(connection, TRACES, [*trace_rows], method)
-    said = totals(
-        (key[0], row.trace_text, facts_of(row.values), None) for key, row in spans.items()
-    )
-    new_traces = traces.claim(connection, said.values())
-    bounds = _bounds(spans)
-    stored = _stored_versions(connection, bounds)
-    for key in fresh:
-        del stored[key]
-    if len(fresh) + len(stored) < len(spans):
-        raise _Deleted
-    # An ended span is never replaced by an unended one, nor are its events.
-    written = {
-        key: row
-        for key, row in spans.items()
-        if (old := stored.get(key)) is None
-        or old[0].end_time is None
-        or row.values[_END] is not None
-    }
-    if stored:
-        connection.execute(SPANS.merge)
-    unstage(connection, SPANS)
-    _replace_events(
-        connection, written, stored=stored.keys(), alone=alone, bounds=bounds, method=method
-    )
-    changes = [
-        (key[0], row.trace_text, facts_of(row.values), stored.get(key))
-        for key, row in written.items()
-        if key[0] not in new_traces
-    ]
-    traces.add(
-        connection,
-        totals(
-            (trace_id, text, span, old[0] if old else None)
-            for trace_id, text, span, old in changes
-            if old is None or old[1]
-        ).values(),
-        optimistic=False,
-    )
-    traces.recompute(
-        connection,
-        {trace_id for trace_id, _, span, old in changes if old and old[0].outranks(span)},
-    )
-
-
-def _bounds(spans: dict[Key, Row]) -> dict[str, Any]:
-    """The span of time that the batch's spans start in: it prunes the partitions looked at."""
-    starts = [key[2] for key in spans]
-    return {"earliest": min(starts), "latest": max(starts)}
-
-
-def _inserting_new() -> Any:
-    staged = SPANS.stage.c
-    ordered = select(*(staged[column] for column in SPANS.columns)).order_by(
-        *(staged[column] for column in SPANS.key)
-    )
-    return (
-        insert(SPANS.table)
-        .from_select(list(SPANS.columns), ordered)
-        .on_conflict_do_nothing(index_elements=list(SPANS.key))
-        .returning(*(SPANS.table.c[column] for column in SPANS.key))
-    )
-
-
-_INSERT_NEW: Final = _inserting_new()
-
-
-def _reading_stored() -> Any:
-    old, new = SPANS.table.c, SPANS.stage.c
-    return (
-        select(
-            *(old[column] for column in SPANS.key),
-            old.end_time,
-            old.status,
-            old.total_tokens,
-            old.total_cost_usd,
-            old.parent_span_id.is_not(None),
-            old.name,
-            old.service_name,
-            SPANS.distinct(old, new),
-        )
-        .join_from(
-            SPANS.table, SPANS.stage, and_(*(old[column] == new[column] for column in SPANS.key))
-        )
-        .where(old.start_time.between(bindparam("earliest"), bindparam("latest")))
-    )
-
-
-_STORED: Final = _reading_stored()
-
-
-def _stored_versions(
-    connection: Connection, bounds: dict[str, Any]
-) -> dict[Key, tuple[SpanFacts, bool]]:
-    """By key: the facts of the stored version of a staged span, and whether the two differ."""
-    found: dict[Key, tuple[SpanFacts, bool]] = {}
-    for row in connection.execute(_STORED, bounds):
-        trace_id, span_id, start, start_ns, end, status, tokens, cost, has_parent = row[:9]
-        name, service_name, differs = row[9:]
-        facts = SpanFacts(
-            end, status, tokens, cost, (has_parent, start, start_ns, span_id), name, service_name
-        )
-        found[trace_id, span_id, start, start_ns] = facts, differs
-    return found
-
-
-def _deleting_events() -> Any:
-    old, staged = EVENTS.table.c, EVENTS.stage.c
-    types = [EVENTS.table.c[column].type for column in _SPAN_KEY_OF_EVENT]
-    given = (
-        func.unnest(
-            *(
-                bindparam(column, type_=ARRAY(kind))
-                for column, kind in zip(_SPAN_KEY_OF_EVENT, types, strict=True)
-            )
-        )
-        .table_valued(*_SPAN_KEY_OF_EVENT)
-        .render_derived(name="given")
-    )
-    same = (
-        select(1)
-        .select_from(EVENTS.stage)
-        .where(*(staged[column] == old[column] for column in EVENTS.key))
-        .where(~EVENTS.distinct(old, staged))
-    )
-    return (
-        delete(EVENTS.table)
-        .where(*(old[column] == given.c[column] for column in _SPAN_KEY_OF_EVENT))
-        .where(old.span_start_time.between(bindparam("earliest"), bindparam("latest")))
-        .where(~same.exists())
-    )
-
-
-_DELETE_EVENTS: Final = _deleting_events()
-
-
-def _replace_events(
-    connection: Connection,
-    written: dict[Key, Row],
-    *,
-    stored: KeysView[Key],
-    alone: Sequence[Values],
-    bounds: dict[str, Any],
-    method: Method,
-) -> None:
-    """Make the events of these spans those that come with them; equal ones stay.
-
-    A span that was not there yet takes none away, as it does not on the clean path.
-    """
-    telling = {key: row for key, row in written.items() if row.events is not None}
-    if not telling:
-        return
-    coming = [event for row in telling.values() for event in row.events or ()]
-    coming += [event for event in alone if _span_key_of(event) in telling]
-    stage(connection, EVENTS, EVENTS.unique(coming), method)
-    if replaced := telling.keys() & stored:
-        keys = dict(zip(_SPAN_KEY_OF_EVENT, map(list, zip(*replaced, strict=True)), strict=True))
-        connection.execute(_DELETE_EVENTS, {**keys, **bounds})
-    connection.execute(EVENTS.merge)
-    unstage(connection, EVENTS)
+def _place_of(row: Row) -> tuple[Any, ...]:
+    values = row.values
+    return values[_START], values[_START_NS], values[_TRACE_ID].int, values[_SPAN_ID]

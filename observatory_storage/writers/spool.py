@@ -107,11 +107,12 @@ class Spool:
     @property
     def waiting_bytes(self) -> int:
         """How much of its files is not done with."""
-        return sum(file.size - file.position for file in self._files)
+        return sum(file.size - file.position for file in tuple(self._files))
 
     def holds_own(self) -> bool:
         """Whether rows wait in it that were put in here, not adopted."""
-        return any(file.own for file in self._files)
+        # A copy: to go through a list that gets shorter meanwhile is to pass over some of it.
+        return any(file.own for file in tuple(self._files))
 
     def prepare(self) -> None:
         """Make the directory where it is missing, open to this user alone.

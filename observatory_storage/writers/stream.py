@@ -8,22 +8,29 @@ there already, a partition to be made, text to be repaired), the batch goes the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum, auto
+from itertools import islice
 from typing import Any, Final
-from uuid import UUID
 
 from sqlalchemy import Connection
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.layout import Partitions
 from observatory_storage.models import TraceSpan
-from observatory_storage.rows import Row, prepare_span
+from observatory_storage.rows import (
+    PART,
+    Row,
+    SpanColumns,
+    prepare_all,
+    prepare_span,
+    prepare_span_columns,
+)
 from observatory_storage.writers import traces_of_spans as traces
-from observatory_storage.writers.load import attempt, copy_rows, is_text_error, load
-from observatory_storage.writers.tables import EVENTS, SPANS, Values
-from observatory_storage.writers.trace_totals import TraceTotals, facts_of
+from observatory_storage.writers.load import is_text_error
+from observatory_storage.writers.spans import copy_spans
+from observatory_storage.writers.tables import EVENTS, SPANS
 
 __all__ = ["Feed", "Outcome", "stream_spans"]
 
@@ -31,58 +38,62 @@ _START: Final = SPANS.columns.index("start_time")
 
 
 class Feed:
-    """Spans that are prepared as they are asked for, and remembered for another attempt."""
+    """Spans that are prepared as they are asked for, in the order of their keys."""
 
     def __init__(self, rows: Iterable[Any]) -> None:
-        given = _in_order(rows)
-        self._count = len(given)
-        self._given = iter(given)
-        self._prepared: list[Row] = []
+        self._rows = list(rows)
 
-    def __iter__(self) -> Iterator[Row]:
-        """Every row once, those that are not prepared yet last.
+    def parts(self) -> Iterator[SpanColumns]:
+        """All the spans, some at a time.
 
         Raises:
             ValidationError: names the row by its index in the batch.
         """
-        yield from self._prepared
-        for index, given in self._given:
-            try:
-                row = prepare_span(given)
-            except ValidationError as error:
-                raise ValidationError(error.field, error.value, error.rule, index) from None
-            self._prepared.append(row)
-            yield row
+        order = iter(_order_of(self._rows))
+        while places := list(islice(order, PART)):
+            with _named_by(places):
+                part = prepare_span_columns([self._rows[at] for at in places])
+            yield part
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._rows)
 
     def all(self) -> list[Row]:
-        """All rows, prepared."""
-        for _ in self:
-            pass
-        return self._prepared
+        """All the spans, prepared.
+
+        Raises:
+            ValidationError: names the row by its index in the batch.
+        """
+        return prepare_all(prepare_span, self._rows)
 
 
-def _in_order(rows: Iterable[Any]) -> list[tuple[int, Any]]:
-    """The rows with their places in the batch, sorted by key as far as that shows already.
+@contextmanager
+def _named_by(places: Sequence[int]) -> Iterator[None]:
+    """Name a row that is not valid by its place in the batch, not by that in the part."""
+    try:
+        yield
+    except ValidationError as error:
+        at = None if error.index is None else places[error.index]
+        raise ValidationError(error.field, error.value, error.rule, at) from None
+
+
+def _order_of(rows: list[Any]) -> list[int]:
+    """The rows' indexes in the order of `spans`, as far as that shows before they are prepared.
 
     Writers that meet in one order wait for each other; in two orders they can come to a deadlock,
     which the next attempt gets over.
     """
-    given = list(enumerate(rows))
-    with suppress(TypeError, KeyError, AttributeError):  # preparing says what is wrong
-        given.sort(key=_order)
-    return given
+    try:
+        keys = [_key_of(row) for row in rows]
+        return sorted(range(len(rows)), key=keys.__getitem__)
+    except (TypeError, KeyError, AttributeError):  # preparing says what is wrong
+        return list(range(len(rows)))
 
 
-def _order(numbered: tuple[int, Any]) -> tuple[Any, ...]:
-    row = numbered[1]
+def _key_of(row: Any) -> tuple[Any, ...]:
     if isinstance(row, TraceSpan):
-        trace_id, span_id, start = row.trace_id, row.span_id, row.start_time
-    else:
-        trace_id, span_id, start = row["trace_id"], row["span_id"], row["start_time"]
-    return getattr(trace_id, "hex", trace_id), span_id, start
+        return row.start_time, row.trace_id, row.span_id
+    return row["start_time"], row["trace_id"], row["span_id"]
 
 
 class _NotPlain(Exception):
@@ -99,41 +110,26 @@ class Outcome(Enum):
 
 def stream_spans(connection: Connection, feed: Feed, partitions: Partitions) -> Outcome:
     """Write the spans of the feed, their events and what they say of their traces."""
-    said: dict[UUID, TraceTotals] = {}
-    events: list[Values] = []
 
-    def plain_rows() -> Iterator[Values]:
-        has_place, has_place_for_events = map(partitions.holds, (SPANS.name, EVENTS.name))
-        for row in feed:
-            values = row.values
-            if not has_place(values[_START]):
+    def plain_parts() -> Iterator[SpanColumns]:
+        for part in feed.parts():
+            starts = part.columns[_START]
+            with_events = [at for at, events in zip(starts, part.events, strict=True) if events]
+            if not partitions.hold(SPANS.name, starts):
                 raise _NotPlain
-            if row.events:
-                if not has_place_for_events(values[_START]):
-                    raise _NotPlain
-                events.extend(row.events)
-            trace_id = values[0]
-            facts = facts_of(values)
-            total = said.get(trace_id)
-            if total is None:
-                total = said[trace_id] = TraceTotals(trace_id, row.trace_text, facts)
-            elif row.trace_text < total.text:
-                total.text = row.trace_text
-            total.add(facts)
-            yield values
-
-    def straight_in() -> None:
-        copy_rows(connection, SPANS, plain_rows(), SPANS.target)
-        load(connection, EVENTS, events, "auto")
+            if with_events and not partitions.hold(EVENTS.name, with_events):
+                raise _NotPlain
+            yield part
 
     try:
-        if not attempt(connection, SPANS, straight_in):
-            return Outcome.CONFLICT
+        said = copy_spans(connection, plain_parts())
     except _NotPlain:
         return Outcome.NOT_PLAIN
     except Exception as error:  # of the driver's or Python's own: all others go on up
         if not is_text_error(error):
             raise
         return Outcome.NOT_PLAIN
-    traces.add(connection, said.values())
+    if said is None:
+        return Outcome.CONFLICT
+    traces.add(connection, said)
     return Outcome.WRITTEN

@@ -110,7 +110,7 @@ class TableWriter:
 
     @cached_property
     def types(self) -> list[str]:
-        """The types for binary COPY; jsonb goes as bytes, since `rows` has encoded it."""
+        """The columns' types in PostgreSQL; jsonb goes as bytes, since `rows` has encoded it."""
         return [
             "bytea"
             if isinstance(self.table.c[column].type, JSONB)

@@ -10,11 +10,18 @@ from uuid import UUID
 
 from observatory_storage.rows import COLUMNS
 
-__all__ = ["MOST_TOKENS", "TOTALS_COLUMNS", "SpanFacts", "TraceTotals", "facts_of", "totals"]
+__all__ = [
+    "EXACT",
+    "MOST_TOKENS",
+    "TOTALS_COLUMNS",
+    "SpanFacts",
+    "TraceTotals",
+    "facts_of",
+    "totals",
+]
 
-_AT: Final = {column: at for at, column in enumerate(COLUMNS["trace_spans"])}
 # Adds costs exactly, as PostgreSQL does: the usual context rounds to 28 digits.
-_EXACT: Final = Context(prec=1000, traps=[])
+EXACT: Final = Context(prec=1000, traps=[])
 _NOTHING: Final = Decimal(0)
 _STATUS_RANK: Final = {"unset": 0, "ok": 1, "error": 2}
 _STATUS_OF_RANK: Final = ("unset", "ok", "error")
@@ -42,6 +49,7 @@ TOTALS_COLUMNS: Final = (
     "duration_us",
 )
 _MICROSECOND: Final = timedelta(microseconds=1)
+_AT: Final = {column: at for at, column in enumerate(COLUMNS["trace_spans"])}
 
 
 class SpanFacts(NamedTuple):
@@ -68,7 +76,7 @@ class SpanFacts(NamedTuple):
 
 def facts_of(span: Sequence[Any]) -> SpanFacts:
     """The facts of a prepared span."""
-    start, start_ns, span_id = span[_AT["start_time"]], span[_AT["start_ns"]], span[_AT["span_id"]]
+    start, start_ns, span_id = (span[_AT[name]] for name in ("start_time", "start_ns", "span_id"))
     return SpanFacts(
         span[_AT["end_time"]],
         span[_AT["status"]],
@@ -124,7 +132,7 @@ class TraceTotals:
         if span.tokens is not None:
             self.tokens = (self.tokens or 0) + span.tokens
         if span.cost is not None:
-            self.cost = _EXACT.add(self.cost or _NOTHING, span.cost)
+            self.cost = EXACT.add(self.cost or _NOTHING, span.cost)
         if replaced is None:
             self.spans += 1
             return
@@ -132,7 +140,7 @@ class TraceTotals:
         if replaced.tokens is not None:
             self.tokens = (self.tokens or 0) - replaced.tokens
         if replaced.cost is not None:
-            self.cost = _EXACT.subtract(self.cost or _NOTHING, replaced.cost)
+            self.cost = EXACT.subtract(self.cost or _NOTHING, replaced.cost)
 
     def row(self) -> tuple[Any, ...]:
         """In the order of `TOTALS_COLUMNS`."""

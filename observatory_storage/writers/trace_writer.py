@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from uuid import UUID
 
@@ -24,6 +25,7 @@ __all__ = ["TraceWriter"]
 
 _AT: Final = {column: at for at, column in enumerate(COLUMNS["trace_spans"])}
 _EVENT_AT: Final = {column: at for at, column in enumerate(COLUMNS["trace_events"])}
+_TRACE_ID: Final = COLUMNS["traces"].index("id")
 
 
 class TraceWriter(BufferedWriter):
@@ -32,14 +34,18 @@ class TraceWriter(BufferedWriter):
     Rows are ORM instances or mappings with the columns' names.
     """
 
+    def _begin(self) -> None:
+        super()._begin()
+        self._placing = threading.RLock()
+
     def write_trace(self, trace: Trace | Mapping[str, Any]) -> UUID:
         """Buffer what no span says of a trace; returns its id.
 
         Raises:
             ValidationError: names the field, the value and the rule.
         """
-        row = self._write(Trace, prepare_trace, trace)
-        written: UUID = row.values[COLUMNS["traces"].index("id")]
+        row = self._write(Trace, prepare_trace, trace) or prepare_trace(trace)
+        written: UUID = row.values[_TRACE_ID]
         return written
 
     def write_span(self, span: TraceSpan | Mapping[str, Any]) -> None:
@@ -58,7 +64,7 @@ class TraceWriter(BufferedWriter):
         Raises:
             BatchError: lists the spans that are not valid; all others are taken.
         """
-        self._write_many(self.write_span, spans)
+        self._write_many(TraceSpan, prepare_span, spans)
 
     def write_event(self, event: TraceEvent | Mapping[str, Any]) -> None:
         """Buffer an event by itself.
@@ -70,8 +76,9 @@ class TraceWriter(BufferedWriter):
         Raises:
             ValidationError: names the field, the value and the rule.
         """
-        # Two threads that write events of one span must not find the same position free.
-        with self._changed:
+        # Two threads that write events of one span must not find the same position free. It is not
+        # the buffer's lock: that is let go while an event waits for room.
+        with self._placing:
             self._write(TraceEvent, self._prepare_event, event)
 
     def write_span_from_llm(self, call: LlmSpan) -> TraceSpan:
@@ -105,21 +112,17 @@ class TraceWriter(BufferedWriter):
     def _complete(self, values: dict[str, Any], span: tuple[UUID, str], lacks_start: bool) -> None:
         """Fill in the event's place from its span, where that is buffered."""
         following = 0
-        for row in self._newest_first():
-            if row.values[:2] != span:
-                continue
-            if row.table == "trace_events":
-                following = max(following, row.values[_EVENT_AT["position"]] + 1)
-            elif row.table == "trace_spans":
-                if lacks_start:
-                    values["span_start_time"] = row.values[_AT["start_time"]]
-                    values["span_start_ns"] = row.values[_AT["start_ns"]]
-                if values.get("position") is None:
-                    taken = (event[_EVENT_AT["position"]] + 1 for event in row.events or ())
-                    values["position"] = max(following, *taken, 0)
-                return
-
-    def _newest_first(self) -> Iterator[Row]:
-        batches = sorted((*self._running, *self._queue, self._open), key=lambda b: b.number)
-        for batch in reversed(batches):
-            yield from reversed(batch.rows)
+        with self._buffer.lock:
+            for row in self._buffer.newest_first():
+                if row.values[:2] != span:
+                    continue
+                if row.table == "trace_events":
+                    following = max(following, row.values[_EVENT_AT["position"]] + 1)
+                elif row.table == "trace_spans":
+                    if lacks_start:
+                        values["span_start_time"] = row.values[_AT["start_time"]]
+                        values["span_start_ns"] = row.values[_AT["start_ns"]]
+                    if values.get("position") is None:
+                        taken = (event[_EVENT_AT["position"]] + 1 for event in row.events or ())
+                        values["position"] = max(following, *taken, 0)
+                    return

@@ -36,10 +36,10 @@ from sqlalchemy.dialects.postgresql import Insert, aggregate_order_by, insert
 
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.writers.load import stage, unstage, write_rows
-from observatory_storage.writers.tables import TableWriter, microseconds
+from observatory_storage.writers.tables import TableWriter, Values, microseconds
 from observatory_storage.writers.trace_totals import MOST_TOKENS, TOTALS_COLUMNS, TraceTotals
 
-__all__ = ["add", "claim", "recompute"]
+__all__ = ["add", "claim", "recompute", "rows_of"]
 
 _TRACES: Final = cast_type(Table, Trace.__table__)
 _LEAD: Final = ("lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id")
@@ -112,27 +112,31 @@ _CLAIM: Final = (
 )
 
 
-def add(connection: Connection, traces: Iterable[TraceTotals], *, optimistic: bool = True) -> None:
+def rows_of(traces: Iterable[TraceTotals]) -> list[Values]:
+    """What is said of traces as rows to add, in the order in which all writers lock them."""
+    return _TOTALS.unique([trace.row() for trace in traces])
+
+
+def add(connection: Connection, rows: list[Values], *, optimistic: bool = True) -> None:
     """Add what spans say to their traces, making those that are not there yet.
 
     Args:
         connection: in a transaction.
-        traces: what is to be added.
+        rows: of `rows_of`.
         optimistic: False where most of the traces are known to be there.
     """
-    rows = _TOTALS.unique([trace.row() for trace in traces])
     if len(rows) >= _FEW:
         write_rows(connection, _TOTALS, rows, "copy", optimistic=optimistic)
     elif rows:
         connection.execute(_ADD_FEW, [dict(zip(_TOTALS.columns, row, strict=True)) for row in rows])
 
 
-def claim(connection: Connection, traces: Iterable[TraceTotals]) -> set[UUID]:
-    """Lock the rows of the traces, in the order of their ids, and make those not there yet.
+def claim(connection: Connection, rows: list[Values]) -> set[UUID]:
+    """Lock the rows of traces, in the order of their ids, and make those not there yet.
 
     Returns the ids of the new ones, which count the spans already.
     """
-    stage(connection, _TOTALS, _TOTALS.unique([trace.row() for trace in traces]), "auto")
+    stage(connection, _TOTALS, rows, "auto")
     new = set(connection.execute(_CLAIM).scalars())
     unstage(connection, _TOTALS)
     return new

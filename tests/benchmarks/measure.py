@@ -33,7 +33,7 @@ class Result:
     """Medians over the rounds, of one technique.
 
     Attributes:
-        rows: rows that a round writes, `batch` of them a transaction.
+        rows: rows that it writes in a round, `batch` of them a transaction.
         rows_per_second: rows committed in a second of wall-clock time.
         client_us: microseconds of this process's CPU a row, all threads together.
         ratio: of the limit's rate, the median of the rounds' own ratios.
@@ -73,11 +73,12 @@ def compare(
     Tables are emptied before each run, outside the time.
     """
     ensure_partitions(pool, load.prepared)
-    times = {technique.name: _Times() for technique in (LIMIT, *techniques)}
+    loads = {each.name: each.part_of(load) for each in (LIMIT, *techniques)}
+    times = {name: _Times() for name in loads}
     with ExitStack() as stack:
         runs = {
-            technique.name: stack.enter_context(technique.prepare(pool, load, batch))
-            for technique in (LIMIT, *techniques)
+            each.name: stack.enter_context(each.prepare(pool, loads[each.name], batch))
+            for each in (LIMIT, *techniques)
         }
         stack.enter_context(own_heap_frozen())
         for turn in range(rounds + 1):
@@ -88,8 +89,9 @@ def compare(
                     _measure(runs[name], times[name])
                 else:  # the first round warms up, and is looked at
                     runs[name]()
-                    _check(pool, load, name)
-    return [_result(load, name, batch, rounds, times) for name in times]
+                    _check(pool, loads[name], name)
+    limit = [wall / len(load.rows) for wall in times[LIMIT.name].wall]
+    return [_result(loads[name], name, batch, times[name], limit) for name in times]
 
 
 def _measure(run: Run, times: _Times) -> None:
@@ -108,18 +110,17 @@ def _check(pool: StoragePool, load: Workload, technique: str) -> None:
         raise AssertionError(f"{technique}: {found} of {len(load.rows)} rows were written")
 
 
-def _result(load: Workload, name: str, batch: int, rounds: int, times: dict[str, _Times]) -> Result:
-    own, limit = times[name], times[LIMIT.name]
+def _result(load: Workload, name: str, batch: int, own: _Times, limit: list[float]) -> Result:
     count = len(load.rows)
     return Result(
         workload=load.name,
         technique=name,
         rows=count,
         batch=batch,
-        rounds=rounds,
+        rounds=len(own.wall),
         rows_per_second=count / median(own.wall),
         client_us=median(own.cpu) / count * 1e6,
-        ratio=median(a / b for a, b in zip(limit.wall, own.wall, strict=True)),
+        ratio=median(least * count / wall for least, wall in zip(limit, own.wall, strict=True)),
         flush_p50_ms=percentile(own.flushes, 0.5) * 1e3 if own.flushes else None,
         flush_p95_ms=percentile(own.flushes, 0.95) * 1e3 if own.flushes else None,
         flushes=len(own.flushes),

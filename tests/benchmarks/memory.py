@@ -21,7 +21,7 @@ from observatory_storage import (
 from tests.benchmarks.technique import address
 from tests.benchmarks.workload import wide_span_rows
 
-__all__ = ["Memory", "memory_of_writer"]
+__all__ = ["Memory", "memory_of_writer", "peak_mb"]
 
 _REPOSITORY: Final = Path(__file__).parents[2]
 
@@ -52,7 +52,8 @@ def memory_of_writer(pool: StoragePool, spans: int, batch: int, max_buffered: in
     return Memory(spans, batch, max_buffered, *json.loads(done.stdout))
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
+    """The greatest resident set that this process has had."""
     # A process that was made by fork and exec begins with the ru_maxrss of its parent.
     status = Path("/proc/self/status")
     if status.exists():
@@ -67,10 +68,10 @@ def _main() -> None:
     config = WriterConfig(batch_size=batch, max_buffered=max_buffered, flush_interval_secs=None)
     database = PostgresConfig.from_url(os.environ["DATABASE_URL"])
     with StoragePool(StorageConfig(postgres=database)) as pool, TraceWriter(pool, config) as writer:
-        before = _peak_mb()
+        before = peak_mb()
         writer.write_spans(wide_span_rows(spans))
         writer.flush()
-        print(json.dumps([before, _peak_mb()]))
+        print(json.dumps([before, peak_mb()]))
 
 
 if __name__ == "__main__":

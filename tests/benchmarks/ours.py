@@ -141,7 +141,7 @@ def store_of_prepared(pool: StoragePool, load: Workload, batch: int) -> Iterator
 
 COPY: Final = Technique("CopyWriter, copy", copy_writer("copy"))
 AUTO: Final = Technique("CopyWriter, auto", copy_writer("auto"))
-INSERT: Final = Technique("CopyWriter, insert", copy_writer("insert"))
+INSERT: Final = Technique("CopyWriter, insert", copy_writer("insert"), is_slow=True)
 END_TO_END: Final = Technique("buffered writer", buffered())
 FLUSHED: Final = Technique("buffered writer, flush()", flushed)
 STEPS: Final = (
@@ -157,7 +157,9 @@ def by_threads(count: int) -> tuple[Technique, ...]:
     return (
         Technique(f"limit, {count} connections", limit(count)),
         Technique(f"CopyWriter, copy, {count} threads", copy_writer("copy", count)),
-        Technique(f"CopyWriter, insert, {count} threads", copy_writer("insert", count)),
+        Technique(
+            f"CopyWriter, insert, {count} threads", copy_writer("insert", count), is_slow=True
+        ),
         Technique(f"buffered writer, {count} flushes", buffered(count)),
         Technique(f"buffered writer, {count} threads", buffered(count, count)),
     )

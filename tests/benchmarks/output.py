@@ -13,22 +13,23 @@ __all__ = ["Output", "Shown"]
 
 
 class Shown(NamedTuple):
-    """A table of text: the first column names, the others are numbers."""
+    """A table of text: the first columns name or tell, the others are numbers."""
 
     title: str
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
+    words: int = 1
 
     def as_rich(self) -> Table:
         table = Table(title=self.title, title_justify="left")
         for at, heading in enumerate(self.headings):
-            table.add_column(heading, justify="right" if at else "left")
+            table.add_column(heading, justify="right" if at >= self.words else "left")
         for row in self.rows:
             table.add_row(*row)
         return table
 
     def as_markdown(self) -> str:
-        rule = ["---", *["--:"] * (len(self.headings) - 1)]
+        rule = ["---"] * self.words + ["--:"] * (len(self.headings) - self.words)
         lines = (" | ".join(cells) for cells in (self.headings, rule, *self.rows))
         return f"**{self.title}**\n\n" + "\n".join(f"| {line} |" for line in lines) + "\n"
 
@@ -52,7 +53,15 @@ class Output:
     def say(self, line: str) -> None:
         self._console.print(line)
 
-    def table(self, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        shown = Shown(title, headings, rows)
+    def table(
+        self,
+        title: str,
+        headings: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        words: int = 1,
+    ) -> None:
+        """Show a table, of which so many columns hold words and the others numbers."""
+        shown = Shown(title, headings, rows, words)
         self.tables[self._section].append(shown)
         self._console.print(shown.as_rich())

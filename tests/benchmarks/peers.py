@@ -99,11 +99,11 @@ async def _asyncpg_connection(url: str) -> Any:
     return connection
 
 
-CORE: Final = Technique("Core insert() executemany", core_executemany)
+CORE: Final = Technique("Core insert() executemany", core_executemany, is_slow=True)
 ASYNCPG: Final = Technique("asyncpg copy_records_to_table", asyncpg_copy)
 PEERS: Final = (
     ASYNCPG,
     CORE,
-    Technique("psycopg executemany", psycopg_executemany),
-    Technique("ORM add_all", orm_add_all),
+    Technique("psycopg executemany", psycopg_executemany, is_slow=True),
+    Technique("ORM add_all", orm_add_all, is_slow=True),
 )

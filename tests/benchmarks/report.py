@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from tests.benchmarks.chart import Bar, Panel, bars
 from tests.benchmarks.growth import Growth
+from tests.benchmarks.guide import filled, origin, rounded
 from tests.benchmarks.limit import LIMIT
 from tests.benchmarks.measure import Result
 from tests.benchmarks.ours import STEPS
@@ -44,37 +45,16 @@ def save(
             continue
         report = {**head, **{one: [asdict(row) for row in results[one]] for one in sections}}
         written.append(folder / f"{name}.json")
-        written[-1].write_text(json.dumps(_rounded(report), indent=1) + "\n")
+        written[-1].write_text(json.dumps(rounded(report), indent=1) + "\n")
         if panels:
             written.append(folder / f"{name}.svg")
             written[-1].write_text(bars(panels))
         guide = folder.parent / _GUIDE
         for section in sections:
             text = "\n".join(table.as_markdown() for table in tables[section])
-            if _replaced(guide, section, f"{_origin(head)}\n\n{text}"):
+            if filled(guide, section, f"{origin(head)}\n\n{text}"):
                 written.append(guide)
     return sorted(set(written))
-
-
-def _replaced(guide: Path, section: str, text: str) -> bool:
-    """Put the text between the guide's marks for a section, where it has them."""
-    if not guide.exists():
-        return False
-    begin, end = f"<!-- {section} -->\n", f"<!-- end of {section} -->\n"
-    before, found, rest = guide.read_text().partition(begin)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        return False
-    guide.write_text(f"{before}{begin}\n{text}\n{end}{after}")
-    return True
-
-
-def _origin(head: dict[str, Any]) -> str:
-    versions = head["versions"]
-    return (
-        f"`{head['command']}` on {head['started'][:10]}: {head['machine']},"
-        f" PostgreSQL {versions['PostgreSQL']}, Python {versions['Python']}."
-    )
 
 
 def _techniques(results: dict[str, list[Any]]) -> list[Panel]:
@@ -120,16 +100,3 @@ def _growth(results: dict[str, list[Any]]) -> list[Panel]:
     return [
         Panel("wide LLM spans: rows per second as the table grows, and part of the first", rows)
     ]
-
-
-def _rounded(value: Any) -> Any:
-    """Four digits are more than a run can tell from another."""
-    match value:
-        case float():
-            return float(f"{value:.4g}")
-        case dict():
-            return {key: _rounded(one) for key, one in value.items()}
-        case list():
-            return [_rounded(one) for one in value]
-        case _:
-            return value

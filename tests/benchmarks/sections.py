@@ -171,10 +171,11 @@ def _wire(pool: StoragePool, load: Workload) -> str:
 
 def _show(out: Output, subject: str, results: list[Result], *, flushes: bool = False) -> None:
     first = results[0]
-    headings = ["technique", "rows/s", "CPU µs/row", "of limit"]
+    headings = ["technique", "rows", "rows/s", "CPU µs/row", "of limit"]
     rows = [
         [
             one.technique,
+            f"{one.rows:,}",
             f"{one.rows_per_second:,.0f}",
             f"{one.client_us:.1f}",
             f"{one.ratio:.2f}",
@@ -183,8 +184,7 @@ def _show(out: Output, subject: str, results: list[Result], *, flushes: bool = F
         for one in results
     ]
     out.table(
-        f"{subject}: {first.rows:,} rows, {first.batch:,} a transaction,"
-        f" medians of {first.rounds} interleaved rounds",
+        f"{subject}: {first.batch:,} a transaction, medians of {first.rounds} interleaved rounds",
         [*headings, "p50 ms", "p95 ms"] if flushes else headings,
         rows,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -30,15 +31,17 @@ _SETTINGS: Final = (
 _PACKAGES: Final = ("sqlalchemy", "psycopg", "orjson", "asyncpg")
 
 
-def surroundings(pool: StoragePool, *, embedded: bool) -> dict[str, Any]:
-    """By topic, for the head of a report."""
+def surroundings(
+    pool: StoragePool, *, embedded: bool, names: Sequence[str] = _SETTINGS
+) -> dict[str, Any]:
+    """By topic, for the head of a report; of the server's settings, those of these names."""
     with pool.engine.connect() as connection:
         server = connection.execute(text("SHOW server_version")).scalar_one()
         settings = {
             name: connection.execute(
                 text("SELECT current_setting(:name, true)"), {"name": name}
             ).scalar_one()
-            for name in _SETTINGS
+            for name in names
         }
     return {
         "machine": f"{os.cpu_count()} cores ({_processor()}), {_memory()},"

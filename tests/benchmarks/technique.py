@@ -27,10 +27,16 @@ class Technique:
     Attributes:
         name: as the report shows it.
         prepare: makes, outside the measured time, what is then measured, for batches of a size.
+        is_slow: takes so long for a row that it writes only the first fifth of them.
     """
 
     name: str
     prepare: Prepare
+    is_slow: bool = False
+
+    def part_of(self, load: Workload) -> Workload:
+        """What of the workload it writes."""
+        return load.first(max(1, len(load.rows) // 5)) if self.is_slow else load
 
 
 def timed(write: Callable[[Any], object], part: Any) -> float:

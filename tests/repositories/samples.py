@@ -130,13 +130,13 @@ def meets(row: Row, filters: TraceFilters | SpanFilters) -> bool:
         tests += [row["kind"] == f.kind] if f.kind is not None else []
         tests += [row["name"] == f.name] if f.name is not None else []
         tests += [row["trace_id"] == UUID(str(f.trace_id)).hex] if f.trace_id is not None else []
-        for column, least, greatest in (
-            ("total_tokens", f.min_tokens, f.max_tokens),
-            ("total_cost_usd", f.min_cost_usd, f.max_cost_usd),
-        ):
-            value = row[column]
-            tests.append(least is None or (value is not None and value >= least))
-            tests.append(greatest is None or (value is not None and value <= greatest))
+    for column, least, greatest in (
+        ("total_tokens", f.min_tokens, f.max_tokens),
+        ("total_cost_usd", f.min_cost_usd, f.max_cost_usd),
+    ):
+        value = row.get(column)
+        tests.append(least is None or (value is not None and value >= least))
+        tests.append(greatest is None or (value is not None and value <= greatest))
     return all(tests)
 
 

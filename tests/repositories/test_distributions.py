@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
-from observatory_storage.repositories.distributions import Amounts, cells_of, quantile_of
+from observatory_storage.repositories.distributions import (
+    Amounts,
+    cells_of,
+    has_fallen,
+    quantile_of,
+)
 
 BOUNDS = [0.0, 5.0, 10.0, 25.0, 50.0, 100.0]
 
@@ -119,3 +124,63 @@ def test_different_bounds_add_up() -> None:
     assert quantile_of(cells, 8 / 30) == pytest.approx(4)
     assert quantile_of(cells, 20 / 30) == pytest.approx(10)
     assert quantile_of(cells, 25 / 30) == pytest.approx(15)
+
+
+SMALL = {"bounds": [1.0, 2.0], "counts": [1, 2, 3]}
+FINE = {"scale": 1, "zero_count": 1, "positive": {"offset": 0, "counts": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "fallen"),
+    [
+        ({"counts": [1, 2, 3]}, False),
+        ({"counts": [2, 2, 4]}, False),
+        ({"counts": [9, 1, 3]}, True),
+        ({"bounds": [1.0, 3.0], "counts": [9, 9, 9]}, True),
+    ],
+)
+def test_a_total_of_which_one_bucket_falls_began_anew(
+    changed: dict[str, Any], fallen: bool
+) -> None:
+    later = {**SMALL, **changed}
+    assert has_fallen(later, SMALL) is fallen
+    expected = cells_of(later) if fallen else cells_of(later, SMALL)
+    assert cells_of(later, SMALL) == expected
+    assert not has_fallen(later, None)
+    assert not has_fallen(None, SMALL)
+    assert has_fallen(later, FINE)
+
+
+@pytest.mark.parametrize(
+    ("changed", "fallen"),
+    [
+        ({}, False),
+        ({"scale": 0, "positive": {"offset": 0, "counts": [3]}}, False),
+        ({"scale": 0, "positive": {"offset": 0, "counts": [2]}}, True),
+        ({"scale": 2, "positive": {"offset": 0, "counts": [9, 9, 9, 9]}}, True),
+        ({"zero_count": 0}, True),
+        ({"positive": {"offset": 1, "counts": [9]}}, True),
+        # What is not above 1.5 counts as zero now: index 0, up to the root of 2, is among it.
+        (
+            {
+                "zero_count": 2,
+                "zero_threshold": 1.5,
+                "positive": {"offset": 1, "counts": [2]},
+            },
+            False,
+        ),
+    ],
+)
+def test_an_exponential_total_may_become_coarser_but_not_less(
+    changed: dict[str, Any], fallen: bool
+) -> None:
+    later = {**FINE, **changed}
+    assert has_fallen(later, FINE) is fallen
+    assert sum(cells_of(later, FINE).values()) == (sum(cells_of(later).values()) if fallen else 0)
+    if "zero_threshold" in changed:
+        assert has_fallen(FINE, later)
+
+
+def test_buckets_beyond_all_numbers_are_all_counted() -> None:
+    buckets = {"scale": 0, "positive": {"offset": 2**30, "counts": [1, 1, 1]}}
+    assert sum(cells_of(buckets).values()) == 3

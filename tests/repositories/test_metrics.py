@@ -70,7 +70,7 @@ def test_metrics_are_listed_by_name(pool: StoragePool, conditions: dict[str, Any
     filters = MetricFilters(**conditions, limit=2)
     with pool.unit_of_work() as uow:
 
-        def page_at(**cursor: str) -> Page[Metric]:
+        def page_at(**cursor: Any) -> Page[Metric]:
             return uow.metrics.list(filters, **cursor)
 
         pages = forwards(page_at)
@@ -135,7 +135,7 @@ def test_points_come_oldest_first(pool: StoragePool, start: Any, end: Any) -> No
     )
     with pool.unit_of_work() as uow:
 
-        def page_at(**cursor: str) -> Page[MetricDataPoint]:
+        def page_at(**cursor: Any) -> Page[MetricDataPoint]:
             return uow.metrics.get_data_points(metric_id, start, end, limit=4, **cursor)
 
         pages = forwards(page_at)

@@ -14,6 +14,7 @@ from observatory_storage.repositories import (
     Page,
     SpanFilters,
     TraceFilters,
+    candidates,
     trace_search,
 )
 from tests.repositories.samples import (
@@ -73,6 +74,11 @@ SHARED: list[dict[str, Any]] = [
     {"attributes": {"k": 1, "a.b": "x%"}},
     {"attributes": {"k": 1}, "start_time": START + DAY, "end_time": START + 2 * DAY},
     {"attributes": {}},
+    {"min_tokens": 10},
+    {"max_tokens": 0},
+    {"min_tokens": 0, "max_tokens": 10},
+    {"min_cost_usd": 0.001},
+    {"min_cost_usd": 0.0010000001, "max_cost_usd": 1},
 ]
 OF_SPANS: list[dict[str, Any]] = [
     {"trace_id": trace_key(7)},
@@ -81,11 +87,6 @@ OF_SPANS: list[dict[str, Any]] = [
     {"kind": "client"},
     {"name": "plan", "operation": "plan"},
     {"name": "plan", "operation": "chat"},
-    {"min_tokens": 10},
-    {"max_tokens": 0},
-    {"min_tokens": 0, "max_tokens": 10},
-    {"min_cost_usd": 0.001},
-    {"min_cost_usd": 0.0010000001, "max_cost_usd": 1},
 ]
 
 
@@ -99,11 +100,13 @@ def test_traces_are_those_of_matching_spans_newest_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(trace_search, "_FEW_SPANS", few)  # each of the two ways
+    monkeypatch.setattr(candidates, "_MOST", few)
+    monkeypatch.setattr(trace_search, "_WALKED", 2 if few else 3)
     expected = newest_traces(spans, TraceFilters(**conditions))
     filters = TraceFilters(**conditions, limit=7)
     with shared_pool.unit_of_work() as uow:
 
-        def page_at(**cursor: str) -> Page[Trace]:
+        def page_at(**cursor: Any) -> Page[Trace]:
             return uow.traces.list(filters, **cursor)
 
         pages = forwards(page_at)

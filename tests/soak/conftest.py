@@ -14,8 +14,6 @@ from tests.soak.scale import FULL
 from tests.soak.troubles import WRITER
 from tests.writers.helpers import quick_pool
 
-pytest.register_assert_rewrite("tests.soak.verify", "tests.writers.trace_model")
-
 
 @pytest.fixture(scope="session")
 def frail_server() -> Iterator[EmbeddedPostgres]:

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -14,6 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from observatory_storage.embedded import EmbeddedPostgres
+from tests.writers.helpers import eventually
 
 __all__ = ["ENDS", "WRITER", "Troubles", "as_writer", "restart"]
 
@@ -34,20 +36,31 @@ def as_writer(url: str) -> str:
 
 
 def restart(server: EmbeddedPostgres, end: Callable[[EmbeddedPostgres], None]) -> None:
+    before = _started_at(server)
     end(server)
     server.start()
+    assert _started_at(server) > before
+
+
+def _started_at(server: EmbeddedPostgres) -> datetime:
+    with psycopg.connect(server.url) as connection:
+        row = connection.execute("SELECT pg_postmaster_start_time()").fetchone()
+    assert row is not None
+    started: datetime = row[0]
+    return started
 
 
 class Troubles:
     """Troubles of one database, brought about by a superuser.
 
     Attributes:
-        ended: how many sessions were terminated.
-        at_work: how many of those were at work.
+        terminations: how many times sessions were terminated.
+        ended: how many sessions those were.
+        at_work: how many of these were at work.
     """
 
     def __init__(self, url: str, source: random.Random) -> None:
-        self.ended = self.at_work = 0
+        self.terminations = self.ended = self.at_work = 0
         self._url = make_conninfo(url, dbname=str(conninfo_to_dict(url)["dbname"]))
         self._name = sql.Identifier(str(conninfo_to_dict(url)["dbname"]))
         self._source = source
@@ -67,9 +80,14 @@ class Troubles:
         # All may be gone for a moment, when they have just been terminated.
         self._for_a_moment(self.terminated)
 
+    def terminate_some(self) -> None:
+        """As `terminate`, once there are any: writers that go on have some before long."""
+        eventually(self.terminated)
+
     def terminated(self) -> bool:
         """End the sessions there are; whether there were any."""
         found = self._each_session("pg_terminate_backend(pid)")
+        self.terminations += bool(found)
         self.ended += len(found)
         self.at_work += sum(found)
         return bool(found)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from itertools import groupby
 from typing import Any
 from uuid import UUID
@@ -28,9 +29,21 @@ def check(pool: StoragePool, workload: Workload) -> None:
     Raises:
         AssertionError: a row is missing, too many, or another than it should be.
     """
-    traces = stored(pool, Trace, "id")
-    spans = by_trace(stored(pool, TraceSpan, *_BY_TRACE))
-    events = by_trace(stored(pool, TraceEvent, *_BY_TRACE, "position"))
+    with (
+        closing(stored(pool, Trace, "id")) as traces,
+        closing(stored(pool, TraceSpan, *_BY_TRACE)) as spans,
+        closing(stored(pool, TraceEvent, *_BY_TRACE, "position")) as events,
+    ):
+        compare(workload, traces, by_trace(spans), by_trace(events))
+
+
+def compare(
+    workload: Workload,
+    traces: Iterator[Row],
+    spans: Iterator[tuple[Any, list[Row]]],
+    events: Iterator[tuple[Any, list[Row]]],
+) -> None:
+    """Walk through what should be there and what is, side by side."""
     events_of, of_trace = next(events, (None, []))
     for number in range(workload.traces):
         expected = workload.trace(number)
@@ -62,12 +75,14 @@ def check(pool: StoragePool, workload: Workload) -> None:
     assert events_of is None
 
 
-def stored(pool: StoragePool, model: type[Base], *order: str) -> Iterator[Row]:
+def stored(pool: StoragePool, model: type[Base], *order: str) -> Generator[Row, None, None]:
     """The table's rows in order, not all in memory at once."""
     table = model.__table__
     query = sa.select(table).order_by(*(table.c[column] for column in order))
-    with pool.engine.connect() as connection:
-        rows = connection.execution_options(yield_per=2000).execute(query)
+    with (
+        pool.engine.connect() as connection,
+        connection.execution_options(yield_per=2000).execute(query) as rows,
+    ):
         for row in rows.mappings():
             yield dict(row)
 

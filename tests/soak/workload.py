@@ -2,12 +2,14 @@
 
 Neighbours are spans of one trace and belong to different writers, so that every trace is written
 by all of them at once. Some spans are sent by two writers, and some are sent before they have
-ended by one writer, and ended by another.
+ended by one writer, and ended by another. Some are sent wrong and a while later, by the same
+writer, right: the last version must remain.
 """
 
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -23,6 +25,9 @@ _DAYS: Final = 3
 _PERIOD: Final = 25
 _TWICE: Final = 3
 _UNENDED: Final = 17
+_WRONG: Final = 9
+# How many other spans a writer sends before it corrects a wrong one: mostly in another batch.
+_CORRECTED_AFTER: Final = 30
 
 
 class Workload(NamedTuple):
@@ -31,10 +36,13 @@ class Workload(NamedTuple):
     Attributes:
         spans: how many there are in the end.
         writers: how many threads share them.
+        corrected: whether some are sent wrong first. What a killed process has left in its spool
+            may come after newer versions, so there they are not.
     """
 
     spans: int
     writers: int
+    corrected: bool = True
 
     @property
     def traces(self) -> int:
@@ -50,16 +58,30 @@ class Workload(NamedTuple):
         for place, (number, version) in enumerate(self._numbers(writer)):
             if place >= done:
                 span = self.span(number)
-                yield unended(span) if version == _UNENDED and span["end_time"] else span
+                if version == _WRONG:
+                    span = wrong(span)
+                elif version == _UNENDED and span["end_time"]:
+                    span = unended(span)
+                yield span
 
     def _numbers(self, writer: int) -> Iterator[tuple[int, int]]:
+        """The numbers of what the writer sends, each with the version, or -1 for the right one."""
+        to_correct: deque[int] = deque()
         for number in range(self.spans):
             if number % self.writers == writer:
-                yield number, -1
+                if self.corrected and number % _PERIOD == _WRONG:
+                    yield number, _WRONG
+                    to_correct.append(number)
+                else:
+                    yield number, -1
+                if to_correct and number - to_correct[0] > _CORRECTED_AFTER * self.writers:
+                    yield to_correct.popleft(), -1
             elif (version := number % _PERIOD) in (_TWICE, _UNENDED):
                 other = 1 + number // _PERIOD % (self.writers - 1)
                 if (number + other) % self.writers == writer:
                     yield number, version
+        for number in to_correct:
+            yield number, -1
 
     def trace(self, number: int) -> list[Row]:
         """The spans of a trace, as they should be stored."""
@@ -103,6 +125,22 @@ def unended(span: Row) -> Row:
         "status": "error",
         "total_tokens": 10**6,
         "events": _events(start, 2, "early"),
+    }
+
+
+def wrong(span: Row) -> Row:
+    """The same span with mistakes, ended as it is: everything but its key is replaced later."""
+    return span | {
+        "parent_span_id": None,
+        "name": "wrong",
+        "kind": "producer",
+        "service_name": "a mistake",
+        "status": "error",
+        "status_message": "wrong",
+        "attributes": {"wrong": True},
+        "total_tokens": 10**7,
+        "total_cost_usd": Decimal(1),
+        "events": _events(span["start_time"], 2, "wrong"),
     }
 
 

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count, islice
 from multiprocessing.connection import Connection
@@ -103,7 +103,8 @@ class Process:
 
     def finish(self) -> Report:
         """Let it end, and wait for that."""
-        self._gate.send(_ALL)
+        with suppress(BrokenPipeError):  # it has ended already, and may have told why
+            self._gate.send(_ALL)
         self._ended()
         assert self.process.exitcode == 0, self.failure
         assert self.report is not None

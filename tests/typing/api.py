@@ -17,7 +17,9 @@ from sqlalchemy.orm import Session
 from observatory_storage import (
     BatchError,
     CopyWriter,
+    DeletedRows,
     FlushResult,
+    IndexBuild,
     IngestResult,
     LlmSpan,
     LogFilters,
@@ -33,7 +35,12 @@ from observatory_storage import (
     Page,
     PostgresConfig,
     Rejected,
+    SessionFilters,
+    SessionSummary,
     SpanFilters,
+    SpanNode,
+    SpanStats,
+    SpanTree,
     StorageConfig,
     StorageError,
     StoragePool,
@@ -47,6 +54,7 @@ from observatory_storage import (
     UnitOfWork,
     ValidationError,
     WriterConfig,
+    build_partition_indexes,
     export_logs,
     export_metrics,
     export_traces,
@@ -79,6 +87,7 @@ def pools(config: StorageConfig, engine: sa.Engine) -> None:
         assert_type(pool.stats().active, int)
         assert_type(pool.stats().near_capacity, bool)
         assert_type(pool.unit_of_work(), UnitOfWork)
+        assert_type(build_partition_indexes(pool, table="logs"), IndexBuild)
 
 
 def traces(uow: UnitOfWork, start: datetime, end: datetime, trace_id: str | UUID) -> None:
@@ -98,6 +107,11 @@ def traces(uow: UnitOfWork, start: datetime, end: datetime, trace_id: str | UUID
         user_id="u",
         session_id="s",
         environment="prod",
+        min_tokens=1,
+        max_tokens=2,
+        min_cost_usd=0.5,
+        max_cost_usd=Decimal(1),
+        text="refund policy",
         limit=50,
     )
     page = uow.traces.list(filters)
@@ -108,6 +122,7 @@ def traces(uow: UnitOfWork, start: datetime, end: datetime, trace_id: str | UUID
     rows: Sequence[Trace] = page
     assert_type(uow.traces.list(filters, after=page.next), Page[Trace])
     assert_type(uow.traces.iterate(filters), Iterator[Trace])
+    assert_type(uow.traces.search_text("refund", SpanFilters(start_time=start)), Page[TraceSpan])
     trace = uow.traces.get_by_trace_id("5b8efff798038103d269b633813fc60c")
     assert_type(trace, Trace)
     assert_type(trace.id, UUID)
@@ -123,7 +138,27 @@ def traces(uow: UnitOfWork, start: datetime, end: datetime, trace_id: str | UUID
     assert_type(uow.traces.services(), list[str])
     assert_type(uow.traces.operations("chat")[0].kind, str)
     assert_type(uow.traces.get_stats(filters).trace_count, int)
+    assert_type(uow.traces.get_stats(filters, group_by=("model",)), list[SpanStats])
+    assert_type(uow.traces.get_stats(SpanFilters(), group_by=[]), list[SpanStats])
+    assert_type(uow.traces.get_stats(bucket_size_secs=3600)[0].error_rate, float)
+    assert_type(
+        uow.traces.get_stats(group_by=["status"], bucket_size_secs=86_400, time_zone="Asia/Tokyo"),
+        list[SpanStats],
+    )
+    tree = uow.traces.get_tree(trace_id, payload=True)
+    assert_type(tree.roots[0].children, tuple[SpanNode, ...])
+    assert_type(tree.nodes[0].self_time_us, float | None)
+    assert_type(tree.critical_path[0].node.span, TraceSpan)
+    assert_type(SpanTree.of(spans), SpanTree)
+    walk = uow.traces.iterate_spans(SpanFilters(trace_id=trace_id), oldest_first=True)
+    assert_type(walk, Iterator[TraceSpan])
+    sessions = uow.traces.list_sessions(SessionFilters(user_id="u", start_time=start))
+    assert_type(sessions, Page[SessionSummary])
+    assert_type(uow.traces.get_session("s").total_cost_usd, Decimal | None)
+    assert_type(uow.traces.iterate_sessions(), Iterator[SessionSummary])
     assert_type(uow.traces.delete(trace_id).spans, int)
+    assert_type(uow.traces.delete_user("u"), DeletedRows)
+    assert_type(uow.traces.delete_session("s").logs, int)
     uow.commit()
     del rows
 
@@ -133,10 +168,12 @@ def metrics(uow: UnitOfWork, start: datetime, end: datetime, metric_id: UUID) ->
     assert_type(uow.metrics.get(metric_id), Metric)
     assert_type(uow.metrics.get_by_name("latency"), list[Metric])
     assert_type(uow.metrics.list(MetricFilters(name="latency", limit=5)), Page[Metric])
+    assert_type(uow.metrics.list(total="exact").total, int | None)
+    assert_type(uow.metrics.get_data_points(metric_id, total="estimated").total, int | None)
     assert_type(uow.metrics.get_data_points(metric_id, start, end), Page[MetricDataPoint])
     assert_type(uow.metrics.get_latest_data_point(metric_id), MetricDataPoint | None)
-    query = TimeSeriesQuery(metric_id, start, end, "p95", 60, group_by=("host",))
-    assert_type(uow.metrics.query_time_series(query)[0].value, float)
+    query = TimeSeriesQuery(metric_id, start, end, "p95", 60, ("host",), fill="previous")
+    assert_type(uow.metrics.query_time_series(query)[0].value, float | None)
     assert_type(uow.metrics.get_stats(metric_id).point_count, int)
     assert_type(uow.metrics.get_cost_summary(start, end)[0].total_cost_usd, Decimal | None)
     assert_type(uow.metrics.get_latency_percentiles(start, end)[0].p95_us, float)
@@ -149,6 +186,7 @@ def logs(uow: UnitOfWork, trace_id: str) -> None:
     assert_type(uow.logs.iterate(filters), Iterator[LogRecord])
     assert_type(uow.logs.get_by_trace(trace_id), list[LogRecord])
     assert_type(uow.logs.search_text("timeout"), Page[LogRecord])
+    assert_type(uow.logs.search_text("time*", filters, order="rank"), Page[LogRecord])
     assert_type(uow.logs.count_by_level()[0].count, int)
     assert_type(uow.logs.get_stats().error_count, int)
     page = uow.logs.tail()

@@ -7,10 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from observatory_storage.pool import StoragePool
-
-pytest.register_assert_rewrite("tests.writers.trace_model")
-
-from tests.writers.helpers import quick_pool  # noqa: E402 - after the line above
+from tests.writers.helpers import quick_pool
 
 
 @pytest.fixture

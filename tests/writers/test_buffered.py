@@ -122,21 +122,6 @@ def test_events_count_as_rows_and_alone_fill_a_batch(pool: StoragePool) -> None:
         eventually(lambda: count(pool, "trace_events") == 9)
 
 
-def test_a_span_with_more_events_than_a_batch_or_buffer_holds_is_written(
-    pool: StoragePool,
-) -> None:
-    config = WriterConfig(batch_size=3, max_buffered=3, flush_interval_secs=None)
-    with TraceWriter(pool, config) as writer:
-        many = [{"name": f"e{at}", "timestamp": START} for at in range(20)]
-        writer.write_span(a_span(1, 1))
-        writer.write_span(a_span(1, 2, events=many))
-        writer.write_span(a_span(1, 3))
-        assert writer.flush().committed == 3
-        # The heavy one went by itself: a transaction takes no more than the batch size else.
-        assert writer.write_stats().batches == 3
-    assert count(pool, "trace_events") == 20
-
-
 def test_the_interval_flushes_each_signal(pool: StoragePool) -> None:
     config = WriterConfig(flush_interval_secs=0.01)
     with (
@@ -182,43 +167,6 @@ def test_max_concurrency_flushes_at_once(pool: StoragePool, database_url: str) -
             eventually(lambda: writer.buffer_stats().in_flight == 3)
             eventually(lambda: pool.stats().active == 3)
         assert writer.flush().committed == 5
-
-
-def test_a_full_buffer_makes_writers_wait(pool: StoragePool, database_url: str) -> None:
-    config = WriterConfig(batch_size=2, max_buffered=4, flush_interval_secs=None)
-    pool.partitions.ensure("logs", [START])
-    with LogWriter(pool, config) as writer, ThreadPoolExecutor(1) as executor:
-        with locked(database_url, "logs"):
-            writer.write_logs(a_log(n) for n in range(4))
-            waiting = executor.submit(writer.write_log, a_log(4))
-            eventually(lambda: writer.buffer_stats().in_flight == 2)
-            assert not waiting.done()
-            assert writer.buffer_stats().buffered == 4
-        waiting.result(DEADLINE_SECS)
-        assert writer.flush().committed == 5
-
-
-def test_a_full_buffer_raises(pool: StoragePool, database_url: str) -> None:
-    config = WriterConfig(batch_size=2, max_buffered=3, flush_interval_secs=None, on_full="raise")
-    pool.partitions.ensure("logs", [START])
-    with LogWriter(pool, config) as writer:
-        with locked(database_url, "logs"):
-            writer.write_logs(a_log(n) for n in range(3))
-            with pytest.raises(StorageError, match="max_buffered=3"):
-                writer.write_log(a_log(3))
-        assert writer.flush().committed == 3
-
-
-def test_a_full_buffer_drops_and_counts(pool: StoragePool, database_url: str) -> None:
-    config = WriterConfig(batch_size=2, max_buffered=3, flush_interval_secs=None, on_full="drop")
-    pool.partitions.ensure("logs", [START])
-    with LogWriter(pool, config) as writer:
-        with locked(database_url, "logs"):
-            writer.write_logs(a_log(n) for n in range(10))
-            assert writer.write_stats().dropped == 7
-        assert writer.flush().committed == 3
-        writer.write_log(a_log(10))
-    assert count(pool, "logs") == 4
 
 
 def test_threads_that_write_at_once_lose_nothing(pool: StoragePool) -> None:
@@ -276,21 +224,6 @@ def test_a_closed_writer_takes_no_rows(pool: StoragePool, writer_class: Any) -> 
     with pytest.raises(StorageError, match=f"{writer_class.__name__} is closed"):
         getattr(writer, write)(row)
     assert writer.flush() == FlushResult()
-
-
-def test_a_writer_waiting_for_room_is_let_go_by_close(pool: StoragePool, database_url: str) -> None:
-    pool.partitions.ensure("logs", [START])
-    writer = LogWriter(pool, WriterConfig(batch_size=1, max_buffered=1, flush_interval_secs=None))
-    with ThreadPoolExecutor(1) as executor:
-        with locked(database_url, "logs"):
-            writer.write_log(a_log(0))
-            waiting = executor.submit(writer.write_log, a_log(1))
-            eventually(lambda: writer.buffer_stats().in_flight == 1)
-            with pytest.raises(Timeout):
-                writer.close(timeout=0.01)
-            with pytest.raises(StorageError, match="closed"):
-                waiting.result(DEADLINE_SECS)
-        assert writer.flush().committed == 1
 
 
 def test_no_thread_remains_after_close(pool: StoragePool) -> None:

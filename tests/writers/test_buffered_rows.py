@@ -24,6 +24,7 @@ from observatory_storage.writers import (
     LogWriter,
     TraceWriter,
     WriterConfig,
+    delivery,
 )
 from tests.writers.helpers import (
     START,
@@ -180,6 +181,19 @@ def test_without_a_handler_flush_lists_the_refused_rows_after_the_good_are_commi
     assert count(pool, "trace_spans") == 27
     assert count(pool, "trace_events") == 27
     check_traces(pool)
+
+
+def test_refused_rows_that_nobody_asks_for_do_not_fill_the_memory(
+    pool: StoragePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "_MOST_LISTED", 5)
+    with refusing(pool, "logs", "body <> 'bad'"), LogWriter(pool, PATIENT) as writer:
+        writer.write_logs(a_log(n, body="bad" if n % 3 else "good") for n in range(12))
+        with pytest.raises(BatchError) as caught:
+            writer.flush()
+        assert len(caught.value.rejected) == 5
+        assert writer.write_stats().rejected == 8
+        assert writer.flush() == FlushResult(committed=4)
 
 
 def test_rows_refused_in_the_background_are_told_by_the_next_flush(pool: StoragePool) -> None:

@@ -1,9 +1,9 @@
-"""The buffered writers when the server is away, refuses, or when the process forks or ends."""
+"""The buffered writers when the server is away or refuses, and when a flush is interrupted."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
+import signal
 import threading
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from observatory_storage.embedded import EmbeddedPostgres
 from observatory_storage.errors import BatchError, ConnectionLost, StorageError, Timeout
-from observatory_storage.models import LogRecord, Metric, TraceEvent
+from observatory_storage.models import Metric, TraceEvent
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import (
     CopyWriter,
@@ -35,10 +35,8 @@ from tests.writers.helpers import (
     count,
     eventually,
     fetch,
-    fork,
     locked,
     quick_pool,
-    wait_for,
 )
 from tests.writers.trace_model import check_traces
 
@@ -115,6 +113,16 @@ def test_connections_that_end_in_between_cost_a_retry(pool: StoragePool, databas
         assert writer.write_stats().retries == 1
     assert count(pool, "trace_spans") == 29
     check_traces(pool)
+
+
+def waiting(url: str) -> list[int]:
+    """The sessions that wait for a lock."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        rows = connection.execute(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        ).fetchall()
+    return [pid for (pid,) in rows]
 
 
 def terminate_waiting(url: str) -> int:
@@ -199,87 +207,6 @@ def test_where_no_thread_can_be_started_the_caller_flushes(
     assert count(pool, "logs") == 10
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_child_begins_with_an_empty_buffer(pool: StoragePool, database_url: str) -> None:
-    closed = LogWriter(pool)
-    closed.close()
-    with LogWriter(pool, WriterConfig(batch_size=3)) as writer:
-        pool.partitions.ensure("logs", [START])
-        with locked(database_url, "logs"):
-            # One batch on its way and one row behind it, when the process forks.
-            writer.write_logs(a_log(n, body="parent") for n in range(4))
-            eventually(lambda: writer.buffer_stats().in_flight == 3)
-            child = fork(lambda: in_child(writer, closed))
-        wait_for(child)
-        assert writer.flush().committed == 4
-        wait_for(fork(lambda: in_child(writer, closed)))
-    assert sorted(row["body"] for row in fetch(pool, LogRecord)) == ["child"] * 4 + ["parent"] * 4
-
-
-def in_child(writer: LogWriter, closed: LogWriter) -> None:
-    assert writer.buffer_stats().buffered == writer.write_stats().rows == 0
-    assert writer.flush() == FlushResult()
-    writer.write_log(a_log(body="child"))
-    assert writer.flush() == FlushResult(committed=1)
-    writer.write_log(a_log(body="child"))
-    assert writer.close() == FlushResult(committed=1)
-    with pytest.raises(StorageError, match="closed"):
-        closed.write_log(a_log())
-
-
-AT_EXIT = """
-import sys
-from datetime import UTC, datetime
-from observatory_storage.config import PoolConfig, PostgresConfig, StorageConfig
-from observatory_storage.pool import StoragePool
-from observatory_storage.writers import LogWriter, TraceWriter, WriterConfig
-
-config = StorageConfig(
-    postgres=PostgresConfig.from_url(sys.argv[1]), pool=PoolConfig(min_connections=0)
-)
-pool = StoragePool(config)
-patient = WriterConfig(flush_interval_secs=None, batch_size=4)
-logs, traces = LogWriter(pool, patient), TraceWriter(pool, patient)
-now = datetime.now(UTC)
-for n in range(10):
-    logs.write_log({"timestamp": now, "body": f"{n}"})
-    traces.write_trace({"trace_id": f"trace {n}", "start_time": now})
-"""
-
-
-@pytest.mark.parametrize("end", ["", "raise SystemExit(0)", "del logs, traces, pool"])
-def test_the_end_of_the_interpreter_flushes(pool: StoragePool, database_url: str, end: str) -> None:
-    done = run(AT_EXIT + end, database_url)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (count(pool, "logs"), count(pool, "traces")) == (10, 10)
-
-
-def test_what_cannot_be_flushed_at_the_end_is_said(embedded_server: EmbeddedPostgres) -> None:
-    url = embedded_server.url
-    with quick_pool(url) as pool:
-        pool.run_migrations()
-    embedded_server.stop()
-    quick = AT_EXIT.replace(
-        "config = StorageConfig(", "config = StorageConfig(retry=RETRY,"
-    ).replace("pool = StoragePool(config)", "pool = StoragePool(config, connect=False)")
-    retry = (
-        "from observatory_storage.config import RetryConfig\nRETRY = RetryConfig(max_attempts=1)\n"
-    )
-    done = run(retry + quick, url)
-    assert done.returncode == 0
-    assert done.stderr.count("10 rows were still buffered at exit and are lost") == 2
-
-
-def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def test_an_interrupted_caller_loses_no_rows(pool: StoragePool) -> None:
     """An exception in the block of a writer flushes all the same, and goes on."""
 
@@ -291,6 +218,45 @@ def test_an_interrupted_caller_loses_no_rows(pool: StoragePool) -> None:
     with pytest.raises(KeyboardInterrupt):
         work()
     assert count(pool, "logs") == 1
+
+
+class _Interrupt(BaseException):
+    """What a signal brings, as Ctrl-C does."""
+
+
+def test_a_flush_that_is_interrupted_loses_no_rows(
+    pool: StoragePool, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the caller flushes itself, since no thread can be started."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    def interrupt(*_: object) -> None:
+        raise _Interrupt
+
+    def interrupt_once_it_waits() -> None:
+        eventually(lambda: bool(waiting(database_url)))
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    pool.partitions.ensure("logs", [START])
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with LogWriter(pool, PATIENT) as writer, locked(database_url, "logs"):
+            interrupter = threading.Thread(target=interrupt_once_it_waits)
+            interrupter.start()
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", refuse)
+                writer.write_logs([a_log(0), a_log(1)])
+                with pytest.raises(_Interrupt):
+                    writer.flush()
+            interrupter.join()
+            assert writer.buffer_stats().buffered == 2
+            assert writer.write_stats().failed_flushes == 1
+        assert writer.write_stats().rows == 2
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert count(pool, "logs") == 2
 
 
 def test_nothing_of_a_failed_batch_is_seen(pool: StoragePool, database_url: str) -> None:

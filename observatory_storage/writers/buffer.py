@@ -1,0 +1,159 @@
+"""Rows that are not safe yet, and where each of them is.
+
+A row is in exactly one place: the open batch, the queue, or a batch that is being written. It
+leaves the buffer only when its commit is confirmed, when the database has refused it for its data,
+or when it is safe in the spool, where there is one. A batch that could not be written goes back to
+its place in the queue.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+from observatory_storage.errors import StorageError
+from observatory_storage.rows import Row
+from observatory_storage.writers.pending import Batch, Queue
+
+__all__ = ["Buffer"]
+
+
+class Buffer:
+    """The rows of one writer. Nothing of it may be called without holding its lock.
+
+    Args:
+        batch_size: weight at which a batch is full.
+        capacity: weight that the buffer takes.
+
+    Attributes:
+        lock: guards all of it; may be taken again by the thread that holds it.
+        changed: told of whatever somebody may be waiting for.
+        closed: no more rows are to be taken.
+    """
+
+    def __init__(self, batch_size: int, capacity: int) -> None:
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.closed = False
+        self._batch_size = batch_size
+        self._capacity = capacity
+        self._open = Batch(0)
+        self._opened_at = 0.0
+        self._queue = Queue()
+        self._running: set[Batch] = set()
+        self._sealed = 0  # what the queue and the running batches weigh
+
+    @property
+    def weight(self) -> int:
+        """All rows that it holds, events included."""
+        return self._sealed + self._open.weight
+
+    @property
+    def weight_running(self) -> int:
+        """Those of them that are being written."""
+        return sum(batch.weight for batch in self._running)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there are rows that nobody is writing."""
+        return bool(self._open.rows or self._queue)
+
+    @property
+    def batches(self) -> int:
+        """How many batches there are, the open one included where it has rows."""
+        return len(self._queue) + len(self._running) + bool(self._open.rows)
+
+    def add(self, rows: Sequence[Row], start: int = 0) -> int:
+        """Take rows, from the place `start` on; returns the place of the first without room.
+
+        A row heavier than the whole buffer finds room in an empty one.
+        """
+        batch, at = self._open, start
+        weight = self._sealed + batch.weight
+        for row in rows[start:] if start else rows:
+            row_weight = 1 + len(row.events) if row.events else 1
+            if weight + row_weight > self._capacity and weight:
+                break
+            if batch.weight + row_weight > self._batch_size:
+                batch = self.seal()
+            if not batch.rows:
+                self._opened_at = time.monotonic()
+                self.changed.notify_all()
+            batch.rows.append(row)
+            batch.weight += row_weight
+            weight += row_weight
+            at += 1
+            if batch.weight >= self._batch_size:
+                batch = self.seal()
+        return at
+
+    def seal(self) -> Batch:
+        """Put the open batch into the queue, where it has rows; returns the open one after that."""
+        batch = self._open
+        if batch.rows:
+            self._open = Batch(batch.number + 1)
+            self._sealed += batch.weight
+            self._queue.add(batch)
+            self.changed.notify_all()
+        return self._open
+
+    def seal_when_due(self, interval_secs: float, waits: list[float]) -> None:
+        """Seal the open batch once its first row has waited so long; adds to `waits` until when."""
+        if self._open.rows:
+            left = self._opened_at + interval_secs - time.monotonic()
+            if left <= 0:
+                self.seal()
+            else:
+                waits.append(left)
+
+    def seal_all(self) -> list[tuple[Batch, int]]:
+        """All batches that hold rows now, each with the failed tries that say nothing of now.
+
+        They may be tried at once. A try that is under way may fail for what was so before this.
+        """
+        self.seal()
+        self._queue.hurry()
+        self.changed.notify_all()
+        return [(batch, batch.tries + (batch in self._running)) for batch in self.held()]
+
+    def take(self, waits: list[float]) -> Batch | None:
+        """A batch to be written now, see `Queue.take`; `settle` or `put_back` must follow."""
+        batch = self._queue.take(waits, self._running)
+        if batch is not None:
+            self._running.add(batch)
+        return batch
+
+    def hurry(self, batch: Batch) -> None:
+        """Let the batch be tried at once, where it waits for another try."""
+        if batch.not_before and batch not in self._running:
+            batch.not_before = 0.0
+            self.changed.notify_all()
+
+    def settle(self, batch: Batch) -> None:
+        """Forget a batch that is done with, wherever it is."""
+        if batch in self._running:
+            self._running.remove(batch)
+        else:
+            self._queue.discard(batch)
+        if not batch.done:
+            batch.done = True
+            self._sealed -= batch.weight
+        self.changed.notify_all()
+
+    def put_back(self, batch: Batch, error: StorageError, delay_secs: float) -> None:
+        """Return a batch that could not be written to its place in the queue."""
+        self._running.discard(batch)
+        if not batch.done:
+            batch.failed(error, delay_secs)
+            self._queue.add(batch)
+        self.changed.notify_all()
+
+    def held(self) -> list[Batch]:
+        """The sealed batches, in their order."""
+        return sorted((*self._running, *self._queue), key=lambda batch: batch.number)
+
+    def newest_first(self) -> Iterator[Row]:
+        """All rows, the last one written first."""
+        for batch in reversed((*self.held(), self._open)):
+            yield from reversed(batch.rows)

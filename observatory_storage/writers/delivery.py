@@ -1,0 +1,173 @@
+"""What becomes of a batch: committed, refused for its data, spooled, or put back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from observatory_storage import jsonb
+from observatory_storage.backoff import pause_secs
+from observatory_storage.errors import BatchError, Rejected, StorageError, translate
+from observatory_storage.rows import Row
+from observatory_storage.writers.ahead import sent
+from observatory_storage.writers.batch import Source, StoreResult, store
+from observatory_storage.writers.buffer import Buffer
+from observatory_storage.writers.pending import Batch
+from observatory_storage.writers.replay import Replay
+from observatory_storage.writers.settings import WriterConfig
+from observatory_storage.writers.spool import Chunk
+from observatory_storage.writers.stats import FlushResult, Recorder, Written
+
+__all__ = ["Delivery"]
+
+_log = logging.getLogger(__name__)
+# Refused rows that are kept for the next flush to list; all are logged and counted.
+_MOST_LISTED: Final = 1000
+
+
+class Delivery:
+    """The way of a writer's batches to the database, or to its spool.
+
+    Args:
+        source: the pool.
+        config: of the writer.
+        buffer: where the batches come from.
+        recorder: told of what became of them, under the buffer's lock.
+
+    Attributes:
+        replay: the way through the spool, where there is one.
+    """
+
+    def __init__(
+        self, source: Source, config: WriterConfig, buffer: Buffer, recorder: Recorder
+    ) -> None:
+        self._source = source
+        self._config = config
+        self._buffer = buffer
+        self._recorder = recorder
+        # Of rows written since the last flush that returned.
+        self._committed = self._spooled = 0
+        self._rejected: list[Rejected] = []
+        self.replay: Replay | None = None
+        if config.spool_dir is not None:
+            self.replay = Replay(source, config, self._replayed)
+
+    def write(self, batch: Batch) -> None:
+        """Write a batch that was taken from the buffer, and settle it or put it back."""
+        started, repairs, bytes_before = time.monotonic(), jsonb.repairs.count, sent.bytes
+        # What holds where the thread itself is interrupted.
+        outcome: Written | StorageError | None = StorageError("interrupted", retryable=True)
+        try:
+            outcome = self._commit_or_spool(batch.rows)
+            if isinstance(outcome, Written):
+                self._hand_over(outcome.result.rejected)
+        except Exception as error:  # noqa: BLE001 - whatever it was: the rows stay, and `flush` raises it
+            outcome = translate(error) or StorageError(f"{type(error).__name__}: {error}")
+            outcome.__cause__ = outcome.__cause__ or error
+        finally:
+            with self._buffer.lock:
+                seconds = time.monotonic() - started
+                self._recorder.counts.flush_seconds += seconds
+                self._recorder.counts.repaired += jsonb.repairs.count - repairs
+                self._recorder.counts.bytes += sent.bytes - bytes_before
+                self._conclude(batch, outcome, seconds)
+        if isinstance(outcome, StorageError):
+            _log.warning("%d rows stay buffered: %s", len(batch.rows), outcome)
+        elif outcome is not None and self.replay is not None:
+            self.replay.look()
+
+    def _conclude(
+        self, batch: Batch, outcome: Written | StorageError | None, seconds: float
+    ) -> None:
+        if batch.done:  # `spool_rest` was quicker
+            self._buffer.settle(batch)
+        elif outcome is None:
+            self._count_spooled(batch)
+        elif isinstance(outcome, Written):
+            self._recorder.committed(outcome, seconds)
+            self._committed += outcome.result.committed
+            self._remember(outcome.result.rejected)
+            self._buffer.settle(batch)
+        else:
+            self._recorder.counts.failed_flushes += 1
+            pause = pause_secs(self._source.config.retry, batch.tries + 1)
+            self._buffer.put_back(batch, outcome, pause)
+
+    def result(self) -> FlushResult:
+        """What became of the rows since this last returned; to be called under the buffer's lock.
+
+        Raises:
+            BatchError: rows were refused. What this could not tell then, it tells the next time.
+        """
+        rejected, self._rejected = self._rejected, []
+        if rejected:
+            raise BatchError(rejected)
+        result = FlushResult(committed=self._committed, spooled=self._spooled)
+        self._committed = self._spooled = 0
+        return result
+
+    # -- the spool -------------------------------------------------------------------------------
+
+    def _commit_or_spool(self, rows: Sequence[Row]) -> Written | None:
+        """Commit the rows; None where they went into the spool instead."""
+        replay = self.replay
+        if replay is not None and not replay.clear():
+            replay.take(rows)  # behind those that wait there already
+            return None
+        try:
+            result = store(self._source, rows, self._config.method)
+        except StorageError as error:
+            if replay is None or not error.retryable:
+                raise
+            replay.take(rows, error)
+            return None
+        return Written.of(rows, result, self._config.method)
+
+    def spool_rest(self, because: StorageError) -> None:
+        """Spool what is still buffered, also what a thread has not finished writing.
+
+        Raises:
+            StorageError: there is no spool, or it cannot take them.
+        """
+        if self.replay is None:
+            raise because
+        with self._buffer.lock:
+            self._buffer.seal()
+            for batch in self._buffer.held():
+                self.replay.take(batch.rows, because)
+                self._count_spooled(batch)
+
+    def _count_spooled(self, batch: Batch) -> None:
+        self._buffer.settle(batch)
+        self._spooled += len(batch.rows)
+        self._recorder.counts.spooled += len(batch.rows)
+
+    def _replayed(self, result: StoreResult, chunk: Chunk) -> None:
+        self._hand_over(result.rejected)
+        with self._buffer.lock:
+            counts = self._recorder.counts
+            counts.replayed += result.committed
+            counts.retries += result.retries
+            counts.rejected += len(result.rejected)
+            counts.damaged += chunk.damaged
+            # Rows that another process wrote are no failure of this one's flushes.
+            if chunk.own:
+                self._remember(result.rejected)
+
+    # -- rows that were refused ------------------------------------------------------------------
+
+    def _hand_over(self, rejected: Sequence[Rejected]) -> None:
+        for one in rejected:
+            _log.warning("the database refused a row: %s", one.error)
+            if self._config.on_rejected is not None:
+                try:
+                    self._config.on_rejected(one.row, one.error)
+                except Exception:  # noqa: BLE001 - the application's own code; the other rows must not suffer
+                    _log.exception("on_rejected failed")
+
+    def _remember(self, rejected: Sequence[Rejected]) -> None:
+        """Have the next flush list them, where there is no handler."""
+        if self._config.on_rejected is None:
+            self._rejected += rejected[: _MOST_LISTED - len(self._rejected)]

@@ -1,0 +1,177 @@
+"""The words of prompts and completions: which attributes, which words, and that nothing fails."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from observatory_storage import StoragePool
+from observatory_storage.llm.content import COMPLETIONS, PROMPTS, content_vector
+from observatory_storage.repositories.sought import Words, _required_word
+from observatory_storage.repositories.text_search import has_words
+
+
+def documents(values: list[Any]) -> sa.TableValuedAlias:
+    """A table of attributes, for expressions on them."""
+    whole = sa.func.jsonb_array_elements(sa.cast(values, JSONB))
+    return whole.table_valued(sa.column("attributes", JSONB)).render_derived("documents")
+
+
+def words_of(pool: StoragePool, attributes: Any) -> set[str]:
+    table = documents([attributes])
+    vector = content_vector(table.c.attributes)
+    with pool.engine.connect() as connection:
+        return set(connection.scalar(sa.select(sa.func.tsvector_to_array(vector))) or [])
+
+
+@pytest.mark.parametrize("name", [*PROMPTS, *COMPLETIONS])
+def test_a_name_stands_for_itself_and_all_below_it(shared_pool: StoragePool, name: str) -> None:
+    assert words_of(shared_pool, {name: "Alpha", f"{name}.0.content": "BETA"}) == {"alpha", "beta"}
+    assert not words_of(shared_pool, {f"x{name}": "alpha", name.upper(): "alpha"})
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("one two", {"one", "two"}),
+        (
+            [{"role": "user", "content": ["one", {"x": "two"}]}],
+            {"role", "user", "content", "one", "x", "two"},
+        ),
+        (json.dumps({"a": 'naïve\nnew\tréal "tab"'}), {"a", "naïve", "new", "réal", "tab"}),
+        (json.dumps([json.dumps(["über\nnew"])]), {"über", "new"}),
+        (json.dumps(["😀ok", "\ud83d"]), {"ok"}),
+        ("C:\\users \\u00e9", {"c", "users", "é"}),
+        ("a\nb\tc\rd", {"a", "b", "c", "d"}),
+        (7, {"7"}),
+        (None, {"null"}),
+        ("", set()),
+        ({}, set()),
+    ],
+)
+def test_the_words_of_a_value(shared_pool: StoragePool, value: Any, words: set[str]) -> None:
+    assert words_of(shared_pool, {"input.value": value}) == words
+
+
+def test_other_json_than_an_object_has_no_words(shared_pool: StoragePool) -> None:
+    for attributes in ([], ["input.value"], "input.value", 1, None, True):
+        assert not words_of(shared_pool, attributes)
+
+
+def test_the_end_of_a_long_prompt_and_the_beginning_of_a_long_answer(
+    shared_pool: StoragePool,
+) -> None:
+    filling = "x " * 60_000
+    found = words_of(
+        shared_pool,
+        {"input.value": f"first {filling} last", "output.value": f"begin {filling} end"},
+    )
+    assert found == {"last", "begin", "x"}
+
+
+PIECES = [
+    *(
+        "river",
+        "RIVER",
+        "iver",
+        "Paris",
+        "ab",
+        "K",
+        "İ",
+        "straße",
+        "привет",
+        "日本",
+        "x1",
+        "1x",
+        "or",
+    ),
+    *("<river>", "&river;", "river.com/paris", "a-river", "-paris", "_", "'", '"', "\\", "\\\\"),
+    *(
+        "\\u0440",
+        "\\u00e9",
+        "\\ud83d",
+        "\\uD83D\\uDE00",
+        "\\u0072iver",
+        "\\u",
+        "\\u00",
+        "\\U",
+        "\\+",
+    ),
+    *(
+        "\n",
+        "\t",
+        " ",
+        " ",
+        " ",
+        "!",
+        "?",
+        "(",
+        "%",
+        "*",
+        "e\u0301",
+        "\u200b",
+        "\x7f",
+        "{",
+        "]",
+        ":",
+    ),
+]
+
+
+def test_no_value_makes_it_fail_and_letters_are_where_words_are(shared_pool: StoragePool) -> None:
+    chance = random.Random(3)
+
+    def text(most: int) -> str:
+        return "".join(chance.choices(PIECES, k=chance.randrange(most)))
+
+    def document() -> dict[str, Any]:
+        given = text(12)
+        return {
+            "input.value": chance.choice(
+                [given, json.dumps(given), json.dumps([json.dumps(given)])]
+            ),
+            "output.value": [given],
+        }
+
+    table = documents([document() for _ in range(200)])
+    attributes = table.c.attributes
+    used = 0
+    with shared_pool.engine.connect() as connection:
+        for query in [*PIECES, *(text(4) for _ in range(400))]:
+            word = _required_word(query)
+            if word is None:
+                continue
+            used += 1
+            found = has_words(content_vector(attributes), query)
+            quick = Words(query)._in(attributes)
+            differing = sa.select(attributes).where(found.is_distinct_from(quick))
+            assert not connection.scalars(differing).all(), (query, word)
+    assert used > 20
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("river", "river"),
+        ("the Seine, in Paris?", "Seine"),
+        ('"the Seine" paris', "Seine"),
+        ("straße", "straße"),
+        ("x1 v2beta", None),
+        ("abc123", "abc123"),
+        ("river or sea", None),
+        ("sea -river", None),
+        ('sea -"the river"', None),
+        ("<b> river", None),
+        ("a&amp;b river", None),
+        ("riv*", None),
+        ("well-known river", "river"),
+        ("of a", None),
+    ],
+)
+def test_a_word_that_must_stand_there(text: str, word: str | None) -> None:
+    assert _required_word(text) == word

@@ -1,0 +1,188 @@
+"""Buckets of time: where they begin, and what stands in those without a value."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from observatory_storage import CopyWriter, StoragePool, ValidationError
+from observatory_storage.repositories import TimeSeriesPoint, TimeSeriesQuery
+from observatory_storage.repositories.buckets import bucket_count, bucket_floor, buckets_between
+from observatory_storage.repositories.filling import filled
+from tests.repositories.samples import DAY, SECOND, START, Row
+
+METRIC = UUID(int=1)
+MOMENTS = st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - the zone is given beside
+WIDTHS = st.timedeltas(timedelta(microseconds=1), 400 * DAY)
+
+
+def query(**fields: Any) -> TimeSeriesQuery:
+    return TimeSeriesQuery(
+        **{
+            "metric_id": METRIC,
+            "start_time": START,
+            "end_time": START + 240 * SECOND,
+            "bucket_size_secs": 60,
+            **fields,
+        }
+    )
+
+
+def a_point(at: float, value: float | None, **group: Any) -> TimeSeriesPoint:
+    return TimeSeriesPoint(START + at * SECOND, value, group)
+
+
+@given(MOMENTS, WIDTHS)
+def test_a_moment_lies_in_its_bucket(moment: datetime, width: timedelta) -> None:
+    start = bucket_floor(width, moment)
+    assert start <= moment < start + width
+    assert bucket_floor(width, start) == start
+
+
+@given(MOMENTS, st.integers(0, 50), st.floats(0, 1), WIDTHS)
+def test_the_buckets_of_a_range_are_those_that_it_touches(
+    start: datetime, buckets: int, part: float, width: timedelta
+) -> None:
+    end = start + (buckets + part) * width
+    found = list(buckets_between(width, start, end))
+    assert len(found) == bucket_count(width, start, end)
+    if start == end:
+        assert not found
+        return
+    assert found[0] == bucket_floor(width, start)
+    assert found[-1] == bucket_floor(width, end - timedelta(microseconds=1))
+    assert all(later - sooner == width for sooner, later in itertools.pairwise(found))
+
+
+def test_weeks_begin_on_mondays() -> None:
+    for day in range(8):
+        assert bucket_floor(7 * DAY, START + day * DAY).weekday() == 0
+
+
+@pytest.mark.parametrize(
+    ("fill", "expected"),
+    [
+        ("null", [None, 1.0, None, 2.0]),
+        ("zero", [0.0, 1.0, 0.0, 2.0]),
+        ("previous", [None, 1.0, 1.0, 2.0]),
+    ],
+)
+def test_every_bucket_is_filled(fill: str, expected: list[float | None]) -> None:
+    points = [a_point(60, 1.0), a_point(180, 2.0)]
+    found = filled(points, query(fill=fill))
+    assert [point.value for point in found] == expected
+    assert [point.timestamp for point in found] == [START + at * SECOND for at in (0, 60, 120, 180)]
+
+
+def test_every_group_is_filled_by_itself() -> None:
+    points = [a_point(0, 1.0, k=1), a_point(60, 2.0, k=True), a_point(120, 3.0, k=1.0)]
+    found = filled(points, query(fill="previous", group_by=("k",), end_time=START + 180 * SECOND))
+    assert [(point.group["k"] is True, point.value) for point in found] == [
+        (False, 1.0),
+        (True, None),
+        (False, 1.0),
+        (True, 2.0),
+        (False, 3.0),
+        (True, 2.0),
+    ]
+
+
+@pytest.mark.parametrize(("group_by", "count"), [((), 4), (("k",), 0)])
+def test_without_points_there_is_one_group_or_none(group_by: tuple[str, ...], count: int) -> None:
+    assert [point.value for point in filled([], query(fill="zero", group_by=group_by))] == (
+        [0.0] * count
+    )
+    assert filled([], query(fill="zero", group_by=group_by, end_time=START)) == []
+
+
+def test_more_points_than_can_be_shown_are_refused() -> None:
+    year = {"end_time": START + 365 * DAY, "bucket_size_secs": 60}
+    assert query(**year).fill is None
+    with pytest.raises(ValidationError, match="more than 200000 buckets") as refused:
+        query(**year, fill="null")
+    assert refused.value.field == "bucket_size_secs"
+    day = query(end_time=START + DAY, fill="zero", group_by=("k",))
+    assert len(filled([a_point(0, 1.0, k=n) for n in range(10)], day)) == 14_400
+    with pytest.raises(ValidationError, match="200 groups of 1440 buckets") as refused:
+        filled([a_point(0, 1.0, k=n) for n in range(200)], day)
+    assert refused.value.field == "group_by"
+
+
+@pytest.mark.parametrize("fill", ["linear", "", 0, "NULL"])
+def test_what_cannot_be_filled_in_is_refused(fill: Any) -> None:
+    with pytest.raises(ValidationError, match="null, zero, previous"):
+        query(fill=fill)
+
+
+def test_the_widest_buckets_stay_within_the_calendar() -> None:
+    wide = 10_000 * 365 * 86_400
+    found = filled([], query(bucket_size_secs=wide, fill="null"))
+    assert [point.timestamp for point in found] == [datetime(1970, 1, 5, tzinfo=UTC)]
+    with pytest.raises(ValidationError, match="year 1") as refused:
+        query(start_time=datetime(1960, 1, 1, tzinfo=UTC), bucket_size_secs=wide)
+    assert refused.value.field == "bucket_size_secs"
+
+
+@pytest.fixture(scope="module")
+def a_metric(shared_pool: StoragePool) -> UUID:
+    """A counter with one point every 90 seconds, on two hosts, and once a null for a host."""
+    writer = CopyWriter(shared_pool)
+    writer.write_metrics(
+        [{"name": "m", "metric_type": "counter", "temporality": "delta", "service_name": "s"}]
+    )
+    with shared_pool.unit_of_work() as uow:
+        metric_id = uow.metrics.list()[0].id
+    rows: list[Row] = [
+        {
+            "metric_id": metric_id,
+            "timestamp": START + at * SECOND,
+            "value": 1.0,
+            "attributes": {"host": "ab"[at % 2]},
+        }
+        for at in range(0, 900, 45)
+    ]
+    rows.append({**rows[0], "attributes": {"host": None}})
+    rows.append({**rows[0], "attributes": {}})
+    writer.write_data_points(rows)
+    return metric_id
+
+
+@pytest.mark.parametrize("aggregation", ["sum", "rate", "increase", "avg", "last", "p90"])
+@pytest.mark.parametrize("width", [7, 30.5, 60, 7 * 86_400])
+@pytest.mark.parametrize("group_by", [(), ("host",), ("missing",)])
+def test_filling_adds_buckets_and_changes_none(
+    shared_pool: StoragePool,
+    a_metric: UUID,
+    aggregation: str,
+    width: float,
+    group_by: tuple[str, ...],
+) -> None:
+    def ask(fill: str | None) -> dict[Any, float | None]:
+        asked = query(
+            metric_id=a_metric,
+            aggregation=aggregation,
+            bucket_size_secs=width,
+            group_by=group_by,
+            fill=fill,
+        )
+        with shared_pool.unit_of_work() as uow:
+            points = uow.metrics.query_time_series(asked)
+        assert [p.timestamp for p in points] == sorted(p.timestamp for p in points)
+        found = {(p.timestamp, *p.group.values()): p.value for p in points}
+        assert len(found) == len(points)
+        return found
+
+    measured, whole = ask(None), ask("null")
+    assert measured == {key: value for key, value in whole.items() if value is not None}
+    groups = {tuple(group) for _, *group in whole}
+    assert groups == {tuple(group) for _, *group in measured}
+    first = START - (START - datetime(1970, 1, 5, tzinfo=UTC)) % timedelta(seconds=width)
+    buckets = math.ceil((240 - (first - START).total_seconds()) / width)
+    assert len(whole) == buckets * len(groups)

@@ -1,0 +1,456 @@
+"""What stands in the JSON of spans is found the same with the indexes of closed partitions as
+without, whichever way the search takes, and as plain Python finds it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from observatory_storage import (
+    CopyWriter,
+    PostgresConfig,
+    StorageConfig,
+    StoragePool,
+    UnitOfWork,
+    ValidationError,
+    build_partition_indexes,
+)
+from observatory_storage.models import Trace, TraceSpan
+from observatory_storage.repositories import (
+    Page,
+    SpanFilters,
+    TraceFilters,
+    candidates,
+    span_search,
+    trace_search,
+)
+from tests.repositories.plans import plans_of
+from tests.repositories.samples import (
+    DAY,
+    Row,
+    a_span,
+    backwards,
+    forwards,
+    keys,
+    meets,
+    span_key,
+    statements,
+    trace_key,
+)
+from tests.servers import Server
+
+# Of late, for partitions of a day.
+BEGIN = (datetime.now(UTC) - 20 * DAY).replace(hour=0, minute=0, second=0, microsecond=0)
+DAYS = 9
+WORDS = ["river", "Paris", "café", "straße", "привет", "x1", "never"]
+LIKELIHOOD = [8, 5, 4, 2, 2, 1, 0]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A text, and which documents have what it asks for."""
+
+    text: str
+    is_in: Callable[[list[str]], bool] = field(compare=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _phrase(words: list[str], *wanted: str) -> bool:
+    return any(words[at : at + len(wanted)] == list(wanted) for at in range(len(words)))
+
+
+QUERIES = [
+    Query("river", lambda words: "river" in words),
+    Query("PARIS river", lambda words: {"paris", "river"} <= set(words)),
+    Query("café", lambda words: "café" in words),
+    Query("Straße привет", lambda words: {"straße", "привет"} <= set(words)),
+    Query("x1", lambda words: "x1" in words),
+    Query("never", lambda words: "never" in words),
+    Query("x1 or привет", lambda words: "x1" in words or "привет" in words),
+    Query("river -paris", lambda words: "river" in words and "paris" not in words),
+    Query('"river paris"', lambda words: _phrase(words, "river", "paris")),
+    Query("riv*", lambda words: any(word.startswith("riv") for word in words)),
+    Query("iver", lambda words: "iver" in words),
+]
+
+
+class Content:
+    """Prompts and completions as instrumentations write them."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+
+    def attributes(self) -> tuple[dict[str, Any], list[str]]:
+        """The attributes, and the words in them."""
+        asked, answered = self._words(), self._words()
+        message = [{"role": "user", "parts": [{"type": "text", "content": " ".join(asked)}]}]
+        in_json = json.dumps([{"role": "user", "content": "\n".join(asked)}])
+        form: dict[str, Any] = self._chance.choice(
+            [
+                {"gen_ai.input.messages": message, "gen_ai.completion": " ".join(answered)},
+                {"gen_ai.prompt": in_json, "gen_ai.completion": json.dumps(answered)},
+                {"input.value": in_json, "output.value": "\t".join(answered)},
+                {"llm.input_messages.0.message.content": "\r\n".join(asked)}
+                | {"llm.output_messages.0.message.content": f"<b>{'</b>, ('.join(answered)}."},
+                {"ai.prompt": in_json, "ai.response.text": "\\ ".join(answered)},
+                {"traceloop.entity.input": json.dumps({"x": {"y": asked}}), "other": "river paris"},
+            ]
+        )
+        words = asked if "other" in form else [*asked, *answered]
+        return form, [word.lower() for word in words]
+
+    def _words(self) -> list[str]:
+        return self._chance.choices(WORDS, LIKELIHOOD, k=self._chance.randrange(4))
+
+
+def _make_rows() -> tuple[list[Row], dict[str, list[list[str]]]]:
+    """Spans, many of traces that begin on one day and end on another; the words by span."""
+    chance = random.Random(11)
+    content = Content(chance)
+    rows, documents = [], {}
+    for trace in range(1, 161):
+        begins = BEGIN + chance.random() * DAYS * DAY
+        for number in range(chance.randrange(1, 5)):
+            attributes, words = content.attributes() if chance.random() < 0.4 else ({}, [])
+            row = a_span(
+                trace,
+                trace * 10 + number,
+                begins + number * chance.choice([timedelta(seconds=1), DAY / 4, DAY]),
+                start_ns=0,
+                status=chance.choice(["ok", "ok", "error"]),
+                kind="client",
+                total_tokens=chance.choice([None, 10, 1000]),
+                total_cost_usd=None,
+                attributes=attributes,
+            )
+            documents[span_key(trace * 10 + number)] = [words]
+            # Rare, frequent, and frequent of old.
+            pairs: list[dict[str, Any]] = [{"tenant": chance.randrange(40)}, {"all": True}]
+            pairs.append({"version": 1 if begins < BEGIN + 4 * DAY else 2.0})
+            for pair in pairs:
+                _place(chance, row, pair)
+            if chance.random() < 0.2:
+                in_event, words = content.attributes()
+                row.setdefault("events", []).append(
+                    {"name": "e", "timestamp": begins, "attributes": in_event}
+                )
+                documents[row["span_id"]].append(words)
+            rows.append(row)
+    return rows, documents
+
+
+def _place(chance: random.Random, row: Row, pair: dict[str, Any]) -> None:
+    place = chance.choice(["attributes", "resource_attributes", "scope_attributes", "l", "e"])
+    if place == "e":
+        event = {"name": "e", "timestamp": row["start_time"], "attributes": pair}
+        row.setdefault("events", []).append(event)
+    elif place == "l":
+        link = {"trace_id": trace_key(1), "span_id": span_key(1), "attributes": pair}
+        row.setdefault("links", []).append(link)
+    else:
+        row[place] = {**row.get(place, {}), **pair}
+
+
+ROWS, DOCUMENTS = _make_rows()
+
+
+@pytest.fixture(scope="module", params=["open", "closed"])
+def filled(
+    request: pytest.FixtureRequest, postgres_server: Server, migrated_template: str
+) -> Iterator[StoragePool]:
+    """The rows in partitions without further indexes, and with them but for the last days."""
+    with postgres_server.database(migrated_template) as url:
+        config = StorageConfig(postgres=PostgresConfig.from_url(url))
+        with StoragePool(config) as pool:
+            CopyWriter(pool).write_spans(ROWS)
+            if request.param == "closed":
+                assert build_partition_indexes(pool, now=BEGIN + (DAYS - 1) * DAY).built
+            yield pool
+
+
+def walk_first(patch: pytest.MonkeyPatch, rows: int) -> None:
+    for module in (span_search, trace_search):
+        patch.setattr(module, "_WALKED", rows)
+        patch.setattr(module, "_WALKED_FOR_WORDS", rows)
+
+
+@pytest.fixture(params=[(0, 3), (8, 20), (100_000, 3)], ids=str)
+def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many candidates are few, how many rows are walked first."""
+    few, walked = request.param
+    monkeypatch.setattr(candidates, "_MOST", few)
+    walk_first(monkeypatch, walked)
+
+
+def some_filters(seed: int, count: int) -> Iterator[tuple[dict[str, Any], Query | None]]:
+    chance = random.Random(seed)
+    for _ in range(count):
+        given: dict[str, Any] = {}
+        query = chance.choice([None, *QUERIES])
+        pairs: list[dict[str, Any]] = [
+            {"tenant": chance.randrange(40)},
+            {"all": True},
+            {"version": 1},
+            {"version": 2},
+        ]
+        wanted = chance.sample(pairs, chance.choice([0, 1, 1, 2]) if query else 1)
+        if wanted:
+            given["attributes"] = {key: value for pair in wanted for key, value in pair.items()}
+        if chance.random() < 0.4:
+            given["start_time"] = BEGIN + chance.random() * DAYS * DAY
+        if chance.random() < 0.4:
+            given["end_time"] = given.get("start_time", BEGIN) + chance.random() * DAYS * DAY
+        if chance.random() < 0.2:
+            given["status"] = "error"
+        if chance.random() < 0.2:
+            given["min_tokens"] = 11
+        yield given, query
+
+
+def matching(filters: SpanFilters | TraceFilters, query: Query | None) -> list[Row]:
+    found = [row for row in ROWS if meets(row, filters)]
+    if query is None:
+        return found
+    return [row for row in found if any(map(query.is_in, DOCUMENTS[row["span_id"]]))]
+
+
+@pytest.mark.usefixtures("ways")
+@pytest.mark.parametrize("seed", [0, 1])
+def test_spans_are_those_that_match(filled: StoragePool, seed: int) -> None:
+    for given, query in some_filters(seed, 4):
+        expected = [
+            (row["trace_id"], row["span_id"])
+            for row in sorted(
+                matching(SpanFilters(**given), query),
+                key=lambda r: (r["start_time"], r["trace_id"], r["span_id"]),
+                reverse=True,
+            )
+        ]
+        filters = SpanFilters(**given, text=query.text if query else None, limit=9)
+        with filled.unit_of_work() as uow:
+
+            def page_at(*, of: SpanFilters = filters, **cursor: Any) -> Page[TraceSpan]:
+                return uow.traces.list_spans(of, **cursor)
+
+            pages = forwards(page_at)
+            assert [key for page in pages for key in keys(page)] == expected, (given, query)
+            assert [keys(page) for page in backwards(page_at, pages[-1])] == [
+                keys(page) for page in pages
+            ], (given, query)
+            oldest = uow.traces.iterate_spans(filters, 50, oldest_first=True)
+            assert keys(oldest) == expected[::-1], (given, query)
+            assert uow.traces.list_spans(filters, total="exact").total == len(expected)
+
+
+@pytest.mark.usefixtures("ways")
+@pytest.mark.parametrize("seed", [2, 3])
+def test_traces_are_those_of_matching_spans(filled: StoragePool, seed: int) -> None:
+    begins: dict[str, datetime] = {}
+    for row in ROWS:
+        begins[row["trace_id"]] = min(
+            begins.get(row["trace_id"], row["start_time"]), row["start_time"]
+        )
+    for given, query in some_filters(seed, 4):
+        found = {row["trace_id"] for row in matching(TraceFilters(**given), query)}
+        expected = sorted(found, key=lambda key: (begins[key], key), reverse=True)
+        filters = TraceFilters(**given, text=query.text if query else None, limit=9)
+        with filled.unit_of_work() as uow:
+
+            def page_at(*, of: TraceFilters = filters, **cursor: Any) -> Page[Trace]:
+                return uow.traces.list(of, **cursor)
+
+            pages = forwards(page_at)
+            assert [t.trace_id for page in pages for t in page] == expected, (given, query)
+            assert [[t.trace_id for t in page] for page in backwards(page_at, pages[-1])] == [
+                [t.trace_id for t in page] for page in pages
+            ], (given, query)
+            assert uow.traces.list(filters, total="exact").total == len(expected)
+
+
+def test_search_text_is_a_list_by_text(filled: StoragePool) -> None:
+    bounds = SpanFilters(start_time=BEGIN + 2 * DAY, end_time=BEGIN + 5 * DAY, limit=3)
+    with filled.unit_of_work() as uow:
+        page = uow.traces.search_text("river", bounds, total="exact")
+        following = uow.traces.search_text("river", bounds, after=page.next, payload=True)
+        assert len(page) == len(following) == 3
+        assert not set(keys(page)) & set(keys(following))
+        assert page.total == len(matching(bounds, QUERIES[0]))
+        assert following[0].attributes is not None
+        with pytest.raises(ValidationError, match="another query"):
+            uow.traces.search_text("paris", bounds, after=page.next)
+        for text, field in ((" ", "text"), ("a" * 10_001, "text"), (None, "text")):
+            with pytest.raises(ValidationError) as refused:
+                uow.traces.search_text(text, bounds)  # type: ignore[arg-type]  # what is tried here
+            assert refused.value.field == field
+        with pytest.raises(ValidationError, match="a text of their own"):
+            uow.traces.search_text("river", SpanFilters(text="paris"))
+
+
+def test_a_trace_without_spans_is_searched_itself(pool: StoragePool) -> None:
+    row = {
+        "trace_id": trace_key(1),
+        "service_name": "service",
+        "start_time": BEGIN,
+        "attributes": {"input.value": "the river", "tenant": 1},
+        "total_tokens": 10,
+        "total_cost_usd": 1,
+    }
+    CopyWriter(pool).write_traces([row])
+    met: list[dict[str, Any]] = [
+        {"text": "river"},
+        {"min_tokens": 10, "max_tokens": 10},
+        {"min_cost_usd": 1, "max_cost_usd": 1, "text": "the", "attributes": {"tenant": 1}},
+    ]
+    unmet: list[dict[str, Any]] = [{"text": "sea"}, {"min_tokens": 11}, {"max_cost_usd": 0.5}]
+    for walked in (0, 100):
+        with pytest.MonkeyPatch.context() as patch, pool.unit_of_work() as uow:
+            walk_first(patch, walked)
+            assert [len(uow.traces.list(TraceFilters(**given))) for given in met] == [1, 1, 1]
+            assert [len(uow.traces.list(TraceFilters(**given))) for given in unmet] == [0, 0, 0]
+
+
+@pytest.mark.usefixtures("ways")
+@pytest.mark.parametrize(
+    "given", [{"attributes": {"k": 1}}, {"text": "river"}, {"service_name": "s", "status": "error"}]
+)
+def test_traces_with_and_without_spans_stand_in_one_order(
+    pool: StoragePool, given: dict[str, Any]
+) -> None:
+    row: Row = {"service_name": "s", "status": "error"}
+    row |= {"attributes": {"k": 1, "input.value": "river"}}
+    starts = {n: BEGIN + n % 7 * DAY / 2 for n in range(1, 31)}  # many start at one moment
+    CopyWriter(pool).write_spans([a_span(n, n, starts[n], **row) for n in starts if n % 3])
+    alone = [
+        {"trace_id": trace_key(n), "start_time": starts[n], **row} for n in starts if not n % 3
+    ]
+    CopyWriter(pool).write_traces(alone)
+    expected = [trace_key(n) for n in sorted(starts, key=lambda n: (starts[n], n), reverse=True)]
+    filters = TraceFilters(**given, limit=4)
+    with pool.unit_of_work() as uow:
+
+        def page_at(**cursor: Any) -> Page[Trace]:
+            return uow.traces.list(filters, **cursor)
+
+        pages = forwards(page_at)
+        assert [trace.trace_id for page in pages for trace in page] == expected
+        assert [[t.trace_id for t in page] for page in backwards(page_at, pages[-1])] == [
+            [t.trace_id for t in page] for page in pages
+        ]
+
+
+def test_the_ends_of_time_are_searched(pool: StoragePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    walk_first(monkeypatch, 0)
+    far = [datetime.min.replace(tzinfo=UTC), BEGIN, datetime.max.replace(tzinfo=UTC) - DAY]
+    rows = [
+        {**a_span(n, n, start), "end_time": None, "attributes": {"k": 1}}
+        for n, start in enumerate(far, 1)
+    ]
+    CopyWriter(pool).write_spans(rows)
+    for few in (0, 5):
+        monkeypatch.setattr(candidates, "_MOST", few)
+        with pool.unit_of_work() as uow:
+            filters = SpanFilters(attributes={"k": 1})
+            found = uow.traces.list_spans(filters)
+            assert [int(span.span_id) for span in found] == [3, 2, 1]
+            oldest = uow.traces.iterate_spans(filters, 2, oldest_first=True)
+            assert [int(span.span_id) for span in oldest] == [1, 2, 3]
+            traces = uow.traces.iterate(TraceFilters(attributes={"k": 1}), 2)
+            assert [int(trace.trace_id) for trace in traces] == [3, 2, 1]
+
+
+def many(pool: StoragePool) -> None:
+    """Enough rows for the planner to have a choice: two days that are closed, one that is not."""
+    rows = [
+        a_span(
+            n,
+            n,
+            BEGIN + n * DAY / 1000,
+            attributes={"request": f"r{n}", "all": True, "gen_ai.prompt": f"river w{n:x}z"},
+            events=[{"name": "e", "timestamp": BEGIN, "attributes": {"event": f"e{n}"}}],
+        )
+        for n in range(1, 3000)
+    ]
+    CopyWriter(pool).write_spans(rows)
+    build_partition_indexes(pool, now=BEGIN + 2 * DAY, grace=timedelta(0))
+    with pool.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE")
+
+
+CLOSED: dict[str, Any] = {"start_time": BEGIN, "end_time": BEGIN + DAY}
+
+
+@pytest.mark.parametrize(
+    ("given", "purpose"),
+    [
+        ({"attributes": {"request": "r77"}}, "attributes"),
+        ({"attributes": {"event": "e77"}}, "attributes"),
+        ({"text": "w4dz"}, "content"),
+        ({"text": '"river w4dz"'}, "content"),
+        ({"text": "w4d*"}, "content"),
+    ],
+)
+def test_what_is_rare_is_found_by_the_indexes_of_its_partition(
+    pool: StoragePool, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], purpose: str
+) -> None:
+    walk_first(monkeypatch, 20)
+    many(pool)
+    asks: list[Callable[[UnitOfWork], Page[Any]]] = [
+        lambda uow: uow.traces.list_spans(SpanFilters(**given, **CLOSED)),
+        lambda uow: uow.traces.list(TraceFilters(**given, **CLOSED)),
+    ]
+    for ask in asks:
+        with pool.unit_of_work() as uow:
+            assert [
+                int(row.span_id if isinstance(row, TraceSpan) else row.trace_id, 16)
+                for row in ask(uow)
+            ] == [77]
+        plans = plans_of(pool, ask)
+        used = set().union(*(plan.indexes for plan in plans))
+        partitions = {
+            f"{table}_p{BEGIN:%Y%m%d}_{purpose}" for table in ("trace_spans", "trace_events")
+        }
+        assert {index.removeprefix("ix_")[:-9] for index in used if purpose in index} == partitions
+        assert not {name for plan in plans for name in plan.read_whole if "spans" in name}
+        relations = set().union(*(plan.relations("trace_spans") for plan in plans))
+        assert relations == {f"trace_spans_p{BEGIN:%Y%m%d}"}
+
+
+@pytest.mark.parametrize("given", [{"attributes": {"all": True}}, {"text": "river"}], ids=str)
+@pytest.mark.parametrize("bounds", [{}, CLOSED], ids=["all", "closed"])
+def test_what_is_frequent_is_found_by_walking(
+    pool: StoragePool,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, Any],
+    bounds: dict[str, Any],
+) -> None:
+    walk_first(monkeypatch, 100)
+    many(pool)
+    asks: list[Callable[[UnitOfWork], Page[Any]]] = [
+        lambda uow: uow.traces.list_spans(SpanFilters(**given, **bounds)),
+        lambda uow: uow.traces.list(TraceFilters(**given, **bounds)),
+    ]
+    for ask in asks:
+        plans = plans_of(pool, ask)
+        assert len(plans) == 2
+        assert not [
+            name for plan in plans for name in plan.indexes if name.startswith("ix_trace_spans_p")
+        ]
+        assert not {name for plan in plans for name in plan.read_whole}
+        assert sum(plan.blocks for plan in plans) < 2_000
+
+
+def test_the_number_of_statements_does_not_grow_with_the_spans(filled: StoragePool) -> None:
+    with filled.unit_of_work() as uow, statements(filled.engine) as seen:
+        uow.traces.list_spans(SpanFilters(attributes={"tenant": 3}))
+        assert len(seen) <= 3
+        seen.clear()
+        uow.traces.list(TraceFilters(text="never"))
+        assert len(seen) <= 5

@@ -1,0 +1,352 @@
+"""Closed partitions get their indexes: once, whole, and whatever stands in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy.pool import NullPool
+
+from observatory_storage import (
+    Conflict,
+    CopyWriter,
+    IndexBuild,
+    PoolConfig,
+    PoolError,
+    PostgresConfig,
+    SpanFilters,
+    StorageConfig,
+    StorageError,
+    StoragePool,
+    ValidationError,
+    build_partition_indexes,
+    layout,
+    migrate,
+    partition_indexes,
+)
+from observatory_storage.layout import advisory_key
+from observatory_storage.models import Base
+from observatory_storage.partition_indexes import _KINDS
+from tests.catalog import engine_for
+from tests.repositories.samples import DAY, a_log, a_span, an_event
+
+# Of late, for partitions of a day.
+TODAY = (datetime.now(UTC) - 7 * DAY).replace(hour=0, minute=0, second=0, microsecond=0)
+START = TODAY + DAY / 2
+NOW = START + DAY  # the first day is closed then, the second one is not
+SPANS, EVENTS, LOGS = (
+    f"{table}_p{TODAY:%Y%m%d}" for table in ("trace_spans", "trace_events", "logs")
+)
+
+
+@pytest.fixture
+def two_days(pool: StoragePool) -> StoragePool:
+    """A pool on rows of a day that is over and one that is not."""
+    rows = [a_span(n, n, START + (n - 1) * DAY, events=[an_event()]) for n in (1, 2)]
+    CopyWriter(pool).write_spans(rows)
+    CopyWriter(pool).write_logs([a_log(n, START + n * DAY) for n in (0, 1)])
+    return pool
+
+
+def build(pool: StoragePool, **given: Any) -> IndexBuild:
+    return build_partition_indexes(pool, **{"now": NOW, **given})
+
+
+def indexes(engine: sa.Engine, schema: str = "public") -> dict[str, bool]:
+    """The indexes of one kind alone: whether each is valid."""
+    query = sa.text(
+        "SELECT i.relname, x.indisvalid FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid"
+        " JOIN pg_class t ON t.oid = x.indrelid"
+        " JOIN pg_namespace n ON n.oid = t.relnamespace"
+        " WHERE n.nspname = :schema AND NOT i.relispartition AND t.relispartition"
+    )
+    with engine.connect() as connection:
+        return {
+            row.relname: row.indisvalid for row in connection.execute(query, {"schema": schema})
+        }
+
+
+@contextmanager
+def autocommit(pool: StoragePool) -> Iterator[sa.Connection]:
+    with pool.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+
+
+def test_only_closed_partitions_get_indexes_and_only_once(two_days: StoragePool) -> None:
+    first = build(two_days)
+    assert {(index.table, index.partition) for index in first.built} == {
+        ("trace_spans", SPANS),
+        ("trace_events", EVENTS),
+        ("logs", LOGS),
+    }
+    assert len(first.built) == len(_KINDS)
+    assert first == IndexBuild(built=first.built)
+    assert indexes(two_days.engine) == {index.name: True for index in first.built}
+    assert all(len(index.name.encode()) <= 63 for index in first.built)
+    second = build(two_days)
+    assert second == IndexBuild(existing=first.built)
+    later = build(two_days, now=NOW + DAY)
+    assert set(later.existing) == set(first.built)
+    assert len(later.built) == len(_KINDS)
+    # The newest day is the one that people ask about.
+    assert later.built[0].partition == f"trace_spans_p{TODAY + DAY:%Y%m%d}"
+
+
+@pytest.mark.parametrize(
+    ("given", "closed"),
+    [
+        ({"now": TODAY + DAY + timedelta(hours=1)}, True),
+        ({"now": TODAY + DAY + timedelta(minutes=59)}, False),
+        ({"now": TODAY + DAY, "grace": timedelta(0)}, True),
+        ({"now": TODAY + DAY - timedelta(microseconds=1), "grace": timedelta(0)}, False),
+    ],
+)
+def test_a_partition_is_closed_some_time_after_its_end(
+    two_days: StoragePool, given: dict[str, Any], *, closed: bool
+) -> None:
+    assert bool(build(two_days, **given).built) == closed
+
+
+def test_one_table_alone(two_days: StoragePool) -> None:
+    assert {index.table for index in build(two_days, table="logs").built} == {"logs"}
+
+
+def test_by_default_it_is_now_and_all_that_is_over_is_closed(pool: StoragePool) -> None:
+    today = datetime.now(UTC)
+    starts = [START, today, datetime(1980, 1, 1, tzinfo=UTC)]
+    CopyWriter(pool).write_spans([a_span(n, n, start) for n, start in enumerate(starts, 1)])
+    built = build_partition_indexes(pool, table="trace_spans").built
+    assert "trace_spans_past" in {index.partition for index in built}
+    assert f"trace_spans_p{today:%Y%m%d}" not in {index.partition for index in built}
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"table": "traces"}, "table"),
+        ({"table": "metric_data_points"}, "table"),
+        ({"now": datetime(2026, 1, 1)}, "now"),  # noqa: DTZ001 - what is refused
+        ({"now": "2026-01-01"}, "now"),
+        ({"grace": 3600}, "grace"),
+        ({"grace": timedelta(-1)}, "grace"),
+        ({"grace": timedelta.max}, "grace"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    pool: StoragePool, given: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        build(pool, **given)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize("schema", ["public", 'Obs: "50%"'])
+def test_migrations_know_nothing_of_them(empty_database_url: str, schema: str) -> None:
+    config = StorageConfig(
+        postgres=PostgresConfig.from_url(empty_database_url).model_copy(
+            update={"schema_name": schema}
+        )
+    )
+    with StoragePool(config) as pool:
+        pool.run_migrations()
+        CopyWriter(pool).write_spans([a_span(1, 1, START, events=[an_event()])])
+        CopyWriter(pool).write_logs([a_log(1, START)])
+        built = build(pool).built
+        assert indexes(pool.engine, schema) == {index.name: True for index in built}
+        assert len(built) == len(_KINDS)
+        assert not build(pool).built
+    engine = engine_for(empty_database_url)
+    with engine.connect() as connection:
+        options = migrate.comparison(connection, schema)
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, Base.metadata) == []
+    migrate.downgrade(engine, schema)
+    engine.dispose()
+
+
+def test_what_an_interrupted_build_left_is_built_again(two_days: StoragePool) -> None:
+    name = next(i.name for i in build(two_days).built if i.partition == SPANS)
+    CopyWriter(two_days).write_spans([a_span(n, n, START) for n in range(3, 5)])
+    with autocommit(two_days) as connection:
+        connection.exec_driver_sql(f"DROP INDEX {name}")
+        # Not unique: the build fails at its end, and leaves the index as an interrupted one does.
+        with pytest.raises(sa.exc.IntegrityError):
+            connection.exec_driver_sql(
+                f"CREATE UNIQUE INDEX CONCURRENTLY {name} ON {SPANS} (service_name)"
+            )
+    assert indexes(two_days.engine)[name] is False
+    again = build(two_days)
+    assert [index.name for index in again.built] == [name]
+    assert [index.name for index in again.dropped] == [name]
+    assert all(indexes(two_days.engine).values())
+
+
+def test_another_definition_takes_the_place_of_the_older_one(
+    two_days: StoragePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = build(two_days, table="trace_events").built
+    (content,) = (
+        kind for kind in _KINDS if (kind.table, kind.purpose) == ("trace_events", "content")
+    )
+    changed = partition_indexes._Kind("trace_events", "content", lambda c: [c.otlp])
+    monkeypatch.setattr(
+        partition_indexes, "_KINDS", [changed if kind is content else kind for kind in _KINDS]
+    )
+    after = build(two_days, table="trace_events")
+    assert len(after.built) == len(after.dropped) == 1
+    assert after.dropped[0] in before
+    assert after.built[0].name != after.dropped[0].name
+    assert set(indexes(two_days.engine)) == {i.name for i in (*after.built, *after.existing)}
+    # Others' indexes on a partition are left alone.
+    with two_days.engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE INDEX ix_{EVENTS}_mine ON {EVENTS} (name)")
+    assert not build(two_days, table="trace_events").dropped
+    assert f"ix_{EVENTS}_mine" in indexes(two_days.engine)
+
+
+def test_two_runs_do_not_collide(two_days: StoragePool) -> None:
+    key = advisory_key("indexes", two_days.schema)
+    with two_days.engine.begin() as connection:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+        with pytest.raises(Conflict, match="another process is building indexes") as refused:
+            build(two_days)
+        assert refused.value.retryable
+    assert build(two_days).built
+
+
+def test_one_that_is_in_the_way_delays_its_partition_only(
+    two_days: StoragePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition_indexes, "_LOCK_TIMEOUT", "50ms")
+    with two_days.engine.begin() as connection:
+        connection.exec_driver_sql(f"LOCK TABLE {LOGS} IN ROW EXCLUSIVE MODE")
+        result = build(two_days)
+    assert [failure.index.partition for failure in result.failed] == [LOGS]
+    assert isinstance(result.failed[0].error, Conflict)
+    assert {index.partition for index in result.built} == {SPANS, EVENTS}
+    again = build(two_days)
+    assert [index.partition for index in again.built] == [LOGS]
+    assert not again.failed
+    assert all(indexes(two_days.engine).values())
+
+
+def test_readers_and_writers_of_other_tables_are_in_nobodys_way(
+    two_days: StoragePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition_indexes, "_LOCK_TIMEOUT", "1s")
+    with two_days.unit_of_work() as uow:
+        uow.session.connection(execution_options={"isolation_level": "READ COMMITTED"})
+        uow.traces.list_spans()
+        uow.session.execute(sa.text("SET LOCAL lock_timeout = 0"))  # holds no snapshot from here on
+        assert not build(two_days).failed
+
+
+def test_a_partition_that_is_dropped_meanwhile_is_nothing_to_do(
+    two_days: StoragePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = layout.named
+
+    def and_gone(connection: sa.Connection, schema: str, table: str) -> dict[str, layout.Range]:
+        gone = layout.Range(TODAY - DAY, TODAY)
+        return {**named(connection, schema, table), f"{table}_p{TODAY - DAY:%Y%m%d}": gone}
+
+    monkeypatch.setattr(layout, "named", and_gone)
+    result = build(two_days)
+    assert not result.failed
+    assert len(result.built) == len(_KINDS)
+
+
+def test_who_does_not_own_the_tables_is_told_so(two_days: StoragePool, database_url: str) -> None:
+    with two_days.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE ROLE visitor LOGIN PASSWORD 'visitor'")
+        connection.exec_driver_sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO visitor")
+    url = sa.make_url(engine_for(database_url).url).set(username="visitor", password="visitor")
+    engine = sa.create_engine(url, poolclass=NullPool)
+    try:
+        with (
+            StoragePool.from_engine(engine) as visitor,
+            pytest.raises(StorageError, match=SPANS) as refused,
+        ):
+            build(visitor)
+        assert not refused.value.retryable
+    finally:
+        with two_days.engine.begin() as connection:
+            connection.exec_driver_sql("DROP OWNED BY visitor")
+            connection.exec_driver_sql("DROP ROLE visitor")
+    assert not indexes(two_days.engine)
+
+
+def test_a_pool_of_one_connection_is_too_small(database_url: str) -> None:
+    config = StorageConfig(
+        postgres=PostgresConfig.from_url(database_url),
+        pool=PoolConfig(min_connections=1, max_connections=1),
+    )
+    with StoragePool(config) as pool, pytest.raises(PoolError, match="two connections") as refused:
+        build(pool)
+    assert not refused.value.retryable
+
+
+def test_the_connections_settings_do_not_stay_in_the_pool(database_url: str) -> None:
+    config = StorageConfig(
+        postgres=PostgresConfig.from_url(database_url),
+        pool=PoolConfig(min_connections=1, max_connections=2),
+    )
+    with StoragePool(config) as pool:
+        build(pool)
+        with pool.engine.connect() as one, pool.engine.connect() as other:
+            for connection in (one, other):
+                assert connection.scalar(sa.text("SHOW lock_timeout")) == "0"
+                assert connection.get_isolation_level() == "READ COMMITTED"
+
+
+def test_statement_timeouts_do_not_stop_a_build(database_url: str) -> None:
+    config = StorageConfig(
+        postgres=PostgresConfig.from_url(database_url).model_copy(
+            update={"statement_timeout_ms": 60_000}
+        )
+    )
+    with StoragePool(config) as pool:
+        CopyWriter(pool).write_spans([a_span(1, 1, START)])
+        assert len(build(pool).built) > 0
+
+
+def test_rows_that_come_late_are_found_by_the_indexes_too(two_days: StoragePool) -> None:
+    build(two_days)
+    awkward = [
+        "\\",
+        "\\u00",
+        "\\ud800 \\udc00 \\uD83D\\uDE00 \\u0000",
+        "\\\\u00e9 \\U0001F600 \\+01F600 \\123",
+        "\x01\x02\r\n\t\x7f\ufffe",
+        "x" * 3_000_000,
+        " ".join(f"w{n}-{n}.example.com/a{n}" for n in range(60_000)),
+        "\U00020000" * 200_000,
+        "\\u4e00" * 200_000,
+    ]
+    rows = [
+        a_span(
+            10 + n,
+            10 + n,
+            START,
+            attributes={"gen_ai.prompt": text, "output.value": [{"x": text}, 1, None, 1e300]},
+            events=[an_event(**{"gen_ai.completion": text})],
+        )
+        for n, text in enumerate(awkward)
+    ]
+    rows += [a_span(99, 99, START, attributes={"llm.prompts": {"0": "late"}, "tenant": 7})]
+    CopyWriter(two_days).write_spans(rows)
+    with two_days.unit_of_work() as uow:
+        assert [s.span_id for s in uow.traces.search_text("late")] == [f"{99:016x}"]
+        assert len(uow.traces.list_spans(SpanFilters(attributes={"tenant": 7}))) == 1
+    with two_days.engine.begin() as connection:
+        connection.exec_driver_sql("TRUNCATE trace_spans, trace_events")
+    # What an index takes row by row it also takes when it is built.
+    CopyWriter(two_days).write_spans(rows)
+    result = build(two_days, now=NOW + 7 * DAY)
+    assert not result.failed
