@@ -36,7 +36,7 @@ bench-read: $(READY) ## measure reading from 5 million spans (ARGS='--database-d
 	@$(BIN)/python -m tests.benchmarks.reading $(ARGS)
 
 soak: $(READY) ## the fault and fuzz tests at full length
-	@SOAK=1 $(BIN)/python -m pytest -n 0 tests/soak tests/writers/test_properties.py $(ARGS)
+	@SOAK=1 $(BIN)/python -m pytest -n 0 tests/soak tests/writers/test_properties.py tests/rows/test_together.py $(ARGS)
 
 check: $(READY) ## format, lint, types, import layers, tests
 	@$(BIN)/ruff format --check --quiet .

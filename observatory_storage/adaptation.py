@@ -32,13 +32,24 @@ class _Template:
     connection: None = None
 
 
+_decoder: Final = json.JSONDecoder()
+
+
+def _loads(content: str | bytes) -> Any:
+    """The value of JSON as the server writes it, which begins where it begins.
+
+    By the standard library: orjson reads integers beyond 64 bits as floats. Past its `loads`, which
+    looks for blanks and encodings that are not there.
+    """
+    return _decoder.raw_decode(content if isinstance(content, str) else str(content, "utf-8"))[0]
+
+
 def _make_template() -> AdaptersMap:
     # Not a copy of psycopg's global map: the application may have registered its own there.
     adapters = AdaptersMap(types=psycopg.adapters.types)
     template = _Template(adapters)
     set_json_dumps(jsonb.dumps, template)
-    # The standard library's: orjson reads integers beyond 64 bits as floats.
-    set_json_loads(json.loads, template)
+    set_json_loads(_loads, template)
     adapters.register_loader(_TIME, TimestamptzLoader)
     adapters.register_loader(_TIME, TimestamptzBinaryLoader)
     return adapters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from observatory_storage.repositories import arguments
 from observatory_storage.repositories.paging import Keyset, Page
 from observatory_storage.repositories.totals import TOTALS, Total, count_exactly, estimate
 
-__all__ = ["Repository"]
+__all__ = ["Repository", "explain_what_is_left_out"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -41,6 +42,13 @@ class _NotLoaded:
         )
 
 
+def explain_what_is_left_out(entity: object) -> None:
+    """Have a detached entity say why a column that its list did not load cannot be read."""
+    state: InstanceState[Any] = inspect(entity)
+    if state.callables:
+        state.callables = {column: _NotLoaded(column) for column in state.callables}
+
+
 class Repository:
     """Queries on a session; the transaction is the session's owner's.
 
@@ -52,26 +60,37 @@ class Repository:
         self._session = session
 
     def _entities(self, statement: Select[T]) -> list[T]:
-        # Rows are also written past the session (COPY): what it remembers may be old.
-        fresh = statement.execution_options(populate_existing=True)
-        with translated():
-            found = list(self._session.scalars(fresh))
+        with translated(), self._apart() as session:
+            found = list(session.scalars(statement))
         for entity in found:
-            self._detach(entity)
+            explain_what_is_left_out(entity)
         return found
 
     def _entities_with(self, statement: Select[T, U]) -> list[tuple[T, U]]:
         """The entities, each with a value that was selected beside it."""
-        found = self._rows(statement.execution_options(populate_existing=True))
+        with translated(), self._apart() as session:
+            found = [(entity, value) for entity, value in session.execute(statement)]
         for entity, _ in found:
-            self._detach(entity)
-        return [(entity, value) for entity, value in found]
+            explain_what_is_left_out(entity)
+        return found
 
-    def _detach(self, entity: object) -> None:
-        self._session.expunge(entity)
-        state: InstanceState[Any] = inspect(entity)
-        if state.callables:
-            state.callables = {column: _NotLoaded(column) for column in state.callables}
+    @contextmanager
+    def _apart(self) -> Iterator[Session]:
+        """A session in the same transaction that remembers nothing, and lets go of all at its end.
+
+        Rows are also written past the session (COPY), so that what it remembers may be old; and to
+        expunge entities one by one costs more than to load them.
+        """
+        outer = self._session
+        if outer.autoflush:
+            outer.flush()
+        with Session(
+            outer.connection(),
+            autoflush=False,
+            expire_on_commit=False,
+            join_transaction_mode="rollback_only",  # nothing is asked of the transaction
+        ) as session:
+            yield session
 
     def _entity(self, statement: Select[T], what: str) -> T:
         found = self._entities(statement.limit(1))

@@ -98,8 +98,8 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=10_000, help="rows a transaction")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds")
     parser.add_argument("--batches", type=int, nargs="+", help="rows a transaction, compared")
-    parser.add_argument("--flushes", type=int, default=200, help="transactions of small batches")
-    parser.add_argument("--calls", type=int, default=50, help="calls with a few rows")
+    parser.add_argument("--flushes", type=int, default=100, help="transactions of small batches")
+    parser.add_argument("--calls", type=int, default=30, help="calls with a few rows")
     parser.add_argument("--buffered", type=int, default=100_000, help="spans in memory")
     parser.add_argument("--spans", type=int, default=5_000_000, help="how far the table grows")
     parser.add_argument(

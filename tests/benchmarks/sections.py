@@ -21,7 +21,7 @@ __all__ = ["SECTIONS", "Sizes"]
 
 _KINDS: Final = (wide_spans, narrow_spans, logs, data_points)
 _THREADS: Final = (1, 2, 4)
-_MAIN_WAYS: Final = (*STEPS, COPY, INSERT, END_TO_END, ASYNCPG, CORE)
+_MAIN_WAYS: Final = (COPY, INSERT, END_TO_END, ASYNCPG, CORE)
 _ALL_WAYS: Final = (*STEPS, COPY, AUTO, INSERT, END_TO_END, *PEERS)
 
 
@@ -77,9 +77,9 @@ def batch_sizes(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
 
 def threads(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
     """Several threads, and several connections."""
-    load = wide_spans(sizes.rows)
+    load = wide_spans(max(1, sizes.rows // 2))
     # So that each of the most threads has several batches.
-    batch = max(1, min(sizes.batch, sizes.rows // (2 * max(_THREADS))))
+    batch = max(1, min(sizes.batch, len(load.rows) // (2 * max(_THREADS))))
     ways = [technique for count in _THREADS for technique in by_threads(count)]
     results = compare(pool, load, ways, batch, sizes.rounds)
     _show(out, f"{load.name}, by threads", results)

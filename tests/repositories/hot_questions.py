@@ -197,14 +197,14 @@ HOT = (
         lambda uow: uow.traces.list_spans(SpanFilters(attributes={"key": 77}, **WITHIN)),
         {of_partition("trace_spans", "attributes"), of_partition("trace_events", "attributes")},
         spans_of(THAT_DAY),
-        3_000,
+        7_000,
     ),
     Hot(
         "traces by a rare attribute in a closed day",
         lambda uow: uow.traces.list(TraceFilters(attributes={"key": 77}, **WITHIN)),
         {of_partition("trace_spans", "attributes"), of_partition("trace_events", "attributes")},
         spans_of(THAT_DAY),
-        4_000,
+        7_000,
     ),
     Hot(
         "words of a prompt in a closed day",
