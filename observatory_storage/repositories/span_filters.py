@@ -159,6 +159,11 @@ class TraceFilters(_SpanFacts):
         by_name = self.service_name is not None and self.operation is not None
         return by_name or any(value is not None for value in rare)
 
+    def has_newest_spans(self) -> bool:
+        """Whether an index has the matching spans in the order of their starts."""
+        errors = self.service_name is not None and self.status == "error"
+        return (self.is_indexed() or errors) and not self.sought()
+
     def implied_conditions(self) -> Conditions:
         """What a matching trace's own row must meet: fewer traces whose spans are looked at."""
         found: Conditions = []

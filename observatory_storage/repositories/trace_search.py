@@ -21,6 +21,7 @@ from sqlalchemy import (
     true,
     union_all,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from observatory_storage.models import Trace, TraceSpan
@@ -38,6 +39,8 @@ __all__ = ["TraceSearch", "bare"]
 # Up to so many spans that an index finds, their traces are looked up and sorted; beyond, walking
 # the traces in order meets enough of them soon.
 _FEW_SPANS: Final = 5_000
+# So many of the newest spans are looked at for the first page, more for a large one.
+_NEWEST_SPANS: Final = 500
 # So many traces are walked before spans are looked for by what stands in their JSON; fewer where a
 # prompt may have to be parsed to look into it.
 _WALKED: Final = 300
@@ -62,6 +65,8 @@ class TraceSearch(Repository):
         total: Total | None = None,
     ) -> Page[Trace]:
         """A page of the traces, in the order of the keyset."""
+        search = self._first if after is None and before is None else self._search
+        descending = keyset.descending != (before is not None)
         return self._page_of(
             keyset,
             select(Trace),
@@ -71,10 +76,33 @@ class TraceSearch(Repository):
             before=before,
             total=total,
             count=lambda kind: TraceCount(self._session).total(self._filters, kind),
-            fetch=lambda statement: self._search(
-                statement, limit + 1, descending=keyset.descending != (before is not None)
-            ),
+            fetch=lambda statement: search(statement, limit + 1, descending=descending),
         )
+
+    def _first(self, statement: Select[Trace], limit: int, *, descending: bool) -> Sequence[Trace]:
+        """As `_search`, for the first page: that of the newest spans, where an index has them.
+
+        A trace begins before its spans do. So all traces that begin after the oldest of the newest
+        spans, and match, have one of these.
+        """
+        if not descending or not self._filters.has_newest_spans():
+            return self._search(statement, limit, descending=descending)
+        newest = max(_NEWEST_SPANS, 5 * limit)
+        spans = self._rows(
+            select(TraceSpan.trace_id, TraceSpan.start_time)
+            .where(*self._conditions)
+            .order_by(TraceSpan.start_time.desc())
+            .limit(newest)
+        )
+        ids = sorted({span.trace_id for span in spans}, key=lambda key: key.int)
+        found = statement.where(Trace.id == func.any(literal(ids, ARRAY(Trace.id.type))))
+        if len(spans) == newest:
+            rows = self._entities(found.where(Trace.start_time > spans[-1].start_time))
+            if len(rows) < limit:
+                return self._search(statement, limit, descending=True)
+        else:
+            rows = self._entities(found)
+        return self._with_bare(statement, rows, limit, descending=True)
 
     def _search(self, statement: Select[Trace], limit: int, *, descending: bool) -> Sequence[Trace]:
         """The rows of the statement, which has an order and a limit, that match."""
@@ -167,6 +195,12 @@ class TraceSearch(Repository):
         # Materialized: the planner must not turn it into a search for each trace.
         found = ids.cte("found").prefix_with("MATERIALIZED")
         rows = self._entities(statement.where(Trace.id.in_(select(found.c[0]))))
+        return self._with_bare(statement, rows, limit, descending=descending)
+
+    def _with_bare(
+        self, statement: Select[Trace], rows: list[Trace], limit: int, *, descending: bool
+    ) -> list[Trace]:
+        """The rows, and those of the statement's traces without spans that belong among them."""
         if self._filters.bare_conditions() is None:
             return rows
         alone = statement.where(bare(self._filters))

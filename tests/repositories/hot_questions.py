@@ -129,7 +129,7 @@ HOT = (
         lambda uow: uow.traces.list(
             TraceFilters(service_name=SERVICE, operation=OPERATION, **WITHIN, limit=5)
         ),
-        {"ix_trace_spans_operation"},
+        {"ix_trace_spans_", "pk_traces"},
         spans_of(THAT_DAY),
         500,
     ),
@@ -143,7 +143,7 @@ HOT = (
     Hot(
         "failed traces of a service",
         lambda uow: uow.traces.list(TraceFilters(service_name="service0", status="error")),
-        {"ix_traces_start_time"},
+        {"ix_trace_spans_errors", "pk_traces"},
         spans_of(EVERY_DAY),
         5_000,
     ),
@@ -188,7 +188,7 @@ HOT = (
     Hot(
         "traces by a frequent model",
         lambda uow: uow.traces.list(TraceFilters(model="model0")),
-        {"ix_traces_start_time", "pk_trace_spans"},
+        {"ix_trace_spans_model"},
         spans_of(EVERY_DAY),
         7_000,
     ),
