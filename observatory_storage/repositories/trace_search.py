@@ -39,8 +39,8 @@ __all__ = ["TraceSearch", "bare"]
 # Up to so many spans that an index finds, their traces are looked up and sorted; beyond, walking
 # the traces in order meets enough of them soon.
 _FEW_SPANS: Final = 5_000
-# So many of the newest spans are looked at for the first page, more for a large one.
-_NEWEST_SPANS: Final = 500
+# How many matching spans a trace is thought to have at first, where the newest are looked at.
+_SPANS_A_TRACE: Final = 4
 # So many traces are walked before spans are looked for by what stands in their JSON; fewer where a
 # prompt may have to be parsed to look into it.
 _WALKED: Final = 300
@@ -87,22 +87,28 @@ class TraceSearch(Repository):
         """
         if not descending or not self._filters.has_newest_spans():
             return self._search(statement, limit, descending=descending)
-        newest = max(_NEWEST_SPANS, 5 * limit)
+        newest = _SPANS_A_TRACE * limit
+        while newest <= _FEW_SPANS:
+            found = self._of_newest(statement, limit, newest)
+            if found is not None:
+                return self._with_bare(statement, found, limit, descending=True)
+            newest *= _SPANS_A_TRACE
+        return self._search(statement, limit, descending=True)
+
+    def _of_newest(self, statement: Select[Trace], limit: int, newest: int) -> list[Trace] | None:
+        """The statement's rows by so many of the newest spans; None where these are too few."""
         spans = self._rows(
             select(TraceSpan.trace_id, TraceSpan.start_time)
             .where(*self._conditions)
             .order_by(TraceSpan.start_time.desc())
             .limit(newest)
         )
-        ids = sorted({span.trace_id for span in spans}, key=lambda key: key.int)
+        ids = list({span.trace_id for span in spans})
         found = statement.where(Trace.id == func.any(literal(ids, ARRAY(Trace.id.type))))
-        if len(spans) == newest:
-            rows = self._entities(found.where(Trace.start_time > spans[-1].start_time))
-            if len(rows) < limit:
-                return self._search(statement, limit, descending=True)
-        else:
-            rows = self._entities(found)
-        return self._with_bare(statement, rows, limit, descending=True)
+        if len(spans) < newest:
+            return self._entities(found)
+        rows = self._entities(found.where(Trace.start_time > spans[-1].start_time))
+        return rows if len(rows) == limit else None
 
     def _search(self, statement: Select[Trace], limit: int, *, descending: bool) -> Sequence[Trace]:
         """The rows of the statement, which has an order and a limit, that match."""

@@ -188,7 +188,7 @@ HOT = (
     Hot(
         "traces by a frequent model",
         lambda uow: uow.traces.list(TraceFilters(model="model0")),
-        {"ix_trace_spans_model"},
+        {"ix_traces_start_time"},
         spans_of(EVERY_DAY),
         7_000,
     ),

@@ -31,7 +31,7 @@ QUESTIONS: dict[str, tuple[int, Callable[[UnitOfWork, str], object]]] = {
     "tree": (2, lambda uow, key: uow.traces.get_tree(key)),
     "traces": (1, lambda uow, _: uow.traces.list()),
     "traces of a service": (1, lambda uow, _: uow.traces.list(TraceFilters(service_name="a"))),
-    "traces of a model": (2, lambda uow, _: uow.traces.list(TraceFilters(model="m"))),
+    "traces of a model": (2, lambda uow, _: uow.traces.list(TraceFilters(model="m", limit=100))),
     "trace statistics": (1, lambda uow, _: uow.traces.get_stats()),
     "services": (1, lambda uow, _: uow.traces.services()),
     "operations": (1, lambda uow, _: uow.traces.operations("service")),
