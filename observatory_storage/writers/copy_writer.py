@@ -17,6 +17,7 @@ from observatory_storage.models import (
     TraceSpan,
 )
 from observatory_storage.rows import (
+    PART,
     Row,
     prepare_all,
     prepare_data_point,
@@ -81,7 +82,9 @@ class CopyWriter:
     def write_spans(self, rows: Iterable[TraceSpan | Mapping[str, Any]]) -> int:
         """Write spans with their events, and merge what they say into their traces."""
         feed = Feed(rows)
-        if self._session is None and chosen(self._method, len(feed)) == "copy":
+        # Few spans are prepared in no time, and checked without a connection then.
+        streams = self._session is None and len(feed) > PART
+        if streams and chosen(self._method, len(feed)) == "copy":
             retrying(self._source.config, lambda: self._stream_alone(feed))
             return len(feed)
         return self._write_prepared(feed.all())

@@ -70,6 +70,11 @@ def copy_columns(
         # The engine, which replaces such connections, does not hear of a COPY.
         connection.invalidate()
         raise
+    except Exception:
+        raise
+    except BaseException:  # a signal's: the COPY may be under way still
+        connection.invalidate()
+        raise
 
 
 def insert_rows(
