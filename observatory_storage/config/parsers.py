@@ -33,7 +33,7 @@ class _UniqueKeysLoader(yaml.SafeLoader):
 def _parse_yaml(text: str) -> Any:
     try:
         # A subclass of SafeLoader: it builds plain values only.
-        return yaml.load(text, Loader=_UniqueKeysLoader)  # noqa: S506
+        return yaml.load(text, Loader=_UniqueKeysLoader)  # noqa: S506 - it is a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"

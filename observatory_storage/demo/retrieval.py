@@ -79,7 +79,7 @@ class Shard:
             for number, times in found:
                 length = self._lengths[number] / self._mean_length
                 damped = times + _SATURATION * (1 - _LENGTH_WEIGHT + _LENGTH_WEIGHT * length)
-                scores[number] += rarity * times * (_SATURATION + 1) / damped  # type: ignore[assignment] # a Counter of floats
+                scores[number] += rarity * times * (_SATURATION + 1) / damped  # type: ignore[assignment]  # a Counter of floats
         # Equal scores are told apart by place, so that each run finds the same.
         best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:limit]
         return [Hit(score, self.passages[number]) for number, score in best]

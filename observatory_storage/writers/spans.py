@@ -120,7 +120,7 @@ def _insert_spans(
 
 
 def _are_distinct(rows: Sequence[Row]) -> bool:
-    """Whether no two rows are surely versions of one span, by less than their whole keys."""
+    """Whether no two rows can be versions of one span, told by less than their whole keys."""
     return len({(row.values[_SPAN_ID], row.values[_START]) for row in rows}) == len(rows)
 
 
