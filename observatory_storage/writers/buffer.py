@@ -11,12 +11,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from observatory_storage.errors import StorageError
 from observatory_storage.rows import Row
 from observatory_storage.writers.pending import Batch, Queue
 
 __all__ = ["Buffer"]
+
+# What is worth a transaction while there is no other: then a flush need not wait for a full batch.
+_WORTH_WRITING: Final = 1000
 
 
 class Buffer:
@@ -86,6 +90,7 @@ class Buffer:
             at += 1
             if batch.weight >= self._batch_size:
                 batch = self.seal()
+        self._seal_when_idle()
         return at
 
     def seal(self) -> Batch:
@@ -119,10 +124,15 @@ class Buffer:
 
     def take(self, waits: list[float]) -> Batch | None:
         """A batch to be written now, see `Queue.take`; `settle` or `put_back` must follow."""
+        self._seal_when_idle()
         batch = self._queue.take(waits, self._running)
         if batch is not None:
             self._running.add(batch)
         return batch
+
+    def _seal_when_idle(self) -> None:
+        if self._open.weight >= _WORTH_WRITING and not self._sealed:
+            self.seal()
 
     def hurry(self, batch: Batch) -> None:
         """Let the batch be tried at once, where it waits for another try."""

@@ -1,25 +1,35 @@
-"""Two functions that move prepared rows into a table, and one that merges them with what is there.
+"""Prepared rows into a table: by INSERT or COPY, straight in or merged with what is there.
 
 All run on the caller's own connection, inside its transaction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
 
 import psycopg
 from sqlalchemy import Connection, Table, insert
 
 from observatory_storage import jsonb
 from observatory_storage.errors import StorageError, translate
-from observatory_storage.rows import PART
-from observatory_storage.writers.ahead import Ahead, sent
+from observatory_storage.writers.ahead import sent
+from observatory_storage.writers.copying import copy_encoded, copy_rows, qualified
 from observatory_storage.writers.optimism import optimism
 from observatory_storage.writers.tables import TableWriter, Values
-from observatory_storage.writers.wire import wire_rows, wire_type
 
-__all__ = ["Method", "copy_columns", "copy_rows", "insert_rows", "load", "write_rows"]
+__all__ = [
+    "Method",
+    "attempt",
+    "chosen",
+    "insert_rows",
+    "is_text_error",
+    "load",
+    "repaired",
+    "stage",
+    "unstage",
+    "write_rows",
+]
 
 Method = Literal["auto", "insert", "copy"]
 # From this many rows on COPY takes less time than INSERT; one row takes the same, see docs/copy.md.
@@ -33,48 +43,6 @@ def chosen(method: Method, rows: int) -> Literal["insert", "copy"]:
     if method == "auto":
         return "copy" if rows >= _COPY_FROM_ROWS else "insert"
     return method
-
-
-def copy_rows(
-    connection: Connection, writer: TableWriter, rows: Sequence[Values], table: Table
-) -> None:
-    """Binary COPY of prepared rows into the table, on the connection's own driver connection."""
-    parts = (rows[start : start + PART] for start in range(0, len(rows), PART))
-    columns = (list(zip(*part, strict=True)) for part in parts)
-    copy_columns(connection, writer, columns, table)
-
-
-def copy_columns(
-    connection: Connection,
-    writer: TableWriter,
-    parts: Iterable[Sequence[Sequence[Any]]],
-    table: Table,
-) -> None:
-    """As `copy_rows`, of rows that come in parts, each as its columns."""
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, psycopg.Connection)
-    names = ", ".join(f'"{column}"' for column in writer.columns)
-    statement = f"COPY {qualified(connection, table)} ({names}) FROM STDIN (FORMAT BINARY)"
-    try:
-        with (
-            driver.cursor() as cursor,
-            cursor.copy(statement.encode(), writer=Ahead(cursor)) as copy,
-        ):
-            # Without the types a Python int would go out as the smallest that holds it.
-            copy.set_types(list(map(wire_type, writer.types)))
-            write_row = copy.write_row
-            for columns in parts:
-                for row in wire_rows(writer.types, columns):
-                    write_row(row)
-    except psycopg.errors.ReadOnlySqlTransaction:
-        # The engine, which replaces such connections, does not hear of a COPY.
-        connection.invalidate()
-        raise
-    except Exception:
-        raise
-    except BaseException:  # a signal's: the COPY may be under way still
-        connection.invalidate()
-        raise
 
 
 def insert_rows(
@@ -96,17 +64,29 @@ def load(
     writer: TableWriter,
     rows: Sequence[Values],
     method: Method,
+    *,
     table: Table | None = None,
+    encoded: Sequence[bytes] = (),
 ) -> None:
-    """Put rows into the writer's table, or into the one given, by the method."""
-    if not rows:
-        return
-    move = copy_rows if chosen(method, len(rows)) == "copy" else insert_rows
-    move(connection, writer, rows, writer.target if table is None else table)
+    """Put rows into the writer's table, or into the one given, by the method.
+
+    Args:
+        encoded: the rows as `encode` made them, where it did: they are copied then.
+    """
+    target = writer.target if table is None else table
+    if encoded:
+        copy_encoded(connection, writer, encoded, target)
+    elif rows:
+        move = copy_rows if chosen(method, len(rows)) == "copy" else insert_rows
+        move(connection, writer, rows, target)
 
 
 def stage(
-    connection: Connection, writer: TableWriter, rows: Sequence[Values], method: Method
+    connection: Connection,
+    writer: TableWriter,
+    rows: Sequence[Values],
+    method: Method,
+    encoded: Sequence[bytes] = (),
 ) -> None:
     """Put rows into the writer's temporary table, which `unstage` or the commit drops."""
     like = qualified(connection, writer.table)
@@ -114,10 +94,11 @@ def stage(
         f"CREATE TEMPORARY TABLE {qualified(connection, writer.stage)}"
         f" (LIKE {like} INCLUDING DEFAULTS) ON COMMIT DROP"
     )
-    load(connection, writer, rows, method, writer.stage)
+    load(connection, writer, rows, method, table=writer.stage, encoded=encoded)
 
 
 def unstage(connection: Connection, writer: TableWriter) -> None:
+    """Drop the writer's temporary table."""
     connection.exec_driver_sql(f"DROP TABLE {qualified(connection, writer.stage)}")
 
 
@@ -127,16 +108,22 @@ def write_rows(
     rows: list[Values],
     method: Method,
     *,
+    encoded: Sequence[bytes] = (),
     optimistic: bool = True,
 ) -> None:
-    """Write rows of a table by themselves: straight in, and merged where that meets a conflict."""
+    """Write rows of a table by themselves: straight in, and merged where that meets a conflict.
+
+    Args:
+        encoded: the rows, unique and in order, as `encode` made them, where it did.
+    """
     if not rows:
         return
-    rows = writer.unique(rows)
+    if not encoded:
+        rows = writer.unique(rows)
     if not optimistic or not attempt(
-        connection, writer, lambda: load(connection, writer, rows, method)
+        connection, writer, lambda: load(connection, writer, rows, method, encoded=encoded)
     ):
-        stage(connection, writer, rows, method)
+        stage(connection, writer, rows, method, encoded)
         connection.execute(writer.merge)
         unstage(connection, writer)
 
@@ -179,13 +166,3 @@ def is_text_error(error: BaseException) -> bool:
 def repaired(values: Values) -> Values:
     """The values with their text as PostgreSQL can hold it; JSON was repaired when encoded."""
     return tuple(jsonb.clean_text(v) if isinstance(v, str) else v for v in values)
-
-
-def qualified(connection: Connection, table: Table) -> str:
-    """The table's name with its schema, quoted, as the connection's engine translates it."""
-    quote = connection.dialect.identifier_preparer.quote
-    schema = table.schema
-    if schema is None:
-        translation = connection.get_execution_options().get("schema_translate_map") or {}
-        schema = translation.get(None) or "public"
-    return f"{quote(schema)}.{quote(table.name)}"

@@ -100,7 +100,7 @@ def _merge(
     stage(connection, SPANS, [row.values for row in spans.values()], method)
     fresh = {tuple(key) for key in connection.execute(_INSERT_NEW)}
     write_rows(connection, TRACES, [*trace_rows], method)
-    new_traces = traces.claim(connection, traces.rows_of(totals_of_new(spans.values())))
+    new_traces = traces.claim(connection, traces.said_of(totals_of_new(spans.values())))
     bounds = _bounds(spans)
     stored = _stored_versions(connection, bounds)
     for key in fresh:
@@ -131,7 +131,7 @@ def _merge(
         for trace_id, text, span, old in changes
         if old is None or old[1]
     )
-    traces.add(connection, traces.rows_of(added.values()), optimistic=False)
+    traces.add(connection, traces.said_of(added.values()), optimistic=False)
     traces.recompute(
         connection,
         {trace_id for trace_id, _, span, old in changes if old and old[0].outranks(span)},

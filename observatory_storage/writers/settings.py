@@ -26,7 +26,7 @@ class WriterConfig:
 
     Attributes:
         batch_size: rows (events count as rows) that make a flush begin, and the most that one
-            transaction takes.
+            transaction takes. While nothing is being written, 1,000 rows are enough to begin.
         flush_interval_secs: seconds after which buffered rows are flushed in any case; None for
             no flush by time.
         max_concurrency: how many flushes may run at once, each on a connection of its own. Batches

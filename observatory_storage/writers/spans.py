@@ -13,11 +13,11 @@ from sqlalchemy import Connection
 
 from observatory_storage.rows import PART, Row, SpanColumns
 from observatory_storage.writers import traces_of_spans as traces
+from observatory_storage.writers.copying import copy_columns
 from observatory_storage.writers.load import (
     Method,
     attempt,
     chosen,
-    copy_columns,
     load,
     write_rows,
 )
@@ -66,7 +66,7 @@ def write_spans(
         traces.add(connection, said, optimistic=not trace_rows)
 
 
-def copy_spans(connection: Connection, parts: Iterable[SpanColumns]) -> list[Values] | None:
+def copy_spans(connection: Connection, parts: Iterable[SpanColumns]) -> traces.Said | None:
     """Copy spans and their events straight in.
 
     Args:
@@ -76,10 +76,11 @@ def copy_spans(connection: Connection, parts: Iterable[SpanColumns]) -> list[Val
         What they say of their traces, to be added; None where that met a conflict.
     """
     tally = Tally()
-    said: list[Values] = []
+    said: traces.Said | None = None
     events: list[Values] = []
 
     def columns() -> Iterator[list[Any]]:
+        nonlocal said
         for part in parts:
             tally.add(part.columns, part.trace_texts)
             for of_span in part.events:
@@ -87,7 +88,7 @@ def copy_spans(connection: Connection, parts: Iterable[SpanColumns]) -> list[Val
                     events.extend(of_span)
             yield part.columns
         # Now, while the server is busy with what is on its way.
-        said.extend(traces.rows_of(tally.totals()))
+        said = traces.said_of(tally.totals(), connection)
 
     def straight_in() -> None:
         copy_columns(connection, SPANS, columns(), SPANS.target)
@@ -106,7 +107,7 @@ def _parts(rows: Sequence[Row]) -> Iterator[SpanColumns]:
 
 def _insert_spans(
     connection: Connection, spans: dict[Key, Row], method: Method
-) -> list[Values] | None:
+) -> traces.Said | None:
     """As `copy_spans`, by the method."""
     events = EVENTS.unique([event for row in spans.values() for event in row.events or ()])
 
@@ -116,7 +117,7 @@ def _insert_spans(
 
     if not attempt(connection, SPANS, straight_in):
         return None
-    return traces.rows_of(totals_of_new(spans.values()))
+    return traces.said_of(totals_of_new(spans.values()))
 
 
 def _are_distinct(rows: Sequence[Row]) -> bool:

@@ -8,7 +8,7 @@ come does not matter, and a trace is what its spans say.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from typing import cast as cast_type
 from uuid import UUID
 
@@ -35,11 +35,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import Insert, aggregate_order_by, insert
 
 from observatory_storage.models import Trace, TraceSpan
+from observatory_storage.writers.copying import encode
 from observatory_storage.writers.load import stage, unstage, write_rows
 from observatory_storage.writers.tables import TableWriter, Values, microseconds
 from observatory_storage.writers.trace_totals import MOST_TOKENS, TOTALS_COLUMNS, TraceTotals
 
-__all__ = ["add", "claim", "recompute", "rows_of"]
+__all__ = ["Said", "add", "claim", "recompute", "said_of"]
 
 _TRACES: Final = cast_type(Table, Trace.__table__)
 _LEAD: Final = ("lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id")
@@ -112,31 +113,50 @@ _CLAIM: Final = (
 )
 
 
-def rows_of(traces: Iterable[TraceTotals]) -> list[Values]:
-    """What is said of traces as rows to add, in the order in which all writers lock them."""
-    return _TOTALS.unique([trace.row() for trace in traces])
+class Said(NamedTuple):
+    """What spans say of their traces.
+
+    Attributes:
+        rows: one for each trace, in the order in which all writers lock them.
+        encoded: the same as a COPY sends them, where there was time to make that.
+    """
+
+    rows: list[Values]
+    encoded: list[bytes]
 
 
-def add(connection: Connection, rows: list[Values], *, optimistic: bool = True) -> None:
+def said_of(traces: Iterable[TraceTotals], encoder: Connection | None = None) -> Said:
+    """What is said of traces, to be added.
+
+    Args:
+        encoder: the connection that is to add it, where that is busy until then.
+    """
+    rows = _TOTALS.unique([trace.row() for trace in traces])
+    if encoder is None or len(rows) < _FEW:
+        return Said(rows, [])
+    return Said(rows, encode(encoder, _TOTALS, rows))
+
+
+def add(connection: Connection, said: Said, *, optimistic: bool = True) -> None:
     """Add what spans say to their traces, making those that are not there yet.
 
     Args:
         connection: in a transaction.
-        rows: of `rows_of`.
         optimistic: False where most of the traces are known to be there.
     """
+    rows, encoded = said
     if len(rows) >= _FEW:
-        write_rows(connection, _TOTALS, rows, "copy", optimistic=optimistic)
+        write_rows(connection, _TOTALS, rows, "copy", encoded=encoded, optimistic=optimistic)
     elif rows:
         connection.execute(_ADD_FEW, [dict(zip(_TOTALS.columns, row, strict=True)) for row in rows])
 
 
-def claim(connection: Connection, rows: list[Values]) -> set[UUID]:
+def claim(connection: Connection, said: Said) -> set[UUID]:
     """Lock the rows of traces, in the order of their ids, and make those not there yet.
 
     Returns the ids of the new ones, which count the spans already.
     """
-    stage(connection, _TOTALS, rows, "auto")
+    stage(connection, _TOTALS, said.rows, "auto")
     new = set(connection.execute(_CLAIM).scalars())
     unstage(connection, _TOTALS)
     return new

@@ -11,7 +11,7 @@ import psycopg
 
 from observatory_storage import StoragePool
 from observatory_storage.rows import COLUMNS, Row
-from observatory_storage.writers.load import copy_rows
+from observatory_storage.writers.copying import copy_rows
 from observatory_storage.writers.tables import TABLES
 from tests.benchmarks.technique import Prepare, Run, Technique, address, in_turn
 from tests.benchmarks.workload import Workload, batches

@@ -16,7 +16,8 @@ from observatory_storage import (
 )
 from observatory_storage.writers.batch import store
 from observatory_storage.writers.buffered import BufferedWriter
-from observatory_storage.writers.load import Method, copy_rows
+from observatory_storage.writers.copying import copy_rows
+from observatory_storage.writers.load import Method
 from observatory_storage.writers.tables import TABLES
 from tests.benchmarks.limit import limit
 from tests.benchmarks.technique import Prepare, Run, Technique, in_turn, timed

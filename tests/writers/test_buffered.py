@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from observatory_storage.errors import StorageError, Timeout, ValidationError
 from observatory_storage.models import (
@@ -108,6 +109,21 @@ def test_a_full_batch_is_flushed_in_the_background(pool: StoragePool) -> None:
         eventually(lambda: writer.write_stats().rows == 5)
         writer.write_logs(a_log(n) for n in range(5, 9))
         assert writer.buffer_stats().buffered == 4
+
+
+def test_a_thousand_rows_are_enough_where_nothing_is_being_written(pool: StoragePool) -> None:
+    config = WriterConfig(batch_size=5000, flush_interval_secs=None)
+    with LogWriter(pool, config) as writer:
+        writer.write_logs([a_log(n) for n in range(999)])
+        assert writer.buffer_stats().buffered == 999
+        with pool.engine.connect() as connection, connection.begin():
+            connection.execute(text("LOCK TABLE logs IN SHARE MODE"))
+            writer.write_log(a_log(999))
+            eventually(lambda: writer.buffer_stats().in_flight == 1000)
+            writer.write_logs([a_log(n) for n in range(1000, 3000)])
+            assert writer.buffer_stats().in_flight == 1000  # the others wait for a batch to be full
+        eventually(lambda: writer.write_stats().rows == 3000)
+        assert writer.write_stats().batches == 2
 
 
 def test_events_count_as_rows_and_alone_fill_a_batch(pool: StoragePool) -> None:
