@@ -39,6 +39,7 @@ def main(given: Sequence[str] | None = None) -> None:
         calls=arguments.calls,
         buffered=arguments.buffered,
         spans=arguments.spans,
+        days=arguments.days,
         everything=arguments.all,
     )
     names = arguments.only or [name for name in SECTIONS if arguments.all or name != "growth"]
@@ -102,6 +103,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=30, help="calls with a few rows")
     parser.add_argument("--buffered", type=int, default=100_000, help="spans in memory")
     parser.add_argument("--spans", type=int, default=5_000_000, help="how far the table grows")
+    parser.add_argument("--days", type=int, default=10, help="days that these spans start in")
     parser.add_argument(
         "--save",
         type=Path,

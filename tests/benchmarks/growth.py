@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -11,13 +12,16 @@ from typing import Any, Final
 
 from sqlalchemy import text
 
-from observatory_storage import CopyWriter, StoragePool
+from observatory_storage import CopyWriter, PostgresConfig, StorageConfig, StoragePool
+from observatory_storage.embedded import temporary_database
 from tests.benchmarks.measure import empty, own_heap_frozen
+from tests.benchmarks.technique import address
 from tests.benchmarks.workload import batches, moved, wide_span_rows
 
 __all__ = ["Growth", "growth"]
 
 _TEMPLATES: Final = 50_000
+_COMPARED: Final = 5  # one block of so many also goes into tables that are nearly empty
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Growth:
     Attributes:
         rows_per_second: of the time spent in `CopyWriter.write_spans`.
         client_us: microseconds of this process's CPU a span.
+        empty_per_second: the rate of a part of them, which also went into tables that were empty
+            when the stretch began, in turn with it.
     """
 
     before: int
@@ -34,41 +40,93 @@ class Growth:
     batch: int
     rows_per_second: float
     client_us: float
+    empty_per_second: float
+
+    @property
+    def of_empty(self) -> float:
+        """The rate as a part of that of the empty tables, at the same time on the same server."""
+        return self.rows_per_second / self.empty_per_second
 
 
 def growth(
-    pool: StoragePool, total: int, batch: int, stretches: int, tell: Callable[[Growth], None]
+    pool: StoragePool,
+    total: int,
+    days: int,
+    batch: int,
+    tell: Callable[[Growth], None],
 ) -> list[Growth]:
-    """Write `total` wide spans into empty tables, one after another, and measure each stretch.
+    """Write `total` wide spans into empty tables, day after day, and measure each stretch.
 
-    They are a millisecond apart, so that they fall into one partition as far as a day allows.
+    A machine does not stay the same for minutes, so a part of each stretch is also written to
+    tables that do not grow.
     """
     empty(pool, "trace_spans")
-    writer = CopyWriter(pool)
     templates = list(wide_span_rows(min(_TEMPLATES, total)))
     results = []
+    stretches = max(2, total // 1_000_000)
     stretch = total // stretches
-    with own_heap_frozen():
+    apart = timedelta(days=1) / (total / days)
+    with _another_database(pool) as other, own_heap_frozen():
         for before in range(0, stretch * stretches, stretch):
-            wall = cpu = 0.0
-            for at in range(before, before + stretch, len(templates)):
+            empty(other, "trace_spans")
+            growing, nearly_empty = _Timed(CopyWriter(pool)), _Timed(CopyWriter(other))
+            for block, at in enumerate(range(before, before + stretch, len(templates))):
                 count = min(len(templates), before + stretch - at)
-                spans = list(moved(islice(templates, count), timedelta(milliseconds=at)))
-                seconds, used = _write(writer, spans, batch)
-                wall += seconds
-                cpu += used
-            results.append(Growth(before, stretch, batch, stretch / wall, cpu / stretch * 1e6))
+                when = at * apart - timedelta(days=days - 1)
+                spans = list(moved(islice(templates, count), when))
+                growing.write(spans, batch)
+                if block % _COMPARED == 0:
+                    nearly_empty.write(spans, batch)
+            results.append(
+                Growth(
+                    before,
+                    stretch,
+                    batch,
+                    growing.rows_per_second,
+                    growing.client_us,
+                    nearly_empty.rows_per_second,
+                )
+            )
             tell(results[-1])
     _check(pool, stretch * stretches)
     empty(pool, "trace_spans")
     return results
 
 
-def _write(writer: CopyWriter, spans: list[dict[str, Any]], batch: int) -> tuple[float, float]:
-    started, used = time.perf_counter(), time.process_time()
-    for part in batches(spans, batch):
-        writer.write_spans(part)
-    return time.perf_counter() - started, time.process_time() - used
+class _Timed:
+    """A writer, and what all its writing took."""
+
+    def __init__(self, writer: CopyWriter) -> None:
+        self._writer = writer
+        self._rows = 0
+        self._wall = self._cpu = 0.0
+
+    def write(self, spans: list[dict[str, Any]], batch: int) -> None:
+        started, used = time.perf_counter(), time.process_time()
+        for part in batches(spans, batch):
+            self._writer.write_spans(part)
+        self._rows += len(spans)
+        self._wall += time.perf_counter() - started
+        self._cpu += time.process_time() - used
+
+    @property
+    def rows_per_second(self) -> float:
+        return self._rows / self._wall
+
+    @property
+    def client_us(self) -> float:
+        return self._cpu / self._rows * 1e6
+
+
+@contextmanager
+def _another_database(pool: StoragePool) -> Iterator[StoragePool]:
+    """One on the same server, with the tables of ours."""
+    with (
+        temporary_database(address(pool)) as database,
+        StoragePool(StorageConfig(postgres=PostgresConfig.from_url(database))) as other,
+    ):
+        other.run_migrations()
+        yield other
 
 
 def _check(pool: StoragePool, expected: int) -> None:

@@ -37,6 +37,7 @@ class Sizes:
         calls: calls of each method with a few rows.
         buffered: spans for the measurement of memory.
         spans: how far the table grows.
+        days: the days, each a partition, that these spans start in.
         everything: also the slowest ways on every kind of rows.
     """
 
@@ -48,6 +49,7 @@ class Sizes:
     calls: int
     buffered: int
     spans: int
+    days: int
     everything: bool = False
 
 
@@ -129,19 +131,25 @@ def growing(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
     """Throughput as the table grows."""
 
     def tell(one: Growth) -> None:
-        out.say(f"{one.spans:,} more than {one.before:,} spans: {one.rows_per_second:,.0f} rows/s")
+        out.say(
+            f"{one.spans:,} more than {one.before:,} spans: {one.rows_per_second:,.0f} rows/s,"
+            f" {one.of_empty:.2f} of empty tables' at the same time"
+        )
 
-    results = growth(pool, sizes.spans, sizes.batch, _stretches(sizes.spans), tell)
-    first = results[0].rows_per_second
+    results = growth(pool, sizes.spans, sizes.days, sizes.batch, tell)
+    first = results[0]
     out.table(
-        f"CopyWriter, wide spans, {sizes.batch:,} a transaction, {results[0].spans:,} at a time",
-        ("spans there before", "rows/s", "CPU µs/row", "of the first"),
+        f"CopyWriter, wide spans, {sizes.batch:,} a transaction, {results[0].spans:,} at a time,"
+        f" {sizes.spans // sizes.days:,} a day",
+        ("spans there before", "rows/s", "CPU µs/row", "of the first", "of empty", "of the first"),
         [
             (
                 f"{one.before:,}",
                 f"{one.rows_per_second:,.0f}",
                 f"{one.client_us:.1f}",
-                f"{one.rows_per_second / first:.2f}",
+                f"{one.rows_per_second / first.rows_per_second:.2f}",
+                f"{one.of_empty:.2f}",
+                f"{one.of_empty / first.of_empty:.2f}",
             )
             for one in results
         ],
@@ -158,10 +166,6 @@ SECTIONS: Final[dict[str, Section]] = {
     "memory": memory,
     "growth": growing,
 }
-
-
-def _stretches(spans: int) -> int:
-    return max(2, spans // 1_000_000)
 
 
 def _wire(pool: StoragePool, load: Workload) -> str:
