@@ -159,6 +159,13 @@ class Trace(Base):
         # No index on what a merge changes except the start: the others stay HOT updates, for which
         # the migration leaves room (fillfactor 70; SQLAlchemy 2.0 cannot say so here).
         Index("ix_traces_start_time", "start_time", "id"),
+        # The few that no span has spoken for yet, which are looked for by their own columns.
+        Index(
+            "ix_traces_without_spans",
+            "start_time",
+            "id",
+            postgresql_where=text("lead_span_id IS NULL"),
+        ),
     )
 
 

@@ -125,6 +125,13 @@ def _create_traces(schema: str | None) -> None:
     )
     op.create_index("ix_traces_trace_id", "traces", ["trace_id"], schema=schema)
     op.create_index("ix_traces_start_time", "traces", ["start_time", "id"], schema=schema)
+    op.create_index(
+        "ix_traces_without_spans",
+        "traces",
+        ["start_time", "id"],
+        schema=schema,
+        postgresql_where=sa.text("lead_span_id IS NULL"),
+    )
 
 
 def _create_trace_spans(schema: str | None) -> None:

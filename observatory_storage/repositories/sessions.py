@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, Text, func, literal, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -18,12 +18,16 @@ from observatory_storage.repositories import arguments
 from observatory_storage.repositories.base import Repository
 from observatory_storage.repositories.conditions import Conditions, asked, equal, put, within
 from observatory_storage.repositories.paging import Keyset, Page
+from observatory_storage.repositories.totals import Total
 
 __all__ = ["SessionFilters", "SessionQueries", "SessionSummary"]
 
 # Up to so many spans their sessions are gathered and sorted; beyond, walking the spans backwards
 # in time meets enough sessions soon.
 _FEW_SPANS: Final = 20_000
+# So many spans a session are looked at first, the newest ones.
+_SPANS_A_SESSION: Final = 20
+_COUNTS: Final = ("trace_count", "error_trace_count", "span_count", "error_span_count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +108,6 @@ class SessionSummary:
     total_cost_usd: Decimal | None
 
 
-class _Totals(NamedTuple):
-    """Of a session's traces."""
-
-    trace_count: int = 0
-    error_trace_count: int = 0
-    span_count: int = 0
-    error_span_count: int = 0
-    total_tokens: int | None = None
-    total_cost_usd: Decimal | None = None
-
-
 class SessionQueries(Repository):
     """The questions of `TraceRepository` that are about sessions.
 
@@ -127,6 +120,7 @@ class SessionQueries(Repository):
         *,
         after: str | None = None,
         before: str | None = None,
+        total: Total | None = None,
     ) -> Page[SessionSummary]:
         """A page of the sessions that match, the last active first.
 
@@ -135,13 +129,18 @@ class SessionQueries(Repository):
         session that becomes active while pages are turned moves to the front; an ``end_time``
         keeps it in its place.
 
-        Four statements, however many sessions are in the page.
+        At most four statements, however many sessions are in the page, and one for the total.
+
+        Args:
+            after: cursor ``next`` of a page: what follows it.
+            before: cursor ``previous`` of a page: what precedes it.
+            total: "exact" counts all that match, "estimated" asks the planner.
 
         Raises:
             ValidationError: a cursor is damaged or another query's.
         """
         filters = arguments.filters(filters, SessionFilters)
-        return self._session_page(filters, filters.limit, after, before)
+        return self._session_page(filters, filters.limit, after, before, total)
 
     def iterate_sessions(
         self, filters: SessionFilters | None = None, batch_size: int = 1000
@@ -152,7 +151,7 @@ class SessionQueries(Repository):
         """
         filters = arguments.filters(filters, SessionFilters)
         size = arguments.limit(batch_size, "batch_size")
-        return self._walk(lambda after: self._session_page(filters, size, after, None))
+        return self._walk(lambda after: self._session_page(filters, size, after))
 
     def get_session(
         self,
@@ -175,28 +174,40 @@ class SessionQueries(Repository):
         return found[0]
 
     def _session_page(
-        self, filters: SessionFilters, limit: int, after: str | None, before: str | None
+        self,
+        filters: SessionFilters,
+        limit: int,
+        after: str | None = None,
+        before: str | None = None,
+        total: Total | None = None,
     ) -> Page[SessionSummary]:
-        keyset, statement = self._last_spans(filters)
-        page = keyset.page(
-            statement,
-            self._rows,
-            query=asked(filters),
-            limit=limit,
-            after=after,
-            before=before,
-        )
-        listed = [row.session_id for row in page]
-        in_range = within(TraceSpan.start_time, filters.start_time, filters.end_time)
-        return Page(tuple(self._sessions(listed, in_range)), page.next, page.previous)
+        def turn(span: type[TraceSpan], statement: Select[Any, Any]) -> Page[Any]:
+            return self._page_of(
+                Keyset("sessions", (span.start_time, span.session_id)),
+                statement,
+                query=asked(filters),
+                limit=limit,
+                after=after,
+                before=before,
+                total=total,
+                count=lambda kind: self._total(_each(filters), kind),
+                fetch=self._rows,
+            )
 
-    def _last_spans(self, filters: SessionFilters) -> tuple[Keyset, Select[Any, Any]]:
-        """When each session that matches was last active, not yet in order; and that order."""
+        page: Page[Any] | None = None
+        if after is None and before is None and not filters.conditions():
+            page = turn(*_among_newest(filters, limit))
+        if page is None or page.next is None:
+            page = turn(*self._last_spans(filters))
+        in_range = within(TraceSpan.start_time, filters.start_time, filters.end_time)
+        found = self._sessions([row.session_id for row in page], in_range)
+        return replace(page, rows=tuple(found))
+
+    def _last_spans(self, filters: SessionFilters) -> tuple[type[TraceSpan], Select[Any, Any]]:
+        """When each session that matches was last active, not yet in order."""
         if filters.is_indexed() and self._are_few(filters):
-            rows = _grouped(filters).subquery()
-            span = aliased(TraceSpan, rows, adapt_on_names=True)
-            return _order(span), select(span.start_time, span.session_id)
-        return _order(TraceSpan), _walked(filters)
+            return _as_spans(_grouped(filters))
+        return TraceSpan, _walked(filters)
 
     def _are_few(self, filters: SessionFilters) -> bool:
         matching = [*filters.carriers(), *filters.conditions()]
@@ -215,50 +226,87 @@ class SessionQueries(Repository):
             TraceSpan.session_id == func.any(wanted),
             *in_range,
         ]
-        facts = self._rows(
+        carrier = (
             select(
                 TraceSpan.session_id,
-                func.min(TraceSpan.start_time),
-                func.max(TraceSpan.start_time),
-                _distinct(TraceSpan.user_id),
-                _distinct(TraceSpan.service_name),
+                TraceSpan.trace_id,
+                TraceSpan.start_time,
+                TraceSpan.user_id,
+                TraceSpan.service_name,
             )
             .where(*carriers)
-            .group_by(TraceSpan.session_id)
+            .cte("carrier")
+            .prefix_with("MATERIALIZED")
         )
-        each_once = (
-            select(TraceSpan.session_id, TraceSpan.trace_id).where(*carriers).distinct().subquery()
+        fact = (
+            select(
+                carrier.c.session_id,
+                func.min(carrier.c.start_time).label("first_start_time"),
+                func.max(carrier.c.start_time).label("last_start_time"),
+                _distinct(carrier.c.user_id).label("user_ids"),
+                _distinct(carrier.c.service_name).label("service_names"),
+            )
+            .group_by(carrier.c.session_id)
+            .subquery("fact")
         )
-        totals = self._rows(
+        each_once = select(carrier.c.session_id, carrier.c.trace_id).distinct().subquery()
+        total = (
             select(
                 each_once.c.session_id,
-                func.count(),
-                func.count().filter(Trace.status == "error"),
-                func.coalesce(func.sum(Trace.span_count), 0),
-                func.coalesce(func.sum(Trace.error_count), 0),
-                func.sum(Trace.total_tokens),
-                func.sum(Trace.total_cost_usd),
+                func.count().label("trace_count"),
+                func.count().filter(Trace.status == "error").label("error_trace_count"),
+                func.coalesce(func.sum(Trace.span_count), 0).label("span_count"),
+                func.coalesce(func.sum(Trace.error_count), 0).label("error_span_count"),
+                func.sum(Trace.total_tokens).label("total_tokens"),
+                func.sum(Trace.total_cost_usd).label("total_cost_usd"),
             )
             .join_from(each_once, Trace, Trace.id == each_once.c.trace_id)
             .group_by(each_once.c.session_id)
+            .subquery("total")
         )
-        totals_of = {key: _Totals(*row) for key, *row in totals}
+        rows = self._rows(
+            select(
+                *fact.c,
+                *(func.coalesce(total.c[count], 0).label(count) for count in _COUNTS),
+                total.c.total_tokens,
+                total.c.total_cost_usd,
+            ).join_from(fact, total, total.c.session_id == fact.c.session_id, isouter=True)
+        )
         found = {
-            key: SessionSummary(
-                key,
-                first,
-                last,
-                tuple(users or ()),
-                tuple(services),
-                *totals_of.get(key, _Totals()),
-            )
-            for key, first, last, users, services in facts
+            key: SessionSummary(key, first, last, tuple(users or ()), tuple(services), *totals)
+            for key, first, last, users, services, *totals in rows
         }
         return [found[key] for key in session_ids if key in found]
 
 
-def _order(span: type[TraceSpan]) -> Keyset:
-    return Keyset("sessions", (span.start_time, span.session_id))
+def _each(filters: SessionFilters) -> Select[Any]:
+    """The sessions that match, each once."""
+    matching = [*filters.carriers(), *filters.conditions()]
+    return select(TraceSpan.session_id).where(*matching).distinct()
+
+
+def _as_spans(rows: Select[Any, Any]) -> tuple[type[TraceSpan], Select[Any, Any]]:
+    """Rows of a time and a session, to be put in order by these."""
+    span = aliased(TraceSpan, rows.subquery(), adapt_on_names=True)
+    return span, select(span.start_time, span.session_id)
+
+
+def _among_newest(filters: SessionFilters, limit: int) -> tuple[type[TraceSpan], Select[Any, Any]]:
+    """When each session of the newest spans was last active: the first page, if these fill it.
+
+    Of those as old as the oldest of them, others may be missing.
+    """
+    newest = (
+        select(TraceSpan.session_id, TraceSpan.start_time)
+        .where(*filters.carriers())
+        .order_by(TraceSpan.start_time.desc())
+        .limit(_SPANS_A_SESSION * (limit + 1))
+        .cte("newest")
+    )
+    last = func.max(newest.c.start_time).label("start_time")
+    oldest = select(func.min(newest.c.start_time)).scalar_subquery()
+    each = select(newest.c.session_id, last).group_by(newest.c.session_id)
+    return _as_spans(each.having(func.max(newest.c.start_time) > oldest))
 
 
 def _grouped(filters: SessionFilters) -> Select[Any, Any]:

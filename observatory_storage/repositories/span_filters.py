@@ -141,7 +141,7 @@ class TraceFilters(_SpanFacts):
         """The conditions on a `Trace` without spans; None where none can meet them."""
         if self.operation is not None or self._llm_texts():
             return None
-        found: Conditions = [Trace.last_span_start.is_(None)]
+        found: Conditions = [Trace.lead_span_id.is_(None)]
         found += equal(self, Trace.service_name, Trace.status)
         found += within(Trace.start_time, self.start_time, self.end_time)
         if self.min_duration_us is not None:
@@ -163,6 +163,16 @@ class TraceFilters(_SpanFacts):
         """Whether an index has the matching spans in the order of their starts."""
         errors = self.service_name is not None and self.status == "error"
         return (self.is_indexed() or errors) and not self.sought()
+
+    def is_likely_common(self) -> bool:
+        """Whether what is indexed is a model alone, which mostly many spans have."""
+        rare = (self.user_id, self.session_id, self.operation, self.status)
+        return self.model is not None and all(value is None for value in rare)
+
+    def of_service(self) -> Conditions:
+        """The conditions on a span's service and time, which an index knows all about."""
+        bounds = within(TraceSpan.start_time, self.start_time, self.end_time)
+        return [*equal(self, TraceSpan.service_name), *bounds]
 
     def implied_conditions(self) -> Conditions:
         """What a matching trace's own row must meet: fewer traces whose spans are looked at."""

@@ -11,7 +11,9 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     SelectBase,
+    Text,
     and_,
+    cast,
     exists,
     false,
     func,
@@ -19,6 +21,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -27,7 +30,7 @@ from sqlalchemy.orm import Session
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.base import Repository
 from observatory_storage.repositories.candidates import Candidates, Finder
-from observatory_storage.repositories.conditions import asked, within
+from observatory_storage.repositories.conditions import Conditions, asked, within
 from observatory_storage.repositories.paging import Keyset, Page
 from observatory_storage.repositories.slices import through_slices
 from observatory_storage.repositories.span_filters import TraceFilters
@@ -41,10 +44,15 @@ __all__ = ["TraceSearch", "bare"]
 _FEW_SPANS: Final = 5_000
 # How many matching spans a trace is thought to have at first, where the newest are looked at.
 _SPANS_A_TRACE: Final = 4
-# So many traces are walked before spans are looked for by what stands in their JSON; fewer where a
-# prompt may have to be parsed to look into it.
-_WALKED: Final = 300
-_WALKED_FOR_WORDS: Final = 50
+# A few traces are walked, and up to so many if these promise to fill the page, before spans are
+# looked for by what stands in their JSON; fewer where a prompt may have to be parsed for it.
+_WALKED: Final = (60, 300)
+_WALKED_FOR_WORDS: Final = (15, 50)
+# As many traces are walked where the page may well be among them: by a model, or by a service, of
+# which so many traces say that walking on will find the others.
+_LIKELY: Final = 150
+_NEAR: Final = 700
+_PROMISING: Final = 2
 
 
 class TraceSearch(Repository):
@@ -87,6 +95,10 @@ class TraceSearch(Repository):
         """
         if not descending or not self._filters.has_newest_spans():
             return self._search(statement, limit, descending=descending)
+        if self._filters.is_likely_common():
+            walked = self._entities(self._nearest(statement, _LIKELY, descending=True))
+            if len(walked) == limit:
+                return walked
         newest = _SPANS_A_TRACE * limit
         while newest <= _FEW_SPANS:
             found = self._of_newest(statement, limit, newest)
@@ -115,14 +127,12 @@ class TraceSearch(Repository):
         filters = self._filters
         if not self._conditions:
             return self._entities(statement)
-        if filters.is_indexed() and self._are_few():
+        if filters.is_indexed() and self._are_few(self._conditions):
             matching = select(TraceSpan.trace_id).where(*self._conditions)
             return self._of_spans(statement, matching, limit, descending=descending)
-        edge = self._edge(statement) if filters.sought() else None
-        if edge is None:
-            return self._entities(self._walking(statement))
-        first = Trace.start_time >= edge if descending else Trace.start_time <= edge
-        walked = self._entities(self._walking(statement).where(first))
+        if not filters.sought():
+            return self._by_service(statement, limit, descending=descending)
+        walked = self._first_few(statement, limit, descending=descending)
         if len(walked) == limit:
             return walked
         candidates = self._finder.few(filters, filters.start_time, filters.end_time)
@@ -186,13 +196,53 @@ class TraceSearch(Repository):
             *self._filters.implied_conditions(),
         )
 
-    def _edge(self, statement: Select[Trace]) -> datetime | None:
-        """Where the traces end that are walked first; None where these are all."""
+    def _first_few(
+        self, statement: Select[Trace], limit: int, *, descending: bool
+    ) -> Sequence[Trace]:
+        """The statement's rows among the traces that come first: the page, if they fill it.
+
+        As many match among a few of them as say that it fills, or no more of them are walked.
+        """
+        few, most = _WALKED if self._filters.text is None else _WALKED_FOR_WORDS
+        rows = self._entities(self._nearest(statement, few, descending=descending))
+        if len(rows) == limit or len(rows) * most < limit * few:
+            return rows
+        further = _after(rows, statement, descending=descending)
+        further = self._nearest(further, most - few, descending=descending)
+        return [*rows, *self._entities(further.limit(limit - len(rows)))]
+
+    def _by_service(
+        self, statement: Select[Trace], limit: int, *, descending: bool
+    ) -> Sequence[Trace]:
+        """The statement's rows by walking; by their spans where the service has few of these."""
+        filters = self._filters
+        if filters.service_name is None:
+            return self._entities(self._walking(statement))
+        rows = self._entities(self._nearest(statement, _NEAR, descending=descending))
+        if len(rows) == limit:
+            return rows
+        if len(rows) < _PROMISING and self._are_few(filters.of_service()):
+            matching = select(TraceSpan.trace_id).where(*self._conditions)
+            return self._of_spans(statement, matching, limit, descending=descending)
+        further = self._walking(_after(rows, statement, descending=descending))
+        return [*rows, *self._entities(further.limit(limit - len(rows)))]
+
+    def _nearest(self, statement: Select[Trace], walked: int, *, descending: bool) -> Select[Trace]:
+        """Those rows of the statement that are among so many traces that come first."""
+        edge = self._edge(statement, walked, descending=descending)
+        first = Trace.start_time >= edge if descending else Trace.start_time <= edge
+        return self._walking(statement).where(first)
+
+    def _edge(
+        self, statement: Select[Trace], walked: int, *, descending: bool
+    ) -> ColumnElement[datetime]:
+        """Where so many traces end that may match; the end of time where these are all."""
         possible = statement.where(*self._filters.implied_conditions())
-        starts = possible.with_only_columns(Trace.start_time)
-        walked = _WALKED if self._filters.text is None else _WALKED_FOR_WORDS
-        edge: datetime | None = self._scalar(starts.offset(walked).limit(1))
-        return edge
+        starts = possible.with_only_columns(Trace.start_time).offset(walked).limit(1)
+        furthest = literal("-infinity" if descending else "infinity", Text)
+        return func.coalesce(
+            starts.correlate(None).scalar_subquery(), cast(furthest, Trace.start_time.type)
+        )
 
     def _of_spans(
         self, statement: Select[Trace], ids: SelectBase, limit: int, *, descending: bool
@@ -235,11 +285,22 @@ class TraceSearch(Repository):
         bounds = within(Trace.start_time, start, end)
         return select(Trace.id).where(*bounds, Trace.last_span_start >= end, later)
 
-    def _are_few(self) -> bool:
-        some = select(literal(1)).select_from(TraceSpan).where(*self._conditions)
+    def _are_few(self, conditions: Conditions) -> bool:
+        some = select(literal(1)).select_from(TraceSpan).where(*conditions)
         limited = some.limit(_FEW_SPANS + 1).subquery()
         count = self._scalar(select(func.count()).select_from(limited))
         return bool(count <= _FEW_SPANS)
+
+
+def _after(rows: Sequence[Trace], statement: Select[Trace], *, descending: bool) -> Select[Trace]:
+    """The statement's rows that come after these, which are its first."""
+    if not rows:
+        return statement
+    last = rows[-1]
+    key, place = tuple_(Trace.start_time, Trace.id), tuple_(last.start_time, last.id)
+    if descending:
+        return statement.where(key < place, Trace.start_time <= last.start_time)
+    return statement.where(key > place, Trace.start_time >= last.start_time)
 
 
 def bare(filters: TraceFilters) -> ColumnElement[bool]:

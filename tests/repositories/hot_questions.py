@@ -93,6 +93,13 @@ HOT = (
         spans_of(THAT_DAY),
         2_000,
     ),
+    Hot(
+        "traces of a service that has none",
+        lambda uow: uow.traces.list(TraceFilters(service_name="nobody", **WITHIN)),
+        {"ix_traces_start_time", "ix_traces_without_spans"},
+        spans_of(THAT_DAY),
+        12_000,
+    ),
     Hot("a trace", lambda uow: uow.traces.get_by_trace_id(KEY), {"pk_traces"}, {}, 1),
     Hot(
         "the spans of a trace with their events",

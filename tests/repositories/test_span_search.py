@@ -177,9 +177,9 @@ def filled(
 
 
 def walk_first(patch: pytest.MonkeyPatch, rows: int) -> None:
-    for module in (span_search, trace_search):
-        patch.setattr(module, "_WALKED", rows)
-        patch.setattr(module, "_WALKED_FOR_WORDS", rows)
+    for name in ("_WALKED", "_WALKED_FOR_WORDS"):
+        patch.setattr(span_search, name, rows)
+        patch.setattr(trace_search, name, (rows // 3, rows))
 
 
 @pytest.fixture(params=[(0, 3), (8, 20), (100_000, 3)], ids=str)

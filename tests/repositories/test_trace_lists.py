@@ -101,7 +101,7 @@ def test_traces_are_those_of_matching_spans_newest_first(
 ) -> None:
     monkeypatch.setattr(trace_search, "_FEW_SPANS", few)  # each of the two ways
     monkeypatch.setattr(candidates, "_MOST", few)
-    monkeypatch.setattr(trace_search, "_WALKED", 2 if few else 3)
+    monkeypatch.setattr(trace_search, "_WALKED", (2, 5) if few else (3, 9))
     expected = newest_traces(spans, TraceFilters(**conditions))
     filters = TraceFilters(**conditions, limit=7)
     with shared_pool.unit_of_work() as uow:

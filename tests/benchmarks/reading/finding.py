@@ -113,7 +113,7 @@ def _slow(data: Dataset, chance: random.Random) -> Arguments:
     return {
         "service_name": service,
         "min_duration_us": _SLOW_US,
-        **window(data, chance, 5),
+        **window(data, chance, 10),
     }
 
 
@@ -240,7 +240,7 @@ FINDING: Final = (
         20,
     ),
     _traces(
-        "slow spans of a service, of five days",
+        "slow spans of a service, of ten days",
         _slow,
         _walk(f"{_OF_SERVICE} AND s.duration_us >= %(min_duration_us)s").replace(
             _NEWEST, f"AND t.duration_us >= %(min_duration_us)s - 1 {_NEWEST}"
