@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from observatory_storage import CopyWriter, PostgresConfig, StorageConfig, StoragePool
 from observatory_storage.embedded import temporary_database
-from tests.benchmarks.measure import empty, own_heap_frozen
+from tests.benchmarks.measure import empty, own_heap_frozen, settle
 from tests.benchmarks.technique import address
 from tests.benchmarks.workload import batches, moved, wide_span_rows
 
@@ -57,8 +57,9 @@ def growth(
 ) -> list[Growth]:
     """Write `total` wide spans into empty tables, day after day, and measure each stretch.
 
-    A machine does not stay the same for minutes, so a part of each stretch is also written to
-    tables that do not grow.
+    Each stretch begins at rest: what is there is vacuumed, and a checkpoint made. A machine does
+    not stay the same for minutes even so, and a part of each stretch is also written to tables
+    that do not grow.
     """
     empty(pool, "trace_spans")
     templates = list(wide_span_rows(min(_TEMPLATES, total)))
@@ -68,6 +69,7 @@ def growth(
     apart = timedelta(days=1) / (total / days)
     with _another_database(pool) as other, own_heap_frozen():
         for before in range(0, stretch * stretches, stretch):
+            settle(pool, "trace_spans")
             empty(other, "trace_spans")
             growing, nearly_empty = _Timed(CopyWriter(pool)), _Timed(CopyWriter(other))
             for block, at in enumerate(range(before, before + stretch, len(templates))):

@@ -19,7 +19,7 @@ from tests.benchmarks.limit import LIMIT
 from tests.benchmarks.technique import Run, Technique
 from tests.benchmarks.workload import Workload
 
-__all__ = ["Result", "compare", "empty", "own_heap_frozen", "percentile"]
+__all__ = ["Result", "compare", "empty", "own_heap_frozen", "percentile", "settle"]
 
 _EMPTIED: Final = {
     "trace_spans": "traces, trace_spans, trace_events",
@@ -137,8 +137,20 @@ def empty(pool: StoragePool, table: str) -> None:
 
     The table's companions are emptied too. Without the right to CHECKPOINT that is left out.
     """
+    _and_checkpoint(pool, f"TRUNCATE {_EMPTIED[table]}")
+
+
+def settle(pool: StoragePool, table: str) -> None:
+    """Do now what autovacuum would do for the rows that are there, beside the next run.
+
+    For the table and its companions; without the right to CHECKPOINT that is left out.
+    """
+    _and_checkpoint(pool, f"VACUUM (ANALYZE) {_EMPTIED[table]}")
+
+
+def _and_checkpoint(pool: StoragePool, statement: str) -> None:
     with pool.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"TRUNCATE {_EMPTIED[table]}"))
+        connection.execute(text(statement))
         may = text("SELECT pg_has_role(current_user, 'pg_checkpoint', 'usage')")
         if connection.execute(may).scalar_one():
             connection.execute(text("CHECKPOINT"))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import text
+
 from observatory_storage import (
     PostgresConfig,
     StorageConfig,
@@ -29,6 +31,8 @@ _REPOSITORY: Final = Path(__file__).parents[2]
 @dataclass(frozen=True)
 class Memory:
     """The greatest resident set of a process that writes wide spans as fast as it can make them.
+
+    Where the buffer can hold all of them it has to: their table is locked until all are written.
 
     Attributes:
         before_mb: when it is connected and has not made a span yet.
@@ -69,7 +73,10 @@ def _main() -> None:
     database = PostgresConfig.from_url(os.environ["DATABASE_URL"])
     with StoragePool(StorageConfig(postgres=database)) as pool, TraceWriter(pool, config) as writer:
         before = peak_mb()
-        writer.write_spans(wide_span_rows(spans))
+        with pool.engine.begin() as connection:
+            if max_buffered >= spans:
+                connection.execute(text("LOCK TABLE trace_spans IN SHARE MODE"))
+            writer.write_spans(wide_span_rows(spans))
         writer.flush()
         print(json.dumps([before, peak_mb()]))
 

@@ -112,7 +112,8 @@ def memory(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
         for batch, max_buffered in ((spans, spans), (min(1000, small), small))
     ]
     out.table(
-        f"TraceWriter, {spans:,} wide spans written: greatest resident set of the process",
+        f"TraceWriter, {spans:,} wide spans written: greatest resident set of the process;"
+        " where the buffer can hold all of them, their table was locked meanwhile",
         ("max_buffered", "batch_size", "MB before", "MB at most"),
         [
             (
