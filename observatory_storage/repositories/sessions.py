@@ -26,7 +26,7 @@ __all__ = ["SessionFilters", "SessionQueries", "SessionSummary"]
 # in time meets enough sessions soon.
 _FEW_SPANS: Final = 20_000
 # So many spans a session are looked at first, the newest ones.
-_SPANS_A_SESSION: Final = 20
+_SPANS_A_SESSION: Final = 40
 _COUNTS: Final = ("trace_count", "error_trace_count", "span_count", "error_span_count")
 
 

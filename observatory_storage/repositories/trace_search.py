@@ -50,8 +50,8 @@ _WALKED: Final = (60, 300)
 _WALKED_FOR_WORDS: Final = (15, 50)
 # As many traces are walked where the page may well be among them: by a model, or by a service, of
 # which so many traces say that walking on will find the others.
-_LIKELY: Final = 150
-_NEAR: Final = 700
+_LIKELY: Final = 100
+_NEAR: Final = 1_000
 _PROMISING: Final = 2
 
 
@@ -201,11 +201,11 @@ class TraceSearch(Repository):
     ) -> Sequence[Trace]:
         """The statement's rows among the traces that come first: the page, if they fill it.
 
-        As many match among a few of them as say that it fills, or no more of them are walked.
+        Unless half as many match among a few of them as would fill it, no more are walked.
         """
         few, most = _WALKED if self._filters.text is None else _WALKED_FOR_WORDS
         rows = self._entities(self._nearest(statement, few, descending=descending))
-        if len(rows) == limit or len(rows) * most < limit * few:
+        if len(rows) == limit or 2 * len(rows) * most < limit * few:
             return rows
         further = _after(rows, statement, descending=descending)
         further = self._nearest(further, most - few, descending=descending)
@@ -218,7 +218,10 @@ class TraceSearch(Repository):
         filters = self._filters
         if filters.service_name is None:
             return self._entities(self._walking(statement))
-        rows = self._entities(self._nearest(statement, _NEAR, descending=descending))
+        # Of all traces: to look for so many that may match could be the whole walk.
+        ended = [] if filters.end_time is None else [Trace.start_time < filters.end_time]
+        near = self._nearest(statement, _NEAR, among=ended, descending=descending)
+        rows = self._entities(near)
         if len(rows) == limit:
             return rows
         if len(rows) < _PROMISING and self._are_few(filters.of_service()):
@@ -227,22 +230,25 @@ class TraceSearch(Repository):
         further = self._walking(_after(rows, statement, descending=descending))
         return [*rows, *self._entities(further.limit(limit - len(rows)))]
 
-    def _nearest(self, statement: Select[Trace], walked: int, *, descending: bool) -> Select[Trace]:
-        """Those rows of the statement that are among so many traces that come first."""
-        edge = self._edge(statement, walked, descending=descending)
+    def _nearest(
+        self,
+        statement: Select[Trace],
+        walked: int,
+        *,
+        among: Conditions | None = None,
+        descending: bool,
+    ) -> Select[Trace]:
+        """Those rows of the statement that are among so many traces that come first.
+
+        Args:
+            among: which traces count: those that may match unless given.
+        """
+        possible = statement.where(
+            *(self._filters.implied_conditions() if among is None else among)
+        )
+        edge = _edge(possible, walked, descending=descending)
         first = Trace.start_time >= edge if descending else Trace.start_time <= edge
         return self._walking(statement).where(first)
-
-    def _edge(
-        self, statement: Select[Trace], walked: int, *, descending: bool
-    ) -> ColumnElement[datetime]:
-        """Where so many traces end that may match; the end of time where these are all."""
-        possible = statement.where(*self._filters.implied_conditions())
-        starts = possible.with_only_columns(Trace.start_time).offset(walked).limit(1)
-        furthest = literal("-infinity" if descending else "infinity", Text)
-        return func.coalesce(
-            starts.correlate(None).scalar_subquery(), cast(furthest, Trace.start_time.type)
-        )
 
     def _of_spans(
         self, statement: Select[Trace], ids: SelectBase, limit: int, *, descending: bool
@@ -290,6 +296,15 @@ class TraceSearch(Repository):
         limited = some.limit(_FEW_SPANS + 1).subquery()
         count = self._scalar(select(func.count()).select_from(limited))
         return bool(count <= _FEW_SPANS)
+
+
+def _edge(possible: Select[Trace], walked: int, *, descending: bool) -> ColumnElement[datetime]:
+    """Where so many of these traces end; the end of time where these are all."""
+    starts = possible.with_only_columns(Trace.start_time).offset(walked).limit(1)
+    furthest = literal("-infinity" if descending else "infinity", Text)
+    return func.coalesce(
+        starts.correlate(None).scalar_subquery(), cast(furthest, Trace.start_time.type)
+    )
 
 
 def _after(rows: Sequence[Trace], statement: Select[Trace], *, descending: bool) -> Select[Trace]:
