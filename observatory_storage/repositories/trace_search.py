@@ -216,7 +216,8 @@ class TraceSearch(Repository):
     ) -> Sequence[Trace]:
         """The statement's rows by walking; by their spans where the service has few of these."""
         filters = self._filters
-        if filters.service_name is None:
+        # Slow traces are few, and their own rows tell them apart before their spans are looked at.
+        if filters.service_name is None or filters.min_duration_us is not None:
             return self._entities(self._walking(statement))
         # Of all traces: to look for so many that may match could be the whole walk.
         ended = [] if filters.end_time is None else [Trace.start_time < filters.end_time]
