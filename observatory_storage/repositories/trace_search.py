@@ -51,7 +51,7 @@ _WALKED_FOR_WORDS: Final = (15, 50)
 # As many traces are walked where the page may well be among them: by a model, or by a service, of
 # which so many traces say that walking on will find the others.
 _LIKELY: Final = 100
-_NEAR: Final = 1_000
+_NEAR: Final = 900
 _PROMISING: Final = 2
 
 

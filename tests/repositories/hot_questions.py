@@ -91,7 +91,7 @@ HOT = (
         lambda uow: uow.traces.list(TraceFilters(service_name="service0", **WITHIN)),
         {"ix_traces_start_time", "pk_trace_spans"},
         spans_of(THAT_DAY),
-        3_000,
+        2_000,
     ),
     Hot(
         "traces of a service that has none",
