@@ -13,13 +13,14 @@ from sqlalchemy.sql import Executable
 
 from observatory_storage.errors import NotFound, StorageError, translated
 from observatory_storage.repositories import arguments
-from observatory_storage.repositories.paging import Keyset, Page
+from observatory_storage.repositories.paging import Keyset, Page, Turn
 from observatory_storage.repositories.totals import TOTALS, Total, count_exactly, estimate
 
 __all__ = ["Repository", "explain_what_is_left_out"]
 
 T = TypeVar("T")
 U = TypeVar("U")
+Parameters = Mapping[str, Any] | None
 
 _ROWS_AT_A_TIME = 1000
 
@@ -59,11 +60,13 @@ class Repository:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def _entities(self, statement: Select[T]) -> list[T]:
-        with translated(), self._apart() as session:
-            found = list(session.scalars(statement))
-        for entity in found:
-            explain_what_is_left_out(entity)
+    def _entities(self, statement: Select[T], parameters: Parameters = None) -> list[T]:
+        with translated(), self._alone() as session:
+            found = list(session.scalars(statement, parameters))
+        # The same columns of all of them.
+        if found and inspect(found[0]).callables:
+            for entity in found:
+                explain_what_is_left_out(entity)
         return found
 
     def _entities_with(self, statement: Select[T, U]) -> list[tuple[T, U]]:
@@ -73,6 +76,21 @@ class Repository:
         for entity, _ in found:
             explain_what_is_left_out(entity)
         return found
+
+    @contextmanager
+    def _alone(self) -> Iterator[Session]:
+        """As `_apart`, for what is done within the block: the session itself if nothing is in it.
+
+        That saves a tenth of what a short list costs.
+        """
+        if any(True for _ in self._session):
+            with self._apart() as session:
+                yield session
+        else:
+            try:
+                yield self._session
+            finally:
+                self._session.expunge_all()
 
     @contextmanager
     def _apart(self) -> Iterator[Session]:
@@ -109,7 +127,7 @@ class Repository:
         before: str | None,
         total: Total | None = None,
         count: Callable[[Total], int] | None = None,
-        fetch: Callable[[Select[T]], Sequence[T]] | None = None,
+        fetch: Callable[[Turn], Sequence[T]] | None = None,
     ) -> Page[T]:
         """A page of the statement's entities, with the total where it is asked for.
 
@@ -119,23 +137,18 @@ class Repository:
             fetch: finds the page's rows, so too.
         """
         arguments.choice("total", total, TOTALS)
-        page = keyset.page(
-            statement,
-            fetch or self._entities,
-            query=query,
-            limit=limit,
-            after=after,
-            before=before,
-        )
+        turn = keyset.turn(query=query, limit=limit, after=after, before=before)
+        found = self._entities(turn.of(statement)) if fetch is None else fetch(turn)
+        page = keyset.page(found, turn, query)
         if total is None:
             return page
         if after is None and before is None and page.next is None:
             return replace(page, total=len(page), total_kind="exact")  # that was all of it
-        found = count(total) if count is not None else self._total(statement, total)
+        rows = count(total) if count is not None else self._total(statement, total)
         if total == "estimated":
             seen = len(page) + (page.next is not None) + (page.previous is not None)
-            found = max(found, seen)
-        return replace(page, total=found, total_kind=total)
+            rows = max(rows, seen)
+        return replace(page, total=rows, total_kind=total)
 
     def _total(self, statement: Select[Any], kind: Total) -> int:
         find = count_exactly if kind == "exact" else estimate
@@ -152,9 +165,9 @@ class Repository:
             if after is None:
                 return
 
-    def _rows(self, statement: Executable) -> Sequence[Any]:
+    def _rows(self, statement: Executable, parameters: Parameters = None) -> Sequence[Any]:
         with translated():
-            return self._session.execute(statement).all()
+            return self._session.execute(statement, parameters).all()
 
     def _row(self, statement: Executable) -> Any:
         with translated():

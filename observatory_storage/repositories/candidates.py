@@ -103,7 +103,7 @@ class Finder(Repository):
         end: datetime | None = None,
     ) -> Candidates | None:
         """The candidates that start in [start, end); None where they are too many to be listed."""
-        sought = filters.sought()
+        sought = filters.in_sql().sought()
         for at, first in enumerate(sought):
             found = self._rows(_having(first, filters, start, end).limit(_MOST + 1))
             if len(found) <= _MOST:
@@ -127,7 +127,7 @@ def _having(
         select(*_OF_SPAN)
         .where(
             *within(TraceSpan.start_time, start, end),
-            *filters.plain_conditions(),
+            *filters.in_sql().plain(),
             sought.in_span(),
         )
         .cte("spans")

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from sqlalchemy import ColumnElement
 from sqlalchemy.orm import InstrumentedAttribute
 
-__all__ = ["Conditions", "asked", "between", "equal", "put", "within"]
+__all__ = ["Conditions", "asked", "between", "equal", "given", "put", "within"]
 
 Conditions = list[ColumnElement[bool]]
 
 
 def asked(filters: Any) -> dict[str, Any]:
     """What the filters ask for, by field; the size of the page is not part of the question."""
-    given = {field.name: getattr(filters, field.name) for field in fields(filters)}
     return {
         name: str(value) if isinstance(value, Decimal) else value
-        for name, value in given.items()
-        if value is not None and name != "limit"
+        for name, value in given(filters)
+        if name != "limit"
     }
+
+
+def given(filters: Any) -> Iterator[tuple[str, Any]]:
+    """The fields of the filters that are given, with their values."""
+    for name in _names(filters.__class__):
+        value = getattr(filters, name)
+        if value is not None:
+            yield name, value
+
+
+@cache
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 def put(instance: Any, field: str, value: object) -> None:

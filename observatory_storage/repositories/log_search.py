@@ -23,7 +23,7 @@ from observatory_storage.models import LogRecord
 from observatory_storage.repositories.base import Repository
 from observatory_storage.repositories.conditions import asked, equal, within
 from observatory_storage.repositories.filters import LogFilters
-from observatory_storage.repositories.paging import Keyset, Page, decode_cursor, from_plain
+from observatory_storage.repositories.paging import Keyset, Page, Turn
 from observatory_storage.repositories.text_search import text_query
 from observatory_storage.repositories.totals import Total
 
@@ -70,11 +70,6 @@ class LogSearch(Repository):
         self, limit: int, after: str | None, before: str | None, total: Total | None
     ) -> Page[LogRecord]:
         """A page of the records that match, newest first."""
-
-        def fetch(statement: Select[LogRecord]) -> list[LogRecord]:
-            # The keyset has checked the cursor by now.
-            return self._through_slices(statement, limit + 1, after, before)
-
         return self._page_of(
             LOGS,
             self._matching,
@@ -83,7 +78,7 @@ class LogSearch(Repository):
             after=after,
             before=before,
             total=total,
-            fetch=fetch,
+            fetch=self._through_slices,
         )
 
     def best(
@@ -96,19 +91,20 @@ class LogSearch(Repository):
             _DIVIDED_BY_LENGTH,
         )
         ranked = _all_of(self._matching.add_columns(cast(rank, Double).label("rank")))
+        records = self._records(ranked).add_columns(ranked.c.rank)
         page = self._page_of(
             Keyset("logs by rank", (ranked.c.rank, *(ranked.c[c.key] for c in LOGS.columns))),
-            self._records(ranked).add_columns(ranked.c.rank),
+            records,
             query=asked(self._filters),
             limit=limit,
             after=after,
             before=before,
             total=total,
             count=lambda kind: self._total(self._matching, kind),
-            fetch=self._ranked_records,
+            fetch=lambda turn: self._ranked_records(turn.of(records)),
         )
-        records = tuple(row.record for row in page)
-        return Page(records, page.next, page.previous, page.total, page.total_kind)
+        rows = tuple(row.record for row in page)
+        return Page(rows, page.next, page.previous, page.total, page.total_kind)
 
     def _ranked_records(self, statement: Select[Any]) -> list[_Ranked]:
         found: list[tuple[LogRecord, float]] = self._entities_with(statement)
@@ -120,32 +116,25 @@ class LogSearch(Repository):
         left_out = (getattr(record, column.key) for column in self._left_out)
         return select(record).options(*(defer(column, raiseload=True) for column in left_out))
 
-    def _through_slices(
-        self, statement: Select[LogRecord], limit: int, after: str | None, before: str | None
-    ) -> list[LogRecord]:
-        backwards = before is not None
-        begin = self._begin(after, before)
+    def _through_slices(self, turn: Turn) -> list[LogRecord]:
+        backwards = not turn.descending
+        begin = self._newest_moment() if turn.key is None else turn.key[0]
         found: list[LogRecord] = []
-        unordered = statement.order_by(None).limit(None)
+        unordered = turn.of(self._matching).order_by(None).limit(None)
         limits = (self._filters.start_time, self._filters.end_time)
         for start, end in _slices(begin, *limits, backwards=backwards):
             matches = _all_of(unordered.where(*within(LogRecord.timestamp, start, end)))
             key = [matches.c[column.key] for column in LOGS.columns]
             in_order = [column.asc() if backwards else column.desc() for column in key]
             found += self._entities(
-                self._records(matches).order_by(*in_order).limit(limit - len(found))
+                self._records(matches).order_by(*in_order).limit(turn.most - len(found))
             )
-            if len(found) == limit:
+            if len(found) == turn.most:
                 break
         return found
 
-    def _begin(self, after: str | None, before: str | None) -> datetime | None:
-        """The time at which the page begins, of records until now; None where there are none."""
-        cursor = before if before is not None else after
-        if cursor is not None:
-            values = decode_cursor("after", cursor, LOGS.list_name, asked(self._filters))
-            begin: datetime = from_plain(values[0], datetime)
-            return begin
+    def _newest_moment(self) -> datetime | None:
+        """The time of the newest of the records until now; None where there are none."""
         filters = self._filters
         # A clock that runs ahead must not make all that is right part of one slice.
         newest: datetime | None = self._scalar(

@@ -10,14 +10,14 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import Any, Final, Generic, TypeVar, overload
+from typing import Any, Final, Generic, NamedTuple, TypeVar, overload
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, SmallInteger, literal, tuple_
+from sqlalchemy import ColumnElement, Integer, Select, SmallInteger, bindparam, tuple_, type_coerce
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import KeyedColumnElement
 from sqlalchemy.types import TypeEngine
@@ -30,6 +30,8 @@ __all__ = [
     "NOT_A_KEY",
     "Keyset",
     "Page",
+    "Turn",
+    "Way",
     "damaged",
     "decode_cursor",
     "encode_cursor",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+S = TypeVar("S", bound="Select[*tuple[Any, ...]]")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -92,20 +95,17 @@ class Keyset:
     columns: tuple[InstrumentedAttribute[Any] | KeyedColumnElement[Any], ...]
     descending: bool = True
 
-    def page(
+    def turn(
         self,
-        statement: Select[T],
-        fetch: Callable[[Select[T]], Sequence[T]],
         *,
         query: Mapping[str, Any],
         limit: int,
         after: str | None = None,
         before: str | None = None,
-    ) -> Page[T]:
-        """The page of the statement's rows after or before a cursor; the first without one.
+    ) -> Turn:
+        """To the page after or before a cursor; to the first one without.
 
         Args:
-            fetch: runs the statement.
             query: what tells this query's cursors from those of others on the same list.
 
         Raises:
@@ -115,35 +115,47 @@ class Keyset:
             raise ValidationError("before", before, "must not be given together with after")
         backwards = before is not None
         cursor, field = (before, "before") if backwards else (after, "after")
-        descending = self.descending != backwards
-        if cursor is not None:
-            values = self._key_of(field, cursor, query)
-            statement = statement.where(*self._beyond(values, descending=descending))
-        ordered = [c.desc() if descending else c.asc() for c in self.columns]
+        key = None if cursor is None else self._key_of(field, cursor, query)
         # One row more than asked for says whether there is another page.
-        found = fetch(statement.order_by(*ordered).limit(limit + 1))
-        rows = list(found[:limit])
-        more = len(found) > limit
+        return Turn(self, limit + 1, self.descending != backwards, key)
+
+    def page(self, found: Sequence[T], turn: Turn, query: Mapping[str, Any]) -> Page[T]:
+        """The page of the rows that were found for the turn."""
+        backwards = turn.descending != self.descending
+        more = len(found) == turn.most
+        rows = list(found[: turn.most - 1])
         if backwards:
             rows.reverse()
         if not rows:
             return Page(())
         has_next = backwards or more
-        has_previous = more if backwards else cursor is not None
+        has_previous = more if backwards else turn.key is not None
         return Page(
             tuple(rows),
             next=self._cursor(rows[-1], query) if has_next else None,
             previous=self._cursor(rows[0], query) if has_previous else None,
         )
 
-    def _beyond(self, values: Sequence[Any], *, descending: bool) -> list[ColumnElement[bool]]:
-        key = tuple_(*self.columns)
-        place = tuple_(*(literal(v, c.type) for v, c in zip(values, self.columns, strict=True)))
-        first, edge = self.columns[0], literal(values[0], self.columns[0].type)
+    def along(self, statement: S, way: Way) -> S:
+        """As `Turn.of`, with bind parameters for what `Turn.parameters` has."""
+        if way.beyond:
+            key: list[Any] = [bindparam(f"after_{column.key}") for column in self.columns]
+            statement = statement.where(*self.beyond(key, descending=way.descending))
+        ordered = self.in_order(statement, descending=way.descending)
+        return ordered.limit(bindparam("most", type_=Integer))
+
+    def in_order(self, statement: S, *, descending: bool) -> S:
+        """The statement's rows in this order."""
+        return statement.order_by(*(c.desc() if descending else c.asc() for c in self.columns))
+
+    def beyond(self, values: Sequence[Any], *, descending: bool) -> list[ColumnElement[bool]]:
+        """The condition on rows that come after a key, of values or bind parameters."""
+        places = [type_coerce(v, c.type) for v, c in zip(values, self.columns, strict=True)]
+        key, place = tuple_(*self.columns), tuple_(*places)
         # A comparison of rows prunes no partition; the one on its first column does.
         if descending:
-            return [key < place, first <= edge]
-        return [key > place, first >= edge]
+            return [key < place, self.columns[0] <= places[0]]
+        return [key > place, self.columns[0] >= places[0]]
 
     def _cursor(self, row: object, query: Mapping[str, Any]) -> str:
         values = [getattr(row, column.key) for column in self.columns]
@@ -160,6 +172,49 @@ class Keyset:
             ]
         except NOT_A_KEY:
             raise damaged(field, cursor) from None
+
+
+class Way(NamedTuple):
+    """Which way a page is come to; from where is a parameter, if it is `beyond` a key."""
+
+    descending: bool
+    beyond: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How a page is come to.
+
+    Attributes:
+        most: so many rows are found at most.
+        descending: the order in which its rows are met.
+        key: of the row beyond which they begin; None at the beginning or the end of the list.
+    """
+
+    keyset: Keyset
+    most: int
+    descending: bool
+    key: Sequence[Any] | None
+
+    @property
+    def way(self) -> Way:
+        return Way(self.descending, self.key is not None)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The values for the bind parameters of `Keyset.along`."""
+        found: dict[str, Any] = {"most": self.most}
+        if self.key is not None:
+            names = (f"after_{column.key}" for column in self.keyset.columns)
+            found.update(zip(names, self.key, strict=True))
+        return found
+
+    def of(self, statement: S) -> S:
+        """Those rows of the statement."""
+        if self.key is not None:
+            beyond = self.keyset.beyond(self.key, descending=self.descending)
+            statement = statement.where(*beyond)
+        return self.keyset.in_order(statement, descending=self.descending).limit(self.most)
 
 
 def encode_cursor(list_name: str, query: Mapping[str, Any], values: Sequence[Any]) -> str:

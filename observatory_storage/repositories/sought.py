@@ -16,7 +16,6 @@ from sqlalchemy import ColumnElement, SQLColumnExpression, Text, and_, cast, exi
 
 from observatory_storage.llm.content import content_vector
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
-from observatory_storage.repositories.arguments import AttributeValue
 from observatory_storage.repositories.conditions import within
 from observatory_storage.repositories.text_search import has_words
 
@@ -28,31 +27,35 @@ class Sought(Protocol):
 
     def in_span(self) -> ColumnElement[bool]: ...
     def in_event(self) -> ColumnElement[bool]: ...
-    def in_trace(self) -> ColumnElement[bool]: ...
+    def in_trace(self, trace: type[Trace] = Trace) -> ColumnElement[bool]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One attribute: a span's own, its resource's, its scope's, its links' or its events'."""
+    """One attribute: a span's own, its resource's, its scope's, its links' or its events'.
 
-    key: str
-    value: AttributeValue
+    Args:
+        pair: the key with the value, as an object.
+        linked: links that hold a link with this pair.
+    """
+
+    pair: Any
+    linked: Any
 
     def in_span(self) -> ColumnElement[bool]:
-        pair = {self.key: self.value}
         return or_(
-            TraceSpan.attributes.contains(pair),
-            TraceSpan.resource_attributes.contains(pair),
-            TraceSpan.scope_attributes.contains(pair),
-            TraceSpan.links.contains([{"attributes": pair}]),
+            TraceSpan.attributes.contains(self.pair),
+            TraceSpan.resource_attributes.contains(self.pair),
+            TraceSpan.scope_attributes.contains(self.pair),
+            TraceSpan.links.contains(self.linked),
         )
 
     def in_event(self) -> ColumnElement[bool]:
-        return TraceEvent.attributes.contains({self.key: self.value})
+        return TraceEvent.attributes.contains(self.pair)
 
-    def in_trace(self) -> ColumnElement[bool]:
-        pair = {self.key: self.value}
-        return or_(Trace.attributes.contains(pair), Trace.resource_attributes.contains(pair))
+    def in_trace(self, trace: type[Trace] = Trace) -> ColumnElement[bool]:
+        places = (trace.attributes, trace.resource_attributes)
+        return or_(*(place.contains(self.pair) for place in places))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,8 @@ class Words:
     def in_event(self) -> ColumnElement[bool]:
         return self._in(TraceEvent.attributes)
 
-    def in_trace(self) -> ColumnElement[bool]:
-        return self._in(Trace.attributes)
+    def in_trace(self, trace: type[Trace] = Trace) -> ColumnElement[bool]:
+        return self._in(trace.attributes)
 
     def _in(self, attributes: SQLColumnExpression[Any]) -> ColumnElement[bool]:
         found = has_words(content_vector(attributes), self.text)

@@ -10,20 +10,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, or_, tuple_
-
 from observatory_storage import ids
-from observatory_storage.models import KINDS, STATUSES, Trace, TraceSpan
+from observatory_storage.models import KINDS, STATUSES
 from observatory_storage.repositories import arguments
 from observatory_storage.repositories.arguments import AttributeValue, Number
-from observatory_storage.repositories.conditions import Conditions, between, equal, put, within
-from observatory_storage.repositories.sought import Attribute, Sought, Words, anywhere
+from observatory_storage.repositories.conditions import Conditions, given, put
+from observatory_storage.repositories.span_conditions import SpanConditions
 
 __all__ = ["SpanFilters", "TraceFilters"]
 
+# As they are: the size of the page is no condition, the others go by other names.
+_NOT_COMPARED: Final = {"limit", "attributes", "min_duration_us", "max_duration_us"}
 _LLM_TEXTS: Final = ("provider", "model", "user_id", "session_id", "environment")
 
 
@@ -75,36 +75,35 @@ class _SpanFacts:
 
     def conditions(self) -> Conditions:
         """The conditions on `TraceSpan`, all of which one span must meet."""
-        found = self.plain_conditions()
-        found += [anywhere(sought, self.start_time, self.end_time) for sought in self.sought()]
-        return found
+        return self.in_sql().all()
 
-    def sought(self) -> list[Sought]:
-        """What the span or one of its events must have in its JSON."""
-        found: list[Sought] = [Attribute(*pair) for pair in (self.attributes or {}).items()]
-        if self.text is not None:
-            found.append(Words(self.text))
-        return found
+    def in_sql(self) -> SpanConditions:
+        """What is asked of a span and of its trace, with the values."""
+        return SpanConditions(self.parameters())
 
-    def plain_conditions(self) -> Conditions:
-        """The conditions on the span's other columns."""
-        found = equal(self, TraceSpan.service_name, TraceSpan.status)
-        found += [getattr(TraceSpan, name) == value for name, value in self._llm_texts().items()]
-        if self.operation is not None:
-            found.append(TraceSpan.name == self.operation)
-        found += within(TraceSpan.start_time, self.start_time, self.end_time)
-        duration = tuple_(TraceSpan.duration_us, TraceSpan.duration_ns)
+    def sought(self) -> bool:
+        """Whether anything is looked for in JSON."""
+        return bool(self.attributes) or self.text is not None
+
+    def parameters(self) -> dict[str, Any]:
+        """The values of the conditions, by the names that these know; without what is not given."""
+        found = {name: value for name, value in given(self) if name not in _NOT_COMPARED}
+        if self.status == "error":
+            found["trace_status"] = self.status  # any other a trace may have beside its spans'
         if self.min_duration_us is not None:
-            found.append(duration >= divmod(math.ceil(self.min_duration_us * 1000), 1000))
+            exact = divmod(math.ceil(self.min_duration_us * 1000), 1000)
+            found["min_duration_us"], found["min_duration_ns"] = exact
+            # A trace's times have no nanoseconds: its duration may be short by one microsecond.
+            found["min_trace_duration_us"] = math.floor(self.min_duration_us) - 1
+            found["min_bare_duration_us"] = math.ceil(self.min_duration_us)
         if self.max_duration_us is not None:
-            found.append(duration <= divmod(math.floor(self.max_duration_us * 1000), 1000))
-        found += between(TraceSpan.total_tokens, self.min_tokens, self.max_tokens)
-        found += between(TraceSpan.total_cost_usd, self.min_cost_usd, self.max_cost_usd)
+            exact = divmod(math.floor(self.max_duration_us * 1000), 1000)
+            found["max_duration_us"], found["max_duration_ns"] = exact
+            found["max_bare_duration_us"] = math.floor(self.max_duration_us)
+        for number, (key, value) in enumerate((self.attributes or {}).items()):
+            found[f"attribute_{number}"] = {key: value}
+            found[f"linked_attribute_{number}"] = [{"attributes": {key: value}}]
         return found
-
-    def _llm_texts(self) -> dict[str, str]:
-        given = {name: getattr(self, name) for name in _LLM_TEXTS}
-        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,22 +136,6 @@ class TraceFilters(_SpanFacts):
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.
     """
 
-    def bare_conditions(self) -> Conditions | None:
-        """The conditions on a `Trace` without spans; None where none can meet them."""
-        if self.operation is not None or self._llm_texts():
-            return None
-        found: Conditions = [Trace.lead_span_id.is_(None)]
-        found += equal(self, Trace.service_name, Trace.status)
-        found += within(Trace.start_time, self.start_time, self.end_time)
-        if self.min_duration_us is not None:
-            found.append(Trace.duration_us >= math.ceil(self.min_duration_us))
-        if self.max_duration_us is not None:
-            found.append(Trace.duration_us <= math.floor(self.max_duration_us))
-        found += between(Trace.total_tokens, self.min_tokens, self.max_tokens)
-        found += between(Trace.total_cost_usd, self.min_cost_usd, self.max_cost_usd)
-        found += [sought.in_trace() for sought in self.sought()]
-        return found
-
     def is_indexed(self) -> bool:
         """Whether an index finds the matching spans by a value that may well be rare."""
         rare = (self.model, self.user_id, self.session_id)
@@ -168,30 +151,6 @@ class TraceFilters(_SpanFacts):
         """Whether what is indexed is a model alone, which mostly many spans have."""
         rare = (self.user_id, self.session_id, self.operation, self.status)
         return self.model is not None and all(value is None for value in rare)
-
-    def of_service(self) -> Conditions:
-        """The conditions on a span's service and time, which an index knows all about."""
-        bounds = within(TraceSpan.start_time, self.start_time, self.end_time)
-        return [*equal(self, TraceSpan.service_name), *bounds]
-
-    def implied_conditions(self) -> Conditions:
-        """What a matching trace's own row must meet: fewer traces whose spans are looked at."""
-        found: Conditions = []
-        if self.end_time is not None:
-            found.append(Trace.start_time < self.end_time)
-        if self.start_time is not None:
-            last = func.coalesce(Trace.last_span_start, Trace.start_time)
-            found.append(last >= self.start_time)
-        if self.status == "error":
-            found.append(Trace.status == "error")
-        if self.min_duration_us is not None:
-            # A trace's times have no nanoseconds: its duration may be short by one microsecond.
-            least = math.floor(self.min_duration_us) - 1
-            found.append(or_(Trace.duration_us >= least, Trace.duration_us.is_(None)))
-        # A trace has what its spans have together.
-        found += between(Trace.total_tokens, self.min_tokens, None)
-        found += between(Trace.total_cost_usd, self.min_cost_usd, None)
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +176,3 @@ class SpanFilters(_SpanFacts):
             put(self, "trace_id", ids.trace_uuid(self.trace_id))
         arguments.choice("kind", self.kind, KINDS)
         put(self, "name", arguments.text("name", self.name))
-
-    def plain_conditions(self) -> Conditions:
-        """The conditions on the span's other columns."""
-        found = _SpanFacts.plain_conditions(self)
-        return [*found, *equal(self, TraceSpan.trace_id, TraceSpan.kind, TraceSpan.name)]

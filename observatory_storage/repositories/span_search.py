@@ -17,7 +17,7 @@ from observatory_storage.models import TraceSpan
 from observatory_storage.repositories.base import Repository
 from observatory_storage.repositories.candidates import Finder
 from observatory_storage.repositories.conditions import asked, within
-from observatory_storage.repositories.paging import Keyset, Page, decode_cursor, from_plain
+from observatory_storage.repositories.paging import Keyset, Page, Turn
 from observatory_storage.repositories.slices import moment_after, through_slices
 from observatory_storage.repositories.sought import anywhere
 from observatory_storage.repositories.span_filters import SpanFilters
@@ -50,22 +50,21 @@ class SpanSearch(Repository):
         total: Total | None = None,
     ) -> Page[TraceSpan]:
         """A page of the spans that match, in the order of the keyset."""
-        query = asked(self._filters)
-        descending = keyset.descending != (before is not None)
+        spans = select(TraceSpan).where(*self._filters.in_sql().plain())
+        statement = spans.options(*self._options)
 
-        def fetch(statement: Select[TraceSpan]) -> list[TraceSpan]:
+        def fetch(turn: Turn) -> list[TraceSpan]:
             start, end = self._filters.start_time, self._filters.end_time
-            cursor = before if before is not None else after
-            if cursor is not None:  # which the keyset has checked by now
-                values = decode_cursor("after", cursor, keyset.list_name, query)
-                place: datetime = from_plain(values[0], datetime)
-                start, end = (start, moment_after(place)) if descending else (place, end)
-            return self._search(statement, start, end, limit + 1, descending=descending)
+            if turn.key is not None:
+                place: datetime = turn.key[0]
+                start, end = (start, moment_after(place)) if turn.descending else (place, end)
+            found = turn.of(statement)
+            return self._search(found, start, end, turn.most, descending=turn.descending)
 
         return self._page_of(
             keyset,
-            select(TraceSpan).where(*self._filters.plain_conditions()).options(*self._options),
-            query=query,
+            statement,
+            query=asked(self._filters),
             limit=limit,
             after=after,
             before=before,
@@ -88,7 +87,7 @@ class SpanSearch(Repository):
     ) -> list[TraceSpan]:
         def walk(start: datetime | None, end: datetime | None, room: int) -> list[TraceSpan]:
             # No index serves an OR with events: the spans are taken in order, and looked into.
-            sought = (anywhere(each, start, end) for each in filters.sought())
+            sought = (anywhere(each, start, end) for each in filters.in_sql().sought())
             bounds = within(TraceSpan.start_time, start, end)
             return self._entities(statement.where(*bounds, *sought).limit(room))
 

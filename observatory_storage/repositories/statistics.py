@@ -21,7 +21,6 @@ from observatory_storage.repositories.grouping import (
 )
 from observatory_storage.repositories.results import SpanStats, TraceStats
 from observatory_storage.repositories.span_filters import SpanFilters, TraceFilters
-from observatory_storage.repositories.trace_search import bare
 
 __all__ = ["StatisticsQueries"]
 
@@ -127,10 +126,10 @@ class StatisticsQueries(Repository):
             func.min(Trace.start_time),
             func.max(Trace.start_time),
         )
-        conditions = filters.conditions()
-        if conditions:
+        in_sql = filters.in_sql()
+        if conditions := in_sql.all():
             of_spans = Trace.id.in_(select(TraceSpan.trace_id).where(*conditions))
-            statement = statement.where(or_(of_spans, bare(filters)))
+            statement = statement.where(or_(of_spans, in_sql.bare()))
         row = list(self._row(statement))
         row[2:5] = int(row[2] or 0), int(row[3] or 0), _integer(row[4])
         row[9:10] = row[9] or [None] * len(_QUANTILES)

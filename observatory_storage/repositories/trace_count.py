@@ -21,16 +21,16 @@ class TraceCount(Repository):
     """Counts the traces of which a span matches, and those without spans that match themselves."""
 
     def total(self, filters: TraceFilters, kind: Total) -> int:
-        if not filters.conditions():
+        if not filters.parameters():
             return self._total(select(Trace.id), kind)
         return self._counted(filters) if kind == "exact" else self._estimated(filters)
 
     def _counted(self, filters: TraceFilters) -> int:
-        traces = select(TraceSpan.trace_id).where(*filters.conditions()).distinct()
+        conditions = filters.in_sql()
+        traces = select(TraceSpan.trace_id).where(*conditions.all()).distinct()
         found = self._total(traces, "exact")
-        bare = filters.bare_conditions()
-        if bare is not None:
-            found += self._total(select(Trace.id).where(*bare), "exact")
+        if not conditions.need_a_span():
+            found += self._total(select(Trace.id).where(conditions.bare()), "exact")
         return found
 
     def _estimated(self, filters: TraceFilters) -> int:
@@ -39,7 +39,8 @@ class TraceCount(Repository):
         The planner itself knows nothing of how spans spread over traces: for the table as a whole
         autovacuum gathers no statistics.
         """
-        spans = select(TraceSpan.trace_id).where(*filters.conditions())
+        conditions = filters.in_sql()
+        spans = select(TraceSpan.trace_id).where(*conditions.all())
         sample = spans.limit(_SAMPLE).subquery()
         seen, traces = self._row(
             select(func.count(), func.count(sample.c.trace_id.distinct())).select_from(sample)
@@ -47,5 +48,5 @@ class TraceCount(Repository):
         if seen < _SAMPLE:
             return int(traces)
         expected = self._total(spans, "estimated") * float(traces / seen)
-        possible = self._total(select(Trace.id).where(*filters.implied_conditions()), "estimated")
+        possible = self._total(select(Trace.id).where(*conditions.implied()), "estimated")
         return max(int(traces), min(round(expected), possible))

@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
     Select,
     SelectBase,
-    Text,
-    and_,
-    cast,
     exists,
     false,
     func,
     literal,
-    or_,
     select,
-    true,
-    tuple_,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from observatory_storage.models import Trace, TraceSpan
+from observatory_storage.repositories import trace_statements as statements
 from observatory_storage.repositories.base import Repository
 from observatory_storage.repositories.candidates import Candidates, Finder
 from observatory_storage.repositories.conditions import Conditions, asked, within
-from observatory_storage.repositories.paging import Keyset, Page
+from observatory_storage.repositories.paging import Page, Turn
 from observatory_storage.repositories.slices import through_slices
+from observatory_storage.repositories.span_conditions import template
 from observatory_storage.repositories.span_filters import TraceFilters
 from observatory_storage.repositories.totals import Total
 from observatory_storage.repositories.trace_count import TraceCount
+from observatory_storage.repositories.trace_statements import TRACES
 
-__all__ = ["TraceSearch", "bare"]
+__all__ = ["TraceSearch"]
 
 # Up to so many spans that an index finds, their traces are looked up and sorted; beyond, walking
 # the traces in order meets enough of them soon.
@@ -50,9 +47,12 @@ _WALKED: Final = (60, 300)
 _WALKED_FOR_WORDS: Final = (15, 50)
 # As many traces are walked where the page may well be among them: by a model, or by a service, of
 # which so many traces say that walking on will find the others.
-_LIKELY: Final = 100
+_LIKELY: Final = 300
 _NEAR: Final = 900
 _PROMISING: Final = 2
+
+
+_ALL: Final = select(Trace)
 
 
 class TraceSearch(Repository):
@@ -61,222 +61,190 @@ class TraceSearch(Repository):
     def __init__(self, session: Session, filters: TraceFilters) -> None:
         super().__init__(session)
         self._filters = filters
-        self._conditions = filters.conditions()
+        self._conditions = filters.in_sql()
+        self._parameters = filters.parameters()
         self._finder = Finder(session)
 
     def page(
-        self,
-        keyset: Keyset,
-        limit: int,
-        after: str | None,
-        before: str | None,
-        total: Total | None = None,
+        self, limit: int, after: str | None, before: str | None, total: Total | None = None
     ) -> Page[Trace]:
-        """A page of the traces, in the order of the keyset."""
-        search = self._first if after is None and before is None else self._search
-        descending = keyset.descending != (before is not None)
+        """A page of the traces, the newest first."""
         return self._page_of(
-            keyset,
-            select(Trace),
+            TRACES,
+            _ALL,
             query=asked(self._filters),
             limit=limit,
             after=after,
             before=before,
             total=total,
             count=lambda kind: TraceCount(self._session).total(self._filters, kind),
-            fetch=lambda statement: search(statement, limit + 1, descending=descending),
+            fetch=self._first if after is None and before is None else self._search,
         )
 
-    def _first(self, statement: Select[Trace], limit: int, *, descending: bool) -> Sequence[Trace]:
+    def _first(self, turn: Turn) -> Sequence[Trace]:
         """As `_search`, for the first page: that of the newest spans, where an index has them.
 
         A trace begins before its spans do. So all traces that begin after the oldest of the newest
         spans, and match, have one of these.
         """
-        if not descending or not self._filters.has_newest_spans():
-            return self._search(statement, limit, descending=descending)
+        if not self._filters.has_newest_spans():
+            return self._search(turn)
         if self._filters.is_likely_common():
-            walked = self._entities(self._nearest(statement, _LIKELY, descending=True))
-            if len(walked) == limit:
+            walked = self._nearest(turn, _LIKELY)
+            if len(walked) == turn.most:
                 return walked
-        newest = _SPANS_A_TRACE * limit
+        newest = _SPANS_A_TRACE * turn.most
         while newest <= _FEW_SPANS:
-            found = self._of_newest(statement, limit, newest)
+            found = self._of_newest(turn, newest)
             if found is not None:
-                return self._with_bare(statement, found, limit, descending=True)
+                return self._with_bare(turn, found)
             newest *= _SPANS_A_TRACE
-        return self._search(statement, limit, descending=True)
+        return self._search(turn)
 
-    def _of_newest(self, statement: Select[Trace], limit: int, newest: int) -> list[Trace] | None:
-        """The statement's rows by so many of the newest spans; None where these are too few."""
-        spans = self._rows(
-            select(TraceSpan.trace_id, TraceSpan.start_time)
-            .where(*self._conditions)
-            .order_by(TraceSpan.start_time.desc())
-            .limit(newest)
+    def _of_newest(self, turn: Turn, newest: int) -> list[Trace] | None:
+        """The page by so many of the newest spans; None where these are too few."""
+        statement = self._made(statements.newest_spans)
+        spans = self._rows(statement, {**self._parameters, "newest": newest})
+        later = len(spans) == newest
+        found = self._entities(
+            statements.of_ids(turn.way, later=later),
+            {
+                **turn.parameters,
+                "ids": list({span.trace_id for span in spans}),
+                "than": spans[-1].start_time if later else None,
+            },
         )
-        ids = list({span.trace_id for span in spans})
-        found = statement.where(Trace.id == func.any(literal(ids, ARRAY(Trace.id.type))))
-        if len(spans) < newest:
-            return self._entities(found)
-        rows = self._entities(found.where(Trace.start_time > spans[-1].start_time))
-        return rows if len(rows) == limit else None
+        return found if not later or len(found) == turn.most else None
 
-    def _search(self, statement: Select[Trace], limit: int, *, descending: bool) -> Sequence[Trace]:
-        """The rows of the statement, which has an order and a limit, that match."""
+    def _search(self, turn: Turn) -> Sequence[Trace]:
+        """The rows that the turn comes to."""
         filters = self._filters
-        if not self._conditions:
-            return self._entities(statement)
-        if filters.is_indexed() and self._are_few(self._conditions):
-            matching = select(TraceSpan.trace_id).where(*self._conditions)
-            return self._of_spans(statement, matching, limit, descending=descending)
+        if not self._parameters:
+            return self._entities(statements.first(turn.way), turn.parameters)
+        if filters.is_indexed() and self._are_few(self._conditions.all()):
+            return self._of_spans(turn, self._all())
         if not filters.sought():
-            return self._by_service(statement, limit, descending=descending)
-        walked = self._first_few(statement, limit, descending=descending)
-        if len(walked) == limit:
+            return self._by_service(turn)
+        walked = self._first_few(turn)
+        if len(walked) == turn.most:
             return walked
         candidates = self._finder.few(filters, filters.start_time, filters.end_time)
         if candidates is not None:
-            found = self._matching(candidates)
-            return self._of_spans(statement, found, limit, descending=descending)
-        return self._through_slices(statement, limit, descending=descending)
+            return self._of_spans(turn, self._among(candidates))
+        return self._through_slices(turn)
 
-    def _through_slices(
-        self, statement: Select[Trace], limit: int, *, descending: bool
-    ) -> list[Trace]:
+    def _through_slices(self, turn: Turn) -> list[Trace]:
         """The same, slice by slice of the traces' own starts: many spans match in all."""
 
         def walk(start: datetime | None, end: datetime | None, room: int) -> list[Trace]:
             bounds = within(Trace.start_time, start, end)
-            return self._entities(self._walking(statement).where(*bounds).limit(room))
+            return self._walked(replace(turn, most=room), *bounds)
 
         def look_up(start: datetime, end: datetime, room: int) -> list[Trace] | None:
             candidates = self._finder.few(self._filters, start, end)
             if candidates is None:
                 return None
+            found = union_all(self._among(candidates), self._reaching_beyond(start, end))
             bounds = within(Trace.start_time, start, end)
-            found = union_all(self._matching(candidates), self._reaching_beyond(start, end))
-            sliced = statement.where(*bounds).limit(room)
-            return self._of_spans(sliced, found, room, descending=descending)
+            return self._of_spans(replace(turn, most=room), found, *bounds)
 
         begin, end = self._filters.start_time, self._filters.end_time
         bounds = within(Trace.start_time, begin, end)
-        ends = statement.with_only_columns(func.min(Trace.start_time), func.max(Trace.start_time))
-        first, last = self._row(ends.where(*bounds).order_by(None).limit(None))
+        traces = turn.of(select(func.min(Trace.start_time), func.max(Trace.start_time)))
+        oldest, newest = self._row(traces.where(*bounds).order_by(None).limit(None))
         steps: list[Callable[[int], list[Trace]]] = []
-        if first is not None:
-            steps.append(lambda room: walk(last, None, room))
+        if oldest is not None:
+            down = turn.descending
+            steps.append(lambda room: walk(newest, None, room))
             steps.append(
-                lambda room: through_slices(first, last, room, look_up, walk, descending=descending)
+                lambda room: through_slices(oldest, newest, room, look_up, walk, descending=down)
             )
         if begin is not None:  # where the spans begin that may match: their trace may have before
             steps.append(lambda room: walk(None, begin, room))
         page: list[Trace] = []
-        for step in steps if descending else reversed(steps):
-            if len(page) < limit:
-                page += step(limit - len(page))
+        for step in steps if turn.descending else reversed(steps):
+            if len(page) < turn.most:
+                page += step(turn.most - len(page))
         return page
 
-    def _walking(self, statement: Select[Trace]) -> Select[Trace]:
-        """Each trace in turn: look for one of its spans, in its partitions only."""
-        probe = (
-            select(literal(1).label("found"))
-            .select_from(TraceSpan)
-            .where(
-                TraceSpan.trace_id == Trace.id,
-                TraceSpan.start_time >= Trace.start_time,
-                TraceSpan.start_time <= Trace.last_span_start,
-                *self._conditions,
-            )
-            .limit(1)
-            .lateral("probe")
-        )
-        return statement.outerjoin(probe, true()).where(
-            or_(probe.c.found.is_not(None), bare(self._filters)),
-            *self._filters.implied_conditions(),
-        )
-
-    def _first_few(
-        self, statement: Select[Trace], limit: int, *, descending: bool
-    ) -> Sequence[Trace]:
-        """The statement's rows among the traces that come first: the page, if they fill it.
+    def _first_few(self, turn: Turn) -> Sequence[Trace]:
+        """The rows among the traces that come first: the page, if they fill it.
 
         Unless half as many match among a few of them as would fill it, no more are walked.
         """
         few, most = _WALKED if self._filters.text is None else _WALKED_FOR_WORDS
-        rows = self._entities(self._nearest(statement, few, descending=descending))
-        if len(rows) == limit or 2 * len(rows) * most < limit * few:
+        rows = self._nearest(turn, few)
+        if len(rows) == turn.most or 2 * len(rows) * most < turn.most * few:
             return rows
-        further = _after(rows, statement, descending=descending)
-        further = self._nearest(further, most - few, descending=descending)
-        return [*rows, *self._entities(further.limit(limit - len(rows)))]
+        return [*rows, *self._nearest(_after(turn, rows), most - few)]
 
-    def _by_service(
-        self, statement: Select[Trace], limit: int, *, descending: bool
-    ) -> Sequence[Trace]:
-        """The statement's rows by walking; by their spans where the service has few of these."""
+    def _by_service(self, turn: Turn) -> Sequence[Trace]:
+        """The rows by walking; by their spans where the service has few of these."""
         filters = self._filters
         # Slow traces are few, and their own rows tell them apart before their spans are looked at.
         if filters.service_name is None or filters.min_duration_us is not None:
-            return self._entities(self._walking(statement))
+            return self._walked(turn)
         # Of all traces: to look for so many that may match could be the whole walk.
-        ended = [] if filters.end_time is None else [Trace.start_time < filters.end_time]
-        near = self._nearest(statement, _NEAR, among=ended, descending=descending)
-        rows = self._entities(near)
-        if len(rows) == limit:
+        rows = self._nearest(turn, _NEAR, possible=False)
+        if len(rows) == turn.most:
             return rows
-        if len(rows) < _PROMISING and self._are_few(filters.of_service()):
-            matching = select(TraceSpan.trace_id).where(*self._conditions)
-            return self._of_spans(statement, matching, limit, descending=descending)
-        further = self._walking(_after(rows, statement, descending=descending))
-        return [*rows, *self._entities(further.limit(limit - len(rows)))]
+        if len(rows) < _PROMISING and self._are_few(self._conditions.of_service()):
+            return self._of_spans(turn, self._all())
+        return [*rows, *self._walked(_after(turn, rows))]
 
-    def _nearest(
-        self,
-        statement: Select[Trace],
-        walked: int,
-        *,
-        among: Conditions | None = None,
-        descending: bool,
-    ) -> Select[Trace]:
-        """Those rows of the statement that are among so many traces that come first.
+    def _nearest(self, turn: Turn, walked: int, *, possible: bool = True) -> list[Trace]:
+        """Those rows that are among so many traces that come first.
 
         Args:
-            among: which traces count: those that may match unless given.
+            possible: whether only those count that may match by their own rows.
         """
-        possible = statement.where(
-            *(self._filters.implied_conditions() if among is None else among)
-        )
-        edge = _edge(possible, walked, descending=descending)
-        first = Trace.start_time >= edge if descending else Trace.start_time <= edge
-        return self._walking(statement).where(first)
+        statement = self._made(statements.nearest, turn.way, possible=possible)
+        return self._entities(statement, {**self._given(turn), "walked": walked})
 
-    def _of_spans(
-        self, statement: Select[Trace], ids: SelectBase, limit: int, *, descending: bool
-    ) -> list[Trace]:
-        """The statement's rows of these ids, and of traces without spans."""
+    def _walked(self, turn: Turn, *bounds: ColumnElement[bool]) -> list[Trace]:
+        """The rows within the bounds, by walking for as long as it takes."""
+        statement = self._made(statements.matching, turn.way)
+        return self._entities(statement.where(*bounds) if bounds else statement, self._given(turn))
+
+    def _given(self, turn: Turn) -> dict[str, Any]:
+        return {**self._parameters, **turn.parameters}
+
+    def _made(self, make: Any, *how: Any, **options: Any) -> Any:
+        """The statement, made once for all filters in which the same fields are given."""
+        if self._filters.text is not None:  # the words say what the condition looks like
+            return make.__wrapped__(self._conditions, *how, **options)
+        return make(template(frozenset(self._parameters)), *how, **options)
+
+    def _of_spans(self, turn: Turn, ids: SelectBase, *bounds: ColumnElement[bool]) -> list[Trace]:
+        """The rows of these ids within the bounds, and of traces without spans."""
         # Materialized: the planner must not turn it into a search for each trace.
         found = ids.cte("found").prefix_with("MATERIALIZED")
-        rows = self._entities(statement.where(Trace.id.in_(select(found.c[0]))))
-        return self._with_bare(statement, rows, limit, descending=descending)
+        traces = turn.of(select(Trace)).where(*bounds)
+        rows = self._entities(traces.where(Trace.id.in_(select(found.c[0]))))
+        return self._with_bare(turn, rows, *bounds)
 
     def _with_bare(
-        self, statement: Select[Trace], rows: list[Trace], limit: int, *, descending: bool
+        self, turn: Turn, rows: list[Trace], *bounds: ColumnElement[bool]
     ) -> list[Trace]:
-        """The rows, and those of the statement's traces without spans that belong among them."""
-        if self._filters.bare_conditions() is None:
+        """The rows, and those of the traces without spans that belong among them."""
+        if self._conditions.need_a_span():
             return rows
-        alone = statement.where(bare(self._filters))
-        if len(rows) == limit:  # no index finds them: no more are looked at than may be needed
+        alone = turn.of(select(Trace)).where(self._conditions.bare(), *bounds)
+        if len(rows) == turn.most:  # no more are looked at than may be needed
             edge = rows[-1].start_time
-            first = Trace.start_time >= edge if descending else Trace.start_time <= edge
+            first = Trace.start_time >= edge if turn.descending else Trace.start_time <= edge
             alone = alone.where(first)
         rows += self._entities(alone)
-        return sorted(rows, key=lambda row: (row.start_time, row.id), reverse=descending)[:limit]
+        rows.sort(key=lambda row: (row.start_time, row.id), reverse=turn.descending)
+        return rows[: turn.most]
 
-    def _matching(self, candidates: Candidates) -> Select[UUID]:
+    def _all(self) -> Select[UUID]:
+        """The ids of the traces of all spans that match."""
+        return select(TraceSpan.trace_id).where(*self._conditions.all())
+
+    def _among(self, candidates: Candidates) -> Select[UUID]:
         """The ids of the traces of those candidates that match."""
-        found = select(TraceSpan.trace_id).where(*self._filters.plain_conditions())
+        found = select(TraceSpan.trace_id).where(*self._conditions.plain())
         if not candidates.keys:
             return found.where(false())
         return candidates.restrict(found, self._filters)
@@ -287,7 +255,7 @@ class TraceSearch(Repository):
             TraceSpan.trace_id == Trace.id,
             TraceSpan.start_time >= end,
             TraceSpan.start_time <= Trace.last_span_start,
-            *self._conditions,
+            *self._conditions.all(),
         )
         bounds = within(Trace.start_time, start, end)
         return select(Trace.id).where(*bounds, Trace.last_span_start >= end, later)
@@ -299,27 +267,9 @@ class TraceSearch(Repository):
         return bool(count <= _FEW_SPANS)
 
 
-def _edge(possible: Select[Trace], walked: int, *, descending: bool) -> ColumnElement[datetime]:
-    """Where so many of these traces end; the end of time where these are all."""
-    starts = possible.with_only_columns(Trace.start_time).offset(walked).limit(1)
-    furthest = literal("-infinity" if descending else "infinity", Text)
-    return func.coalesce(
-        starts.correlate(None).scalar_subquery(), cast(furthest, Trace.start_time.type)
-    )
-
-
-def _after(rows: Sequence[Trace], statement: Select[Trace], *, descending: bool) -> Select[Trace]:
-    """The statement's rows that come after these, which are its first."""
+def _after(turn: Turn, rows: Sequence[Trace]) -> Turn:
+    """To the rows that follow these, which are the first of the turn."""
     if not rows:
-        return statement
-    last = rows[-1]
-    key, place = tuple_(Trace.start_time, Trace.id), tuple_(last.start_time, last.id)
-    if descending:
-        return statement.where(key < place, Trace.start_time <= last.start_time)
-    return statement.where(key > place, Trace.start_time >= last.start_time)
-
-
-def bare(filters: TraceFilters) -> ColumnElement[bool]:
-    """The condition on a trace without spans."""
-    conditions = filters.bare_conditions()
-    return false() if conditions is None else and_(*conditions)
+        return turn
+    key = (rows[-1].start_time, rows[-1].id)
+    return replace(turn, key=key, most=turn.most - len(rows))

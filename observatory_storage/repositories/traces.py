@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterator
-from typing import Final
 from uuid import UUID
 
 from sqlalchemy import (
@@ -20,7 +19,7 @@ from observatory_storage import ids
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories import arguments
 from observatory_storage.repositories.erasure import ErasureQueries
-from observatory_storage.repositories.paging import Keyset, Page
+from observatory_storage.repositories.paging import Page
 from observatory_storage.repositories.results import Operation
 from observatory_storage.repositories.sessions import SessionQueries
 from observatory_storage.repositories.span_filters import TraceFilters
@@ -29,8 +28,6 @@ from observatory_storage.repositories.totals import Total
 from observatory_storage.repositories.trace_search import TraceSearch
 
 __all__ = ["TraceRepository"]
-
-_TRACES: Final = Keyset("traces", (Trace.start_time, Trace.id))
 
 
 class TraceRepository(ErasureQueries, SessionQueries, StatisticsQueries):
@@ -142,4 +139,4 @@ class TraceRepository(ErasureQueries, SessionQueries, StatisticsQueries):
         total: Total | None,
     ) -> Page[Trace]:
         search = TraceSearch(self._session, filters)
-        return search.page(_TRACES, limit, after, before, total)
+        return search.page(limit, after, before, total)
