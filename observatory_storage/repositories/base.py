@@ -3,51 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, inspect
-from sqlalchemy.orm import InstanceState, LoaderCallableStatus, PassiveFlag, Session
+from sqlalchemy import Connection, Select
+from sqlalchemy.orm import Session
 from sqlalchemy.sql import Executable
 
-from observatory_storage.errors import NotFound, StorageError, translated
+from observatory_storage.errors import NotFound, translated
 from observatory_storage.repositories import arguments
+from observatory_storage.repositories.entities import Maker
 from observatory_storage.repositories.paging import Keyset, Page, Turn
 from observatory_storage.repositories.totals import TOTALS, Total, count_exactly, estimate
 
-__all__ = ["Repository", "explain_what_is_left_out"]
+__all__ = ["Repository"]
 
 T = TypeVar("T")
 U = TypeVar("U")
 Parameters = Mapping[str, Any] | None
 
 _ROWS_AT_A_TIME = 1000
-
-
-class _NotLoaded:
-    """What a detached entity answers for a column that its list has left out.
-
-    SQLAlchemy's own answer speaks of a session, and no session would help.
-    """
-
-    def __init__(self, column: str) -> None:
-        self._column = column
-
-    def __call__(self, state: InstanceState[Any], passive: PassiveFlag) -> Any:
-        if not passive & PassiveFlag.SQL_OK:
-            return LoaderCallableStatus.PASSIVE_NO_RESULT
-        name = f"{state.class_.__name__}.{self._column}"
-        raise StorageError(
-            f"{name} was not loaded: ask the list for it (payload=True), or read the row by itself"
-        )
-
-
-def explain_what_is_left_out(entity: object) -> None:
-    """Have a detached entity say why a column that its list did not load cannot be read."""
-    state: InstanceState[Any] = inspect(entity)
-    if state.callables:
-        state.callables = {column: _NotLoaded(column) for column in state.callables}
 
 
 class Repository:
@@ -61,54 +36,35 @@ class Repository:
         self._session = session
 
     def _entities(self, statement: Select[T], parameters: Parameters = None) -> list[T]:
-        with translated(), self._alone() as session:
-            found = list(session.scalars(statement, parameters))
-        # The same columns of all of them.
-        if found and inspect(found[0]).callables:
-            for entity in found:
-                explain_what_is_left_out(entity)
-        return found
+        with translated():
+            found = self._connection().execute(statement, parameters)
+            return list(Maker[T](statement, found.keys())(found.all()))
 
-    def _entities_with(self, statement: Select[T, U]) -> list[tuple[T, U]]:
+    def _entities_with(
+        self, statement: Select[T, U], parameters: Parameters = None
+    ) -> list[tuple[T, U]]:
         """The entities, each with a value that was selected beside it."""
-        with translated(), self._apart() as session:
-            found = [(entity, value) for entity, value in session.execute(statement)]
-        for entity, _ in found:
-            explain_what_is_left_out(entity)
-        return found
+        with translated():
+            found = self._connection().execute(statement, parameters)
+            rows = found.all()
+            entities = Maker[T](statement, found.keys())(rows)
+            return [(entity, row[-1]) for entity, row in zip(entities, rows, strict=True)]
 
-    @contextmanager
-    def _alone(self) -> Iterator[Session]:
-        """As `_apart`, for what is done within the block: the session itself if nothing is in it.
+    def _entity_batches(self, statement: Select[T], batch_size: int) -> Iterator[Sequence[T]]:
+        """The entities, a server-side cursor's batch at a time in memory."""
+        options = {"yield_per": batch_size}
+        with (
+            translated(),
+            self._connection().execute(statement, execution_options=options) as found,
+        ):
+            make = Maker[T](statement, found.keys())
+            for rows in found.partitions():
+                yield list(make(rows))
 
-        That saves a tenth of what a short list costs.
-        """
-        if any(True for _ in self._session):
-            with self._apart() as session:
-                yield session
-        else:
-            try:
-                yield self._session
-            finally:
-                self._session.expunge_all()
-
-    @contextmanager
-    def _apart(self) -> Iterator[Session]:
-        """A session in the same transaction that remembers nothing, and lets go of all at its end.
-
-        Rows are also written past the session (COPY), so that what it remembers may be old; and to
-        expunge entities one by one costs more than to load them.
-        """
-        outer = self._session
-        if outer.autoflush:
-            outer.flush()
-        with Session(
-            outer.connection(),
-            autoflush=False,
-            expire_on_commit=False,
-            join_transaction_mode="rollback_only",  # nothing is asked of the transaction
-        ) as session:
-            yield session
+    def _connection(self) -> Connection:
+        if self._session.autoflush:
+            self._session.flush()
+        return self._session.connection()
 
     def _entity(self, statement: Select[T], what: str) -> T:
         found = self._entities(statement.limit(1))

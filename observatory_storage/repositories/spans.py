@@ -13,10 +13,10 @@ from sqlalchemy.orm import defer
 from sqlalchemy.orm.attributes import set_committed_value
 
 from observatory_storage import ids
-from observatory_storage.errors import NotFound, ValidationError, translated
+from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.repositories import arguments
-from observatory_storage.repositories.base import Repository, explain_what_is_left_out
+from observatory_storage.repositories.base import Repository
 from observatory_storage.repositories.conditions import asked
 from observatory_storage.repositories.paging import Keyset, Page
 from observatory_storage.repositories.span_filters import SpanFilters
@@ -221,17 +221,8 @@ class SpanQueries(Repository):
         statement = self._matching_spans(filters, payload=payload).order_by(
             *(column.desc() if keyset.descending else column.asc() for column in keyset.columns)
         )
-        options = {"yield_per": batch_size}
-        with (
-            translated(),
-            self._apart() as session,
-            session.scalars(statement, execution_options=options) as found,
-        ):
-            for batch in found.partitions():
-                for span in batch:
-                    session.expunge(span)
-                    explain_what_is_left_out(span)
-                yield from batch
+        for batch in self._entity_batches(statement, batch_size):
+            yield from batch
 
     def _span_page(
         self,

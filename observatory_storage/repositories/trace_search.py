@@ -47,7 +47,7 @@ _WALKED: Final = (60, 300)
 _WALKED_FOR_WORDS: Final = (15, 50)
 # As many traces are walked where the page may well be among them: by a model, or by a service, of
 # which so many traces say that walking on will find the others.
-_LIKELY: Final = 300
+_LIKELY: Final = 150
 _NEAR: Final = 900
 _PROMISING: Final = 2
 
@@ -82,11 +82,7 @@ class TraceSearch(Repository):
         )
 
     def _first(self, turn: Turn) -> Sequence[Trace]:
-        """As `_search`, for the first page: that of the newest spans, where an index has them.
-
-        A trace begins before its spans do. So all traces that begin after the oldest of the newest
-        spans, and match, have one of these.
-        """
+        """As `_search`, for the first page: that of the newest spans, where an index has them."""
         if not self._filters.has_newest_spans():
             return self._search(turn)
         if self._filters.is_likely_common():
@@ -96,25 +92,17 @@ class TraceSearch(Repository):
         newest = _SPANS_A_TRACE * turn.most
         while newest <= _FEW_SPANS:
             found = self._of_newest(turn, newest)
-            if found is not None:
-                return self._with_bare(turn, found)
+            if not found:  # perhaps none match, and nothing is sure
+                break
+            traces = [trace for trace, _ in found]
+            if len(found) == turn.most or found[0][1] < newest:
+                return self._with_bare(turn, traces)
             newest *= _SPANS_A_TRACE
         return self._search(turn)
 
-    def _of_newest(self, turn: Turn, newest: int) -> list[Trace] | None:
-        """The page by so many of the newest spans; None where these are too few."""
-        statement = self._made(statements.newest_spans)
-        spans = self._rows(statement, {**self._parameters, "newest": newest})
-        later = len(spans) == newest
-        found = self._entities(
-            statements.of_ids(turn.way, later=later),
-            {
-                **turn.parameters,
-                "ids": list({span.trace_id for span in spans}),
-                "than": spans[-1].start_time if later else None,
-            },
-        )
-        return found if not later or len(found) == turn.most else None
+    def _of_newest(self, turn: Turn, newest: int) -> list[tuple[Trace, int]]:
+        statement = self._made(statements.of_newest, turn.way)
+        return self._entities_with(statement, {**self._given(turn), "newest": newest})
 
     def _search(self, turn: Turn) -> Sequence[Trace]:
         """The rows that the turn comes to."""

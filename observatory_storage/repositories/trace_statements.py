@@ -7,8 +7,7 @@ the way that the page is come to. Values are parameters: the filters' own, and t
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Final
-from uuid import UUID
+from typing import Final
 
 from sqlalchemy import Integer, Select, bindparam, func, literal, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -18,9 +17,11 @@ from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.paging import Keyset, Way
 from observatory_storage.repositories.span_conditions import SpanConditions
 
-__all__ = ["TRACES", "first", "matching", "nearest", "newest_spans", "of_ids"]
+__all__ = ["TRACES", "first", "matching", "nearest", "of_newest"]
 
 TRACES: Final = Keyset("traces", (Trace.start_time, Trace.id))
+
+_NEWEST: Final = bindparam("newest", type_=Integer)
 
 
 @lru_cache
@@ -54,25 +55,27 @@ def nearest(conditions: SpanConditions, way: Way, *, possible: bool) -> Select[T
 
 
 @lru_cache(maxsize=256)
-def newest_spans(conditions: SpanConditions) -> Select[UUID, Any]:
-    """The traces and starts of the newest spans that match, at most `newest`."""
-    return (
+def of_newest(conditions: SpanConditions, way: Way) -> Select[Trace, int]:
+    """The traces of the newest spans that match, at most `newest` spans, and how many these are.
+
+    If these are not all spans, only traces that begin after the oldest of them: a trace begins
+    before its spans do, so that no other one can come between.
+    """
+    spans = (
         select(TraceSpan.trace_id, TraceSpan.start_time)
         .where(*conditions.all())
         .order_by(TraceSpan.start_time.desc())
-        .limit(bindparam("newest", type_=Integer))
+        .limit(_NEWEST)
+        .cte("spans")
     )
-
-
-@lru_cache
-def of_ids(way: Way, *, later: bool) -> Select[Trace]:
-    """The traces of these `ids`, at most `most`.
-
-    Args:
-        later: only those that begin after `than`.
-    """
-    found = first(way).where(Trace.id == func.any(bindparam("ids", type_=ARRAY(Trace.id.type))))
-    return found.where(Trace.start_time > bindparam("than")) if later else found
+    # An array is looked up by the key, however few traces there are.
+    ids = func.array(select(spans.c.trace_id).scalar_subquery(), type_=ARRAY(Trace.id.type))
+    seen = select(func.count()).select_from(spans).scalar_subquery()
+    oldest = select(func.min(spans.c.start_time)).scalar_subquery()
+    found = first(way).where(
+        Trace.id == func.any(ids), or_(seen < _NEWEST, Trace.start_time > oldest)
+    )
+    return found.add_columns(seen.label("seen"))
 
 
 def _by_time(trace: type[Trace]) -> Keyset:

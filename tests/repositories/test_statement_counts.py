@@ -35,7 +35,7 @@ QUESTIONS: dict[str, tuple[int, Callable[[UnitOfWork, str], object]]] = {
         lambda uow, _: uow.traces.list(TraceFilters(service_name="service")),
     ),
     "traces of no service": (4, lambda uow, _: uow.traces.list(TraceFilters(service_name="a"))),
-    "traces of a model": (3, lambda uow, _: uow.traces.list(TraceFilters(model="m", limit=100))),
+    "traces of a model": (2, lambda uow, _: uow.traces.list(TraceFilters(model="m", limit=100))),
     "trace statistics": (1, lambda uow, _: uow.traces.get_stats()),
     "services": (1, lambda uow, _: uow.traces.services()),
     "operations": (1, lambda uow, _: uow.traces.operations("service")),

@@ -1,0 +1,102 @@
+"""Statements that are made once for many filters hold none of their values."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import BindParameter, Select
+from sqlalchemy.sql import visitors
+
+from observatory_storage import SessionFilters, StoragePool, TraceFilters
+from observatory_storage.repositories import session_statements, trace_statements
+from observatory_storage.repositories.paging import Way
+from observatory_storage.repositories.span_conditions import template
+
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+ALL = TraceFilters(
+    service_name="api",
+    operation="chat",
+    status="error",
+    start_time=MOMENT,
+    end_time=MOMENT + timedelta(days=1),
+    min_duration_us=1.5,
+    max_duration_us=2.5,
+    attributes={"one": 1, "two": "2"},
+    provider="p",
+    model="m",
+    user_id="u",
+    session_id="s",
+    environment="e",
+    min_tokens=1,
+    max_tokens=2,
+    min_cost_usd=Decimal(1),
+    max_cost_usd=Decimal(2),
+)
+OF_SESSIONS = frozenset({"user_id", "service_name", "environment", "start_time", "end_time"})
+BACK = Way(descending=True, beyond=True)
+PAGE = {"most", "after_start_time", "after_id"}
+
+
+def binds(statement: Select[Any]) -> list[BindParameter[Any]]:
+    return [one for one in visitors.iterate(statement) if isinstance(one, BindParameter)]
+
+
+@pytest.mark.parametrize(
+    ("statement", "own"),
+    [
+        (
+            trace_statements.nearest(template(frozenset(ALL.parameters())), BACK, possible=True),
+            PAGE | {"walked"},
+        ),
+        (trace_statements.matching(template(frozenset(ALL.parameters())), BACK), PAGE),
+        (
+            trace_statements.of_newest(template(frozenset(ALL.parameters())), BACK),
+            PAGE | {"newest"},
+        ),
+        (
+            session_statements.walked(OF_SESSIONS, BACK),
+            {"most", "after_last_start_time", "after_session_id"},
+        ),
+        (session_statements.of_id(OF_SESSIONS), {"session_id"}),
+    ],
+)
+def test_all_values_are_parameters(statement: Select[Any], own: set[str]) -> None:
+    required = {bind.key for bind in binds(statement) if bind.required}
+    assert own <= required
+    assert required - own <= ALL.parameters().keys()
+    constants = [bind.value for bind in binds(statement) if not bind.required]
+    assert set(map(str, constants)) <= {"1", "0", "error"}
+
+
+def test_every_field_is_asked_for() -> None:
+    made = trace_statements.nearest(template(frozenset(ALL.parameters())), BACK, possible=True)
+    of_traces_without_spans = {"min_bare_duration_us", "max_bare_duration_us"}
+    assert ALL.parameters().keys() - of_traces_without_spans <= {one.key for one in binds(made)}
+    bare = TraceFilters(min_duration_us=1, max_duration_us=2)
+    made = trace_statements.matching(template(frozenset(bare.parameters())), BACK)
+    assert bare.parameters().keys() <= {one.key for one in binds(made)}
+
+
+def test_the_same_fields_share_a_statement_whatever_their_values(
+    shared_pool: StoragePool,
+) -> None:
+    made = trace_statements.nearest.cache_info
+    with shared_pool.unit_of_work() as uow:
+        uow.traces.list(TraceFilters(service_name="one", attributes={"a": 1}))
+        uow.traces.list_sessions(SessionFilters(user_id="one"))
+        before = made().misses, session_statements.grouped.cache_info().misses
+        uow.traces.list(TraceFilters(service_name="two", attributes={"b": "c"}, limit=7))
+        uow.traces.list_sessions(SessionFilters(user_id="two", limit=7))
+        assert (made().misses, session_statements.grouped.cache_info().misses) == before
+
+
+def test_words_are_not_kept(shared_pool: StoragePool) -> None:
+    """They say what the condition looks like: each search would be a statement of its own."""
+    before = trace_statements.nearest.cache_info().currsize
+    with shared_pool.unit_of_work() as uow:
+        uow.traces.list(TraceFilters(text="a secret"))
+        uow.traces.search_text("another secret")
+    assert trace_statements.nearest.cache_info().currsize == before
