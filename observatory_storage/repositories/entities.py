@@ -1,9 +1,8 @@
 """Rows made into entities that are detached from the start.
 
 A session's own loader remembers what it has loaded, and answers by that again; but rows are also
-written past the session (COPY). To let go of all it remembers, and to find the way of each row
-through its books, costs more than to read a short page: so rows are read past the session too, and
-put into instances as its loader does.
+written past the session (COPY). To have it remember and then forget is much of what a short page
+costs: so rows are read past the session too, and put into instances as its loader does.
 """
 
 from __future__ import annotations

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from observatory_storage import StoragePool, UnitOfWork
+from observatory_storage.repositories import span_search, trace_search
 
 # After so many runs psycopg and PostgreSQL would take a generic plan, if statements were prepared.
 RUNS = 12
@@ -130,3 +132,10 @@ def _scans(node: dict[str, Any], parents: dict[str, str]) -> Iterator[Scan]:
         )
     for child in node.get("Plans", ()):
         yield from _scans(child, parents)
+
+
+def walk_first(patch: pytest.MonkeyPatch, rows: int) -> None:
+    """Have searches of what stands in JSON walk so many rows before they look anything up."""
+    for name in ("_WALKED", "_WALKED_FOR_WORDS"):
+        patch.setattr(span_search, name, rows)
+        patch.setattr(trace_search, name, (rows // 3, rows))

@@ -210,3 +210,15 @@ def statements(engine: sa.Engine) -> Iterator[list[str]]:
         yield seen
     finally:
         sa.event.remove(engine, "before_cursor_execute", note)
+
+
+def newest_records(rows: Iterator[Row]) -> list[str]:
+    def key(row: Row) -> tuple[Any, ...]:
+        return row["timestamp"], row.get("timestamp_ns", 0), row["id"]
+
+    found = sorted(rows, key=key, reverse=True)
+    return [row["id"] for row in found]
+
+
+def ids_of(rows: Any) -> list[str]:
+    return [str(row.id) for row in rows]

@@ -1,0 +1,111 @@
+"""What is rare in the JSON of spans is looked up, what is frequent is met by walking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from observatory_storage import (
+    CopyWriter,
+    StoragePool,
+    UnitOfWork,
+    build_partition_indexes,
+)
+from observatory_storage.models import TraceSpan
+from observatory_storage.repositories import (
+    Page,
+    SpanFilters,
+    TraceFilters,
+)
+from tests.repositories.plans import plans_of, walk_first
+from tests.repositories.samples import (
+    DAY,
+    a_span,
+)
+
+# Of late, for partitions of a day.
+BEGIN = (datetime.now(UTC) - 20 * DAY).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def many(pool: StoragePool) -> None:
+    """Enough rows for the planner to have a choice: two days that are closed, one that is not."""
+    rows = [
+        a_span(
+            n,
+            n,
+            BEGIN + n * DAY / 1000,
+            attributes={"request": f"r{n}", "all": True, "gen_ai.prompt": f"river w{n:x}z"},
+            events=[{"name": "e", "timestamp": BEGIN, "attributes": {"event": f"e{n}"}}],
+        )
+        for n in range(1, 3000)
+    ]
+    CopyWriter(pool).write_spans(rows)
+    build_partition_indexes(pool, now=BEGIN + 2 * DAY, grace=timedelta(0))
+    with pool.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE")
+
+
+CLOSED: dict[str, Any] = {"start_time": BEGIN, "end_time": BEGIN + DAY}
+
+
+@pytest.mark.parametrize(
+    ("given", "purpose"),
+    [
+        ({"attributes": {"request": "r77"}}, "attributes"),
+        ({"attributes": {"event": "e77"}}, "attributes"),
+        ({"text": "w4dz"}, "content"),
+        ({"text": '"river w4dz"'}, "content"),
+        ({"text": "w4d*"}, "content"),
+    ],
+)
+def test_what_is_rare_is_found_by_the_indexes_of_its_partition(
+    pool: StoragePool, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], purpose: str
+) -> None:
+    walk_first(monkeypatch, 20)
+    many(pool)
+    asks: list[Callable[[UnitOfWork], Page[Any]]] = [
+        lambda uow: uow.traces.list_spans(SpanFilters(**given, **CLOSED)),
+        lambda uow: uow.traces.list(TraceFilters(**given, **CLOSED)),
+    ]
+    for ask in asks:
+        with pool.unit_of_work() as uow:
+            assert [
+                int(row.span_id if isinstance(row, TraceSpan) else row.trace_id, 16)
+                for row in ask(uow)
+            ] == [77]
+        plans = plans_of(pool, ask)
+        used = set().union(*(plan.indexes for plan in plans))
+        partitions = {
+            f"{table}_p{BEGIN:%Y%m%d}_{purpose}" for table in ("trace_spans", "trace_events")
+        }
+        assert {index.removeprefix("ix_")[:-9] for index in used if purpose in index} == partitions
+        assert not {name for plan in plans for name in plan.read_whole if "spans" in name}
+        relations = set().union(*(plan.relations("trace_spans") for plan in plans))
+        assert relations == {f"trace_spans_p{BEGIN:%Y%m%d}"}
+
+
+@pytest.mark.parametrize("given", [{"attributes": {"all": True}}, {"text": "river"}], ids=str)
+@pytest.mark.parametrize("bounds", [{}, CLOSED], ids=["all", "closed"])
+def test_what_is_frequent_is_found_by_walking(
+    pool: StoragePool,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, Any],
+    bounds: dict[str, Any],
+) -> None:
+    walk_first(monkeypatch, 100)
+    many(pool)
+    asks: list[Callable[[UnitOfWork], Page[Any]]] = [
+        lambda uow: uow.traces.list_spans(SpanFilters(**given, **bounds)),
+        lambda uow: uow.traces.list(TraceFilters(**given, **bounds)),
+    ]
+    for ask in asks:
+        plans = plans_of(pool, ask)
+        assert len(plans) == 2
+        assert not [
+            name for plan in plans for name in plan.indexes if name.startswith("ix_trace_spans_p")
+        ]
+        assert not {name for plan in plans for name in plan.read_whole}
+        assert sum(plan.blocks for plan in plans) < 2_000
