@@ -66,8 +66,9 @@ class Repository:
             self._session.flush()
         return self._session.connection()
 
-    def _entity(self, statement: Select[T], what: str) -> T:
-        found = self._entities(statement.limit(1))
+    def _entity(self, statement: Select[T], parameters: Parameters, what: str) -> T:
+        """The first row of the statement, which is about `what`."""
+        found = self._entities(statement, parameters)
         if not found:
             raise NotFound(f"there is no {what}")
         return found[0]

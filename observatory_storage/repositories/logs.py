@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import defer
 
 from observatory_storage import ids
@@ -30,6 +30,11 @@ __all__ = ["LogRepository"]
 
 _LEFT_OUT: Final = (LogRecord.resource_attributes, LogRecord.scope_attributes, LogRecord.otlp)
 _PAYLOAD: Final = tuple(defer(column, raiseload=True) for column in _LEFT_OUT)
+_OF_TRACE: Final = (
+    select(LogRecord)
+    .where(LogRecord.trace_id == bindparam("trace_id"))
+    .order_by(LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id)
+)
 _ORDERS: Final = ("time", "rank")
 _LEVEL_NAMES: Final = dict(enumerate(LEVELS))
 _LEVEL_WIDTH: Final = 4  # each level has four severity numbers
@@ -62,7 +67,8 @@ class LogRepository(Repository):
         moment = arguments.moment("timestamp", timestamp)
         if moment is not None:
             statement = statement.where(LogRecord.timestamp == moment)
-        return self._entity(statement.order_by(LogRecord.timestamp.desc()), f"log record {id}")
+        newest = statement.order_by(LogRecord.timestamp.desc()).limit(1)
+        return self._entity(newest, None, f"log record {id}")
 
     def list(
         self,
@@ -106,15 +112,9 @@ class LogRepository(Repository):
         Records may be of a time before or after the trace's own, so that nothing but these bounds
         limits the search: without them the index of every partition is looked into.
         """
-        bounds = arguments.times(start_time, end_time)
-        return self._entities(
-            select(LogRecord)
-            .where(
-                LogRecord.trace_id == ids.trace_uuid(trace_id),
-                *within(LogRecord.timestamp, *bounds),
-            )
-            .order_by(LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id)
-        )
+        start, end = arguments.times(start_time, end_time)
+        statement = _OF_TRACE.where(*within(LogRecord.timestamp, start, end))
+        return self._entities(statement, {"trace_id": ids.trace_uuid(trace_id)})
 
     def search_text(
         self,

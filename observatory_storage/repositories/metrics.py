@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Double, func, literal, select
+from sqlalchemy import ColumnElement, Double, bindparam, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 
 from observatory_storage import ids
@@ -35,6 +35,7 @@ from observatory_storage.repositories.totals import Total
 
 __all__ = ["MetricRepository"]
 
+_BY_ID: Final = select(Metric).where(Metric.id == bindparam("id"))
 _METRICS: Final = Keyset("metrics", (Metric.name, Metric.id), descending=False)
 _POINTS: Final = Keyset(
     "metric_data_points", (MetricDataPoint.timestamp, MetricDataPoint.id), descending=False
@@ -53,7 +54,7 @@ class MetricRepository(CostQueries):
             ValidationError: the id is no UUID.
         """
         key = ids.uuid_of(id, "id")
-        return self._entity(select(Metric).where(Metric.id == key), f"metric {id}")
+        return self._entity(_BY_ID, {"id": key}, f"metric {id}")
 
     def get_by_name(self, name: str, service_name: str | None = None) -> builtins.list[Metric]:
         """The metrics of a name: one for each type, unit, resource and scope that reports it."""

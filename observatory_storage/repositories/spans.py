@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, false, func, select
+from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, false, func, select
 from sqlalchemy.orm import defer
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -58,11 +58,7 @@ class SpanQueries(Repository):
         bounds = self._bounds(key)
         if bounds is None:
             return []
-        spans = self._entities(
-            select(TraceSpan)
-            .where(*spans_of_trace(key, bounds))
-            .order_by(TraceSpan.start_time, TraceSpan.start_ns, TraceSpan.span_id)
-        )
+        spans = self._entities(_IN_ORDER, _place(key, bounds))
         if with_events:
             _attach(spans, self._events(events_of_trace(key, bounds)))
         return spans
@@ -84,10 +80,8 @@ class SpanQueries(Repository):
         bounds = self._bounds(key)
         if bounds is None:
             raise NotFound(f"there is no trace {trace_id}")
-        statement = select(TraceSpan).where(*spans_of_trace(key, bounds))
-        if not payload:
-            statement = statement.options(*_SPAN_PAYLOAD)
-        return SpanTree.of(self._entities(statement))
+        statement = _OF_TRACE if payload else _WITHOUT_PAYLOAD
+        return SpanTree.of(self._entities(statement, _place(key, bounds)))
 
     def get_events(self, trace_id: str | UUID, span_id: str | None = None) -> list[TraceEvent]:
         """The events of a trace, or of its spans of one id, by span and position."""
@@ -118,9 +112,8 @@ class SpanQueries(Repository):
         if bounds is None:
             raise NotFound(f"there is no trace {trace_id}")
         span = self._entity(
-            select(TraceSpan)
-            .where(*spans_of_trace(key, bounds), TraceSpan.span_id == span_key)
-            .order_by(TraceSpan.start_time, TraceSpan.start_ns),
+            _IN_ORDER.where(TraceSpan.span_id == span_key).limit(1),
+            _place(key, bounds),
             f"span {span_id} in trace {trace_id}",
         )
         if with_events:
@@ -263,8 +256,7 @@ class SpanQueries(Repository):
 
         As constants they let the planner leave out all other partitions.
         """
-        last = func.coalesce(Trace.last_span_start, Trace.start_time)
-        rows = self._rows(select(Trace.start_time, last).where(Trace.id == key))
+        rows = self._rows(_BOUNDS, {"trace_id": key})
         return (rows[0][0], rows[0][1]) if rows else None
 
     def _events(self, conditions: Sequence[ColumnElement[bool]]) -> list[TraceEvent]:
@@ -280,7 +272,9 @@ class SpanQueries(Repository):
         )
 
 
-def spans_of_trace(key: UUID, bounds: tuple[datetime, datetime]) -> list[ColumnElement[bool]]:
+def spans_of_trace(
+    key: UUID | BindParameter[Any], bounds: tuple[Any, Any]
+) -> list[ColumnElement[bool]]:
     """The conditions on the spans of a trace, of which the first and last start are known."""
     first, last = bounds
     return [TraceSpan.trace_id == key, TraceSpan.start_time >= first, TraceSpan.start_time <= last]
@@ -290,6 +284,22 @@ def events_of_trace(key: UUID, bounds: tuple[datetime, datetime]) -> list[Column
     """The conditions on the events of a trace; an event's partition is its span's."""
     start, (first, last) = TraceEvent.span_start_time, bounds
     return [TraceEvent.trace_id == key, start >= first, start <= last]
+
+
+def _place(key: UUID, bounds: tuple[datetime, datetime]) -> dict[str, Any]:
+    """The parameters of a statement on the spans of a trace."""
+    return {"trace_id": key, "first": bounds[0], "last": bounds[1]}
+
+
+# Asked again and again, and made once.
+_BOUNDS: Final = select(
+    Trace.start_time, func.coalesce(Trace.last_span_start, Trace.start_time)
+).where(Trace.id == bindparam("trace_id"))
+_OF_TRACE: Final = select(TraceSpan).where(
+    *spans_of_trace(bindparam("trace_id"), (bindparam("first"), bindparam("last")))
+)
+_WITHOUT_PAYLOAD: Final = _OF_TRACE.options(*_SPAN_PAYLOAD)
+_IN_ORDER: Final = _OF_TRACE.order_by(TraceSpan.start_time, TraceSpan.start_ns, TraceSpan.span_id)
 
 
 def _attach(spans: Sequence[TraceSpan], events: Sequence[TraceEvent]) -> None:

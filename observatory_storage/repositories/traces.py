@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterator
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
     Select,
+    bindparam,
     func,
     select,
     true,
@@ -29,6 +31,8 @@ from observatory_storage.repositories.trace_search import TraceSearch
 
 __all__ = ["TraceRepository"]
 
+_BY_ID: Final = select(Trace).where(Trace.id == bindparam("id"))
+
 
 class TraceRepository(ErasureQueries, SessionQueries, StatisticsQueries):
     """Questions about traces.
@@ -44,7 +48,7 @@ class TraceRepository(ErasureQueries, SessionQueries, StatisticsQueries):
             ValidationError: the id is empty or neither text nor a UUID.
         """
         key = ids.trace_uuid(id, "id")
-        return self._entity(select(Trace).where(Trace.id == key), f"trace {id}")
+        return self._entity(_BY_ID, {"id": key}, f"trace {id}")
 
     def get_by_trace_id(self, trace_id: str | UUID) -> Trace:
         """The trace that a program knows by this id.
@@ -54,7 +58,7 @@ class TraceRepository(ErasureQueries, SessionQueries, StatisticsQueries):
             ValidationError: the id is empty or neither text nor a UUID.
         """
         key = ids.trace_uuid(trace_id)
-        return self._entity(select(Trace).where(Trace.id == key), f"trace {trace_id}")
+        return self._entity(_BY_ID, {"id": key}, f"trace {trace_id}")
 
     def list(
         self,
