@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql import Executable
 
 from observatory_storage.errors import NotFound, translated
 from observatory_storage.repositories import arguments
-from observatory_storage.repositories.entities import Maker
+from observatory_storage.repositories.entities import Maker, mapper_of
 from observatory_storage.repositories.paging import Keyset, Page, Turn
+from observatory_storage.repositories.streams import batches
 from observatory_storage.repositories.totals import TOTALS, Total, count_exactly, estimate
 
 __all__ = ["Repository"]
@@ -36,35 +37,37 @@ class Repository:
         self._session = session
 
     def _entities(self, statement: Select[T], parameters: Parameters = None) -> list[T]:
+        mapper = mapper_of(statement)
         with translated():
-            found = self._connection().execute(statement, parameters)
-            return list(Maker[T](statement, found.keys())(found.all()))
+            found = self._connection(mapper, statement).execute(statement, parameters)
+            return list(Maker[T](mapper, found.keys())(found.all()))
 
     def _entities_with(
         self, statement: Select[T, U], parameters: Parameters = None
     ) -> list[tuple[T, U]]:
         """The entities, each with a value that was selected beside it."""
+        mapper = mapper_of(statement)
         with translated():
-            found = self._connection().execute(statement, parameters)
+            found = self._connection(mapper, statement).execute(statement, parameters)
             rows = found.all()
-            entities = Maker[T](statement, found.keys())(rows)
+            entities = Maker[T](mapper, found.keys())(rows)
             return [(entity, row[-1]) for entity, row in zip(entities, rows, strict=True)]
 
     def _entity_batches(self, statement: Select[T], batch_size: int) -> Iterator[Sequence[T]]:
         """The entities, a server-side cursor's batch at a time in memory."""
+        mapper = mapper_of(statement)
         options = {"yield_per": batch_size}
-        with (
-            translated(),
-            self._connection().execute(statement, execution_options=options) as found,
-        ):
-            make = Maker[T](statement, found.keys())
-            for rows in found.partitions():
+        with translated():
+            connection = self._connection(mapper, statement)
+            found = connection.execute(statement, execution_options=options)
+            make = Maker[T](mapper, found.keys())
+            for rows in batches(self._session, found):
                 yield list(make(rows))
 
-    def _connection(self) -> Connection:
+    def _connection(self, mapper: Mapper[Any], statement: Executable) -> Connection:
         if self._session.autoflush:
             self._session.flush()
-        return self._session.connection()
+        return self._session.connection({"mapper": mapper, "clause": statement})
 
     def _entity(self, statement: Select[T], parameters: Parameters, what: str) -> T:
         """The first row of the statement, which is about `what`."""
@@ -140,9 +143,8 @@ class Repository:
 
     def _stream(self, statement: Executable) -> Iterator[Any]:
         """The rows one by one, a server-side cursor's batch at a time in memory."""
+        options = {"yield_per": _ROWS_AT_A_TIME}
         with translated():
-            result = self._session.execute(
-                statement, execution_options={"yield_per": _ROWS_AT_A_TIME}
-            )
-            with result:
-                yield from result
+            result = self._session.execute(statement, execution_options=options)
+            for rows in batches(self._session, result):
+                yield from rows

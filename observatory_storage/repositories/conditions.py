@@ -20,10 +20,15 @@ Conditions = list[ColumnElement[bool]]
 def asked(filters: Any) -> dict[str, Any]:
     """What the filters ask for, by field; the size of the page is not part of the question."""
     return {
-        name: str(value) if isinstance(value, Decimal) else value
+        name: _plain(value) if isinstance(value, (int, float, Decimal)) else value
         for name, value in given(filters)
         if name != "limit"
     }
+
+
+def _plain(number: float | Decimal) -> str:
+    """The same for equal numbers: 1, 1.0 and 1.00."""
+    return str(Decimal(str(number)).normalize())
 
 
 def given(filters: Any) -> Iterator[tuple[str, Any]]:

@@ -2,14 +2,16 @@
 
 A session's own loader remembers what it has loaded, and answers by that again; but rows are also
 written past the session (COPY). To have it remember and then forget is much of what a short page
-costs: so rows are read past the session too, and put into instances as its loader does.
+costs: so rows are read past the session too, and put into instances as its loader does, but that
+no event tells of it (`InstanceEvents.load`, `do_orm_execute`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Any, Generic, TypeVar, cast
+from itertools import takewhile
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Select, inspect
 from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Mapper, PassiveFlag
@@ -17,7 +19,7 @@ from sqlalchemy.orm.attributes import instance_state
 
 from observatory_storage.errors import StorageError
 
-__all__ = ["Maker"]
+__all__ = ["Maker", "mapper_of"]
 
 T = TypeVar("T")
 
@@ -44,17 +46,15 @@ class Maker(Generic[T]):
     """Makes the entities of a result.
 
     Args:
-        statement: what was executed, on a connection: it begins with an entity.
-        names: of the result's columns; those of the entity are its attributes' names.
+        mapper: of the entity.
+        names: of the result's columns. The entity's come first, and are its attributes' names.
     """
 
-    def __init__(self, statement: Select[*tuple[Any, ...]], names: Iterable[str]) -> None:
-        entity = statement.column_descriptions[0]["entity"]
-        mapper: Mapper[Any] = inspect(entity).mapper
+    def __init__(self, mapper: Mapper[T], names: Iterable[str]) -> None:
         self._new = mapper.class_manager.new_instance
         self._identity = mapper.identity_key_from_primary_key
         columns = _columns(mapper)
-        self._names = [name for name in names if name in columns]
+        self._names = list(takewhile(columns.__contains__, names))
         self._key = [self._names.index(name) for name in _primary_key(mapper)]
         self._left_out = {name: _NotLoaded(name) for name in columns if name not in self._names}
 
@@ -67,7 +67,13 @@ class Maker(Generic[T]):
             state.key = self._identity(tuple([row[at] for at in key]))
             if left_out:
                 state.callables = dict(left_out)
-            yield cast(T, entity)
+            yield entity
+
+
+def mapper_of(statement: Select[*tuple[Any, ...]]) -> Mapper[Any]:
+    """The mapper of the entity that a statement begins with."""
+    mapper: Mapper[Any] = inspect(statement.column_descriptions[0]["entity"]).mapper
+    return mapper
 
 
 @cache

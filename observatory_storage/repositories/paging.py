@@ -17,7 +17,15 @@ from hashlib import blake2b
 from typing import Any, Final, Generic, NamedTuple, TypeVar, overload
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, Select, SmallInteger, bindparam, tuple_, type_coerce
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    SmallInteger,
+    bindparam,
+    tuple_,
+    type_coerce,
+)
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import KeyedColumnElement
 from sqlalchemy.types import TypeEngine
@@ -142,7 +150,7 @@ class Keyset:
             key: list[Any] = [bindparam(f"after_{column.key}") for column in self.columns]
             statement = statement.where(*self.beyond(key, descending=way.descending))
         ordered = self.in_order(statement, descending=way.descending)
-        return ordered.limit(bindparam("most", type_=Integer))
+        return ordered.limit(bindparam("most", type_=BigInteger))
 
     def in_order(self, statement: S, *, descending: bool) -> S:
         """The statement's rows in this order."""

@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
-    Integer,
     Select,
     Subquery,
     Text,
@@ -58,7 +58,7 @@ def how_many(names: Names) -> Select[Any]:
     given = _bound(names)
     matching = [*_carriers(given), *_conditions(given)]
     spans = select(literal(1)).select_from(TraceSpan).where(*matching)
-    some = spans.limit(bindparam("enough", type_=Integer)).subquery()
+    some = spans.limit(bindparam("enough", type_=BigInteger)).subquery()
     return select(func.count()).select_from(some)
 
 
@@ -80,7 +80,7 @@ def newest(names: Names, way: Way) -> Select[Any]:
         select(TraceSpan.session_id, TraceSpan.start_time)
         .where(*_carriers(given))
         .order_by(TraceSpan.start_time.desc())
-        .limit(bindparam("newest", type_=Integer))
+        .limit(bindparam("newest", type_=BigInteger))
         .cte("newest")
     )
     oldest = select(func.min(spans.c.start_time)).scalar_subquery()
@@ -172,7 +172,7 @@ def _page(
     conditions = [TraceSpan.session_id == func.any(wanted)]
     if full:
         found = select(func.count()).select_from(last).scalar_subquery()
-        conditions.append(found == bindparam("most", type_=Integer))
+        conditions.append(found == bindparam("most", type_=BigInteger))
     statement, fact = _summaries(conditions, given)
     return _by_activity(fact.c).in_order(statement, descending=way.descending)
 

@@ -21,8 +21,10 @@ __all__ = ["SessionFilters", "SessionQueries", "SessionSummary"]
 # Up to so many spans their sessions are gathered and sorted; beyond, walking the spans backwards
 # in time meets enough sessions soon.
 _FEW_SPANS: Final = 20_000
-# So many spans a session are looked at first, the newest ones; then so many.
+# The newest spans are looked at first: so many for each session of the page, if these are of too
+# few then so many, and not more than these in all.
 _SPANS_A_SESSION: Final = (8, 64)
+_MOST_SPANS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +201,10 @@ class SessionQueries(Repository):
         wanted = filters.parameters()
         statement = statements.newest(frozenset(wanted), turn.way)
         for spans in _SPANS_A_SESSION:
-            newest = {"newest": spans * turn.most}
-            rows = self._rows(statement, {**wanted, **turn.parameters, **newest})
+            newest = spans * turn.most
+            if newest > _MOST_SPANS:
+                break
+            rows = self._rows(statement, {**wanted, **turn.parameters, "newest": newest})
             if rows:
                 return rows
         return []

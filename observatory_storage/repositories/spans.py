@@ -195,6 +195,9 @@ class SpanQueries(Repository):
         Args:
             payload: as for `list_spans`.
             oldest_first: the other way round.
+
+        Raises:
+            StorageError: the transaction has ended before the spans of the ``trace_id``.
         """
         filters = arguments.filters(filters, SpanFilters)
         size = arguments.limit(batch_size, "batch_size")

@@ -54,6 +54,9 @@ _PROMISING: Final = 2
 
 _ALL: Final = select(Trace)
 
+# Statements with conditions on more attributes than these are made anew each time.
+_MOST_KEPT: Final = 4
+
 
 class TraceSearch(Repository):
     """One search: finds the traces of which a span matches."""
@@ -199,7 +202,9 @@ class TraceSearch(Repository):
 
     def _made(self, make: Any, *how: Any, **options: Any) -> Any:
         """The statement, made once for all filters in which the same fields are given."""
-        if self._filters.text is not None:  # the words say what the condition looks like
+        # Words say what the condition on them looks like; and statements are not kept however large
+        # they are.
+        if self._filters.text is not None or len(self._filters.attributes or ()) > _MOST_KEPT:
             return make.__wrapped__(self._conditions, *how, **options)
         return make(template(frozenset(self._parameters)), *how, **options)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from sqlalchemy import Integer, Select, bindparam, func, literal, or_, select, true
+from sqlalchemy import BigInteger, Select, bindparam, func, literal, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
@@ -21,7 +21,7 @@ __all__ = ["TRACES", "first", "matching", "nearest", "of_newest"]
 
 TRACES: Final = Keyset("traces", (Trace.start_time, Trace.id))
 
-_NEWEST: Final = bindparam("newest", type_=Integer)
+_NEWEST: Final = bindparam("newest", type_=BigInteger)
 
 
 @lru_cache
@@ -47,7 +47,7 @@ def nearest(conditions: SpanConditions, way: Way, *, possible: bool) -> Select[T
     trace = aliased(Trace, name="trace")
     counted = conditions.implied(trace) if possible else conditions.begun(trace)
     walked = _by_time(trace).along(select(trace), way).where(*counted)
-    first_ones = walked.limit(bindparam("walked", type_=Integer))
+    first_ones = walked.limit(bindparam("walked", type_=BigInteger))
     near = aliased(Trace, first_ones.subquery("near"))
     found = select(near) if possible else select(near).where(*conditions.implied(near))
     from_here = Way(way.descending, beyond=False)

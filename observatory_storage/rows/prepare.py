@@ -125,9 +125,12 @@ def prepare_trace(row: Trace | Mapping[str, Any]) -> Row:
     _compute(TRACES, prepared, ids.trace_uuid(given, field), "is computed from trace_id")
     prepared[TRACES.at["trace_id"]] = ids.trace_text(given)
     _name_service(TRACES, prepared, values)
-    start, end = (prepared[TRACES.at[column]] for column in ("start_time", "end_time"))
+    at_end, at_duration = TRACES.at["end_time"], TRACES.at["duration_us"]
+    start, end, took = prepared[TRACES.at["start_time"]], prepared[at_end], prepared[at_duration]
     if end is not None:
-        prepared[TRACES.at["duration_us"]], _ = _duration(start, 0, end, 0)
+        prepared[at_duration], _ = _duration(start, 0, end, 0)
+    elif took is not None:
+        prepared[at_end], _ = _end(start, 0, took, 0)
     return Row("traces", tuple(prepared))
 
 
@@ -141,6 +144,10 @@ def prepare_span(row: TraceSpan | Mapping[str, Any]) -> Row:
     if end is not None:
         prepared[_DURATION], prepared[_DURATION_NS] = _duration(
             prepared[_START], prepared[_START_NS], end, prepared[_END_NS]
+        )
+    elif prepared[_DURATION] is not None:  # it has ended, only that it is said otherwise
+        prepared[_END], prepared[_END_NS] = _end(
+            prepared[_START], prepared[_START_NS], prepared[_DURATION], prepared[_DURATION_NS]
         )
     events = values.get("events")
     return Row(
@@ -335,6 +342,15 @@ def _duration(start: datetime, start_ns: int, end: datetime, end_ns: int) -> tup
     if nanoseconds < 0:
         raise ValidationError("end_time", end, f"must not be before start_time={start}")
     return divmod(nanoseconds, 1000)
+
+
+def _end(start: datetime, start_ns: int, took: int, took_ns: int) -> tuple[datetime, int]:
+    """The end by a duration: the time, and the nanoseconds beyond its microseconds."""
+    microseconds, nanoseconds = divmod(start_ns + took_ns, 1000)
+    try:
+        return start + (took + microseconds) * _MICROSECOND, nanoseconds
+    except OverflowError:
+        raise ValidationError("duration_us", took, f"ends after the year 9999: {start}") from None
 
 
 def events_of(events: Sequence[Any], span: Sequence[Any]) -> tuple[tuple[Any, ...], ...]:

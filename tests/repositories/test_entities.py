@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import inspect
+from sqlalchemy.orm import Session
 
-from observatory_storage import CopyWriter, StorageError, StoragePool
+from observatory_storage import CopyWriter, StorageError, StoragePool, TraceRepository
+from observatory_storage.models import Base
 from tests.repositories.lists import LISTS, Listing
 from tests.repositories.samples import a_span, an_event, statements, trace_key
 
@@ -64,3 +66,11 @@ def test_what_the_session_holds_stays_as_it_is(pool: StoragePool) -> None:
         assert again.service_name == "service"
         assert own in uow.session
         assert own in uow.session.dirty
+
+
+def test_a_session_may_choose_the_engine_by_the_entity(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([a_span(1, 1)])
+    with Session(binds={Base: pool.engine}) as session:
+        (trace,) = TraceRepository(session).list()
+        assert trace.trace_id == trace_key(1)
+        assert len(list(TraceRepository(session).iterate_spans())) == 1

@@ -179,3 +179,11 @@ def test_the_cursor_of_another_list_is_refused(shared_pool: StoragePool, listing
 def _all(pool: StoragePool, listing: Listing) -> list[Any]:
     with pool.unit_of_work() as uow:
         return list(listing.walk(uow, 500))
+
+
+@pytest.mark.parametrize("listing", LISTS, ids=str)
+def test_a_page_may_be_as_large_as_it_likes(pool: StoragePool, listing: Listing) -> None:
+    listing.write(pool, [1, 2])
+    with pool.unit_of_work() as uow:
+        assert len(listing.page(uow, limit=2**31 - 1)) == 2
+        assert len(list(listing.walk(uow, 2**31 - 1))) == 2

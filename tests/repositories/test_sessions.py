@@ -273,3 +273,10 @@ def test_bad_arguments_are_refused(shared_pool: StoragePool, rows: list[Row]) ->
             uow.traces.list_sessions(total="all")  # type: ignore[arg-type]  # as above
         with pytest.raises(ValidationError, match="batch_size"):
             next(uow.traces.iterate_sessions(batch_size=0))
+
+
+def test_a_page_may_be_as_large_as_it_likes(shared_pool: StoragePool, rows: list[Row]) -> None:
+    with shared_pool.unit_of_work() as uow:
+        everything = uow.traces.list_sessions(SessionFilters(limit=2**31 - 1))
+        assert len(everything) == uow.traces.list_sessions(total="exact").total
+        assert list(uow.traces.iterate_sessions(batch_size=2**31 - 1)) == list(everything)

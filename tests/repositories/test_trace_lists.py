@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -278,3 +279,24 @@ def test_what_is_read_outlives_the_unit_of_work_and_is_as_the_database_has_it(
         assert uow.traces.get(trace_key(1)).service_name == "service"
     assert (before.span_count, after.span_count) == (1, 2)
     assert after.updated_at - after.created_at >= timedelta(0)
+
+
+def test_a_span_that_says_how_long_it_took_has_ended(pool: StoragePool) -> None:
+    took = a_span(1, 1, end_time=None, duration_us=5_000_000)
+    CopyWriter(pool).write_spans([took, a_span(1, 2)])
+    with pool.unit_of_work() as uow:
+        (span,) = uow.traces.list_spans(SpanFilters(min_duration_us=3_000_000))
+        assert span.end_time == span.start_time + 5 * SECOND
+        (trace,) = uow.traces.list(TraceFilters(min_duration_us=3_000_000))
+        assert trace.duration_us is not None
+        assert trace.duration_us >= 5_000_000
+
+
+def test_equal_numbers_are_one_query(shared_pool: StoragePool, spans: list[Row]) -> None:
+    with shared_pool.unit_of_work() as uow:
+        page = uow.traces.list(TraceFilters(min_duration_us=1, limit=1))
+        assert page.next is not None
+        for number in (1.0, Decimal("1.00")):
+            uow.traces.list(TraceFilters(min_duration_us=number, limit=1), after=page.next)
+        with pytest.raises(ValidationError, match="another query"):
+            uow.traces.list(TraceFilters(min_duration_us=1.5, limit=1), after=page.next)

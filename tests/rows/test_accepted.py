@@ -217,6 +217,12 @@ def test_a_duration_is_exact() -> None:
         row = prepared(table)
         assert row["end_time"] is None
         assert row["duration_us"] is None
+        row = prepared(table, duration_us=5)
+        assert row["end_time"] == NOON + timedelta(microseconds=5)
+        assert row["duration_us"] == 5
+    row = prepared(SPANS, start_ns=900, duration_us=5, duration_ns=200)
+    assert (row["end_time"], row["end_ns"]) == (NOON + timedelta(microseconds=6), 100)
+    assert (row["duration_us"], row["duration_ns"]) == (5, 200)
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,7 @@ RULES: list[tuple[str, str, Any, str]] = [
     *((SPANS, column, 1000, "from 0 to 999") for column in ("start_ns", "end_ns", "duration_ns")),
     (SPANS, "start_ns", -1, "from 0 to 999"),
     (SPANS, "duration_us", -1, "from 0"),
+    (SPANS, "duration_us", 2**62, "year 9999"),
     ("logs", "timestamp_ns", 1000, "from 0 to 999"),
     (EVENTS, "position", -1, "from 0"),
     (EVENTS, "position", 2**31, "from 0"),

@@ -1,0 +1,125 @@
+"""What is read batch by batch ends with its transaction, and disturbs nobody if it is let go."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from observatory_storage import (
+    CopyWriter,
+    SpanFilters,
+    StorageError,
+    StoragePool,
+    TraceRepository,
+    UnitOfWork,
+)
+from observatory_storage.models import TraceSpan
+from tests.repositories.samples import a_span, trace_key
+
+OF_TRACE = SpanFilters(trace_id=trace_key(1))
+CURSORS = sa.text("SELECT count(*) FROM pg_cursors")
+ended = pytest.raises(StorageError, match="transaction in which these rows are read has ended")
+
+
+@pytest.fixture
+def filled(pool: StoragePool) -> StoragePool:
+    CopyWriter(pool).write_spans([a_span(1, n) for n in range(1, 101)])
+    return pool
+
+
+def begun(uow: UnitOfWork) -> Iterator[TraceSpan]:
+    walk = uow.traces.iterate_spans(OF_TRACE, 10)
+    next(walk)
+    return walk
+
+
+def let_go(uow: UnitOfWork) -> None:
+    """Begin a walk, and leave the rest of it to the garbage collection."""
+    box: list[object] = [begun(uow)]
+    box.append(box)
+
+
+def test_a_walk_ends_with_its_unit_of_work(filled: StoragePool) -> None:
+    with filled.unit_of_work() as uow:
+        walk = begun(uow)
+    with filled.unit_of_work() as other:
+        other.traces.list()
+        with ended:
+            list(walk)
+        assert len(other.traces.list()) == 1  # it had its connection
+
+
+@pytest.mark.parametrize("end", [UnitOfWork.commit, UnitOfWork.rollback])
+def test_a_walk_ends_with_its_transaction(filled: StoragePool, end: object) -> None:
+    with filled.unit_of_work() as uow:
+        walk = begun(uow)
+        assert callable(end)
+        end(uow)
+        with ended:
+            list(walk)
+        assert len(list(uow.traces.iterate_spans(OF_TRACE, 10))) == 100
+
+
+def test_a_walk_on_a_session_ends_with_its_transaction(filled: StoragePool) -> None:
+    with Session(filled.engine) as session:
+        walk = TraceRepository(session).iterate_spans(OF_TRACE, 10)
+        next(walk)
+        session.commit()
+        with ended:
+            list(walk)
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same unit of work", "the next"])
+def test_the_garbage_collection_may_come_while_the_connection_waits(
+    filled: StoragePool, same: bool
+) -> None:
+    gc.disable()
+    try:
+        with filled.unit_of_work() as uow:
+            let_go(uow)
+            if same:
+                collected(uow)
+        with filled.unit_of_work() as uow:
+            collected(uow)
+    finally:
+        gc.enable()
+
+
+def collected(uow: UnitOfWork) -> None:
+    """Have garbage collected while the driver holds the connection's lock."""
+    driver = uow.session.connection().connection.driver_connection
+    assert driver is not None
+    found: list[int] = []
+
+    def collect(_: object) -> None:
+        found.append(gc.collect())
+
+    driver.add_notice_handler(collect)
+    uow.session.execute(sa.text("DO $$ BEGIN RAISE WARNING 'now'; END $$"))
+    driver.remove_notice_handler(collect)
+    assert found
+
+
+def test_walks_that_are_let_go_leave_few_cursors(filled: StoragePool) -> None:
+    with filled.unit_of_work() as uow:
+        before = uow.session.scalar(CURSORS)
+        for _ in range(5):
+            next(uow.traces.iterate_spans(OF_TRACE, 10))
+        assert uow.session.scalar(CURSORS) <= before + 1
+        both = begun(uow), begun(uow)
+        assert [len(list(walk)) for walk in both] == [99, 99]
+        assert uow.session.scalar(CURSORS) == before
+
+
+def test_a_failed_transaction_hides_nothing(filled: StoragePool) -> None:
+    def fail() -> None:
+        with filled.unit_of_work() as uow:
+            begun(uow)
+            uow.session.execute(sa.text("SELECT * FROM nowhere"))
+
+    with pytest.raises(StorageError, match="nowhere"):
+        fail()
