@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from observatory_storage.errors import translate, translated
 from observatory_storage.repositories import LogRepository, MetricRepository, TraceRepository
-from observatory_storage.repositories.streams import close_streams
+from observatory_storage.repositories.streams import forget_streams
 
 if TYPE_CHECKING:
     from observatory_storage.writers import Source
@@ -44,13 +44,13 @@ class UnitOfWork:
         Raises:
             StorageError: nothing was committed. After `ConnectionLost` that is not certain.
         """
-        close_streams(self.session)
+        forget_streams(self.session)
         with translated():
             self.session.commit()
 
     def rollback(self) -> None:
         """Undo everything since the last commit; objects in the session are let go as they are."""
-        close_streams(self.session)
+        forget_streams(self.session)
         with translated():
             # A rollback expires what the session holds: to keep it readable, let go of it first.
             self.session.expunge_all()
@@ -66,7 +66,7 @@ class UnitOfWork:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            close_streams(self.session)
+            forget_streams(self.session)
             with translated():
                 self.session.close()
         finally:

@@ -1,36 +1,38 @@
 """Results that are read batch by batch, while other statements run on their connection.
 
 Whoever lets go of one half read must not close it: garbage collection does so at any time, while
-the connection waits for an answer or when it serves somebody else by then. It is closed with the
-next stream, or before the unit of work gives its connection back.
+the connection waits for an answer or when it serves another transaction by then. The server closes
+it at the end of the transaction; or it is closed before another stream begins.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Result
-from sqlalchemy.orm import Session
+import psycopg
+from sqlalchemy import Result, text
+from sqlalchemy.orm import Session, SessionTransaction
 
 from observatory_storage.errors import StorageError
 
-__all__ = ["batches", "close_streams"]
+__all__ = ["batches", "forget_streams"]
 
 _OPEN: Final = "observatory_storage streams"
+_CURSORS: Final = text("SELECT name FROM pg_cursors")
 
 
 @dataclass
 class _Stream:
-    result: Result[Any]
+    result: Any  # a CursorResult
+    transaction: SessionTransaction | None
     is_read: bool = True
 
-    def close(self) -> None:
-        # In a failed transaction, or without its connection, it is gone already.
-        with contextlib.suppress(Exception):
-            self.result.close()
+    def forget(self) -> None:
+        """Have the driver hold it for closed, and send nothing."""
+        if isinstance(self.result.cursor, psycopg.ServerCursor):
+            psycopg.Cursor.close(self.result.cursor)
 
 
 def batches(session: Session, result: Result[Any]) -> Iterator[Sequence[Any]]:
@@ -39,13 +41,11 @@ def batches(session: Session, result: Result[Any]) -> Iterator[Sequence[Any]]:
     Raises:
         StorageError: the transaction ended meanwhile.
     """
-    streams: list[_Stream] = session.info.setdefault(_OPEN, [])
-    for one in [one for one in streams if not one.is_read]:
-        streams.remove(one)
-        one.close()
-    stream = _Stream(result)
-    streams.append(stream)
     transaction = session.get_transaction()
+    stream = _Stream(result, transaction)
+    streams: list[_Stream] = session.info.setdefault(_OPEN, [])
+    _close_abandoned(session, streams)
+    streams.append(stream)
     partitions = result.partitions()
     try:
         while True:
@@ -62,7 +62,22 @@ def batches(session: Session, result: Result[Any]) -> Iterator[Sequence[Any]]:
         stream.is_read = False
 
 
-def close_streams(session: Session) -> None:
-    """Close what is still open of the session's streams; its connection must be its own yet."""
+def forget_streams(session: Session) -> None:
+    """Let go of what is still open: the server closes it with the transaction."""
     for one in session.info.pop(_OPEN, ()):
-        one.close()
+        one.forget()
+
+
+def _close_abandoned(session: Session, streams: list[_Stream]) -> None:
+    abandoned = [one for one in streams if not one.is_read]
+    if not abandoned:
+        return
+    # Closed already by a savepoint, or with an earlier transaction: to close it fails this one.
+    there = set(session.scalars(_CURSORS))
+    for one in abandoned:
+        streams.remove(one)
+        cursor = one.result.cursor
+        if cursor is not None and getattr(cursor, "name", None) in there:
+            one.result.close()
+        else:
+            one.forget()

@@ -71,6 +71,7 @@ def test_a_walk_on_a_session_ends_with_its_transaction(filled: StoragePool) -> N
         session.commit()
         with ended:
             list(walk)
+        assert len(list(TraceRepository(session).iterate_spans(OF_TRACE, 10))) == 100
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["same unit of work", "the next"])
@@ -123,3 +124,29 @@ def test_a_failed_transaction_hides_nothing(filled: StoragePool) -> None:
 
     with pytest.raises(StorageError, match="nowhere"):
         fail()
+
+
+def test_a_walk_of_a_savepoint_that_is_undone_spoils_nothing(filled: StoragePool) -> None:
+    with filled.unit_of_work() as uow:
+        with uow.session.begin_nested() as savepoint:
+            let_go(uow)
+            savepoint.rollback()
+        gc.collect()
+        assert len(list(uow.traces.iterate_spans(OF_TRACE, 10))) == 100
+        CopyWriter(uow).write_spans([a_span(2, 1)])
+        uow.commit()
+    with filled.unit_of_work() as uow:
+        assert len(uow.traces.list()) == 2
+
+
+def test_a_commit_by_the_session_spoils_nothing(filled: StoragePool) -> None:
+    with filled.unit_of_work() as uow:
+        walk = begun(uow)
+        uow.session.commit()
+        with ended:
+            list(walk)
+        CopyWriter(uow).write_spans([a_span(2, 1)])
+        assert len(list(uow.traces.iterate_spans(OF_TRACE, 10))) == 100
+        uow.commit()
+    with filled.unit_of_work() as uow:
+        assert len(uow.traces.list()) == 2
