@@ -12,7 +12,7 @@ from sqlalchemy.sql import Executable
 
 from observatory_storage.errors import NotFound, translated
 from observatory_storage.repositories import arguments
-from observatory_storage.repositories.entities import Maker, mapper_of
+from observatory_storage.repositories.entities import Maker, entity_of, mapper_of
 from observatory_storage.repositories.paging import Keyset, Page, Turn
 from observatory_storage.repositories.streams import batches
 from observatory_storage.repositories.totals import TOTALS, Total, count_exactly, estimate
@@ -37,7 +37,7 @@ class Repository:
         self._session = session
 
     def _entities(self, statement: Select[T], parameters: Parameters = None) -> list[T]:
-        mapper = mapper_of(statement)
+        mapper = entity_of(statement)
         with translated():
             found = self._connection(mapper, statement).execute(statement, parameters)
             return list(Maker[T](mapper, found.keys())(found.all()))
@@ -46,7 +46,7 @@ class Repository:
         self, statement: Select[T, U], parameters: Parameters = None
     ) -> list[tuple[T, U]]:
         """The entities, each with a value that was selected beside it."""
-        mapper = mapper_of(statement)
+        mapper = entity_of(statement)
         with translated():
             found = self._connection(mapper, statement).execute(statement, parameters)
             rows = found.all()
@@ -55,7 +55,7 @@ class Repository:
 
     def _entity_batches(self, statement: Select[T], batch_size: int) -> Iterator[Sequence[T]]:
         """The entities, a server-side cursor's batch at a time in memory."""
-        mapper = mapper_of(statement)
+        mapper = entity_of(statement)
         options = {"yield_per": batch_size}
         with translated():
             connection = self._connection(mapper, statement)
@@ -64,7 +64,7 @@ class Repository:
             for rows in batches(self._session, found):
                 yield list(make(rows))
 
-    def _connection(self, mapper: Mapper[Any], statement: Executable) -> Connection:
+    def _connection(self, mapper: Mapper[Any] | None, statement: Executable) -> Connection:
         if self._session.autoflush:
             self._session.flush()
         return self._session.connection({"mapper": mapper, "clause": statement})
@@ -141,10 +141,11 @@ class Repository:
         with translated():
             return list(self._session.scalars(statement))
 
-    def _stream(self, statement: Executable) -> Iterator[Any]:
+    def _stream(self, statement: Select[*tuple[Any, ...]]) -> Iterator[Any]:
         """The rows one by one, a server-side cursor's batch at a time in memory."""
         options = {"yield_per": _ROWS_AT_A_TIME}
         with translated():
-            result = self._session.execute(statement, execution_options=options)
+            connection = self._connection(mapper_of(statement), statement)
+            result = connection.execute(statement, execution_options=options)
             for rows in batches(self._session, result):
                 yield from rows

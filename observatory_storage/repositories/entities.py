@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import takewhile
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from sqlalchemy import Select, inspect
 from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Mapper, PassiveFlag
@@ -19,7 +19,7 @@ from sqlalchemy.orm.attributes import instance_state
 
 from observatory_storage.errors import StorageError
 
-__all__ = ["Maker", "mapper_of"]
+__all__ = ["Maker", "entity_of", "mapper_of"]
 
 T = TypeVar("T")
 
@@ -70,10 +70,18 @@ class Maker(Generic[T]):
             yield entity
 
 
-def mapper_of(statement: Select[*tuple[Any, ...]]) -> Mapper[Any]:
+def entity_of(statement: Select[*tuple[Any, ...]]) -> Mapper[Any]:
     """The mapper of the entity that a statement begins with."""
-    mapper: Mapper[Any] = inspect(statement.column_descriptions[0]["entity"]).mapper
+    mapper = mapper_of(statement)
+    if mapper is None:
+        raise TypeError("the statement does not begin with an entity")
     return mapper
+
+
+def mapper_of(statement: Select[*tuple[Any, ...]]) -> Mapper[Any] | None:
+    """The mapper of what a statement selects first; None if that is mapped by none."""
+    entity = statement.column_descriptions[0].get("entity")
+    return None if entity is None else cast(Mapper[Any], inspect(entity).mapper)
 
 
 @cache

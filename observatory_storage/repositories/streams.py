@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
-from sqlalchemy import Result, text
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy import CursorResult, text
+from sqlalchemy.orm import Session
 
 from observatory_storage.errors import StorageError
 
@@ -25,24 +25,24 @@ _CURSORS: Final = text("SELECT name FROM pg_cursors")
 
 @dataclass
 class _Stream:
-    result: Any  # a CursorResult
-    transaction: SessionTransaction | None
+    result: CursorResult[Any]
     is_read: bool = True
 
     def forget(self) -> None:
         """Have the driver hold it for closed, and send nothing."""
-        if isinstance(self.result.cursor, psycopg.ServerCursor):
-            psycopg.Cursor.close(self.result.cursor)
+        cursor: object = self.result.cursor
+        if isinstance(cursor, psycopg.ServerCursor):
+            psycopg.Cursor.close(cursor)
 
 
-def batches(session: Session, result: Result[Any]) -> Iterator[Sequence[Any]]:
+def batches(session: Session, result: CursorResult[Any]) -> Iterator[Sequence[Any]]:
     """The rows of a result with ``yield_per``, a batch at a time.
 
     Raises:
         StorageError: the transaction ended meanwhile.
     """
     transaction = session.get_transaction()
-    stream = _Stream(result, transaction)
+    stream = _Stream(result)
     streams: list[_Stream] = session.info.setdefault(_OPEN, [])
     _close_abandoned(session, streams)
     streams.append(stream)
@@ -55,7 +55,8 @@ def batches(session: Session, result: Result[Any]) -> Iterator[Sequence[Any]]:
                     " within the unit of work, before it commits or rolls back"
                 )
             rows = next(partitions, None)
-            if rows is None:
+            if rows is None:  # at the end it is closed
+                streams.remove(stream)
                 return
             yield rows
     finally:
@@ -76,8 +77,8 @@ def _close_abandoned(session: Session, streams: list[_Stream]) -> None:
     there = set(session.scalars(_CURSORS))
     for one in abandoned:
         streams.remove(one)
-        cursor = one.result.cursor
-        if cursor is not None and getattr(cursor, "name", None) in there:
+        cursor: object = one.result.cursor
+        if isinstance(cursor, psycopg.ServerCursor) and cursor.name in there:
             one.result.close()
         else:
             one.forget()
