@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select
+from sqlalchemy import CursorResult, Select
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql import Executable
 
@@ -37,37 +37,46 @@ class Repository:
         self._session = session
 
     def _entities(self, statement: Select[T], parameters: Parameters = None) -> list[T]:
-        mapper = entity_of(statement)
         with translated():
-            found = self._connection(mapper, statement).execute(statement, parameters)
-            return list(Maker[T](mapper, found.keys())(found.all()))
+            found, make = self._found(statement, parameters)
+            return list(make(found.all()))
 
     def _entities_with(
         self, statement: Select[T, U], parameters: Parameters = None
     ) -> list[tuple[T, U]]:
         """The entities, each with a value that was selected beside it."""
-        mapper = entity_of(statement)
         with translated():
-            found = self._connection(mapper, statement).execute(statement, parameters)
+            found, make = self._found(statement, parameters)
             rows = found.all()
-            entities = Maker[T](mapper, found.keys())(rows)
-            return [(entity, row[-1]) for entity, row in zip(entities, rows, strict=True)]
+            return [(entity, row[-1]) for entity, row in zip(make(rows), rows, strict=True)]
 
     def _entity_batches(self, statement: Select[T], batch_size: int) -> Iterator[Sequence[T]]:
         """The entities, a server-side cursor's batch at a time in memory."""
-        mapper = entity_of(statement)
-        options = {"yield_per": batch_size}
         with translated():
-            connection = self._connection(mapper, statement)
-            found = connection.execute(statement, execution_options=options)
-            make = Maker[T](mapper, found.keys())
+            found, make = self._found(statement, yield_per=batch_size)
             for rows in batches(self._session, found):
                 yield list(make(rows))
 
-    def _connection(self, mapper: Mapper[Any] | None, statement: Executable) -> Connection:
+    def _found(
+        self, statement: Any, parameters: Parameters = None, **options: Any
+    ) -> tuple[CursorResult[Any], Maker[Any]]:
+        """The result of a statement that begins with an entity, and what makes these."""
+        mapper = entity_of(statement)
+        found = self._executed(mapper, statement, parameters, options)
+        return found, Maker(mapper, found.keys())
+
+    def _executed(
+        self,
+        mapper: Mapper[Any] | None,
+        statement: Executable,
+        parameters: Parameters,
+        options: Mapping[str, Any],
+    ) -> CursorResult[Any]:
+        """The rows of a statement, past what the session remembers."""
         if self._session.autoflush:
             self._session.flush()
-        return self._session.connection({"mapper": mapper, "clause": statement})
+        connection = self._session.connection({"mapper": mapper, "clause": statement})
+        return connection.execute(statement, parameters, execution_options=options)
 
     def _entity(self, statement: Select[T], parameters: Parameters, what: str) -> T:
         """The first row of the statement, which is about `what`."""
@@ -145,7 +154,6 @@ class Repository:
         """The rows one by one, a server-side cursor's batch at a time in memory."""
         options = {"yield_per": _ROWS_AT_A_TIME}
         with translated():
-            connection = self._connection(mapper_of(statement), statement)
-            result = connection.execute(statement, execution_options=options)
+            result = self._executed(mapper_of(statement), statement, None, options)
             for rows in batches(self._session, result):
                 yield from rows

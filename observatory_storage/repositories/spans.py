@@ -214,10 +214,9 @@ class SpanQueries(Repository):
     def _stream_spans(
         self, filters: SpanFilters, batch_size: int, keyset: Keyset, *, payload: bool
     ) -> Iterator[TraceSpan]:
-        statement = self._matching_spans(filters, payload=payload).order_by(
-            *(column.desc() if keyset.descending else column.asc() for column in keyset.columns)
-        )
-        for batch in self._entity_batches(statement, batch_size):
+        spans = self._matching_spans(filters, payload=payload)
+        in_order = keyset.in_order(spans, descending=keyset.descending)
+        for batch in self._entity_batches(in_order, batch_size):
             yield from batch
 
     def _span_page(

@@ -28,7 +28,7 @@ from observatory_storage.repositories.candidates import Candidates, Finder
 from observatory_storage.repositories.conditions import Conditions, asked, within
 from observatory_storage.repositories.paging import Page, Turn
 from observatory_storage.repositories.slices import through_slices
-from observatory_storage.repositories.span_conditions import template
+from observatory_storage.repositories.span_conditions import SpanConditions, template
 from observatory_storage.repositories.span_filters import TraceFilters
 from observatory_storage.repositories.totals import Total
 from observatory_storage.repositories.trace_count import TraceCount
@@ -50,12 +50,10 @@ _WALKED_FOR_WORDS: Final = (15, 50)
 _LIKELY: Final = 150
 _NEAR: Final = 900
 _PROMISING: Final = 2
-
-
-_ALL: Final = select(Trace)
-
 # Statements with conditions on more attributes than these are made anew each time.
 _MOST_KEPT: Final = 4
+
+_ALL: Final = select(Trace)
 
 
 class TraceSearch(Repository):
@@ -64,8 +62,8 @@ class TraceSearch(Repository):
     def __init__(self, session: Session, filters: TraceFilters) -> None:
         super().__init__(session)
         self._filters = filters
-        self._conditions = filters.in_sql()
         self._parameters = filters.parameters()
+        self._conditions = SpanConditions(self._parameters)
         self._finder = Finder(session)
 
     def page(

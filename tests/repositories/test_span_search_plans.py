@@ -48,6 +48,14 @@ def many(pool: StoragePool) -> None:
         connection.exec_driver_sql("VACUUM ANALYZE")
 
 
+def lists(**asked: Any) -> list[Callable[[UnitOfWork], Page[Any]]]:
+    """The spans of a question, and their traces."""
+    return [
+        lambda uow: uow.traces.list_spans(SpanFilters(**asked)),
+        lambda uow: uow.traces.list(TraceFilters(**asked)),
+    ]
+
+
 CLOSED: dict[str, Any] = {"start_time": BEGIN, "end_time": BEGIN + DAY}
 
 
@@ -66,11 +74,7 @@ def test_what_is_rare_is_found_by_the_indexes_of_its_partition(
 ) -> None:
     walk_first(monkeypatch, 20)
     many(pool)
-    asks: list[Callable[[UnitOfWork], Page[Any]]] = [
-        lambda uow: uow.traces.list_spans(SpanFilters(**given, **CLOSED)),
-        lambda uow: uow.traces.list(TraceFilters(**given, **CLOSED)),
-    ]
-    for ask in asks:
+    for ask in lists(**given, **CLOSED):
         with pool.unit_of_work() as uow:
             assert [
                 int(row.span_id if isinstance(row, TraceSpan) else row.trace_id, 16)
@@ -97,11 +101,7 @@ def test_what_is_frequent_is_found_by_walking(
 ) -> None:
     walk_first(monkeypatch, 100)
     many(pool)
-    asks: list[Callable[[UnitOfWork], Page[Any]]] = [
-        lambda uow: uow.traces.list_spans(SpanFilters(**given, **bounds)),
-        lambda uow: uow.traces.list(TraceFilters(**given, **bounds)),
-    ]
-    for ask in asks:
+    for ask in lists(**given, **bounds):
         plans = plans_of(pool, ask)
         assert len(plans) == 2
         assert not [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -54,10 +54,11 @@ def test_a_walk_ends_with_its_unit_of_work(filled: StoragePool) -> None:
 
 
 @pytest.mark.parametrize("end", [UnitOfWork.commit, UnitOfWork.rollback])
-def test_a_walk_ends_with_its_transaction(filled: StoragePool, end: object) -> None:
+def test_a_walk_ends_with_its_transaction(
+    filled: StoragePool, end: Callable[[UnitOfWork], None]
+) -> None:
     with filled.unit_of_work() as uow:
         walk = begun(uow)
-        assert callable(end)
         end(uow)
         with ended:
             list(walk)
