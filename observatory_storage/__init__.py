@@ -22,16 +22,6 @@ from observatory_storage.errors import (
     ValidationError,
 )
 from observatory_storage.health import ComponentHealth, HealthReport, PoolStats
-from observatory_storage.ingest import (
-    IngestResult,
-    detect_signal,
-    export_logs,
-    export_metrics,
-    export_traces,
-    ingest_logs,
-    ingest_metrics,
-    ingest_traces,
-)
 from observatory_storage.llm import LlmSpan
 from observatory_storage.models import (
     Base,
@@ -41,6 +31,16 @@ from observatory_storage.models import (
     Trace,
     TraceEvent,
     TraceSpan,
+)
+from observatory_storage.otlp import (
+    IngestResult,
+    detect_signal,
+    export_logs,
+    export_metrics,
+    export_traces,
+    ingest_logs,
+    ingest_metrics,
+    ingest_traces,
 )
 from observatory_storage.partition_indexes import (
     IndexBuild,

@@ -17,7 +17,7 @@ import redis
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
 
-from observatory_storage.embedded import EmbeddedPostgres, EmbeddedValkey
+from observatory_embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.servers import FAST, RUN, Server, in_utf8, migrated
 
 if TYPE_CHECKING:

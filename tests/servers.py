@@ -17,9 +17,9 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool
 
+from observatory_embedded import FAST_SETTINGS
+from observatory_embedded.databases import with_database
 from observatory_storage import migrate
-from observatory_storage.embedded import FAST_SETTINGS
-from observatory_storage.embedded.databases import with_database
 
 # Unique for each worker of each run, so that several can share one server.
 RUN = f"observatory_test_{os.getpid()}_{secrets.token_hex(4)}"

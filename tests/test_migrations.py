@@ -16,9 +16,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.pool import NullPool
 
+from observatory_embedded import EmbeddedPostgres
 from observatory_storage import migrate
 from observatory_storage.config import PoolConfig, PostgresConfig, StorageConfig
-from observatory_storage.embedded import EmbeddedPostgres
 from observatory_storage.errors import ConnectionLost, MigrationError
 from observatory_storage.layout import PARTITIONED, Partitions, advisory_key
 from observatory_storage.models import Base

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from observatory_embedded import EmbeddedPostgres
 from observatory_storage.config import (
     PoolConfig,
     PostgresConfig,
@@ -22,7 +23,6 @@ from observatory_storage.config import (
     RetryConfig,
     StorageConfig,
 )
-from observatory_storage.embedded import EmbeddedPostgres
 from observatory_storage.errors import (
     ConnectionLost,
     PoolError,

@@ -58,6 +58,7 @@ def test_wheel_holds_the_package_and_its_migrations_alone(wheel: Path) -> None:
     assert "observatory_storage/_alembic/env.py" in names
     assert "observatory_storage/py.typed" in names
     assert {name.partition("/")[0] for name in names} == {
+        "observatory_embedded",
         "observatory_storage",
         f"observatory_storage-{_project()['version']}.dist-info",
     }

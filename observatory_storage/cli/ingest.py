@@ -14,7 +14,7 @@ import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from observatory_storage import ingest as otlp
+from observatory_storage import otlp
 from observatory_storage.cli.output import new_console, table
 from observatory_storage.cli.requests import Payload, payloads
 from observatory_storage.cli.state import State, common_options, json_option

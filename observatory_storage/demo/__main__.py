@@ -31,8 +31,8 @@ _EXTRAS = "the demo needs more packages: pip install 'observatory-storage[otel,e
 def demo(traces: int, seed: int) -> None:
     """Run an instrumented LLM application, store its telemetry, and ask about it."""
     try:
+        from observatory_embedded import temporary_database
         from observatory_storage.demo.run import run
-        from observatory_storage.embedded import temporary_database
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{_EXTRAS} (there is no {error.name})") from error
     console = new_console()

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from observatory_embedded import temporary_database
 from observatory_storage import PostgresConfig, StorageConfig, StoragePool
-from observatory_storage.embedded import temporary_database
 from tests.benchmarks.output import Output
 from tests.benchmarks.report import save
 from tests.benchmarks.sections import SECTIONS, Sizes

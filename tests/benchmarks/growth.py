@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from sqlalchemy import text
 
+from observatory_embedded import temporary_database
 from observatory_storage import CopyWriter, PostgresConfig, StorageConfig, StoragePool
-from observatory_storage.embedded import temporary_database
 from tests.benchmarks.measure import empty, own_heap_frozen, settle
 from tests.benchmarks.technique import address
 from tests.benchmarks.workload import batches, moved, wide_span_rows

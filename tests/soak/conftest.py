@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from observatory_storage.embedded import EmbeddedPostgres
+from observatory_embedded import EmbeddedPostgres
 from tests.servers import FAST, Server
 from tests.soak.scale import FULL
 from tests.soak.troubles import WRITER

@@ -8,8 +8,8 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
+from observatory_embedded import EmbeddedPostgres
 from observatory_storage.config import RetryConfig
-from observatory_storage.embedded import EmbeddedPostgres
 from observatory_storage.writers import WriterConfig, WriteStats
 from tests.soak.proxy import CUTS, proxied
 from tests.soak.scale import scaled, seeded

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.ingest import IngestResult
+from observatory_storage.otlp import IngestResult
 from observatory_storage.pool import StoragePool
-from tests.ingest.generated import requests
-from tests.ingest.otlp import REQUESTS, as_json, meaning
-from tests.ingest.test_database import EXPORT, INGEST, all_rows, clear
+from tests.otlp.generated import requests
+from tests.otlp.otlp import REQUESTS, as_json, meaning
+from tests.otlp.test_database import EXPORT, INGEST, all_rows, clear
 from tests.soak.scale import examples
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from observatory_embedded import EmbeddedPostgres
 from observatory_storage.config import RetryConfig
-from observatory_storage.embedded import EmbeddedPostgres
 from observatory_storage.writers import TraceWriter, WriterConfig
 from tests.soak.scale import scaled, seeded
 from tests.soak.verify import check

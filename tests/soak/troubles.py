@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from observatory_storage.embedded import EmbeddedPostgres
+from observatory_embedded import EmbeddedPostgres
 from tests.writers.helpers import eventually
 
 __all__ = ["ENDS", "WRITER", "Troubles", "as_writer", "restart"]

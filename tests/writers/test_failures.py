@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from observatory_storage.embedded import EmbeddedPostgres
+from observatory_embedded import EmbeddedPostgres
 from observatory_storage.errors import BatchError, ConnectionLost, StorageError, Timeout
 from observatory_storage.models import Metric, TraceEvent
 from observatory_storage.pool import StoragePool

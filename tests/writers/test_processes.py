@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from observatory_storage.embedded import EmbeddedPostgres
+from observatory_embedded import EmbeddedPostgres
 from observatory_storage.errors import StorageError
 from observatory_storage.models import LogRecord
 from observatory_storage.pool import StoragePool

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from observatory_storage.embedded import EmbeddedPostgres
+from observatory_embedded import EmbeddedPostgres
 from observatory_storage.errors import BatchError, StorageError, ValidationError
 from observatory_storage.models import LogRecord, Metric, Trace, TraceSpan
 from observatory_storage.pool import StoragePool

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from observatory_storage.embedded import FAST_SETTINGS, EmbeddedPostgres
+from observatory_embedded import FAST_SETTINGS, EmbeddedPostgres
 from tests.benchmarks.output import Output
 from tests.benchmarks.reading.dataset import Sizes
 from tests.benchmarks.reading.saving import save

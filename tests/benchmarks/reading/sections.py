@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from observatory_embedded import temporary_database
 from observatory_storage import PostgresConfig, StorageConfig, StoragePool
-from observatory_storage.embedded import temporary_database
 from tests.benchmarks.output import Output
 from tests.benchmarks.reading.finding import FINDING
 from tests.benchmarks.reading.keysets import Keyset, keysets

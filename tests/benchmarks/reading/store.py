@@ -20,8 +20,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from observatory_embedded.databases import create_database, drop_database, with_database
 from observatory_storage import PostgresConfig, StorageConfig, StoragePool, migrate
-from observatory_storage.embedded.databases import create_database, drop_database, with_database
 from observatory_storage.models import Base
 from tests.benchmarks.reading import dataset, prose, spans
 from tests.benchmarks.reading.closing import close_partitions

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
-from observatory_storage.ingest import wire
-from observatory_storage.ingest.origins import Item, Origin, groups
-from observatory_storage.ingest.values import any_value, key_values, plain_map, plain_value
+from observatory_storage.otlp import wire
+from observatory_storage.otlp.origins import Item, Origin, groups
+from observatory_storage.otlp.values import any_value, key_values, plain_map, plain_value
 
 __all__ = ["KEYS", "log_of", "log_rows"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.ingest import logs, metrics, traces
+from observatory_storage.otlp import logs, metrics, traces
 
 __all__ = ["LOGS", "METRICS", "SIGNALS", "TRACES", "Signal", "signal_of_request"]
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 import orjson
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.ingest import protobuf
-from observatory_storage.ingest.signals import Signal, signal_of_request
+from observatory_storage.otlp import protobuf
+from observatory_storage.otlp.signals import Signal, signal_of_request
 
 __all__ = ["decode", "detect_signal"]
 

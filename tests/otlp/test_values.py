@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.ingest.values import any_value, key_values, plain_map, plain_value
+from observatory_storage.otlp.values import any_value, key_values, plain_map, plain_value
 
 
 def array(*values: Any) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import psycopg
 from psycopg import sql
 
-from observatory_storage.embedded.cluster import FAST_SETTINGS, Setting
-from observatory_storage.embedded.postgres import EmbeddedPostgres
+from observatory_embedded.cluster import FAST_SETTINGS, Setting
+from observatory_embedded.postgres import EmbeddedPostgres
 from observatory_storage.errors import translated
 
 _DROP_ATTEMPTS = 3

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.ingest import wire
+from observatory_storage.otlp import wire
 
 __all__ = ["Note", "any_value", "key_values", "plain_map", "plain_value"]
 

@@ -16,15 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from observatory_storage import rows
-from observatory_storage.ingest.decode import decode
-from observatory_storage.ingest.logs import log_of, log_rows
-from observatory_storage.ingest.metrics import metric_of, metric_rows
-from observatory_storage.ingest.origins import Item, resource_of, scope_of
-from observatory_storage.ingest.points import point_of
-from observatory_storage.ingest.signals import LOGS, METRICS, TRACES
-from observatory_storage.ingest.traces import span_of, span_rows
-from tests.ingest.generated import all_fields, requests, used_fields
-from tests.ingest.otlp import REQUESTS, as_json, meaning
+from observatory_storage.otlp.decode import decode
+from observatory_storage.otlp.logs import log_of, log_rows
+from observatory_storage.otlp.metrics import metric_of, metric_rows
+from observatory_storage.otlp.origins import Item, resource_of, scope_of
+from observatory_storage.otlp.points import point_of
+from observatory_storage.otlp.signals import LOGS, METRICS, TRACES
+from observatory_storage.otlp.traces import span_of, span_rows
+from tests.otlp.generated import all_fields, requests, used_fields
+from tests.otlp.otlp import REQUESTS, as_json, meaning
 
 QUICK = settings(
     max_examples=60,

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from observatory_storage.errors import Rejected, StorageError, ValidationError
-from observatory_storage.ingest.decode import decode
-from observatory_storage.ingest.logs import log_rows
-from observatory_storage.ingest.metrics import MetricItems, metric_rows
-from observatory_storage.ingest.origins import Item
-from observatory_storage.ingest.signals import LOGS, METRICS, TRACES
-from observatory_storage.ingest.traces import span_rows
+from observatory_storage.otlp.decode import decode
+from observatory_storage.otlp.logs import log_rows
+from observatory_storage.otlp.metrics import MetricItems, metric_rows
+from observatory_storage.otlp.origins import Item
+from observatory_storage.otlp.signals import LOGS, METRICS, TRACES
+from observatory_storage.otlp.traces import span_rows
 from observatory_storage.rows import (
     COLUMNS,
     Row,

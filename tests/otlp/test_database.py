@@ -15,7 +15,8 @@ from sqlalchemy import select
 
 from observatory_storage import StoragePool
 from observatory_storage.errors import NotFound, ValidationError
-from observatory_storage.ingest import (
+from observatory_storage.models import Base
+from observatory_storage.otlp import (
     detect_signal,
     export_logs,
     export_metrics,
@@ -24,11 +25,10 @@ from observatory_storage.ingest import (
     ingest_metrics,
     ingest_traces,
 )
-from observatory_storage.models import Base
 from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
-from tests.ingest.generated import requests
-from tests.ingest.otlp import REQUESTS, meaning
-from tests.ingest.samples import (
+from tests.otlp.generated import requests
+from tests.otlp.otlp import REQUESTS, meaning
+from tests.otlp.samples import (
     TRACE_ID,
     log_request,
     logs_request,
@@ -38,7 +38,7 @@ from tests.ingest.samples import (
     span_request,
     spans_request,
 )
-from tests.ingest.test_round_trip import QUICK
+from tests.otlp.test_round_trip import QUICK
 
 INGEST: dict[str, Any] = {
     "traces": ingest_traces,

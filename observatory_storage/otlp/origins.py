@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from observatory_storage.errors import StorageError, ValidationError
-from observatory_storage.ingest import wire
-from observatory_storage.ingest.values import key_values, plain_map
+from observatory_storage.otlp import wire
+from observatory_storage.otlp.values import key_values, plain_map
 from observatory_storage.rows import UNKNOWN_SERVICE
 
 __all__ = ["Group", "Item", "Origin", "groups", "resource_of", "scope_of"]

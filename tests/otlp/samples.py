@@ -6,7 +6,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from tests.ingest.otlp import as_message
+from tests.otlp.otlp import as_message
 
 TRACE_ID = "5B8EFFF798038103D269B633813FC60C"
 SPAN_ID = "EEE19B7EC3C1B174"

@@ -13,14 +13,14 @@ from typing import Any, Final, TypeVar
 
 from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
-from observatory_storage.ingest import reading
-from observatory_storage.ingest.logs import log_of
-from observatory_storage.ingest.metrics import metric_of
-from observatory_storage.ingest.origins import resource_of, scope_of
-from observatory_storage.ingest.points import point_of
-from observatory_storage.ingest.reading import Ids
-from observatory_storage.ingest.signals import LOGS, METRICS, TRACES, Signal
-from observatory_storage.ingest.traces import span_of
+from observatory_storage.otlp import reading
+from observatory_storage.otlp.logs import log_of
+from observatory_storage.otlp.metrics import metric_of
+from observatory_storage.otlp.origins import resource_of, scope_of
+from observatory_storage.otlp.points import point_of
+from observatory_storage.otlp.reading import Ids
+from observatory_storage.otlp.signals import LOGS, METRICS, TRACES, Signal
+from observatory_storage.otlp.traces import span_of
 from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
 from observatory_storage.writers import Source
 

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from observatory_storage.errors import ConfigError, ValidationError
-from observatory_storage.ingest.signals import METRICS, SIGNALS, TRACES, Signal
+from observatory_storage.otlp.signals import METRICS, SIGNALS, TRACES, Signal
 
 __all__ = ["is_message", "request_of_bytes", "request_of_message", "signal_of_bytes"]
 

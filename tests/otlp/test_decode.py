@@ -12,12 +12,12 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from observatory_storage.errors import ConfigError, ValidationError
-from observatory_storage.ingest.decode import decode, detect_signal
-from observatory_storage.ingest.logs import log_rows
-from observatory_storage.ingest.signals import LOGS, METRICS, SIGNALS, TRACES
-from observatory_storage.ingest.traces import span_rows
-from tests.ingest.otlp import KEYS, REQUESTS, as_json
-from tests.ingest.samples import log_request, metric_request, request_of, span_request
+from observatory_storage.otlp.decode import decode, detect_signal
+from observatory_storage.otlp.logs import log_rows
+from observatory_storage.otlp.signals import LOGS, METRICS, SIGNALS, TRACES
+from observatory_storage.otlp.traces import span_rows
+from tests.otlp.otlp import KEYS, REQUESTS, as_json
+from tests.otlp.samples import log_request, metric_request, request_of, span_request
 
 SAMPLES = {"traces": span_request(), "metrics": metric_request(), "logs": log_request()}
 

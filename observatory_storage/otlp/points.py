@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
-from observatory_storage.ingest import wire
-from observatory_storage.ingest.numbers import (
+from observatory_storage.otlp import wire
+from observatory_storage.otlp.numbers import (
     count_of,
     double_of,
     json_double,
@@ -16,7 +16,7 @@ from observatory_storage.ingest.numbers import (
     take_count,
     take_double,
 )
-from observatory_storage.ingest.values import any_value, key_values, plain_map, plain_value
+from observatory_storage.otlp.values import any_value, key_values, plain_map, plain_value
 
 __all__ = ["point_of", "point_row"]
 

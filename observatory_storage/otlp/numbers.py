@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from observatory_storage.ingest import wire
+from observatory_storage.otlp import wire
 
 __all__ = ["count_of", "double_of", "json_double", "json_double_of", "take_count", "take_double"]
 

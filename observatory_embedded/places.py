@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from observatory_storage.embedded.process import EmbeddedServerError, User
+from observatory_embedded.process import EmbeddedServerError, User
 
 _SERVER_USER = "embedded_postgres"
 _USER_DEADLINE_SECS = 10.0

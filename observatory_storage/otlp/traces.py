@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
-from observatory_storage.ingest import wire
-from observatory_storage.ingest.origins import Item, Origin, groups
-from observatory_storage.ingest.values import key_values, plain_map
 from observatory_storage.models import KINDS
+from observatory_storage.otlp import wire
+from observatory_storage.otlp.origins import Item, Origin, groups
+from observatory_storage.otlp.values import key_values, plain_map
 
 __all__ = ["KEYS", "span_of", "span_rows"]
 

@@ -1,8 +1,8 @@
 """OTLP in and out: requests of traces, metrics and logs into the storage, and back."""
 
-from observatory_storage.ingest.decode import detect_signal
-from observatory_storage.ingest.export import export_logs, export_metrics, export_traces
-from observatory_storage.ingest.requests import (
+from observatory_storage.otlp.decode import detect_signal
+from observatory_storage.otlp.export import export_logs, export_metrics, export_traces
+from observatory_storage.otlp.requests import (
     IngestResult,
     ingest_logs,
     ingest_metrics,

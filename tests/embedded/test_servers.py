@@ -18,7 +18,7 @@ import psycopg
 import pytest
 import redis
 
-from observatory_storage.embedded import (
+from observatory_embedded import (
     FAST_SETTINGS,
     EmbeddedPostgres,
     EmbeddedServerError,
@@ -28,11 +28,11 @@ from observatory_storage.embedded import (
     places,
     temporary_database,
 )
-from observatory_storage.embedded.databases import create_database, drop_database
+from observatory_embedded.databases import create_database, drop_database
 from observatory_storage.errors import ConnectionLost, StorageError, ValidationError
 
 ROOT = os.geteuid() == 0
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 DEADLINE_SECS = 30.0
 
 as_root = pytest.mark.skipif(not ROOT, reason="only root runs PostgreSQL as another user")
@@ -40,7 +40,7 @@ as_root = pytest.mark.skipif(not ROOT, reason="only root runs PostgreSQL as anot
 # A program that keeps a server until it ends, and says which: its process, then its folders.
 OWNER = """
 import os, signal, sys, time
-from observatory_storage.embedded import EmbeddedPostgres, FAST_SETTINGS
+from observatory_embedded import EmbeddedPostgres, FAST_SETTINGS
 {before}
 memory = len(sys.argv) == 1
 with EmbeddedPostgres(*sys.argv[1:], settings=FAST_SETTINGS, in_memory=memory) as server:
@@ -440,7 +440,7 @@ class TestAsRoot:
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
         code = (
             "import os, sys, psycopg\n"
-            "from observatory_storage.embedded import embedded_postgres, embedded_valkey\n"
+            "from observatory_embedded import embedded_postgres, embedded_valkey\n"
             "with embedded_postgres(sys.argv[1]) as url, embedded_valkey() as redis_url:\n"
             "    with psycopg.connect(url) as connection:\n"
             "        print(connection.execute('SELECT 6 * 7').fetchone()[0])\n"

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from observatory_storage.embedded import places
-from observatory_storage.embedded.process import EmbeddedServerError, Signals, Supervised
+from observatory_embedded import places
+from observatory_embedded.process import EmbeddedServerError, Signals, Supervised
 
 _START_DEADLINE_SECS = 30.0
 _STEP_SECS = 0.01

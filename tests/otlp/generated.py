@@ -9,7 +9,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
-from tests.ingest.otlp import REQUESTS
+from tests.otlp.otlp import REQUESTS
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 

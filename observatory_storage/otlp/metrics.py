@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.ingest import wire
-from observatory_storage.ingest.origins import Item, Origin, groups
-from observatory_storage.ingest.points import point_row
-from observatory_storage.ingest.values import key_values, plain_map
 from observatory_storage.models import TEMPORALITIES
+from observatory_storage.otlp import wire
+from observatory_storage.otlp.origins import Item, Origin, groups
+from observatory_storage.otlp.points import point_row
+from observatory_storage.otlp.values import key_values, plain_map
 
 __all__ = ["KEYS", "MetricItems", "metric_of", "metric_rows"]
 

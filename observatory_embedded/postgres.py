@@ -14,9 +14,9 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from observatory_storage.embedded import cluster, places
-from observatory_storage.embedded.cluster import ROLE, Setting
-from observatory_storage.embedded.process import EmbeddedServerError, Signals, Supervised
+from observatory_embedded import cluster, places
+from observatory_embedded.cluster import ROLE, Setting
+from observatory_embedded.process import EmbeddedServerError, Signals, Supervised
 from observatory_storage.errors import ValidationError
 
 _START_DEADLINE_SECS = 60.0
