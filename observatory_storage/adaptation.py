@@ -1,32 +1,51 @@
-"""What psycopg converts for this package: times are UTC, JSON is read and written in one way.
+"""How psycopg converts values for this package, whatever the application has registered.
 
-It is registered on a connection of our own, or on each cursor where the connections belong to the
-application, whose other users must not notice.
+Numbers, text, UUIDs and JSON are read and written as psycopg's documentation says, and times are
+UTC. Connections of our own are made with a complete map of adapters. An application's connections
+keep theirs: what differs there is set on each cursor, so that other users of the connection do not
+notice.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 from psycopg.abc import AdaptContext
 from psycopg.adapt import AdaptersMap, Loader, PyFormat
+from psycopg.postgres import register_default_adapters
 from psycopg.pq import Format
-from psycopg.types.datetime import TimestamptzBinaryLoader, TimestamptzLoader
+from psycopg.types.array import register_all_arrays
 from psycopg.types.json import Json, Jsonb, set_json_dumps, set_json_loads
 
 from observatory_storage import jsonb
 
-__all__ = ["adapt"]
+__all__ = ["ADAPTERS", "Adaptation", "differences"]
+
+Adaptation = Callable[[AdaptContext], None]
 
 _TIME: Final = "timestamptz"
+# The types that this package's statements read, and the classes of the values that it sends.
+_READ: Final = (
+    *("bool", "bytea", "int2", "int4", "int8", "float4", "float8", "numeric"),
+    *("text", "varchar", "bpchar", "name", "uuid", "date", _TIME, "json", "jsonb"),
+)
+_WRITTEN: Final = (
+    *(bool, bytes, int, float, Decimal, str, UUID, date, datetime, list, type(None)),
+    *(Json, Jsonb),
+)
+_FORMATS: Final = (Format.TEXT, Format.BINARY)
 
 
 @dataclass(frozen=True)
-class _Template:
-    """A context without a connection, to have psycopg make its classes in."""
+class _Context:
+    """A context without a connection."""
 
     adapters: AdaptersMap
     connection: None = None
@@ -36,41 +55,20 @@ _decoder: Final = json.JSONDecoder()
 
 
 def _loads(content: str | bytes) -> Any:
-    """The value of JSON as the server writes it, which begins where it begins.
+    """The value of JSON as the server writes it: without blanks before it, in UTF-8.
 
-    By the standard library: orjson reads integers beyond 64 bits as floats. Past its `loads`, which
-    looks for blanks and encodings that are not there.
+    The standard library reads it, since orjson reads integers beyond 64 bits as floats.
+    `json.loads` would look for blanks and other encodings first.
     """
     return _decoder.raw_decode(content if isinstance(content, str) else str(content, "utf-8"))[0]
 
 
-def _make_template() -> AdaptersMap:
-    # Not a copy of psycopg's global map: the application may have registered its own there.
-    adapters = AdaptersMap(types=psycopg.adapters.types)
-    template = _Template(adapters)
-    set_json_dumps(jsonb.dumps, template)
-    set_json_loads(_loads, template)
-    adapters.register_loader(_TIME, TimestamptzLoader)
-    adapters.register_loader(_TIME, TimestamptzBinaryLoader)
-    return adapters
-
-
-_template: Final = _make_template()
-
-
-def _loader(type_name: str, format_: Format) -> type[Any]:
-    oid = psycopg.adapters.types[type_name].oid
-    return cast(type[Any], _template.get_loader(oid, format_))
-
-
-def _in_utc(format_: Format) -> type[Loader]:
-    inner = _loader(_TIME, format_)
-
+def _in_utc(inner: Any, format_: Format) -> type[Loader]:
     class UtcLoader(Loader):
         """Hands out psycopg's own (compiled) loader, made without a connection.
 
-        psycopg takes the time zone of results from the connection, and UTC where there is none:
-        what the server, the role or the session has set does not matter then.
+        psycopg takes the time zone of results from the connection, and UTC where there is none.
+        So neither the server, nor the role, nor the session decides the zone.
         """
 
         format = format_
@@ -81,21 +79,63 @@ def _in_utc(format_: Format) -> type[Loader]:
     return UtcLoader
 
 
-_LOADERS: Final = tuple(
-    (name, _loader(name, format_) if name != _TIME else _in_utc(format_))
-    for name in (_TIME, "json", "jsonb")
-    for format_ in (Format.TEXT, Format.BINARY)
-)
-_DUMPERS: Final = tuple(
-    (kind, _template.get_dumper(kind, format_))
-    for kind in (Json, Jsonb)
-    for format_ in (PyFormat.TEXT, PyFormat.BINARY)
-)
+def _oid(type_name: str) -> int:
+    return psycopg.adapters.types[type_name].oid
 
 
-def adapt(context: AdaptContext) -> None:
-    """Register the conversions on a connection or on a cursor."""
-    for name, loader in _LOADERS:
-        context.adapters.register_loader(name, loader)
-    for kind, dumper in _DUMPERS:
-        context.adapters.register_dumper(kind, dumper)
+def _complete_map() -> AdaptersMap:
+    # Not a copy of psycopg's global map: the application may have registered its own there.
+    adapters = AdaptersMap(types=psycopg.adapters.types)
+    context = _Context(adapters)
+    register_default_adapters(context)
+    register_all_arrays(context)
+    set_json_dumps(jsonb.dumps, context)
+    set_json_loads(_loads, context)
+    for format_ in _FORMATS:
+        inner = adapters.get_loader(_oid(_TIME), format_)
+        adapters.register_loader(_TIME, _in_utc(inner, format_))
+    return adapters
+
+
+ADAPTERS: Final = _Context(_complete_map())
+
+
+def differences(theirs: AdaptersMap) -> tuple[Adaptation, ...]:
+    """What must be registered beside another map, so that it converts as `ADAPTERS` does."""
+    return tuple((*_loaders_that_differ(theirs), *_dumpers_that_differ(theirs)))
+
+
+def _loaders_that_differ(theirs: AdaptersMap) -> Iterator[Adaptation]:
+    def registration(oid: int, loader: type[Loader]) -> Adaptation:
+        return lambda context: context.adapters.register_loader(oid, loader)
+
+    for oid in map(_oid, _READ):
+        for format_ in _FORMATS:
+            loader: Any = ADAPTERS.adapters.get_loader(oid, format_)
+            if theirs.get_loader(oid, format_) is not loader:
+                yield registration(oid, loader)
+
+
+def _dumpers_that_differ(theirs: AdaptersMap) -> Iterator[Adaptation]:
+    def registration(kind: type, dumper: Any) -> Adaptation:
+        return lambda context: context.adapters.register_dumper(kind, dumper)
+
+    for kind in _WRITTEN:
+        differs = [
+            format_
+            for format_ in PyFormat
+            if _dumper(theirs, kind, format_) is not _dumper(ADAPTERS.adapters, kind, format_)
+        ]
+        if differs:
+            # The last one registered is the one that AUTO takes.
+            preferred = _dumper(ADAPTERS.adapters, kind, PyFormat.AUTO)
+            others = [_dumper(ADAPTERS.adapters, kind, f) for f in (PyFormat.TEXT, PyFormat.BINARY)]
+            for dumper in (*(one for one in others if one not in (None, preferred)), preferred):
+                yield registration(kind, dumper)
+
+
+def _dumper(adapters: AdaptersMap, kind: type, format_: PyFormat) -> Any:
+    try:
+        return adapters.get_dumper(kind, format_)
+    except psycopg.ProgrammingError:
+        return None

@@ -5,6 +5,7 @@ There is no thread behind it: connections are looked at when they are taken and 
 
 from __future__ import annotations
 
+import os
 import random
 import select
 import time
@@ -19,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePoo
 
 from observatory_storage.config import PoolConfig
 from observatory_storage.errors import PoolError
+from observatory_storage.processes import process_lock
 
 __all__ = ["BoundedPool", "recycle_connections"]
 
@@ -30,16 +32,38 @@ _LIFETIME_SPREAD: Final = 0.1
 
 
 class BoundedPool(QueuePool):
-    """A QueuePool that closes connections nobody needs, down to a minimum, and can be closed."""
+    """A QueuePool that closes connections nobody needs, down to a minimum, and can be closed.
+
+    A forked child begins with an empty pool, whether or not Python saw the fork: the connections
+    that were open are the parent's, and the child neither uses nor closes them.
+    """
 
     def set_limits(self, config: PoolConfig) -> None:
         """What SQLAlchemy's own arguments do not cover; to be called once, before use."""
         self._config = config
         self._closed = False
+        self._pid = os.getpid()
+        self._of_parents: list[object] = []
+
+    def begin_in_child(self) -> None:
+        """Leave the connections to the process that opened them, where that is another one."""
+        if self._pid == os.getpid():
+            return
+        with process_lock():
+            if self._pid != os.getpid():
+                # Referenced, since the garbage collector would close them. The locks are replaced
+                # too: a thread that this process does not have may hold them.
+                self._of_parents.append(self._pool)
+                fresh = super().recreate()
+                self._pool = fresh._pool
+                self._overflow = fresh._overflow
+                self._overflow_lock = fresh._overflow_lock
+                self._pid = os.getpid()
 
     @property
     def open_idle(self) -> int:
         """How many connections are open and not in use."""
+        self.begin_in_child()
         with self._pool.mutex:  # type: ignore[attr-defined]  # not in the type it declares
             return sum(record.dbapi_connection is not None for record in self._records)
 
@@ -56,6 +80,7 @@ class BoundedPool(QueuePool):
         """
         if self._closed:
             raise PoolError("the pool is closed", retryable=False)
+        self.begin_in_child()
         try:
             return super().connect()
         except PoolTimeout as error:
@@ -70,12 +95,25 @@ class BoundedPool(QueuePool):
         fresh.set_limits(self._config)
         return fresh
 
+    def dispose(self) -> None:
+        """Close the idle connections of this process."""
+        self.begin_in_child()
+        super().dispose()
+
+    def checkedout(self) -> int:
+        """How many connections are in use by this process."""
+        self.begin_in_child()
+        return super().checkedout()
+
     def close(self) -> None:
         """Close what is idle now, and the others as they come back; give out no more."""
         self._closed = True
         self.dispose()
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        if record.info.get("pid", os.getpid()) != os.getpid():
+            self._of_parents.append(record)  # was in use when its process forked
+            return
         super()._do_return_conn(record)
         if self._closed:
             self.dispose()
@@ -112,7 +150,7 @@ def recycle_connections(engine: sa.Engine, config: PoolConfig) -> None:
         now = time.monotonic()
         early = random.uniform(0, _LIFETIME_SPREAD)  # noqa: S311 - no secret
         lifetime = config.max_lifetime_secs * (1 - early)
-        record.info.update(idle_since=now, expires=now + lifetime, fresh=True)
+        record.info.update(idle_since=now, expires=now + lifetime, fresh=True, pid=os.getpid())
 
     @event.listens_for(engine, "checkin")
     def returned(_: object, record: ConnectionPoolEntry) -> None:

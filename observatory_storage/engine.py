@@ -7,25 +7,34 @@ nothing is set for a session that a transaction relies on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import os
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import psycopg
 import sqlalchemy as sa
 import tenacity
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
-from observatory_storage.adaptation import adapt
+from observatory_storage.adaptation import ADAPTERS, differences
 from observatory_storage.backoff import backoff
 from observatory_storage.bounded_pool import BoundedPool, recycle_connections
 from observatory_storage.config import RetryConfig, StorageConfig
+from observatory_storage.errors import translated
 
 __all__ = ["adopt_engine", "create_engine", "single_attempt"]
 
 logger = logging.getLogger(__name__)
+
+# Where a connection keeps what is registered on its cursors.
+_ADAPTATIONS: Final = "observatory_storage.adaptations"
+_watched: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
 
 _no_retry: ContextVar[bool] = ContextVar("_no_retry", default=False)
 
@@ -51,6 +60,9 @@ def create_engine(config: StorageConfig) -> sa.Engine:
             # A generic plan does not see the values: it can be ten times slower here. And
             # pgbouncer may run the next transaction on a server that has not prepared it.
             "prepare_threshold": None,
+            "context": ADAPTERS,
+            # Whatever the role, the database or PGCLIENTENCODING says: COPY sends UTF-8.
+            "client_encoding": "UTF8",
         },
         # Not left to the role's default: what the writers do on a conflict depends on it.
         isolation_level="READ COMMITTED",
@@ -74,16 +86,108 @@ def adopt_engine(engine: sa.Engine, config: StorageConfig) -> sa.Engine:
     They share the pool of connections. Everything else is set on cursors and transactions of the
     returned engine only.
     """
-    options = dict(engine.get_execution_options().get("schema_translate_map") or {})
-    options[None] = config.postgres.schema_name
-    adopted = engine.execution_options(schema_translate_map=options)
+    schemas = dict(engine.get_execution_options().get("schema_translate_map") or {})
+    schemas[None] = config.postgres.schema_name
+    # The application may stream all its results; these statements say themselves what they stream.
+    adopted = engine.execution_options(
+        schema_translate_map=schemas, stream_results=False, yield_per=None
+    )
+
+    @event.listens_for(adopted, "engine_connect")
+    def set_up(connection: sa.Connection) -> None:
+        _use_transactions(connection)
+        _use_utf8(connection)
 
     @event.listens_for(adopted, "before_cursor_execute")
-    def adapt_cursor(_: object, cursor: psycopg.Cursor[Any], *_rest: object) -> None:
-        adapt(cursor)
+    def adapt_cursor(
+        connection: sa.Connection, cursor: psycopg.Cursor[Any], *_rest: object
+    ) -> None:
+        adaptations = connection.info.get(_ADAPTATIONS)
+        if adaptations is None:
+            adaptations = differences(cursor.connection.adapters)
+            connection.info[_ADAPTATIONS] = adaptations
+        for adaptation in adaptations:
+            adaptation(cursor)
 
     _limit_statements(adopted, config.postgres.statement_timeout_ms)
+    _leave_connections_of_parents(engine.pool)
     return adopted
+
+
+def _use_transactions(connection: sa.Connection) -> None:
+    """Have the connection begin transactions, until it is given back to the application.
+
+    In AUTOCOMMIT nothing could be rolled back, and no savepoint or server-side cursor would work.
+    """
+    driver = _driver_connection(connection)
+    theirs = driver.autocommit, driver.isolation_level
+    if theirs == (False, psycopg.IsolationLevel.READ_COMMITTED):
+        return
+
+    def give_back(_: object) -> None:
+        if not driver.closed:
+            driver.autocommit, driver.isolation_level = theirs
+
+    driver.autocommit = False
+    driver.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    _when_given_back(connection, give_back)
+
+
+def _use_utf8(connection: sa.Connection) -> None:
+    """Have the connection speak UTF-8, until it is given back to the application."""
+    driver = _driver_connection(connection)
+    theirs = driver.info.parameter_status("client_encoding")
+    if theirs in (None, "UTF8"):
+        return
+
+    def give_back(_: object) -> None:
+        if not driver.closed:
+            _set_encoding(driver, theirs)
+
+    _set_encoding(driver, "UTF8")
+    _when_given_back(connection, give_back)
+
+
+def _set_encoding(driver: psycopg.Connection[Any], name: str) -> None:
+    with translated():
+        driver.execute("SELECT set_config('client_encoding', %s, false)", [name])
+        driver.commit()
+
+
+def _driver_connection(connection: sa.Connection) -> psycopg.Connection[Any]:
+    return cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+
+
+def _when_given_back(connection: sa.Connection, action: Callable[[object], None]) -> None:
+    # As SQLAlchemy itself does to undo an isolation level.
+    record: Any = connection.connection._connection_record
+    record.finalize_callback.append(action)
+
+
+def _leave_connections_of_parents(pool: Pool) -> None:
+    """Replace connections that a parent process opened, when a forked child takes them.
+
+    This is SQLAlchemy's recipe for forks that nothing tells of. `BoundedPool` does it by itself.
+    """
+    if isinstance(pool, BoundedPool) or pool in _watched:
+        return
+    _watched.add(pool)
+    here = os.getpid()
+    of_parents: list[object] = []
+
+    @event.listens_for(pool, "connect")
+    def opened(_: object, record: ConnectionPoolEntry) -> None:
+        record.info["pid"] = os.getpid()
+
+    @event.listens_for(pool, "checkout")
+    def taken(connection: object, record: Any, proxy: Any) -> None:
+        # A connection without a process was opened before this function was called.
+        opener = record.info.setdefault("pid", here)
+        if opener != os.getpid():
+            # Referenced, since the garbage collector would close it.
+            of_parents.append(connection)
+            record.dbapi_connection = proxy.dbapi_connection = None
+            raise DisconnectionError(f"opened by process {opener}, this one is {os.getpid()}")
 
 
 @contextmanager
@@ -131,7 +235,6 @@ def _may_pass(error: BaseException) -> bool:
 def _prepare_connections(engine: sa.Engine) -> None:
     @event.listens_for(engine, "connect")
     def prepare(connection: psycopg.Connection[Any], _: object) -> None:
-        adapt(connection)
         # psycopg reads times in this style only. The server reports the style when it connects,
         # so that mostly there is nothing to do; pgbouncer keeps it for each of its clients.
         style = connection.info.parameter_status("DateStyle")

@@ -21,6 +21,7 @@ from sqlalchemy.pool import Pool, QueuePool
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from observatory_storage.errors import Conflict, StorageError, translated
+from observatory_storage.processes import PerProcess
 
 __all__ = ["PARTITIONED", "Partitions", "Range", "advisory_key", "is_partition"]
 
@@ -98,7 +99,7 @@ class Partitions:
         self._engine = engine
         self._schema = schema
         self._known: dict[str, list[Range]] = {}
-        self._lock = threading.Lock()
+        self._lock = PerProcess(threading.Lock)
 
     def ensure(self, table_name: str, moments: Iterable[datetime]) -> None:
         """Make sure that each moment has a partition of the table.
@@ -109,7 +110,7 @@ class Partitions:
         missing = self._missing(table_name, moments)
         if not missing:
             return
-        with self._lock:
+        with self._lock.get():
             if missing := self._missing(table_name, missing):
                 self._make(table_name, missing)
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import weakref
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import Pool
 
 from observatory_storage import migrate
 from observatory_storage.bounded_pool import BoundedPool
@@ -177,33 +174,11 @@ class StoragePool:
         self.redis = _redis_client(config.redis, config.retry)
         self._owned = owned
         self._closed = False
-        _pools.add(self)
 
     def _open_minimum(self) -> None:
         with translated(), ExitStack() as connections:
             for _ in range(max(1, self.config.pool.min_connections)):
                 connections.enter_context(self.engine.connect())
-
-    def _after_fork(self) -> None:
-        # The parent goes on with these connections: the child must neither use nor close them,
-        # and keeps them referenced so that nothing else does.
-        _inherited.append(self.engine.pool)
-        self.engine.dispose(close=False)
-        # Its lock may have been held by a thread that the child does not have.
-        self.partitions = Partitions(self.engine, self.schema)
-
-
-_pools: Final[weakref.WeakSet[StoragePool]] = weakref.WeakSet()
-_inherited: Final[list[Pool]] = []
-
-
-def _renew_after_fork() -> None:
-    for pool in list(_pools):
-        pool._after_fork()
-
-
-if hasattr(os, "register_at_fork"):  # Windows does not fork
-    os.register_at_fork(after_in_child=_renew_after_fork)
 
 
 def _check_config(config: StorageConfig) -> None:
