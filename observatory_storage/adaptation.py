@@ -102,7 +102,7 @@ ADAPTERS: Final = _Context(_complete_map())
 
 def differences(theirs: AdaptersMap) -> tuple[Adaptation, ...]:
     """What must be registered beside another map, so that it converts as `ADAPTERS` does."""
-    return tuple((*_loaders_that_differ(theirs), *_dumpers_that_differ(theirs)))
+    return (*_loaders_that_differ(theirs), *_dumpers_that_differ(theirs))
 
 
 def _loaders_that_differ(theirs: AdaptersMap) -> Iterator[Adaptation]:

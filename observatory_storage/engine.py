@@ -25,7 +25,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool
 from observatory_storage.adaptation import ADAPTERS, differences
 from observatory_storage.backoff import backoff
 from observatory_storage.bounded_pool import BoundedPool, recycle_connections
-from observatory_storage.config import RetryConfig, StorageConfig
+from observatory_storage.config import StorageConfig
 from observatory_storage.errors import translated
 
 __all__ = ["adopt_engine", "create_engine", "single_attempt"]
@@ -72,7 +72,7 @@ def create_engine(config: StorageConfig) -> sa.Engine:
         execution_options={"schema_translate_map": {None: config.postgres.schema_name}},
     )
     cast(BoundedPool, engine.pool).set_limits(pool)
-    _connect_with_retry(engine, config.retry)
+    _connect_with_retry(engine, config)
     _prepare_connections(engine)
     recycle_connections(engine, pool)
     _leave_replicas(engine)
@@ -200,7 +200,9 @@ def single_attempt() -> Iterator[None]:
         _no_retry.reset(token)
 
 
-def _connect_with_retry(engine: sa.Engine, retry: RetryConfig) -> None:
+def _connect_with_retry(engine: sa.Engine, config: StorageConfig) -> None:
+    retry = config.retry
+
     def log(state: tenacity.RetryCallState) -> None:
         logger.warning(
             "PostgreSQL cannot be reached, attempt %d of %d, next in %.2f s: %s",
@@ -222,7 +224,13 @@ def _connect_with_retry(engine: sa.Engine, retry: RetryConfig) -> None:
     def connect(
         dialect: sa.Dialect, _: object, args: list[Any], kwargs: dict[str, Any]
     ) -> DBAPIConnection:
-        return attempts.copy()(dialect.connect, *args, **kwargs)
+        def connect_once() -> DBAPIConnection:
+            # Asked for at each attempt: a token may expire between two of them.
+            password = config.postgres.expiring_password()
+            expiring = {} if password is None else {"password": password}
+            return dialect.connect(*args, **{**kwargs, **expiring})
+
+        return attempts.copy()(connect_once)
 
 
 def _may_pass(error: BaseException) -> bool:

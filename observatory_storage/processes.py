@@ -1,8 +1,8 @@
 """Values that belong to one process, told by its id.
 
-``os.register_at_fork`` is not enough: uWSGI forks in C, where Python does not see it, and gunicorn's
-gevent workers replace `threading` after the fork, when hooks have already made new locks. So each
-use compares the process that made a value with the process that asks for it.
+``os.register_at_fork`` is not enough. uWSGI forks in C, where Python does not see it, and the
+gevent workers of gunicorn replace `threading` after the fork, when hooks have already made new
+locks. So each use compares the process that made a value with the process that asks for it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -33,6 +34,7 @@ from observatory_storage.config.urls import (
     parse_database_url,
     split_hosts,
 )
+from observatory_storage.errors import ConfigError
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
@@ -57,8 +59,15 @@ class PostgresConfig(Checked):
     username: Annotated[Name, Env("DB_USER")] = Field(
         default="postgres", description="Role to connect as."
     )
-    password: Annotated[Password | None, Env("DB_PASSWORD")] = Field(
-        default=None, description="Password; without one libpq looks into ~/.pgpass."
+    password: Annotated[Password | Callable[[], str] | None, Env("DB_PASSWORD")] = Field(
+        default=None,
+        description="Password; without one libpq looks into ~/.pgpass."
+        " In Python also a function that gives it, asked at each connection.",
+    )
+    password_file: Annotated[ExistingFile | None, Env("DB_PASSWORD_FILE")] = Field(
+        default=None,
+        description="File that holds the password (a Docker or Kubernetes secret),"
+        " read at each connection.",
     )
     ssl_mode: Annotated[SslMode, Env("DB_SSL_MODE")] = Field(
         default="prefer",
@@ -91,6 +100,13 @@ class PostgresConfig(Checked):
         default_factory=dict,
         description="Further libpq parameters, such as target_session_attrs.",
     )
+
+    @field_validator("password_file")
+    @classmethod
+    def _one_password(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("password") is not None:
+            raise RuleError("must not come together with password: give one of them", "password")
+        return value
 
     @field_validator("ssl_root_cert")
     @classmethod
@@ -170,12 +186,39 @@ class PostgresConfig(Checked):
         return URL.create(
             "postgresql+psycopg",
             username=self.username,
-            password=self.password.get_secret_value() if self.password else None,
+            password=self._fixed_password(),
             host=host,
             port=port,
             database=self.database,
             query=query,
         )
+
+    def expiring_password(self) -> str | None:
+        """The password that must be asked for at each connection; None where there is none.
+
+        Raises:
+            ConfigError: the file cannot be read, or the function gives no text.
+        """
+        if self.password_file is not None:
+            try:
+                # An editor or `echo` ends the file with a line break.
+                return self.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+            except (OSError, UnicodeDecodeError) as error:
+                problem = getattr(error, "strerror", None) or "must be UTF-8 text"
+                raise ConfigError(
+                    f"postgres.password_file: {self.password_file}: {problem}"
+                ) from None
+        if callable(self.password):
+            password = self.password()
+            if not isinstance(password, str):
+                raise ConfigError(
+                    f"postgres.password: the function must give text, not {type(password).__name__}"
+                )
+            return password
+        return None
+
+    def _fixed_password(self) -> str | None:
+        return self.password.get_secret_value() if isinstance(self.password, SecretStr) else None
 
     def connect_args(self) -> dict[str, str]:
         """The secret ones of `parameters`, for ``create_engine(url, connect_args=...)``."""

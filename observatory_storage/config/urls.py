@@ -30,18 +30,42 @@ FIELD_OF_PARAMETER: dict[str, Key] = {
     "sslkey": ("postgres", "ssl_key"),
     "application_name": ("postgres", "application_name"),
     "connect_timeout": ("pool", "connect_timeout_secs"),
+    # Prisma's, which hosting services put into their URLs.
+    "schema": ("postgres", "schema"),
+    "connection_limit": ("pool", "max_connections"),
+    "pool_timeout": ("pool", "acquire_timeout_secs"),
+}
+# Parameters of other clients that need nothing here. This package works through pgbouncer as it
+# is, prepares no statements, and reads the server's replies with libpq.
+_OF_OTHER_CLIENTS = frozenset(
+    (
+        *("pgbouncer", "statement_cache_size", "prepared_statement_cache_size"),
+        *("prepared_statements", "prepareThreshold", "uselibpqcompat", "supa", "workaround"),
+    )
+)
+# How other clients spell what libpq says, and what else to write where the meaning is not plain.
+_SSL_OF_OTHER_CLIENTS = {"true": "require", "1": "require", "no-verify": "require"}
+_INSTEAD = {
+    "sslaccept": "write sslmode=verify-full for strict, sslmode=require for accept_invalid_certs",
+    "currentSchema": "write schema=…, or set DB_SCHEMA",
+    "search_path": "write schema=…, or set DB_SCHEMA",
+    "socket_timeout": "set DB_STATEMENT_TIMEOUT_MS",
+    "unix_sock": "write host=/directory/of/the/socket",
 }
 # Parameters that say who and where, not how. They are not quoted in errors: see above.
 IDENTITY = ("host", "port", "dbname", "user", "password")
 
 _DEFAULT_PORT = "5432"
-_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+_SCHEMES = ("postgresql", "postgres")
+# The drivers of SQLAlchemy's URLs. All of them reach the same server; this package uses psycopg.
+_DRIVERS = ("psycopg", "psycopg_async", "psycopg2", "psycopg2cffi", "asyncpg", "pg8000", "aiopg")
 _ENCODE = "write @ as %40, : as %3A, / as %2F, ? as %3F and % as %25 in the user name and password"
 # The user name and password end at the first @ unless a / comes before, as in libpq.
 _REST = re.compile(
     r"(?:(?P<userinfo>[^@/]*)@)?(?P<hosts>[^/?]*)(?:/(?P<database>[^?]*))?(?:\?(?P<query>.*))?",
     re.DOTALL,
 )
+_SOCKET = re.compile(r"(.*?)(?::([0-9]{1,5}))?", re.DOTALL)
 _HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{0,5}))?")
 
 
@@ -63,10 +87,11 @@ def parse_database_url(url: str) -> dict[str, Any]:
     Raises:
         ValueError: the URL is not one of PostgreSQL's; the text does not quote it.
     """
-    scheme, separator, rest = url.strip().partition("://")
+    scheme, separator, rest = _unquoted(url.strip()).partition("://")
     if not separator:
         raise ValueError("must be a URL such as postgresql://user:password@host:5432/database")
-    if scheme.lower() not in _SCHEMES:
+    name, plus, driver = scheme.lower().partition("+")
+    if name not in _SCHEMES or (plus and driver not in _DRIVERS):
         raise ValueError(_wrong_scheme(scheme))
     match = _REST.fullmatch(rest)
     if match is None:
@@ -87,7 +112,12 @@ def parse_database_url(url: str) -> dict[str, Any]:
     found |= _address(match["hosts"], query.pop("host", ""), query.pop("port", ""))
     found = {name: value for name, value in {**found, **query}.items() if value}
     secrets = libpq_parameters()
-    return {name: SecretStr(value) if secrets[name] else value for name, value in found.items()}
+    return {name: SecretStr(value) if secrets.get(name) else value for name, value in found.items()}
+
+
+def _unquoted(url: str) -> str:
+    """The URL without quotes around it, which a shell takes away and ``--env-file`` does not."""
+    return url[1:-1].strip() if len(url) > 1 and url[0] == url[-1] and url[0] in "'\"" else url
 
 
 def split_hosts(text: str) -> list[tuple[str, str]]:
@@ -98,9 +128,12 @@ def split_hosts(text: str) -> list[tuple[str, str]]:
     """
     if _is_ipv6(text):
         return [(text, "")]
+    parts = text.split(",")
+    if len(parts) == 1 and is_socket(text) and text.count(":") > 1:
+        return [(text, "")]  # Cloud SQL names its sockets /cloudsql/project:region:instance
     hosts = []
-    for part in text.split(","):
-        match = _HOST.fullmatch(part)
+    for part in parts:
+        match = (_SOCKET if is_socket(part) else _HOST).fullmatch(part)
         if match is None:
             raise ValueError(
                 "must be host or host:port, with an IPv6 address in brackets: [::1]:5432"
@@ -165,7 +198,11 @@ def _check_redis_address(address: str) -> None:
 def _wrong_scheme(scheme: str) -> str:
     right = "must begin with postgresql:// (or postgres://, postgresql+psycopg://)"
     if re.fullmatch(r"postgres(ql)?\+\w+", scheme, re.IGNORECASE):
-        return f"{right}: the driver is always psycopg, not {scheme.partition('+')[2]}"
+        return f"{right}: there is no driver {scheme.partition('+')[2]} of PostgreSQL"
+    if scheme.lower().startswith("jdbc:"):
+        return f"{right}, not {scheme}://; user and password stand before the host"
+    if scheme.lower().startswith("psql"):
+        return f"{right}: leave out the command psql before it"
     # Anything longer is no scheme, and may be a piece of a secret.
     return f"{right}, not {scheme}://" if re.fullmatch(r"[A-Za-z:+]{1,20}", scheme) else right
 
@@ -176,9 +213,15 @@ def _parse_query(text: str) -> dict[str, str]:
     for pair in filter(None, text.split("&")):
         name, equals, value = pair.partition("=")
         name = _decode(name, "query")
-        if name == "ssl" and value == "true":  # libpq itself reads JDBC's spelling so.
-            name, value = "sslmode", "require"
-        if name not in libpq_parameters():
+        if name in _OF_OTHER_CLIENTS:
+            continue
+        if name == "ssl":  # libpq itself reads JDBC's ssl=true so.
+            name, value = "sslmode", _SSL_OF_OTHER_CLIENTS.get(value, value)
+        if name in _INSTEAD:
+            raise ValueError(
+                f"has the parameter {name!r}, which libpq does not know: {_INSTEAD[name]}"
+            )
+        if name not in libpq_parameters() and name not in FIELD_OF_PARAMETER:
             unknown.append(name)
         elif not equals:
             raise ValueError(f"has the parameter {name!r} without a value")
@@ -188,8 +231,7 @@ def _parse_query(text: str) -> dict[str, str]:
             found[name] = _decode(value, f"parameter {name!r}")
     if unknown:
         names = ", ".join(map(repr, unknown))
-        hint = "; the schema is set by DB_SCHEMA" if "schema" in unknown else ""
-        raise ValueError(f"has parameters that libpq does not know: {names}{hint}")
+        raise ValueError(f"has parameters that libpq does not know: {names}")
     return found
 
 

@@ -55,6 +55,27 @@ def plain(found: dict[str, Any]) -> dict[str, Any]:
         ("postgresql://h?ssl=true", {"sslmode": "require"}),
         ("postgresql://?user=u&password=p%25&dbname=d", {"user": "u", "password": "p%"}),
         ("postgresql://h?target_session_attrs=any", {"target_session_attrs": "any"}),
+        ("postgresql+psycopg2://u:p@h/d", {"user": "u", "password": "p", "host": "h"}),
+        ("postgres+asyncpg://h/d?ssl=require", {"host": "h", "sslmode": "require"}),
+        ("postgresql://h?ssl=no-verify", {"sslmode": "require"}),
+        ("'postgresql://h/d'", {"host": "h", "dbname": "d"}),
+        ('"postgresql://u:p\'@h/d"', {"password": "p'", "dbname": "d"}),
+        (
+            "postgresql://u:p@/d?host=/cloudsql/project:region:instance",
+            {"host": "/cloudsql/project:region:instance", "dbname": "d"},
+        ),
+        (
+            "postgresql+pg8000://u@%2Fcloudsql%2Fproject%3Aregion%3Ainstance/d",
+            {"host": "/cloudsql/project:region:instance", "dbname": "d"},
+        ),
+        (
+            "postgresql://h/d?pgbouncer=true&connection_limit=5&pool_timeout=3&schema=mine",
+            {"connection_limit": "5", "pool_timeout": "3", "schema": "mine", "dbname": "d"},
+        ),
+        (
+            "postgresql://h/d?sslmode=require&channel_binding=require&supa=base-pooler.x",
+            {"sslmode": "require", "channel_binding": "require"},
+        ),
     ],
 )
 def test_database_urls(url: str, expected: dict[str, str]) -> None:
@@ -91,8 +112,8 @@ def test_database_urls_are_read_as_libpq_reads_them(
         ("host=db user=u", "must be a URL such as postgresql://"),
         ("mysql://u:hunter2@h/d", "postgresql://"),
         ("jdbc:postgresql://h/d", "not jdbc:postgresql://"),
-        ("postgresql+asyncpg://u:hunter2@h/d", "always psycopg, not asyncpg"),
-        ("postgresql+psycopg2://u:hunter2@h/d", "always psycopg, not psycopg2"),
+        ("postgresql+pg9000://u:hunter2@h/d", "no driver pg9000 of PostgreSQL"),
+        ("psql 'postgresql://u:hunter2@h/d'", "leave out the command psql"),
         ("postgresql://u:hunter2@x@h/d", "@ as %40"),
         ("postgresql://u:hunter2/x@h/d", "/ as %2F"),
         ("postgresql://u:a/hunter2?hunter2@h/d", "/ as %2F"),
@@ -109,8 +130,9 @@ def test_database_urls_are_read_as_libpq_reads_them(
         ("postgresql://h1,,h2/d", "empty host"),
         ("postgresql:///d?host=h1,h2&port=1,2,3", "3 ports for 2 hosts"),
         ("postgresql://h/d?sslmod=require", "'sslmod'"),
-        ("postgresql://h/d?pgbouncer=true&x=1", "'pgbouncer', 'x'"),
-        ("postgresql://h/d?schema=mine", "DB_SCHEMA"),
+        ("postgresql://h/d?pgbouncer=true&x=1", "does not know: 'x'"),
+        ("postgresql://h/d?sslaccept=strict", "sslmode=verify-full"),
+        ("postgresql://h/d?currentSchema=mine", "schema="),
         ("postgresql://h/d?sslmode", "without a value"),
         ("postgresql://h/d?host=h1&host=h2", "twice"),
         ("postgresql://h/d?sslmode=on", "DATABASE_URL (sslmode) = 'on'"),
@@ -262,3 +284,31 @@ def test_the_url_connects(environment: Environment, empty_database_url: str) -> 
     with engine.connect() as connection:
         assert connection.scalar(sa.text("SHOW application_name")) == "configured"
     engine.dispose()
+
+
+SOCKET = "/cloudsql/project:region:instance"
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"DB_HOST": SOCKET, "DB_NAME": "d"},
+        {"DATABASE_URL": f"postgresql:///d?host={SOCKET}"},
+        {"DATABASE_URL": f"postgresql+psycopg2://@/d?host={quote(SOCKET, safe='')}"},
+    ],
+)
+def test_the_sockets_of_cloud_sql_reach_libpq(
+    environment: Environment, variables: dict[str, str]
+) -> None:
+    environment(**variables)
+    dialect = sa.create_engine("postgresql+psycopg://").dialect
+    _, parameters = dialect.create_connect_args(StorageConfig.from_env().postgres.url())
+    assert (parameters["host"], parameters["dbname"]) == (SOCKET, "d")
+
+
+def test_the_pool_of_prisma_s_urls_is_taken_over(environment: Environment) -> None:
+    environment(DATABASE_URL="postgresql://h/d?connection_limit=2&pool_timeout=7&schema=mine")
+    config = StorageConfig.from_env()
+    assert (config.pool.max_connections, config.pool.min_connections) == (2, 2)
+    assert config.pool.acquire_timeout_secs == 7
+    assert config.postgres.schema == "mine"
