@@ -9,6 +9,9 @@ import os
 import random
 import select
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final, cast
 
 import psycopg
@@ -22,13 +25,26 @@ from observatory_storage.config import PoolConfig
 from observatory_storage.errors import PoolError
 from observatory_storage.processes import process_lock
 
-__all__ = ["BoundedPool", "recycle_connections"]
+__all__ = ["BoundedPool", "acquire_within", "recycle_connections"]
 
 # A connection that was idle for longer is asked whether it lives. Until then a look at its socket
 # will do: a server that stopped, or ended the session, has sent something.
 _TRUSTED_SECONDS: Final = 5.0
 # Connections opened together should not all come to their end together.
 _LIFETIME_SPREAD: Final = 0.1
+
+
+_patience: Final[ContextVar[float | None]] = ContextVar("_patience", default=None)
+
+
+@contextmanager
+def acquire_within(timeout: float | None) -> Iterator[None]:
+    """In the block a connection of a `BoundedPool` is waited for that many seconds at most."""
+    token = _patience.set(timeout)
+    try:
+        yield
+    finally:
+        _patience.reset(token)
 
 
 class BoundedPool(QueuePool):
@@ -72,6 +88,15 @@ class BoundedPool(QueuePool):
         # SQLAlchemy's queue is a deque of records inside; the last ones are taken first.
         return self._pool.queue  # type: ignore[attr-defined]  # as above
 
+    @property
+    def _timeout(self) -> float:
+        patience = _patience.get()
+        return self._patience_of_all if patience is None else min(patience, self._patience_of_all)
+
+    @_timeout.setter
+    def _timeout(self, seconds: float) -> None:
+        self._patience_of_all = seconds
+
     def connect(self) -> PoolProxiedConnection:
         """A connection, for which it waits up to the timeout.
 
@@ -84,8 +109,11 @@ class BoundedPool(QueuePool):
         try:
             return super().connect()
         except PoolTimeout as error:
+            waited = f"{self._timeout:g} s"
+            if _patience.get() is None:
+                waited += " (acquire_timeout_secs)"
             raise PoolError(
-                f"no connection became free in {self.timeout():g} s (acquire_timeout_secs):"
+                f"no connection became free in {waited}:"
                 f" all {self.size()} (max_connections) are in use"
             ) from error
 

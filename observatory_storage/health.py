@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool
 
-from observatory_storage.bounded_pool import BoundedPool
+from observatory_storage.bounded_pool import BoundedPool, acquire_within
 from observatory_storage.engine import single_attempt
 from observatory_storage.errors import translate, translated
 
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 _NEAR_CAPACITY: Final = 0.8
+_OF_POOL: Final = 0.8  # of the time that a health check may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +70,63 @@ class PoolStats:
     near_capacity: bool
 
 
-def check_health(engine: sa.Engine, redis: Redis | None) -> HealthReport:
-    """Ask both servers, once and without retries. Never raises."""
+def check_health(
+    engine: sa.Engine, redis: Redis | None, timeout: float | None = None
+) -> HealthReport:
+    """Ask both servers, once and without retries. Never raises.
+
+    Args:
+        timeout: seconds for both answers together; None for as long as the pool and the servers
+            take.
+    """
+    # Less than the whole time, so that a pool that is all in use can still say so.
+    patience = None if timeout is None else timeout * _OF_POOL
 
     def postgres_version() -> str:
-        with translated(), single_attempt(), engine.connect() as connection:
+        with (
+            translated(),
+            single_attempt(),
+            acquire_within(patience),
+            engine.connect() as connection,
+        ):
             statement = sa.text("SELECT pg_catalog.current_setting('server_version')")
             return str(connection.scalar(statement))
 
-    postgres = _ask(postgres_version)
-    cache = None if redis is None else check_redis(redis)
+    questions: list[Callable[[], ComponentHealth]] = [lambda: _ask(postgres_version)]
+    if redis is not None:
+        questions.append(lambda: check_redis(redis))
+    postgres, cache = (*_answers(questions, timeout), None)[:2]
+    assert postgres is not None
     if not postgres.ok:
         return HealthReport("unhealthy", postgres, cache)
     return HealthReport("healthy" if cache is None or cache.ok else "degraded", postgres, cache)
+
+
+def _answers(
+    questions: Sequence[Callable[[], ComponentHealth]], timeout: float | None
+) -> list[ComponentHealth]:
+    """What the questions answer, in their order; those that take too long are not waited for."""
+    if timeout is None:
+        return [ask() for ask in questions]
+    found: dict[int, ComponentHealth] = {}
+    threads = [
+        # A server that was paused answers no cancellation either: the thread is left behind.
+        threading.Thread(
+            target=lambda index=index, ask=ask: found.update({index: ask()}),
+            name="observatory-health",
+            daemon=True,
+        )
+        for index, ask in enumerate(questions)
+    ]
+    deadline = time.monotonic() + timeout
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    late = ComponentHealth(
+        ok=False, latency_ms=timeout * 1000, error=f"no answer within {timeout:g} s"
+    )
+    return [found.get(index, late) for index in range(len(questions))]
 
 
 def check_redis(redis: Redis) -> ComponentHealth:

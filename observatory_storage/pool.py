@@ -131,9 +131,15 @@ class StoragePool:
         migrate.upgrade(self.engine, self.schema)
         self.partitions.forget()
 
-    def health_check(self) -> HealthReport:
-        """Ask PostgreSQL and Redis how they are, once each. Never raises."""
-        return check_health(self.engine, self.redis)
+    def health_check(self, timeout: float | None = None) -> HealthReport:
+        """Ask PostgreSQL and Redis how they are, once each. Never raises.
+
+        Args:
+            timeout: seconds after which what has not answered counts as failed, whether all
+                connections are in use or a server is silent. None waits as long as the pool's
+                ``acquire_timeout_secs`` and the connection's timeouts allow.
+        """
+        return check_health(self.engine, self.redis, timeout)
 
     def stats(self) -> PoolStats:
         """How many connections there are, and how many are in use."""

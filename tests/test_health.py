@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import socket
 
 import pytest
@@ -132,3 +134,33 @@ def test_a_redis_that_says_nothing_is_waited_for_once(database_url: str) -> None
         silent.settimeout(0)
         with pytest.raises(BlockingIOError):
             silent.accept()
+
+
+def test_a_check_with_a_timeout_answers_while_all_connections_are_in_use(
+    database_url: str,
+) -> None:
+    config = StorageConfig(
+        postgres=PostgresConfig.from_url(database_url),
+        pool=PoolConfig(max_connections=1, acquire_timeout_secs=60),
+    )
+    with StoragePool(config) as pool, pool.engine.connect():
+        report = pool.health_check(timeout=0.2)
+        assert report.status == "unhealthy"
+        assert report.postgres.error is not None
+        assert "all 1 (max_connections) are in use" in report.postgres.error
+
+
+def test_a_check_with_a_timeout_answers_while_the_server_is_silent(
+    embedded_server: EmbeddedPostgres,
+) -> None:
+    with StoragePool(StorageConfig(postgres=PostgresConfig.from_url(embedded_server.url))) as pool:
+        with pool.engine.connect() as connection:
+            backend = int(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            report = pool.health_check(timeout=0.2)
+        finally:
+            os.kill(backend, signal.SIGCONT)
+        assert report.status == "unhealthy"
+        assert report.postgres.error == "no answer within 0.2 s"
+        assert pool.health_check(timeout=30).status == "healthy"
