@@ -1,0 +1,97 @@
+"""What Celery's tasks have written is stored when their workers end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.hosts.hosting import names_stored, program, running, wait_until
+
+TASKS = 10
+SEND = """
+import sys
+from tests.hosts.celery_application import app
+for name in sys.argv[1:]:
+    app.send_task(name)
+"""
+
+
+@contextmanager
+def worker(
+    options: tuple[str, ...], url: str, broker: str, **settings: str
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    command = [program("celery"), "-A", "tests.hosts.celery_application", "worker", "-l", "INFO"]
+    # Run as root, Celery refuses only pickle, which is not used here.
+    with running([*command, *options], url, BROKER_URL=broker, **settings) as found:
+        yield found
+
+
+def send(url: str, broker: str, *names: str) -> None:
+    environment = {**os.environ, "DATABASE_URL": url, "BROKER_URL": broker}
+    subprocess.run([sys.executable, "-c", SEND, *names], env=environment, check=True, timeout=60)
+
+
+def succeeded(output: Path) -> int:
+    return output.read_text(errors="replace").count(" succeeded in ")
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[str]:
+    yield redis_url
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--pool", "prefork", "-c", "2"),
+        ("--pool", "prefork", "-c", "2", "--max-tasks-per-child", "1"),
+        ("--pool", "threads", "-c", "2"),
+        ("--pool", "solo"),
+        ("--pool", "gevent", "-c", "2"),
+    ],
+    ids=" ".join,
+)
+def test_a_warm_shutdown(options: tuple[str, ...], database_url: str, broker: str) -> None:
+    send(database_url, broker, *["write"] * TASKS)
+    with worker(options, database_url, broker) as (process, output):
+        wait_until(lambda: succeeded(output) == TASKS, process, output)
+        process.terminate()
+        process.wait(60)
+    assert names_stored(database_url) == {"written": TASKS}
+
+
+@pytest.mark.parametrize(("signal_", "soft_secs"), [(signal.SIGQUIT, 0), (signal.SIGQUIT, 3)])
+def test_a_cold_and_a_soft_shutdown(
+    signal_: int, soft_secs: int, database_url: str, broker: str
+) -> None:
+    send(database_url, broker, *["write"] * TASKS)
+    settings = {"SOFT_SHUTDOWN_SECS": str(soft_secs)}
+    options = ("--pool", "prefork", "-c", "2")
+    with worker(options, database_url, broker, **settings) as (process, output):
+        wait_until(lambda: succeeded(output) == TASKS, process, output)
+        process.send_signal(signal_)
+        process.wait(60)
+    assert names_stored(database_url) == {"written": TASKS}
+
+
+def test_a_task_that_is_killed_loses_only_what_it_had_not_flushed(
+    database_url: str, broker: str
+) -> None:
+    send(database_url, broker, "hang", "write")
+    options = ("--pool", "prefork", "-c", "1")
+    with worker(options, database_url, broker) as (process, output):
+        # The child that takes the place of the killed one runs the second task.
+        wait_until(lambda: succeeded(output) == 1, process, output)
+        process.terminate()
+        process.wait(60)
+    assert names_stored(database_url) == {"flushed": 1, "written": 1}
