@@ -45,7 +45,7 @@ def succeeded(output: Path) -> int:
 
 @pytest.fixture
 def broker(redis_url: str) -> Iterator[str]:
-    yield redis_url
+    yield redis_url.replace("unix://", "redis+socket://")
     with redis.Redis.from_url(redis_url) as client:
         client.flushdb()
 
