@@ -19,10 +19,10 @@ from observatory_storage.otlp.metrics import metric_of
 from observatory_storage.otlp.origins import resource_of, scope_of
 from observatory_storage.otlp.points import point_of
 from observatory_storage.otlp.reading import Ids
-from observatory_storage.otlp.signals import LOGS, METRICS, TRACES, Signal
+from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL, Signal
 from observatory_storage.otlp.traces import span_of
 from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
-from observatory_storage.writers import Source
+from observatory_storage.storing import Source
 
 __all__ = ["export_logs", "export_metrics", "export_traces"]
 
@@ -64,7 +64,7 @@ def _span_requests(pool: Source, wanted: TraceFilters | Ids | None, size: int) -
             events = reading.events_of(pool, spans)
             keys = ("trace_id", "span_id", "start_time", "start_ns")
             yield _request(
-                TRACES,
+                TRACE_SIGNAL,
                 (
                     (span, span_of(span, events.get(tuple(span[key] for key in keys), ())))
                     for span in spans
@@ -112,9 +112,9 @@ def _metric_requests(
                 entries.append(
                     (row, metric_of(row, [point_of(point, row["metric_type"]) for point in some]))
                 )
-            yield _request(METRICS, entries)
+            yield _request(METRIC_SIGNAL, entries)
         if silent:
-            yield _request(METRICS, ((row, metric_of(row, [])) for row in silent.values()))
+            yield _request(METRIC_SIGNAL, ((row, metric_of(row, [])) for row in silent.values()))
 
 
 def export_logs(
@@ -140,7 +140,7 @@ def export_logs(
     wanted = _wanted(filters, ids)
     _check(batch_size)
     pages = reading.log_pages(pool, wanted, batch_size)
-    return (_request(LOGS, ((row, log_of(row)) for row in page)) for page in pages)
+    return (_request(LOG_SIGNAL, ((row, log_of(row)) for row in page)) for page in pages)
 
 
 def _wanted(filters: F | Ids | None, ids: Ids | None) -> F | Ids | None:

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from observatory_storage.errors import ConfigError, ValidationError
-from observatory_storage.otlp.signals import METRICS, SIGNALS, TRACES, Signal
+from observatory_storage.otlp.signals import METRIC_SIGNAL, SIGNALS, TRACE_SIGNAL, Signal
 
 __all__ = ["is_message", "request_of_bytes", "request_of_message", "signal_of_bytes"]
 
@@ -133,10 +133,10 @@ def _snake(key: str) -> str:
 def _plausible(message: Any, signal: Signal) -> bool:
     """Whether one of the first items looks as an item of its signal does."""
     items = _items(message, signal)
-    if signal is TRACES:
+    if signal is TRACE_SIGNAL:
         # A metric's texts stand where a span has its ids, but seldom with their lengths.
         items = [item for item in items if len(item.trace_id) == 16 and len(item.span_id) == 8]
-    elif signal is METRICS:
+    elif signal is METRIC_SIGNAL:
         items = [item for item in items if item.name]
     return any(_fits(item) for item in items)
 

@@ -28,7 +28,7 @@ from observatory_storage.models import (
 )
 from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
 from observatory_storage.repositories.traces import TraceRepository
-from observatory_storage.writers import Source
+from observatory_storage.storing import Source
 
 __all__ = [
     "Ids",

@@ -11,23 +11,23 @@ from observatory_storage.otlp.decode import decode
 from observatory_storage.otlp.logs import log_rows
 from observatory_storage.otlp.metrics import MetricItems, metric_rows
 from observatory_storage.otlp.origins import Item
-from observatory_storage.otlp.signals import LOGS, METRICS, TRACES
+from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL
 from observatory_storage.otlp.traces import span_rows
 from observatory_storage.rows import (
-    COLUMNS,
     Row,
     prepare_data_point,
     prepare_log,
     prepare_metric,
     prepare_span,
 )
-from observatory_storage.writers import Source, store
+from observatory_storage.storing import Source, store
+from observatory_storage.tables import METRICS
 
 __all__ = ["IngestResult", "ingest_logs", "ingest_metrics", "ingest_traces"]
 
 # One transaction holds a whole request, unless it is so large that it would hold up others.
 _ROWS_A_TRANSACTION: Final = 10_000
-_METRIC_ID: Final = COLUMNS["metrics"].index("id")
+_METRIC_ID: Final = METRICS.position["id"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def ingest_traces(pool: Source, payload: Any) -> IngestResult:
         ConfigError: the payload is protobuf and the ``otel`` extra is not installed.
         StorageError: the database could not be written to; ingesting again is safe.
     """
-    return _ingest(pool, span_rows(decode(payload, TRACES)), prepare_span)
+    return _ingest(pool, span_rows(decode(payload, TRACE_SIGNAL)), prepare_span)
 
 
 def ingest_logs(pool: Source, payload: Any) -> IngestResult:
@@ -64,7 +64,7 @@ def ingest_logs(pool: Source, payload: Any) -> IngestResult:
 
     Arguments and errors are those of `ingest_traces`.
     """
-    return _ingest(pool, log_rows(decode(payload, LOGS)), prepare_log)
+    return _ingest(pool, log_rows(decode(payload, LOG_SIGNAL)), prepare_log)
 
 
 def ingest_metrics(pool: Source, payload: Any) -> IngestResult:
@@ -73,7 +73,7 @@ def ingest_metrics(pool: Source, payload: Any) -> IngestResult:
     Arguments and errors are those of `ingest_traces`.
     """
     # All is read before anything is stored: a request that is no OTLP stores nothing.
-    metrics = list(metric_rows(decode(payload, METRICS)))
+    metrics = list(metric_rows(decode(payload, METRIC_SIGNAL)))
     # Definitions first: a point is never there without its metric.
     definitions = _stored(pool, [metric.definition for metric in metrics], prepare_metric)
     points: list[Item] = []

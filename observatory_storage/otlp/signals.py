@@ -9,7 +9,7 @@ from typing import Any, Final
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import logs, metrics, traces
 
-__all__ = ["LOGS", "METRICS", "SIGNALS", "TRACES", "Signal", "signal_of_request"]
+__all__ = ["LOG_SIGNAL", "METRIC_SIGNAL", "SIGNALS", "TRACE_SIGNAL", "Signal", "signal_of_request"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ def _signal(name: str, keys: tuple[str, str, str]) -> Signal:
     )
 
 
-TRACES: Final = _signal("traces", traces.KEYS)
-METRICS: Final = _signal("metrics", metrics.KEYS)
-LOGS: Final = _signal("logs", logs.KEYS)
-SIGNALS: Final = (TRACES, METRICS, LOGS)
+TRACE_SIGNAL: Final = _signal("traces", traces.KEYS)
+METRIC_SIGNAL: Final = _signal("metrics", metrics.KEYS)
+LOG_SIGNAL: Final = _signal("logs", logs.KEYS)
+SIGNALS: Final = (TRACE_SIGNAL, METRIC_SIGNAL, LOG_SIGNAL)
 
 
 def signal_of_request(request: Mapping[str, Any]) -> Signal | None:

@@ -14,7 +14,7 @@ from typing import Final
 from sqlalchemy import text
 
 from observatory_storage import StoragePool
-from observatory_storage.writers.batch import ensure_partitions
+from observatory_storage.storing.transaction import ensure_partitions
 from tests.benchmarks.limit import LIMIT
 from tests.benchmarks.technique import Run, Technique
 from tests.benchmarks.workload import Workload

@@ -14,11 +14,10 @@ from observatory_storage import (
     TraceWriter,
     WriterConfig,
 )
-from observatory_storage.writers.batch import store
-from observatory_storage.writers.buffered import BufferedWriter
-from observatory_storage.writers.copying import copy_rows
-from observatory_storage.writers.load import Method
-from observatory_storage.writers.tables import TABLES
+from observatory_storage.storing import Method, store
+from observatory_storage.storing.binary_copy import copy_rows
+from observatory_storage.storing.conflict_rules import TARGETS
+from observatory_storage.writers.buffered_writer import BufferedWriter
 from tests.benchmarks.limit import limit
 from tests.benchmarks.technique import Prepare, Run, Technique, in_turn, timed
 from tests.benchmarks.workload import Workload, batches
@@ -121,11 +120,11 @@ def flushed(pool: StoragePool, load: Workload, batch: int) -> Iterator[Run]:
 @contextmanager
 def copy_of_prepared(pool: StoragePool, load: Workload, batch: int) -> Iterator[Run]:
     """The writers' own COPY of rows that are prepared already, and a commit."""
-    table = TABLES[load.table]
+    target = TARGETS[load.table]
 
     def write(rows: list[Any]) -> None:
         with pool.engine.begin() as connection:
-            copy_rows(connection, table, rows, table.target)
+            copy_rows(connection, target, rows, target.target)
 
     parts = batches([row.values for row in load.prepared], batch)
     with in_turn(write, parts) as run:

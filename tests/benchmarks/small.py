@@ -8,7 +8,7 @@ from statistics import median
 from typing import Final, Literal
 
 from observatory_storage import CopyWriter, StoragePool
-from observatory_storage.writers.batch import ensure_partitions
+from observatory_storage.storing.transaction import ensure_partitions
 from tests.benchmarks.measure import empty, own_heap_frozen
 from tests.benchmarks.ours import write_at_once
 from tests.benchmarks.technique import timed

@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from observatory_storage.rows import (
-    COLUMNS,
     Row,
     prepare_data_point,
     prepare_log,
     prepare_metric,
     prepare_span,
 )
+from observatory_storage.tables import TABLES
 
 SPANS_A_TRACE = 10
 _WORDS = (
@@ -51,7 +51,7 @@ class Workload:
         return replace(self, rows=self.rows[:count], prepared=self.prepared[:count])
 
     def tuples(self) -> list[tuple[Any, ...]]:
-        columns = COLUMNS[self.table]
+        columns = TABLES[self.table].columns
         return [tuple(row[column] for column in columns) for row in self.complete()]
 
 
@@ -125,7 +125,7 @@ def data_points(count: int, seed: int = 4) -> Workload:
     metric = prepare_metric({"name": "queue.length", "metric_type": "gauge", "unit": "{item}"})
     rows: list[dict[str, Any]] = [
         {
-            "metric_id": metric.values[COLUMNS["metrics"].index("id")],
+            "metric_id": metric.values[TABLES["metrics"].position["id"]],
             "timestamp": start + timedelta(milliseconds=at),
             "value": chance.random() * 100,
             "attributes": {"queue": f"queue-{at % 50}"},

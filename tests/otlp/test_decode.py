@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 from observatory_storage.errors import ConfigError, ValidationError
 from observatory_storage.otlp.decode import decode, detect_signal
 from observatory_storage.otlp.logs import log_rows
-from observatory_storage.otlp.signals import LOGS, METRICS, SIGNALS, TRACES
+from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, SIGNALS, TRACE_SIGNAL
 from observatory_storage.otlp.traces import span_rows
 from tests.otlp.otlp import KEYS, REQUESTS, as_json
 from tests.otlp.samples import log_request, metric_request, request_of, span_request
@@ -72,12 +72,12 @@ def test_another_signal_is_refused_by_its_name(given: Any, wanted: Any) -> None:
 )
 def test_what_is_no_otlp_is_refused_whole(payload: Any, rule: str) -> None:
     with pytest.raises(ValidationError, match=rule):
-        list(span_rows(decode(payload, TRACES)))
+        list(span_rows(decode(payload, TRACE_SIGNAL)))
 
 
 def test_an_empty_request_is_one() -> None:
     for payload in ("{}", {}, b"", REQUESTS["traces"](), {"resourceSpans": None}):
-        assert not decode(payload, TRACES).get("resourceSpans")
+        assert not decode(payload, TRACE_SIGNAL).get("resourceSpans")
     for payload in ("{}", b""):
         with pytest.raises(ValidationError):
             detect_signal(payload)
@@ -100,7 +100,9 @@ def test_json_and_protobuf_that_begin_alike_are_told_apart() -> None:
 def test_the_file_format_of_the_collector_is_a_request_too() -> None:
     data = TracesData()
     data.ParseFromString(request_of("traces", SAMPLES["traces"]).SerializeToString())
-    assert decode(data, TRACES) == decode(request_of("traces", SAMPLES["traces"]), TRACES)
+    assert decode(data, TRACE_SIGNAL) == decode(
+        request_of("traces", SAMPLES["traces"]), TRACE_SIGNAL
+    )
 
 
 def test_unknown_fields_of_a_newer_sender_are_ignored() -> None:
@@ -108,17 +110,17 @@ def test_unknown_fields_of_a_newer_sender_are_ignored() -> None:
     request["resourceSpans"][0]["newField"] = 1
     assert detect_signal(request) == "traces"
     newer = request_of("traces", SAMPLES["traces"]).SerializeToString() + b"\xfa\x3e\x01x"
-    assert decode(newer, TRACES)["resourceSpans"]
+    assert decode(newer, TRACE_SIGNAL)["resourceSpans"]
 
 
 def test_a_request_whose_spans_are_all_bad_is_still_one_of_traces() -> None:
     message = request_of("traces", span_request(traceId="", spanId="0102"))
-    assert decode(message.SerializeToString(), TRACES)["resourceSpans"]
+    assert decode(message.SerializeToString(), TRACE_SIGNAL)["resourceSpans"]
 
 
 def test_lone_surrogates_in_json_text_are_left_to_be_repaired() -> None:
     text = json.dumps(log_request(body={"stringValue": "\ud800"}))
-    record = decode(text, LOGS)["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]
+    record = decode(text, LOG_SIGNAL)["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]
     assert record["body"] == {"stringValue": "\ud800"}
 
 
@@ -127,13 +129,13 @@ def test_protobuf_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) ->
     module = "opentelemetry.proto.collector.metrics.v1.metrics_service_pb2"
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=r"pip install 'observatory-storage\[otel\]'"):
-        decode(payload, METRICS)
-    assert decode(SAMPLES["metrics"], METRICS)
+        decode(payload, METRIC_SIGNAL)
+    assert decode(SAMPLES["metrics"], METRIC_SIGNAL)
 
 
 def test_ids_of_protobuf_are_hex_and_bytes_of_attributes_stay_base64() -> None:
     request = span_request(attributes=[{"key": "traceId", "value": {"bytesValue": "AQID"}}])
-    decoded = decode(request_of("traces", request), TRACES)
+    decoded = decode(request_of("traces", request), TRACE_SIGNAL)
     span = decoded["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
     assert span["traceId"] == "5b8efff798038103d269b633813fc60c"
     assert (
@@ -144,7 +146,7 @@ def test_ids_of_protobuf_are_hex_and_bytes_of_attributes_stay_base64() -> None:
 
 @pytest.mark.parametrize("pack", [gzip.compress, lambda _: b"\x28\xb5\x2f\xfd\x00"])
 def test_compressed_requests_are_named(pack: Any) -> None:
-    for read in (detect_signal, lambda given: decode(given, TRACES)):
+    for read in (detect_signal, lambda given: decode(given, TRACE_SIGNAL)):
         with pytest.raises(ValidationError, match=r"is compressed \((gzip|zstd)\): unpack it"):
             read(pack(json.dumps(span_request()).encode()))
 

@@ -21,8 +21,9 @@ from observatory_storage.otlp.logs import log_of, log_rows
 from observatory_storage.otlp.metrics import metric_of, metric_rows
 from observatory_storage.otlp.origins import Item, resource_of, scope_of
 from observatory_storage.otlp.points import point_of
-from observatory_storage.otlp.signals import LOGS, METRICS, TRACES
+from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL
 from observatory_storage.otlp.traces import span_of, span_rows
+from observatory_storage.tables import TABLES
 from tests.otlp.generated import all_fields, requests, used_fields
 from tests.otlp.otlp import REQUESTS, as_json, meaning
 
@@ -47,7 +48,7 @@ def number(text: str) -> int | float:
 
 
 def stored(table: str, values: tuple[Any, ...]) -> dict[str, Any]:
-    row = dict(zip(rows.COLUMNS[table], values, strict=True))
+    row = dict(zip(TABLES[table].columns, values, strict=True))
     for column in JSON & row.keys():
         if row[column] is not None:
             row[column] = json.loads(row[column][1:], parse_float=number)
@@ -57,7 +58,11 @@ def stored(table: str, values: tuple[Any, ...]) -> dict[str, Any]:
 def exported(signal: str, payload: Any) -> Iterator[Mapping[str, Any]]:
     """Each item that went through its row, as a request of its own."""
     for row, item in {"traces": spans, "metrics": metrics, "logs": logs}[signal](payload):
-        outer, inner, items = {"traces": TRACES, "metrics": METRICS, "logs": LOGS}[signal].keys
+        outer, inner, items = {
+            "traces": TRACE_SIGNAL,
+            "metrics": METRIC_SIGNAL,
+            "logs": LOG_SIGNAL,
+        }[signal].keys
         scoped = scope_of(row) | {items: [item]}
         yield {outer: [resource_of(row) | {inner: [scoped]}]}
 
@@ -69,7 +74,7 @@ def row_of(item: Item) -> dict[str, Any]:
 
 
 def spans(payload: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    for item in span_rows(decode(payload, TRACES)):
+    for item in span_rows(decode(payload, TRACE_SIGNAL)):
         prepared = rows.prepare_span(row_of(item))
         row = stored("trace_spans", prepared.values)
         events = [stored("trace_events", event) for event in prepared.events or ()]
@@ -77,13 +82,13 @@ def spans(payload: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def logs(payload: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    for item in log_rows(decode(payload, LOGS)):
+    for item in log_rows(decode(payload, LOG_SIGNAL)):
         row = stored("logs", rows.prepare_log(row_of(item)).values)
         yield row, log_of(row)
 
 
 def metrics(payload: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    for metric in metric_rows(decode(payload, METRICS)):
+    for metric in metric_rows(decode(payload, METRIC_SIGNAL)):
         row = stored("metrics", rows.prepare_metric(row_of(metric.definition)).values)
         points = []
         for point in metric.points:

@@ -1,4 +1,7 @@
-"""The checks of single values: each returns the value as it is written, or raises `Refused`."""
+"""Checks of single values: each returns the value to write, or raises `Refused`.
+
+JSON is encoded after its check.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from observatory_storage import jsonb
 from observatory_storage.ids import MAX_NAME_BYTES
 
 __all__ = [
     "MAX_INT64",
     "Check",
     "Refused",
+    "anything",
     "array_of",
     "buckets",
     "choice",
@@ -43,7 +46,7 @@ _NUMBERS_AS_TEXT: Final = ("NaN", "Infinity", "-Infinity")
 
 
 class Refused(ValueError):
-    """What a check says of a value: the rule that it breaks."""
+    """A value breaks a rule, which is the message."""
 
 
 def text(value: Any) -> str:
@@ -184,36 +187,37 @@ def flag(value: Any) -> bool:
     return value
 
 
-def mapping(column: str) -> Check:
-    """JSON that is an object."""
-
-    def check(value: Any) -> bytes:
-        if type(value) is not dict:
-            if not isinstance(value, Mapping):
-                raise Refused("must be a mapping")
-            value = dict(value)
-        return jsonb.encode(value, column) if value else jsonb.EMPTY_OBJECT
-
-    return check
+def mapping(value: Any) -> dict[Any, Any]:
+    """A JSON object."""
+    if type(value) is dict:
+        return value
+    if not isinstance(value, Mapping):
+        raise Refused("must be a mapping")
+    return dict(value)
 
 
-def array_of(column: str, item: Callable[[Any], None] | None = None) -> Check:
-    """JSON that is an array of objects, each of which the given check has seen."""
+def array_of(check_item: Callable[[Any], None] | None = None) -> Check:
+    """A JSON array of objects, each of which passes the given check."""
 
-    def check(value: Any) -> bytes:
+    def check(value: Any) -> Any:
         if not isinstance(value, (list, tuple)):
             raise Refused("must be a list")
-        for at, one in enumerate(value):
-            if not isinstance(one, Mapping):
-                raise Refused(f"must be a list of mappings, but [{at}] is none")
-            if item is not None:
+        for index, item in enumerate(value):
+            if not isinstance(item, Mapping):
+                raise Refused(f"must be a list of mappings, but [{index}] is none")
+            if check_item is not None:
                 try:
-                    item(one)
+                    check_item(item)
                 except Refused as refused:
-                    raise Refused(f"[{at}] {refused}") from None
-        return jsonb.encode(value, column) if value else jsonb.EMPTY_ARRAY
+                    raise Refused(f"[{index}] {refused}") from None
+        return value
 
     return check
+
+
+def anything(value: Any) -> Any:
+    """Any JSON; encoding it says what is none."""
+    return value
 
 
 def link(value: Mapping[str, Any]) -> None:
@@ -225,33 +229,28 @@ def link(value: Mapping[str, Any]) -> None:
 
 def quantile(value: Mapping[str, Any]) -> None:
     """A quantile of a summary, and its value."""
-    q, at = value.get("quantile"), value.get("value")
-    if isinstance(q, bool) or not isinstance(q, (int, float)) or not 0 <= q <= 1:
+    rank = value.get("quantile")
+    if isinstance(rank, bool) or not isinstance(rank, (int, float)) or not 0 <= rank <= 1:
         raise Refused("must have a quantile from 0 to 1")
-    if not _is_number(at):
+    if not _is_number(value.get("value")):
         raise Refused("must have a number as value")
 
 
-def buckets(column: str) -> Check:
+def buckets(value: Any) -> dict[Any, Any]:
     """The buckets of a histogram: `bounds` and `counts`, or those of an exponential one."""
-    encode = mapping(column)
-
-    def check(value: Any) -> bytes:
-        encoded: bytes = encode(value)
-        _check_counts(value, "")
-        bounds = value.get("bounds", ())
-        if not isinstance(bounds, (list, tuple)) or not all(map(_is_number, bounds)):
-            raise Refused("must have a list of numbers as bounds")
-        if not _is_count(value.get("zero_count", 0)):
-            raise Refused("must have a non-negative integer as zero_count")
-        for side in ("positive", "negative"):
-            if side in value:
-                if not isinstance(value[side], Mapping):
-                    raise Refused(f"must have a mapping as {side}")
-                _check_counts(value[side], f"{side}.")
-        return encoded
-
-    return check
+    given = mapping(value)
+    _check_counts(given, "")
+    bounds = given.get("bounds", ())
+    if not isinstance(bounds, (list, tuple)) or not all(map(_is_number, bounds)):
+        raise Refused("must have a list of numbers as bounds")
+    if not _is_count(given.get("zero_count", 0)):
+        raise Refused("must have a non-negative integer as zero_count")
+    for side in ("positive", "negative"):
+        if side in given:
+            if not isinstance(given[side], Mapping):
+                raise Refused(f"must have a mapping as {side}")
+            _check_counts(given[side], f"{side}.")
+    return given
 
 
 def _check_counts(value: Mapping[str, Any], place: str) -> None:

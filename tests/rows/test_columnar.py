@@ -1,8 +1,8 @@
-"""Rows prepared together are what they are one by one."""
+"""Rows prepared column by column equal rows prepared one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, Final
@@ -17,15 +17,14 @@ from observatory_storage.errors import Rejected, ValidationError
 from observatory_storage.llm.dialects import ALIASES, WRAPPER_NAMES, WRAPPER_VALUES
 from observatory_storage.models import TraceSpan
 from observatory_storage.rows import (
-    Row,
+    PART,
+    columnar,
+    prepare,
     prepare_all,
-    prepare_data_point,
-    prepare_log,
     prepare_many,
     prepare_span,
-    prepare_span_columns,
-    together,
 )
+from observatory_storage.tables import DATA_POINTS, EVENTS, LOGS, SPANS, TableDefinition
 from tests.soak.scale import examples
 
 START: Final = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -69,7 +68,7 @@ NAMES: Final = st.sampled_from(
     ["chat", "invoke_agent planner", "agent run", *sorted(WRAPPER_NAMES[None]), "n" * 400]
 )
 
-SPANS: Final = rows_like(
+SPAN_BATCHES: Final = rows_like(
     {
         "trace_id": st.sampled_from(TRACES),
         "span_id": SPAN_IDS,
@@ -92,7 +91,7 @@ SPANS: Final = rows_like(
         "events": st.just([{"name": "e", "timestamp": START}]) | st.just([]) | st.none(),
     },
 )
-LOGS: Final = rows_like(
+LOG_BATCHES: Final = rows_like(
     {"timestamp": ANY_TIMES, "id": st.uuids()},
     {
         "timestamp_ns": FRACTIONS,
@@ -105,7 +104,7 @@ LOGS: Final = rows_like(
         "resource_attributes": RESOURCES,
     },
 )
-POINTS: Final = rows_like(
+POINT_BATCHES: Final = rows_like(
     {"metric_id": st.uuids() | st.just(str(UUID(int=9))), "timestamp": ANY_TIMES},
     {
         "start_timestamp": st.just(START) | st.none(),
@@ -116,10 +115,22 @@ POINTS: Final = rows_like(
         "attributes": OBJECTS,
     },
 )
-KINDS: Final[dict[str, tuple[Callable[[Any], Row], Strategy]]] = {
-    "spans": (prepare_span, SPANS),
-    "logs": (prepare_log, LOGS),
-    "points": (prepare_data_point, POINTS),
+EVENT_BATCHES: Final = rows_like(
+    {
+        "trace_id": st.sampled_from(TRACES),
+        "span_id": SPAN_IDS,
+        "span_start_time": ANY_TIMES,
+        "position": st.integers(0, 9),
+        "name": NAMES,
+        "timestamp": ANY_TIMES,
+    },
+    {"timestamp_ns": FRACTIONS, "attributes": OBJECTS},
+)
+KINDS: Final[dict[str, tuple[TableDefinition, Strategy]]] = {
+    "spans": (SPANS, SPAN_BATCHES),
+    "logs": (LOGS, LOG_BATCHES),
+    "points": (DATA_POINTS, POINT_BATCHES),
+    "events": (EVENTS, EVENT_BATCHES),
 }
 # One of these makes a row that is refused of one that is not.
 WRONG: Final = st.dictionaries(
@@ -131,27 +142,22 @@ WRONG: Final = st.dictionaries(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_prepared_together_are_what_they_are_alone(kind: str) -> None:
-    prepare, batches = KINDS[kind]
+def test_rows_prepared_column_by_column_equal_rows_prepared_one_by_one(kind: str) -> None:
+    table, batches = KINDS[kind]
 
     @examples(60, 1500)
     @given(batches, st.dictionaries(st.integers(0, 11), WRONG, max_size=1))
     def check(rows: list[dict[str, Any]], wrong: dict[int, dict[str, Any]]) -> None:
-        for at, values in wrong.items():
-            if at < len(rows):
-                rows[at].update(values)
+        for index, values in wrong.items():
+            if index < len(rows):
+                rows[index].update(values)
         alone, refused = [], []
-        before = jsonb.repairs.count
-        for at, row in enumerate(rows):
-            repairs = jsonb.repairs.count
+        for index, row in enumerate(rows):
             try:
-                alone.append(prepare(row))
+                alone.append(prepare(table, row))
             except ValidationError as wrong_value:
-                jsonb.repairs.count = repairs
-                refused.append((at, row, wrong_value.field, wrong_value.rule))
-        repairs = jsonb.repairs.count - before
-        prepared, error = prepare_many(prepare, rows)
-        assert jsonb.repairs.count - before == 2 * repairs
+                refused.append((index, row, wrong_value.field, wrong_value.rule))
+        prepared, error = prepare_many(table, rows)
         assert prepared == alone
         assert [type(value) for row in prepared for value in row.values] == [
             type(value) for row in alone for value in row.values
@@ -180,41 +186,41 @@ def plain(count: int, **given: Any) -> list[dict[str, Any]]:
     ]
 
 
-def test_plain_rows_are_not_prepared_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = plain(together.PART + 8, end_time=START, resource_attributes=RESOURCE)
+def test_valid_rows_are_not_prepared_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = plain(PART + 8, end_time=START, resource_attributes=RESOURCE)
     expected = [prepare_span(row) for row in rows]
 
     def alone(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(together, "_one_by_one", alone)
-    assert prepare_all(prepare_span, rows) == expected
-
-
-def test_columns_of_spans_are_those_of_their_rows() -> None:
-    for rows in (plain(20), plain(20, prompt_tokens=5), plain(2)):
-        spans = prepare_span_columns(rows)
-        assert list(spans.rows()) == [prepare_span(row) for row in rows]
+    monkeypatch.setattr(columnar, "prepare", alone)
+    assert prepare_all(SPANS, rows) == expected
 
 
 def test_the_first_that_is_not_valid_is_named_by_its_index() -> None:
-    rows = plain(together.PART + 20)
-    rows[together.PART + 5]["span_id"] = rows[together.PART + 9]["span_id"] = "short"
+    rows = plain(PART + 20)
+    rows[PART + 5]["span_id"] = rows[PART + 9]["span_id"] = "short"
     with pytest.raises(ValidationError) as caught:
-        prepare_all(prepare_span, rows)
-    assert (caught.value.index, caught.value.field) == (together.PART + 5, "span_id")
+        prepare_all(SPANS, rows)
+    assert (caught.value.index, caught.value.field) == (PART + 5, "span_id")
 
 
-def test_instances_are_prepared_together_too() -> None:
+def test_instances_are_prepared_column_by_column_too() -> None:
     rows = plain(10)
-    assert prepare_all(prepare_span, [TraceSpan(**row) for row in rows]) == prepare_all(
-        prepare_span, rows
-    )
+    assert prepare_all(SPANS, [TraceSpan(**row) for row in rows]) == prepare_all(SPANS, rows)
 
 
 def test_one_object_given_many_times_is_encoded_once() -> None:
-    spans = prepare_all(prepare_span, plain(10, resource_attributes=RESOURCE))
+    spans = prepare_all(SPANS, plain(10, resource_attributes=RESOURCE))
     assert len({id(value) for row in spans for value in row.values if value == RESOURCE_JSON}) == 1
 
 
-RESOURCE_JSON: Final = jsonb.encode(RESOURCE)
+RESOURCE_JSON: Final = jsonb.encode(RESOURCE)[0]
+
+
+def test_repairs_are_counted_by_row() -> None:
+    rows = plain(12, resource_attributes={"bad": float("nan")})
+    rows[3]["attributes"] = {"a": "x\x00", "b": [float("inf")]}
+    rows[5]["events"] = [{"name": "e", "timestamp": START, "attributes": {"n": "\x00"}}]
+    prepared = prepare_all(SPANS, rows)
+    assert [row.repairs for row in prepared] == [1, 1, 1, 3, 1, 2, *[1] * 6]

@@ -1,7 +1,7 @@
-"""What the three buffered writers share: rows are taken from any thread, and flushed by others.
+"""What the buffered writers share: rows are taken from any thread and flushed by others.
 
-A row goes through `_write` or `_write_many` into the `buffer`; the threads of the `flusher` take it
-from there, in batches, and the `delivery` brings these to the database or the spool.
+A row goes through `_write` or `_write_many` into the `buffer`. The threads of the `flusher` take
+batches from there, and the `delivery` writes them to the database or the spool.
 """
 
 from __future__ import annotations
@@ -12,23 +12,29 @@ from operator import itemgetter
 from types import TracebackType
 from typing import Any, Final, Self
 
-from observatory_storage import jsonb
 from observatory_storage.errors import BatchError, Rejected, StorageError, ValidationError
-from observatory_storage.models import Base
-from observatory_storage.rows import COLUMNS, PART, Row, as_mapping, prepare_many, remember_id
-from observatory_storage.writers import processes
-from observatory_storage.writers.batch import Source, source_of
+from observatory_storage.rows import (
+    PART,
+    Row,
+    as_mapping,
+    prepare,
+    prepare_many,
+    remember_id,
+)
+from observatory_storage.storing import Source, source_of
+from observatory_storage.tables import TableDefinition
+from observatory_storage.writers import process_hooks
 from observatory_storage.writers.buffer import Buffer
+from observatory_storage.writers.config import WriterConfig
 from observatory_storage.writers.delivery import Delivery
 from observatory_storage.writers.flusher import Flusher
-from observatory_storage.writers.replay import PATIENCE_SECS
-from observatory_storage.writers.settings import WriterConfig
+from observatory_storage.writers.spool.replay import PATIENCE_SECS
 from observatory_storage.writers.stats import BufferStats, FlushResult, Recorder, WriteStats
 
 __all__ = ["BufferedWriter"]
 
 _CLOSE_TIMEOUT_SECS: Final = 30.0
-# The places of some rows in their batch, the rows, and what redaction has made of them.
+# The indexes of some rows in the caller's list, the rows, and the same after redaction.
 _Part = tuple[Sequence[int], list[Any], list[Any]]
 
 
@@ -48,7 +54,7 @@ class BufferedWriter:
         self._begin()
         if self._delivery.replay is not None:
             self._delivery.replay.prepare()
-        processes.register(self)
+        process_hooks.register(self)
 
     def _begin(self) -> None:
         config = self._config
@@ -147,112 +153,108 @@ class BufferedWriter:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def _write(self, model: type[Base], prepare: Callable[[Any], Row], row: Any) -> Row | None:
+    def _write(
+        self,
+        table: TableDefinition,
+        row: Any,
+        prepare_row: Callable[[Any], Row] | None = None,
+    ) -> Row | None:
         """Prepare a row and buffer it; None where the redaction hook keeps it back."""
         given = row
-        if self._config.redact is not None and (given := self._redacted(model, row)) is None:
+        if self._config.redact is not None and (given := self._redacted(table, row)) is None:
             return None
-        before = jsonb.repairs.count
-        prepared = prepare(given)
+        prepared = prepare(table, given) if prepare_row is None else prepare_row(given)
         if type(row) is not dict:
             remember_id(row, prepared)
-        self._put((prepared,), jsonb.repairs.count - before)
+        self._add((prepared,), prepared.repairs)
         return prepared
 
-    def _write_many(
-        self, model: type[Base], prepare: Callable[[Any], Row], rows: Iterable[Any]
-    ) -> None:
+    def _write_many(self, table: TableDefinition, rows: Iterable[Any]) -> None:
         """Prepare and buffer rows, part by part, so that the first are flushed meanwhile.
 
         Raises:
             BatchError: lists the rows that are not valid; all others are taken.
         """
         rejected: list[Rejected] = []
-        for places, part, given in self._parts(model, rows, rejected):
-            before = jsonb.repairs.count
-            prepared, error = prepare_many(prepare, given)
+        for indexes, part, given in self._parts(table, rows, rejected):
+            prepared, error = prepare_many(table, given)
             if error is not None:
                 refused = {one.index: one.error for one in error.rejected}
-                rejected += (Rejected(places[at], part[at], why) for at, why in refused.items())
-                part = [row for at, row in enumerate(part) if at not in refused]  # noqa: PLW2901
-            _remember_ids(part, prepared)
-            self._put(prepared, jsonb.repairs.count - before)
-            # A flush needs little of the interpreter, but often: it need not wait for a time slice.
+                rejected += (Rejected(indexes[i], part[i], why) for i, why in refused.items())
+                part = [row for index, row in enumerate(part) if index not in refused]  # noqa: PLW2901
+            if "id" in table.position:
+                for row, ready in zip(part, prepared, strict=True):
+                    if type(row) is not dict:
+                        remember_id(row, ready)
+            self._add(prepared, sum([row.repairs for row in prepared]))
+            # A flush needs the interpreter often but briefly: this saves it waiting for a switch.
             time.sleep(0)
         if rejected:
             raise BatchError(sorted(rejected, key=itemgetter(0)))
 
     def _parts(
-        self, model: type[Base], rows: Iterable[Any], rejected: list[Rejected]
+        self, table: TableDefinition, rows: Iterable[Any], rejected: list[Rejected]
     ) -> Iterator[_Part]:
         if self._config.redact is None and isinstance(rows, list):
             for start in range(0, len(rows), PART):
                 part = rows[start : start + PART]
                 yield range(start, start + len(part)), part, part
             return
-        places: list[int] = []
+        indexes: list[int] = []
         part, kept = [], []
         try:
             for index, row in enumerate(rows):
                 given = row
                 if self._config.redact is not None:
                     try:
-                        given = self._redacted(model, row)
+                        given = self._redacted(table, row)
                     except ValidationError as error:
                         rejected.append(Rejected(index, row, error))
                         continue
                     if given is None:
                         continue
-                places.append(index)
+                indexes.append(index)
                 part.append(row)
                 kept.append(given)
                 if len(part) == PART:
-                    full = places, part, kept
-                    places, part, kept = [], [], []
+                    full = indexes, part, kept
+                    indexes, part, kept = [], [], []
                     yield full
         finally:  # also what came before an error of the caller's iterator
             if part:
-                yield places, part, kept
+                yield indexes, part, kept
 
-    def _redacted(self, model: type[Base], row: Any) -> Mapping[str, Any] | None:
-        """The row as the redaction hook wants it; None where it keeps it back."""
+    def _redacted(self, table: TableDefinition, row: Any) -> Mapping[str, Any] | None:
+        """The row as the redaction hook returns it; None where it keeps it back."""
         assert self._config.redact is not None
-        kept = self._config.redact(as_mapping(row, model))
+        kept = self._config.redact(as_mapping(row, table.model))
         if kept is None:
             with self._buffer.lock:
                 self._recorder.counts.redacted += 1
         return kept
 
-    def _put(self, rows: Sequence[Row], repairs: int) -> None:
+    def _add(self, rows: Sequence[Row], repairs: int) -> None:
         """Put prepared rows into the buffer, or do with them as ``on_full`` says."""
         buffer = self._buffer
         with buffer.lock:
             if repairs:
                 self._recorder.counts.repaired += repairs
-            at = 0
-            while at < len(rows):
+            added = 0
+            while added < len(rows):
                 if buffer.closed:
                     raise StorageError(f"the {type(self).__name__} is closed")
-                at = buffer.add(rows, at)
+                added = buffer.add(rows, added)
                 self._flusher.start()
-                if at < len(rows):
+                if added < len(rows):
                     # Whatever becomes of this row, the buffer must not stay full.
                     buffer.seal()
                     match self._config.on_full:
                         case "drop":
                             self._recorder.counts.dropped += 1
-                            at += 1
+                            added += 1
                         case "raise":
                             raise StorageError(
                                 f"the buffer is full: max_buffered={self._config.max_buffered} rows"
                             )
                         case _:
                             self._flusher.wait()
-
-
-def _remember_ids(rows: Sequence[Any], prepared: Sequence[Row]) -> None:
-    """Let ORM instances know the ids that they were given."""
-    if prepared and "id" in COLUMNS[prepared[0].table]:
-        for row, ready in zip(rows, prepared, strict=True):
-            if type(row) is not dict:
-                remember_id(row, ready)

@@ -1,8 +1,7 @@
-"""Columns of many rows checked at once: the same checks as of single values, at a part of the cost.
+"""Columns of many rows checked at once: the same checks as of single values, at a lower cost.
 
-A column of a batch mostly has values of one type, and many equal ones. So a text is checked once
-however often it stands there, of integers the least and the greatest are, and what is left is done
-by loops that run in C.
+The values of a column mostly have one type, and many are equal. So each distinct text is checked
+once, of integers only the least and the greatest are checked, and the loops run in C.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from typing import Any, Final
 
 from observatory_storage import ids, jsonb
 from observatory_storage.errors import ValidationError
-from observatory_storage.rows import checks
-from observatory_storage.rows.checks import Check, Refused
-from observatory_storage.rows.tables import OBJECT_COLUMNS, RowTable
+from observatory_storage.rows import value_checks
+from observatory_storage.rows.table_checks import TableChecks
+from observatory_storage.rows.value_checks import Check, Refused
 
-__all__ = ["Column", "NotPlain", "columns_of", "in_order"]
+__all__ = ["Column", "NotColumnar", "columns_of", "in_order"]
 
 Column = list[Any]
 
@@ -27,39 +26,43 @@ _SPAN_IDS: Final = frozenset({"span_id", "parent_span_id"})
 _zone_of: Final = attrgetter("tzinfo")
 
 
-class NotPlain(Exception):
-    """Among these rows is one that wants a look by itself."""
+class NotColumnar(Exception):
+    """These rows cannot be prepared column by column: they have to be prepared one by one."""
 
 
-def columns_of(table: RowTable, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
+def columns_of(checks: TableChecks, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
     """The columns that any of the rows gives, checked; None where a row does not give it.
 
     Raises:
-        NotPlain: a value is not valid, or a required column is missing.
+        NotColumnar: a value is not valid or had to be repaired, or a required column is missing.
     """
     given = set[str]().union(*rows)
-    if not given <= table.places.keys():
-        raise NotPlain
+    if not given <= checks.places.keys():
+        raise NotColumnar
     columns: dict[str, Column] = {}
     for name in given:
-        at, check = table.places[name]
+        position, check, is_json = checks.places[name]
+        values = [row.get(name) for row in rows]
         try:
-            checked = _checked(name, [row.get(name) for row in rows], check)
+            checked = _checked(name, values, check)
+            encoded = jsonb.encode_many(checked, name) if is_json else checked
         except (Refused, ValidationError):
-            raise NotPlain from None
-        if at is not None:
-            columns[name] = checked
-    for name in table.required:
+            raise NotColumnar from None
+        if encoded is None:
+            raise NotColumnar
+        if position is not None:
+            columns[name] = encoded
+    for name in checks.required:
         if name not in columns or None in columns[name]:
-            raise NotPlain
+            raise NotColumnar
     return columns
 
 
-def in_order(table: RowTable, columns: Mapping[str, Column], count: int) -> list[Column]:
-    """All the table's columns in their order, with defaults where a row does not give one."""
+def in_order(checks: TableChecks, columns: Mapping[str, Column], count: int) -> list[Column]:
+    """All the table's columns in their order, with defaults where a row does not give a value."""
     ordered: list[Column] = []
-    for name, at in table.at.items():
-        column, default = columns.get(name), table.defaults[at]
+    for name, default in zip(checks.table.columns, checks.defaults, strict=True):
+        column = columns.get(name)
         if column is None:
             ordered.append([default] * count)
         elif default is None:
@@ -83,15 +86,15 @@ def _checked(name: str, values: Column, check: Check) -> Column:
         known: dict[Any, Any] = {value: check(value) for value in set(some)}
         known[None] = None
         return [known[value] for value in values]
-    if kind is datetime and check is checks.time:
+    if kind is datetime and check is value_checks.time:
         zones = set(map(_zone_of, some))
         if len(zones) == 1 and zones.pop() is UTC:
             return values
     elif kind is int:
-        # A check that keeps an integer as it is has bounds; the others make something else of it.
+        # A check that returns an integer unchanged has bounds; others convert it.
         least, greatest = min(some), max(some)
         if check(least) is least and check(greatest) is greatest:
             return values
-    elif kind is dict and name in OBJECT_COLUMNS:
-        return jsonb.encode_many(values, name)
+    elif kind is dict and check is value_checks.mapping:
+        return values
     return [None if value is None else check(value) for value in values]

@@ -1,4 +1,4 @@
-"""The way around a database that is away: rows into a spool, and from there to the database.
+"""Rows into a spool while the database is away, and from there to the database.
 
 While rows of a writer wait in its spool, those that follow go there too, so that the database gets
 them in the order of writing. One thread tries to move them on; nobody else waits for a server that
@@ -18,9 +18,9 @@ from typing import Final
 from observatory_storage.backoff import pause_secs
 from observatory_storage.errors import StorageError, translate
 from observatory_storage.rows import Row
-from observatory_storage.writers.batch import Source, StoreResult, store
-from observatory_storage.writers.settings import WriterConfig
-from observatory_storage.writers.spool import Chunk, Spool
+from observatory_storage.storing import Source, StoreResult, store
+from observatory_storage.writers.config import WriterConfig
+from observatory_storage.writers.spool.files import Chunk, Spool
 
 __all__ = ["PATIENCE_SECS", "Replay"]
 
@@ -81,18 +81,21 @@ class Replay:
                 _log.warning("%s", error)
             self._start()
 
-    def take(self, rows: Sequence[Row], because: StorageError | None = None) -> None:
+    def take(self, rows: Sequence[Row], because: StorageError | None = None) -> int:
         """Put rows into the spool; on return they are on the disk.
 
         Args:
             rows: those to be written.
             because: the failure of the database that brought them here.
 
+        Returns:
+            How many texts were repaired: see `Spool.append`.
+
         Raises:
             StorageError: there is no room, or the disk failed.
         """
         try:
-            self._spool.append(rows)
+            repairs = self._spool.append(rows)
         except StorageError as error:
             if because is None:
                 raise
@@ -105,6 +108,7 @@ class Replay:
             self._start()
             if self._stopped:
                 self._spool.release()
+        return repairs
 
     def clear(
         self,

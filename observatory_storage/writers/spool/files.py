@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 
 from observatory_storage.errors import ConfigError, StorageError
 from observatory_storage.rows import Row
-from observatory_storage.writers import records
+from observatory_storage.writers.spool import line_format
 
 if sys.platform != "win32":
     import fcntl
@@ -129,13 +129,21 @@ class Spool:
             with self._alone():
                 pass
 
-    def append(self, rows: Sequence[Row]) -> None:
+    def append(self, rows: Sequence[Row]) -> int:
         """Put rows at the end; on return they are on the disk.
+
+        Returns:
+            How many texts were repaired because UTF-8 cannot hold them.
 
         Raises:
             StorageError: there is no room, or the disk failed; none of the rows is in.
         """
-        data = b"".join(map(records.encode, rows))
+        lines, repairs = [], 0
+        for row in rows:
+            line, repaired = line_format.encode(row)
+            lines.append(line)
+            repairs += repaired
+        data = b"".join(lines)
         with self._lock, self._translated("take rows"):
             with self._alone():
                 self._check_room(len(data))
@@ -154,6 +162,7 @@ class Spool:
                         self._remove(file)
                 raise
             file.size += len(data)
+        return repairs
 
     def adopt(self) -> bool:
         """Take over the files whose owners are gone, the oldest first; True if there were any.
@@ -190,7 +199,7 @@ class Spool:
             found: list[Row] = []
             unknown: frozenset[str] = frozenset()
             weight = damaged = end = 0
-            for record in records.read(data):
+            for record in line_format.read(data):
                 end = min(record.end, length)
                 if record.row is not None:
                     found.append(record.row)
@@ -198,10 +207,12 @@ class Spool:
                     unknown |= record.unknown
                 elif record.torn:
                     _log.warning(
-                        "%s ends within a row: its writer did not live to spool it", file.path
+                        "%s ends within a row: its writer was killed before it was whole",
+                        file.path,
                     )
                 else:
                     damaged += 1
+                    _log.warning("%s has a line that cannot be read: %s", file.path, record.problem)
                 if weight >= rows:
                     break
             else:

@@ -1,4 +1,4 @@
-"""What a buffered writer can be told."""
+"""The settings of a buffered writer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from observatory_storage.errors import StorageError, ValidationError
-from observatory_storage.writers.load import Method
+from observatory_storage.storing import Method
 
 __all__ = ["WriterConfig"]
 

@@ -13,11 +13,12 @@ from observatory_storage.models import (
 )
 from observatory_storage.pool import StoragePool
 from observatory_storage.rows import (
-    COLUMNS,
     Row,
 )
+from observatory_storage.storing.conflict_rules import TARGETS
+from observatory_storage.storing.upsert_target import UpsertTarget
+from observatory_storage.tables import TABLES
 from observatory_storage.writers import CopyWriter
-from observatory_storage.writers.tables import TABLES, TableWriter
 from tests.writers.awkward import CASES
 from tests.writers.helpers import (
     a_log,
@@ -50,7 +51,7 @@ def test_the_same_rows_by_either_method_read_back_equal(pool: StoragePool, table
     for row in rows:
         expected = expected_row(table, prepare(row))
         got = stored[tuple(expected[column] for column in key)]
-        assert {column: got[column] for column in COLUMNS[table]} == expected
+        assert {column: got[column] for column in TABLES[table].columns} == expected
 
 
 def method_named(name: str) -> Literal["insert", "copy"]:
@@ -61,7 +62,7 @@ def expected_row(table: str, prepared: Row) -> dict[str, Any]:
     """What a reader should find: JSON decoded, text repaired."""
     columns = TABLES[table].table.c
     expected = {}
-    for column, value in zip(COLUMNS[table], prepared.values, strict=True):
+    for column, value in zip(TABLES[table].columns, prepared.values, strict=True):
         if isinstance(value, bytes):
             expected[column] = json.loads(value[1:])
         else:
@@ -76,7 +77,7 @@ def test_the_awkward_rows_leave_every_nullable_column_null_and_fill_every_column
 ) -> None:
     _, make, _, prepare = CASES[table]
     prepared = [prepare(row).values for row in make()]
-    for column, values in zip(COLUMNS[table], zip(*prepared, strict=True), strict=True):
+    for column, values in zip(TABLES[table].columns, zip(*prepared, strict=True), strict=True):
         assert any(value is not None for value in values), column
         if TABLES[table].table.c[column].nullable:
             assert any(value is None for value in values), column
@@ -94,23 +95,23 @@ def test_integers_and_floats_stay_apart(
     }
 
 
-@pytest.mark.parametrize("writer", TABLES.values(), ids=TABLES)
-def test_types_for_copy_are_those_of_the_catalog(pool: StoragePool, writer: TableWriter) -> None:
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_types_for_copy_are_those_of_the_catalog(pool: StoragePool, target: UpsertTarget) -> None:
     with pool.engine.connect() as connection:
         catalog = {
             name: (kind, default)
             for name, kind, default in connection.exec_driver_sql(
                 "SELECT attname, format_type(atttypid, atttypmod), atthasdef FROM pg_attribute"
                 " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
-                (f"{pool.schema}.{writer.name}",),
+                (f"{pool.schema}.{target.name}",),
             )
         }
-    types = dict(zip(writer.columns, writer.types, strict=True))
-    assert len(types) == len(writer.types)
+    types = dict(zip(target.columns, target.types, strict=True))
+    assert len(types) == len(target.types)
     for column, kind in types.items():
         # jsonb goes as the bytes of its binary format.
         assert kind == {"jsonb": "bytea"}.get(catalog[column][0], catalog[column][0]), column
-    # What a writer does not give has a default, or is NULL.
+    # What writers do not give has a default, or is NULL.
     missing = catalog.keys() - types.keys()
     own = {"created_at", "updated_at", "last_span_start"}
     assert missing - own <= {"lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id"}

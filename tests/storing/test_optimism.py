@@ -1,38 +1,38 @@
-"""The optimistic way is left for a while when it does not pay, and tried again later."""
+"""Loading without a merge is given up for a while when it does not pay, and tried again later."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
 from observatory_storage import CopyWriter, StoragePool
-from observatory_storage.writers.optimism import Optimism, optimism
+from observatory_storage.storing.optimism import Optimism, optimism
 
 
 def test_three_conflicts_in_a_row_end_it_for_a_while() -> None:
-    hope = Optimism()
+    optimistic = Optimism()
     for clean in (False, False, True, False, False):
-        assert hope.allows()
-        hope.learn(clean=clean)
-    assert hope.allows()
-    hope.learn(clean=False)
+        assert optimistic.allows()
+        optimistic.learn(clean=clean)
+    assert optimistic.allows()
+    optimistic.learn(clean=False)
     refused = 0
-    while not hope.allows():
+    while not optimistic.allows():
         refused += 1
     assert refused > 10
-    hope.learn(clean=False)
-    assert not hope.allows(), "one more conflict is enough after that"
+    optimistic.learn(clean=False)
+    assert not optimistic.allows(), "one more conflict is enough after that"
 
 
 def test_a_clean_batch_restores_it() -> None:
-    hope = Optimism()
+    optimistic = Optimism()
     for _ in range(3):
-        hope.learn(clean=False)
-    while not hope.allows():
+        optimistic.learn(clean=False)
+    while not optimistic.allows():
         pass
-    hope.learn(clean=True)
+    optimistic.learn(clean=True)
     for _ in range(2):
-        hope.learn(clean=False)
-        assert hope.allows()
+        optimistic.learn(clean=False)
+        assert optimistic.allows()
 
 
 def test_a_batch_written_again_and_again_is_merged_directly(pool: StoragePool) -> None:

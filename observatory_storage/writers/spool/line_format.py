@@ -27,10 +27,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
 from observatory_storage import jsonb
-from observatory_storage.rows import COLUMNS, Row
-from observatory_storage.rows import tables as row_tables
-from observatory_storage.writers.load import repaired
-from observatory_storage.writers.tables import TABLES
+from observatory_storage.errors import ValidationError
+from observatory_storage.rows import CHECKS, Row
+from observatory_storage.tables import EVENTS, TABLES, TableDefinition, Values, table_named
 
 __all__ = ["Record", "encode", "read"]
 
@@ -46,38 +45,46 @@ class Record(NamedTuple):
     Attributes:
         end: where the next one begins; beyond the file's end for one that lacks its line break.
         row: the row; None where it cannot be read.
+        problem: why it cannot.
         torn: the file ends before the record does, as when its writer was killed.
         unknown: columns that this version does not have, and that the row came without.
     """
 
     end: int
     row: Row | None
+    problem: str = ""
     torn: bool = False
     unknown: frozenset[str] = frozenset()
 
 
-def encode(row: Row) -> bytes:
-    """The row as a line."""
+def encode(row: Row) -> tuple[bytes, int]:
+    """The row as a line, and how many of its texts had to be repaired.
+
+    Raises:
+        ValidationError: its table is not in the registry.
+    """
+    repairs = 0
     try:
         text = _dumps(row)
     except TypeError:  # a lone surrogate, which is repaired now instead of at the database
-        events = None if row.events is None else tuple(map(repaired, row.events))
-        name = jsonb.clean_text(row.trace_text)
-        text = _dumps(Row(row.table, repaired(row.values), events, name))
-    return b"%08x %d %b" % (zlib.crc32(text[:-1]), len(text) - 1, text)
+        cleaned = row.with_clean_text()
+        repairs = cleaned.repairs - row.repairs
+        text = _dumps(cleaned)
+    return b"%08x %d %b" % (zlib.crc32(text[:-1]), len(text) - 1, text), repairs
 
 
 def _dumps(row: Row) -> bytes:
-    record: dict[str, Any] = {"table": row.table, "values": _named(row.table, row.values)}
+    named = _named(table_named(row.table), row.values)
+    record: dict[str, Any] = {"table": row.table, "values": named}
     if row.events is not None:
-        record["events"] = [_named("trace_events", event) for event in row.events]
+        record["events"] = [_named(EVENTS, event) for event in row.events]
     if row.trace_text:
         record["trace_text"] = row.trace_text
     return orjson.dumps(record, _as_text, _OPTIONS)
 
 
-def _named(table: str, values: tuple[Any, ...]) -> dict[str, Any]:
-    pairs = zip(COLUMNS[table], values, strict=True)
+def _named(table: TableDefinition, values: Values) -> dict[str, Any]:
+    pairs = zip(table.columns, values, strict=True)
     return {column: value for column, value in pairs if value is not None}
 
 
@@ -98,53 +105,56 @@ def read(data: bytes, start: int = 0) -> Iterator[Record]:
     record without a row, and the next line is read again.
     """
     while start < len(data):
-        row, unknown, end = _read_at(data, start)
-        yield Record(end, row, torn=row is None and end > len(data), unknown=unknown)
-        start = end
+        record = _read_at(data, start)
+        yield record
+        start = record.end
 
 
-def _read_at(data: bytes, start: int) -> tuple[Row | None, frozenset[str], int]:
-    """The row here, the columns it came without, and where the next line begins."""
+def _read_at(data: bytes, start: int) -> Record:
     head = _HEAD.match(data, start)
     if head is not None:
         begin, end = head.end(), head.end() + int(head[2])
         text = data[begin:end]
         if end <= len(data) and zlib.crc32(text) == int(head[1], 16):
             try:
-                return *_decoded(orjson.loads(text)), end + 1
-            except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
-                # Written so by another version.
-                return None, frozenset(), end + 1
+                row, unknown = _decoded(orjson.loads(text))
+            except ValidationError as error:  # a table of another version
+                return Record(end + 1, None, str(error))
+            except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+                return Record(end + 1, None, f"written by another version: {error!r}")
+            return Record(end + 1, row, unknown=unknown)
     line_break = data.find(b"\n", start)
-    return None, frozenset(), line_break + 1 if line_break >= 0 else len(data) + 1
+    if line_break < 0:
+        return Record(len(data) + 1, None, torn=True)
+    return Record(line_break + 1, None, "its checksum or length is wrong")
 
 
 def _decoded(record: Mapping[str, Any]) -> tuple[Row, frozenset[str]]:
-    table = record["table"]
-    unknown = set(record["values"]) - _READERS[table].keys()
+    """The row, and the columns that it came without since this version does not have them."""
+    table = table_named(record["table"])
+    unknown = set(record["values"]) - _READERS[table.name].keys()
     events = record.get("events")
     if events is not None:
         for event in events:
-            unknown |= set(event) - _READERS["trace_events"].keys()
-        events = tuple(_ordered("trace_events", event) for event in events)
+            unknown |= set(event) - _READERS[EVENTS.name].keys()
+        events = tuple(_ordered(EVENTS, event) for event in events)
     values = _ordered(table, record["values"])
-    return Row(table, values, events, record.get("trace_text", "")), frozenset(unknown)
+    return Row(table.name, values, events, record.get("trace_text", "")), frozenset(unknown)
 
 
-def _ordered(table: str, named: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The values in the order of the table's columns; the defaults of those it is silent of."""
-    at = _PLACES[table]
-    readers = _READERS[table]
-    values = _DEFAULTS[table].copy()
+def _ordered(table: TableDefinition, named: Mapping[str, Any]) -> Values:
+    """The values in the order of the table's columns, with defaults for those that are missing."""
+    readers = _READERS[table.name]
+    values = CHECKS[table.name].defaults.copy()
     for column, value in named.items():
         if column in readers:
             reader = readers[column]
-            values[at[column]] = value if reader is None else reader(value)
+            values[table.position[column]] = value if reader is None else reader(value)
     return tuple(values)
 
 
 def _reader(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
-    """What makes a value of a column of this type out of its text; None for JSON's own."""
+    """What makes a value of a column of this type from its text; None for JSON's own types."""
     match kind:
         case JSONB():
             return lambda text: _VERSION + text.encode()
@@ -160,17 +170,7 @@ def _reader(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
             return None
 
 
-_ROW_TABLES: Final = (
-    row_tables.TRACES,
-    row_tables.SPANS,
-    row_tables.EVENTS,
-    row_tables.METRICS,
-    row_tables.POINTS,
-    row_tables.LOGS,
-)
-_PLACES: Final = {table.name: table.at for table in _ROW_TABLES}
-_DEFAULTS: Final = {table.name: table.defaults for table in _ROW_TABLES}
 _READERS: Final = {
-    name: {column: _reader(writer.table.c[column].type) for column in COLUMNS[name]}
-    for name, writer in TABLES.items()
+    name: {column: _reader(table.table.c[column].type) for column in table.columns}
+    for name, table in TABLES.items()
 }

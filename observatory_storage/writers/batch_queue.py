@@ -4,30 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
-from operator import itemgetter
-from typing import Final
+from collections.abc import Collection, Hashable, Iterable, Iterator
 
 from observatory_storage.errors import StorageError
-from observatory_storage.rows import COLUMNS, Row
-from observatory_storage.writers.tables import Values
+from observatory_storage.rows import Row
+from observatory_storage.tables import table_named
 
 __all__ = ["Batch", "Queue"]
-
-# What tells a table's rows apart, with less work than their keys: where two rows have it in
-# common, the one written last must come last. An event goes with its span.
-_TOLD_APART_BY: Final = {
-    "traces": ("id",),
-    "trace_spans": ("span_id",),
-    "trace_events": ("span_id",),
-    "metrics": ("id",),
-    "metric_data_points": ("metric_id", "timestamp", "id"),
-    "logs": ("id",),
-}
-_KEY_OF: Final[dict[str, Callable[[Values], Hashable]]] = {
-    table: itemgetter(*(COLUMNS[table].index(column) for column in columns))
-    for table, columns in _TOLD_APART_BY.items()
-}
 
 
 class Batch:
@@ -59,13 +42,18 @@ class Batch:
         self.error = error
         self.not_before = time.monotonic() + delay_secs
 
-    def meets(self, others: Iterable[Batch]) -> bool:
-        """Whether it may have another version of a row of theirs; to be asked once it is sealed."""
+    def shares_rows_with(self, others: Iterable[Batch]) -> bool:
+        """Whether it may have another version of a row of theirs, by the tables' version keys.
+
+        Only for a sealed batch.
+        """
         return any(not self._known_keys().isdisjoint(other._known_keys()) for other in others)
 
     def _known_keys(self) -> frozenset[Hashable]:
         if self._keys is None:
-            self._keys = frozenset([_KEY_OF[row.table](row.values) for row in self.rows])
+            self._keys = frozenset(
+                [table_named(row.table).version_of(row.values) for row in self.rows]
+            )
         return self._keys
 
 
@@ -83,10 +71,10 @@ class Queue:
 
     def add(self, batch: Batch) -> None:
         """Put a batch in its place: one that failed goes before those that came after it."""
-        at = len(self._batches)
-        while at and self._batches[at - 1].number > batch.number:
-            at -= 1
-        self._batches.insert(at, batch)
+        index = len(self._batches)
+        while index and self._batches[index - 1].number > batch.number:
+            index -= 1
+        self._batches.insert(index, batch)
 
     def discard(self, batch: Batch) -> None:
         """Take a batch out, if it is there."""
@@ -112,7 +100,7 @@ class Queue:
                 waits.append(batch.not_before - now)
                 if batch.error is not None and batch.error.retryable:
                     break
-            elif not (before and batch.meets(before)):
+            elif not (before and batch.shares_rows_with(before)):
                 self._batches.remove(batch)
                 return batch
             before.append(batch)
