@@ -15,7 +15,7 @@ ARGS ?=
 
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help demo test bench bench-all bench-read soak check migrate clean
+.PHONY: help demo test bench bench-all bench-read soak check docs migrate clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -45,11 +45,16 @@ check: $(READY) ## format, lint, types, import layers, tests
 	@$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory test
 
+docs: $(READY) ## build the documentation and the API reference into docs/_build (warnings are errors)
+	@$(BIN)/python -c 'import furo, myst_parser, sphinx' 2> /dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build $(ARGS)
+
 migrate: $(READY) ## bring the database of DATABASE_URL to the newest schema
 	@$(BIN)/alembic upgrade head
 
 clean: ## remove the virtual environment, caches and builds
-	@rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) build dist docs/_build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Locked, so that two makes in one folder do not both install. pip speaks only when it fails.

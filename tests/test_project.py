@@ -20,7 +20,7 @@ from tests.servers import RUN, Server
 REPOSITORY = Path(__file__).parent.parent
 TARGETS = [
     *("help", "demo", "test", "bench", "bench-all", "bench-read"),
-    *("soak", "check", "migrate", "clean"),
+    *("soak", "check", "docs", "migrate", "clean"),
 ]
 
 # Run from the unpacked wheel, away from the checkout.
@@ -83,7 +83,7 @@ def test_wheel_migrates_and_writes_away_from_the_checkout(
 
 def test_extras_and_script() -> None:
     project = _project()
-    assert set(project["optional-dependencies"]) == {"otel", "embedded", "dev"}
+    assert set(project["optional-dependencies"]) == {"otel", "embedded", "docs", "dev"}
     assert project["scripts"] == {"observatory-storage": "observatory_storage.cli:main"}
     assert project["name"] == "observatory-storage"
 
