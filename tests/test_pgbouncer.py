@@ -131,7 +131,7 @@ def a_span(number: int) -> TraceSpan:
     )
 
 
-def test_it_migrates_writes_and_reads(bouncer_url: str, empty_database_url: str) -> None:
+def test_migrating_writing_and_reading_work(bouncer_url: str, empty_database_url: str) -> None:
     with psycopg.connect(empty_database_url, autocommit=True) as direct:
         name = direct.execute("SELECT quote_ident(current_database())").fetchone()
         assert name is not None
@@ -157,7 +157,7 @@ def test_it_migrates_writes_and_reads(bouncer_url: str, empty_database_url: str)
         assert pool.health_check().status == "healthy"
 
 
-def test_migrations_at_once_happen_once(bouncer_url: str) -> None:
+def test_concurrent_migrations_run_once(bouncer_url: str) -> None:
     with pool_on(bouncer_url) as first, pool_on(bouncer_url) as second:
         errors: list[Exception] = []
 
@@ -178,7 +178,7 @@ def test_migrations_at_once_happen_once(bouncer_url: str) -> None:
         assert migrate.pending(first.engine) == []
 
 
-def test_what_one_pool_sets_does_not_reach_another(bouncer_url: str) -> None:
+def test_settings_of_one_pool_do_not_affect_another(bouncer_url: str) -> None:
     with pool_on(bouncer_url, statement_timeout_ms=4321) as strict, pool_on(bouncer_url) as lax:
         for _ in range(5):
             # Both hold a connection, then both let it go: each may get the other's.

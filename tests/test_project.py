@@ -49,7 +49,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_wheel_holds_the_package_and_its_migrations_alone(wheel: Path) -> None:
+def test_wheel_contains_only_the_packages_and_the_migrations(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     migrations = {path.name for path in (REPOSITORY / "alembic" / "versions").glob("*.py")}
@@ -65,7 +65,7 @@ def test_wheel_holds_the_package_and_its_migrations_alone(wheel: Path) -> None:
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
-def test_wheel_migrates_and_writes_away_from_the_checkout(
+def test_installed_wheel_migrates_and_writes(
     wheel: Path, tmp_path: Path, empty_database_url: str
 ) -> None:
     installed = tmp_path / "installed"
@@ -81,14 +81,14 @@ def test_wheel_migrates_and_writes_away_from_the_checkout(
         assert connection.execute("SELECT body FROM logs").fetchall() == [("by the wheel",)]
 
 
-def test_extras_and_script() -> None:
+def test_project_has_its_extras_and_script() -> None:
     project = _project()
     assert set(project["optional-dependencies"]) == {"otel", "embedded", "docs", "dev"}
     assert project["scripts"] == {"observatory-storage": "observatory_storage.cli:main"}
     assert project["name"] == "observatory-storage"
 
 
-def test_make_shows_its_targets_first() -> None:
+def test_make_without_a_target_lists_all_targets() -> None:
     if not shutil.which("make"):
         pytest.skip("make is not installed")
     shown = subprocess.run(
@@ -106,7 +106,7 @@ def test_continuous_integration_can_be_run() -> None:
     assert os.access(REPOSITORY / ".ci" / "run", os.X_OK)
 
 
-def test_public_names_are_all_there() -> None:
+def test_all_public_names_exist() -> None:
     missing = [
         name for name in observatory_storage.__all__ if not hasattr(observatory_storage, name)
     ]

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from sqlalchemy.engine import URL
 
-from observatory_storage.config.base import Checked
-from observatory_storage.config.checks import (
+from observatory_storage.config.base import ConfigModel
+from observatory_storage.config.field_types import (
     ApplicationName,
     ExistingFile,
     Fraction,
@@ -39,7 +39,7 @@ SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-
 _INT_MAX = 2**31 - 1  # PostgreSQL's and libpq's integers have 32 bits.
 
 
-class PostgresConfig(Checked):
+class PostgresConfig(ConfigModel):
     """The connection to PostgreSQL.
 
     Example::
@@ -197,7 +197,7 @@ class PostgresConfig(Checked):
         }
 
 
-class RedisConfig(Checked):
+class RedisConfig(ConfigModel):
     """The connection to Redis or Valkey. Without a URL, Redis is not used.
 
     Raises:
@@ -224,7 +224,7 @@ def _default_minimum(validated: dict[str, Any]) -> int:
     return min(5, maximum)
 
 
-class PoolConfig(Checked):
+class PoolConfig(ConfigModel):
     """The limits of the pool of connections to PostgreSQL. Times are in seconds.
 
     Raises:
@@ -266,7 +266,7 @@ class PoolConfig(Checked):
         return value
 
 
-class RetryConfig(Checked):
+class RetryConfig(ConfigModel):
     """The number of attempts and the delays between them, in milliseconds.
 
     They apply when a connection cannot be made, and when a writer meets a transient error.

@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from observatory_storage.config.base import Checked
+from observatory_storage.config.base import ConfigModel
 from observatory_storage.config.fields import Env
 from observatory_storage.config.problems import Loaded
 from observatory_storage.config.sections import (
@@ -24,7 +24,7 @@ from observatory_storage.config.sources import DotEnvSource, FileSource, Source,
 _SOURCES: ContextVar[tuple[Source, ...]] = ContextVar("_SOURCES", default=())
 
 
-class StorageConfig(Checked, BaseSettings):
+class StorageConfig(ConfigModel, BaseSettings):
     """The whole configuration: ``postgres``, ``redis``, ``pool`` and ``retry``.
 
     The constructor reads neither the environment nor files; `from_env` and `from_file` do.

@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from observatory_storage import StoragePool, ingest_logs, ingest_metrics, ingest_traces
-from observatory_storage.demo.tally import Tally
+from observatory_storage.demo.emitted import EmittedCounts
 from observatory_storage.errors import StorageError
 
 __all__ = ["Outbox", "otlp_json"]
@@ -38,10 +38,10 @@ _Item = TypeVar("_Item")
 
 
 class Outbox:
-    """Finished telemetry on its way into the storage; counts what it takes in `tally`."""
+    """Finished telemetry on its way into the storage; counts what it takes in `emitted`."""
 
     def __init__(self) -> None:
-        self.tally = Tally()
+        self.emitted = EmittedCounts()
         self.span_exporter = _SpanExporter(self)
         self.log_exporter = _LogExporter(self)
         self._spans: list[ReadableSpan] = []
@@ -53,18 +53,18 @@ class Outbox:
         """Called by the span exporter."""
         self._spans.extend(spans)
         for span in spans:
-            self.tally.add_span(span)
+            self.emitted.add_span(span)
 
     def take_logs(self, records: Sequence[ReadableLogRecord]) -> None:
         """Called by the log exporter."""
         self._logs.extend(records)
         for record in records:
-            self.tally.add_log(record)
+            self.emitted.add_log(record)
 
     def take_metrics(self, data: MetricsData) -> None:
         """Called with each collection of metrics."""
         self._metrics.append(data)
-        self.tally.add_metrics(data)
+        self.emitted.add_metrics(data)
 
     def is_full(self) -> bool:
         """Whether there is enough for a request or two."""

@@ -12,10 +12,10 @@ from rich.text import Text
 from observatory_storage import StoragePool
 from observatory_storage.cli.text import tokens
 from observatory_storage.demo.application import Application
-from observatory_storage.demo.check import stored_facts
-from observatory_storage.demo.facts import Facts, differences
+from observatory_storage.demo.counts import Counts, differences
 from observatory_storage.demo.outbox import Outbox
 from observatory_storage.demo.questions import ask
+from observatory_storage.demo.stored import stored_counts
 from observatory_storage.demo.traffic import DAYS
 
 __all__ = ["emit", "run"]
@@ -40,13 +40,13 @@ def run(pool: StoragePool, console: Console, *, traces: int, seed: int) -> list[
     # A day more on both sides: some traces go on after the last request.
     ask(pool, console, end - (DAYS + 1) * _DAY, end + _DAY)
     with pool.unit_of_work() as work:
-        found = differences(emitted, stored_facts(work.session))
+        found = differences(emitted, stored_counts(work.session))
     if len(emitted.traces) != traces:
         found.append(f"{len(emitted.traces)} traces were emitted, not {traces}")
     return found
 
 
-def emit(pool: StoragePool, console: Console, *, traces: int, seed: int, until: datetime) -> Facts:
+def emit(pool: StoragePool, console: Console, *, traces: int, seed: int, until: datetime) -> Counts:
     """Run the application, storing as it goes; returns what it emitted.
 
     Raises:
@@ -67,4 +67,4 @@ def emit(pool: StoragePool, console: Console, *, traces: int, seed: int, until: 
         finally:
             application.shutdown()
         outbox.send(pool)
-    return outbox.tally.facts()
+    return outbox.emitted.counts()

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Any
 
-__all__ = ["Facts", "TraceFacts", "differences"]
+__all__ = ["Counts", "TraceCounts", "differences"]
 
 
 @dataclass(slots=True)
-class TraceFacts:
+class TraceCounts:
     """One trace in numbers."""
 
     spans: int = 0
@@ -21,11 +21,11 @@ class TraceFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Counts:
     """Everything that is compared, each a mapping from a name to its count or sum."""
 
     spans: Mapping[str, int]
-    traces: Mapping[str, TraceFacts]
+    traces: Mapping[str, TraceCounts]
     tokens: Mapping[str, int]
     costs: Mapping[str, Decimal]
     logs: Mapping[str, int]
@@ -34,10 +34,10 @@ class Facts:
     sums: Mapping[str, float]
 
 
-def differences(emitted: Facts, stored: Facts) -> list[str]:
+def differences(emitted: Counts, stored: Counts) -> list[str]:
     """A line for each count that is not the same on both sides; empty when all is well."""
     lines: list[str] = []
-    for each in fields(Facts):
+    for each in fields(Counts):
         mine: Mapping[str, Any] = getattr(emitted, each.name)
         theirs: Mapping[str, Any] = getattr(stored, each.name)
         lines.extend(

@@ -20,17 +20,17 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import format_trace_id
 
-from observatory_storage.demo.facts import Facts, TraceFacts
+from observatory_storage.demo.counts import Counts, TraceCounts
 
-__all__ = ["Tally"]
+__all__ = ["EmittedCounts"]
 
 
-class Tally:
+class EmittedCounts:
     """Counts of spans, events, links, tokens, costs, log records and data points."""
 
     def __init__(self) -> None:
         self.spans: Counter[str] = Counter()
-        self.traces: defaultdict[str, TraceFacts] = defaultdict(TraceFacts)
+        self.traces: defaultdict[str, TraceCounts] = defaultdict(TraceCounts)
         self.tokens: Counter[str] = Counter()
         self.costs: defaultdict[str, Decimal] = defaultdict(Decimal)
         self.logs: Counter[str] = Counter()
@@ -86,9 +86,9 @@ class Tally:
                             self.values[name].append(point.sum)
                             self.observations[name] += point.count
 
-    def facts(self) -> Facts:
+    def counts(self) -> Counts:
         """The counts in the form in which they are compared with those of the storage."""
-        return Facts(
+        return Counts(
             spans=dict(self.spans),
             traces=dict(self.traces),
             tokens=dict(self.tokens),

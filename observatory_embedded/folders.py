@@ -123,10 +123,10 @@ def temporary_folder(user: User | None, subfolder: str = "") -> Path:
             folder = Path(tempfile.mkdtemp(prefix="observatory-", dir=base))
             _make_enterable(folder, user)
             return folder
-    places = ", ".join(str(base) for base in _temporary_places(usable_only=False))
+    folders = ", ".join(str(base) for base in _temporary_places(usable_only=False))
     whom = f" by the user {user.name!r}" if user else ""
     raise EmbeddedServerError(
-        f"no temporary folder is usable{whom} (tried {places}): set TMPDIR to a folder with a "
+        f"no temporary folder is usable{whom} (tried {folders}): set TMPDIR to a folder with a "
         "short path that is writable, can be entered, and is not mounted noexec"
     )
 
@@ -184,7 +184,7 @@ def reachable_copy(sources: Iterable[Path], root: Path, user: User | None, into:
 
     Args:
         sources: folders below `root`.
-        root: what the sources' places are relative to.
+        root: what the sources' folders are relative to.
         into: a folder of ours in which the copy is made.
     """
     sources = list(sources)

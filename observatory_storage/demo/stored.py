@@ -1,4 +1,4 @@
-"""The same counts as the `Tally`'s, taken from the tables."""
+"""The same counts as the `EmittedCounts`'s, taken from the tables."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from observatory_storage import LogRecord, Metric, MetricDataPoint, Trace, TraceEvent, TraceSpan
-from observatory_storage.demo.facts import Facts, TraceFacts
+from observatory_storage.demo.counts import Counts, TraceCounts
 
-__all__ = ["stored_facts"]
+__all__ = ["stored_counts"]
 
 
-def stored_facts(session: Session) -> Facts:
+def stored_counts(session: Session) -> Counts:
     """Count what is stored.
 
     The repositories answer questions like those of `questions`; for whole tables the models are
@@ -24,7 +24,7 @@ def stored_facts(session: Session) -> Facts:
     """
     tokens, costs = _usage(session)
     points, observations, sums = _points(session)
-    return Facts(
+    return Counts(
         spans=_spans(session),
         traces=_traces(session),
         tokens=tokens,
@@ -52,9 +52,9 @@ def _spans(session: Session) -> dict[str, int]:
     }
 
 
-def _traces(session: Session) -> dict[str, TraceFacts]:
+def _traces(session: Session) -> dict[str, TraceCounts]:
     return {
-        trace.trace_id: TraceFacts(
+        trace.trace_id: TraceCounts(
             spans=trace.span_count,
             errors=trace.error_count,
             tokens=trace.total_tokens or 0,
