@@ -1,4 +1,4 @@
-"""The application proper: a librarian that answers questions, and the gateway before it."""
+"""The assistant, a librarian that answers questions, and the gateway in front of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ANSWER_TOKENS = 90
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a user asks, and the model that the user's plan pays for."""
+    """A question of a user, and the model that the plan of the user pays for."""
 
     user_id: str
     session_id: str
@@ -40,7 +40,7 @@ class UnavailableError(Exception):
 
 
 class Assistant:
-    """An agent: makes a plan, uses tools, writes the answer."""
+    """An agent that makes a plan, uses tools and writes the answer."""
 
     def __init__(self, service: Service, chat: ChatClient, retriever: Retriever) -> None:
         self.service = service
@@ -54,7 +54,7 @@ class Assistant:
         """An answer to the question.
 
         Raises:
-            UnavailableError: the models do not answer.
+            UnavailableError: no model answers.
         """
         with self.service.serving("POST /answer", headers) as span:
             try:
@@ -76,8 +76,8 @@ class Assistant:
             found = self._use_tools(question.text, dice)
             prompt = "\n".join([*found, question.text])
             answer = self._chat.complete(question.model, prompt, _ANSWER_TOKENS, dice)
-            # The agent's span repeats what its calls used, as agents do; the storage counts the
-            # calls alone.
+            # The span of the agent repeats the usage of its calls, as agents do. The storage
+            # counts the calls only.
             span.set_attribute(
                 "gen_ai.usage.input_tokens", plan.prompt_tokens + answer.prompt_tokens
             )
@@ -129,7 +129,7 @@ class Assistant:
 
 
 class Gateway:
-    """Where users come in: a trace begins here."""
+    """The entry point of users. Each trace begins here."""
 
     def __init__(self, service: Service, assistant: Assistant) -> None:
         self.service = service
@@ -148,7 +148,7 @@ class Gateway:
     def ask(
         self, question: Question, dice: random.Random, previous: SpanContext | None
     ) -> SpanContext:
-        """Answer a request; returns the context of its trace, to which the next one links."""
+        """Answer a request. Returns the context of its trace, to which the next trace links."""
         clock = self.service.clock
         started = clock.now
         links = [Link(previous, {"link.kind": "previous turn"})] if previous else []
@@ -183,7 +183,7 @@ class Gateway:
 
 
 def _browser_headers(question: Question) -> dict[str, str]:
-    """What the user's browser sends: no trace yet, but who is asking, as baggage."""
+    """The headers that a browser sends: no trace context, but the user as baggage."""
     context = Context()
     for key, value in _who(question).items():
         context = baggage.set_baggage(key, value, context)

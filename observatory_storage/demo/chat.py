@@ -1,4 +1,4 @@
-"""The client of the model server: what an instrumented LLM client library reports of each call."""
+"""The client of the model server, which reports calls as an instrumented LLM library does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ModelTimeoutError(TimeoutError):
 
 
 class ChatClient:
-    """Calls models, again where that may help, and reports tokens, cost and time of each call."""
+    """Calls models with retries, and reports tokens, cost and time of each call."""
 
     def __init__(self, service: Service, server: ModelServer) -> None:
         self._service = service
@@ -48,10 +48,11 @@ class ChatClient:
         )
 
     def complete(self, model: str, prompt: str, max_tokens: int, dice: random.Random) -> Completion:
-        """The model's completion; up to three attempts, each with a link to the one before.
+        """The completion of the model, after up to three attempts. Each links to the previous one.
 
         Raises:
-            RateLimitedError, ModelTimeoutError: the last attempt's.
+            RateLimitedError: the last attempt was refused.
+            ModelTimeoutError: the last attempt timed out.
         """
         links: list[Link] = []
         for attempt in range(1, _ATTEMPTS + 1):
@@ -99,7 +100,7 @@ class ChatClient:
         if first_token < deadline:
             span.add_event("first token", timestamp=first_token)
         if clock.now > deadline:
-            clock.now = deadline  # the server goes on for nothing: its span ends after ours
+            clock.now = deadline  # the server continues in vain, so its span ends after this one
             raise ModelTimeoutError(f"no answer from {model} within {_TIMEOUT_SECS:g} s")
         return generated
 
@@ -147,7 +148,7 @@ def _message(role: str, text: str) -> dict[str, object]:
     return {"role": role, "parts": [{"type": "text", "content": text}]}
 
 
-# The library for this provider speaks OpenInference, not OpenTelemetry's GenAI conventions: real
+# The library of this provider uses OpenInference instead of OpenTelemetry's GenAI conventions. Real
 # applications mix them, and the storage reads both into the same columns.
 def _openinference_request(model: str, max_tokens: int) -> Mapping[str, AttributeValue]:
     return {

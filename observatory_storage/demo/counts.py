@@ -1,4 +1,4 @@
-"""The counts by which what was emitted is compared with what is stored."""
+"""The counts that the demo compares: of emitted telemetry and of stored rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Counts", "TraceCounts", "differences"]
 
 @dataclass(slots=True)
 class TraceCounts:
-    """One trace in numbers."""
+    """The counts of one trace."""
 
     spans: int = 0
     errors: int = 0
@@ -22,7 +22,7 @@ class TraceCounts:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Everything that is compared, each a mapping from a name to its count or sum."""
+    """All counts. Each field maps names to counts or sums."""
 
     spans: Mapping[str, int]
     traces: Mapping[str, TraceCounts]
@@ -35,14 +35,13 @@ class Counts:
 
 
 def differences(emitted: Counts, stored: Counts) -> list[str]:
-    """A line for each count that is not the same on both sides; empty when all is well."""
+    """One line for each count that differs."""
     lines: list[str] = []
-    for each in fields(Counts):
-        mine: Mapping[str, Any] = getattr(emitted, each.name)
-        theirs: Mapping[str, Any] = getattr(stored, each.name)
-        lines.extend(
-            f"{each.name}, {key}: emitted {mine.get(key, 'none')}, stored {theirs.get(key, 'none')}"
-            for key in sorted(mine.keys() | theirs.keys())
-            if mine.get(key) != theirs.get(key)
-        )
+    for counts in fields(Counts):
+        before: Mapping[str, Any] = getattr(emitted, counts.name)
+        after: Mapping[str, Any] = getattr(stored, counts.name)
+        for key in sorted(before.keys() | after.keys()):
+            count, found = before.get(key, "none"), after.get(key, "none")
+            if count != found:
+                lines.append(f"{counts.name}, {key}: emitted {count}, stored {found}")
     return lines

@@ -1,4 +1,4 @@
-"""The demo from its first trace to its last comparison."""
+"""Runs the demo from its first trace to the comparison of counts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DAY = timedelta(days=1)
 
 
 def run(pool: StoragePool, console: Console, *, traces: int, seed: int) -> list[str]:
-    """Run everything; returns a line for each difference between what was emitted and is stored."""
+    """Run the demo. Returns one line for each difference between emitted and stored counts."""
     end = datetime.now(UTC)
     began = time.perf_counter()
     emitted = emit(pool, console, traces=traces, seed=seed, until=end)
@@ -37,7 +37,7 @@ def run(pool: StoragePool, console: Console, *, traces: int, seed: int) -> list[
     console.print(
         Text(f"{counts} of {DAYS} simulated days, stored in {secs:.1f} s"), soft_wrap=True
     )
-    # A day more on both sides: some traces go on after the last request.
+    # A day more on both sides, since some traces end after the last request.
     ask(pool, console, end - (DAYS + 1) * _DAY, end + _DAY)
     with pool.unit_of_work() as work:
         found = differences(emitted, stored_counts(work.session))
@@ -47,16 +47,16 @@ def run(pool: StoragePool, console: Console, *, traces: int, seed: int) -> list[
 
 
 def emit(pool: StoragePool, console: Console, *, traces: int, seed: int, until: datetime) -> Counts:
-    """Run the application, storing as it goes; returns what it emitted.
+    """Run the application and store its telemetry. Returns the counts of what it emitted.
 
     Raises:
-        StorageError: the storage refused something.
+        StorageError: the storage refused a request or a part of it.
     """
     outbox = Outbox()
     application = Application(
         outbox, traces=traces, until=round(until.timestamp() * 1e9), seed=seed
     )
-    # On a terminal only, and gone at the end.
+    # Shown on a terminal only, and removed at the end.
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("running the application", total=traces)
         try:

@@ -1,4 +1,4 @@
-"""The same counts as the `EmittedCounts`'s, taken from the tables."""
+"""Counts the stored rows, in the same way as `EmittedCounts` counts what was emitted."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["stored_counts"]
 
 
 def stored_counts(session: Session) -> Counts:
-    """Count what is stored.
+    """Count the stored rows.
 
-    The repositories answer questions like those of `questions`; for whole tables the models are
-    there to be queried, as in any application on SQLAlchemy.
+    This queries the models, as any SQLAlchemy application can. The repositories are made for
+    questions like those in `questions`, not for whole tables.
     """
     tokens, costs = _usage(session)
     points, observations, sums = _points(session)

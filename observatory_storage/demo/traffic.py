@@ -1,4 +1,4 @@
-"""Who asks what and when: simulated users over simulated days."""
+"""Generates the questions of simulated users over simulated days."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DAYS = 4
 _SECOND_NS = 1_000_000_000
 _USERS = 25
 _LONGEST_SESSION = 6
-# What a session's last trace may need to end before the present.
+# The time that the last trace of a session may need, so that it ends before the present.
 _MARGIN_NS = 30 * 60 * _SECOND_NS
 
 _QUESTIONS = (
@@ -56,7 +56,7 @@ _QUESTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A question at its time, in nanoseconds since the epoch."""
+    """A question, and its time in nanoseconds since the epoch."""
 
     at: int
     question: Question
@@ -65,7 +65,7 @@ class Request:
 
 
 def requests(count: int, until: int, seed: int) -> list[Request]:
-    """`count` requests within the `DAYS` before `until`, the earliest first."""
+    """`count` requests in the `DAYS` before `until`, the earliest first."""
     dice = random.Random(seed)
     found: list[Request] = []
     number = 0
@@ -78,7 +78,7 @@ def requests(count: int, until: int, seed: int) -> list[Request]:
 
 def _session(name: str, size: int, until: int, dice: random.Random) -> Iterator[Request]:
     user = dice.randrange(_USERS)
-    # What a user's plan pays for does not change between sessions.
+    # The plan of a user is the same in all sessions.
     model = ("quill-mini", "quill-mini", "scribe-1", "quill-large")[user % 4]
     at = _arrival(until, dice)
     for turn in range(1, size + 1):
@@ -88,7 +88,7 @@ def _session(name: str, size: int, until: int, dice: random.Random) -> Iterator[
 
 
 def _arrival(until: int, dice: random.Random) -> int:
-    """A moment, more likely in the busy hours."""
+    """A random time, more likely in the busy hours."""
     latest = until - _MARGIN_NS
     while True:
         at = latest - dice.randrange(DAYS * 24 * 3600 * _SECOND_NS)

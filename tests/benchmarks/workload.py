@@ -1,4 +1,4 @@
-"""The rows that are written: made once, the same in every run."""
+"""The rows that are written. They are created once and are the same in every run."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Workload:
     """Rows of one table.
 
     Attributes:
-        name: as the report shows it.
-        table: the table's name.
-        rows: mappings with the columns' names, as a user has them.
-        prepared: the same rows, ready to write.
+        name: its name in the report.
+        table: the name of the table.
+        rows: mappings by column name, as a user would pass them.
+        prepared: the same rows, prepared for writing.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Workload:
     prepared: list[Row]
 
     def complete(self) -> list[dict[str, Any]]:
-        """The rows with all columns filled, for peers that check and complete nothing."""
+        """The rows with all columns, for the peers, which complete nothing."""
         return [row.as_dict() for row in self.prepared]
 
     def first(self, count: int) -> Workload:
-        """The workload with the first rows alone."""
+        """The workload with its first rows only."""
         return replace(self, rows=self.rows[:count], prepared=self.prepared[:count])
 
     def tuples(self) -> list[tuple[Any, ...]]:
@@ -65,7 +65,7 @@ def wide_spans(count: int) -> Workload:
 
 
 def wide_span_rows(count: int, seed: int = 1) -> Iterator[dict[str, Any]]:
-    """The same spans, made as they are asked for."""
+    """The same spans as a generator."""
     chance = random.Random(seed)
     return _spans(count, chance, lambda: _llm_attributes(chance))
 
@@ -78,7 +78,7 @@ def narrow_spans(count: int, seed: int = 2) -> Workload:
 
 
 def moved(spans: Iterable[dict[str, Any]], by: timedelta) -> Iterator[dict[str, Any]]:
-    """The spans once more at another time, with other ids, ten a trace as they were."""
+    """The spans at another time and with other ids, still ten in a trace."""
     chance = random.Random(by.total_seconds())
     trace_id = ""
     root: str | None = None

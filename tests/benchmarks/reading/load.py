@@ -1,4 +1,4 @@
-"""Loading the dataset by our own writer: batches one after another, by several processes."""
+"""Loads the dataset with `CopyWriter`, batch by batch, from several processes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _BATCH: Final = 10_000
 
 @dataclass(frozen=True)
 class Loaded:
-    """Rows of one kind, and the seconds that the processes spent on them, added up.
+    """Rows of one kind, and the total seconds that all processes spent on them.
 
-    Making the rows is part of it.
+    The time includes generating the rows.
     """
 
     table: str
@@ -31,7 +31,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Traces, with their spans and logs, or data points: from a number on."""
+    """Traces with their spans and logs, or data points, from a number on."""
 
     kind: str
     first: int
@@ -39,10 +39,10 @@ class _Batch:
 
 
 def load(url: str, data: Dataset, jobs: int, tell: Callable[[str], None]) -> list[Loaded]:
-    """Write all of it. Batches are taken in the order of time, so that rows lie as if they came.
+    """Write the whole dataset in the order of time, as an application would.
 
     Args:
-        jobs: processes that write; one is this process itself.
+        jobs: the number of writing processes. With one, this process writes.
     """
     _prepare(url, data)
     CopyWriter(_pool).write_metrics(data.metrics())
@@ -78,8 +78,8 @@ _data: Dataset
 
 
 def _prepare(url: str, data: Dataset) -> None:
-    """What a process needs, once."""
-    global _pool, _data  # noqa: PLW0603 - how an executor's processes keep what they have
+    """Set up a process once."""
+    global _pool, _data  # noqa: PLW0603 - the processes of an executor keep their state so
     _pool = StoragePool(StorageConfig(postgres=PostgresConfig.from_url(url)))
     _data = data
 
