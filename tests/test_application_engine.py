@@ -1,4 +1,4 @@
-"""Results are UTC, also on an application's own engine, which stays as it was."""
+"""Pools on an engine of the application return UTC, and do not change the engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOMENT = datetime(2024, 5, 17, 1, 2, 3, 456789, tzinfo=UTC)
 
 @pytest.fixture
 def application(database_url: str) -> Iterator[sa.Engine]:
-    """An engine as an application may have it."""
+    """An engine of an application."""
     engine = sa.create_engine("postgresql+psycopg://" + database_url.partition("://")[2])
     yield engine
     engine.dispose()
@@ -47,7 +47,7 @@ def check_times_read_by(pool: StoragePool) -> None:
 
 
 def _times_read_by(pool: StoragePool) -> Iterator[datetime]:
-    """A time as it comes by way of the ORM, of SQL, of an array and of a server-side cursor."""
+    """A time that is read by the ORM, by SQL, in an array and by a server-side cursor."""
     key = UUID(int=1)
     with pool.unit_of_work() as uow:
         uow.session.add(Trace(id=key, trace_id=key.hex, service_name="service", start_time=MOMENT))

@@ -1,4 +1,4 @@
-"""The benchmarks run, write every row that they claim to, and report numbers: not which ones."""
+"""The benchmarks run, write every row that they claim to, and report some numbers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ after
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, postgres_server: Server) -> Path:
-    """What a run of everything, as small as can be, has saved."""
+    """The files that the smallest complete run saves."""
     docs = tmp_path_factory.mktemp("docs")
     (docs / "copy.md").write_text(GUIDE)
     saved = docs / "benchmarks"

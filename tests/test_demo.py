@@ -1,4 +1,4 @@
-"""The demo at a smaller size: what it emits, what it shows, and that a missing row is noticed."""
+"""A smaller run of the demo: what it emits and shows, and that it reports a missing row."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def quiet() -> Console:
 
 
 def emitted(traces: int) -> Counts:
-    """What the application emits, without a storage."""
+    """The counts of what the application emits, without storing it."""
     outbox = Outbox()
     application = Application(outbox, traces=traces, until=round(UNTIL.timestamp() * 1e9), seed=1)
     for _ in application.run():
@@ -52,7 +52,7 @@ def emitted(traces: int) -> Counts:
 
 @pytest.fixture
 def filled(pool: StoragePool) -> tuple[StoragePool, Counts]:
-    """A storage with what the application emitted, and that in numbers."""
+    """A pool with the stored telemetry of the application, and the emitted counts."""
     return pool, demo.emit(pool, quiet(), traces=TRACES, seed=1, until=UNTIL)
 
 
@@ -222,7 +222,7 @@ def test_calculator_refuses_all_but_sums(expression: str) -> None:
 def databases(
     server: Server, connection: psycopg.Connection[tuple[object, ...]] | None = None
 ) -> set[str]:
-    """The demo's databases on the server."""
+    """The databases of the demo on the server."""
     if connection is None:
         with server.administration() as own:
             return databases(server, own)

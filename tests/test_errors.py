@@ -1,4 +1,4 @@
-"""Errors: one tree; what the server reports becomes the right one by its SQLSTATE, and travels."""
+"""Errors of the server are translated by SQLSTATE into one tree of errors that can be pickled."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _engine(url: str, **options: Any) -> sa.Engine:
 
 
 def raised(action: Callable[[], object]) -> StorageError:
-    """The error with which the action ends, as users meet it."""
+    """The translated error that the action raises."""
     with pytest.raises(StorageError) as caught, translated():
         action()
     cause = caught.value.__cause__
@@ -108,7 +108,7 @@ def test_errors_of_the_server_are_translated(
                 connection.exec_driver_sql(statement)
 
     check(raised(run), state, kind, retryable)
-    # The driver's own error, without SQLAlchemy around it, means the same.
+    # The error of the driver alone is translated in the same way.
     with engine.connect() as connection:
         driver = connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
@@ -241,12 +241,12 @@ def test_terminated_session_is_a_lost_connection(engine: sa.Engine) -> None:
         error = raised(lambda: connection.exec_driver_sql("SELECT 1"))
         assert isinstance(error, ConnectionLost)
         assert error.retryable
-        # From now on the connection is closed, which has no SQLSTATE.
+        # The connection is closed now. Its errors have no SQLSTATE.
         check(raised(lambda: driver.execute("SELECT 1")), None, ConnectionLost, True)
 
 
 def test_unreachable_server_is_a_lost_connection() -> None:
-    # A port that is taken, but on which nothing listens.
+    # A port that is bound, but on which nothing listens.
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -266,7 +266,7 @@ def test_exhausted_pool_is_a_pool_error(database_url: str) -> None:
     engine.dispose()
 
 
-# What the tests above do not provoke, and what must not be mistaken for its neighbours.
+# States that the tests above do not cause, and similar ones that mean something else.
 BY_STATE: list[tuple[str, type[StorageError], bool]] = [
     ("08006", ConnectionLost, True),
     ("08P01", ConnectionLost, True),

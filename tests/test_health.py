@@ -1,4 +1,4 @@
-"""The health report: PostgreSQL and Redis apart, and never an exception."""
+"""The health report covers PostgreSQL and Redis, and never raises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids: computed, the same everywhere and for ever, and different for what is different."""
+"""Ids are computed. They are the same on every machine and differ if the content differs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NAN = float("nan")
 quick = settings(max_examples=200, derandomize=True, deadline=None, database=None)
 
-# Python's UUID(hex=…) takes all of these for the same as HEX or nearly so.
+# UUID(hex=…) of Python accepts all of these as (almost) the same as HEX.
 LIKE_HEX = [
     "0x" + HEX[2:],
     "0X" + HEX[2:],
@@ -69,7 +69,7 @@ def test_other_texts_have_other_uuids(left: str, right: str) -> None:
     cleaned = [text.replace("\x00", "\ufffd") for text in (left, right)]
     same = ids.trace_uuid(left) == ids.trace_uuid(right)
     assert same == (cleaned[0] == cleaned[1])
-    # A UUID that was computed is found by its own text, too.
+    # A computed UUID can also be found by its own text.
     assert ids.trace_uuid(str(ids.trace_uuid(left))) == ids.trace_uuid(left)
 
 
@@ -81,7 +81,7 @@ def test_every_form_of_a_uuid_is_that_uuid(value: UUID) -> None:
 
 
 def pinned() -> dict[str, UUID]:
-    """Ids as they were when rows were first stored by them. They must never change."""
+    """These ids are stored in databases, so they must never change."""
     return {
         "trace": ids.trace_uuid("order-17"),
         "trace, not ASCII": ids.trace_uuid("Bestellung Ä \U0001f600"),
@@ -125,7 +125,7 @@ def test_known_inputs_keep_their_ids() -> None:
 
 def test_an_id_is_the_same_in_every_process() -> None:
     program = "from tests.test_ids import pinned; print(*pinned().values())"
-    # Strings hash differently there, and sets are in another order.
+    # In that process, strings have other hashes and sets another order.
     environment = {"PYTHONHASHSEED": "12345", "PATH": "", "TZ": "Asia/Tokyo"}
     output = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, check=True, text=True

@@ -1,4 +1,4 @@
-"""What a user would try first: it works, or the error says what would."""
+"""Calls that a new user would try first work, or raise an error that says what would work."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_columns_that_a_list_omits_are_neither_loaded_nor_written(pool: StorageP
     for same in (span, pickle.loads(pickle.dumps(span)), copy.copy(span)):
         with pytest.raises(StorageError, match=r"TraceSpan\.attributes was not loaded"):
             _ = same.attributes
-        # It would have replaced the stored attributes with none.
+        # Writing it would have replaced the stored attributes by NULL.
         with pytest.raises(ValidationError, match="was not loaded"):
             CopyWriter(pool).write_spans([same])
     span.attributes = {}
@@ -209,7 +209,7 @@ def test_a_pool_of_one_makes_partitions_within_the_unit_of_work(pool_of_one: Sto
             assert CopyWriter(uow).write_spans([a_span()]) == 1
             assert uow.session.execute(SETTINGS).one() == before
             assert len(uow.traces.get_spans(TRACE)) == 1
-        # Rolled back, and the partition with it: nobody must believe that it is there.
+        # The partition was rolled back too, so it must not be remembered as existing.
         with pool.unit_of_work() as uow:
             assert len(uow.traces.list()) == 0
             assert CopyWriter(uow).write_spans([a_span()]) == 1

@@ -1,4 +1,4 @@
-"""Closed partitions get their indexes: once, whole, and whatever stands in the way."""
+"""Building the indexes of closed partitions, also when builds fail or are interrupted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.repositories.samples import DAY, a_log, a_span, an_event
 # Of late, for partitions of a day.
 TODAY = (datetime.now(UTC) - 7 * DAY).replace(hour=0, minute=0, second=0, microsecond=0)
 START = TODAY + DAY / 2
-NOW = START + DAY  # the first day is closed then, the second one is not
+NOW = START + DAY  # the first day is closed at this time, the second one is not
 SPANS, EVENTS, LOGS = (
     f"{table}_p{TODAY:%Y%m%d}" for table in ("trace_spans", "trace_events", "logs")
 )
@@ -47,7 +47,7 @@ SPANS, EVENTS, LOGS = (
 
 @pytest.fixture
 def two_days(pool: StoragePool) -> StoragePool:
-    """A pool on rows of a day that is over and one that is not."""
+    """A pool with rows of a day that is over and of one that is not."""
     rows = [a_span(n, n, START + (n - 1) * DAY, events=[an_event()]) for n in (1, 2)]
     CopyWriter(pool).write_spans(rows)
     CopyWriter(pool).write_logs([a_log(n, START + n * DAY) for n in (0, 1)])
@@ -59,7 +59,7 @@ def build(pool: StoragePool, **given: Any) -> IndexBuild:
 
 
 def indexes(engine: sa.Engine, schema: str = "public") -> dict[str, bool]:
-    """The indexes of one kind alone: whether each is valid."""
+    """The indexes of one kind: name -> whether it is valid."""
     query = sa.text(
         "SELECT i.relname, x.indisvalid FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid"
         " JOIN pg_class t ON t.oid = x.indrelid"
@@ -94,7 +94,7 @@ def test_only_closed_partitions_get_indexes_and_once(two_days: StoragePool) -> N
     later = build(two_days, now=NOW + DAY)
     assert set(later.existing) == set(first.built)
     assert len(later.built) == len(_KINDS)
-    # The newest day is the one that people ask about.
+    # The newest day is queried most.
     assert later.built[0].partition == f"trace_spans_p{TODAY + DAY:%Y%m%d}"
 
 
@@ -175,7 +175,7 @@ def test_invalid_index_of_an_interrupted_build_is_rebuilt(two_days: StoragePool)
     CopyWriter(two_days).write_spans([a_span(n, n, START) for n in range(3, 5)])
     with autocommit(two_days) as connection:
         connection.exec_driver_sql(f"DROP INDEX {name}")
-        # Not unique: the build fails at its end, and leaves the index as an interrupted one does.
+        # The values are not unique, so the build fails at its end and leaves an invalid index.
         with pytest.raises(sa.exc.IntegrityError):
             connection.exec_driver_sql(
                 f"CREATE UNIQUE INDEX CONCURRENTLY {name} ON {SPANS} (service_name)"
@@ -203,7 +203,7 @@ def test_changed_definition_replaces_the_older_index(
     assert after.dropped[0] in before
     assert after.built[0].name != after.dropped[0].name
     assert set(indexes(two_days.engine)) == {i.name for i in (*after.built, *after.existing)}
-    # Others' indexes on a partition are left alone.
+    # Indexes of users on a partition are not dropped.
     with two_days.engine.begin() as connection:
         connection.exec_driver_sql(f"CREATE INDEX ix_{EVENTS}_mine ON {EVENTS} (name)")
     assert not build(two_days, table="trace_events").dropped
@@ -348,7 +348,7 @@ def test_late_rows_are_indexed_too(two_days: StoragePool) -> None:
         assert len(uow.traces.list_spans(SpanFilters(attributes={"tenant": 7}))) == 1
     with two_days.engine.begin() as connection:
         connection.exec_driver_sql("TRUNCATE trace_spans, trace_events")
-    # What an index takes row by row it also takes when it is built.
+    # Values that an index accepts row by row must not make its build fail.
     CopyWriter(two_days).write_spans(rows)
     result = build(two_days, now=NOW + 7 * DAY)
     assert not result.failed

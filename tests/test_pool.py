@@ -61,7 +61,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 @pytest.fixture
 def application(database_url: str) -> Iterator[sa.Engine]:
-    """An engine as an application may have it."""
+    """An engine of an application."""
     engine = sa.create_engine("postgresql+psycopg://" + database_url.partition("://")[2])
     yield engine
     engine.dispose()
@@ -110,7 +110,7 @@ def test_from_env(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def started_after(server: EmbeddedPostgres, failures: int) -> Iterator[list[str]]:
-    """Start the stopped server when so many attempts to connect have been logged as failed."""
+    """Start the stopped server when this many failed attempts to connect have been logged."""
     seen: list[str] = []
 
     class Starter(logging.Handler):
@@ -264,7 +264,7 @@ def test_idle_connections_above_the_minimum_are_closed(database_url: str) -> Non
             return pool.stats().size == 2
 
         eventually(shrunk)
-        # All six can be had again.
+        # All six connections are available again.
         with ExitStack() as connections:
             for _ in range(6):
                 connections.enter_context(pool.engine.connect())
@@ -276,7 +276,7 @@ def test_connection_that_the_server_closed_is_replaced_at_checkout(
 ) -> None:
     with pool_on(database_url, min_connections=1) as pool:
         first = backend_of(pool)
-        # A transaction would see all sessions as they were when it looked at them first.
+        # A transaction would see pg_stat_activity as it was at the first look.
         with application.connect().execution_options(isolation_level="AUTOCOMMIT") as other:
             other.exec_driver_sql(f"SELECT pg_terminate_backend({first})")
 

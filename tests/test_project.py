@@ -1,4 +1,4 @@
-"""The project as a user gets it: the wheel, the Makefile, the databases of the tests themselves."""
+"""The wheel, the Makefile, and the databases of the tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TARGETS = [
     *("soak", "check", "docs", "migrate", "clean"),
 ]
 
-# Run from the unpacked wheel, away from the checkout.
+# Runs with the unpacked wheel, outside of the checkout.
 INSTALLED = """
 import datetime, sys
 sys.path.insert(0, sys.argv[1])
@@ -133,7 +133,7 @@ def test_each_test_has_a_database_of_its_own(
             "SELECT count(*) FROM pg_database WHERE datname LIKE %s", (f"{RUN}%",)
         ).fetchone()
     assert ours is not None
-    assert int(str(ours[0])) <= 4  # these two, the template, and its base where one was needed
+    assert int(str(ours[0])) <= 4  # these two, the template, and its base if there is one
 
 
 def _project() -> dict[str, Any]:

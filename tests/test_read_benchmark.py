@@ -1,4 +1,4 @@
-"""The benchmark of reading runs, on the data that it says, and reports numbers: not which ones."""
+"""The benchmark of reading runs on the data that it describes, and reports some numbers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 @pytest.fixture(scope="module")
 def server(postgres_server: Server) -> Iterator[Server]:
-    """The shared server; the databases that the benchmark keeps are dropped at the end."""
+    """The shared server. The databases that the benchmark keeps are dropped at the end."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATABASE_URL", postgres_server.url)
         yield postgres_server
@@ -51,7 +51,7 @@ def server(postgres_server: Server) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
-    """What a run of everything, as small as can be, has saved."""
+    """The files that the smallest complete run saves."""
     docs = tmp_path_factory.mktemp("docs")
     (docs / "reading.md").write_text(GUIDE)
     saved = docs / "benchmarks"

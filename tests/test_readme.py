@@ -1,4 +1,4 @@
-"""The Python of the README runs as it stands there."""
+"""The Python examples of the README run unchanged."""
 
 from __future__ import annotations
 

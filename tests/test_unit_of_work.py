@@ -1,4 +1,4 @@
-"""The unit of work: rolled back unless committed, its errors translated, its rows kept."""
+"""A unit of work is rolled back unless committed. Errors are translated, rows stay usable."""
 
 from __future__ import annotations
 

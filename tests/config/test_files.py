@@ -1,4 +1,4 @@
-"""Configuration files in their three forms, and what stands above them."""
+"""Configuration files in three formats, and the sources that take precedence over them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_environment_beats_dotenv_which_beats_the_file(environment: Environment)
     assert config.postgres.username == "from-file"
     assert (config.pool.max_connections, config.pool.connect_timeout_secs) == (8, 6)
     assert config.retry.max_attempts == 3
-    # Without the file nothing of it remains.
+    # The values of the file do not persist.
     assert StorageConfig.from_env().postgres.username == "postgres"
 
 

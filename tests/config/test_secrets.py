@@ -1,4 +1,4 @@
-"""No secret shows anywhere: not in an error, its traceback, a log, a dump, nor a repr."""
+"""No error, traceback, log, dump or repr shows a secret."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ PACKAGE = str(Path(observatory_storage.config.__file__).parent)
 
 
 def everything_shown(error: BaseException) -> str:
-    """Text of the error, all errors behind it, and the local variables of the package's frames.
+    """The error, its causes and contexts, and the local variables of the frames of the package.
 
-    Frames of callers are left out: what their own variables hold is theirs.
+    Frames of callers are omitted, since the caller is responsible for its own variables.
     """
     shown = [str(error), repr(error), repr(error.__dict__)]
     shown += traceback.format_exception(error)
@@ -211,7 +211,7 @@ def test_secrets_can_be_read_explicitly(config: StorageConfig) -> None:
     assert config.postgres.connect_args() == {"sslpassword": SECRET, "scram_client_key": SECRET}
     assert config.redis.url is not None
     assert config.redis.url.get_secret_value() == f"redis://:{SECRET}@h"
-    # Other processes get the whole configuration.
+    # A pickled configuration is complete.
     assert pickle.loads(pickle.dumps(config)) == config
 
 
@@ -226,7 +226,7 @@ def test_nothing_is_logged(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # With this variable pydantic-settings logs what every source gives.
+    # With this variable, pydantic-settings logs the values of every source.
     monkeypatch.setenv("PYDANTIC_SETTINGS_DEBUG", "1")
     caplog.set_level(logging.DEBUG)
     environment(DB_PASSWORD=SECRET, DATABASE_URL=f"postgresql://u:{SECRET}@h?sslpassword={SECRET}")

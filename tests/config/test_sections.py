@@ -1,4 +1,4 @@
-"""The sections and their rules, built in Python and from the environment."""
+"""The sections and their rules, with values from Python and from the environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.config.conftest import Environment, problems
 
 
 def value_at(config: BaseModel, key: tuple[str, ...]) -> Any:
-    """The value of a setting by its key, as a program gets it."""
+    """The value of a setting, by its key."""
     found: Any = config.model_dump()
     for part in key:
         found = found[part]
@@ -323,7 +323,7 @@ def test_verify_modes_need_root_certificates(
     environment(DB_SSL_ROOT_CERT=certificate)
     query = StorageConfig.from_env().postgres.url().query
     assert (query["sslmode"], query["sslrootcert"]) == (mode, certificate)
-    # As libpq, from its own variable or from the home directory.
+    # As in libpq, from its own variable or from the home directory.
     environment(DB_SSL_ROOT_CERT="", PGSSLROOTCERT=certificate)
     assert "sslrootcert" not in StorageConfig.from_env().postgres.url().query
     environment(PGSSLROOTCERT="")

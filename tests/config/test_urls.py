@@ -1,4 +1,4 @@
-"""URLs: DATABASE_URL as libpq reads it, REDIS_URL, and the URL that SQLAlchemy gets."""
+"""URLs: DATABASE_URL as libpq parses it, REDIS_URL, and the URL for SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_database_url_takes_precedence_over_single_variables(environment: Enviro
     assert postgres.schema_name == "mine"
     assert postgres.parameters == {"target_session_attrs": "read-write"}
     assert config.pool.connect_timeout_secs == 3
-    # What it leaves out may come from them.
+    # Parts that the URL omits come from the variables.
     environment(DATABASE_URL="postgresql://h")
     postgres = StorageConfig.from_env().postgres
     assert (postgres.username, postgres.password) == ("other", SecretStr("other"))
@@ -181,7 +181,7 @@ def test_url_for_sqlalchemy(
         "application_name": "observatory_storage",
         **query,
     }
-    # Through text and back, as Alembic and scripts pass it on.
+    # Converted to text and back, as Alembic and scripts do.
     text = url.render_as_string(hide_password=False)
     assert make_url(text) == url
     assert PostgresConfig.from_url(text).url() == url

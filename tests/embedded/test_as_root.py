@@ -1,4 +1,4 @@
-"""Run by root, an embedded PostgreSQL runs as another user."""
+"""If root starts an embedded PostgreSQL, it runs as another user."""
 
 from __future__ import annotations
 
@@ -123,5 +123,5 @@ def _run_as(
 
 
 def _modes(paths: Sequence[Path]) -> dict[Path, tuple[int, int]]:
-    # What users of /tmp do there meanwhile changes nothing that is looked at here.
+    # Other programs that use /tmp at the same time do not change these modes.
     return {path: (path.stat().st_mode, path.stat().st_uid) for path in paths}

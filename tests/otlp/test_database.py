@@ -1,4 +1,4 @@
-"""The whole way: requests into PostgreSQL, out again, and in once more."""
+"""Requests are ingested into PostgreSQL, exported, and ingested again."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ EXPORT: dict[str, Any] = {
     "metrics": export_metrics,
     "logs": export_logs,
 }
-# Published with the protocol; not part of the repository.
+# Published with the protocol, not part of this repository.
 PUBLISHED = sorted((Path(__file__).parents[3] / "shared" / "otlp").glob("*.json"))
 ABSENT = pytest.param(
     Path(), id="none", marks=pytest.mark.skip(reason="the published examples are not beside us")
@@ -58,7 +58,7 @@ ABSENT = pytest.param(
 
 
 def all_rows(pool: StoragePool) -> dict[str, list[tuple[Any, ...]]]:
-    """Every value of every row; jsonb as text, for Python holds 1 and 1.0 for equal."""
+    """Every value of every row. jsonb is read as text, since 1 equals 1.0 in Python."""
     with pool.engine.connect() as connection:
         return {
             table.name: sorted(
@@ -82,7 +82,7 @@ def comes_back(pool: StoragePool, signal: str, payload: Message | Mapping[str, A
     assert meaning(signal, EXPORT[signal](pool)) == expected
     before = all_rows(pool)
     assert INGEST[signal](pool, payload) == first
-    # What is exported is the same request: ingesting that changes nothing either.
+    # Ingesting the exported requests changes nothing either.
     for request in list(EXPORT[signal](pool, batch_size=3)):
         INGEST[signal](pool, json.dumps(request))
     assert all_rows(pool) == before
@@ -287,7 +287,7 @@ def test_traces_are_exported_by_filters_and_by_ids(several: StoragePool) -> None
     with pytest.raises(ValidationError):
         export_traces(several, batch_size=0)
     with pytest.raises(ValidationError, match="filters"):
-        list(export_traces(several, 5))  # type: ignore[arg-type]  # that is the test
+        list(export_traces(several, 5))  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_logs_and_metrics_are_exported_by_filters_and_by_ids(several: StoragePool) -> None:

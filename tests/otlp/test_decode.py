@@ -1,4 +1,4 @@
-"""What is taken for a request, and what is refused whole."""
+"""Which payloads are accepted as requests, and which are refused."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_empty_request_is_accepted() -> None:
 
 
 def test_json_and_protobuf_with_the_same_first_bytes_are_distinguished() -> None:
-    # A first message of 123 bytes makes protobuf begin with "\n{", as JSON may.
+    # With a first message of 123 bytes, protobuf begins with "\n{", as JSON may.
     request = span_request()
     request["resourceSpans"][0]["schemaUrl"] = ""
     message = request_of("traces", request)

@@ -1,6 +1,6 @@
-"""Requests through the rows' mapping and back, without a database: see test_database for the rest.
+"""Requests are mapped to rows and back without a database. test_database uses one.
 
-`stored` does to a row what PostgreSQL does: jsonb keeps numbers as decimals without exponents.
+`stored` changes a row as PostgreSQL does: jsonb stores numbers as decimals without exponents.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def stored(table: str, values: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def exported(signal: str, payload: Any) -> Iterator[Mapping[str, Any]]:
-    """Each item that went through its row, as a request of its own."""
+    """Each item after a round trip through its row, as a request of its own."""
     for row, item in {"traces": spans, "metrics": metrics, "logs": logs}[signal](payload):
         outer, inner, items = {"traces": TRACES, "metrics": METRICS, "logs": LOGS}[signal].keys
         scoped = scope_of(row) | {items: [item]}
