@@ -28,14 +28,14 @@ class Application:
     def __init__(self, outbox: Outbox, *, traces: int, until: int, seed: int) -> None:
         self._requests = requests(traces, until, seed)
         self._seed = seed
-        self._clock = Clock(self._requests[0].at)
+        self._clock = Clock(self._requests[0].time_ns)
         self._services = {
             name: Service(name, self._clock, outbox, seed=seed, delta=name == "model-server")
             for name in ("gateway", "assistant", "retriever", "model-server")
         }
         corpus = load_passages()
         retriever = Retriever(self._services["retriever"], corpus)
-        outage_start = self._requests[len(self._requests) * 2 // 3].at
+        outage_start = self._requests[len(self._requests) * 2 // 3].time_ns
         models = ModelServer(
             self._services["model-server"], corpus, range(outage_start, outage_start + _OUTAGE_NS)
         )
@@ -50,12 +50,12 @@ class Application:
         last: dict[str, SpanContext] = {}
         next_collection = self._clock.now + _COLLECTION_NS
         for number, request in enumerate(self._requests):
-            if request.at >= next_collection:
+            if request.time_ns >= next_collection:
                 self._collect(next_collection)
                 yield number
-                elapsed = request.at - next_collection
+                elapsed = request.time_ns - next_collection
                 next_collection += (elapsed // _COLLECTION_NS + 1) * _COLLECTION_NS
-            self._clock.now = request.at
+            self._clock.now = request.time_ns
             session = request.question.session_id
             if request.opens_session:
                 self._gateway.sessions.add(1)

@@ -43,7 +43,7 @@ class Retriever:
         for name, shard in self._shards.items():
             size.set(len(shard.passages), {"shard": name})
 
-    def search(self, headers: Mapping[str, str], query: str, dice: random.Random) -> list[Hit]:
+    def search(self, headers: Mapping[str, str], query: str, rng: random.Random) -> list[Hit]:
         """The best passages of all shards."""
         clock = self.service.clock
         with self.service.serving("POST /search", headers) as span:
@@ -55,7 +55,7 @@ class Retriever:
                 attributes = {"retriever.shard": name, "gen_ai.retrieval.query.text": query}
                 with self.service.span(f"bm25 {name}", attributes) as search:
                     found = shard.search(query)
-                    clock.sleep(0.004 + 0.0006 * len(shard.passages) * dice.uniform(0.5, 1.5))
+                    clock.sleep(0.004 + 0.0006 * len(shard.passages) * rng.uniform(0.5, 1.5))
                     search.set_attribute("retriever.hits", len(found))
                 ended = max(ended, clock.now)
                 hits += found
@@ -102,7 +102,7 @@ class ModelServer:
         model: str,
         prompt: str,
         max_tokens: int,
-        dice: random.Random,
+        rng: random.Random,
     ) -> Generated:
         """Complete a prompt.
 
@@ -117,29 +117,29 @@ class ModelServer:
             # For the server a refusal is an answer, not an error: the status of its span stays
             # unset, and that of the caller's span becomes an error.
             refused = 0.9 if clock.now in self._outage else load**8 / 3
-            if dice.random() < refused:
+            if rng.random() < refused:
                 span.set_attribute("http.response.status_code", 429)
                 self.service.log.warning("queue is full, refused a request for %s", model)
                 generated = None
             else:
-                generated = self._generate(MODELS[model], prompt, max_tokens, dice)
+                generated = self._generate(MODELS[model], prompt, max_tokens, rng)
                 span.set_attribute("http.response.status_code", 200)
         if generated is None:
             raise RateLimitedError(f"429 from model-server: {model} is at its limit of requests")
         return generated
 
     def _generate(
-        self, card: ModelCard, prompt: str, max_tokens: int, dice: random.Random
+        self, card: ModelCard, prompt: str, max_tokens: int, rng: random.Random
     ) -> Generated:
         clock = self.service.clock
         load = load_at(clock.now)
         came = clock.now
         completion = self._models[card.name].complete(prompt, max_tokens)
-        slower = (1 + 2 * load**2) * dice.lognormvariate(0, 0.25)
-        if dice.random() < 0.004:
+        slower = (1 + 2 * load**2) * rng.lognormvariate(0, 0.25)
+        if rng.random() < 0.004:
             slower *= 25  # a stuck accelerator: the caller times out
         with self.service.span("queue"):
-            clock.sleep(0.3 * load**3 * dice.random())
+            clock.sleep(0.3 * load**3 * rng.random())
         with self.service.span("prefill", {"model_server.tokens": completion.prompt_tokens}):
             clock.sleep(0.01 + completion.prompt_tokens / card.prefill_tokens_per_sec * slower)
         first_token_secs = (clock.now - came) / 1e9

@@ -47,7 +47,7 @@ class ChatClient:
             "chat.cost", unit="{USD}", description="What the calls cost"
         )
 
-    def complete(self, model: str, prompt: str, max_tokens: int, dice: random.Random) -> Completion:
+    def complete(self, model: str, prompt: str, max_tokens: int, rng: random.Random) -> Completion:
         """The completion of the model, after up to three attempts. Each links to the previous one.
 
         Raises:
@@ -59,14 +59,14 @@ class ChatClient:
             try:
                 with self._attempt(model, max_tokens, links) as span:
                     links = [Link(span.get_span_context(), {"retry.attempt": attempt})]
-                    generated = self._call(span, model, prompt, max_tokens, dice)
+                    generated = self._call(span, model, prompt, max_tokens, rng)
                     self._report(span, model, prompt, generated)
                     return generated.completion
             except (RateLimitedError, ModelTimeoutError) as error:
                 if attempt == _ATTEMPTS:
                     self._service.log.exception("gave up on %s after %d attempts", model, attempt)
                     raise
-                wait = 0.25 * 2**attempt * dice.uniform(0.5, 1.5)
+                wait = 0.25 * 2**attempt * rng.uniform(0.5, 1.5)
                 self._service.log.warning("%s; trying again in %.1f s", error, wait)
                 self._service.clock.sleep(wait)
         raise AssertionError  # the last attempt returned or raised
@@ -86,14 +86,14 @@ class ChatClient:
             self._duration.record(seconds, {"gen_ai.request.model": model})
 
     def _call(
-        self, span: trace.Span, model: str, prompt: str, max_tokens: int, dice: random.Random
+        self, span: trace.Span, model: str, prompt: str, max_tokens: int, rng: random.Random
     ) -> Generated:
         clock = self._service.clock
         began = clock.now
         deadline = began + round(_TIMEOUT_SECS * 1e9)
         clock.sleep(NETWORK_SECS)
         try:
-            generated = self._server.generate(trace_headers(), model, prompt, max_tokens, dice)
+            generated = self._server.generate(trace_headers(), model, prompt, max_tokens, rng)
         finally:
             clock.sleep(NETWORK_SECS)
         first_token = began + round(generated.first_token_secs * 1e9)

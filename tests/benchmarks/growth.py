@@ -72,9 +72,9 @@ def growth(
             settle(pool, "trace_spans")
             empty(other, "trace_spans")
             growing, nearly_empty = _Timed(CopyWriter(pool)), _Timed(CopyWriter(other))
-            for block, at in enumerate(range(before, before + stretch, len(templates))):
-                count = min(len(templates), before + stretch - at)
-                when = at * apart - timedelta(days=days - 1)
+            for block, first in enumerate(range(before, before + stretch, len(templates))):
+                count = min(len(templates), before + stretch - first)
+                when = first * apart - timedelta(days=days - 1)
                 spans = list(moved(islice(templates, count), when))
                 growing.write(spans, batch)
                 if block % _COMPARED == 0:

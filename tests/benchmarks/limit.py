@@ -72,7 +72,7 @@ def limit(connections: int = 1) -> Prepare:
 
 
 def _blocks(content: bytes) -> list[bytes]:
-    return [content[at : at + _BLOCK] for at in range(0, len(content), _BLOCK)]
+    return [content[offset : offset + _BLOCK] for offset in range(0, len(content), _BLOCK)]
 
 
 LIMIT = Technique("limit: encoded COPY", limit())

@@ -22,8 +22,8 @@ class Shown(NamedTuple):
 
     def as_rich(self) -> Table:
         table = Table(title=self.title, title_justify="left")
-        for at, heading in enumerate(self.headings):
-            table.add_column(heading, justify="right" if at >= self.words else "left")
+        for index, heading in enumerate(self.headings):
+            table.add_column(heading, justify="right" if index >= self.words else "left")
         for row in self.rows:
             table.add_row(*row)
         return table

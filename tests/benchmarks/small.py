@@ -49,8 +49,8 @@ def small_batches(pool: StoragePool, load: Workload, calls: int) -> list[SmallBa
             taken: dict[str, list[float]] = {method: [] for method in _METHODS}
             empty(pool, load.table)
             gc.collect()
-            for at, part in enumerate(parts):
-                method, write = writers[at % 2]
+            for index, part in enumerate(parts):
+                method, write = writers[index % 2]
                 taken[method].append(timed(write, part))
             insert_ms, copy_ms = (median(taken[m][_warm_up(calls) :]) * 1e3 for m in _METHODS)
             results.append(SmallBatch(load.name, size, calls, insert_ms, copy_ms))

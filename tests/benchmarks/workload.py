@@ -82,8 +82,8 @@ def moved(spans: Iterable[dict[str, Any]], by: timedelta) -> Iterator[dict[str, 
     chance = random.Random(by.total_seconds())
     trace_id = ""
     root: str | None = None
-    for at, span in enumerate(spans):
-        if at % SPANS_A_TRACE == 0:
+    for index, span in enumerate(spans):
+        if index % SPANS_A_TRACE == 0:
             trace_id, root = _trace_id(chance), None
         span_id = _span_id(chance)
         yield {
@@ -103,17 +103,17 @@ def logs(count: int, seed: int = 3) -> Workload:
     start = _yesterday()
     rows = [
         {
-            "timestamp": start + timedelta(milliseconds=at),
+            "timestamp": start + timedelta(milliseconds=index),
             "severity_number": chance.choice((5, 9, 9, 9, 13, 17)),
             "severity_text": "INFO",
             "body": _text(chance, 120),
             "service_name": f"service-{chance.randrange(8)}",
             "trace_id": _trace_id(chance),
             "span_id": _span_id(chance),
-            "attributes": {"code.function": "answer", "thread.id": at % 8, "retry": False},
+            "attributes": {"code.function": "answer", "thread.id": index % 8, "retry": False},
             "resource_attributes": _RESOURCE,
         }
-        for at in range(count)
+        for index in range(count)
     ]
     return Workload("logs", "logs", rows, [prepare_log(row) for row in rows])
 
@@ -126,11 +126,11 @@ def data_points(count: int, seed: int = 4) -> Workload:
     rows: list[dict[str, Any]] = [
         {
             "metric_id": metric.values[COLUMNS["metrics"].index("id")],
-            "timestamp": start + timedelta(milliseconds=at),
+            "timestamp": start + timedelta(milliseconds=index),
             "value": chance.random() * 100,
-            "attributes": {"queue": f"queue-{at % 50}"},
+            "attributes": {"queue": f"queue-{index % 50}"},
         }
-        for at in range(count)
+        for index in range(count)
     ]
     prepared = [prepare_data_point(row) for row in rows]
     return Workload("data points", "metric_data_points", rows, prepared)
@@ -167,10 +167,10 @@ def _spans(
     start = _yesterday()
     trace_id = ""
     root: str | None = None
-    for at in range(count):
-        if at % SPANS_A_TRACE == 0:
+    for index in range(count):
+        if index % SPANS_A_TRACE == 0:
             trace_id, root = _trace_id(chance), None
-        begin = start + timedelta(milliseconds=at, microseconds=chance.randrange(1000))
+        begin = start + timedelta(milliseconds=index, microseconds=chance.randrange(1000))
         span_id = _span_id(chance)
         yield {
             "trace_id": trace_id,

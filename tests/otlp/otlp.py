@@ -63,14 +63,14 @@ def _converted(value: Any, convert: Any) -> Any:
 
 def meaning(signal: str, requests: Iterable[Message | Mapping[str, Any]]) -> Counter[Any]:
     """The items of the requests, each with its resource and scope, whatever the grouping."""
-    said: Counter[Any] = Counter()
+    items: Counter[Any] = Counter()
     for request in requests:
         message = as_message(signal, request) if isinstance(request, Mapping) else request
         copy = type(message)()
         copy.CopyFrom(message)
         _sort_attributes(copy)
-        said.update(_items(signal, copy))
-    return said
+        items.update(_items(signal, copy))
+    return items
 
 
 def _items(signal: str, message: Message) -> Iterator[tuple[str, ...]]:

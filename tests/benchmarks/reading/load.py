@@ -50,25 +50,25 @@ def load(url: str, data: Dataset, jobs: int, tell: Callable[[str], None]) -> lis
     done: dict[str, Loaded] = {}
     started = time.monotonic()
 
-    def count(at: int, written: list[Loaded]) -> None:
+    def count(index: int, written: list[Loaded]) -> None:
         for one in written:
             before = done.get(one.table, Loaded(one.table, 0, 0))
             done[one.table] = Loaded(
                 one.table, before.rows + one.rows, before.seconds + one.seconds
             )
-        if len(batches) >= 20 and at % (len(batches) // 10) == 0:
+        if len(batches) >= 20 and index % (len(batches) // 10) == 0:
             rows = ", ".join(f"{one.rows:,} {one.table}" for one in done.values())
             tell(f"{time.monotonic() - started:.0f} s: {rows}")
 
     if jobs == 1:
-        for at, batch in enumerate(batches, 1):
-            count(at, _write(batch))
+        for index, batch in enumerate(batches, 1):
+            count(index, _write(batch))
     else:
         with ProcessPoolExecutor(
             jobs, multiprocessing.get_context("spawn"), initializer=_prepare, initargs=(url, data)
         ) as executor:
-            for at, written in enumerate(executor.map(_write, batches), 1):
-                count(at, written)
+            for index, written in enumerate(executor.map(_write, batches), 1):
+                count(index, written)
     _pool.close()
     return list(done.values())
 

@@ -59,8 +59,8 @@ def write_large_trace(pool: StoragePool, spans: int) -> None:
     asked = Asked(0, _TRACE_ID, today - DAY, "user", "session", "eu-west")
     rows = spans_of(asked, spans, chance, prose(_SEED))
     # Like an agent that runs for hours, but not beyond the day.
-    for at, row in enumerate(rows):
-        row["start_time"] = asked.start + at * (DAY / 2 / spans)
+    for index, row in enumerate(rows):
+        row["start_time"] = asked.start + index * (DAY / 2 / spans)
         row["end_time"] = row["start_time"] + timedelta(milliseconds=5)
     CopyWriter(pool).write_spans(rows)
 
