@@ -1,7 +1,7 @@
-"""What psycopg converts for this package: times are UTC, JSON is read and written in one way.
+"""Loaders and dumpers of psycopg for this package: times are UTC, and JSON is exact.
 
-It is registered on a connection of our own, or on each cursor where the connections belong to the
-application, whose other users must not notice.
+They are registered on each connection that this package opens. If the connections belong to the
+application, they are registered on each cursor, so that the application's queries do not change.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TIME: Final = "timestamptz"
 
 @dataclass(frozen=True)
 class _Template:
-    """A context without a connection, to have psycopg make its classes in."""
+    """An AdaptContext without a connection, in which psycopg creates its classes."""
 
     adapters: AdaptersMap
     connection: None = None
@@ -36,16 +36,17 @@ _decoder: Final = json.JSONDecoder()
 
 
 def _loads(content: str | bytes) -> Any:
-    """The value of JSON as the server writes it, which begins where it begins.
+    """Parse JSON as the server writes it.
 
-    By the standard library: orjson reads integers beyond 64 bits as floats. Past its `loads`, which
-    looks for blanks and encodings that are not there.
+    The parser is that of the standard library, since orjson reads integers beyond 64 bits as
+    floats. Its `raw_decode` is faster than `loads`, which first looks for blanks and encodings that
+    the server never writes.
     """
     return _decoder.raw_decode(content if isinstance(content, str) else str(content, "utf-8"))[0]
 
 
 def _make_template() -> AdaptersMap:
-    # Not a copy of psycopg's global map: the application may have registered its own there.
+    # Not a copy of psycopg's global map, where the application may have registered adapters.
     adapters = AdaptersMap(types=psycopg.adapters.types)
     template = _Template(adapters)
     set_json_dumps(jsonb.dumps, template)
@@ -67,10 +68,10 @@ def _in_utc(format_: Format) -> type[Loader]:
     inner = _loader(_TIME, format_)
 
     class UtcLoader(Loader):
-        """Hands out psycopg's own (compiled) loader, made without a connection.
+        """Creates psycopg's compiled loader without a connection.
 
-        psycopg takes the time zone of results from the connection, and UTC where there is none:
-        what the server, the role or the session has set does not matter then.
+        psycopg takes the time zone of results from the connection, and uses UTC without one. So the
+        time zone of the server, the role or the session has no effect.
         """
 
         format = format_
@@ -94,7 +95,7 @@ _DUMPERS: Final = tuple(
 
 
 def adapt(context: AdaptContext) -> None:
-    """Register the conversions on a connection or on a cursor."""
+    """Register the loaders and dumpers on a connection or a cursor."""
     for name, loader in _LOADERS:
         context.adapters.register_loader(name, loader)
     for kind, dumper in _DUMPERS:

@@ -1,4 +1,4 @@
-"""The three signals of OTLP, and how a request shows which of them it carries."""
+"""The three signals of OTLP, and how to recognise the signal of a request."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ SIGNALS: Final = (TRACE_SIGNAL, METRIC_SIGNAL, LOG_SIGNAL)
 
 
 def signal_of_request(request: Mapping[str, Any]) -> Signal | None:
-    """The signal of a parsed request; None where it is empty.
+    """The signal of a parsed request, or None if the request is empty.
 
     Raises:
-        ValidationError: it carries none of the signals, or several.
+        ValidationError: it carries no known signal, or several.
     """
     found = [signal for signal in SIGNALS if request.get(signal.keys[0]) is not None]
     if len(found) > 1:

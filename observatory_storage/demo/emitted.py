@@ -1,4 +1,4 @@
-"""What the SDK emitted, counted from its own objects before they are encoded."""
+"""Counts what the SDK emits, from its own objects before they are encoded."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import format_trace_id
 
-from observatory_storage.demo.facts import Facts, TraceFacts
+from observatory_storage.demo.counts import Counts, TraceCounts
 
-__all__ = ["Tally"]
+__all__ = ["EmittedCounts"]
 
 
-class Tally:
+class EmittedCounts:
     """Counts of spans, events, links, tokens, costs, log records and data points."""
 
     def __init__(self) -> None:
         self.spans: Counter[str] = Counter()
-        self.traces: defaultdict[str, TraceFacts] = defaultdict(TraceFacts)
+        self.traces: defaultdict[str, TraceCounts] = defaultdict(TraceCounts)
         self.tokens: Counter[str] = Counter()
         self.costs: defaultdict[str, Decimal] = defaultdict(Decimal)
         self.logs: Counter[str] = Counter()
@@ -86,9 +86,9 @@ class Tally:
                             self.values[name].append(point.sum)
                             self.observations[name] += point.count
 
-    def facts(self) -> Facts:
-        """The counts in the form in which they are compared with those of the storage."""
-        return Facts(
+    def counts(self) -> Counts:
+        """The counts, for the comparison with those of the stored rows."""
+        return Counts(
             spans=dict(self.spans),
             traces=dict(self.traces),
             tokens=dict(self.tokens),
@@ -96,7 +96,7 @@ class Tally:
             logs=dict(self.logs),
             points=dict(self.points),
             observations=dict(self.observations),
-            # Rounded once, so that the order of adding does not matter.
+            # fsum rounds once, so the order of the values does not matter.
             sums={name: math.fsum(values) for name, values in self.values.items()},
         )
 
@@ -106,10 +106,10 @@ def _service(resource: Resource) -> str:
 
 
 def _usage(attributes: Any) -> tuple[str, int, Decimal] | None:
-    """The model, tokens and cost of a model call, in either dialect that the demo speaks."""
+    """The model, tokens and cost of a model call, in either convention that the demo uses."""
     if attributes.get("gen_ai.operation.name") == "chat":
-        # OpenTelemetry's GenAI conventions. The agent's span repeats the usage of its calls, so
-        # that one, of operation invoke_agent, must not be counted here.
+        # OpenTelemetry's GenAI conventions. The span of the agent (operation invoke_agent) repeats
+        # the usage of its calls, so it is not counted.
         tokens = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")
         costs = ("gen_ai.usage.input_cost", "gen_ai.usage.output_cost")
         model = attributes["gen_ai.request.model"]

@@ -1,4 +1,4 @@
-"""OTLP requests into the storage: decoded, mapped to rows, checked, committed."""
+"""Ingests OTLP requests: decodes them, maps them to rows, checks the rows and commits them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from observatory_storage.errors import Rejected, StorageError, ValidationError
 from observatory_storage.otlp.decode import decode
 from observatory_storage.otlp.logs import log_rows
 from observatory_storage.otlp.metrics import MetricItems, metric_rows
-from observatory_storage.otlp.origins import Item
+from observatory_storage.otlp.resource_scope import Item
 from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL
 from observatory_storage.otlp.traces import span_rows
 from observatory_storage.rows import (
@@ -25,19 +25,20 @@ from observatory_storage.tables import METRICS
 
 __all__ = ["IngestResult", "ingest_logs", "ingest_metrics", "ingest_traces"]
 
-# One transaction holds a whole request, unless it is so large that it would hold up others.
+# A request is one transaction, unless it is so large that it would block others for long.
 _ROWS_A_TRANSACTION: Final = 10_000
 _METRIC_ID: Final = METRICS.position["id"]
 
 
 @dataclass(frozen=True, slots=True)
 class IngestResult:
-    """What became of a request.
+    """The result of ingesting one OTLP request.
 
     Attributes:
-        accepted: how many spans, data points or log records are stored.
-        rejected: the others: each one's place in the request, itself as OTLP has it, and why.
-            A metric that is refused without having data points counts as one.
+        accepted: the number of spans, data points or log records that are stored.
+        rejected: the items that are not stored, each as a `Rejected` with its position in the
+            request, the item as it was in OTLP, and the error. A refused metric that has no data
+            points counts as one item.
     """
 
     accepted: int
@@ -45,16 +46,25 @@ class IngestResult:
 
 
 def ingest_traces(pool: Source, payload: Any) -> IngestResult:
-    """Store the spans of an OTLP request, and what they say of their traces.
+    """Store the spans of an OTLP request, and update their traces.
+
+    The rows are committed when the function returns. Ingesting a request again changes nothing.
+
+    Example, as a Flask view that receives OTLP over HTTP::
+
+        @app.post("/v1/traces")
+        def traces():
+            result = ingest_traces(pool, request.get_data())
+            return {"partialSuccess": {"rejectedSpans": len(result.rejected)}}
 
     Args:
-        pool: where to store.
+        pool: the pool to write to.
         payload: OTLP/JSON as text, bytes or parsed; OTLP in protobuf as bytes or as a message.
 
     Raises:
-        ValidationError: the payload is no OTLP request of traces; nothing of it is stored.
+        ValidationError: the payload is not an OTLP request of traces. Nothing of it is stored.
         ConfigError: the payload is protobuf and the ``otel`` extra is not installed.
-        StorageError: the database could not be written to; ingesting again is safe.
+        StorageError: the database could not be written to. Ingesting again is safe.
     """
     return _ingest(pool, span_rows(decode(payload, TRACE_SIGNAL)), prepare_span)
 
@@ -62,7 +72,7 @@ def ingest_traces(pool: Source, payload: Any) -> IngestResult:
 def ingest_logs(pool: Source, payload: Any) -> IngestResult:
     """Store the log records of an OTLP request.
 
-    Arguments and errors are those of `ingest_traces`.
+    See `ingest_traces` for the arguments and the errors.
     """
     return _ingest(pool, log_rows(decode(payload, LOG_SIGNAL)), prepare_log)
 
@@ -70,11 +80,11 @@ def ingest_logs(pool: Source, payload: Any) -> IngestResult:
 def ingest_metrics(pool: Source, payload: Any) -> IngestResult:
     """Store the metrics of an OTLP request with their data points.
 
-    Arguments and errors are those of `ingest_traces`.
+    See `ingest_traces` for the arguments and the errors.
     """
-    # All is read before anything is stored: a request that is no OTLP stores nothing.
+    # The whole request is read before anything is stored: an invalid request stores nothing.
     metrics = list(metric_rows(decode(payload, METRIC_SIGNAL)))
-    # Definitions first: a point is never there without its metric.
+    # Metrics are stored first, so that no data point is ever without its metric.
     definitions = _stored(pool, [metric.definition for metric in metrics], prepare_metric)
     points: list[Item] = []
     rejected: list[Rejected] = []
@@ -105,9 +115,9 @@ def _ingest(
 def _stored(
     pool: Source, items: Sequence[Item], prepare: Callable[[Mapping[str, Any]], Row]
 ) -> list[Row | StorageError]:
-    """For each item the row that is stored, or why none is."""
+    """For each item, the stored row, or the error for which it is not stored."""
     outcomes = [_prepared(item, prepare) for item in items]
-    good = [(at, row) for at, row in enumerate(outcomes) if isinstance(row, Row)]
+    good = [(index, row) for index, row in enumerate(outcomes) if isinstance(row, Row)]
     for start in range(0, len(good), _ROWS_A_TRANSACTION):
         part = good[start : start + _ROWS_A_TRANSACTION]
         for refused in store(pool, [row for _, row in part]).rejected:

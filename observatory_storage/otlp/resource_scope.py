@@ -1,4 +1,4 @@
-"""Where telemetry came from: the resource and the scope that OTLP states once for many items."""
+"""The resource and the instrumentation scope, which OTLP states once for many items."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from observatory_storage.errors import StorageError, ValidationError
-from observatory_storage.otlp import wire
-from observatory_storage.otlp.values import key_values, plain_map
+from observatory_storage.otlp import protojson
+from observatory_storage.otlp.any_values import key_values, plain_map
 from observatory_storage.rows import UNKNOWN_SERVICE
 
 __all__ = ["Group", "Item", "Origin", "groups", "resource_of", "scope_of"]
 
 
 class Item(NamedTuple):
-    """One item of a request as rows.
+    """One item of a request and its row.
 
     Attributes:
-        source: the item as OTLP has it.
-        row: the row's values by column; None where the item was refused.
-        error: why it was refused.
+        source: the item as it is in OTLP.
+        row: the values of its row by column; None if the item is refused.
+        error: why the item is refused.
     """
 
     source: Any
@@ -28,14 +28,14 @@ class Item(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """The columns that a resource and a scope fill, and what of them has no column."""
+    """The columns of a resource and a scope, and their fields that have no column."""
 
     columns: dict[str, Any]
     otlp: dict[str, Any]
 
 
 class Group(NamedTuple):
-    """The items of one resource and scope, and where in the request they stand."""
+    """The items of one resource and scope, and their path in the request."""
 
     origin: Origin
     items: list[Any]
@@ -43,34 +43,37 @@ class Group(NamedTuple):
 
 
 def groups(request: Mapping[str, Any], keys: tuple[str, str, str]) -> Iterator[Group]:
-    """The items of a request, each list of them with its resource and scope.
+    """The lists of items of a request, each with its resource and scope.
 
     Args:
         keys: the names of the lists of resources, scopes and items.
 
     Raises:
-        ValidationError: something outside the items is no OTLP.
+        ValidationError: the request is invalid outside of the items.
     """
     resources_key, scopes_key, items_key = keys
-    for at, entry in enumerate(wire.items(request.get(resources_key), resources_key)):
-        path = f"{resources_key}[{at}]"
-        outer = wire.message(entry, path) or {}
+    resources = protojson.items(request.get(resources_key), resources_key)
+    for resource_index, entry in enumerate(resources):
+        path = f"{resources_key}[{resource_index}]"
+        outer = protojson.message(entry, path) or {}
         _check_spelling(outer, scopes_key, path)
         resource = _resource(outer, path)
-        for place, inner in enumerate(wire.items(outer.get(scopes_key), f"{path}.{scopes_key}")):
-            here = f"{path}.{scopes_key}[{place}]"
-            scoped = wire.message(inner, here) or {}
-            _check_spelling(scoped, items_key, here)
-            items = wire.items(scoped.get(items_key), f"{here}.{items_key}")
-            scope = _scope(scoped, here)
+        scopes = protojson.items(outer.get(scopes_key), f"{path}.{scopes_key}")
+        for scope_index, inner in enumerate(scopes):
+            scope_path = f"{path}.{scopes_key}[{scope_index}]"
+            scoped = protojson.message(inner, scope_path) or {}
+            _check_spelling(scoped, items_key, scope_path)
+            items_path = f"{scope_path}.{items_key}"
+            items = protojson.items(scoped.get(items_key), items_path)
+            scope = _scope(scoped, scope_path)
             origin = Origin(resource.columns | scope.columns, resource.otlp | scope.otlp)
-            yield Group(origin, items, f"{here}.{items_key}")
+            yield Group(origin, items, items_path)
 
 
 def _check_spelling(holder: Mapping[str, Any], key: str, path: str) -> None:
-    """Refuse what holds its items under a name that OTLP/JSON does not have (any more).
+    """Refuse lists of items that have a snake_case name, or a name of older versions of OTLP.
 
-    Unknown fields are ignored, but these are all that was sent.
+    Other unknown fields are ignored. Ignoring these would lose the whole request.
     """
     snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key)
     for name in (snake, f"instrumentationLibrary{key.removeprefix('scope')}"):
@@ -80,15 +83,17 @@ def _check_spelling(holder: Mapping[str, Any], key: str, path: str) -> None:
 
 def _resource(outer: Mapping[str, Any], path: str) -> Origin:
     field = f"{path}.resource"
-    resource = wire.message(outer.get("resource"), field)
+    resource = protojson.message(outer.get("resource"), field)
     given = resource or {}
     attributes, note = plain_map(given.get("attributes"), f"{field}.attributes")
     notes = _common_notes(given, outer, note, path, "resource")
     if resource is None:
         notes["absent"] = True
     entities = [
-        _entity(entity, f"{field}.entityRefs[{at}]")
-        for at, entity in enumerate(wire.items(given.get("entityRefs"), f"{field}.entityRefs"))
+        _entity(entity, f"{field}.entityRefs[{index}]")
+        for index, entity in enumerate(
+            protojson.items(given.get("entityRefs"), f"{field}.entityRefs")
+        )
     ]
     if entities:
         notes["entity_refs"] = entities
@@ -96,14 +101,14 @@ def _resource(outer: Mapping[str, Any], path: str) -> Origin:
     if not isinstance(service, str) or not service:
         service = UNKNOWN_SERVICE
     return Origin(
-        {"resource_attributes": attributes, "service_name": wire.named(service)[0]},
+        {"resource_attributes": attributes, "service_name": protojson.named(service)[0]},
         {"resource": notes} if notes else {},
     )
 
 
 def _scope(scoped: Mapping[str, Any], path: str) -> Origin:
     field = f"{path}.scope"
-    scope = wire.message(scoped.get("scope"), field)
+    scope = protojson.message(scoped.get("scope"), field)
     given = scope or {}
     attributes, note = plain_map(given.get("attributes"), f"{field}.attributes")
     notes = _common_notes(given, scoped, note, path, "scope")
@@ -111,8 +116,8 @@ def _scope(scoped: Mapping[str, Any], path: str) -> Origin:
         notes["absent"] = True
     return Origin(
         {
-            "scope_name": wire.text(given.get("name"), f"{field}.name") or None,
-            "scope_version": wire.text(given.get("version"), f"{field}.version") or None,
+            "scope_name": protojson.text(given.get("name"), f"{field}.name") or None,
+            "scope_version": protojson.text(given.get("version"), f"{field}.version") or None,
             "scope_attributes": attributes,
         },
         {"scope": notes} if notes else {},
@@ -125,10 +130,10 @@ def _common_notes(
     notes: dict[str, Any] = {}
     if note is not None:
         notes["attributes"] = note
-    url = wire.text(around.get("schemaUrl"), f"{path}.schemaUrl")
+    url = protojson.text(around.get("schemaUrl"), f"{path}.schemaUrl")
     if url:
         notes["schema_url"] = url
-    dropped = wire.uint32(
+    dropped = protojson.uint32(
         given.get("droppedAttributesCount"), f"{path}.{name}.droppedAttributesCount"
     )
     if dropped:
@@ -137,23 +142,23 @@ def _common_notes(
 
 
 def _entity(entity: Any, field: str) -> dict[str, Any]:
-    given = wire.message(entity, field) or {}
+    given = protojson.message(entity, field) or {}
     result: dict[str, Any] = {}
     for key, name in (("schema_url", "schemaUrl"), ("type", "type")):
-        value = wire.text(given.get(name), f"{field}.{name}")
+        value = protojson.text(given.get(name), f"{field}.{name}")
         if value:
             result[key] = value
     for key, name in (("id_keys", "idKeys"), ("description_keys", "descriptionKeys")):
-        values = wire.items(given.get(name), f"{field}.{name}")
+        values = protojson.items(given.get(name), f"{field}.{name}")
         if values:
-            result[key] = [wire.text(value, f"{field}.{name}") for value in values]
+            result[key] = [protojson.text(value, f"{field}.{name}") for value in values]
     return result
 
 
 def resource_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The resource of a row as the beginning of a ResourceSpans, ResourceMetrics or ResourceLogs.
+    """A ResourceSpans, ResourceMetrics or ResourceLogs with the resource of the row, and no items.
 
-    A hand-written row whose resource does not name its service gets the name from its column.
+    If the resource of a hand-written row does not name its service, the column gives the name.
     """
     notes = _notes(row, "resource")
     attributes = dict(row["resource_attributes"] or {})
@@ -187,7 +192,7 @@ def _names_service(attributes: Mapping[str, Any]) -> bool:
 
 
 def scope_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The scope of a row as the beginning of a ScopeSpans, ScopeMetrics or ScopeLogs."""
+    """A ScopeSpans, ScopeMetrics or ScopeLogs with the scope of the row, and no items."""
     notes = _notes(row, "scope")
     scope: dict[str, Any] = {}
     if row["scope_name"]:

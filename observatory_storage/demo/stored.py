@@ -1,4 +1,4 @@
-"""The same counts as the `Tally`'s, taken from the tables."""
+"""Counts the stored rows, in the same way as `EmittedCounts` counts what was emitted."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from observatory_storage import LogRecord, Metric, MetricDataPoint, Trace, TraceEvent, TraceSpan
-from observatory_storage.demo.facts import Facts, TraceFacts
+from observatory_storage.demo.counts import Counts, TraceCounts
 
-__all__ = ["stored_facts"]
+__all__ = ["stored_counts"]
 
 
-def stored_facts(session: Session) -> Facts:
-    """Count what is stored.
+def stored_counts(session: Session) -> Counts:
+    """Count the stored rows.
 
-    The repositories answer questions like those of `questions`; for whole tables the models are
-    there to be queried, as in any application on SQLAlchemy.
+    This queries the models, as any SQLAlchemy application can. The repositories are made for
+    questions like those in `questions`, not for whole tables.
     """
     tokens, costs = _usage(session)
     points, observations, sums = _points(session)
-    return Facts(
+    return Counts(
         spans=_spans(session),
         traces=_traces(session),
         tokens=tokens,
@@ -52,9 +52,9 @@ def _spans(session: Session) -> dict[str, int]:
     }
 
 
-def _traces(session: Session) -> dict[str, TraceFacts]:
+def _traces(session: Session) -> dict[str, TraceCounts]:
     return {
-        trace.trace_id: TraceFacts(
+        trace.trace_id: TraceCounts(
             spans=trace.span_count,
             errors=trace.error_count,
             tokens=trace.total_tokens or 0,

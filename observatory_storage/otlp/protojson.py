@@ -1,7 +1,8 @@
-"""The scalars of OTLP/JSON (protobuf's JSON mapping, with ids as hex), read and written strictly.
+"""Reads and writes scalar values of OTLP/JSON, which is ProtoJSON with ids in hex.
 
-Every reader takes what the mapping allows (64-bit integers as text or numbers, enum values by
-number or name, absent and null alike as the default) and refuses the rest by the field's name.
+Every reader accepts what `ProtoJSON <https://protobuf.dev/programming-guides/json/>`_ allows:
+64-bit integers as text or numbers, enum values by number or name, and null or an absent field for
+the default. For all other values it raises a `ValidationError` that names the field.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ _INTEGER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 _HEX = re.compile(r"(?:[0-9a-f]{2})+", re.ASCII | re.IGNORECASE)
 UNNAMED: Final = "unnamed"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# A character has at most four bytes, so a shorter text needs no look at its bytes.
-_SURELY_FITS: Final = MAX_NAME_BYTES // 4
+# A character has at most four bytes, so the bytes of a shorter text need not be counted.
+_ALWAYS_FITTING_LENGTH: Final = MAX_NAME_BYTES // 4
 _NAMED_DOUBLES: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -101,7 +102,7 @@ def double(value: Any, field: str) -> float:
 
 
 def double_json(value: float) -> float | str:
-    """The double as OTLP/JSON has it: a number, or the name of a value that JSON lacks."""
+    """The double in OTLP/JSON: a number, or the name of a value that JSON lacks."""
     if math.isfinite(value):
         return value
     if math.isnan(value):
@@ -128,7 +129,7 @@ def text(value: Any, field: str) -> str:
 
 
 def base64_text(value: Any, field: str) -> str:
-    """Bytes, given in base64 (also the URL-safe alphabet, also unpadded), in standard base64."""
+    """Bytes in standard base64, read from standard or URL-safe base64, padded or not."""
     given = text(value, field)
     try:
         standard = given.replace("-", "+").replace("_", "/")
@@ -139,7 +140,7 @@ def base64_text(value: Any, field: str) -> str:
 
 
 def enum(value: Any, field: str, names: Mapping[str, int]) -> int:
-    """An enum's number, given as itself or as its name. Unknown numbers are kept."""
+    """The number of an enum value, given as number or name. Unknown numbers are kept."""
     if type(value) is int and -_MAX_INT32 <= value <= _MAX_INT32:
         return value
     if value is None:
@@ -156,10 +157,10 @@ def enum(value: Any, field: str, names: Mapping[str, int]) -> int:
 
 
 def hex_id(value: Any, field: str, digits: int | None = None) -> str:
-    """An id in hex, in lower case; empty where there is none.
+    """An id in lower-case hex, or an empty text if it is absent.
 
     Args:
-        digits: the number of hex digits that a non-empty id must have; None for any whole bytes.
+        digits: the number of hex digits that a non-empty id must have; None for any even number.
     """
     if value is None or value == "":
         return ""
@@ -172,7 +173,7 @@ def hex_id(value: Any, field: str, digits: int | None = None) -> str:
 
 
 def moment(nanoseconds: int) -> tuple[datetime, int]:
-    """A Unix time in nanoseconds as a datetime and the nanoseconds beyond its microseconds."""
+    """A Unix time in nanoseconds as a datetime, and the nanoseconds beyond its microseconds."""
     microseconds, rest = divmod(nanoseconds, 1000)
     return _EPOCH + timedelta(microseconds=microseconds), rest
 
@@ -182,12 +183,12 @@ def nanoseconds(time: datetime | None, rest: int = 0) -> int:
     if time is None:
         return 0
     past = time - _EPOCH
-    # By integers: a float has 53 bits, and today's nanoseconds need 61.
+    # With integers, since a float has 53 bits and the nanoseconds of today need 61.
     return ((past.days * 86_400 + past.seconds) * 1_000_000 + past.microseconds) * 1000 + rest
 
 
 def message(value: Any, field: str) -> Mapping[str, Any] | None:
-    """A message; None where it is absent."""
+    """A message, or None if it is absent."""
     if value is None or isinstance(value, Mapping):
         return value
     raise ValidationError(field, value, "must be an object")
@@ -203,14 +204,14 @@ def items(value: Any, field: str) -> list[Any]:
 
 
 def named(name: str) -> tuple[str, str | None]:
-    """The name as a column takes it, and the original where the column cannot.
+    """The name for its column, and the original name if the column has another one.
 
-    The columns of names are indexed: an entry of an index has its limit of bytes. They are never
-    empty, while OTLP allows that.
+    Columns of names are indexed, and the entry of an index has a limit of bytes. They are never
+    empty, although OTLP allows empty names.
     """
     if not name:
         return UNNAMED, name
-    if len(name) <= _SURELY_FITS:
+    if len(name) <= _ALWAYS_FITTING_LENGTH:
         return name, None
     cleaned = jsonb.clean_text(name)
     encoded = cleaned.encode()

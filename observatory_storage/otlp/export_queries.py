@@ -1,6 +1,6 @@
-"""Rows read for export, page by page: each page is a short statement of its own.
+"""Queries of the export. Each reads page by page, and each page is a transaction of its own.
 
-No transaction stays open between pages, however slowly the caller takes them.
+So no transaction stays open between pages, however slowly the caller consumes them.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ Ids = str | UUID | Iterable[str | UUID]
 Mapped = Mapping[str, Any]
 T = TypeVar("T")
 
-_TOGETHER: Final = 100  # traces or metrics whose spans or points are read by one statement
+_BATCH_SIZE: Final = 100  # traces or metrics whose spans or data points one statement reads
 
 
 class Wanted(NamedTuple):
-    """Some traces, and when the first and the last of their spans start."""
+    """Some traces, and the start times of the first and the last of their spans."""
 
     traces: list[UUID]
     first: datetime
@@ -56,14 +56,14 @@ class Wanted(NamedTuple):
 
 
 def traces_wanted(source: Source, wanted: TraceFilters | Ids | None) -> Iterator[Wanted]:
-    """The traces to export, some at a time.
+    """The traces to export, in batches.
 
     Raises:
-        NotFound: there is no trace of one of the ids.
-        ValidationError: an id is none.
+        NotFound: there is no trace with one of the ids.
+        ValidationError: an id is invalid.
     """
     if wanted is None or isinstance(wanted, TraceFilters):
-        filters = replace(wanted or TraceFilters(), limit=_TOGETHER)
+        filters = replace(wanted or TraceFilters(), limit=_BATCH_SIZE)
         after: str | None = None
         while True:
             with Session(source.engine) as session:
@@ -73,7 +73,7 @@ def traces_wanted(source: Source, wanted: TraceFilters | Ids | None) -> Iterator
             after = page.next
             if after is None:
                 return
-    for some in _chunks(_unique(_given(wanted), ids.trace_uuid), _TOGETHER):
+    for some in _chunks(_unique(_given(wanted), ids.trace_uuid), _BATCH_SIZE):
         columns = (Trace.id, Trace.start_time, Trace.last_span_start)
         statement = select(*columns).where(Trace.id.in_(some))
         with translated(), source.engine.connect() as connection:
@@ -84,7 +84,7 @@ def traces_wanted(source: Source, wanted: TraceFilters | Ids | None) -> Iterator
 
 def _bounded(found: Sequence[tuple[UUID, datetime, datetime | None]]) -> Wanted:
     first = min(start for _, start, _ in found)
-    # Without spans yet: nothing will be found, whatever the bound.
+    # A trace without spans has no last span; any bound will do.
     last = max(last or start for _, start, last in found)
     return Wanted([trace for trace, _, _ in found], first, last)
 
@@ -103,7 +103,7 @@ def events_of(source: Source, spans: Sequence[Mapped]) -> dict[Any, list[Mapped]
     """The events of some spans, in order, by (trace id, span id, start, its nanoseconds)."""
     table = _table(TraceEvent)
     starts = [span["start_time"] for span in spans]
-    # One list of ids beside another finds a few too many; the key tells them apart below.
+    # Two separate lists of ids match a few events too many. The dict below separates them by key.
     statement = (
         select(table)
         .where(
@@ -122,19 +122,19 @@ def events_of(source: Source, spans: Sequence[Mapped]) -> dict[Any, list[Mapped]
 
 
 def metric_pages(source: Source, wanted: MetricFilters | Ids | None) -> Iterator[list[Mapped]]:
-    """The rows of the metrics to export, some at a time.
+    """The rows of the metrics to export, in batches.
 
     Raises:
-        NotFound: there is no metric of one of the ids.
-        ValidationError: an id is none.
+        NotFound: there is no metric with one of the ids.
+        ValidationError: an id is invalid.
     """
     table = _table(Metric)
     if wanted is None or isinstance(wanted, MetricFilters):
         conditions = wanted.conditions() if wanted else []
         statement = select(table).where(*conditions)
-        yield from _pages(source, statement, [table.c.id], _TOGETHER)
+        yield from _pages(source, statement, [table.c.id], _BATCH_SIZE)
         return
-    for some in _chunks(_unique(_given(wanted), _metric_id), _TOGETHER):
+    for some in _chunks(_unique(_given(wanted), _metric_id), _BATCH_SIZE):
         page = next(
             _pages(source, select(table).where(table.c.id.in_(some)), [table.c.id], len(some)), []
         )
@@ -150,10 +150,10 @@ def point_pages(source: Source, metrics: Sequence[Mapped], size: int) -> Iterato
 
 
 def log_pages(source: Source, wanted: LogFilters | Ids | None, size: int) -> Iterator[list[Mapped]]:
-    """The rows of the log records to export, oldest first; by ids, those of these traces.
+    """The rows of the log records to export, oldest first. Ids are those of traces.
 
     Raises:
-        ValidationError: an id is none.
+        ValidationError: an id is invalid.
     """
     table = _table(LogRecord)
     key = list(table.primary_key.columns)
@@ -161,7 +161,7 @@ def log_pages(source: Source, wanted: LogFilters | Ids | None, size: int) -> Ite
         conditions = wanted.conditions() if wanted else []
         yield from _pages(source, select(table).where(*conditions), key, size)
         return
-    for some in _chunks(_unique(_given(wanted), ids.trace_uuid), _TOGETHER):
+    for some in _chunks(_unique(_given(wanted), ids.trace_uuid), _BATCH_SIZE):
         yield from _pages(source, select(table).where(table.c.trace_id.in_(some)), key, size)
 
 
@@ -184,7 +184,7 @@ def _pages(
 
 
 def _mappings(connection: Connection, statement: Select[Any]) -> list[Mapped]:
-    # SQLAlchemy's keys may also be columns; here they are looked up by name only.
+    # SQLAlchemy types the keys as names or columns; here they are names.
     return cast("list[Mapped]", connection.execute(statement).mappings().all())
 
 
@@ -207,7 +207,7 @@ def _metric_id(value: Any) -> UUID:
 
 
 def _unique(given: Iterable[Any], convert: Any) -> Iterator[UUID]:
-    """The ids in their order, each once."""
+    """The converted ids in their order, without duplicates."""
     return iter(dict.fromkeys(convert(value) for value in given))
 
 

@@ -1,16 +1,17 @@
-"""OTLP's AnyValue as plain JSON for people and SQL, with notes of what plain JSON cannot say.
+"""Converts OTLP's AnyValue to plain JSON for people and SQL, and back.
 
-A value's *note* is None where its JSON alone gives it back, which is nearly always. Otherwise:
+A *note* records what plain JSON cannot represent. It is None if the JSON alone is enough, which is
+nearly always the case. Otherwise it is one of:
 
-* ``"bytes"``: the text is bytes in base64;
-* ``"double"``: a double that JSON or jsonb would give back as something else: NaN, the infinities
-  (their names), and those so large that jsonb writes them without a decimal point;
-* ``"-0.0"``: a double; jsonb has no negative zero;
-* ``"absent"``: null, and the key had no value at all; null without a note is an empty AnyValue;
-* ``"strindex"``: the number is an index into a dictionary of strings;
-* an object: the notes of what is inside, by key, or by index within an array;
-* an array of ``{"key", "value"[, "note"][, "key_strindex"]}``: all the pairs of a map that JSON
-  cannot hold, because a key occurs twice (the JSON has the last) or is an index.
+* ``"bytes"``: the text is base64;
+* ``"double"``: a double that JSON or jsonb would return as something else: NaN and the infinities,
+  which are stored by name, and doubles so large that jsonb writes them without a decimal point;
+* ``"-0.0"``: negative zero, which jsonb does not have;
+* ``"absent"``: a key without a value; a null without a note is an empty AnyValue;
+* ``"strindex"``: the number is an index into a table of strings;
+* an object: the notes of the items of a map by key, or of an array by index;
+* an array of ``{"key", "value"[, "note"][, "key_strindex"]}``: all pairs of a map that JSON cannot
+  represent, because a key occurs twice (the JSON has the last value) or is an index.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.otlp import wire
+from observatory_storage.otlp import protojson
 
 __all__ = ["Note", "any_value", "key_values", "plain_map", "plain_value"]
 
@@ -46,14 +47,14 @@ def plain_map(pairs: Any, field: str, depth: int = 0) -> tuple[dict[str, Any], N
     """A list of KeyValue as a JSON object, and its note.
 
     Raises:
-        ValidationError: a pair is no KeyValue, or is nested more than 50 deep.
+        ValidationError: a pair is not a KeyValue, or is nested more than 50 levels deep.
     """
     if not pairs:
         return {}, None
     plain: dict[str, Any] = {}
     notes: dict[str, Note] | None = None
     try:
-        # The hot path: most attributes are scalars that JSON holds as they are.
+        # The fast path: most attributes are scalars that JSON represents unchanged.
         for pair in pairs:
             key = pair["key"]
             ((kind, content),) = pair["value"].items()
@@ -90,28 +91,28 @@ def plain_map(pairs: Any, field: str, depth: int = 0) -> tuple[dict[str, Any], N
         simple = False
     if simple and len(plain) == len(pairs):
         return plain, notes
-    return _odd_map(pairs, field, depth)
+    return _slow_map(pairs, field, depth)
 
 
-def _odd_map(pairs: Any, field: str, depth: int) -> tuple[dict[str, Any], Note]:
-    """`plain_map` for whatever it has no quick way for."""
+def _slow_map(pairs: Any, field: str, depth: int) -> tuple[dict[str, Any], Note]:
+    """`plain_map` without its fast path."""
     plain: dict[str, Any] = {}
     notes: dict[str, Note] = {}
     entries: list[dict[str, Any]] = []
-    for position, pair in enumerate(wire.items(pairs, field)):
-        here = f"{field}[{position}]"
-        given = wire.message(pair, here) or {}
-        key = wire.text(given.get("key"), f"{here}.key")
-        index = wire.integer(
-            given.get("keyStrindex"), f"{here}.keyStrindex", -_MAX_INT32 - 1, _MAX_INT32
+    for pair_index, pair in enumerate(protojson.items(pairs, field)):
+        pair_field = f"{field}[{pair_index}]"
+        given = protojson.message(pair, pair_field) or {}
+        key = protojson.text(given.get("key"), f"{pair_field}.key")
+        strindex = protojson.integer(
+            given.get("keyStrindex"), f"{pair_field}.keyStrindex", -_MAX_INT32 - 1, _MAX_INT32
         )
         value, note = plain_value(given.get("value"), f"{field}.{key}", depth)
         plain[key] = value
         entry = {"key": key, "value": value}
         if note is not None:
             notes[key] = entry["note"] = note
-        if index:
-            entry["key_strindex"] = index
+        if strindex:
+            entry["key_strindex"] = strindex
         entries.append(entry)
     if len(plain) < len(entries) or any("key_strindex" in entry for entry in entries):
         return plain, entries
@@ -122,7 +123,7 @@ def plain_value(value: Any, field: str, depth: int = 0) -> tuple[Any, Note]:
     """An AnyValue as JSON, and its note.
 
     Raises:
-        ValidationError: the value is no AnyValue, or is nested more than 50 deep.
+        ValidationError: the value is not an AnyValue, or is nested more than 50 levels deep.
     """
     if value is None:
         return None, "absent"
@@ -138,18 +139,18 @@ def plain_value(value: Any, field: str, depth: int = 0) -> tuple[Any, Note]:
     kind = known[0]
     content = value[kind]
     if kind == "stringValue":
-        return wire.text(content, field), None
+        return protojson.text(content, field), None
     if kind == "boolValue":
-        return wire.boolean(content, field), None
+        return protojson.boolean(content, field), None
     if kind == "intValue":
-        return wire.integer(content, field, _MIN_INT64, wire.MAX_INT64), None
+        return protojson.integer(content, field, _MIN_INT64, protojson.MAX_INT64), None
     if kind == "doubleValue":
-        return _plain_double(wire.double(content, field))
+        return _plain_double(protojson.double(content, field))
     if kind == "bytesValue":
-        return wire.base64_text(content, field), "bytes"
+        return protojson.base64_text(content, field), "bytes"
     if kind == "stringValueStrindex":
-        return wire.integer(content, field, -_MAX_INT32 - 1, _MAX_INT32), "strindex"
-    inside = wire.items((wire.message(content, field) or {}).get("values"), field)
+        return protojson.integer(content, field, -_MAX_INT32 - 1, _MAX_INT32), "strindex"
+    inside = protojson.items((protojson.message(content, field) or {}).get("values"), field)
     if kind == "kvlistValue":
         return plain_map(inside, field, depth + 1)
     return _plain_array(inside, field, depth + 1)
@@ -160,18 +161,18 @@ def _plain_double(number: float) -> tuple[Any, Note]:
         return number, "-0.0" if str(number) == "-0.0" else None
     if -_EXACT_BELOW < number < _EXACT_BELOW:
         return number, None
-    return wire.double_json(number), "double"
+    return protojson.double_json(number), "double"
 
 
 def _plain_array(values: list[Any], field: str, depth: int) -> tuple[list[Any], Note]:
     plain: list[Any] = []
     notes: dict[str, Note] = {}
-    for position, value in enumerate(values):
-        # Protobuf has no absent member of a list: null can only mean the empty AnyValue.
-        item, note = plain_value(value or {}, f"{field}[{position}]", depth)
+    for index, value in enumerate(values):
+        # A list in protobuf has no absent items, so null can only mean the empty AnyValue.
+        item, note = plain_value(value or {}, f"{field}[{index}]", depth)
         plain.append(item)
         if note is not None:
-            notes[str(position)] = note
+            notes[str(index)] = note
     return plain, notes or None
 
 
@@ -211,17 +212,17 @@ def any_value(plain: Any, note: Note = None) -> dict[str, Any]:
     if isinstance(plain, bool):
         return {"boolValue": plain}
     if isinstance(plain, int):
-        if _MIN_INT64 <= plain <= wire.MAX_INT64:
+        if _MIN_INT64 <= plain <= protojson.MAX_INT64:
             return {"intValue": str(plain)}
-        return {"stringValue": str(plain)}  # a hand-written row's: OTLP has no such integers
+        return {"stringValue": str(plain)}  # of a hand-written row: OTLP has no such integers
     if isinstance(plain, float):
-        return {"doubleValue": wire.double_json(plain)}
+        return {"doubleValue": protojson.double_json(plain)}
     if isinstance(plain, Mapping):
         pairs = key_values(plain, note)
         return {"kvlistValue": {"values": pairs} if pairs else {}}
     if isinstance(plain, (list, tuple)):
         notes = note if isinstance(note, dict) else {}
-        values = [any_value(item, notes.get(str(place))) for place, item in enumerate(plain)]
+        values = [any_value(item, notes.get(str(index))) for index, item in enumerate(plain)]
         return {"arrayValue": {"values": values} if values else {}}
     return {"stringValue": str(plain)}
 
@@ -235,7 +236,7 @@ def _noted_scalar(plain: Any, note: str) -> dict[str, Any] | None:
         return {"stringValueStrindex": plain}
     if note == "double":
         try:
-            return {"doubleValue": wire.double_json(wire.double(plain, "value"))}
+            return {"doubleValue": protojson.double_json(protojson.double(plain, "value"))}
         except ValidationError:
             return None
     return None

@@ -1,4 +1,4 @@
-"""Data points of OTLP as rows of `metric_data_points`, and back."""
+"""Converts data points of OTLP to rows of `metric_data_points`, and back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
-from observatory_storage.otlp import wire
+from observatory_storage.otlp import protojson
+from observatory_storage.otlp.any_values import any_value, key_values, plain_map, plain_value
 from observatory_storage.otlp.numbers import (
     count_of,
     double_of,
@@ -16,7 +17,6 @@ from observatory_storage.otlp.numbers import (
     take_count,
     take_double,
 )
-from observatory_storage.otlp.values import any_value, key_values, plain_map, plain_value
 
 __all__ = ["point_of", "point_row"]
 
@@ -30,11 +30,11 @@ def point_row(point: Any, kind: str) -> dict[str, Any]:
     """The row of a data point, without its ``metric_id``.
 
     Args:
-        kind: the name of the member of OTLP's Metric that holds the point: gauge, sum, histogram,
+        kind: the field of OTLP's Metric that contains the point: gauge, sum, histogram,
             exponentialHistogram or summary.
 
     Raises:
-        ValidationError: the point is no data point.
+        ValidationError: the data point is invalid.
     """
     if not isinstance(point, Mapping):
         raise ValidationError("", point, "must be a data point: an object")
@@ -42,17 +42,19 @@ def point_row(point: Any, kind: str) -> dict[str, Any]:
     attributes, note = plain_map(point.get("attributes"), "attributes")
     if note is not None:
         otlp["attributes"] = note
-    start = wire.uint64(point.get("startTimeUnixNano"), "startTimeUnixNano")
-    started, start_ns = wire.moment(start) if start else (None, 0)
-    timestamp, time_ns = wire.moment(wire.uint64(point.get("timeUnixNano"), "timeUnixNano"))
-    # These tables have no columns for nanoseconds: a point's key would need them too.
+    start = protojson.uint64(point.get("startTimeUnixNano"), "startTimeUnixNano")
+    started, start_ns = protojson.moment(start) if start else (None, 0)
+    timestamp, time_ns = protojson.moment(
+        protojson.uint64(point.get("timeUnixNano"), "timeUnixNano")
+    )
+    # The table has no columns for nanoseconds, since the key of a point would need them too.
     if start_ns:
         otlp["start_ns"] = start_ns
     if time_ns:
         otlp["time_ns"] = time_ns
-    # What tells this point from others of the same attributes, start and microsecond.
+    # This distinguishes points that have the same attributes, start and microsecond.
     origin = dict(otlp) or None
-    flags = wire.uint32(point.get("flags"), "flags")
+    flags = protojson.uint32(point.get("flags"), "flags")
     if flags:
         otlp["flags"] = flags
     row: dict[str, Any] = {
@@ -67,7 +69,7 @@ def point_row(point: Any, kind: str) -> dict[str, Any]:
         take_count(point, "count", row, "count", otlp)
         take_double(point, "sum", row, "sum", otlp)
         if kind == "summary":
-            # Without presence in OTLP: an absent sum is zero.
+            # OTLP does not distinguish an absent sum from zero.
             if "sum" not in otlp:
                 row.setdefault("sum", 0.0)
             row["quantiles"] = _quantiles(point, otlp)
@@ -76,7 +78,7 @@ def point_row(point: Any, kind: str) -> dict[str, Any]:
             take_double(point, "max", row, "max", otlp)
             buckets = _buckets if kind == "histogram" else _exponential_buckets
             row["buckets"] = buckets(point, otlp)
-    exemplars = wire.items(point.get("exemplars"), "exemplars")
+    exemplars = protojson.items(point.get("exemplars"), "exemplars")
     if exemplars:
         row["exemplars"] = _exemplars(exemplars, otlp)
     row["otlp"] = otlp or None
@@ -90,25 +92,25 @@ def _take_number(point: Mapping[str, Any], row: dict[str, Any], otlp: dict[str, 
         return
     if point.get("asDouble") is not None:
         raise ValidationError("asInt", value, "must not stand beside asDouble")
-    number = wire.integer(value, "asInt", _MIN_INT64, wire.MAX_INT64)
-    # The column is a double: beyond 2**53 it has the nearest, and the note the integer itself.
+    number = protojson.integer(value, "asInt", _MIN_INT64, protojson.MAX_INT64)
+    # The column is a double, which rounds integers above 2**53. The note has the exact integer.
     row["value"] = float(number)
     otlp["as_int"] = number
 
 
 def _counts(value: Any, field: str) -> list[int]:
-    return [wire.uint64(count, field) for count in wire.items(value, field)]
+    return [protojson.uint64(count, field) for count in protojson.items(value, field)]
 
 
 def _buckets(point: Mapping[str, Any], otlp: dict[str, Any]) -> dict[str, Any]:
     bounds: list[float | str] = []
     notes: dict[str, Any] = {}
-    given = wire.items(point.get("explicitBounds"), "explicitBounds")
-    for at, bound in enumerate(given):
-        plain, note = json_double(bound, f"explicitBounds[{at}]")
+    given = protojson.items(point.get("explicitBounds"), "explicitBounds")
+    for index, bound in enumerate(given):
+        plain, note = json_double(bound, f"explicitBounds[{index}]")
         bounds.append(plain)
         if note:
-            notes[str(at)] = note
+            notes[str(index)] = note
     if notes:
         otlp["buckets"] = {"bounds": notes}
     return {"bounds": bounds, "counts": _counts(point.get("bucketCounts"), "bucketCounts")}
@@ -119,15 +121,15 @@ def _exponential_buckets(point: Mapping[str, Any], otlp: dict[str, Any]) -> dict
     if note:
         otlp["buckets"] = {"zero_threshold": note}
     buckets: dict[str, Any] = {
-        "scale": wire.integer(point.get("scale"), "scale", _MIN_INT32, _MAX_INT32),
-        "zero_count": wire.uint64(point.get("zeroCount"), "zeroCount"),
+        "scale": protojson.integer(point.get("scale"), "scale", _MIN_INT32, _MAX_INT32),
+        "zero_count": protojson.uint64(point.get("zeroCount"), "zeroCount"),
         "zero_threshold": threshold,
     }
     for side in _SIDES:
-        given = wire.message(point.get(side), side)
+        given = protojson.message(point.get(side), side)
         if given is not None:
             buckets[side] = {
-                "offset": wire.integer(
+                "offset": protojson.integer(
                     given.get("offset"), f"{side}.offset", _MIN_INT32, _MAX_INT32
                 ),
                 "counts": _counts(given.get("bucketCounts"), f"{side}.bucketCounts"),
@@ -138,9 +140,9 @@ def _exponential_buckets(point: Mapping[str, Any], otlp: dict[str, Any]) -> dict
 def _quantiles(point: Mapping[str, Any], otlp: dict[str, Any]) -> list[dict[str, Any]]:
     quantiles: list[dict[str, Any]] = []
     notes: dict[str, Any] = {}
-    for at, entry in enumerate(wire.items(point.get("quantileValues"), "quantileValues")):
-        field = f"quantileValues[{at}]"
-        given = wire.message(entry, field) or {}
+    for index, entry in enumerate(protojson.items(point.get("quantileValues"), "quantileValues")):
+        field = f"quantileValues[{index}]"
+        given = protojson.message(entry, field) or {}
         plain: dict[str, Any] = {}
         noted: dict[str, Any] = {}
         for key in ("quantile", "value"):
@@ -149,7 +151,7 @@ def _quantiles(point: Mapping[str, Any], otlp: dict[str, Any]) -> list[dict[str,
                 noted[key] = note
         quantiles.append(plain)
         if noted:
-            notes[str(at)] = noted
+            notes[str(index)] = noted
     if notes:
         otlp["quantiles"] = notes
     return quantiles
@@ -158,27 +160,27 @@ def _quantiles(point: Mapping[str, Any], otlp: dict[str, Any]) -> list[dict[str,
 def _exemplars(given: list[Any], otlp: dict[str, Any]) -> list[dict[str, Any]]:
     exemplars: list[dict[str, Any]] = []
     notes: dict[str, Any] = {}
-    for at, entry in enumerate(given):
-        exemplar, noted = _exemplar(entry, f"exemplars[{at}]")
+    for index, entry in enumerate(given):
+        exemplar, noted = _exemplar(entry, f"exemplars[{index}]")
         exemplars.append(exemplar)
         if noted:
-            notes[str(at)] = noted
+            notes[str(index)] = noted
     if notes:
         otlp["exemplars"] = notes
     return exemplars
 
 
 def _exemplar(entry: Any, field: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    given = wire.message(entry, field) or {}
+    given = protojson.message(entry, field) or {}
     noted: dict[str, Any] = {}
     attributes, note = plain_map(given.get("filteredAttributes"), f"{field}.filteredAttributes")
     if note is not None:
         noted["attributes"] = note
     exemplar: dict[str, Any] = {
-        "time_unix_nano": wire.uint64(given.get("timeUnixNano"), f"{field}.timeUnixNano"),
+        "time_unix_nano": protojson.uint64(given.get("timeUnixNano"), f"{field}.timeUnixNano"),
         "attributes": attributes,
     }
-    # A number as a value of an attribute would be: integers stay apart from doubles.
+    # The number is stored like the value of an attribute, so integers differ from doubles.
     members = {
         kind: given[name]
         for kind, name in (("intValue", "asInt"), ("doubleValue", "asDouble"))
@@ -189,55 +191,55 @@ def _exemplar(entry: Any, field: str) -> tuple[dict[str, Any], dict[str, Any]]:
         if note is not None:
             noted["value"] = note
     for key, name in (("span_id", "spanId"), ("trace_id", "traceId")):
-        identifier = wire.hex_id(given.get(name), f"{field}.{name}")
+        identifier = protojson.hex_id(given.get(name), f"{field}.{name}")
         if identifier:
             exemplar[key] = identifier
     return exemplar, noted
 
 
 def point_of(row: Mapping[str, Any], metric_type: str) -> dict[str, Any]:
-    """A data point as OTLP/JSON, from its row (all columns) and the type of its metric."""
+    """The OTLP/JSON of a data point, from a row with all columns and the type of its metric."""
     otlp = row["otlp"] or {}
     point: dict[str, Any] = {}
     pairs = key_values(row["attributes"], otlp.get("attributes"))
     if pairs:
         point["attributes"] = pairs
-    start = wire.nanoseconds(row["start_timestamp"], otlp.get("start_ns", 0))
+    start = protojson.nanoseconds(row["start_timestamp"], otlp.get("start_ns", 0))
     if row["start_timestamp"] is not None and start:
         point["startTimeUnixNano"] = str(start)
-    point["timeUnixNano"] = str(wire.nanoseconds(row["timestamp"], otlp.get("time_ns", 0)))
+    point["timeUnixNano"] = str(protojson.nanoseconds(row["timestamp"], otlp.get("time_ns", 0)))
     if metric_type in ("gauge", "counter", "updowncounter"):
         if "as_int" in otlp:
             point["asInt"] = str(otlp["as_int"])
         else:
-            _put(point, "asDouble", double_of(row, "value"))
+            _add(point, "asDouble", double_of(row, "value"))
     else:
         point["count"] = count_of(row, "count")
-        _put(point, "sum", double_of(row, "sum"))
+        _add(point, "sum", double_of(row, "sum"))
         if metric_type == "summary":
-            _put_quantiles(point, row, otlp)
+            _add_quantiles(point, row, otlp)
         else:
-            put = _put_buckets if metric_type == "histogram" else _put_exponential_buckets
-            put(point, row["buckets"] or {}, otlp.get("buckets", {}))
-            _put(point, "min", double_of(row, "min"))
-            _put(point, "max", double_of(row, "max"))
+            add = _add_buckets if metric_type == "histogram" else _add_exponential_buckets
+            add(point, row["buckets"] or {}, otlp.get("buckets", {}))
+            _add(point, "min", double_of(row, "min"))
+            _add(point, "max", double_of(row, "max"))
     if row["exemplars"]:
         notes = otlp.get("exemplars", {})
         point["exemplars"] = [
-            _exemplar_of(exemplar, notes.get(str(at), {}))
-            for at, exemplar in enumerate(row["exemplars"])
+            _exemplar_of(exemplar, notes.get(str(index), {}))
+            for index, exemplar in enumerate(row["exemplars"])
         ]
     if "flags" in otlp:
         point["flags"] = otlp["flags"]
     return point
 
 
-def _put(point: dict[str, Any], name: str, value: float | str | None) -> None:
+def _add(point: dict[str, Any], name: str, value: float | str | None) -> None:
     if value is not None:
         point[name] = value
 
 
-def _put_buckets(
+def _add_buckets(
     point: dict[str, Any], buckets: Mapping[str, Any], notes: Mapping[str, Any]
 ) -> None:
     signs = notes.get("bounds", {})
@@ -245,11 +247,12 @@ def _put_buckets(
         point["bucketCounts"] = [str(count) for count in buckets["counts"]]
     if buckets.get("bounds"):
         point["explicitBounds"] = [
-            json_double_of(bound, signs.get(str(at))) for at, bound in enumerate(buckets["bounds"])
+            json_double_of(bound, signs.get(str(index)))
+            for index, bound in enumerate(buckets["bounds"])
         ]
 
 
-def _put_exponential_buckets(
+def _add_exponential_buckets(
     point: dict[str, Any], buckets: Mapping[str, Any], notes: Mapping[str, Any]
 ) -> None:
     point["scale"] = buckets.get("scale", 0)
@@ -265,15 +268,15 @@ def _put_exponential_buckets(
                 point[side]["bucketCounts"] = [str(count) for count in given["counts"]]
 
 
-def _put_quantiles(point: dict[str, Any], row: Mapping[str, Any], otlp: Mapping[str, Any]) -> None:
+def _add_quantiles(point: dict[str, Any], row: Mapping[str, Any], otlp: Mapping[str, Any]) -> None:
     notes = otlp.get("quantiles", {})
     if row["quantiles"]:
         point["quantileValues"] = [
             {
-                key: json_double_of(entry.get(key), notes.get(str(at), {}).get(key))
+                key: json_double_of(entry.get(key), notes.get(str(index), {}).get(key))
                 for key in ("quantile", "value")
             }
-            for at, entry in enumerate(row["quantiles"])
+            for index, entry in enumerate(row["quantiles"])
         ]
 
 
