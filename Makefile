@@ -1,4 +1,4 @@
-# Every target makes the virtual environment by itself: once, and again when pyproject.toml changes.
+# Every target creates the virtual environment if needed, and again when pyproject.toml changes.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
@@ -6,53 +6,58 @@ SHELL := /bin/sh
 
 VENV := .venv
 BIN := $(VENV)/bin
-# The stamp knows the folder: an environment that was copied along with a clone does not count.
+# The stamp contains the folder, so an environment that was copied with a clone is not used.
 READY := $(VENV)/ready-$(shell printf %s "$(CURDIR)" | cksum | cut -d ' ' -f 1)
 # Workers of pytest-xdist; 0 runs everything in one process.
 WORKERS ?= 2
-# More arguments: make test ARGS='tests/test_embedded.py -x', make bench ARGS='--only techniques'
+# More arguments: make test ARGS='tests/embedded -x', make bench ARGS='--only techniques'
 ARGS ?=
 
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help demo test bench bench-all bench-read soak check migrate clean
+.PHONY: help demo test bench bench-all bench-read soak check docs migrate clean
 
-help: ## show this list
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
-demo: $(READY) ## run an instrumented LLM application and ask PostgreSQL about it
+demo: $(READY) ## run an instrumented LLM application and query its telemetry
 	@$(BIN)/python -m observatory_storage.demo
 
-test: $(READY) ## run the tests (TEST_DATABASE_URL, TEST_REDIS_URL: on servers of yours)
+test: $(READY) ## run the tests (TEST_DATABASE_URL, TEST_REDIS_URL: on your own servers)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
-bench: $(READY) ## measure writing, in some minutes (ARGS=--save: into docs/benchmarks; ARGS=--help)
+bench: $(READY) ## measure writing, which takes minutes (ARGS=--save updates docs; ARGS=--help)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
-bench-all: $(READY) ## measure everything, also a table that grows to 5 million spans
+bench-all: $(READY) ## measure writing completely, with a table that grows to 5 million spans
 	@$(BIN)/python -m tests.benchmarks --all $(ARGS)
 
-bench-read: $(READY) ## measure reading from 5 million spans (ARGS='--database-directory DIR' keeps them)
+bench-read: $(READY) ## measure reading 5 million spans (ARGS='--database-directory DIR' keeps the data)
 	@$(BIN)/python -m tests.benchmarks.reading $(ARGS)
 
-soak: $(READY) ## the fault and fuzz tests at full length
+soak: $(READY) ## run the fault and fuzz tests at full length
 	@SOAK=1 $(BIN)/python -m pytest -n 0 tests/soak tests/writers/test_properties.py tests/rows/test_together.py $(ARGS)
 
-check: $(READY) ## format, lint, types, import layers, tests
+check: $(READY) ## check format, lint, types and import layers, then run the tests
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory test
 
-migrate: $(READY) ## bring the database of DATABASE_URL to the newest schema
+docs: $(READY) ## build the documentation and the API reference into docs/_build (warnings are errors)
+	@$(BIN)/python -c 'import furo, myst_parser, sphinx' 2> /dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build $(ARGS)
+
+migrate: $(READY) ## migrate the database of DATABASE_URL to the newest schema
 	@$(BIN)/alembic upgrade head
 
 clean: ## remove the virtual environment, caches and builds
-	@rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) build dist docs/_build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Locked, so that two makes in one folder do not both install. pip speaks only when it fails.
+# Locked, so that two makes in one folder do not both install. pip's output is shown if it fails.
 $(READY): pyproject.toml
 	@if command -v flock > /dev/null; then exec 9< Makefile && flock 9; fi; \
 	if [ -e $@ ] && [ ! pyproject.toml -nt $@ ]; then exit 0; fi; \

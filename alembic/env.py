@@ -1,7 +1,7 @@
-"""What Alembic runs for each of its commands: connects, and hands over to the package.
+"""Alembic runs this module for each of its commands: it connects and calls the package.
 
-`pool.run_migrations()` gives the connection and the schema; on the command line both come from
-`StorageConfig.from_env()`, as everywhere in the package.
+`pool.run_migrations()` passes the connection and the schema. On the command line, both come from
+`StorageConfig.from_env()`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def on_the_command_line() -> None:
     if context.is_offline_mode():
         migrate.write_sql(context, schema)
         return
-    # `cmd` is what Alembic's own command line is about to call.
+    # `cmd` holds the function that Alembic's command line is about to call.
     called = getattr(config.cmd_opts, "cmd", (None,))[0]
     compare = called is command.check or getattr(config.cmd_opts, "autogenerate", False)
     engine = create_engine(settings)
@@ -49,5 +49,5 @@ else:
     try:
         on_the_command_line()
     except StorageError as error:
-        # Alembic prints this one as a line rather than as a traceback.
+        # Alembic prints a CommandError as one line instead of a traceback.
         raise CommandError(str(error)) from error

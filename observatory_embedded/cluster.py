@@ -1,4 +1,4 @@
-"""What a data directory of PostgreSQL needs: its making, its command line, its pid file."""
+"""The data directory of PostgreSQL: the commands that create and use it, and its pid file."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ FAST_SETTINGS: Mapping[str, Setting] = {
     "fsync": False,
     "full_page_writes": False,
 }
-"""For data that nobody will miss: they survive a crash of the server, not one of the machine."""
+"""Settings for temporary data. The data survive a crash of the server, but not of the machine."""
 
 ROLE = "postgres"
 ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
-# What `EmbeddedPostgres` decides by itself.
+# Settings that `EmbeddedPostgres` sets itself.
 _OURS = {"listen_addresses", "unix_socket_directories", "hba_file", "port", "data_directory"}
 _SETTING_NAME = re.compile(r"[a-z_][a-z0-9_.]*", re.IGNORECASE)
 
 
 def initdb_command(programs: Path, data_folder: Path, *, sync: bool) -> list[str]:
-    """The command that makes a data directory in an empty folder."""
+    """The command that creates a data directory in an empty folder."""
     command = [str(programs / "initdb"), "-D", str(data_folder), "-U", ROLE, "--encoding=UTF8"]
-    # The builtin provider's C.UTF-8 is the same on every machine, whatever its libc.
+    # C.UTF-8 of the builtin provider is the same on every machine, whatever its libc.
     command += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     command += ["--auth=trust", "--no-instructions"]
     return command if sync else [*command, "--no-sync"]
@@ -44,7 +44,7 @@ def server_command(programs: Path, data_folder: Path, settings: Mapping[str, Set
 
 
 def check(password: str | None, port: int | None, settings: Mapping[str, Setting]) -> None:
-    """Refuse arguments that are not right, by name."""
+    """Raise a ValidationError for an invalid argument."""
     if password is not None and (not password or "\0" in password):
         raise ValidationError("password", "***", "must not be empty, nor contain NUL")
     if port is not None and password is None:
@@ -59,7 +59,7 @@ def check(password: str | None, port: int | None, settings: Mapping[str, Setting
 
 
 def pid_in(data_folder: Path) -> int | None:
-    """The process id in the pid file, running or not."""
+    """The process id in the pid file, whether the process is running or not."""
     try:
         return int((data_folder / "postmaster.pid").read_text().partition("\n")[0])
     except (OSError, ValueError):
@@ -67,21 +67,21 @@ def pid_in(data_folder: Path) -> int | None:
 
 
 def is_ready(data_folder: Path, pid: int | None) -> bool:
-    """Whether the server of this process id accepts connections."""
+    """Whether the server with this process id accepts connections."""
     try:
         lines = (data_folder / "postmaster.pid").read_text().splitlines()
     except OSError:
         return False
-    # The eighth line is the state; before it is written, the file may be a former server's.
+    # The eighth line is the state. Before it is written, the file may be of a former server.
     return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() == "ready"
 
 
 def remove_stale_pid_file(data_folder: Path) -> None:
-    """Remove the pid file of a server that crashed, where its id is another program's by now.
+    """Remove the pid file of a crashed server if another program has its process id now.
 
-    PostgreSQL itself takes over a pid file whose process is gone, but takes any process of
-    the same user for a server. We hold the folder's lock, so only a server whose supervisor
-    was killed could still run, and that one's working directory is the data directory.
+    PostgreSQL takes over a pid file whose process is gone, but it assumes that any process of the
+    same user is a server. This process holds the lock of the folder, so the only server that may
+    still run is one whose supervisor was killed. Its working directory is the data directory.
     """
     pid = pid_in(data_folder)
     folder = Path(f"/proc/{pid}/cwd")
@@ -92,7 +92,7 @@ def remove_stale_pid_file(data_folder: Path) -> None:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on, at this moment."""
+    """A TCP port of 127.0.0.1 that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""A database of one's own, for as long as one needs it."""
+"""Creates and drops databases."""
 
 from __future__ import annotations
 
@@ -26,19 +26,21 @@ def temporary_database(
     settings: Mapping[str, Setting] | None = FAST_SETTINGS,
     in_memory: bool = True,
 ) -> Iterator[str]:
-    """A new, empty database for the length of the block; yields its URL.
+    """Create an empty database for the length of the block. Yields its URL.
 
-    It is dropped at the end, with whatever is still connected to it; no other database is touched.
+    The database is dropped at the end, even if clients are still connected. No other database is
+    changed.
 
     Args:
-        url: a server, by the URL of one of its databases; its role needs CREATEDB. None starts an
-            embedded server for the block.
-        prefix: what the database's name begins with; a random part follows.
-        settings: settings of the embedded server; unsafe and fast ones unless given.
-        in_memory: whether the embedded server keeps its data in main memory where there is room.
+        url: the URL of any database of the server. Its role needs CREATEDB. None starts an embedded
+            server for the block.
+        prefix: the beginning of the name of the database. A random part follows.
+        settings: settings of the embedded server. The default ones are fast and unsafe.
+        in_memory: whether the embedded server keeps its data in main memory, if it has enough.
 
     Raises:
-        ConnectionLost, StorageError: the server cannot be reached, or refuses the database.
+        ConnectionLost: the server cannot be reached.
+        StorageError: the server refuses to create the database.
         EmbeddedServerError: the embedded server cannot be started.
     """
     with contextlib.ExitStack() as stack:
@@ -47,7 +49,7 @@ def temporary_database(
             url = server.url
         name = f"{prefix}_{secrets.token_hex(6)}"
         try:
-            # Within: an interrupt can come when the server has made it and before we know.
+            # Inside the try block, since an interrupt can come after the server has created it.
             create_database(url, name)
             yield with_database(url, name)
         finally:
@@ -55,14 +57,14 @@ def temporary_database(
 
 
 def create_database(url: str, name: str, *, template: str = "template0") -> None:
-    """Make a database in UTF-8 on the server of this URL; an error if the name is taken."""
+    """Create a UTF-8 database on the server of this URL. An existing name is an error."""
     query = sql.SQL("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8'")
     with translated(), _connection(url) as connection:
         connection.execute(query.format(sql.Identifier(name), sql.Identifier(template)))
 
 
 def drop_database(url: str, name: str) -> None:
-    """Drop a database if it is there, disconnecting whoever uses it."""
+    """Drop a database if it exists, and disconnect its clients."""
     query = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
     with translated(), _connection(url) as connection:
         for attempts_left in reversed(range(_DROP_ATTEMPTS)):
@@ -70,15 +72,15 @@ def drop_database(url: str, name: str) -> None:
                 connection.execute(query)
                 return
             except psycopg.errors.ObjectInUse:
-                # A client that connects again and again can slip in between.
+                # A client may have reconnected in between.
                 if not attempts_left:
                     raise
 
 
 def with_database(url: str, name: str) -> str:
-    """The same URL with another database, and without the name of a driver."""
+    """The same URL with another database, and without the name of the driver."""
     parts = urlsplit(url)
-    # libpq takes the database from a parameter too, which would win.
+    # The parameter dbname would take precedence over the path.
     query = [pair for pair in parse_qsl(parts.query) if pair[0] != "dbname"]
     parameters = f"?{urlencode(query, quote_via=quote)}" if query else ""
     return f"postgresql://{parts.netloc}/{quote(name)}{parameters}"

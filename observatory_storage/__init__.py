@@ -1,4 +1,4 @@
-"""Traces, metrics and logs of LLM applications in the application's own PostgreSQL."""
+"""Stores traces, metrics and logs of LLM applications in the application's own PostgreSQL."""
 
 from observatory_storage.config import (
     PoolConfig,

@@ -1,4 +1,4 @@
-"""How long to wait before another attempt, as the section `retry` of the configuration says."""
+"""Delays between attempts, as configured by `RetryConfig`."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["backoff", "pause_secs"]
 
 
 def backoff(retry: RetryConfig) -> Callable[[RetryCallState], float]:
-    """Delays in seconds for tenacity's ``wait``: each longer than the one before, with jitter.
+    """Exponential delays in seconds, with jitter, for tenacity's ``wait``.
 
-    The jitter takes up to half of a delay away, so that processes which lost the server together
-    do not all come back together, and no delay is above the configured maximum.
+    The jitter shortens a delay by up to half. So processes that lost the server together do not
+    all reconnect at once, and no delay exceeds the configured maximum.
     """
-    longest = wait_exponential(
+    exponential = wait_exponential(
         multiplier=retry.initial_delay_ms / 1000,
         exp_base=retry.backoff_multiplier,
         max=retry.max_delay_ms / 1000,
     )
-    return lambda state: longest(state) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+    return lambda state: exponential(state) * random.uniform(0.5, 1)  # noqa: S311 - no secret
 
 
 def pause_secs(retry: RetryConfig, failures: int) -> float:
-    """Seconds before another series of attempts, after so many series have failed."""
+    """Seconds to wait before another series of attempts, after ``failures`` series have failed."""
     pause = retry.initial_delay_ms * retry.backoff_multiplier ** min(failures, 32)
     return float(min(pause, retry.max_delay_ms)) / 1000

@@ -1,6 +1,6 @@
-"""The pool of connections under the engine: bounded, checked when taken, replaced when old.
+"""The engine's connection pool: it has a hard limit, checks connections and replaces old ones.
 
-There is no thread behind it: connections are looked at when they are taken and given back.
+It has no background thread. Connections are checked when they are checked out and returned.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from observatory_storage.processes import process_lock
 
 __all__ = ["BoundedPool", "acquire_within", "recycle_connections"]
 
-# A connection that was idle for longer is asked whether it lives. Until then a look at its socket
-# will do: a server that stopped, or ended the session, has sent something.
+# A connection that was idle for longer is checked by a query. Before that, checking its socket is
+# enough: a server that stopped, or ended the session, has sent something.
 _TRUSTED_SECONDS: Final = 5.0
-# Connections opened together should not all come to their end together.
+# Connections that were opened together should not all expire together.
 _LIFETIME_SPREAD: Final = 0.1
 
 
@@ -55,7 +55,7 @@ class BoundedPool(QueuePool):
     """
 
     def set_limits(self, config: PoolConfig) -> None:
-        """What SQLAlchemy's own arguments do not cover; to be called once, before use."""
+        """Set the limits that QueuePool has no arguments for. Call this once, before use."""
         self._config = config
         self._closed = False
         self._pid = os.getpid()
@@ -85,7 +85,7 @@ class BoundedPool(QueuePool):
 
     @property
     def _records(self) -> Any:
-        # SQLAlchemy's queue is a deque of records inside; the last ones are taken first.
+        # SQLAlchemy's queue contains a deque of records. The last ones are checked out first.
         return self._pool.queue  # type: ignore[attr-defined]  # as above
 
     @property
@@ -98,10 +98,10 @@ class BoundedPool(QueuePool):
         self._patience_of_all = seconds
 
     def connect(self) -> PoolProxiedConnection:
-        """A connection, for which it waits up to the timeout.
+        """Check out a connection. When all are in use, wait up to the timeout.
 
         Raises:
-            PoolError: all are in use, or the pool is closed.
+            PoolError: no connection became free in time, or the pool is closed.
         """
         if self._closed:
             raise PoolError("the pool is closed", retryable=False)
@@ -118,7 +118,7 @@ class BoundedPool(QueuePool):
             ) from error
 
     def recreate(self) -> BoundedPool:
-        """Another pool with the same options and no connection."""
+        """A new pool with the same options and no connections."""
         fresh = cast(BoundedPool, super().recreate())
         fresh.set_limits(self._config)
         return fresh
@@ -134,7 +134,7 @@ class BoundedPool(QueuePool):
         return super().checkedout()
 
     def close(self) -> None:
-        """Close what is idle now, and the others as they come back; give out no more."""
+        """Close idle connections now, and the others when they are returned. Refuse check-outs."""
         self._closed = True
         self.dispose()
 
@@ -149,10 +149,10 @@ class BoundedPool(QueuePool):
             self._close_superfluous()
 
     def _close_superfluous(self) -> None:
-        """Close the connections above the minimum that were idle for too long.
+        """Close connections above the minimum that were idle for too long.
 
-        Done whenever one comes back, so it needs no thread of its own; a pool that nobody uses
-        keeps what it has.
+        This runs whenever a connection is returned, so it needs no thread. A pool that is not used
+        keeps its connections.
         """
         superfluous: list[ConnectionPoolEntry] = []
         before = time.monotonic() - self._config.idle_timeout_secs
@@ -171,7 +171,7 @@ def _idle_since(record: ConnectionPoolEntry) -> float:
 
 
 def recycle_connections(engine: sa.Engine, config: PoolConfig) -> None:
-    """Have the engine replace connections that are too old, were idle for long, or are dead."""
+    """Replace connections that are too old, were idle for too long, or are dead."""
 
     @event.listens_for(engine, "connect")
     def opened(_: object, record: ConnectionPoolEntry) -> None:
@@ -186,7 +186,7 @@ def recycle_connections(engine: sa.Engine, config: PoolConfig) -> None:
 
     @event.listens_for(engine, "checkout")
     def taken(connection: psycopg.Connection[Any], record: ConnectionPoolEntry, _: object) -> None:
-        # SQLAlchemy answers this error by putting a new connection in the place of the old one.
+        # SQLAlchemy handles DisconnectionError by replacing the connection with a new one.
         if record.info.pop("fresh", False):
             return
         now = time.monotonic()
@@ -200,8 +200,8 @@ def recycle_connections(engine: sa.Engine, config: PoolConfig) -> None:
 
 
 def _has_news(connection: psycopg.Connection[Any]) -> bool:
-    """Whether an idle connection has something to read, or was closed."""
-    if connection.closed or not hasattr(select, "poll"):  # Windows has none: ask each time
+    """Whether an idle connection has data to read, or was closed."""
+    if connection.closed or not hasattr(select, "poll"):  # Windows has no poll: check by a query
         return True
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)

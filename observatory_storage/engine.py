@@ -1,7 +1,7 @@
-"""The engine: how connections to PostgreSQL are made, and what is set on them.
+"""The SQLAlchemy engine: how connections to PostgreSQL are opened and configured.
 
-Works through pgbouncer in transaction mode: no startup ``options``, no prepared statements, and
-nothing is set for a session that a transaction relies on.
+It works through pgbouncer in transaction mode. It sends no startup ``options``, prepares no
+statements, and sets nothing on a session that a transaction depends on.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _no_retry: ContextVar[bool] = ContextVar("_no_retry", default=False)
 
 
 def create_engine(config: StorageConfig) -> sa.Engine:
-    """An engine for the configuration; it connects when it is first used.
+    """Create an engine that connects at first use.
 
-    Tables without a schema are those of the configured one. A connection that cannot be made is
-    tried again as ``config.retry`` says.
+    Tables without a schema are in the configured schema. A connection that cannot be opened is
+    retried as configured by ``config.retry``.
     """
     pool = config.pool
     engine = sa.create_engine(
@@ -52,21 +52,22 @@ def create_engine(config: StorageConfig) -> sa.Engine:
         pool_size=pool.max_connections,
         max_overflow=0,
         pool_timeout=pool.acquire_timeout_secs,
-        # The last one used is taken first, so that those not needed become idle for long.
+        # The connection used last is checked out first, so that superfluous ones become idle.
         pool_use_lifo=True,
         connect_args={
             **config.postgres.connect_args(),
             "connect_timeout": pool.connect_timeout_secs,
-            # A generic plan does not see the values: it can be ten times slower here. And
-            # pgbouncer may run the next transaction on a server that has not prepared it.
+            # No prepared statements. The generic plan of a prepared statement does not know the
+            # values, and can be ten times slower here. And pgbouncer may run the next transaction
+            # on a connection that has not prepared the statement.
             "prepare_threshold": None,
             "context": ADAPTERS,
             # Whatever the role, the database or PGCLIENTENCODING says: COPY sends UTF-8.
             "client_encoding": "UTF8",
         },
-        # Not left to the role's default: what the writers do on a conflict depends on it.
+        # Set explicitly, since the writers' handling of conflicts depends on it.
         isolation_level="READ COMMITTED",
-        # Rows hold what users wrote: they have no place in errors and logs.
+        # Rows contain what users wrote, which must not appear in errors and logs.
         hide_parameters=True,
         use_native_hstore=False,
         execution_options={"schema_translate_map": {None: config.postgres.schema_name}},
@@ -81,10 +82,10 @@ def create_engine(config: StorageConfig) -> sa.Engine:
 
 
 def adopt_engine(engine: sa.Engine, config: StorageConfig) -> sa.Engine:
-    """The application's engine as this package uses it; the application's own use stays as it is.
+    """An engine for this package that shares the connections of the application's engine.
 
-    They share the pool of connections. Everything else is set on cursors and transactions of the
-    returned engine only.
+    All other settings apply to cursors and transactions of the returned engine only, so the
+    application's use of its own engine does not change.
     """
     schemas = dict(engine.get_execution_options().get("schema_translate_map") or {})
     schemas[None] = config.postgres.schema_name
@@ -192,7 +193,7 @@ def _leave_connections_of_parents(pool: Pool) -> None:
 
 @contextmanager
 def single_attempt() -> Iterator[None]:
-    """In the block a connection that cannot be made is not tried again."""
+    """Within the block, do not retry a connection that cannot be opened."""
     token = _no_retry.set(True)
     try:
         yield
@@ -215,7 +216,7 @@ def _connect_with_retry(engine: sa.Engine, config: StorageConfig) -> None:
     attempts = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(retry.max_attempts),
         wait=backoff(retry),
-        retry=tenacity.retry_if_exception(_may_pass),
+        retry=tenacity.retry_if_exception(_may_succeed_later),
         before_sleep=log,
         reraise=True,
     )
@@ -233,8 +234,8 @@ def _connect_with_retry(engine: sa.Engine, config: StorageConfig) -> None:
         return attempts.copy()(connect_once)
 
 
-def _may_pass(error: BaseException) -> bool:
-    """Whether the next attempt to connect may do better: libpq says nothing more exact."""
+def _may_succeed_later(error: BaseException) -> bool:
+    """Whether another attempt to connect may succeed. libpq reports no more than this."""
     if _no_retry.get() or not isinstance(error, psycopg.OperationalError):
         return False
     return not (error.pgconn is not None and error.pgconn.needs_password)
@@ -252,9 +253,9 @@ def _prepare_connections(engine: sa.Engine) -> None:
 
 
 def _leave_replicas(engine: sa.Engine) -> None:
-    """Have connections replaced once one leads to a server that takes no writes.
+    """Discard all connections when one of them leads to a read-only server.
 
-    After a failover it may be the primary of before: the next attempt must not go there again.
+    After a failover that server may be the former primary, to which no attempt should go again.
     """
 
     @event.listens_for(engine, "handle_error")
@@ -269,13 +270,13 @@ def _limit_statements(engine: sa.Engine, milliseconds: int) -> None:
 
     @event.listens_for(engine, "begin")
     def limit(connection: sa.Connection) -> None:
-        # For the transaction only: with pgbouncer the session is not ours to keep. By the driver,
-        # since SQLAlchemy's own transaction is not yet there at this point.
+        # For the transaction only, since pgbouncer shares sessions among clients. Executed by the
+        # driver, since SQLAlchemy has not begun its transaction yet.
         cursor = connection.connection.cursor()
         try:
             cursor.execute(f"SET LOCAL statement_timeout = {milliseconds:d}")
         except psycopg.OperationalError as error:
-            # The connection is lost, of which SQLAlchemy does not hear.
+            # The connection is lost. SQLAlchemy does not see errors of the driver here.
             connection.invalidate(error)
             raise
         cursor.close()

@@ -1,4 +1,4 @@
-"""What a pool reports about itself: health of the servers behind it, and use of its connections."""
+"""Health checks of PostgreSQL and Redis, and statistics of a pool of connections."""
 
 from __future__ import annotations
 
@@ -33,7 +33,14 @@ _OF_POOL: Final = 0.8  # of the time that a health check may take
 
 @dataclass(frozen=True, slots=True)
 class ComponentHealth:
-    """How one server answered: latency in milliseconds and its version, or the error."""
+    """The result of the health check of one server.
+
+    Attributes:
+        ok: whether the server answered.
+        latency_ms: the milliseconds that the check took, getting a connection included.
+        version: the version of the server, such as ``"18.1"``; None if it did not answer.
+        error: why the check failed; None if it did not.
+    """
 
     ok: bool
     latency_ms: float
@@ -43,7 +50,14 @@ class ComponentHealth:
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """``unhealthy`` without PostgreSQL, ``degraded`` without Redis; None: Redis is not used."""
+    """The result of `StoragePool.health_check`.
+
+    Attributes:
+        status: ``"healthy"``; ``"degraded"`` if Redis is configured but does not answer; or
+            ``"unhealthy"`` if PostgreSQL does not answer.
+        postgres: the check of PostgreSQL.
+        redis: the check of Redis; None if Redis is not configured.
+    """
 
     status: Literal["healthy", "degraded", "unhealthy"]
     postgres: ComponentHealth
@@ -52,13 +66,16 @@ class HealthReport:
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """The connections of a pool.
+    """The connections that a pool has in this process.
 
     Attributes:
-        size: those that are open, ``idle`` and ``active`` together.
-        max: the most there can be; None where an application's pool has no bound.
-        utilization: the part of ``max`` that is active, from 0 to 1.
-        near_capacity: at least 80 % are active.
+        size: the number of open connections, ``idle`` plus ``active``.
+        idle: the number of open connections that are not in use.
+        active: the number of connections in use.
+        max: the most connections that the pool opens; None if your own engine has no limit.
+        min: the number of connections that the pool keeps open; 0 for your own engine.
+        utilization: ``active`` divided by ``max``, from 0 to 1.
+        near_capacity: whether at least 80 % of ``max`` are active.
     """
 
     size: int
@@ -92,7 +109,7 @@ def check_health(
             statement = sa.text("SELECT pg_catalog.current_setting('server_version')")
             return str(connection.scalar(statement))
 
-    questions: list[Callable[[], ComponentHealth]] = [lambda: _ask(postgres_version)]
+    questions: list[Callable[[], ComponentHealth]] = [lambda: _check(postgres_version)]
     if redis is not None:
         questions.append(lambda: check_redis(redis))
     postgres, cache = (*_answers(questions, timeout), None)[:2]
@@ -130,27 +147,27 @@ def _answers(
 
 
 def check_redis(redis: Redis) -> ComponentHealth:
-    """Ask Redis, once and without retries. Never raises."""
-    return _ask(lambda: _redis_version(redis))
+    """Check Redis, once and without retries. Never raises."""
+    return _check(lambda: _redis_version(redis))
 
 
 def pool_stats(engine: sa.Engine, minimum: int) -> PoolStats:
     """Count the connections of the engine's pool."""
     pool = engine.pool
     idle = active = 0
-    most: int | None = None
+    maximum: int | None = None
     if isinstance(pool, BoundedPool):
-        idle, active, most = pool.open_idle, pool.checkedout(), pool.size()
+        idle, active, maximum = pool.open_idle, pool.checkedout(), pool.size()
     elif isinstance(pool, QueuePool):
         idle, active = pool.checkedin(), pool.checkedout()
         overflow = pool._max_overflow
-        most = pool.size() + overflow if overflow >= 0 and pool.size() else None
-    utilization = active / most if most else 0.0
+        maximum = pool.size() + overflow if overflow >= 0 and pool.size() else None
+    utilization = active / maximum if maximum else 0.0
     return PoolStats(
         size=idle + active,
         idle=idle,
         active=active,
-        max=most,
+        max=maximum,
         min=minimum,
         utilization=utilization,
         near_capacity=utilization >= _NEAR_CAPACITY,
@@ -163,21 +180,22 @@ def _redis_version(redis: Redis) -> str:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    # On a connection of its own: those of the pool try again, each time for as long.
-    given = redis.connection_pool
-    options = {**given.connection_kwargs, "retry": Retry(NoBackoff(), 0)}
-    connections = ConnectionPool(given.connection_class, max_connections=1, **options)
-    with Client.from_pool(connections) as once:
-        server = once.info("server")
-    # Valkey calls itself so, and says under the old name what it is compatible with.
+    # On a connection of its own, since those of the pool retry.
+    pool = redis.connection_pool
+    options = {**pool.connection_kwargs, "retry": Retry(NoBackoff(), 0)}
+    connections = ConnectionPool(pool.connection_class, max_connections=1, **options)
+    with Client.from_pool(connections) as client:
+        server = client.info("server")
+    # Valkey reports its own version as valkey_version; redis_version is the one it is compatible
+    # with.
     return str(server.get("valkey_version") or server["redis_version"])
 
 
-def _ask(version: Callable[[], str]) -> ComponentHealth:
+def _check(read_version: Callable[[], str]) -> ComponentHealth:
     began = time.perf_counter()
     try:
-        answer, problem = version(), None
-    except Exception as error:  # noqa: BLE001 - whatever is wrong is reported
-        answer, problem = None, str(translate(error) or error) or type(error).__name__
+        version, problem = read_version(), None
+    except Exception as error:  # noqa: BLE001 - every error is reported
+        version, problem = None, str(translate(error) or error) or type(error).__name__
     latency_ms = (time.perf_counter() - began) * 1000
-    return ComponentHealth(problem is None, latency_ms, answer, problem)
+    return ComponentHealth(problem is None, latency_ms, version, problem)

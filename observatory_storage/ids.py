@@ -1,7 +1,8 @@
-"""Ids are computed from what they identify, never looked up.
+"""Computes ids from the content that they identify.
 
-The same input gives the same id on every host and in every process, so that writing a row twice
-(a retry after a lost connection, a file ingested again) meets its own key and changes nothing.
+The same input gives the same id on every host and in every process. So a row that is written twice
+(by a retry after a lost connection, or by ingesting a file again) has the same key both times, and
+the second write changes nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = [
 NAMESPACE: Final = UUID("6f2b8a54-3a0c-5c0e-9d3e-6d0f4f6f7e21")
 MAX_NAME_BYTES: Final = 1024  # two of them and a time fit a btree entry (2,704 bytes)
 
-# UUID(hex=…) also takes "0x…", "+…", braces and blanks: here only the two exact forms are UUIDs.
+# UUID(hex=…) also accepts "0x…", "+…", braces and blanks. Here, only these two forms are UUIDs.
 _HEX_TRACE = re.compile(r"[0-9a-fA-F]{32}")
 _DASHED = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _HEX_SPAN = re.compile(r"[0-9a-fA-F]{16}")
@@ -47,11 +48,11 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 def trace_uuid(value: str | UUID, field: str = "trace_id") -> UUID:
     """The UUID of a trace id.
 
-    32 hex digits and the canonical dashed form are that UUID; any other text maps to a UUID of
-    version 5 in a fixed namespace.
+    A text of 32 hex digits, or in the canonical dashed form, is that UUID. Any other text is mapped
+    to a UUID of version 5 in a fixed namespace.
 
     Raises:
-        ValidationError: for anything but a UUID or a non-empty text, and for the all-zero id,
+        ValidationError: the value is neither a UUID nor a non-empty text, or it is the all-zero id,
             which W3C Trace Context declares invalid.
     """
     if isinstance(value, UUID):
@@ -82,7 +83,7 @@ def _resolved(value: str) -> UUID:
 
 
 def trace_text(value: str | UUID) -> str:
-    """The trace id as `Trace.trace_id` keeps it: as given, hex in lower case."""
+    """The text of `Trace.trace_id`: the id as given, with hex in lower case."""
     return value.hex if isinstance(value, UUID) else _lowered(value)
 
 
@@ -93,10 +94,10 @@ def _lowered(value: str) -> str:
 
 
 def span_id(value: object, field: str = "span_id") -> str:
-    """A span id of 16 hex digits, in lower case.
+    """A span id, which has 16 hex digits, in lower case.
 
     Raises:
-        ValidationError: for anything else, and for the all-zero id.
+        ValidationError: the value is not a span id, or it is the all-zero id.
     """
     if isinstance(value, str) and _HEX_SPAN.fullmatch(value) and value != _NO_SPAN:
         return value.lower()
@@ -104,7 +105,7 @@ def span_id(value: object, field: str = "span_id") -> str:
 
 
 def are_span_ids(values: Sequence[str]) -> bool:
-    """Whether `span_id` would return each of these texts as it is."""
+    """Whether `span_id` would return each of these texts unchanged."""
     return (
         set(map(len, values)) == {_SPAN_DIGITS}
         and _LOWER_HEX.fullmatch("".join(values)) is not None
@@ -113,10 +114,10 @@ def are_span_ids(values: Sequence[str]) -> bool:
 
 
 def uuid_of(value: object, field: str) -> UUID:
-    """A UUID given as itself or as text.
+    """A UUID that is given as a UUID or as text.
 
     Raises:
-        ValidationError: for anything else.
+        ValidationError: the value is neither.
     """
     if isinstance(value, UUID):
         return _plain_uuid(value)
@@ -126,17 +127,17 @@ def uuid_of(value: object, field: str) -> UUID:
 
 
 def _plain_uuid(value: UUID) -> UUID:
-    # asyncpg and others have classes of their own below UUID.
+    # asyncpg and others return instances of their own subclasses of UUID.
     return value if type(value) is UUID else UUID(int=value.int)
 
 
 def new_trace_id() -> str:
-    """A random trace id as W3C Trace Context wants it: 32 hex digits."""
+    """A random trace id of W3C Trace Context: 32 hex digits."""
     return secrets.token_hex(16)
 
 
 def new_span_id() -> str:
-    """A random span id as W3C Trace Context wants it: 16 hex digits."""
+    """A random span id of W3C Trace Context: 16 hex digits."""
     return secrets.token_hex(8)
 
 
@@ -153,11 +154,11 @@ def metric_id(
     service_name: str | None = None,
     origin: Any = None,
 ) -> UUID:
-    """The id of a metric's definition.
+    """The id of a metric.
 
     Args:
-        service_name: counts only beside resource attributes that do not name the service.
-        origin: what else tells two resources or scopes apart (their schema URLs, say).
+        service_name: used only if the resource attributes do not name the service.
+        origin: further values that distinguish two resources or scopes, such as schema URLs.
     """
     resource = dict(resource_attributes or {})
     if service_name is not None:
@@ -172,18 +173,18 @@ def data_point_id(
     start_timestamp: datetime | None = None,
     origin: Any = None,
 ) -> UUID:
-    """The id of a data point beside its metric and its time.
+    """The id of a data point among those of the same metric and time.
 
     Args:
-        start_timestamp: with its time zone.
-        origin: what else tells two points apart (nanoseconds that no column holds, say).
+        start_timestamp: the start, with a time zone.
+        origin: further values that distinguish two points, such as nanoseconds without a column.
     """
     start = None if start_timestamp is None else (start_timestamp - _EPOCH) // _MICROSECOND
     return _of("point", dict(attributes or {}), start, origin)
 
 
 def log_id(content: Any, ordinal: int) -> UUID:
-    """The id of a log record by its content and its ordinal among equals."""
+    """The id of a log record, from its content and its ordinal among equal records."""
     return _of("log", content, ordinal)
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -36,7 +35,6 @@ __all__ = [
     "dumps",
     "encode",
     "encode_many",
-    "repairs",
 ]
 
 # The binary format of jsonb: a version, then the text. Sent as it is by binary COPY.
@@ -57,55 +55,50 @@ _LEAST_LARGE: Final = 1e16
 _MOST_DIGITS: Final = 4000  # Python reads and writes no integers of more than 4,300
 
 
-class _Repairs(threading.local):
-    """How many values were repaired in this thread since it began."""
-
-    count = 0
-
-
-repairs: Final = _Repairs()
-
-
-def encode(value: Any, field: str = "value") -> bytes:
-    """The value in the binary format of jsonb.
+def encode(value: Any, field: str = "value") -> tuple[bytes, int]:
+    """The value in the binary format of jsonb, and how many values in it were repaired.
 
     Raises:
         ValidationError: the value has something that is not JSON, or is nested too deeply.
     """
-    return _VERSION + dumps(value, field)
+    text, repairs = _dumps(value, field)
+    return _VERSION + text, repairs
 
 
-def encode_many(values: Sequence[Any], field: str) -> list[bytes | None]:
+def encode_many(values: Sequence[Any], field: str) -> list[bytes | None] | None:
     """As `encode` of each; None stays None, and one object among them many times is encoded once.
+
+    Returns None where something was repaired: then each has to be encoded, and counted, by itself.
 
     Raises:
         ValidationError: as `encode` does.
     """
     distinct = {id(value): value for value in values}
     if 2 * len(distinct) <= len(values):
-        before = repairs.count
         known = {key: _encoded(value, field) for key, value in distinct.items()}
-        if repairs.count == before:
-            return [known[id(value)] for value in values]
-        repairs.count = before  # each time that it is stored counts
-        return [_encoded(value, field) for value in values]
-    encoded = []
+        if any(repairs for _, repairs in known.values()):
+            return None
+        return [known[id(value)][0] for value in values]
+    encoded: list[bytes | None] = []
     write = orjson.dumps
     for value in values:
-        # The fast way of `dumps`, without the calls.
+        # The fast path of `_dumps`, without the calls.
         try:
             text = write(value, option=_OPTIONS)
         except TypeError:
             text = b"null"
         if b"null" in text or (b"\\" in text and b"\\u0000" in text):
-            encoded.append(_encoded(value, field))
+            single, repairs = _encoded(value, field)
+            if repairs:
+                return None
+            encoded.append(single)
         else:
             encoded.append(_VERSION + text)
     return encoded
 
 
-def _encoded(value: Any, field: str) -> bytes | None:
-    return None if value is None else encode(value, field)
+def _encoded(value: Any, field: str) -> tuple[bytes | None, int]:
+    return (None, 0) if value is None else encode(value, field)
 
 
 def dumps(value: Any, field: str = "value") -> bytes:
@@ -114,17 +107,22 @@ def dumps(value: Any, field: str = "value") -> bytes:
     Raises:
         ValidationError: the value has something that is not JSON, or is nested too deeply.
     """
+    return _dumps(value, field)[0]
+
+
+def _dumps(value: Any, field: str) -> tuple[bytes, int]:
+    """The value as JSON text, and how many values in it were repaired."""
     try:
         text = orjson.dumps(value, option=_OPTIONS)
     except TypeError:
         return _careful(value, field)
     # jsonb has no \u0000, and orjson writes NaN as null: look closer only where one may stand.
-    # (To look for a single byte first is the cheapest of all looks.)
+    # Looking for a single byte first is the cheapest test.
     if b"\\" in text and b"\\u0000" in text:
         return _careful(value, field)
     if b"null" in text and not _is_plain(value):
         return _careful(value, field)
-    return text
+    return text, 0
 
 
 def decode(encoded: bytes | None) -> Any:
@@ -148,15 +146,12 @@ def canonical(value: Any) -> str:
     else:
         if b"\\u0000" not in text and _is_plain(value):
             return text.decode()
-    before = repairs.count
     try:
-        return _written(_plain(value, "value"), sort_keys=True)
+        return _written(_Repair("value").plain(value), sort_keys=True)
     except RecursionError:
         raise _too_deep("value") from None
     except ValueError as error:
         raise _not_json("value", error) from None
-    finally:
-        repairs.count = before  # nothing that is stored was repaired
 
 
 def clean_text(text: str) -> str:
@@ -167,8 +162,6 @@ def clean_text(text: str) -> str:
     except UnicodeEncodeError:
         # Pairs of surrogates that make a character become that character.
         cleaned = cleaned.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    if cleaned != text:
-        repairs.count += 1
     return cleaned
 
 
@@ -196,13 +189,14 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
-def _careful(value: Any, field: str) -> bytes:
+def _careful(value: Any, field: str) -> tuple[bytes, int]:
+    repair = _Repair(field)
     try:
-        plain = _plain(value, field)
+        plain = repair.plain(value)
         try:
-            return orjson.dumps(plain)
+            return orjson.dumps(plain), repair.count
         except TypeError:  # an integer beyond 64 bits, or deeper than orjson goes
-            return _written(plain).encode()
+            return _written(plain).encode(), repair.count
     except RecursionError:
         raise _too_deep(field) from None
     except ValueError as error:
@@ -225,53 +219,68 @@ def _not_json(field: str, error: ValueError) -> ValidationError:
     return ValidationError(field, "…", f"is not JSON: {error}")  # an integer of too many digits
 
 
-def _plain(value: Any, field: str) -> Any:
-    """The value in the types of JSON, repaired."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, Enum):
-        return _plain(value.value, field)
-    if isinstance(value, str):
-        return clean_text(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else _named(value)
-    if isinstance(value, Decimal):
-        return _number(value, field)
-    if isinstance(value, Mapping):
-        return {_key(key, field): _plain(item, field) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item, field) for item in value]
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, (datetime, date, time)):
-        return value.isoformat()
-    raise ValidationError(field, value, f"is not JSON: {type(value).__name__}")
+class _Repair:
+    """Brings a value into the types of JSON.
 
+    Attributes:
+        field: named by errors.
+        count: how many values had to be repaired.
+    """
 
-def _number(value: Decimal, field: str) -> int | float | str:
-    if not value.is_finite():
-        return _named(math.nan if value.is_nan() else float(value))
-    # Looked at before it is written out: 1E+999999999 is short, its digits are not.
-    if value.adjusted() > _MOST_DIGITS:
-        raise ValidationError(field, value, f"has a number of more than {_MOST_DIGITS} digits")
-    nearest = float(value)
-    if math.isinf(nearest) or value == value.to_integral_value():
-        return int(value)
-    return nearest
+    def __init__(self, field: str) -> None:
+        self.field = field
+        self.count = 0
 
+    def plain(self, value: Any) -> Any:
+        """The value in the types of JSON, repaired."""
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, Enum):
+            return self.plain(value.value)
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, int):
+            return int(value)
+        if isinstance(value, float):
+            return float(value) if math.isfinite(value) else self._named(value)
+        if isinstance(value, Decimal):
+            return self._number(value)
+        if isinstance(value, Mapping):
+            return {self._key(key): self.plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.plain(item) for item in value]
+        if isinstance(value, UUID):
+            return str(value)
+        if isinstance(value, (datetime, date, time)):
+            return value.isoformat()
+        raise ValidationError(self.field, value, f"is not JSON: {type(value).__name__}")
 
-def _key(key: object, field: str) -> str:
-    if isinstance(key, str):
-        return clean_text(key)
-    if isinstance(key, (bool, int, float)) or key is None:
-        return str(json.dumps(key)).strip('"')
-    raise ValidationError(field, key, "has a key that is not text")
+    def _text(self, value: str) -> str:
+        cleaned = clean_text(value)
+        self.count += cleaned != value
+        return cleaned
 
+    def _number(self, value: Decimal) -> int | float | str:
+        if not value.is_finite():
+            return self._named(math.nan if value.is_nan() else float(value))
+        # Checked before it is written out: 1E+999999999 is short, its digits are not.
+        if value.adjusted() > _MOST_DIGITS:
+            rule = f"has a number of more than {_MOST_DIGITS} digits"
+            raise ValidationError(self.field, value, rule)
+        nearest = float(value)
+        if math.isinf(nearest) or value == value.to_integral_value():
+            return int(value)
+        return nearest
 
-def _named(value: float) -> str:
-    repairs.count += 1
-    if math.isnan(value):
-        return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"
+    def _key(self, key: object) -> str:
+        if isinstance(key, str):
+            return self._text(key)
+        if isinstance(key, (bool, int, float)) or key is None:
+            return str(json.dumps(key)).strip('"')
+        raise ValidationError(self.field, key, "has a key that is not text")
+
+    def _named(self, value: float) -> str:
+        self.count += 1
+        if math.isnan(value):
+            return "NaN"
+        return "Infinity" if value > 0 else "-Infinity"

@@ -22,15 +22,13 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from observatory_storage.errors import Conflict, StorageError, translated
 from observatory_storage.processes import PerProcess
+from observatory_storage.tables import TABLES
 
 __all__ = ["PARTITIONED", "Partitions", "Range", "advisory_key", "is_partition"]
 
 # Partitioned table -> the column that its ranges are over.
 PARTITIONED: Final = {
-    "trace_spans": "start_time",
-    "trace_events": "span_start_time",
-    "metric_data_points": "timestamp",
-    "logs": "timestamp",
+    table.name: table.partition_column for table in TABLES.values() if table.partition_column
 }
 
 _DAYS_BACK: Final = timedelta(days=90)
@@ -117,10 +115,10 @@ class Partitions:
     def ensure_within(
         self, connection: Connection, table_name: str, moments: Iterable[datetime]
     ) -> None:
-        """As `ensure`, for who holds a connection of the pool.
+        """As `ensure`, for a caller that holds a connection of the pool.
 
-        Where there is no other one, waiting for it would be waiting for oneself: the partition is
-        made in the transaction that is open, and is there for others once it commits.
+        Where the pool has no other connection, waiting for one would never end. So the partition is
+        made in the open transaction, and others see it once that commits.
 
         Raises:
             StorageError: the server could not be reached or refused.
@@ -134,16 +132,16 @@ class Partitions:
         with translated(), connection.begin_nested():
             settings = connection.execute(_SETTINGS).one()
             self._make_in(connection, table_name, missing)
-            # They were changed until the end of a transaction that is not ours.
+            # They were changed until the end of the caller's transaction.
             connection.execute(_RESTORE, dict(zip(("a", "b", "c"), settings, strict=True)))
 
     def hold(self, table_name: str, moments: Sequence[datetime]) -> bool:
         """Whether each of the moments has a partition of the table that is known of."""
-        at = _range_of(self._known.get(table_name, []), min(moments))
-        if at is None:
+        first = _range_of(self._known.get(table_name, []), min(moments))
+        if first is None:
             return False
         # Rows that are written together are mostly of one day.
-        return max(moments) < at.upper or not self._missing(table_name, moments)
+        return max(moments) < first.upper or not self._missing(table_name, moments)
 
     def forget(self) -> None:
         """Ask the catalog again before the next write: partitions may have been dropped."""
@@ -152,19 +150,19 @@ class Partitions:
     def _missing(self, table_name: str, moments: Iterable[datetime]) -> list[datetime]:
         known = self._known.get(table_name, [])
         missing = []
-        at = Range(_MAX, _MIN)
+        last = Range(_MAX, _MIN)
         for moment in moments:
             # Neighbours in a batch mostly share a partition: two comparisons a row.
-            if not at.lower <= moment < at.upper:
+            if not last.lower <= moment < last.upper:
                 found = _range_of(known, moment)
                 if found is None:
                     missing.append(moment)
                 else:
-                    at = found
+                    last = found
         return missing
 
     def _make(self, table_name: str, moments: list[datetime]) -> None:
-        # Only for who holds a lock: when the server is away, whoever writes tries again.
+        # These attempts are for waits for locks: when the server is away, the writer retries.
         attempts = Retrying(
             stop=stop_after_attempt(_ATTEMPTS),
             wait=wait_random_exponential(multiplier=0.05, max=2),
@@ -195,7 +193,7 @@ class Partitions:
                     ),
                     None,
                 )
-                if wanted is None:  # somebody else made partitions, on another grid
+                if wanted is None:  # another program made partitions of other sizes
                     raise StorageError(
                         f"{table_name} has no partition for {moment}, nor room for one of a day"
                     )
@@ -229,8 +227,9 @@ _RESTORE: Final = text(
 def is_of_one(pool: Pool) -> bool:
     """Whether one connection is all that the pool may have.
 
-    With more of them this does not do, though all be in use: the advisory lock is held until the
-    transaction ends, which may by then be waiting for another connection that waits for the lock.
+    A pool of more takes another connection even when all are in use. The advisory lock is held
+    until the transaction ends, and that transaction might wait for a connection that waits for the
+    lock.
     """
     return isinstance(pool, QueuePool) and pool.size() == 1 and pool._max_overflow == 0
 
@@ -277,5 +276,5 @@ def _parsed(bound: str) -> Range:
 
 
 def _range_of(ranges: list[Range], moment: datetime) -> Range | None:
-    at = bisect_right(ranges, moment, key=lambda r: r.lower) - 1
-    return ranges[at] if at >= 0 and ranges[at].holds(moment) else None
+    index = bisect_right(ranges, moment, key=lambda r: r.lower) - 1
+    return ranges[index] if index >= 0 and ranges[index].holds(moment) else None

@@ -1,11 +1,11 @@
-"""Indexes that a partition gets when it has closed, because they would slow its ingest down.
+"""Indexes of closed partitions, which would slow down inserts into the open one.
 
-While rows come in, a partition has the indexes of its table alone. Once its time is over it gets
-GIN indexes for attributes and for the words of prompts and completions, and one that holds tokens
-and costs, built CONCURRENTLY: nobody who reads or writes waits for them, and rows that come late
-are found by them too.
+While rows arrive, a partition has only the indexes of its table. When its time is over it gets
+GIN indexes on attributes and on the words of prompts and completions, and a btree index that
+includes tokens and costs. They are built CONCURRENTLY, so readers and writers do not wait. Rows
+that arrive later are indexed too.
 
-They belong to the partition, not to the table: a migration knows nothing of them.
+These indexes belong to the partitions, not to the tables, so migrations do not contain them.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ logger = logging.getLogger(__name__)
 
 GRACE: Final = timedelta(hours=1)
 
-# A build that waits keeps nobody from reading or writing, only other changes of the partition.
+# While a build waits for its lock, it blocks other DDL on the partition, but no reader or writer.
 _LOCK_TIMEOUT: Final = "5min"
-_LONGEST_NAME: Final = 63
+_MAX_NAME_BYTES: Final = 63
 _NO_SUCH_TABLE: Final = "42P01"
 _NO_PRIVILEGE: Final = "42501"
 
 
 class Source(Protocol):
-    """What building needs of a pool."""
+    """The attributes of a pool that building indexes needs."""
 
     @property
     def engine(self) -> sa.Engine: ...
@@ -64,9 +64,9 @@ class PartitionIndex:
     """An index of a closed partition.
 
     Attributes:
-        table: the partitioned table, ``trace_spans`` say.
-        partition: the partition, ``trace_spans_p20260131`` say.
-        name: the index.
+        table: the partitioned table, such as ``trace_spans``.
+        partition: the partition, such as ``trace_spans_p20260131``.
+        name: the name of the index.
     """
 
     table: str
@@ -76,7 +76,12 @@ class PartitionIndex:
 
 @dataclass(frozen=True, slots=True)
 class IndexFailure:
-    """An index that could not be built this time, and why. The next run tries again."""
+    """An index that could not be built. The next run tries again.
+
+    Attributes:
+        index: the index.
+        error: why it could not be built.
+    """
 
     index: PartitionIndex
     error: StorageError
@@ -84,14 +89,14 @@ class IndexFailure:
 
 @dataclass(frozen=True, slots=True)
 class IndexBuild:
-    """What `build_partition_indexes` did.
+    """The result of `build_partition_indexes`.
 
     Attributes:
-        built: indexes that are there now and were not before.
-        existing: those that were there.
-        dropped: those that nothing uses any more: an older version's, or what an interrupted build
-            left behind.
-        failed: those that could not be built.
+        built: the indexes that this run built.
+        existing: the indexes that existed before.
+        dropped: the indexes that this run dropped: those of an older version of this package, and
+            those that an interrupted build left invalid.
+        failed: the indexes that could not be built.
     """
 
     built: tuple[PartitionIndex, ...] = ()
@@ -128,18 +133,18 @@ class _Kind:
         return CreateIndex(index)
 
     def name(self, dialect: sa.Dialect, schema: str, partition: str) -> str:
-        """The index's name: another one where the definition is another one."""
+        """The name of the index, which ends in a digest of its definition."""
         definition = str(self.statement(schema, partition, "index").compile(dialect=dialect))
         digest = blake2b(definition.encode(), digest_size=4).hexdigest()
-        return f"{self._beginning(partition)}{digest}"
+        return f"{self._prefix(partition)}{digest}"
 
     def is_older(self, name: str, partition: str) -> bool:
-        """Whether an index of the partition is one of this kind, by an older definition."""
-        return re.fullmatch(re.escape(self._beginning(partition)) + "[0-9a-f]{8}", name) is not None
+        """Whether the name is that of an index of this kind, also of an older definition."""
+        return re.fullmatch(re.escape(self._prefix(partition)) + "[0-9a-f]{8}", name) is not None
 
-    def _beginning(self, partition: str) -> str:
-        room = _LONGEST_NAME - len(f"ix__{self.purpose}_12345678")
-        return f"ix_{partition.encode()[:room].decode(errors='ignore')}_{self.purpose}_"
+    def _prefix(self, partition: str) -> str:
+        max_bytes = _MAX_NAME_BYTES - len(f"ix__{self.purpose}_12345678")
+        return f"ix_{partition.encode()[:max_bytes].decode(errors='ignore')}_{self.purpose}_"
 
 
 _KINDS: Final = (
@@ -150,7 +155,7 @@ _KINDS: Final = (
         "jsonb_path_ops",
     ),
     _Kind("trace_spans", "content", lambda c: [content_vector(c.attributes)]),
-    # What a sum of tokens and costs reads, without the prompts that lie beside it in the table.
+    # An index-only scan sums up tokens and costs without reading the prompts in the table.
     _Kind(
         "trace_spans",
         "usage",
@@ -178,35 +183,39 @@ def build_partition_indexes(
     now: datetime | None = None,
     grace: timedelta = GRACE,
 ) -> IndexBuild:
-    """Give each closed partition the indexes that it lacks, the newest partition first.
+    """Build the indexes that closed partitions lack, the newest partition first.
 
-    A search by attributes, or by the words of prompts and completions, works without them: it
-    reads the partition's rows. May be called at any time and again and again, say once an hour:
-    what is there already costs a look into the catalog. It takes two connections of the pool, and
-    minutes for a day of millions of spans; nobody who reads or writes waits for it.
+    Searches by attributes, or by words of prompts and completions, also work without these
+    indexes; they then read all rows of the partition. Call this regularly, for example once an
+    hour: existing indexes cost only a look into the system catalog. A day of millions of spans
+    takes minutes. Readers and writers do not wait meanwhile. The build uses two connections of
+    the pool.
 
     Args:
-        table: ``trace_spans``, ``trace_events`` or ``logs``; all of them by default.
-        now: the time that it is; the clock's by default.
-        grace: a partition is closed when its time has been over for so long.
+        pool: the pool whose schema is indexed.
+        table: ``"trace_spans"``, ``"trace_events"`` or ``"logs"``. The default is all of them.
+        now: the current time, with a time zone. The default is that of the clock.
+        grace: how long the time range of a partition must have been over. The default is an hour.
 
     Raises:
-        Conflict: another process is at it (retryable).
-        ValidationError: there is no such table, or a time has no zone.
-        PoolError: the pool has but one connection.
-        StorageError: the role does not own the tables, or the server cannot be reached.
+        Conflict: another process is building indexes (retryable).
+        ValidationError: the table is unknown, or a time has no time zone.
+        PoolError: the pool has only one connection.
+        StorageError: the role does not own the tables, or PostgreSQL cannot be reached.
     """
     if table is not None and table not in _TABLES:
         raise ValidationError("table", table, f"must be one of {', '.join(_TABLES)}")
     closed = _closing_time(now, grace)
     if layout.is_of_one(pool.engine.pool):
-        raise PoolError("building indexes takes two connections: the pool has one", retryable=False)
+        raise PoolError(
+            "building indexes needs two connections, but the pool has only one", retryable=False
+        )
     with translated():
         return _Build(pool.engine, pool.schema).run(table, closed)
 
 
 class _Build:
-    """One run: the connection that builds, and what has been done."""
+    """One run: the connection that builds, and the indexes handled so far."""
 
     _connection: sa.Connection
 
@@ -222,14 +231,14 @@ class _Build:
         kinds = [kind for kind in _KINDS if table in (None, kind.table)]
         partitions = self._partitions({kind.table for kind in kinds}, closed)
         with self._lock(), self._engine.connect() as connection:
-            # CREATE INDEX CONCURRENTLY stands in no transaction, so that its settings are the
-            # session's: the connection is not given back to the pool.
+            # CREATE INDEX CONCURRENTLY cannot run in a transaction, so its settings are those of
+            # the session. The connection is therefore not returned to the pool.
             self._connection = connection.execution_options(isolation_level="AUTOCOMMIT")
             self._connection.detach()
             self._connection.exec_driver_sql(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
             self._connection.exec_driver_sql("SET statement_timeout = 0")
             if self._connection.scalar(sa.text("SHOW server_encoding")) != "UTF8":
-                # Escapes for letters that the server has not would make it refuse rows.
+                # The server would refuse rows whose JSON has escapes for letters that it lacks.
                 kinds = [kind for kind in kinds if kind.purpose != "content"]
             for of_table, partition in partitions:
                 self._complete(partition, [kind for kind in kinds if kind.table == of_table])
@@ -241,20 +250,21 @@ class _Build:
     def _lock(self) -> Iterator[None]:
         """Hold the advisory lock of a transaction that does nothing else.
 
-        One of the session could outlive us behind pgbouncer.
+        Behind pgbouncer, an advisory lock of the session could outlive this process.
         """
         with self._engine.connect() as connection:
             guard = connection.execution_options(isolation_level="READ COMMITTED")
             key = layout.advisory_key("indexes", self._schema)
             if not guard.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(key))):
                 raise Conflict("another process is building indexes", retryable=True)
-            # A build waits for all snapshots that are older, ours too: READ COMMITTED keeps none
-            # between statements, but a query's until the next statement, which here needs none.
+            # CREATE INDEX CONCURRENTLY waits for all older snapshots, those of this transaction
+            # included. READ COMMITTED keeps a query's snapshot until the next statement; this one
+            # needs no snapshot itself.
             guard.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
             yield
 
     def _partitions(self, tables: set[str], closed: datetime) -> list[tuple[str, str]]:
-        """The closed partitions with their tables, the newest first."""
+        """The closed partitions as (table, partition), the newest first."""
         with self._engine.begin() as connection:
             found = [
                 (ranged.upper, table, partition)
@@ -265,33 +275,35 @@ class _Build:
         return [(table, partition) for _, table, partition in sorted(found, reverse=True)]
 
     def _complete(self, partition: str, kinds: list[_Kind]) -> None:
-        """Build what the partition lacks, and drop what it no longer needs."""
+        """Build the indexes that the partition lacks, and drop those of older definitions."""
         valid = self._indexes(partition)
         for kind in kinds:
             name = kind.name(self._connection.dialect, self._schema, partition)
             index = PartitionIndex(kind.table, partition, name)
             if valid.get(name):
                 self._existing.append(index)
-            elif not self._build(kind, index, left_behind=name in valid):
+            elif not self._build(kind, index, is_invalid=name in valid):
                 continue
             for older in valid:
                 if older != name and kind.is_older(older, partition):
                     self._drop(PartitionIndex(kind.table, partition, older))
 
-    def _build(self, kind: _Kind, index: PartitionIndex, *, left_behind: bool) -> bool:
+    def _build(self, kind: _Kind, index: PartitionIndex, *, is_invalid: bool) -> bool:
         logger.info("building index %s on %s", index.name, index.partition)
         try:
-            if left_behind:  # an interrupted build leaves an index that is kept up, but not used
+            if is_invalid:  # an interrupted build left it: it is maintained, but never used
                 self._drop(index)
             self._connection.execute(kind.statement(self._schema, index.partition, index.name))
         except sa.exc.DBAPIError as error:
-            known = translate(error)
+            translated_error = translate(error)
             state = sqlstate_of(error)
-            if known is None or isinstance(known, ConnectionLost) or state == _NO_PRIVILEGE:
+            if translated_error is None or state == _NO_PRIVILEGE:
                 raise
-            if state != _NO_SUCH_TABLE:  # it was dropped meanwhile: there is nothing to do
-                logger.warning("index %s was not built: %s", index.name, known)
-                self._failed.append(IndexFailure(index, known))
+            if isinstance(translated_error, ConnectionLost):
+                raise
+            if state != _NO_SUCH_TABLE:  # else the partition has been dropped
+                logger.warning("index %s was not built: %s", index.name, translated_error)
+                self._failed.append(IndexFailure(index, translated_error))
             return False
         self._built.append(index)
         return True
@@ -305,7 +317,7 @@ class _Build:
         self._dropped.append(index)
 
     def _indexes(self, partition: str) -> dict[str, bool]:
-        """The indexes of the partition, and whether each is valid."""
+        """The indexes of the partition: name -> whether it is valid."""
         rows = self._connection.execute(_INDEXES, {"schema": self._schema, "table": partition})
         return {row.relname: row.indisvalid for row in rows}
 
@@ -319,8 +331,9 @@ _INDEXES: Final = sa.text(
 )
 
 
-def _closing_time(given: datetime | None, grace: Any) -> datetime:
-    now: Any = datetime.now(UTC) if given is None else given
+def _closing_time(now: Any, grace: Any) -> datetime:
+    if now is None:
+        now = datetime.now(UTC)
     if not isinstance(now, datetime) or now.utcoffset() is None:
         raise ValidationError("now", now, "must be a datetime with a time zone")
     if not isinstance(grace, timedelta) or grace < timedelta(0):

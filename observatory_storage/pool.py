@@ -1,4 +1,4 @@
-"""`StoragePool`: the engine, Redis and the schema together, and where everything starts."""
+"""`StoragePool`: the engine, the Redis client and the schema. Every program starts with it."""
 
 from __future__ import annotations
 
@@ -25,25 +25,35 @@ __all__ = ["StoragePool"]
 
 
 class StoragePool:
-    """Connections to PostgreSQL, and to Redis where it is configured. Thread-safe.
+    """A pool of connections to PostgreSQL, and to Redis if it is configured.
 
-    A process that forks may go on using its pool on both sides: the child makes connections of
-    its own. Use it as a context manager, or `close` it.
+    Create one pool for each process and share it between threads. After a fork, parent and child
+    can both use it: the child opens connections of its own. Use the pool as a context manager, or
+    call `close`.
+
+    Example::
+
+        with StoragePool.from_env() as pool:
+            pool.run_migrations()
+            with pool.unit_of_work() as uow:
+                for trace in uow.traces.list():
+                    print(trace.trace_id, trace.duration_us)
 
     Args:
-        config: what to connect to.
-        connect: open the minimum of connections now, with retries; otherwise the first use
-            connects, with the same retries.
+        config: the servers to connect to, and the limits of the pool.
+        connect: whether to open ``config.pool.min_connections`` connections now, with retries. If
+            False, the first use connects, with the same retries.
 
     Raises:
-        ConnectionLost: the server could not be reached, with the last error as its cause.
+        ConnectionLost: PostgreSQL could not be reached. The last error is its cause.
+        PoolError: the server or the pool has no free connection.
 
     Attributes:
         config: the configuration.
-        engine: SQLAlchemy's engine; tables without a schema are those of `schema`.
-        redis: the client, or None.
-        schema: the schema that holds the tables.
-        partitions: the partitions that are there; they are made as rows need them.
+        engine: the SQLAlchemy engine. In its statements, tables without a schema are in `schema`.
+        redis: the Redis client, or None if Redis is not configured.
+        schema: the schema that contains the tables.
+        partitions: the existing partitions. Writers create more when rows need them.
     """
 
     config: StorageConfig
@@ -64,10 +74,11 @@ class StoragePool:
 
     @classmethod
     def from_env(cls, *, connect: bool = True) -> Self:
-        """A pool for `StorageConfig.from_env()`.
+        """Create a pool from the environment and ``.env``, as `StorageConfig.from_env` reads them.
 
         Raises:
-            ConfigError, ConnectionLost: as those two do.
+            ConfigError: a setting is missing or invalid.
+            ConnectionLost: PostgreSQL could not be reached.
         """
         return cls(StorageConfig.from_env(), connect=connect)
 
@@ -79,25 +90,33 @@ class StoragePool:
         *,
         schema: str | None = None,
     ) -> Self:
-        """A pool on the connections of an engine that the application has.
+        """Create a pool that uses the connections of your application's own engine.
 
-        The engine is used as it is: its pool bounds and recycles the connections, its driver
-        options hold (``connect_args={"prepare_threshold": None}`` is recommended), its own use
-        does not change, and `close` leaves it open. After a fork its connections are replaced in
-        the child, as SQLAlchemy asks of every application that forks.
+        The pool of the engine limits and recycles the connections, and the engine's driver options
+        apply; ``connect_args={"prepare_threshold": None}`` is recommended. Your own use of the
+        engine does not change, and `close` leaves it open. After a fork, the child replaces the
+        connections of the engine, as SQLAlchemy recommends for every application that forks.
+
+        Example::
+
+            engine = sqlalchemy.create_engine(
+                "postgresql+psycopg://app@localhost/app",
+                connect_args={"prepare_threshold": None},
+            )
+            pool = StoragePool.from_engine(engine, schema="telemetry")
 
         Args:
-            engine: an engine over psycopg 3, ``postgresql+psycopg://``.
-            config: for the schema, the statement timeout, Redis and retries; the sections about
-                the connection are not used.
-            schema: the schema, where there is no `config`; ``public`` by default.
+            engine: a synchronous engine that uses psycopg 3 (``postgresql+psycopg://``).
+            config: sets the schema, the statement timeout, Redis and retries. Its settings about
+                connections to PostgreSQL are ignored.
+            schema: the schema, if there is no `config`. The default is ``public``.
 
         Raises:
-            ConfigError: another kind of engine, or both `config` and `schema`.
+            ConfigError: the engine uses another driver, or both `config` and `schema` are given.
         """
         _check_engine(engine)
         if config is not None and schema is not None:
-            raise ConfigError("give the schema in the configuration or beside it, not both")
+            raise ConfigError("schema: set it in the configuration or pass it, not both")
         if config is not None:
             _check_config(config)
         else:
@@ -108,7 +127,9 @@ class StoragePool:
         return pool
 
     def unit_of_work(self) -> UnitOfWork:
-        """A unit of work on one connection of the pool.
+        """Create a unit of work: one transaction, with the repositories that read in it.
+
+        It takes a connection from the pool with its first statement and returns it at the end.
 
         Raises:
             PoolError: the pool is closed.
@@ -121,12 +142,15 @@ class StoragePool:
         return UnitOfWork(session, self)
 
     def run_migrations(self) -> None:
-        """Bring the schema up to date: what ``alembic upgrade head`` does.
+        """Migrate the schema to the newest revision, as ``alembic upgrade head`` does.
 
-        Processes that do so at once migrate once.
+        If several processes call this at the same time, one migrates and the others wait.
 
         Raises:
-            MigrationError, ConnectionLost, PoolError: see `observatory_storage.migrate.upgrade`.
+            MigrationError: a migration failed, and changed nothing; or a newer version of this
+                package has migrated the schema.
+            ConnectionLost: PostgreSQL could not be reached.
+            PoolError: no connection became free in time.
         """
         migrate.upgrade(self.engine, self.schema)
         self.partitions.forget()
@@ -142,14 +166,14 @@ class StoragePool:
         return check_health(self.engine, self.redis, timeout)
 
     def stats(self) -> PoolStats:
-        """How many connections there are, and how many are in use."""
+        """Count the connections of this process: open, idle, and in use."""
         minimum = self.config.pool.min_connections if self._owned else 0
         return pool_stats(self.engine, minimum)
 
     def close(self) -> None:
-        """Close the connections: idle ones now, the others when they are given back.
+        """Close idle connections now, and the others when they are returned to the pool.
 
-        An engine of the application stays open. May be called more than once.
+        Your own engine (see `from_engine`) stays open. Calling this again has no effect.
         """
         self._closed = True
         if self._owned:
@@ -188,10 +212,10 @@ class StoragePool:
 
 
 def _check_config(config: StorageConfig) -> None:
-    # Given a URL instead: it may hold a password, and is not shown.
+    # The value is not shown: it may be a URL with a password.
     if not isinstance(config, StorageConfig):
         raise ConfigError(
-            f"config: must be StorageConfig, not {type(config).__name__}; for a URL:"
+            f"config: must be a StorageConfig, not {type(config).__name__}; for a URL, use"
             " StorageConfig(postgres=PostgresConfig.from_url(url))"
         )
 
@@ -208,7 +232,7 @@ def _check_engine(engine: sa.Engine) -> None:
 def _redis_client(config: RedisConfig, retry: RetryConfig) -> Redis | None:
     if config.url is None:
         return None
-    # Many do without Redis: imported where it is used.
+    # Imported only if Redis is configured, since most applications do not use it.
     from redis import BlockingConnectionPool, Redis
     from redis.backoff import ExponentialWithJitterBackoff
     from redis.retry import Retry

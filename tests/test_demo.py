@@ -1,4 +1,4 @@
-"""The demo at a smaller size: what it emits, what it shows, and that a missing row is noticed."""
+"""A smaller run of the demo: what it emits and shows, and that it reports a missing row."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from observatory_storage import LogRecord, MetricDataPoint, StoragePool, TraceEv
 from observatory_storage.demo import run as demo
 from observatory_storage.demo.__main__ import main
 from observatory_storage.demo.application import Application
-from observatory_storage.demo.check import stored_facts
-from observatory_storage.demo.facts import Facts, differences
+from observatory_storage.demo.counts import Counts, differences
 from observatory_storage.demo.model import MODELS, LanguageModel, tokenize
 from observatory_storage.demo.outbox import Outbox
 from observatory_storage.demo.questions import ask
 from observatory_storage.demo.retrieval import Shard, load_passages
+from observatory_storage.demo.stored import stored_counts
 from observatory_storage.demo.tools import ToolArgumentError, calculate
 from tests.commands import wait_for
 from tests.servers import Server
@@ -40,50 +40,50 @@ def quiet() -> Console:
     return Console(file=io.StringIO(), width=100)
 
 
-def emitted(traces: int) -> Facts:
-    """What the application emits, without a storage."""
+def emitted(traces: int) -> Counts:
+    """The counts of what the application emits, without storing it."""
     outbox = Outbox()
     application = Application(outbox, traces=traces, until=round(UNTIL.timestamp() * 1e9), seed=1)
     for _ in application.run():
         pass
     application.shutdown()
-    return outbox.tally.facts()
+    return outbox.emitted.counts()
 
 
 @pytest.fixture
-def filled(pool: StoragePool) -> tuple[StoragePool, Facts]:
-    """A storage with what the application emitted, and that in numbers."""
+def filled(pool: StoragePool) -> tuple[StoragePool, Counts]:
+    """A pool with the stored telemetry of the application, and the emitted counts."""
     return pool, demo.emit(pool, quiet(), traces=TRACES, seed=1, until=UNTIL)
 
 
-def test_what_is_emitted_has_everything_in_it() -> None:
-    facts = emitted(500)
-    assert len(facts.traces) == 500
-    assert facts.spans["links"] > 0
-    assert facts.spans["status error"] > 20
-    assert {key for key in facts.spans if key.startswith("service")} == {
+def test_emitted_telemetry_covers_all_kinds() -> None:
+    counts = emitted(500)
+    assert len(counts.traces) == 500
+    assert counts.spans["links"] > 0
+    assert counts.spans["status error"] > 20
+    assert {key for key in counts.spans if key.startswith("service")} == {
         "service gateway",
         "service assistant",
         "service retriever",
         "service model-server",
     }
-    assert facts.tokens.keys() == facts.costs.keys() == MODELS.keys()
-    assert all(facts.costs.values())
+    assert counts.tokens.keys() == counts.costs.keys() == MODELS.keys()
+    assert all(counts.costs.values())
     severities = {"severity INFO", "severity WARNING", "severity ERROR"}
-    assert severities <= facts.logs.keys()
-    assert facts.logs["event gen_ai.evaluation.result"] > 400
-    kinds = {name.partition("(")[2].rstrip(")") for name in facts.points}
+    assert severities <= counts.logs.keys()
+    assert counts.logs["event gen_ai.evaluation.result"] > 400
+    kinds = {name.partition("(")[2].rstrip(")") for name in counts.points}
     assert kinds == {"counter", "updowncounter", "gauge", "histogram", "exponential_histogram"}
 
 
-def test_every_run_emits_the_same() -> None:
+def test_runs_with_the_same_seed_emit_the_same() -> None:
     assert emitted(TRACES) == emitted(TRACES)
 
 
-def test_what_is_stored_is_what_was_emitted(filled: tuple[StoragePool, Facts]) -> None:
-    pool, facts = filled
+def test_stored_counts_equal_emitted_counts(filled: tuple[StoragePool, Counts]) -> None:
+    pool, counts = filled
     with pool.unit_of_work() as work:
-        assert differences(facts, stored_facts(work.session)) == []
+        assert differences(counts, stored_counts(work.session)) == []
 
 
 @pytest.mark.parametrize(
@@ -96,15 +96,15 @@ def test_what_is_stored_is_what_was_emitted(filled: tuple[StoragePool, Facts]) -
     ],
 )
 def test_a_missing_row_is_named(
-    filled: tuple[StoragePool, Facts], key: InstrumentedAttribute[object], expected: str
+    filled: tuple[StoragePool, Counts], key: InstrumentedAttribute[object], expected: str
 ) -> None:
-    pool, facts = filled
+    pool, counts = filled
     with pool.unit_of_work() as work:
         model = key.class_
         victim = work.session.scalars(select(key).order_by(key).limit(1)).one()
         work.session.execute(delete(model).where(key == victim))
         work.commit()
-        found = differences(facts, stored_facts(work.session))
+        found = differences(counts, stored_counts(work.session))
     assert [line for line in found if line.startswith(expected)]
 
 
@@ -130,8 +130,8 @@ def test_exit_code_when_a_row_is_missing(
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_questions_get_answers(filled: tuple[StoragePool, Facts], columns: int) -> None:
-    pool, facts = filled
+def test_questions_get_answers(filled: tuple[StoragePool, Counts], columns: int) -> None:
+    pool, counts = filled
     console = Console(file=io.StringIO(), width=columns)
     ask(pool, console, datetime(2026, 6, 26, tzinfo=UTC), datetime(2026, 7, 2, tzinfo=UTC))
     assert isinstance(console.file, io.StringIO)
@@ -147,11 +147,11 @@ def test_questions_get_answers(filled: tuple[StoragePool, Facts], columns: int) 
         "The log of that trace",
     ]
     assert all(len(answer) > 2 for answer in answers)
-    total = sum(facts.costs.values())
+    total = sum(counts.costs.values())
     assert answers[2][-1].split() == [f"${total:.4f}"]
 
 
-def test_on_a_server_of_its_own(tmp_path: Path) -> None:
+def test_demo_runs_on_its_own_server(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
     ended = subprocess.run(
         DEMO, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
@@ -181,7 +181,7 @@ def test_interrupt_leaves_nothing(
     assert databases(postgres_server) == set()
 
 
-def test_url_that_is_none_is_an_error_without_secrets(
+def test_error_for_an_invalid_url_shows_no_secret(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "mysql://me:hunter2@localhost/x")
@@ -222,7 +222,7 @@ def test_calculator_refuses_all_but_sums(expression: str) -> None:
 def databases(
     server: Server, connection: psycopg.Connection[tuple[object, ...]] | None = None
 ) -> set[str]:
-    """The demo's databases on the server."""
+    """The databases of the demo on the server."""
     if connection is None:
         with server.administration() as own:
             return databases(server, own)

@@ -1,4 +1,4 @@
-"""Errors: one tree; what the server reports becomes the right one by its SQLSTATE, and travels."""
+"""Errors of the server are translated by SQLSTATE into one tree of errors that can be pickled."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _engine(url: str, **options: Any) -> sa.Engine:
 
 
 def raised(action: Callable[[], object]) -> StorageError:
-    """The error with which the action ends, as users meet it."""
+    """The translated error that the action raises."""
     with pytest.raises(StorageError) as caught, translated():
         action()
     cause = caught.value.__cause__
@@ -95,7 +95,7 @@ BY_STATEMENT: list[tuple[list[str], str, type[StorageError], bool]] = [
 @pytest.mark.parametrize(
     ("statements", "state", "kind", "retryable"), BY_STATEMENT, ids=lambda value: str(value)[:40]
 )
-def test_what_the_server_refuses(
+def test_errors_of_the_server_are_translated(
     engine: sa.Engine,
     statements: list[str],
     state: str,
@@ -108,7 +108,7 @@ def test_what_the_server_refuses(
                 connection.exec_driver_sql(statement)
 
     check(raised(run), state, kind, retryable)
-    # The driver's own error, without SQLAlchemy around it, means the same.
+    # The error of the driver alone is translated in the same way.
     with engine.connect() as connection:
         driver = connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
@@ -151,7 +151,7 @@ def test_a_refused_value_names_its_column(engine: sa.Engine) -> None:
     assert error.field == "ck_metrics_metric_type"
 
 
-def test_text_that_the_driver_refuses(engine: sa.Engine) -> None:
+def test_text_that_the_driver_refuses_is_a_validation_error(engine: sa.Engine) -> None:
     def run() -> None:
         with engine.connect() as connection:
             connection.execute(sa.text("SELECT CAST(:value AS text)"), {"value": "a\x00b"})
@@ -159,7 +159,7 @@ def test_text_that_the_driver_refuses(engine: sa.Engine) -> None:
     check(raised(run), None, ValidationError, False)
 
 
-def test_a_lock_that_another_holds(engine: sa.Engine) -> None:
+def test_lock_timeout_is_a_retryable_conflict(engine: sa.Engine) -> None:
     with engine.begin() as holder:
         holder.exec_driver_sql("LOCK TABLE metrics")
 
@@ -176,7 +176,7 @@ def test_a_lock_that_another_holds(engine: sa.Engine) -> None:
             check(raised(action), "55P03", Conflict, True)
 
 
-def test_a_deadlock(engine: sa.Engine) -> None:
+def test_deadlock_is_a_retryable_conflict(engine: sa.Engine) -> None:
     found: list[StorageError] = []
     both_hold_one = threading.Barrier(2, timeout=DEADLINE)
 
@@ -199,7 +199,7 @@ def test_a_deadlock(engine: sa.Engine) -> None:
     check(found[0], "40P01", Conflict, True)
 
 
-def test_two_transactions_that_cannot_be_serialized(engine: sa.Engine) -> None:
+def test_serialization_failure_is_a_retryable_conflict(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql(METRIC.format(1, "gauge"))
 
@@ -218,7 +218,9 @@ def test_two_transactions_that_cannot_be_serialized(engine: sa.Engine) -> None:
     ("setting", "state"),
     [("idle_in_transaction_session_timeout", "25P03"), ("idle_session_timeout", "57P05")],
 )
-def test_a_session_that_was_idle_for_too_long(engine: sa.Engine, setting: str, state: str) -> None:
+def test_idle_session_timeout_is_a_lost_connection(
+    engine: sa.Engine, setting: str, state: str
+) -> None:
     with engine.connect() as connection:
         connection.exec_driver_sql(f"SET {setting} = 1")
         driver = connection.connection.driver_connection
@@ -230,7 +232,7 @@ def test_a_session_that_was_idle_for_too_long(engine: sa.Engine, setting: str, s
         check(raised(lambda: connection.exec_driver_sql("SELECT 1")), state, ConnectionLost, True)
 
 
-def test_a_session_that_another_ended(engine: sa.Engine) -> None:
+def test_terminated_session_is_a_lost_connection(engine: sa.Engine) -> None:
     with engine.connect() as connection, engine.begin() as other:
         driver = connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
@@ -239,12 +241,12 @@ def test_a_session_that_another_ended(engine: sa.Engine) -> None:
         error = raised(lambda: connection.exec_driver_sql("SELECT 1"))
         assert isinstance(error, ConnectionLost)
         assert error.retryable
-        # From now on the connection is closed, which has no SQLSTATE.
+        # The connection is closed now. Its errors have no SQLSTATE.
         check(raised(lambda: driver.execute("SELECT 1")), None, ConnectionLost, True)
 
 
-def test_a_server_that_is_not_there() -> None:
-    # A port that is taken, but on which nothing listens.
+def test_unreachable_server_is_a_lost_connection() -> None:
+    # A port that is bound, but on which nothing listens.
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -253,7 +255,7 @@ def test_a_server_that_is_not_there() -> None:
         check(raised(lambda: psycopg.connect(url)), None, ConnectionLost, True)
 
 
-def test_a_pool_that_has_no_connection_left(database_url: str) -> None:
+def test_exhausted_pool_is_a_pool_error(database_url: str) -> None:
     engine = _engine(
         database_url, poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.01
     )
@@ -264,7 +266,7 @@ def test_a_pool_that_has_no_connection_left(database_url: str) -> None:
     engine.dispose()
 
 
-# What the tests above do not provoke, and what must not be mistaken for its neighbours.
+# States that the tests above do not cause, and similar ones that mean something else.
 BY_STATE: list[tuple[str, type[StorageError], bool]] = [
     ("08006", ConnectionLost, True),
     ("08P01", ConnectionLost, True),
@@ -289,7 +291,9 @@ BY_STATE: list[tuple[str, type[StorageError], bool]] = [
 
 
 @pytest.mark.parametrize(("state", "kind", "retryable"), BY_STATE)
-def test_the_other_states(state: str, kind: type[StorageError], retryable: bool) -> None:
+def test_other_sqlstates_are_translated(
+    state: str, kind: type[StorageError], retryable: bool
+) -> None:
     driver_error = psycopg.errors.lookup(state)("Nachricht in der Sprache des Servers")
     for error in (driver_error, sa.exc.DBAPIError("SELECT 1", {}, driver_error)):
         found = translate(error)
@@ -297,7 +301,7 @@ def test_the_other_states(state: str, kind: type[StorageError], retryable: bool)
         assert found.retryable is retryable
 
 
-def test_what_is_no_error_of_the_database_goes_on() -> None:
+def test_errors_of_other_code_are_not_translated() -> None:
     assert translate(KeyError("x")) is None
     for error in (KeyError("x"), NotFound("no such trace")):
         with pytest.raises(type(error)) as caught, translated():
@@ -323,13 +327,15 @@ TREE: list[tuple[type[StorageError], type[Exception], bool]] = [
 
 
 @pytest.mark.parametrize(("kind", "also", "retryable"), TREE)
-def test_the_tree(kind: type[StorageError], also: type[Exception], retryable: bool) -> None:
+def test_error_classes_derive_from_standard_exceptions(
+    kind: type[StorageError], also: type[Exception], retryable: bool
+) -> None:
     assert issubclass(kind, StorageError)
     assert issubclass(kind, also)
     assert kind.retryable is retryable
 
 
-def test_every_error_is_in_the_tree() -> None:
+def test_every_error_derives_from_storage_error() -> None:
     found = {
         value
         for _, value in inspect.getmembers(errors, inspect.isclass)
@@ -354,7 +360,7 @@ def _raise(at: int) -> None:
     raise ONE_OF_EACH[at]
 
 
-def test_errors_come_back_from_another_process() -> None:
+def test_errors_survive_a_process_pool() -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as executor:
         for at, error in enumerate(ONE_OF_EACH):
@@ -365,7 +371,7 @@ def test_errors_come_back_from_another_process() -> None:
                 assert str(came_back) == str(error)
 
 
-def test_what_an_error_says() -> None:
+def test_message_of_each_error() -> None:
     assert str(Timeout()) == "The server did not finish in the time allowed."
     error = ValidationError("name", 5, "must be text", index=3)
     assert str(error) == "row 3: name=5: must be text"
@@ -391,13 +397,13 @@ class _Hostile:
         (list(range(10_000)), "[0, 1, 2, 3,"),
     ],
 )
-def test_whatever_the_value_it_is_shown_briefly(value: object, text: str) -> None:
+def test_values_are_shown_shortened(value: object, text: str) -> None:
     message = errors.shown(value)
     assert message.startswith(text)
     assert len(message) <= 121
 
 
-def test_a_value_that_cannot_be_shown() -> None:
+def test_value_whose_repr_fails_is_shown_by_its_type() -> None:
     assert errors.shown(10**5000) == "<int>"
     assert errors.shown({"a": 10**5000}) == "<dict>"
     deep: list[Any] = []

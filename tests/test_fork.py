@@ -49,7 +49,7 @@ def in_child(work: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("owned", [True, False])
-def test_a_child_gets_connections_of_its_own(database_url: str, owned: bool) -> None:
+def test_child_opens_its_own_connections(database_url: str, owned: bool) -> None:
     with ExitStack() as pools:
         if owned:
             pool = pools.enter_context(StoragePool(config_for(database_url)))
@@ -75,7 +75,7 @@ def test_a_child_gets_connections_of_its_own(database_url: str, owned: bool) -> 
             assert backend_of(pool) == idle
 
 
-def test_a_child_of_multiprocessing_can_use_the_pool(database_url: str) -> None:
+def test_child_of_multiprocessing_can_use_the_pool(database_url: str) -> None:
     with StoragePool(config_for(database_url)) as pool:
         own = backend_of(pool)
         context = multiprocessing.get_context("fork")
@@ -90,7 +90,7 @@ def test_a_child_of_multiprocessing_can_use_the_pool(database_url: str) -> None:
         assert backend_of(pool) == own
 
 
-def test_a_child_gets_connections_to_redis_of_its_own(database_url: str, redis_url: str) -> None:
+def test_child_opens_its_own_connections_to_redis(database_url: str, redis_url: str) -> None:
     with StoragePool(config_for(database_url, redis_url)) as pool:
         assert pool.redis is not None
         client = pool.redis

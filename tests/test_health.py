@@ -1,4 +1,4 @@
-"""The health report: PostgreSQL and Redis apart, and never an exception."""
+"""The health report covers PostgreSQL and Redis, and never raises."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_both_servers_are_reported(database_url: str, redis_url: str) -> None:
     assert report.redis.latency_ms > 0
 
 
-def test_without_redis_none_is_reported(database_url: str) -> None:
+def test_without_redis_only_postgresql_is_reported(database_url: str) -> None:
     config = StorageConfig(postgres=PostgresConfig.from_url(database_url))
     with StoragePool(config) as pool:
         assert pool.redis is None
@@ -49,7 +49,9 @@ def test_without_redis_none_is_reported(database_url: str) -> None:
     assert (report.status, report.redis) == ("healthy", None)
 
 
-def test_a_dead_redis_degrades(database_url: str, embedded_redis: EmbeddedValkey) -> None:
+def test_status_is_degraded_without_an_answer_of_redis(
+    database_url: str, embedded_redis: EmbeddedValkey
+) -> None:
     config = StorageConfig(
         postgres=PostgresConfig.from_url(database_url),
         redis=RedisConfig(url=SecretStr(embedded_redis.url)),
@@ -81,7 +83,7 @@ def test_a_pool_starts_without_its_redis(database_url: str) -> None:
     assert "secret" not in repr(report)
 
 
-def test_a_dead_postgres_is_unhealthy_and_asked_once(
+def test_status_is_unhealthy_after_one_attempt_to_reach_postgresql(
     embedded_server: EmbeddedPostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = StorageConfig(
@@ -102,7 +104,7 @@ def test_a_dead_postgres_is_unhealthy_and_asked_once(
         assert pool.health_check().status == "healthy"
 
 
-def test_a_pool_that_gives_no_connection_is_unhealthy(database_url: str) -> None:
+def test_status_is_unhealthy_when_the_pool_is_exhausted(database_url: str) -> None:
     config = StorageConfig(
         postgres=PostgresConfig.from_url(database_url),
         pool=PoolConfig(max_connections=1, acquire_timeout_secs=0.01),
@@ -117,7 +119,7 @@ def test_a_pool_that_gives_no_connection_is_unhealthy(database_url: str) -> None
     assert pool.health_check().postgres.error == "the pool is closed"
 
 
-def test_a_redis_that_says_nothing_is_waited_for_once(database_url: str) -> None:
+def test_silent_redis_is_awaited_once(database_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         config = StorageConfig(
             postgres=PostgresConfig.from_url(database_url),

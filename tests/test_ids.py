@@ -1,4 +1,4 @@
-"""Ids: computed, the same everywhere and for ever, and different for what is different."""
+"""Ids are computed. They are the same on every machine and differ if the content differs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NAN = float("nan")
 quick = settings(max_examples=200, derandomize=True, deadline=None, database=None)
 
-# Python's UUID(hex=…) takes all of these for the same as HEX or nearly so.
+# UUID(hex=…) of Python accepts all of these as (almost) the same as HEX.
 LIKE_HEX = [
     "0x" + HEX[2:],
     "0X" + HEX[2:],
@@ -53,7 +53,7 @@ def test_a_hexadecimal_id_is_its_uuid() -> None:
     assert ids.trace_text(DASHED.upper()) == DASHED
 
 
-def test_what_only_looks_hexadecimal_collides_with_nothing() -> None:
+def test_text_that_only_looks_hexadecimal_has_its_own_uuid() -> None:
     found = {ids.trace_uuid(value) for value in (HEX, *LIKE_HEX)}
     assert len(found) == 1 + len(set(LIKE_HEX))
     for value in LIKE_HEX:
@@ -69,7 +69,7 @@ def test_other_texts_have_other_uuids(left: str, right: str) -> None:
     cleaned = [text.replace("\x00", "\ufffd") for text in (left, right)]
     same = ids.trace_uuid(left) == ids.trace_uuid(right)
     assert same == (cleaned[0] == cleaned[1])
-    # A UUID that was computed is found by its own text, too.
+    # A computed UUID can also be found by its own text.
     assert ids.trace_uuid(str(ids.trace_uuid(left))) == ids.trace_uuid(left)
 
 
@@ -81,7 +81,7 @@ def test_every_form_of_a_uuid_is_that_uuid(value: UUID) -> None:
 
 
 def pinned() -> dict[str, UUID]:
-    """Ids as they were when rows were first stored by them. They must never change."""
+    """These ids are stored in databases, so they must never change."""
     return {
         "trace": ids.trace_uuid("order-17"),
         "trace, not ASCII": ids.trace_uuid("Bestellung Ä \U0001f600"),
@@ -109,7 +109,7 @@ def pinned() -> dict[str, UUID]:
     }
 
 
-def test_no_id_ever_changes() -> None:
+def test_known_inputs_keep_their_ids() -> None:
     assert {what: str(value) for what, value in pinned().items()} == {
         "trace": "d404971a-6844-5c27-965b-f1b82009dae8",
         "trace, not ASCII": "d6aefeb3-e068-5f12-99db-9e8e3c7686ab",
@@ -125,7 +125,7 @@ def test_no_id_ever_changes() -> None:
 
 def test_an_id_is_the_same_in_every_process() -> None:
     program = "from tests.test_ids import pinned; print(*pinned().values())"
-    # Strings hash differently there, and sets are in another order.
+    # In that process, strings have other hashes and sets another order.
     environment = {"PYTHONHASHSEED": "12345", "PATH": "", "TZ": "Asia/Tokyo"}
     output = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, check=True, text=True
@@ -145,7 +145,7 @@ def test_an_id_is_the_same_in_every_process() -> None:
         ("é" * 513, "must have at most 1024 bytes"),
     ],
 )
-def test_what_is_no_trace_id(value: Any, rule: str) -> None:
+def test_invalid_trace_ids_are_refused(value: Any, rule: str) -> None:
     with pytest.raises(ValidationError, match=rule) as caught:
         ids.trace_uuid(value, "id")
     assert caught.value.field == "id"
@@ -154,20 +154,20 @@ def test_what_is_no_trace_id(value: Any, rule: str) -> None:
 @pytest.mark.parametrize(
     "value", ["", "0" * 16, "a" * 15, "a" * 17, "0x" + "a" * 14, "g" * 16, 7, None]
 )
-def test_what_is_no_span_id(value: Any) -> None:
+def test_invalid_span_ids_are_refused(value: Any) -> None:
     with pytest.raises(ValidationError, match="must be 16 hex digits, not all zeros") as caught:
         ids.span_id(value, "parent_span_id")
     assert caught.value.field == "parent_span_id"
 
 
-def test_new_ids_are_ids() -> None:
+def test_new_ids_are_valid_and_unique() -> None:
     made = {ids.new_trace_id() for _ in range(100)}
     assert len(made) == 100
     assert all(ids.trace_uuid(value).hex == value for value in made)
     assert all(ids.span_id(value) == value for value in (ids.new_span_id() for _ in range(100)))
 
 
-def test_a_metric_is_what_defines_it() -> None:
+def test_metric_id_depends_on_each_part_of_the_definition() -> None:
     definition: dict[str, Any] = {
         "name": "latency",
         "metric_type": "gauge",
@@ -203,7 +203,7 @@ def test_a_metric_is_what_defines_it() -> None:
     assert len({first, *found}) == 1 + len(others)
 
 
-def test_a_service_counts_only_where_the_resource_does_not_name_it() -> None:
+def test_service_name_counts_only_if_the_resource_does_not_name_it() -> None:
     named = {"service.name": "chat"}
     one = ids.metric_id(name="m", metric_type="gauge", resource_attributes=named)
     assert one == ids.metric_id(name="m", metric_type="gauge", service_name="chat")
@@ -212,7 +212,7 @@ def test_a_service_counts_only_where_the_resource_does_not_name_it() -> None:
     )
 
 
-def test_parts_do_not_run_into_each_other() -> None:
+def test_boundaries_between_parts_matter() -> None:
     one = ids.metric_id(name="a", metric_type="gauge", scope_name="b", scope_version="c")
     assert one != ids.metric_id(name="a", metric_type="gauge", scope_name="bc")
     assert ids.data_point_id(attributes={"a": "1,b"}) != ids.data_point_id(
@@ -220,7 +220,7 @@ def test_parts_do_not_run_into_each_other() -> None:
     )
 
 
-def test_a_point_is_its_attributes_and_its_start() -> None:
+def test_data_point_id_depends_on_attributes_and_start() -> None:
     found = {
         ids.data_point_id(),
         ids.data_point_id(attributes={"a": 1}),
@@ -237,13 +237,13 @@ def test_a_point_is_its_attributes_and_its_start() -> None:
     assert ids.data_point_id(attributes={}) == ids.data_point_id()
 
 
-def test_a_value_and_its_repair_have_one_id() -> None:
+def test_value_and_its_repaired_form_have_the_same_id() -> None:
     repaired = {"a": "NaN", "b": "\ufffd", "c": 1e16}
     broken = {"c": 1e16, "b": "\x00", "a": NAN}
     assert ids.data_point_id(attributes=broken) == ids.data_point_id(attributes=repaired)
 
 
-def test_equal_logs_are_told_apart_by_their_ordinal() -> None:
+def test_equal_logs_differ_by_their_ordinal() -> None:
     content = {"body": "x", "timestamp": NOON, "trace_id": None}
     assert len({ids.log_id(content, ordinal) for ordinal in range(100)}) == 100
     assert ids.log_id(dict(reversed(content.items())), 0) == ids.log_id(content, 0)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal, localcontext
-from threading import Thread
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -222,10 +221,8 @@ def test_what_is_repaired(value: Any, repaired: Any) -> None:
 
 @pytest.mark.parametrize("value", CLEAN)
 def test_what_is_clean_stays_and_takes_the_fast_way(value: Any) -> None:
-    before = jsonb.repairs.count
-    assert jsonb.dumps(value) == orjson.dumps(value)
+    assert jsonb.encode(value) == (b"\x01" + orjson.dumps(value), 0)
     assert json.loads(jsonb.dumps(value)) == value
-    assert jsonb.repairs.count == before
 
 
 @pytest.mark.parametrize(
@@ -279,26 +276,34 @@ def test_the_precision_of_the_callers_context_does_not_matter() -> None:
 
 
 def test_the_binary_form() -> None:
-    assert jsonb.encode({"a": 1}) == b'\x01{"a":1}'
-    assert jsonb.decode(jsonb.encode({"a": [BIG, None]})) == {"a": [BIG, None]}
+    encoded, repairs = jsonb.encode({"a": 1})
+    assert (encoded, repairs) == (b'\x01{"a":1}', 0)
+    assert jsonb.decode(jsonb.encode({"a": [BIG, None]})[0]) == {"a": [BIG, None]}
     assert jsonb.decode(None) is None
-    assert (jsonb.encode({}), jsonb.encode([])) == (jsonb.EMPTY_OBJECT, jsonb.EMPTY_ARRAY)
+    assert jsonb.encode({}) == (jsonb.EMPTY_OBJECT, 0)
+    assert jsonb.encode([]) == (jsonb.EMPTY_ARRAY, 0)
 
 
-def test_repairs_are_counted_in_the_thread_that_made_them() -> None:
-    before = jsonb.repairs.count
-    jsonb.dumps({"a": NAN, "b": "\x00", "\ud800": BIG})
-    assert jsonb.repairs.count == before + 3
-    jsonb.clean_text("clean")
-    assert jsonb.repairs.count == before + 3
-    # An id is computed of the repaired value, and nothing is stored by that.
-    jsonb.canonical({"a": NAN, "b": "\x00"})
-    assert jsonb.repairs.count == before + 3
-    counts: list[int] = []
-    thread = Thread(target=lambda: counts.append(jsonb.repairs.count))
-    thread.start()
-    thread.join()
-    assert counts == [0]
+def test_encoding_tells_how_many_values_it_repaired() -> None:
+    assert jsonb.encode({"a": NAN, "b": "\x00", "\ud800": BIG})[1] == 3
+    # What the careful path takes without changing it is not counted.
+    assert jsonb.encode({"a": BIG, "b": UUID(int=1), "c": "clean"})[1] == 0
+
+
+def test_many_values_are_encoded_as_each_by_itself() -> None:
+    shared = {"shared": [1, None]}
+    clean: list[list[Any]] = [[{"a": 1}, None, {"b": [BIG]}, {"c": None}], [shared] * 5, [None] * 3]
+    for values in clean:
+        encoded = [None if value is None else jsonb.encode(value)[0] for value in values]
+        assert jsonb.encode_many(values, "attributes") == encoded
+    repaired: list[list[Any]] = [
+        [{"a": "\x00"}, {"b": 1}, {}],
+        [{"a": NAN}, None],
+        [{"a": NAN}] * 2,
+    ]
+    for values in repaired:
+        assert jsonb.encode_many(values, "attributes") is None
+    assert jsonb.encode_many([repaired[0][0]] * 4, "attributes") is None
 
 
 @quick

@@ -11,7 +11,7 @@ import pytest
 
 from observatory_storage.llm import facts
 from observatory_storage.llm.dialects import ALIASES, WRAPPER_NAMES, WRAPPER_VALUES
-from observatory_storage.rows import COLUMNS
+from observatory_storage.tables import TABLES
 
 DOCS = Path(__file__).parent.parent / "docs" / "llm.md"
 INT64 = 2**63 - 1
@@ -330,7 +330,7 @@ def test_the_first_usable_attribute_wins_whatever_the_order(
 def test_no_attribute_stands_for_two_columns() -> None:
     keys = [key for aliases in ALIASES.values() for key in aliases]
     assert len(keys) == len(set(keys))
-    assert set(ALIASES) <= set(COLUMNS["trace_spans"])
+    assert set(ALIASES) <= set(TABLES["trace_spans"].columns)
 
 
 def test_the_answering_model_counts_only_where_no_request_is_known() -> None:

@@ -17,7 +17,8 @@ from observatory_storage.ids import trace_uuid
 from observatory_storage.llm import LlmSpan, facts
 from observatory_storage.llm.dialects import ALIASES
 from observatory_storage.models import TraceEvent, TraceSpan
-from observatory_storage.rows import COLUMNS, prepare_span
+from observatory_storage.rows import prepare_span
+from observatory_storage.tables import TABLES
 
 INT64 = 2**63 - 1
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -321,7 +322,9 @@ def test_named_fields_win_over_attributes_and_the_others_are_read() -> None:
 
 def test_usage_given_by_hand_is_kept_for_an_agent_too() -> None:
     span = LlmSpan(model="m", operation="invoke_agent", prompt_tokens=0, completion_tokens=5)
-    columns = dict(zip(COLUMNS["trace_spans"], prepare_span(span.to_span()).values, strict=True))
+    columns = dict(
+        zip(TABLES["trace_spans"].columns, prepare_span(span.to_span()).values, strict=True)
+    )
     assert (columns["prompt_tokens"], columns["total_tokens"]) == (0, 5)
 
 

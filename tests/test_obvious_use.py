@@ -1,4 +1,4 @@
-"""What a user would try first: it works, or the error says what would."""
+"""Calls that a new user would try first work, or raise an error that says what would work."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def a_span(number: int = 1, **columns: Any) -> dict[str, Any]:
         (Trace(), "<Trace>"),
     ],
 )
-def test_rows_show_what_they_are(row: object, text: str) -> None:
+def test_repr_of_rows_shows_their_identity(row: object, text: str) -> None:
     assert repr(row) == text
 
 
-def test_what_was_refused_unpacks(pool: StoragePool) -> None:
+def test_rejected_items_can_be_unpacked(pool: StoragePool) -> None:
     with TraceWriter(pool) as writer, pytest.raises(BatchError) as caught:
         writer.write_spans([a_span(1), a_span(2, name=None)])
     ((index, row, error),) = caught.value.rejected
@@ -87,7 +87,7 @@ def test_what_was_refused_unpacks(pool: StoragePool) -> None:
     assert pickle.loads(pickle.dumps(caught.value)).rejected[0].row == row
 
 
-def test_operations_are_pairs(pool: StoragePool) -> None:
+def test_operations_can_be_unpacked(pool: StoragePool) -> None:
     CopyWriter(pool).write_spans([a_span()])
     with pool.unit_of_work() as uow:
         operations = uow.traces.operations("assistant")
@@ -97,19 +97,19 @@ def test_operations_are_pairs(pool: StoragePool) -> None:
 
 
 @pytest.mark.parametrize("target", [None, "postgresql://u:secret@host/db", sa.create_mock_engine])
-def test_a_writer_of_something_else_than_a_pool(target: Any) -> None:
+def test_writer_refuses_anything_but_a_pool(target: Any) -> None:
     for make in (CopyWriter, TraceWriter):
         with pytest.raises(ValidationError, match="must be a StoragePool") as caught:
             make(target)
         assert "secret" not in str(caught.value)
 
 
-def test_a_writer_on_a_session_says_so_at_once(pool: StoragePool) -> None:
+def test_writer_refuses_a_session(pool: StoragePool) -> None:
     with pool.unit_of_work() as uow, pytest.raises(ValidationError, match="must be a StoragePool"):
         CopyWriter(cast(Any, uow.session))
 
 
-def test_settings_of_another_kind(pool: StoragePool) -> None:
+def test_settings_of_a_wrong_type_are_refused(pool: StoragePool) -> None:
     with pytest.raises(ValidationError, match=r"config=.*: must be WriterConfig"):
         LogWriter(pool, cast(Any, {"batch_size": 10}))
     with pytest.raises(ValidationError, match="method='bulk': must be one of"):
@@ -119,32 +119,32 @@ def test_settings_of_another_kind(pool: StoragePool) -> None:
 
 
 @pytest.mark.parametrize("make", [StoragePool, StoragePool.from_engine])
-def test_a_url_in_place_of_a_configuration_is_not_shown(make: Any) -> None:
+def test_error_for_a_url_instead_of_a_configuration_does_not_show_it(make: Any) -> None:
     with pytest.raises(ConfigError, match=r"must be .* not str") as caught:
         make("postgresql://u:secret@host/db")
     assert "secret" not in str(caught.value)
 
 
-def test_the_schema_by_its_name_in_files() -> None:
+def test_schema_can_be_set_by_its_name_in_files() -> None:
     config = StorageConfig(postgres=PostgresConfig(schema="tenant"))
     assert config.postgres.schema == config.postgres.schema_name == "tenant"
 
 
-def test_tables_that_are_not_there_yet(empty_database_url: str) -> None:
+def test_error_for_missing_tables_says_how_to_migrate(empty_database_url: str) -> None:
     config = StorageConfig(postgres=PostgresConfig.from_url(empty_database_url))
     unmigrated = pytest.raises(StorageError, match=r'"public\.traces".*run_migrations')
     with StoragePool(config) as pool, pool.unit_of_work() as uow, unmigrated:
         uow.traces.list()
 
 
-def test_what_a_list_left_out_is_neither_read_nor_written_back(pool: StoragePool) -> None:
+def test_columns_that_a_list_omits_are_neither_loaded_nor_written(pool: StoragePool) -> None:
     CopyWriter(pool).write_spans([a_span(attributes={"kept": True})])
     with pool.unit_of_work() as uow:
         (span,) = uow.traces.list_spans(SpanFilters())
     for same in (span, pickle.loads(pickle.dumps(span)), copy.copy(span)):
         with pytest.raises(StorageError, match=r"TraceSpan\.attributes was not loaded"):
             _ = same.attributes
-        # It would have replaced the stored attributes with none.
+        # Writing it would have replaced the stored attributes by NULL.
         with pytest.raises(ValidationError, match="was not loaded"):
             CopyWriter(pool).write_spans([same])
     span.attributes = {}
@@ -155,7 +155,7 @@ def test_what_a_list_left_out_is_neither_read_nor_written_back(pool: StoragePool
     assert CopyWriter(pool).write_spans([span]) == 1
 
 
-def test_exports_by_keyword(pool: StoragePool) -> None:
+def test_exports_take_ids_by_keyword(pool: StoragePool) -> None:
     CopyWriter(pool).write_spans([a_span()])
     assert len(list(export_traces(pool, ids=[TRACE]))) == 1
     assert len(list(export_traces(pool, ids=TRACE))) == 1
@@ -164,7 +164,7 @@ def test_exports_by_keyword(pool: StoragePool) -> None:
         export_logs(pool, LogFilters(), ids=[TRACE])
 
 
-def test_costs_and_latencies_of_all_times(pool: StoragePool) -> None:
+def test_costs_and_latencies_need_no_time_range(pool: StoragePool) -> None:
     CopyWriter(pool).write_spans([a_span(model="gpt", total_tokens=3)])
     with pool.unit_of_work() as uow:
         (cost,) = uow.metrics.get_cost_summary()
@@ -209,7 +209,7 @@ def test_a_pool_of_one_makes_partitions_within_the_unit_of_work(pool_of_one: Sto
             assert CopyWriter(uow).write_spans([a_span()]) == 1
             assert uow.session.execute(SETTINGS).one() == before
             assert len(uow.traces.get_spans(TRACE)) == 1
-        # Rolled back, and the partition with it: nobody must believe that it is there.
+        # The partition was rolled back too, so it must not be remembered as existing.
         with pool.unit_of_work() as uow:
             assert len(uow.traces.list()) == 0
             assert CopyWriter(uow).write_spans([a_span()]) == 1

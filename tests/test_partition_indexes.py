@@ -1,4 +1,4 @@
-"""Closed partitions get their indexes: once, whole, and whatever stands in the way."""
+"""Building the indexes of closed partitions, also when builds fail or are interrupted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.repositories.samples import DAY, a_log, a_span, an_event
 # Of late, for partitions of a day.
 TODAY = (datetime.now(UTC) - 7 * DAY).replace(hour=0, minute=0, second=0, microsecond=0)
 START = TODAY + DAY / 2
-NOW = START + DAY  # the first day is closed then, the second one is not
+NOW = START + DAY  # the first day is closed at this time, the second one is not
 SPANS, EVENTS, LOGS = (
     f"{table}_p{TODAY:%Y%m%d}" for table in ("trace_spans", "trace_events", "logs")
 )
@@ -47,7 +47,7 @@ SPANS, EVENTS, LOGS = (
 
 @pytest.fixture
 def two_days(pool: StoragePool) -> StoragePool:
-    """A pool on rows of a day that is over and one that is not."""
+    """A pool with rows of a day that is over and of one that is not."""
     rows = [a_span(n, n, START + (n - 1) * DAY, events=[an_event()]) for n in (1, 2)]
     CopyWriter(pool).write_spans(rows)
     CopyWriter(pool).write_logs([a_log(n, START + n * DAY) for n in (0, 1)])
@@ -59,7 +59,7 @@ def build(pool: StoragePool, **given: Any) -> IndexBuild:
 
 
 def indexes(engine: sa.Engine, schema: str = "public") -> dict[str, bool]:
-    """The indexes of one kind alone: whether each is valid."""
+    """The indexes of one kind: name -> whether it is valid."""
     query = sa.text(
         "SELECT i.relname, x.indisvalid FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid"
         " JOIN pg_class t ON t.oid = x.indrelid"
@@ -78,7 +78,7 @@ def autocommit(pool: StoragePool) -> Iterator[sa.Connection]:
         yield connection
 
 
-def test_only_closed_partitions_get_indexes_and_only_once(two_days: StoragePool) -> None:
+def test_only_closed_partitions_get_indexes_and_once(two_days: StoragePool) -> None:
     first = build(two_days)
     assert {(index.table, index.partition) for index in first.built} == {
         ("trace_spans", SPANS),
@@ -94,7 +94,7 @@ def test_only_closed_partitions_get_indexes_and_only_once(two_days: StoragePool)
     later = build(two_days, now=NOW + DAY)
     assert set(later.existing) == set(first.built)
     assert len(later.built) == len(_KINDS)
-    # The newest day is the one that people ask about.
+    # The newest day is queried most.
     assert later.built[0].partition == f"trace_spans_p{TODAY + DAY:%Y%m%d}"
 
 
@@ -117,7 +117,7 @@ def test_one_table_alone(two_days: StoragePool) -> None:
     assert {index.table for index in build(two_days, table="logs").built} == {"logs"}
 
 
-def test_by_default_it_is_now_and_all_that_is_over_is_closed(pool: StoragePool) -> None:
+def test_default_time_is_that_of_the_clock(pool: StoragePool) -> None:
     today = datetime.now(UTC)
     starts = [START, today, datetime(1980, 1, 1, tzinfo=UTC)]
     CopyWriter(pool).write_spans([a_span(n, n, start) for n, start in enumerate(starts, 1)])
@@ -138,7 +138,7 @@ def test_by_default_it_is_now_and_all_that_is_over_is_closed(pool: StoragePool) 
         ({"grace": timedelta.max}, "grace"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_invalid_arguments_are_refused(
     pool: StoragePool, given: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(ValidationError) as refused:
@@ -147,7 +147,7 @@ def test_what_makes_no_sense_is_refused(
 
 
 @pytest.mark.parametrize("schema", ["public", 'Obs: "50%"'])
-def test_migrations_know_nothing_of_them(empty_database_url: str, schema: str) -> None:
+def test_migrations_do_not_see_the_indexes(empty_database_url: str, schema: str) -> None:
     config = StorageConfig(
         postgres=PostgresConfig.from_url(empty_database_url).model_copy(
             update={"schema_name": schema}
@@ -170,12 +170,12 @@ def test_migrations_know_nothing_of_them(empty_database_url: str, schema: str) -
     engine.dispose()
 
 
-def test_what_an_interrupted_build_left_is_built_again(two_days: StoragePool) -> None:
+def test_invalid_index_of_an_interrupted_build_is_rebuilt(two_days: StoragePool) -> None:
     name = next(i.name for i in build(two_days).built if i.partition == SPANS)
     CopyWriter(two_days).write_spans([a_span(n, n, START) for n in range(3, 5)])
     with autocommit(two_days) as connection:
         connection.exec_driver_sql(f"DROP INDEX {name}")
-        # Not unique: the build fails at its end, and leaves the index as an interrupted one does.
+        # The values are not unique, so the build fails at its end and leaves an invalid index.
         with pytest.raises(sa.exc.IntegrityError):
             connection.exec_driver_sql(
                 f"CREATE UNIQUE INDEX CONCURRENTLY {name} ON {SPANS} (service_name)"
@@ -187,7 +187,7 @@ def test_what_an_interrupted_build_left_is_built_again(two_days: StoragePool) ->
     assert all(indexes(two_days.engine).values())
 
 
-def test_another_definition_takes_the_place_of_the_older_one(
+def test_changed_definition_replaces_the_older_index(
     two_days: StoragePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = build(two_days, table="trace_events").built
@@ -203,14 +203,14 @@ def test_another_definition_takes_the_place_of_the_older_one(
     assert after.dropped[0] in before
     assert after.built[0].name != after.dropped[0].name
     assert set(indexes(two_days.engine)) == {i.name for i in (*after.built, *after.existing)}
-    # Others' indexes on a partition are left alone.
+    # Indexes of users on a partition are not dropped.
     with two_days.engine.begin() as connection:
         connection.exec_driver_sql(f"CREATE INDEX ix_{EVENTS}_mine ON {EVENTS} (name)")
     assert not build(two_days, table="trace_events").dropped
     assert f"ix_{EVENTS}_mine" in indexes(two_days.engine)
 
 
-def test_two_runs_do_not_collide(two_days: StoragePool) -> None:
+def test_second_run_raises_conflict(two_days: StoragePool) -> None:
     key = advisory_key("indexes", two_days.schema)
     with two_days.engine.begin() as connection:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
@@ -220,7 +220,7 @@ def test_two_runs_do_not_collide(two_days: StoragePool) -> None:
     assert build(two_days).built
 
 
-def test_one_that_is_in_the_way_delays_its_partition_only(
+def test_locked_partition_does_not_delay_the_others(
     two_days: StoragePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partition_indexes, "_LOCK_TIMEOUT", "50ms")
@@ -236,7 +236,7 @@ def test_one_that_is_in_the_way_delays_its_partition_only(
     assert all(indexes(two_days.engine).values())
 
 
-def test_readers_and_writers_of_other_tables_are_in_nobodys_way(
+def test_idle_transaction_does_not_block_a_build(
     two_days: StoragePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partition_indexes, "_LOCK_TIMEOUT", "1s")
@@ -247,7 +247,7 @@ def test_readers_and_writers_of_other_tables_are_in_nobodys_way(
         assert not build(two_days).failed
 
 
-def test_a_partition_that_is_dropped_meanwhile_is_nothing_to_do(
+def test_partition_that_is_dropped_meanwhile_is_skipped(
     two_days: StoragePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = layout.named
@@ -262,7 +262,9 @@ def test_a_partition_that_is_dropped_meanwhile_is_nothing_to_do(
     assert len(result.built) == len(_KINDS)
 
 
-def test_who_does_not_own_the_tables_is_told_so(two_days: StoragePool, database_url: str) -> None:
+def test_role_that_does_not_own_the_tables_gets_an_error(
+    two_days: StoragePool, database_url: str
+) -> None:
     with two_days.engine.begin() as connection:
         connection.exec_driver_sql("CREATE ROLE visitor LOGIN PASSWORD 'visitor'")
         connection.exec_driver_sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO visitor")
@@ -282,7 +284,7 @@ def test_who_does_not_own_the_tables_is_told_so(two_days: StoragePool, database_
     assert not indexes(two_days.engine)
 
 
-def test_a_pool_of_one_connection_is_too_small(database_url: str) -> None:
+def test_pool_of_one_connection_is_refused(database_url: str) -> None:
     config = StorageConfig(
         postgres=PostgresConfig.from_url(database_url),
         pool=PoolConfig(min_connections=1, max_connections=1),
@@ -292,7 +294,7 @@ def test_a_pool_of_one_connection_is_too_small(database_url: str) -> None:
     assert not refused.value.retryable
 
 
-def test_the_connections_settings_do_not_stay_in_the_pool(database_url: str) -> None:
+def test_settings_of_the_build_do_not_stay_in_the_pool(database_url: str) -> None:
     config = StorageConfig(
         postgres=PostgresConfig.from_url(database_url),
         pool=PoolConfig(min_connections=1, max_connections=2),
@@ -316,7 +318,7 @@ def test_statement_timeouts_do_not_stop_a_build(database_url: str) -> None:
         assert len(build(pool).built) > 0
 
 
-def test_rows_that_come_late_are_found_by_the_indexes_too(two_days: StoragePool) -> None:
+def test_late_rows_are_indexed_too(two_days: StoragePool) -> None:
     build(two_days)
     awkward = [
         "\\",
@@ -346,7 +348,7 @@ def test_rows_that_come_late_are_found_by_the_indexes_too(two_days: StoragePool)
         assert len(uow.traces.list_spans(SpanFilters(attributes={"tenant": 7}))) == 1
     with two_days.engine.begin() as connection:
         connection.exec_driver_sql("TRUNCATE trace_spans, trace_events")
-    # What an index takes row by row it also takes when it is built.
+    # Values that an index accepts row by row must not make its build fail.
     CopyWriter(two_days).write_spans(rows)
     result = build(two_days, now=NOW + 7 * DAY)
     assert not result.failed

@@ -1,4 +1,4 @@
-"""Everything through pgbouncer in transaction mode, where a session belongs to nobody."""
+"""All features through pgbouncer in transaction mode, in which clients share sessions."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def bouncer_url(empty_database_url: str) -> Iterator[str]:
             f"[databases]\n{target['dbname']} = {where}\n"
             "[pgbouncer]\npool_mode = transaction\ndefault_pool_size = 2\n"
             f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-            # Whoever comes in here is the user of the line above.
+            # Every client connects as the user of the line above.
             "auth_type = any\n"
         )
         owner = _owner(str(target.get("host", "")))
@@ -86,7 +86,7 @@ def bouncer_url(empty_database_url: str) -> Iterator[str]:
 
 
 def _owner(host: str) -> tuple[int, int] | None:
-    """Whom to run pgbouncer as, which refuses root: one who may use the server's socket."""
+    """The user to run pgbouncer as, since it refuses root. The user can reach the socket."""
     if os.geteuid() != 0:
         return None
     if host.startswith("/"):
@@ -131,7 +131,7 @@ def a_span(number: int) -> TraceSpan:
     )
 
 
-def test_it_migrates_writes_and_reads(bouncer_url: str, empty_database_url: str) -> None:
+def test_migrating_writing_and_reading_work(bouncer_url: str, empty_database_url: str) -> None:
     with psycopg.connect(empty_database_url, autocommit=True) as direct:
         name = direct.execute("SELECT quote_ident(current_database())").fetchone()
         assert name is not None
@@ -143,7 +143,7 @@ def test_it_migrates_writes_and_reads(bouncer_url: str, empty_database_url: str)
         CopyWriter(pool).write_spans([a_span(number) for number in range(20)])
         with TraceWriter(pool) as writer:
             writer.write_spans([a_span(number) for number in range(10, 40)])
-        # More rounds than a statement needs to become a prepared one, on connections that change.
+        # More rounds than psycopg needs before it prepares a statement, on changing connections.
         for _ in range(12):
             with pool.unit_of_work() as one, pool.unit_of_work() as other:
                 for uow in (one, other):
@@ -157,7 +157,7 @@ def test_it_migrates_writes_and_reads(bouncer_url: str, empty_database_url: str)
         assert pool.health_check().status == "healthy"
 
 
-def test_migrations_at_once_happen_once(bouncer_url: str) -> None:
+def test_concurrent_migrations_run_once(bouncer_url: str) -> None:
     with pool_on(bouncer_url) as first, pool_on(bouncer_url) as second:
         errors: list[Exception] = []
 
@@ -178,10 +178,10 @@ def test_migrations_at_once_happen_once(bouncer_url: str) -> None:
         assert migrate.pending(first.engine) == []
 
 
-def test_what_one_pool_sets_does_not_reach_another(bouncer_url: str) -> None:
+def test_settings_of_one_pool_do_not_affect_another(bouncer_url: str) -> None:
     with pool_on(bouncer_url, statement_timeout_ms=4321) as strict, pool_on(bouncer_url) as lax:
         for _ in range(5):
-            # Both hold a connection, then both let it go: each may get the other's.
+            # Both hold a connection, then both release it, so each may get that of the other.
             with strict.engine.connect() as one, lax.engine.connect() as two:
                 assert one.scalar(sa.text("SHOW statement_timeout")) == "4321ms"
                 assert two.scalar(sa.text("SHOW statement_timeout")) == "0"

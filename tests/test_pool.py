@@ -61,7 +61,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 @pytest.fixture
 def application(database_url: str) -> Iterator[sa.Engine]:
-    """An engine as an application may have it."""
+    """An engine of an application."""
     engine = sa.create_engine("postgresql+psycopg://" + database_url.partition("://")[2])
     yield engine
     engine.dispose()
@@ -92,7 +92,7 @@ def test_stats_count_what_is_in_use(database_url: str) -> None:
         assert (stats.size, stats.idle, stats.active, stats.utilization) == (4, 4, 0, 0.0)
 
 
-def test_it_can_wait_for_its_first_use(database_url: str) -> None:
+def test_pool_can_connect_at_first_use(database_url: str) -> None:
     with StoragePool(config_for(database_url), connect=False) as pool:
         assert pool.stats().size == 0
         assert backend_of(pool) > 0
@@ -110,7 +110,7 @@ def test_from_env(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def started_after(server: EmbeddedPostgres, failures: int) -> Iterator[list[str]]:
-    """Start the stopped server when so many attempts to connect have been logged as failed."""
+    """Start the stopped server when this many failed attempts to connect have been logged."""
     seen: list[str] = []
 
     class Starter(logging.Handler):
@@ -127,7 +127,7 @@ def started_after(server: EmbeddedPostgres, failures: int) -> Iterator[list[str]
         log.removeHandler(handler)
 
 
-def test_it_tries_again_until_the_server_is_there(embedded_server: EmbeddedPostgres) -> None:
+def test_connecting_is_retried_until_the_server_answers(embedded_server: EmbeddedPostgres) -> None:
     embedded_server.stop()
     config = config_for(embedded_server.url, retry=PATIENT)
     with started_after(embedded_server, 2) as failed, StoragePool(config) as pool:
@@ -136,7 +136,7 @@ def test_it_tries_again_until_the_server_is_there(embedded_server: EmbeddedPostg
     assert "PostgreSQL cannot be reached, attempt 1 of 20, next in 0.00 s" in failed[0]
 
 
-def test_the_first_use_tries_again_too(embedded_server: EmbeddedPostgres) -> None:
+def test_connecting_at_first_use_is_retried(embedded_server: EmbeddedPostgres) -> None:
     embedded_server.stop()
     with StoragePool(config_for(embedded_server.url, retry=PATIENT), connect=False) as pool:
         with started_after(embedded_server, 2) as failed, pool.unit_of_work() as uow:
@@ -144,7 +144,7 @@ def test_the_first_use_tries_again_too(embedded_server: EmbeddedPostgres) -> Non
         assert len(failed) >= 2
 
 
-def test_it_recovers_from_a_restart_of_the_server(embedded_server: EmbeddedPostgres) -> None:
+def test_pool_recovers_from_a_restart_of_the_server(embedded_server: EmbeddedPostgres) -> None:
     with StoragePool(config_for(embedded_server.url, retry=PATIENT)) as pool:
         before = backend_of(pool)
         embedded_server.kill()
@@ -152,7 +152,7 @@ def test_it_recovers_from_a_restart_of_the_server(embedded_server: EmbeddedPostg
         assert backend_of(pool) != before
 
 
-def test_it_gives_up_after_the_attempts_that_were_set(caplog: pytest.LogCaptureFixture) -> None:
+def test_connecting_fails_after_the_configured_attempts(caplog: pytest.LogCaptureFixture) -> None:
     retry = RetryConfig(max_attempts=3, initial_delay_ms=1, max_delay_ms=2)
     with pytest.raises(ConnectionLost, match="refused") as caught:
         StoragePool(config_for("postgresql://u@127.0.0.1:1/none", retry=retry))
@@ -201,7 +201,7 @@ def test_the_maximum_is_a_hard_bound(database_url: str) -> None:
         assert backend_of(pool) > 0
 
 
-def test_who_waits_gets_the_connection_that_comes_back(database_url: str) -> None:
+def test_waiting_caller_gets_the_returned_connection(database_url: str) -> None:
     with pool_on(database_url, max_connections=1) as pool:
         taken = pool.engine.connect()
         first = backend(taken)
@@ -243,7 +243,7 @@ def test_connections_within_their_lifetime_are_kept(database_url: str) -> None:
         assert len({backend_of(pool) for _ in range(20)}) == 1
 
 
-def test_an_idle_connection_is_replaced_when_it_is_taken(database_url: str) -> None:
+def test_idle_connection_is_replaced_at_checkout(database_url: str) -> None:
     with pool_on(database_url, min_connections=1, idle_timeout_secs=0.02) as pool:
         first = backend_of(pool)
         time.sleep(0.03)
@@ -264,19 +264,19 @@ def test_idle_connections_above_the_minimum_are_closed(database_url: str) -> Non
             return pool.stats().size == 2
 
         eventually(shrunk)
-        # All six can be had again.
+        # All six connections are available again.
         with ExitStack() as connections:
             for _ in range(6):
                 connections.enter_context(pool.engine.connect())
             assert pool.stats().active == 6
 
 
-def test_a_connection_that_the_server_ended_is_not_given_out(
+def test_connection_that_the_server_closed_is_replaced_at_checkout(
     database_url: str, application: sa.Engine
 ) -> None:
     with pool_on(database_url, min_connections=1) as pool:
         first = backend_of(pool)
-        # A transaction would see all sessions as they were when it looked at them first.
+        # A transaction would see pg_stat_activity as it was at the first look.
         with application.connect().execution_options(isolation_level="AUTOCOMMIT") as other:
             other.exec_driver_sql(f"SELECT pg_terminate_backend({first})")
 
@@ -288,7 +288,7 @@ def test_a_connection_that_the_server_ended_is_not_given_out(
         assert backend_of(pool) != first
 
 
-def test_a_silent_connection_is_asked_before_it_is_given_out(
+def test_long_idle_connection_is_checked_at_checkout(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("observatory_storage.bounded_pool._TRUSTED_SECONDS", -1.0)
@@ -302,7 +302,7 @@ def test_a_silent_connection_is_asked_before_it_is_given_out(
 # What connections are set to
 
 
-def test_statements_can_be_limited(database_url: str) -> None:
+def test_statement_timeout_is_applied(database_url: str) -> None:
     postgres = PostgresConfig.from_url(database_url, statement_timeout_ms=30)
     with StoragePool(StorageConfig(postgres=postgres)) as pool:
         with pytest.raises(Timeout), pool.unit_of_work() as uow:
@@ -311,7 +311,7 @@ def test_statements_can_be_limited(database_url: str) -> None:
             assert uow.session.scalar(sa.text("SHOW statement_timeout")) == "30ms"
 
 
-def test_connections_are_ready_for_pgbouncer(database_url: str) -> None:
+def test_connections_fit_transaction_mode_of_pgbouncer(database_url: str) -> None:
     with pool_on(database_url) as pool, pool.engine.connect() as connection:
         raw = connection.connection.driver_connection
         assert raw is not None

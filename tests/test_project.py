@@ -1,4 +1,4 @@
-"""The project as a user gets it: the wheel, the Makefile, the databases of the tests themselves."""
+"""The wheel, the Makefile, and the databases of the tests."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tests.servers import RUN, Server
 REPOSITORY = Path(__file__).parent.parent
 TARGETS = [
     *("help", "demo", "test", "bench", "bench-all", "bench-read"),
-    *("soak", "check", "migrate", "clean"),
+    *("soak", "check", "docs", "migrate", "clean"),
 ]
 
-# Run from the unpacked wheel, away from the checkout.
+# Runs with the unpacked wheel, outside of the checkout.
 INSTALLED = """
 import datetime, sys
 sys.path.insert(0, sys.argv[1])
@@ -49,7 +49,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_wheel_holds_the_package_and_its_migrations_alone(wheel: Path) -> None:
+def test_wheel_contains_only_the_packages_and_the_migrations(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     migrations = {path.name for path in (REPOSITORY / "alembic" / "versions").glob("*.py")}
@@ -65,7 +65,7 @@ def test_wheel_holds_the_package_and_its_migrations_alone(wheel: Path) -> None:
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
-def test_wheel_migrates_and_writes_away_from_the_checkout(
+def test_installed_wheel_migrates_and_writes(
     wheel: Path, tmp_path: Path, empty_database_url: str
 ) -> None:
     installed = tmp_path / "installed"
@@ -81,14 +81,14 @@ def test_wheel_migrates_and_writes_away_from_the_checkout(
         assert connection.execute("SELECT body FROM logs").fetchall() == [("by the wheel",)]
 
 
-def test_extras_and_script() -> None:
+def test_project_has_its_extras_and_script() -> None:
     project = _project()
-    assert set(project["optional-dependencies"]) == {"otel", "embedded", "dev"}
+    assert set(project["optional-dependencies"]) == {"otel", "embedded", "docs", "dev"}
     assert project["scripts"] == {"observatory-storage": "observatory_storage.cli:main"}
     assert project["name"] == "observatory-storage"
 
 
-def test_make_shows_its_targets_first() -> None:
+def test_make_without_a_target_lists_all_targets() -> None:
     if not shutil.which("make"):
         pytest.skip("make is not installed")
     shown = subprocess.run(
@@ -106,7 +106,7 @@ def test_continuous_integration_can_be_run() -> None:
     assert os.access(REPOSITORY / ".ci" / "run", os.X_OK)
 
 
-def test_public_names_are_all_there() -> None:
+def test_all_public_names_exist() -> None:
     missing = [
         name for name in observatory_storage.__all__ if not hasattr(observatory_storage, name)
     ]
@@ -133,7 +133,7 @@ def test_each_test_has_a_database_of_its_own(
             "SELECT count(*) FROM pg_database WHERE datname LIKE %s", (f"{RUN}%",)
         ).fetchone()
     assert ours is not None
-    assert int(str(ours[0])) <= 4  # these two, the template, and its base where one was needed
+    assert int(str(ours[0])) <= 4  # these two, the template, and its base if there is one
 
 
 def _project() -> dict[str, Any]:

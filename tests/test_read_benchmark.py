@@ -1,4 +1,4 @@
-"""The benchmark of reading runs, on the data that it says, and reports numbers: not which ones."""
+"""The benchmark of reading runs on the data that it describes, and reports some numbers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 @pytest.fixture(scope="module")
 def server(postgres_server: Server) -> Iterator[Server]:
-    """The shared server; the databases that the benchmark keeps are dropped at the end."""
+    """The shared server. The databases that the benchmark keeps are dropped at the end."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATABASE_URL", postgres_server.url)
         yield postgres_server
@@ -51,7 +51,7 @@ def server(postgres_server: Server) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
-    """What a run of everything, as small as can be, has saved."""
+    """The files that the smallest complete run saves."""
     docs = tmp_path_factory.mktemp("docs")
     (docs / "reading.md").write_text(GUIDE)
     saved = docs / "benchmarks"
@@ -71,7 +71,7 @@ def data() -> Dataset:
     return Dataset(sizes, datetime(2026, 1, 1, tzinfo=UTC))
 
 
-def test_all_of_it_is_stored(report: dict[str, Any]) -> None:
+def test_all_rows_are_stored(report: dict[str, Any]) -> None:
     rows = {one["name"]: one["rows"] for one in report["tables"]}
     assert rows["trace_spans"] == rows["logs"] == rows["metric_data_points"] == 300
     assert rows["traces"] == 30
@@ -107,12 +107,12 @@ def test_lists_and_the_large_trace_are_measured(report: dict[str, Any]) -> None:
         assert one["peak_mb"] >= one["before_mb"] > 0
 
 
-def test_run_says_where_it_is_from(report: dict[str, Any]) -> None:
+def test_results_name_their_machine_and_command(report: dict[str, Any]) -> None:
     assert report["command"].startswith("python -m tests.benchmarks.reading --spans 300")
     assert report["settings"]["shared_buffers"]
 
 
-def test_tables_go_into_the_guide(folder: Path) -> None:
+def test_tables_are_written_into_the_guide(folder: Path) -> None:
     guide = (folder.parent / "reading.md").read_text()
     assert guide.startswith("\nbefore\n<!-- plans -->\n")
     assert guide.endswith("\n<!-- end of plans -->\nafter\n")
@@ -140,7 +140,7 @@ def test_example_of_the_guide_runs(database_url: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("folder")
-def test_data_that_are_there_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+def test_matching_data_are_reused(capsys: pytest.CaptureFixture[str]) -> None:
     main([*TINY, "--only", "tables"])
     shown = capsys.readouterr().out
     assert f"{NAME}_300: 300 spans are there" in shown
@@ -154,7 +154,7 @@ def test_other_data_are_replaced(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{NAME}_300: replacing what is there" in shown
 
 
-def test_databases_of_others_are_left_alone(postgres_server: Server, database_url: str) -> None:
+def test_other_databases_are_not_touched(postgres_server: Server, database_url: str) -> None:
     other = database_url.rpartition("/")[2].partition("?")[0]
     sizes = Sizes(spans=1, traces=1, logs=1, points=1, days=1)
     from tests.benchmarks.reading.store import stored
@@ -190,7 +190,7 @@ def test_sizes_must_fit_each_other(data: Dataset, wrong: dict[str, int]) -> None
         replace(data.sizes, **wrong)
 
 
-def test_small_part_is_in_proportion(data: Dataset) -> None:
+def test_small_dataset_has_the_same_proportions(data: Dataset) -> None:
     part = data.sizes.part(5)
     assert part == Sizes(spans=40, traces=4, logs=12, points=6, days=2)
     assert data.sizes.part(1000) == Sizes(spans=20, traces=2, logs=6, points=2, days=2)
@@ -223,7 +223,7 @@ def test_loaded_rows_are_found(pool: StoragePool, data: Dataset) -> None:
     assert len(logs) == 3
 
 
-def test_other_rows_by_hand_are_noticed(pool: StoragePool, data: Dataset) -> None:
+def test_differing_rows_by_hand_are_reported(pool: StoragePool, data: Dataset) -> None:
     services = next(one for one in QUESTIONS if one.name == "services")
     wrong = replace(services, by_hand=lambda connection, arguments: [("nobody",)])
     kept = Kept(pool, data, {}, reused=False)

@@ -1,4 +1,4 @@
-"""The Python of the README runs as it stands there."""
+"""The Python examples of the README run unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_example_runs(
     assert capsys.readouterr().out.strip(), "an example shows something"
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_lead_to_existing_files() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not (README.parent / link).exists()]
     assert not missing

@@ -1,4 +1,4 @@
-"""The unit of work: rolled back unless committed, its errors translated, its rows kept."""
+"""A unit of work is rolled back unless committed. Errors are translated, rows stay usable."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def stored(store: StoragePool) -> list[int]:
         return [key.int for key in connection.scalars(sa.select(Trace.id).order_by(Trace.id))]
 
 
-def test_it_has_a_session_the_repositories_and_its_pool(store: StoragePool) -> None:
+def test_unit_of_work_has_a_session_repositories_and_its_pool(store: StoragePool) -> None:
     with store.unit_of_work() as uow:
         assert isinstance(uow.traces, TraceRepository)
         assert isinstance(uow.metrics, MetricRepository)
@@ -52,7 +52,7 @@ def test_it_has_a_session_the_repositories_and_its_pool(store: StoragePool) -> N
         assert uow.session.autoflush is False
 
 
-def test_what_is_not_committed_is_rolled_back(store: StoragePool) -> None:
+def test_uncommitted_changes_are_rolled_back(store: StoragePool) -> None:
     def write(*, fail: bool) -> None:
         with store.unit_of_work() as uow:
             uow.session.add(a_trace(1))
@@ -68,7 +68,7 @@ def test_what_is_not_committed_is_rolled_back(store: StoragePool) -> None:
     assert store.stats().active == 0
 
 
-def test_commit_keeps_it(store: StoragePool) -> None:
+def test_committed_changes_are_stored(store: StoragePool) -> None:
     with store.unit_of_work() as uow:
         uow.session.add(a_trace(1))
         uow.commit()
@@ -127,7 +127,7 @@ def lose_the_connection(uow: UnitOfWork) -> None:
         (lose_the_connection, ConnectionLost, sa.exc.OperationalError),
     ],
 )
-def test_errors_leave_the_block_translated(
+def test_errors_of_the_block_are_translated(
     store: StoragePool,
     work: Callable[[UnitOfWork], None],
     kind: type[StorageError],
@@ -156,7 +156,7 @@ def test_errors_of_a_commit_are_translated(store: StoragePool) -> None:
     assert stored(store) == [1, 2]
 
 
-def test_other_errors_pass_as_they_are(store: StoragePool) -> None:
+def test_other_errors_pass_unchanged(store: StoragePool) -> None:
     error = NotFound("no such thing")
     with pytest.raises(NotFound) as caught, store.unit_of_work():
         raise error
@@ -164,7 +164,7 @@ def test_other_errors_pass_as_they_are(store: StoragePool) -> None:
     assert error.__cause__ is None
 
 
-def test_it_ends_with_its_block(store: StoragePool) -> None:
+def test_session_is_closed_after_the_block(store: StoragePool) -> None:
     with store.unit_of_work() as uow:
         pass
     with pytest.raises(StorageError):

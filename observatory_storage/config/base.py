@@ -1,4 +1,4 @@
-"""The base of all settings models: building one raises `ConfigError`, never pydantic's error."""
+"""The base class of the sections: an invalid value raises `ConfigError`, not pydantic's error."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from observatory_storage.config.fields import Key
 from observatory_storage.config.problems import Loaded, problems_of, raise_config_error
 
 
-class Checked(BaseModel):
-    """A frozen model that raises `ConfigError`, with everything that is wrong, when built."""
+class ConfigModel(BaseModel):
+    """A frozen pydantic model whose constructor raises one `ConfigError` for all problems."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -32,15 +32,15 @@ class Checked(BaseModel):
         loaded = self._loaded()
         if loaded is not None:
             problems = loaded.problems + problems
-        # Tools that print local variables would find secrets in this frame.
+        # Tools that print the local variables of a traceback must not find secrets in this frame.
         values.clear()
         raise_config_error(problems)
 
-    # pydantic skips `__init__` for a nested model that has this mark, as it does for BaseModel's
-    # own: then the errors of all sections arrive in one ValidationError.
+    # With this mark, pydantic does not call the `__init__` of a nested model, as for BaseModel's
+    # own. So the errors of all sections arrive in one ValidationError.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # pydantic's own mark
 
     @classmethod
     def _loaded(cls) -> Loaded | None:
-        """What the settings sources know; None where the values were given in Python."""
+        """The values and problems of the settings sources; None if values were passed in Python."""
         return None

@@ -1,7 +1,7 @@
-"""The one table of settings: key in a file, environment variables, default, meaning.
+"""The list of all settings: key in a file, environment variables, default, description.
 
-It is derived from the models themselves; the sources, the error messages, and the test that keeps
-`.env.example` and the documentation complete all read it.
+It is derived from the models. The sources, the error messages and the test that compares
+`.env.example` and the documentation with the settings use it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Key = tuple[str, ...]
 
 
 class Env:
-    """Marks a field, inside `Annotated`, with the variables that set it; the main one first."""
+    """Annotates a field with its environment variables. The main one comes first."""
 
     def __init__(self, *variables: str) -> None:
         self.variables = variables
@@ -29,10 +29,10 @@ class Setting:
     """One setting.
 
     Attributes:
-        key: where it stands in a file, such as ``("pool", "max_connections")``.
-        variables: the environment variables that set it, the main one first; may be empty.
-        default: its value where nothing sets it.
-        description: one line for people.
+        key: its path in a configuration file, such as ``("pool", "max_connections")``.
+        variables: its environment variables, the main one first. May be empty.
+        default: its default value.
+        description: one line that describes it.
         secret: whether its value must never be shown.
     """
 
@@ -45,7 +45,7 @@ class Setting:
 
 @cache
 def settings_of(model: type[BaseModel], prefix: Key = ()) -> dict[Key, Setting]:
-    """Every setting of the model and of the sections in it, by key, in the order of the fields."""
+    """All settings of a model and of its sections, by key, in the order of the fields."""
     settings: dict[Key, Setting] = {}
     for name, field in model.model_fields.items():
         key = (*prefix, field.alias or name)
@@ -59,14 +59,14 @@ def settings_of(model: type[BaseModel], prefix: Key = ()) -> dict[Key, Setting]:
             )
             continue
         if variables:
-            # A variable for a whole section is a URL, and a URL can hold a password.
+            # A variable for a whole section is a URL, which can contain a password.
             settings[key] = Setting(key, variables, None, field.description or "", secret=True)
         settings |= settings_of(section, key)
     return settings
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The model of a field that is a section."""
+    """The model of a field that is a section, else None."""
     annotation = field.annotation
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation

@@ -1,4 +1,4 @@
-"""Parsers of configuration files whose errors give a position and never quote the text."""
+"""Parsers of configuration files. Their errors give a position and never quote the text."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import yaml
 
 
 class UnreadableError(Exception):
-    """The text does not parse. The parsers' own messages quote it, and so may quote a secret."""
+    """The text does not parse. The message does not quote it, since it may contain a secret."""
 
 
 class _UniqueKeysLoader(yaml.SafeLoader):
-    """Refuses a key given twice in one group, of which YAML would silently keep the last."""
+    """Refuses a duplicate key in a group. PyYAML would silently keep the last one."""
 
     def construct_mapping(
         self,
@@ -40,7 +40,7 @@ def _parse_yaml(text: str) -> Any:
         raise UnreadableError(
             f"{line}: is not YAML; quote values that have special characters"
         ) from None
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist, and the like.
+    except (yaml.YAMLError, ValueError):  # ValueError: for example, a date that does not exist
         raise UnreadableError("is not YAML; quote values that have special characters") from None
 
 
@@ -48,7 +48,7 @@ def _parse_toml(text: str) -> Any:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        # Only the position: "… (at line 3, column 5)".
+        # Keep only the position: "… (at line 3, column 5)".
         _, _, position = str(error).rpartition("(at ")
         raise UnreadableError(f"{position.rstrip(')')}: is not TOML") from None
 

@@ -1,7 +1,7 @@
-"""What is wrong with a configuration, in words that name the place and never show a secret.
+"""Describes the problems of a configuration: each line names the setting and shows no secret.
 
-pydantic's own error keeps the input, secrets included, so it is taken apart here and dropped:
-`ConfigError` carries these words and nothing else.
+The errors of pydantic keep the input, secrets included. So they are converted to text here, and
+`ConfigError` carries only that text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from observatory_storage.errors import ConfigError, shown
 
 
 class RuleError(ValueError):
-    """What a value must be; `other` is the neighbouring key that the rule compares it with."""
+    """A value breaks a rule; `other` is the key of the section that the rule compares it with."""
 
     def __init__(self, text: str, other: str | None = None) -> None:
         super().__init__(text)
@@ -29,7 +29,7 @@ class RuleError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value came from, and whether it may be shown there."""
+    """The source of a value, and whether an error may show the value."""
 
     name: str
     shown: bool = True
@@ -37,7 +37,7 @@ class Origin:
 
 @dataclass(slots=True)
 class Loaded:
-    """What settings sources know of the values they gave: origins by key, and problems met."""
+    """The origins of the values that settings sources gave, and the problems that they met."""
 
     origins: dict[Key, Origin] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -57,22 +57,22 @@ _RULES = {
     "model_type": "must be a group of keys",
     "invalid_key": "is not a text key",
 }
-# Not a problem of its own: another field failed, and this one's default depends on it.
+# Not a problem of its own: the default depends on another field, which failed.
 _CONSEQUENCES = {"default_factory_not_called"}
-# The path in such an error ends in something that is not a setting.
+# The path of such an error ends in a key that is not a setting.
 _UNKNOWN = {"extra_forbidden", "invalid_key"}
 
 
 def problems_of(
     error: ValidationError, model: type[BaseModel], prefix: Key, loaded: Loaded | None
 ) -> list[str]:
-    """One line for each thing that is wrong.
+    """One line for each problem.
 
     Args:
-        error: what pydantic found in `model`.
-        model: the model that was built, found under `prefix` in the whole configuration.
+        error: the error that pydantic raised for `model`.
+        model: the model that could not be created.
         prefix: the key of the model in the whole configuration.
-        loaded: what the sources know, or None where the values were given in Python.
+        loaded: the origins of the values, or None if they were passed in Python.
     """
     settings = settings_of(model, prefix)
     lines = []
@@ -88,7 +88,7 @@ def problems_of(
             setting = settings.get(path[:2])
         origin = loaded.origins.get(path) if loaded else None
         visible = setting is not None and not setting.secret and (origin is None or origin.shown)
-        line = place(path, settings, loaded)
+        line = setting_name(path, settings, loaded)
         if visible and _may_show(found["input"]):
             line += f" = {shown(found['input'])}"
         elif setting is not None and setting.secret:
@@ -97,8 +97,8 @@ def problems_of(
     return lines
 
 
-def place(key: Key, settings: Mapping[Key, Any], loaded: Loaded | None) -> str:
-    """The name under which people know a setting: where its value came from, else its key."""
+def setting_name(key: Key, settings: Mapping[Key, Any], loaded: Loaded | None) -> str:
+    """The name of a setting for an error: the origin of its value if known, else its key."""
     name = ".".join(key)
     if loaded is None:
         return name
@@ -111,28 +111,28 @@ def place(key: Key, settings: Mapping[Key, Any], loaded: Loaded | None) -> str:
 
 
 def unknown_key(path: Key, known: Iterable[Key], where: str = "") -> str:
-    """A line about a key that is no setting, with the nearest one that is.
+    """A line about an unknown key, which suggests the most similar known key.
 
-    No value is shown: it may be a password under a misspelt name.
+    It does not show the value, which may be a password under a misspelt name.
     """
     siblings = sorted({key[len(path) - 1] for key in known if _beside(key, path)})
     near = get_close_matches(path[-1].lower(), siblings, n=1, cutoff=0.5)
     advice = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(siblings)}"
-    return f"{where}{'.'.join([*path[:-1], named(path[-1])])}: unknown key; {advice}"
+    return f"{where}{'.'.join([*path[:-1], shown_key(path[-1])])}: unknown key; {advice}"
 
 
-def named(key: str) -> str:
-    """A key as errors may show it.
+def shown_key(key: str) -> str:
+    """The key, if an error may show it.
 
-    YAML takes ``password:hunter2`` for a key, since the blank after the colon is missing.
+    YAML reads ``password:hunter2`` as a key, since the blank after the colon is missing.
     """
     return key if re.fullmatch(r"[\w.-]{1,60}", key) else "(not a name)"
 
 
 def raise_config_error(problems: Iterable[str]) -> None:
-    """Raise a `ConfigError` listing the problems, if there are any.
+    """Raise a `ConfigError` that lists the problems, if there are any.
 
-    Call it outside of any `except`, so that no other error becomes its context.
+    Call it outside of any `except`, so that no error with secrets becomes its context.
     """
     lines = list(dict.fromkeys(problems))
     if len(lines) == 1:
@@ -146,7 +146,7 @@ def _rule(
 ) -> str:
     rule = found.get("ctx", {}).get("error")
     if isinstance(rule, RuleError) and rule.other is not None and loaded is not None:
-        return f"{rule} ({place((*path[:-1], rule.other), settings, loaded)})"
+        return f"{rule} ({setting_name((*path[:-1], rule.other), settings, loaded)})"
     if isinstance(rule, ValueError):
         return str(rule)
     text = _RULES.get(found["type"]) or found["msg"].replace("Input should", "must")
@@ -156,8 +156,8 @@ def _rule(
 
 
 def _may_show(value: object) -> bool:
-    # A URL in the wrong variable, or a whole group under the wrong key, may hold a password.
-    # None says no more than "not set" does.
+    # A URL in the wrong variable, or a whole group under the wrong key, may contain a password.
+    # None is not shown, since the line already says "not set".
     return isinstance(value, (str, int, float, Path)) and "://" not in str(value)
 
 

@@ -1,4 +1,4 @@
-"""The four sections: their settings, defaults and rules."""
+"""The sections of the configuration: their settings, defaults and rules."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from sqlalchemy.engine import URL
 
-from observatory_storage.config.base import Checked
-from observatory_storage.config.checks import (
+from observatory_storage.config.base import ConfigModel
+from observatory_storage.config.field_types import (
     ApplicationName,
     ExistingFile,
     Fraction,
@@ -41,8 +41,17 @@ SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-
 _INT_MAX = 2**31 - 1  # PostgreSQL's and libpq's integers have 32 bits.
 
 
-class PostgresConfig(Checked):
-    """How to reach PostgreSQL, as libpq understands it."""
+class PostgresConfig(ConfigModel):
+    """The connection to PostgreSQL.
+
+    Example::
+
+        PostgresConfig(host="db.internal", username="app", password="secret", schema="telemetry")
+        PostgresConfig.from_url("postgresql://app:secret@db.internal/telemetry")
+
+    Raises:
+        ConfigError: a value is invalid. It lists all problems.
+    """
 
     section = ("postgres",)
 
@@ -119,25 +128,26 @@ class PostgresConfig(Checked):
     @classmethod
     def _key_with_certificate(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if "ssl_cert" in info.data and (value is None) != (info.data["ssl_cert"] is None):
-            right = "be given too, as ssl_cert is" if value is None else "come with ssl_cert"
+            right = "be set too, since ssl_cert is" if value is None else "be set with ssl_cert"
             raise RuleError(f"must {right}: a certificate and its key belong together", "ssl_cert")
         return value
 
     @property
     def schema(self) -> str:  # type: ignore[override]  # pydantic's method is deprecated
-        """The same as ``schema_name``."""
+        """The schema that contains the tables; the same as ``schema_name``."""
         return self.schema_name
 
     @classmethod
     def from_url(cls, url: str | SecretStr, **fields: Any) -> Self:
-        """The configuration that a URL describes.
+        """Create the configuration from a URL.
 
         Args:
-            url: as in ``DATABASE_URL``: ``postgresql://user:password@host:5432/database``.
-            **fields: what a URL cannot say, such as ``schema``; they win over the URL.
+            url: ``postgresql://user:password@host:5432/database``, as in ``DATABASE_URL``.
+            **fields: settings that a URL does not contain, such as ``schema``. They take
+                precedence over the URL.
 
         Raises:
-            ConfigError: something in it is wrong. The message does not quote the URL.
+            ConfigError: the URL or a field is invalid. The message does not quote the URL.
         """
         # Tools that print local variables must not find a secret in this frame.
         url = url if isinstance(url, SecretStr) else SecretStr(url)
@@ -162,9 +172,10 @@ class PostgresConfig(Checked):
         return cls(**(values | fields))
 
     def url(self) -> URL:
-        """The URL for SQLAlchemy's psycopg dialect, libpq's parameters in its query.
+        """The URL for ``sqlalchemy.create_engine``, with parameters of libpq in its query.
 
-        `connect_args` has the rest: SQLAlchemy hides the password of a URL, but not its query.
+        Secret parameters are not in it, since SQLAlchemy hides the password of a URL but not its
+        query. `connect_args` returns them.
         """
         hosts = split_hosts(self.host)
         query = {name: v for name, v in self.parameters.items() if isinstance(v, str)}
@@ -179,7 +190,7 @@ class PostgresConfig(Checked):
         host: str | None = hosts[0][0]
         port: int | None = self.port
         if len(hosts) > 1 or is_socket(hosts[0][0]):
-            # A URL has no other place for these.
+            # A URL can name several hosts, or a socket, only in its query.
             query["host"] = ",".join(name for name, _ in hosts)
             query["port"] = ",".join(number or str(self.port) for _, number in hosts)
             host = port = None
@@ -221,7 +232,7 @@ class PostgresConfig(Checked):
         return self.password.get_secret_value() if isinstance(self.password, SecretStr) else None
 
     def connect_args(self) -> dict[str, str]:
-        """The secret ones of `parameters`, for ``create_engine(url, connect_args=...)``."""
+        """The secret ones among ``parameters``, for ``create_engine(url, connect_args=...)``."""
         return {
             name: value.get_secret_value()
             for name, value in self.parameters.items()
@@ -229,8 +240,12 @@ class PostgresConfig(Checked):
         }
 
 
-class RedisConfig(Checked):
-    """How to reach Redis or Valkey; without a URL the package does without."""
+class RedisConfig(ConfigModel):
+    """The connection to Redis or Valkey. Without a URL, Redis is not used.
+
+    Raises:
+        ConfigError: a value is invalid. It lists all problems.
+    """
 
     section = ("redis",)
 
@@ -247,13 +262,17 @@ class RedisConfig(Checked):
 
 
 def _default_minimum(validated: dict[str, Any]) -> int:
-    # Whoever lowers the maximum alone should not have to lower this too.
+    # Lowering the maximum should not require lowering the minimum too.
     maximum: int = validated.get("max_connections", 5)
     return min(5, maximum)
 
 
-class PoolConfig(Checked):
-    """The pool of connections to PostgreSQL."""
+class PoolConfig(ConfigModel):
+    """The limits of the pool of connections to PostgreSQL. Times are in seconds.
+
+    Raises:
+        ConfigError: a value is invalid. It lists all problems.
+    """
 
     section = ("pool",)
 
@@ -290,8 +309,14 @@ class PoolConfig(Checked):
         return value
 
 
-class RetryConfig(Checked):
-    """How often, and after what delays, a lost or refused connection is tried again."""
+class RetryConfig(ConfigModel):
+    """The number of attempts and the delays between them, in milliseconds.
+
+    They apply when a connection cannot be made, and when a writer meets a transient error.
+
+    Raises:
+        ConfigError: a value is invalid. It lists all problems.
+    """
 
     section = ("retry",)
 

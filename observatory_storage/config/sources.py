@@ -1,8 +1,8 @@
-"""Where settings come from: environment variables, a `.env` file, a configuration file.
+"""Settings sources: environment variables, a `.env` file, a configuration file.
 
-These are settings sources of pydantic-settings which also remember the origin of each value, for
-the error messages, and collect what is wrong instead of stopping at the first. Secrets leave them
-as `SecretStr`, so nothing behind them can log one by accident.
+They are settings sources of pydantic-settings. They also record the origin of each value for error
+messages, and collect all problems instead of stopping at the first. Secrets leave them as
+`SecretStr`, so no later code can log one by accident.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DATABASE_URL_KEY: Key = ("postgres",)
 
 
 class Source(PydanticBaseSettingsSource):
-    """A settings source that knows where each of its values came from."""
+    """A settings source that records the origin of each value."""
 
     def __init__(self, settings_cls: type[BaseSettings]) -> None:
         super().__init__(settings_cls)
@@ -37,14 +37,14 @@ class Source(PydanticBaseSettingsSource):
 
     @abstractmethod
     def read(self) -> None:
-        """Put every value found."""
+        """Set every value that the source has."""
 
-    def put(self, key: Key, value: Any, origin: Origin) -> None:
-        """Set the value of a key; the value of a secret is hidden from here on."""
+    def set_value(self, key: Key, value: Any, origin: Origin) -> None:
+        """Set the value of a key. A secret is wrapped in SecretStr."""
         setting = settings_of(self.settings_cls).get(key)
         if setting is not None and setting.secret:
             if not isinstance(value, (str, SecretStr, Mapping, NoneType)):
-                # Not even a wrong one goes further: it may be a password without its quotes.
+                # The value is dropped even though it is invalid: it may be an unquoted password.
                 self.loaded.problems.append(f"{origin.name} (its value is not shown): {NOT_TEXT}")
                 return
             value = _hidden(value)
@@ -71,7 +71,7 @@ class Source(PydanticBaseSettingsSource):
 
 
 class VariablesSource(Source):
-    """The variables of an environment, or of a file that stands in for one."""
+    """The variables of the environment. A subclass reads them from a file."""
 
     where = ""
 
@@ -80,7 +80,7 @@ class VariablesSource(Source):
         return os.environ
 
     def read(self) -> None:
-        """Put every variable that is a setting."""
+        """Set every setting that has a variable."""
         variables = self.variables()
         urls = []
         for setting in settings_of(self.settings_cls).values():
@@ -95,12 +95,12 @@ class VariablesSource(Source):
                 urls.append(given[0])
             elif given:
                 name, value = given[0]
-                self.put(setting.key, value, Origin(self.where + name))
-        # Last, since what a URL says beats the single variables.
+                self.set_value(setting.key, value, Origin(self.where + name))
+        # Last, since a URL takes precedence over single variables.
         for name, url in urls:
-            self._put_url(self.where + name, url)
+            self._set_url(self.where + name, url)
 
-    def _put_url(self, name: str, url: str) -> None:
+    def _set_url(self, name: str, url: str) -> None:
         try:
             parameters = parse_database_url(url)
         except ValueError as error:
@@ -108,7 +108,7 @@ class VariablesSource(Source):
             return
         for parameter, value in parameters.items():
             key = FIELD_OF_PARAMETER.get(parameter, ("postgres", "parameters", parameter))
-            self.put(key, value, Origin(f"{name} ({parameter})", parameter not in IDENTITY))
+            self.set_value(key, value, Origin(f"{name} ({parameter})", parameter not in IDENTITY))
 
     def _report_difference(self, given: list[tuple[str, str]]) -> None:
         both = " and ".join(f"{self.where}{name} = {shown(value)}" for name, value in given)
@@ -121,10 +121,10 @@ class DotEnvSource(VariablesSource):
     where = ".env: "
 
     def variables(self) -> Mapping[str, str | None]:
-        """All variables of the file; none where there is no file."""
+        """All variables of the file, or none if there is no file."""
         path = Path(".env")
         try:
-            if not path.exists() or path.is_dir():  # Some keep a virtual environment there.
+            if not path.exists() or path.is_dir():  # a folder .env may be a virtual environment
                 return {}
             return DotEnvSettingsSource(self.settings_cls, env_file=path).env_vars
         except OSError as error:
@@ -135,16 +135,16 @@ class DotEnvSource(VariablesSource):
 
 
 class FileSource(Source):
-    """A YAML, TOML or JSON file whose groups of keys are the sections of the settings."""
+    """A YAML, TOML or JSON file. Its groups of keys are the sections of the configuration."""
 
     def __init__(self, settings_cls: type[BaseSettings], path: str | os.PathLike[str]) -> None:
         super().__init__(settings_cls)
         self.path = Path(path)
 
     def read(self) -> None:
-        """Put every key of the file."""
+        """Set every key of the file."""
         content = self._content()
-        if content is None:  # An empty file, or one with comments only.
+        if content is None:  # an empty file, or one with comments only
             return
         if not isinstance(content, Mapping):
             sections = ", ".join(self.settings_cls.model_fields)
@@ -162,10 +162,10 @@ class FileSource(Source):
                 known = settings_of(self.settings_cls)
                 self.loaded.problems.append(unknown_key(key, known, f"{self.path}: "))
             elif section is None:
-                self.put(key, value, Origin(f"{self.path}: {'.'.join(key)}"))
+                self.set_value(key, value, Origin(f"{self.path}: {'.'.join(key)}"))
             elif isinstance(value, Mapping):
                 self._walk(value, section, key)
-            elif value is not None:  # None: the name of a section with nothing below it.
+            elif value is not None:  # None: a section without keys
                 self._report(f"{'.'.join(key)}: must be a group of keys")
 
     def _content(self) -> Any:
@@ -188,11 +188,10 @@ class FileSource(Source):
 
 
 def _cleaned(value: str | None, setting: Setting) -> str:
-    """The text of a variable; "" for one that is unset or, like `DB_NAME=`, empty."""
+    """The text of a variable, or "" if it is unset or empty, as in `DB_NAME=`."""
     if value is None or not value.strip():
         return ""
-    # Blanks (and the \r of a file written on Windows) are never part of a value, but can be
-    # part of a password.
+    # Blanks around a value, and the \r of a Windows file, are stripped. A password may have them.
     return value if setting.secret else value.strip()
 
 

@@ -1,4 +1,4 @@
-"""`StorageConfig`: the sections together, and the ways to fill them."""
+"""`StorageConfig`: all sections, and how they are read from the environment and files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from observatory_storage.config.base import Checked
+from observatory_storage.config.base import ConfigModel
 from observatory_storage.config.fields import Env
 from observatory_storage.config.problems import Loaded
 from observatory_storage.config.sections import (
@@ -20,18 +20,27 @@ from observatory_storage.config.sections import (
 )
 from observatory_storage.config.sources import DotEnvSource, FileSource, Source, VariablesSource
 
-# The sources that `from_env` and `from_file` ask for; nothing is read without them.
+# `from_env` and `from_file` set the sources that are read. By default nothing is read.
 _SOURCES: ContextVar[tuple[Source, ...]] = ContextVar("_SOURCES", default=())
 
 
-class StorageConfig(Checked, BaseSettings):
-    """Everything that can be set. Built in Python it reads nothing from outside.
+class StorageConfig(ConfigModel, BaseSettings):
+    """The whole configuration: ``postgres``, ``redis``, ``pool`` and ``retry``.
+
+    The constructor reads neither the environment nor files; `from_env` and `from_file` do.
+
+    Example::
+
+        StorageConfig(
+            postgres=PostgresConfig(host="db.internal", schema="telemetry"),
+            pool=PoolConfig(max_connections=20),
+        )
 
     Raises:
-        ConfigError: with every problem found; secrets are not in it.
+        ConfigError: a value is invalid. It lists all problems, and shows no secrets.
     """
 
-    # For the one source of pydantic's that is used, the reader of `.env`.
+    # These apply to the reader of `.env`, the only source of pydantic-settings that is used.
     model_config = SettingsConfigDict(case_sensitive=True, env_file_encoding="utf-8-sig")
 
     postgres: Annotated[PostgresConfig, Env("DATABASE_URL")] = Field(
@@ -44,22 +53,23 @@ class StorageConfig(Checked, BaseSettings):
 
     @classmethod
     def from_env(cls) -> Self:
-        """From the environment, then `.env` in the current directory, then the defaults.
+        """Read environment variables, then ``.env`` in the current directory, then the defaults.
 
         Raises:
-            ConfigError: naming each variable that is wrong.
+            ConfigError: a variable is invalid. It names each of them.
         """
         return cls._from(VariablesSource(cls), DotEnvSource(cls))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Self:
-        """From a file, where the environment and `.env` do not say otherwise.
+        """Read a file. Environment variables and ``.env`` take precedence over it.
 
         Args:
             path: a file whose name ends in .yaml, .yml, .toml or .json.
 
         Raises:
-            ConfigError: naming each variable and each key of the file that is wrong.
+            ConfigError: the file cannot be read, or a variable or a key is invalid. It names each
+                of them.
         """
         return cls._from(VariablesSource(cls), DotEnvSource(cls), FileSource(cls, path))
 
@@ -72,8 +82,8 @@ class StorageConfig(Checked, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, and whatever `from_env` or `from_file` reads."""
-        # pydantic's own sources know neither our names of variables nor where a value came from.
+        """The constructor's arguments, then the sources of `from_env` or `from_file`."""
+        # The sources of pydantic-settings know neither our variables nor where a value came from.
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings, *_SOURCES.get())
 

@@ -1,7 +1,6 @@
-"""Reading URLs: PostgreSQL's as libpq reads them, Redis's as redis-py does.
+"""Parses URLs: those of PostgreSQL as libpq does, those of Redis as redis-py does.
 
-Errors say what is wrong with a URL and never quote it: a badly encoded password can turn up in
-any part of it.
+Errors never quote the URL, since a badly encoded password can appear in any part of it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pydantic import SecretStr
 
 from observatory_storage.config.fields import Key
 
-# libpq's parameters that are settings of their own; all others are passed through as they are.
+# Parameters of libpq that are settings of this package. All others are passed to libpq.
 FIELD_OF_PARAMETER: dict[str, Key] = {
     "host": ("postgres", "host"),
     "port": ("postgres", "port"),
@@ -52,7 +51,7 @@ _INSTEAD = {
     "socket_timeout": "set DB_STATEMENT_TIMEOUT_MS",
     "unix_sock": "write host=/directory/of/the/socket",
 }
-# Parameters that say who and where, not how. They are not quoted in errors: see above.
+# Parameters that identify the user and the server. Errors do not quote them, as said above.
 IDENTITY = ("host", "port", "dbname", "user", "password")
 
 _DEFAULT_PORT = "5432"
@@ -71,21 +70,21 @@ _HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{0,5}))?")
 
 @cache
 def libpq_parameters() -> dict[str, bool]:
-    """The connection parameters that this libpq knows, and whether the value of each is hidden.
+    """The connection parameters that this libpq knows, and whether each is secret.
 
-    libpq itself marks those that a program should not display.
+    libpq itself marks the parameters that a program should not display.
     """
     return {option.keyword.decode(): bool(option.dispchar) for option in pq.Conninfo.get_defaults()}
 
 
 def parse_database_url(url: str) -> dict[str, Any]:
-    """The libpq parameters that the URL sets, by libpq's names.
+    """The parameters of libpq that the URL sets, by name.
 
-    Several hosts come as ``h1:5432,h2:5433`` in ``host``; a host that has no port brings the
-    default one, since a port set elsewhere belongs to another host.
+    Several hosts are returned as ``h1:5432,h2:5433`` in ``host``. A host without a port gets the
+    default port, since a port that is set elsewhere belongs to another host.
 
     Raises:
-        ValueError: the URL is not one of PostgreSQL's; the text does not quote it.
+        ValueError: the URL is not a valid URL of PostgreSQL. The message does not quote it.
     """
     scheme, separator, rest = _unquoted(url.strip()).partition("://")
     if not separator:
@@ -96,7 +95,7 @@ def parse_database_url(url: str) -> dict[str, Any]:
     match = _REST.fullmatch(rest)
     if match is None:
         raise ValueError(f"cannot be read: {_ENCODE}")
-    # Without a user name before the host, an @ further on comes from a password with a raw /.
+    # If no user name precedes the host, a later @ comes from a password with an unencoded /.
     later = [match["hosts"], match["database"] or "", "" if match["userinfo"] else match["query"]]
     if any("@" in part for part in later if part):
         raise ValueError(f"has an @ or / that is not percent-encoded: {_ENCODE}")
@@ -106,7 +105,7 @@ def parse_database_url(url: str) -> dict[str, Any]:
     if colon:
         found["password"] = _decode(password, "password")
     found["dbname"] = _decode(match["database"] or "", "database name")
-    # SQLAlchemy writes a blank in the query as +; to libpq + is itself.
+    # SQLAlchemy encodes a blank in the query as +. To libpq, + is a plus sign.
     blank = "%20" if "+" in scheme else "+"
     query = _parse_query((match["query"] or "").replace("+", blank))
     found |= _address(match["hosts"], query.pop("host", ""), query.pop("port", ""))
@@ -121,10 +120,10 @@ def _unquoted(url: str) -> str:
 
 
 def split_hosts(text: str) -> list[tuple[str, str]]:
-    """Hosts with their ports ("" where none), from ``h1:5432,[::1]:5433,/socket/directory``.
+    """Hosts with their ports, or "" without one, from ``h1:5432,[::1]:5433,/socket/directory``.
 
     Raises:
-        ValueError: a host is empty or has characters that no host has.
+        ValueError: a host is empty or has invalid characters.
     """
     if _is_ipv6(text):
         return [(text, "")]
@@ -152,15 +151,15 @@ def split_hosts(text: str) -> list[tuple[str, str]]:
 
 
 def is_socket(host: str) -> bool:
-    """Whether libpq takes the host for a Unix socket: a directory, or @ and an abstract name."""
+    """Whether the host is a Unix socket for libpq: a directory, or @ with an abstract name."""
     return host.startswith(("/", "@"))
 
 
 def check_redis_url(url: str) -> str:
-    """The URL in a form that redis-py takes (``valkey://`` becomes ``redis://``).
+    """The URL in the form that redis-py accepts (``valkey://`` becomes ``redis://``).
 
     Raises:
-        ValueError: it cannot be one of Redis's; the text does not quote it.
+        ValueError: the URL is not a valid URL of Redis. The message does not quote it.
     """
     url = url.strip()
     scheme, separator, rest = url.partition("://")
@@ -171,7 +170,7 @@ def check_redis_url(url: str) -> str:
         )
     try:
         parts = urlsplit(f"{scheme}://{rest}")
-    except ValueError:  # Its message quotes the URL.
+    except ValueError:  # the message of this error quotes the URL
         raise ValueError(f"has brackets or characters that no host has: {_ENCODE}") from None
     if parts.fragment or "@" in parts.path or parts.netloc.count("@") > 1:
         raise ValueError(f"has an @, / or # that is not percent-encoded (%23 is #): {_ENCODE}")
@@ -236,7 +235,7 @@ def _parse_query(text: str) -> dict[str, str]:
 
 
 def _address(authority: str, host: str, port: str) -> dict[str, str]:
-    """Host and port from the URL's middle and from its query, which wins, as in libpq."""
+    """Host and port from the authority of the URL and from its query, which takes precedence."""
     hosts: list[tuple[str, str]] = []
     if authority:
         for part in authority.split(","):

@@ -1,1 +1,1 @@
-"""An instrumented LLM application, and what its telemetry answers: see ``__main__``."""
+"""An instrumented LLM application whose telemetry is stored and queried; see ``__main__``."""

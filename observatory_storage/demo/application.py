@@ -1,4 +1,4 @@
-"""The four services wired together, and run through simulated days."""
+"""Connects the four services and runs them through simulated days."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _OUTAGE_NS = 45 * 60 * 1_000_000_000
 
 
 class Application:
-    """gateway -> assistant -> retriever and model-server."""
+    """The services: the gateway calls the assistant, which calls retriever and model-server."""
 
     def __init__(self, outbox: Outbox, *, traces: int, until: int, seed: int) -> None:
         self._requests = requests(traces, until, seed)
         self._seed = seed
-        self._clock = Clock(self._requests[0].at)
+        self._clock = Clock(self._requests[0].time_ns)
         self._services = {
             name: Service(name, self._clock, outbox, seed=seed, delta=name == "model-server")
             for name in ("gateway", "assistant", "retriever", "model-server")
         }
         corpus = load_passages()
         retriever = Retriever(self._services["retriever"], corpus)
-        broke = self._requests[len(self._requests) * 2 // 3].at
+        outage_start = self._requests[len(self._requests) * 2 // 3].time_ns
         models = ModelServer(
-            self._services["model-server"], corpus, range(broke, broke + _OUTAGE_NS)
+            self._services["model-server"], corpus, range(outage_start, outage_start + _OUTAGE_NS)
         )
         assistant = self._services["assistant"]
         self._gateway = Gateway(
@@ -46,33 +46,33 @@ class Application:
         )
 
     def run(self) -> Iterator[int]:
-        """Serve every request; yields the number served so far, after each simulated hour."""
+        """Serve all requests. Yields the number served so far after each simulated hour."""
         last: dict[str, SpanContext] = {}
-        collect_at = self._clock.now + _COLLECTION_NS
+        next_collection = self._clock.now + _COLLECTION_NS
         for number, request in enumerate(self._requests):
-            if request.at >= collect_at:
-                self._collect(collect_at)
+            if request.time_ns >= next_collection:
+                self._collect(next_collection)
                 yield number
-                collect_at += (request.at - collect_at) // _COLLECTION_NS * _COLLECTION_NS
-                collect_at += _COLLECTION_NS
-            self._clock.now = request.at
+                elapsed = request.time_ns - next_collection
+                next_collection += (elapsed // _COLLECTION_NS + 1) * _COLLECTION_NS
+            self._clock.now = request.time_ns
             session = request.question.session_id
             if request.opens_session:
                 self._gateway.sessions.add(1)
-            # Each request has dice of its own, so that one more draw in one changes no other.
-            dice = random.Random(f"{self._seed} {number}")
-            last[session] = self._gateway.ask(request.question, dice, last.get(session))
+            # Each request has its own generator, so one more draw in it changes no other request.
+            rng = random.Random(f"{self._seed} {number}")
+            last[session] = self._gateway.ask(request.question, rng, last.get(session))
             if request.closes_session:
                 self._gateway.sessions.add(-1)
-        self._collect(collect_at)
+        self._collect(next_collection)
         yield len(self._requests)
 
-    def _collect(self, at: int) -> None:
-        self._clock.now = at
+    def _collect(self, time_ns: int) -> None:
+        self._clock.now = time_ns
         for service in self._services.values():
             service.collect_metrics()
 
     def shutdown(self) -> None:
-        """End the providers of all services."""
+        """Shut down the providers of all services."""
         for service in self._services.values():
             service.shutdown()

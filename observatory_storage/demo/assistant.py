@@ -1,4 +1,4 @@
-"""The application proper: a librarian that answers questions, and the gateway before it."""
+"""The assistant, a librarian that answers questions, and the gateway in front of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ANSWER_TOKENS = 90
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a user asks, and the model that the user's plan pays for."""
+    """A question of a user, and the model that the plan of the user pays for."""
 
     user_id: str
     session_id: str
@@ -40,7 +40,7 @@ class UnavailableError(Exception):
 
 
 class Assistant:
-    """An agent: makes a plan, uses tools, writes the answer."""
+    """An agent that makes a plan, uses tools and writes the answer."""
 
     def __init__(self, service: Service, chat: ChatClient, retriever: Retriever) -> None:
         self.service = service
@@ -50,34 +50,34 @@ class Assistant:
             "assistant.tool.calls", unit="{call}", description="Calls of tools"
         )
 
-    def answer(self, headers: Mapping[str, str], question: Question, dice: random.Random) -> str:
+    def answer(self, headers: Mapping[str, str], question: Question, rng: random.Random) -> str:
         """An answer to the question.
 
         Raises:
-            UnavailableError: the models do not answer.
+            UnavailableError: no model answers.
         """
         with self.service.serving("POST /answer", headers) as span:
             try:
-                text = self._run(question, dice)
+                text = self._run(question, rng)
             except (RateLimitedError, ModelTimeoutError) as error:
                 span.set_attribute("http.response.status_code", 503)
                 raise UnavailableError(f"no answer: {error}") from error
             span.set_attribute("http.response.status_code", 200)
             return text
 
-    def _run(self, question: Question, dice: random.Random) -> str:
+    def _run(self, question: Question, rng: random.Random) -> str:
         attributes = {
             "gen_ai.operation.name": "invoke_agent",
             "gen_ai.agent.name": "librarian",
             "gen_ai.conversation.id": question.session_id,
         }
         with self.service.span("invoke_agent librarian", attributes) as span:
-            plan = self._chat.complete(_PLANNER, f"Plan: {question.text}", 24, dice)
-            found = self._use_tools(question.text, dice)
+            plan = self._chat.complete(_PLANNER, f"Plan: {question.text}", 24, rng)
+            found = self._use_tools(question.text, rng)
             prompt = "\n".join([*found, question.text])
-            answer = self._chat.complete(question.model, prompt, _ANSWER_TOKENS, dice)
-            # The agent's span repeats what its calls used, as agents do; the storage counts the
-            # calls alone.
+            answer = self._chat.complete(question.model, prompt, _ANSWER_TOKENS, rng)
+            # The span of the agent repeats the usage of its calls, as agents do. The storage
+            # counts the calls only.
             span.set_attribute(
                 "gen_ai.usage.input_tokens", plan.prompt_tokens + answer.prompt_tokens
             )
@@ -87,14 +87,14 @@ class Assistant:
             self._evaluate(answer.text, found)
             return answer.text
 
-    def _use_tools(self, question: str, dice: random.Random) -> list[str]:
+    def _use_tools(self, question: str, rng: random.Random) -> list[str]:
         expression = _SUM.search(question)
         if expression is not None:
             try:
                 return [self._calculate(expression.group().strip())]
             except ToolArgumentError:
                 self.service.log.exception("the calculator was called with bad arguments")
-        return [hit.passage.text for hit in self._search(question, dice)]
+        return [hit.passage.text for hit in self._search(question, rng)]
 
     def _calculate(self, expression: str) -> str:
         attributes = _tool("calculator", expression)
@@ -105,11 +105,11 @@ class Assistant:
             span.set_attribute("gen_ai.tool.call.result", result)
             return result
 
-    def _search(self, query: str, dice: random.Random) -> list[Hit]:
+    def _search(self, query: str, rng: random.Random) -> list[Hit]:
         with self.service.span("execute_tool search", _tool("search", query)) as span:
             self._tool_calls.add(1, {"gen_ai.tool.name": "search"})
             with self.service.calling("POST /search", "retriever") as headers:
-                hits = self._retriever.search(headers, query, dice)
+                hits = self._retriever.search(headers, query, rng)
             for hit in hits:
                 span.add_event(
                     "document",
@@ -119,17 +119,21 @@ class Assistant:
             return hits
 
     def _evaluate(self, answer: str, found: list[str]) -> None:
-        said, known = set(words(answer)), set(words(" ".join(found)))
-        score = len(said & known) / len(said) if said else 0.0
+        answer_words, passage_words = set(words(answer)), set(words(" ".join(found)))
+        score = len(answer_words & passage_words) / len(answer_words) if answer_words else 0.0
         self.service.event(
             "gen_ai.evaluation.result",
             {"gen_ai.evaluation.name": "groundedness", "gen_ai.evaluation.score.value": score},
-            {"words": len(said), "grounded": len(said & known), "passages": len(found)},
+            {
+                "words": len(answer_words),
+                "grounded": len(answer_words & passage_words),
+                "passages": len(found),
+            },
         )
 
 
 class Gateway:
-    """Where users come in: a trace begins here."""
+    """The entry point of users. Each trace begins here."""
 
     def __init__(self, service: Service, assistant: Assistant) -> None:
         self.service = service
@@ -146,9 +150,9 @@ class Gateway:
         )
 
     def ask(
-        self, question: Question, dice: random.Random, previous: SpanContext | None
+        self, question: Question, rng: random.Random, previous: SpanContext | None
     ) -> SpanContext:
-        """Answer a request; returns the context of its trace, to which the next one links."""
+        """Answer a request. Returns the context of its trace, to which the next trace links."""
         clock = self.service.clock
         started = clock.now
         links = [Link(previous, {"link.kind": "previous turn"})] if previous else []
@@ -163,7 +167,7 @@ class Gateway:
             context = span.get_span_context()
             clock.sleep(0.003)
             try:
-                self._forward(question, dice)
+                self._forward(question, rng)
             except UnavailableError as error:
                 code = 503
                 self.service.log.error("answered 503: %s", error)  # noqa: TRY400 - the assistant logged the stack
@@ -177,13 +181,13 @@ class Gateway:
         self._duration.record((clock.now - started) / 1e9, result)
         return context
 
-    def _forward(self, question: Question, dice: random.Random) -> None:
+    def _forward(self, question: Question, rng: random.Random) -> None:
         with self.service.calling("POST /answer", "assistant") as headers:
-            self._assistant.answer(headers, question, dice)
+            self._assistant.answer(headers, question, rng)
 
 
 def _browser_headers(question: Question) -> dict[str, str]:
-    """What the user's browser sends: no trace yet, but who is asking, as baggage."""
+    """The headers that a browser sends: no trace context, but the user as baggage."""
     context = Context()
     for key, value in _who(question).items():
         context = baggage.set_baggage(key, value, context)

@@ -1,4 +1,4 @@
-"""The client of the model server: what an instrumented LLM client library reports of each call."""
+"""The client of the model server, which reports calls as an instrumented LLM library does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ModelTimeoutError(TimeoutError):
 
 
 class ChatClient:
-    """Calls models, again where that may help, and reports tokens, cost and time of each call."""
+    """Calls models with retries, and reports tokens, cost and time of each call."""
 
     def __init__(self, service: Service, server: ModelServer) -> None:
         self._service = service
@@ -47,25 +47,26 @@ class ChatClient:
             "chat.cost", unit="{USD}", description="What the calls cost"
         )
 
-    def complete(self, model: str, prompt: str, max_tokens: int, dice: random.Random) -> Completion:
-        """The model's completion; up to three attempts, each with a link to the one before.
+    def complete(self, model: str, prompt: str, max_tokens: int, rng: random.Random) -> Completion:
+        """The completion of the model, after up to three attempts. Each links to the previous one.
 
         Raises:
-            RateLimitedError, ModelTimeoutError: the last attempt's.
+            RateLimitedError: the last attempt was refused.
+            ModelTimeoutError: the last attempt timed out.
         """
         links: list[Link] = []
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with self._attempt(model, max_tokens, links) as span:
                     links = [Link(span.get_span_context(), {"retry.attempt": attempt})]
-                    generated = self._call(span, model, prompt, max_tokens, dice)
+                    generated = self._call(span, model, prompt, max_tokens, rng)
                     self._report(span, model, prompt, generated)
                     return generated.completion
             except (RateLimitedError, ModelTimeoutError) as error:
                 if attempt == _ATTEMPTS:
                     self._service.log.exception("gave up on %s after %d attempts", model, attempt)
                     raise
-                wait = 0.25 * 2**attempt * dice.uniform(0.5, 1.5)
+                wait = 0.25 * 2**attempt * rng.uniform(0.5, 1.5)
                 self._service.log.warning("%s; trying again in %.1f s", error, wait)
                 self._service.clock.sleep(wait)
         raise AssertionError  # the last attempt returned or raised
@@ -85,21 +86,21 @@ class ChatClient:
             self._duration.record(seconds, {"gen_ai.request.model": model})
 
     def _call(
-        self, span: trace.Span, model: str, prompt: str, max_tokens: int, dice: random.Random
+        self, span: trace.Span, model: str, prompt: str, max_tokens: int, rng: random.Random
     ) -> Generated:
         clock = self._service.clock
         began = clock.now
         deadline = began + round(_TIMEOUT_SECS * 1e9)
         clock.sleep(NETWORK_SECS)
         try:
-            generated = self._server.generate(trace_headers(), model, prompt, max_tokens, dice)
+            generated = self._server.generate(trace_headers(), model, prompt, max_tokens, rng)
         finally:
             clock.sleep(NETWORK_SECS)
         first_token = began + round(generated.first_token_secs * 1e9)
         if first_token < deadline:
             span.add_event("first token", timestamp=first_token)
         if clock.now > deadline:
-            clock.now = deadline  # the server goes on for nothing: its span ends after ours
+            clock.now = deadline  # the server continues in vain, so its span ends after this one
             raise ModelTimeoutError(f"no answer from {model} within {_TIMEOUT_SECS:g} s")
         return generated
 
@@ -147,7 +148,7 @@ def _message(role: str, text: str) -> dict[str, object]:
     return {"role": role, "parts": [{"type": "text", "content": text}]}
 
 
-# The library for this provider speaks OpenInference, not OpenTelemetry's GenAI conventions: real
+# The library of this provider uses OpenInference instead of OpenTelemetry's GenAI conventions. Real
 # applications mix them, and the storage reads both into the same columns.
 def _openinference_request(model: str, max_tokens: int) -> Mapping[str, AttributeValue]:
     return {

@@ -1,7 +1,7 @@
-"""Local language models: word n-grams learnt from the corpus. The same prompt gets the same answer.
+"""Local language models: word n-grams of the corpus. The same prompt always gets the same answer.
 
-They are small, but what is measured of them is real: tokens are counted in the texts that go in and
-come out, and prices and speeds are per token.
+They are small, but their measurements are real: tokens are counted in prompts and completions, and
+prices and speeds are per token.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ENDS = frozenset(".!?")
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What is published about a model. Prices are US dollars for a million tokens."""
+    """The published data of a model. Prices are US dollars per million tokens."""
 
     name: str
     provider: str
@@ -32,7 +32,7 @@ class ModelCard:
     decode_tokens_per_sec: float
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> tuple[Decimal, Decimal]:
-        """What a call costs in US dollars: its prompt, and its completion."""
+        """The costs of a call in US dollars: of its prompt, and of its completion."""
         million = Decimal(1_000_000)
         return (
             prompt_tokens * self.input_price / million,
@@ -40,7 +40,7 @@ class ModelCard:
         )
 
 
-# The price table of the demo. The names are inventions; so are the prices, in usual proportions.
+# The price list of the demo. Names and prices are invented; the proportions are usual ones.
 MODELS = {
     card.name: card
     for card in (
@@ -53,7 +53,7 @@ MODELS = {
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """An answer: its text, what it used, and why it stopped (``stop`` or ``length``)."""
+    """An answer: its text, its token counts, and why it ended (``stop`` or ``length``)."""
 
     text: str
     prompt_tokens: int
@@ -67,7 +67,7 @@ def tokenize(text: str) -> list[str]:
 
 
 class LanguageModel:
-    """An n-gram model that backs off to shorter contexts where it has not seen the longer one."""
+    """An n-gram model that backs off to shorter contexts if it has not seen a longer one."""
 
     def __init__(self, card: ModelCard, texts: Iterable[str]) -> None:
         self.card = card
@@ -80,7 +80,7 @@ class LanguageModel:
                     self._follows.setdefault(context, []).append(token)
 
     def complete(self, prompt: str, max_tokens: int) -> Completion:
-        """Continue the prompt by at most `max_tokens`, to the end of a sentence if one comes."""
+        """Continue the prompt by at most `max_tokens`, or to the end of a sentence."""
         given = tokenize(prompt)
         choose = random.Random(f"{self.card.name}\n{prompt}")
         tokens: list[str] = []

@@ -1,7 +1,7 @@
-"""Where the SDK's exporters put finished telemetry, and how it gets from there into the storage.
+"""Collects finished telemetry from the exporters of the SDK, and passes it to the storage.
 
-The encoders are those of OpenTelemetry's own OTLP exporters; the bytes are what a collector would
-be sent. Here they go to `ingest_traces` and its like, without a network between.
+The encoders are those of OpenTelemetry's OTLP exporters, so the bytes are those that a collector
+would get. Here they are passed to `ingest_traces`, `ingest_logs` and `ingest_metrics` directly.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from observatory_storage import StoragePool, ingest_logs, ingest_metrics, ingest_traces
-from observatory_storage.demo.tally import Tally
+from observatory_storage.demo.emitted import EmittedCounts
 from observatory_storage.errors import StorageError
 
 __all__ = ["Outbox", "otlp_json"]
@@ -38,10 +38,10 @@ _Item = TypeVar("_Item")
 
 
 class Outbox:
-    """Finished telemetry on its way into the storage; counts what it takes in `tally`."""
+    """Buffers finished telemetry for the storage, and counts it in `emitted`."""
 
     def __init__(self) -> None:
-        self.tally = Tally()
+        self.emitted = EmittedCounts()
         self.span_exporter = _SpanExporter(self)
         self.log_exporter = _LogExporter(self)
         self._spans: list[ReadableSpan] = []
@@ -50,28 +50,28 @@ class Outbox:
         self._requests = 0
 
     def take_spans(self, spans: Sequence[ReadableSpan]) -> None:
-        """Called by the span exporter."""
+        """Add finished spans. The span exporter calls this."""
         self._spans.extend(spans)
         for span in spans:
-            self.tally.add_span(span)
+            self.emitted.add_span(span)
 
     def take_logs(self, records: Sequence[ReadableLogRecord]) -> None:
-        """Called by the log exporter."""
+        """Add log records. The log exporter calls this."""
         self._logs.extend(records)
         for record in records:
-            self.tally.add_log(record)
+            self.emitted.add_log(record)
 
     def take_metrics(self, data: MetricsData) -> None:
-        """Called with each collection of metrics."""
+        """Add the metrics of one collection."""
         self._metrics.append(data)
-        self.tally.add_metrics(data)
+        self.emitted.add_metrics(data)
 
     def is_full(self) -> bool:
-        """Whether there is enough for a request or two."""
+        """Whether there are enough spans for two requests."""
         return len(self._spans) > 2 * _REQUEST_ITEMS
 
     def send(self, pool: StoragePool) -> None:
-        """Store everything that has been taken.
+        """Store all buffered telemetry.
 
         Raises:
             StorageError: the storage refused a part of a request.
@@ -82,7 +82,8 @@ class Outbox:
         for records in _chunks(self._logs):
             self._send(pool, ingest_logs, encode_logs(records))
         self._logs.clear()
-        # One request for all collections. (Merged here: the encoder keeps one of each resource.)
+        # One request for all collections. They are merged here, since the encoder would keep only
+        # one collection of each resource.
         request = ExportMetricsServiceRequest()
         for data in self._metrics:
             request.MergeFrom(encode_metrics(data))
@@ -90,7 +91,7 @@ class Outbox:
         self._metrics.clear()
 
     def _send(self, pool: StoragePool, ingest: Callable[..., Any], request: Message) -> None:
-        # Every third request goes as OTLP/JSON: both encodings are the same to the storage.
+        # Every third request is OTLP/JSON, to show that the storage accepts both encodings.
         self._requests += 1
         payload: bytes | str = request.SerializeToString()
         if self._requests % 3 == 0:
@@ -101,7 +102,7 @@ class Outbox:
 
 
 def otlp_json(request: Message) -> str:
-    """A request as OTLP/JSON: protobuf's JSON, but enums are numbers and ids are hexadecimal."""
+    """A request as OTLP/JSON: ProtoJSON with numbers for enums and hexadecimal ids."""
     return json.dumps(_with_hex_ids(MessageToDict(request, use_integers_for_enums=True)))
 
 
@@ -139,8 +140,8 @@ class _LogExporter(LogRecordExporter):
         return LogRecordExportResult.SUCCESS
 
     def shutdown(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
     def force_flush(self, timeout_millis: int = 10_000) -> bool:
-        """Nothing is held back."""
+        """Do nothing, since nothing is buffered here."""
         return True

@@ -1,4 +1,4 @@
-"""What one asks of the telemetry of an LLM application, and how: each answer is a few lines."""
+"""Questions about the telemetry of an LLM application. Each takes a few lines to answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SLOW_US = 6_000_000
 
 
 def ask(pool: StoragePool, console: Console, start: datetime, end: datetime) -> None:
-    """Ask about the time from `start` to `end`, and print the answers."""
+    """Query the telemetry from `start` to `end`, and print the answers."""
     with pool.unit_of_work() as work:
         console.print()
         _print(console, "Slowest traces", _slowest(work, console.width, start, end))

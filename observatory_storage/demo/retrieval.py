@@ -1,4 +1,4 @@
-"""The library that the demo searches: its texts, and BM25 over their paragraphs."""
+"""The texts that the demo searches, and BM25 search over their paragraphs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.resources import files
 
 __all__ = ["Hit", "Passage", "Shard", "load_passages", "words"]
 
-# The two constants of BM25: how soon a repeated word saturates, how much a long text is discounted.
+# The constants of BM25: the saturation of repeated words, and the discount for long texts.
 _SATURATION = 1.2
 _LENGTH_WEIGHT = 0.75
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
@@ -33,14 +33,14 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage that a search found, the higher its score the better it fits."""
+    """A passage that a search found. A higher score is a better match."""
 
     score: float
     passage: Passage
 
 
 def load_passages() -> dict[str, list[Passage]]:
-    """The corpus by shard, which is the name of its file."""
+    """The passages of the corpus by shard. A shard is named after its file."""
     folder = files("observatory_storage.demo") / "corpus"
     texts = sorted((file for file in folder.iterdir() if file.name.endswith(".txt")), key=str)
     shards = {file.name.removesuffix(".txt"): file.read_text("utf-8") for file in texts}
@@ -71,7 +71,7 @@ class Shard:
                 self._postings.setdefault(word, []).append((number, times))
 
     def search(self, query: str, limit: int = 3) -> list[Hit]:
-        """The passages that fit the query best, the best first."""
+        """The passages that match the query best, the best first."""
         scores: Counter[int] = Counter()
         for word in set(words(query)):
             found = self._postings.get(word, [])
@@ -80,6 +80,6 @@ class Shard:
                 length = self._lengths[number] / self._mean_length
                 damped = times + _SATURATION * (1 - _LENGTH_WEIGHT + _LENGTH_WEIGHT * length)
                 scores[number] += rarity * times * (_SATURATION + 1) / damped  # type: ignore[assignment]  # a Counter of floats
-        # Equal scores are told apart by place, so that each run finds the same.
+        # Passages of equal scores are sorted by position, so that each run finds the same.
         best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:limit]
         return [Hit(score, self.passages[number]) for number, score in best]

@@ -1,4 +1,4 @@
-"""The demo from its first trace to its last comparison."""
+"""Runs the demo from its first trace to the comparison of counts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rich.text import Text
 from observatory_storage import StoragePool
 from observatory_storage.cli.text import tokens
 from observatory_storage.demo.application import Application
-from observatory_storage.demo.check import stored_facts
-from observatory_storage.demo.facts import Facts, differences
+from observatory_storage.demo.counts import Counts, differences
 from observatory_storage.demo.outbox import Outbox
 from observatory_storage.demo.questions import ask
+from observatory_storage.demo.stored import stored_counts
 from observatory_storage.demo.traffic import DAYS
 
 __all__ = ["emit", "run"]
@@ -24,7 +24,7 @@ _DAY = timedelta(days=1)
 
 
 def run(pool: StoragePool, console: Console, *, traces: int, seed: int) -> list[str]:
-    """Run everything; returns a line for each difference between what was emitted and is stored."""
+    """Run the demo. Returns one line for each difference between emitted and stored counts."""
     end = datetime.now(UTC)
     began = time.perf_counter()
     emitted = emit(pool, console, traces=traces, seed=seed, until=end)
@@ -37,26 +37,26 @@ def run(pool: StoragePool, console: Console, *, traces: int, seed: int) -> list[
     console.print(
         Text(f"{counts} of {DAYS} simulated days, stored in {secs:.1f} s"), soft_wrap=True
     )
-    # A day more on both sides: some traces go on after the last request.
+    # A day more on both sides, since some traces end after the last request.
     ask(pool, console, end - (DAYS + 1) * _DAY, end + _DAY)
     with pool.unit_of_work() as work:
-        found = differences(emitted, stored_facts(work.session))
+        found = differences(emitted, stored_counts(work.session))
     if len(emitted.traces) != traces:
         found.append(f"{len(emitted.traces)} traces were emitted, not {traces}")
     return found
 
 
-def emit(pool: StoragePool, console: Console, *, traces: int, seed: int, until: datetime) -> Facts:
-    """Run the application, storing as it goes; returns what it emitted.
+def emit(pool: StoragePool, console: Console, *, traces: int, seed: int, until: datetime) -> Counts:
+    """Run the application and store its telemetry. Returns the counts of what it emitted.
 
     Raises:
-        StorageError: the storage refused something.
+        StorageError: the storage refused a request or a part of it.
     """
     outbox = Outbox()
     application = Application(
         outbox, traces=traces, until=round(until.timestamp() * 1e9), seed=seed
     )
-    # On a terminal only, and gone at the end.
+    # Shown on a terminal only, and removed at the end.
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("running the application", total=traces)
         try:
@@ -67,4 +67,4 @@ def emit(pool: StoragePool, console: Console, *, traces: int, seed: int, until: 
         finally:
             application.shutdown()
         outbox.send(pool)
-    return outbox.tally.facts()
+    return outbox.emitted.counts()

@@ -1,4 +1,4 @@
-"""Time for the demo: days that pass within seconds."""
+"""Simulated time, in which days pass within seconds."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _HOLD_POINTS = frozenset(
 
 
 class Clock:
-    """Simulated time: nanoseconds since the epoch, moved on by whoever takes time."""
+    """Simulated time in nanoseconds since the epoch. Code that takes time advances it."""
 
     def __init__(self, now: int) -> None:
         self.now = now
 
     def sleep(self, seconds: float) -> None:
-        """Let this much time pass."""
+        """Advance the time."""
         self.now += round(seconds * 1e9)
 
 
 class MetricTimes:
     """Turns the times of one reader's metrics into simulated time.
 
-    Spans and logs are told their times; metrics the SDK stamps with the wall clock, always. Between
-    two collections both clocks are taken to run evenly: order is kept, and a moment that is told
-    twice (the start of a cumulative sum) becomes the same moment twice.
+    Spans and logs are given their times, but the SDK stamps metrics with the wall clock. Between
+    two collections both clocks are assumed to run evenly. So the order is kept, and equal times
+    (such as the start of a cumulative sum) stay equal.
     """
 
     def __init__(self, start: int) -> None:
@@ -40,7 +40,7 @@ class MetricTimes:
         self._simulated = [start]
 
     def applied(self, data: MetricsData, now: int) -> MetricsData:
-        """The same metrics in simulated time, `now` being the moment of their collection."""
+        """The same metrics in simulated time. `now` is the time of their collection."""
         self._wall.append(_latest(data))
         self._simulated.append(now)
         changed: MetricsData = self._changed(data)
@@ -66,7 +66,7 @@ class MetricTimes:
             return self._simulated[0 if place == 0 else -1]
         since, until = self._wall[place - 1], self._wall[place]
         begin, end = self._simulated[place - 1], self._simulated[place]
-        # Integers throughout: nanoseconds since the epoch do not fit a float.
+        # Integers only, since a float cannot represent nanoseconds since the epoch.
         return begin + (wall - since) * (end - begin) // (until - since)
 
 

@@ -1,7 +1,7 @@
-"""OpenTelemetry for one service of the demo: the SDK's providers, and time that is simulated.
+"""OpenTelemetry for one service of the demo: the providers of the SDK with simulated time.
 
-An application of yours would use ``start_as_current_span`` and the SDK's own clock. Here days pass
-within seconds, so every start, end and timestamp is given; all else is as it would be.
+Your application would use ``start_as_current_span`` and the clock of the SDK. Here days pass within
+seconds, so every start, end and timestamp is passed. Everything else is as in a real application.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ class Service:
         self._tracer = self._tracers.get_tracer(_SCOPE, _VERSION)
         self.meter = self._meters.get_meter(_SCOPE, _VERSION)
         self.events = self._logs.get_logger(_SCOPE, _VERSION)
-        # Not by getLogger, whose loggers are the process's: the demo leaves its logging alone.
-        self.log = logging.Logger(f"{_SCOPE}.{name}")  # noqa: LOG001 - as said
+        # Not by getLogger, since its loggers belong to the whole process.
+        self.log = logging.Logger(f"{_SCOPE}.{name}")  # noqa: LOG001 - see above
         self.log.addHandler(_ToOpenTelemetry(self._logs, clock))
 
     @contextmanager
@@ -104,7 +104,7 @@ class Service:
         context: Context | None = None,
         links: Sequence[Link] = (),
     ) -> Iterator[trace.Span]:
-        """A span around the block; an exception that leaves the block is recorded in it."""
+        """A span for the block. It records an exception that leaves the block."""
         span = self._tracer.start_span(
             name,
             context=context,
@@ -113,7 +113,7 @@ class Service:
             links=links,
             start_time=self.clock.now,
         )
-        # The whole context, for its baggage: a request's own when it has just come in.
+        # Attach the whole context, since it has the baggage of the request.
         token = attach(trace.set_span_in_context(span, context))
         try:
             yield span
@@ -130,10 +130,10 @@ class Service:
     def serving(
         self, route: str, headers: Mapping[str, str], *, links: Sequence[Link] = ()
     ) -> Iterator[trace.Span]:
-        """The span of a request to this service, within the trace that the headers tell of."""
+        """The span of a request to this service, in the trace that the headers name."""
         method, path = route.split(" ", 1)
         attributes = {"http.request.method": method, "http.route": path, "url.scheme": "http"}
-        # An empty context: what a real process would have, knowing only the headers.
+        # An empty context: a real process knows only the headers.
         context = PROPAGATOR.extract(headers, context=Context())
         with self.span(
             route, attributes, kind=SpanKind.SERVER, context=context, links=links
@@ -142,7 +142,7 @@ class Service:
 
     @contextmanager
     def calling(self, route: str, server: str) -> Iterator[dict[str, str]]:
-        """The span of a request to another service; yields the headers that carry the trace."""
+        """The span of a request to another service. Yields the headers that carry the trace."""
         method, path = route.split(" ", 1)
         attributes = {
             "http.request.method": method,
@@ -157,7 +157,7 @@ class Service:
                 self.clock.sleep(NETWORK_SECS)
 
     def event(self, name: str, attributes: Mapping[str, AttributeValue], body: AnyValue) -> None:
-        """Emit an OpenTelemetry event: a log record with a name, here with a body of structure."""
+        """Emit an OpenTelemetry event: a log record with a name, here with a structured body."""
         self.events.emit(
             timestamp=self.clock.now,
             observed_timestamp=self.clock.now,
@@ -170,13 +170,13 @@ class Service:
         )
 
     def collect_metrics(self) -> None:
-        """Read the meter's instruments, as a periodic reader does every minute or so."""
+        """Collect the metrics, as a periodic reader does every minute."""
         data = self._reader.get_metrics_data()
         if data is not None:
             self._outbox.take_metrics(self._metric_times.applied(data, self.clock.now))
 
     def shutdown(self) -> None:
-        """End the providers."""
+        """Shut down the providers."""
         self._tracers.shutdown()
         self._logs.shutdown()
         self._meters.shutdown()
@@ -190,7 +190,7 @@ def trace_headers() -> dict[str, str]:
 
 
 class _BaggageToAttributes(SpanProcessor):
-    """Copies who is asking, which travels as baggage, to every span of the request."""
+    """Copies the user and the session from the baggage to every span of the request."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         for key in ("user.id", "session.id"):
@@ -200,7 +200,7 @@ class _BaggageToAttributes(SpanProcessor):
 
 
 class _ToOpenTelemetry(logging.Handler):
-    """Standard logging into OpenTelemetry: the record joins the span that is current."""
+    """Passes records of standard logging to OpenTelemetry, within the current span."""
 
     def __init__(self, provider: LoggerProvider, clock: Clock) -> None:
         super().__init__()
@@ -230,7 +230,7 @@ _SEVERITIES = {
 
 
 class _RepeatableIds(IdGenerator):
-    """Ids that are random, and the same in every run of the same seed."""
+    """Random ids that are the same in every run with the same seed."""
 
     def __init__(self, service: str, seed: int) -> None:
         self._random = random.Random(f"{seed} {service}")

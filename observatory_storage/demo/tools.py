@@ -1,4 +1,4 @@
-"""What the demo's assistant can do beside talking: compute. (Its other tool asks the retriever.)"""
+"""The calculator, one of the tools of the assistant. The other one queries the retriever."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def calculate(expression: str) -> float:
     """The value of an arithmetic expression over ``+ - * /``.
 
     Raises:
-        ToolArgumentError: the expression is not one, or has no value.
+        ToolArgumentError: the expression is invalid or has no value.
     """
     try:
         return _value(ast.parse(expression, mode="eval").body)

@@ -1,4 +1,4 @@
-"""Who asks what and when: simulated users over simulated days."""
+"""Generates the questions of simulated users over simulated days."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DAYS = 4
 _SECOND_NS = 1_000_000_000
 _USERS = 25
 _LONGEST_SESSION = 6
-# What a session's last trace may need to end before the present.
+# The time that the last trace of a session may need, so that it ends before the present.
 _MARGIN_NS = 30 * 60 * _SECOND_NS
 
 _QUESTIONS = (
@@ -56,41 +56,41 @@ _QUESTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A question at its time, in nanoseconds since the epoch."""
+    """A question, and its time in nanoseconds since the epoch."""
 
-    at: int
+    time_ns: int
     question: Question
     opens_session: bool
     closes_session: bool
 
 
 def requests(count: int, until: int, seed: int) -> list[Request]:
-    """`count` requests within the `DAYS` before `until`, the earliest first."""
-    dice = random.Random(seed)
+    """`count` requests in the `DAYS` before `until`, the earliest first."""
+    rng = random.Random(seed)
     found: list[Request] = []
     number = 0
     while len(found) < count:
         number += 1
-        size = min(dice.randint(1, _LONGEST_SESSION), count - len(found))
-        found += _session(f"session-{number:04d}", size, until, dice)
-    return sorted(found, key=lambda request: request.at)
+        size = min(rng.randint(1, _LONGEST_SESSION), count - len(found))
+        found += _session(f"session-{number:04d}", size, until, rng)
+    return sorted(found, key=lambda request: request.time_ns)
 
 
-def _session(name: str, size: int, until: int, dice: random.Random) -> Iterator[Request]:
-    user = dice.randrange(_USERS)
-    # What a user's plan pays for does not change between sessions.
+def _session(name: str, size: int, until: int, rng: random.Random) -> Iterator[Request]:
+    user = rng.randrange(_USERS)
+    # The plan of a user is the same in all sessions.
     model = ("quill-mini", "quill-mini", "scribe-1", "quill-large")[user % 4]
-    at = _arrival(until, dice)
+    time_ns = _arrival(until, rng)
     for turn in range(1, size + 1):
-        question = Question(f"user-{user:02d}", name, model, dice.choice(_QUESTIONS))
-        yield Request(at, question, turn == 1, turn == size)
-        at += round(dice.uniform(40, 200) * _SECOND_NS)
+        question = Question(f"user-{user:02d}", name, model, rng.choice(_QUESTIONS))
+        yield Request(time_ns, question, turn == 1, turn == size)
+        time_ns += round(rng.uniform(40, 200) * _SECOND_NS)
 
 
-def _arrival(until: int, dice: random.Random) -> int:
-    """A moment, more likely in the busy hours."""
+def _arrival(until: int, rng: random.Random) -> int:
+    """A random time, more likely in the busy hours."""
     latest = until - _MARGIN_NS
     while True:
-        at = latest - dice.randrange(DAYS * 24 * 3600 * _SECOND_NS)
-        if dice.random() < load_at(at):
-            return at
+        time_ns = latest - rng.randrange(DAYS * 24 * 3600 * _SECOND_NS)
+        if rng.random() < load_at(time_ns):
+            return time_ns

@@ -133,8 +133,8 @@ class LlmSpan:
     def to_span(self) -> TraceSpan:
         """The span of this call: kind "client", GenAI attributes, the LLM columns filled.
 
-        Events given as mappings become `TraceEvent`s with the span's key; the others are taken
-        as they are.
+        Events given as mappings become `TraceEvent` instances with the key of the span; instances
+        are taken as they are.
         """
         start_time, end_time = checks.interval(self.start_time, self.end_time, self.duration_ms)
         trace_id = cast("str | uuid.UUID", self.trace_id)  # settled at construction

@@ -1,8 +1,8 @@
-"""OTLP in and out: requests of traces, metrics and logs into the storage, and back."""
+"""Ingests OTLP requests of traces, metrics and logs, and exports stored telemetry as OTLP/JSON."""
 
 from observatory_storage.otlp.decode import detect_signal
 from observatory_storage.otlp.export import export_logs, export_metrics, export_traces
-from observatory_storage.otlp.requests import (
+from observatory_storage.otlp.ingest import (
     IngestResult,
     ingest_logs,
     ingest_metrics,

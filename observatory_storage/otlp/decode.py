@@ -1,4 +1,4 @@
-"""Whatever a caller has of an OTLP request, as one form: the parsed JSON of OTLP/JSON."""
+"""Decodes the forms in which an OTLP request can be passed, all to parsed OTLP/JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["decode", "detect_signal"]
 
 _BLANK: Final = b" \t\r\n"
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-# How compressed data begin; neither JSON nor an OTLP request in protobuf does.
+# The first bytes of compressed data. Neither JSON nor an OTLP request in protobuf begins so.
 _COMPRESSED: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -24,11 +24,11 @@ def decode(payload: Any, signal: Signal) -> Mapping[str, Any]:
     """The request as parsed OTLP/JSON.
 
     Args:
-        payload: JSON text or its bytes, parsed JSON, a protobuf request or its bytes.
+        payload: JSON as text, bytes or parsed; protobuf as bytes or as a message.
         signal: the signal that the request must carry.
 
     Raises:
-        ValidationError: the payload is no OTLP request, or one of another signal.
+        ValidationError: the payload is not an OTLP request, or it carries another signal.
         ConfigError: the payload is protobuf and the ``otel`` extra is not installed.
     """
     if protobuf.is_message(payload):
@@ -45,13 +45,14 @@ def decode(payload: Any, signal: Signal) -> Mapping[str, Any]:
 
 
 def detect_signal(payload: Any) -> str:
-    """The name of the signal that a request carries: "traces", "metrics" or "logs".
+    """The signal that an OTLP request carries: ``"traces"``, ``"metrics"`` or ``"logs"``.
 
     Args:
-        payload: as for `decode`; for JSON lines, one line.
+        payload: OTLP/JSON as text, bytes or parsed; OTLP in protobuf as bytes or as a message. Of a
+            file of JSON lines, pass one line.
 
     Raises:
-        ValidationError: the payload is no OTLP request, or is empty.
+        ValidationError: the payload is not an OTLP request, or it is empty.
         ConfigError: the payload is protobuf and the ``otel`` extra is not installed.
     """
     if protobuf.is_message(payload):
@@ -87,10 +88,10 @@ def _mapping(payload: Any) -> Mapping[str, Any]:
 
 
 def _json_of_bytes(payload: bytes) -> Mapping[str, Any] | None:
-    """The parsed JSON; None where the bytes can only be protobuf.
+    """The parsed JSON, or None if the bytes can only be protobuf.
 
-    Protobuf's first byte is 0x0A (field 1, a message), which is also a newline, and a length of
-    123 is "{": such bytes are protobuf unless they are JSON from beginning to end.
+    A protobuf request begins with 0x0A (field 1, a message), which is also a newline, and a length
+    of 123 is "{". Such bytes are taken for protobuf unless all of them parse as JSON.
     """
     for mark, name in _COMPRESSED.items():
         if payload.startswith(mark):
@@ -115,8 +116,8 @@ def _parsed(text: str | bytes) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
         pass
-    # The standard parser takes lone surrogates, which are repaired later, and says more of the
-    # place of an error.
+    # The parser of the standard library accepts lone surrogates, which are repaired later, and
+    # reports the line and column of an error.
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

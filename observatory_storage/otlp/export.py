@@ -1,8 +1,7 @@
-"""What is stored, as OTLP/JSON requests: the inverse of ingesting.
+"""Exports stored telemetry as OTLP/JSON requests: the inverse of ingestion.
 
-The requests come one at a time, each with a bounded number of items grouped by resource and
-scope, so that any amount can be exported. `json.dumps` of a request is what an OTLP receiver takes
-over HTTP.
+The functions yield one request at a time, with a limited number of items grouped by resource and
+scope, so any amount can be exported. An OTLP receiver takes `json.dumps` of a request over HTTP.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from typing import Any, Final, TypeVar
 
 from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
-from observatory_storage.otlp import reading
+from observatory_storage.otlp import export_queries
+from observatory_storage.otlp.data_points import point_of
+from observatory_storage.otlp.export_queries import Ids
 from observatory_storage.otlp.logs import log_of
 from observatory_storage.otlp.metrics import metric_of
-from observatory_storage.otlp.origins import resource_of, scope_of
-from observatory_storage.otlp.points import point_of
-from observatory_storage.otlp.reading import Ids
-from observatory_storage.otlp.signals import LOGS, METRICS, TRACES, Signal
+from observatory_storage.otlp.resource_scope import resource_of, scope_of
+from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL, Signal
 from observatory_storage.otlp.traces import span_of
 from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
-from observatory_storage.writers import Source
+from observatory_storage.storing import Source
 
 __all__ = ["export_logs", "export_metrics", "export_traces"]
 
@@ -39,19 +38,26 @@ def export_traces(
     ids: Ids | None = None,
     batch_size: int = _BATCH_SIZE,
 ) -> Iterator[Request]:
-    """Whole traces as OTLP/JSON requests, with all their spans and events.
+    """Export whole traces, with all their spans and events, as OTLP/JSON requests.
+
+    Example::
+
+        with open("traces.jsonl", "w") as file:
+            for request in export_traces(pool, TraceFilters(service_name="chat")):
+                print(json.dumps(request), file=file)
 
     Args:
-        pool: where to read.
-        filters: filters (all the traces that match: their ``limit`` does not apply), a trace id or
-            several (hex text or UUID); all traces by default.
-        ids: ids by this name, in place of filters.
-        batch_size: the most spans in a request.
+        pool: the pool to read from.
+        filters: which traces: filters, whose ``limit`` does not apply; or a trace id or several, as
+            hex text or UUID. The default is all traces.
+        ids: a trace id or several, instead of `filters`.
+        batch_size: the most spans in one request.
 
     Raises:
-        NotFound: there is no trace of one of the ids.
-        ValidationError: an id is none, the batch size is not positive, or both filters
-            and ids are given.
+        NotFound: there is no trace with one of the ids.
+        ValidationError: an id is invalid, the batch size is not positive, or both `filters` and
+            `ids` are given.
+        StorageError: the database cannot be read.
     """
     wanted = _wanted(filters, ids)
     _check(batch_size)
@@ -59,12 +65,12 @@ def export_traces(
 
 
 def _span_requests(pool: Source, wanted: TraceFilters | Ids | None, size: int) -> Iterator[Request]:
-    for traces in reading.traces_wanted(pool, wanted):
-        for spans in reading.span_pages(pool, traces, size):
-            events = reading.events_of(pool, spans)
+    for traces in export_queries.traces_wanted(pool, wanted):
+        for spans in export_queries.span_pages(pool, traces, size):
+            events = export_queries.events_of(pool, spans)
             keys = ("trace_id", "span_id", "start_time", "start_ns")
             yield _request(
-                TRACES,
+                TRACE_SIGNAL,
                 (
                     (span, span_of(span, events.get(tuple(span[key] for key in keys), ())))
                     for span in spans
@@ -79,19 +85,20 @@ def export_metrics(
     ids: Ids | None = None,
     batch_size: int = _BATCH_SIZE,
 ) -> Iterator[Request]:
-    """Metrics as OTLP/JSON requests, with all their data points.
+    """Export metrics, with all their data points, as OTLP/JSON requests.
 
     Args:
-        pool: where to read.
-        filters: filters (all the metrics that match: their ``limit`` does not apply), a metric's id
-            or several; all metrics by default.
-        ids: ids by this name, in place of filters.
-        batch_size: the most data points in a request.
+        pool: the pool to read from.
+        filters: which metrics: filters, whose ``limit`` does not apply; or a metric id or several.
+            The default is all metrics.
+        ids: a metric id or several, instead of `filters`.
+        batch_size: the most data points in one request.
 
     Raises:
-        NotFound: there is no metric of one of the ids.
-        ValidationError: an id is none, the batch size is not positive, or both filters
-            and ids are given.
+        NotFound: there is no metric with one of the ids.
+        ValidationError: an id is invalid, the batch size is not positive, or both `filters` and
+            `ids` are given.
+        StorageError: the database cannot be read.
     """
     wanted = _wanted(filters, ids)
     _check(batch_size)
@@ -101,20 +108,21 @@ def export_metrics(
 def _metric_requests(
     pool: Source, wanted: MetricFilters | Ids | None, size: int
 ) -> Iterator[Request]:
-    for metrics in reading.metric_pages(pool, wanted):
-        silent = {row["id"]: row for row in metrics}
-        definitions = dict(silent)
-        for points in reading.point_pages(pool, metrics, size):
+    for metrics in export_queries.metric_pages(pool, wanted):
+        without_points = {row["id"]: row for row in metrics}
+        definitions = dict(without_points)
+        for points in export_queries.point_pages(pool, metrics, size):
             entries = []
             for metric_id, some in groupby(points, key=lambda point: point["metric_id"]):
                 row = definitions[metric_id]
-                silent.pop(metric_id, None)
+                without_points.pop(metric_id, None)
                 entries.append(
                     (row, metric_of(row, [point_of(point, row["metric_type"]) for point in some]))
                 )
-            yield _request(METRICS, entries)
-        if silent:
-            yield _request(METRICS, ((row, metric_of(row, [])) for row in silent.values()))
+            yield _request(METRIC_SIGNAL, entries)
+        if without_points:
+            entries = [(row, metric_of(row, [])) for row in without_points.values()]
+            yield _request(METRIC_SIGNAL, entries)
 
 
 def export_logs(
@@ -124,23 +132,24 @@ def export_logs(
     ids: Ids | None = None,
     batch_size: int = _BATCH_SIZE,
 ) -> Iterator[Request]:
-    """Log records as OTLP/JSON requests, oldest first.
+    """Export log records as OTLP/JSON requests, oldest first.
 
     Args:
-        pool: where to read.
-        filters: filters (all the records that match: their ``limit`` does not apply), or the id of
-            a trace or several, for the records of these; all records by default.
-        ids: ids by this name, in place of filters.
-        batch_size: the most records in a request.
+        pool: the pool to read from.
+        filters: which records: filters, whose ``limit`` does not apply; or a trace id or several,
+            for the records of these traces. The default is all records.
+        ids: a trace id or several, instead of `filters`.
+        batch_size: the most records in one request.
 
     Raises:
-        ValidationError: an id is none, the batch size is not positive, or both filters
-            and ids are given.
+        ValidationError: an id is invalid, the batch size is not positive, or both `filters` and
+            `ids` are given.
+        StorageError: the database cannot be read.
     """
     wanted = _wanted(filters, ids)
     _check(batch_size)
-    pages = reading.log_pages(pool, wanted, batch_size)
-    return (_request(LOGS, ((row, log_of(row)) for row in page)) for page in pages)
+    pages = export_queries.log_pages(pool, wanted, batch_size)
+    return (_request(LOG_SIGNAL, ((row, log_of(row)) for row in page)) for page in pages)
 
 
 def _wanted(filters: F | Ids | None, ids: Ids | None) -> F | Ids | None:
@@ -155,7 +164,7 @@ def _check(batch_size: int) -> None:
 
 
 def _request(signal: Signal, entries: Iterable[tuple[Mapping[str, Any], Any]]) -> Request:
-    """One request of the items, each with the row that says where it came from."""
+    """One request of the items; each comes with the row that has its resource and scope."""
     outer, inner, items = signal.keys
     resources: dict[str, Request] = {}
     scopes: dict[tuple[str, str], Request] = {}

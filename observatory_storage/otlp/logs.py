@@ -1,4 +1,4 @@
-"""Log records of OTLP as rows of `logs`, and back."""
+"""Converts log records of OTLP to rows of `logs`, and back."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
-from observatory_storage.otlp import wire
-from observatory_storage.otlp.origins import Item, Origin, groups
-from observatory_storage.otlp.values import any_value, key_values, plain_map, plain_value
+from observatory_storage.otlp import protojson
+from observatory_storage.otlp.any_values import any_value, key_values, plain_map, plain_value
+from observatory_storage.otlp.resource_scope import Item, Origin, groups
 
 __all__ = ["KEYS", "log_of", "log_rows"]
 
@@ -18,8 +18,8 @@ KEYS: Final = ("resourceLogs", "scopeLogs", "logRecords")
 
 _LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 _SEVERITY_NAMES: Final = {"SEVERITY_NUMBER_UNSPECIFIED": 0} | {
-    f"SEVERITY_NUMBER_{level}{step or ''}": place * 4 + max(step, 1)
-    for place, level in enumerate(_LEVELS)
+    f"SEVERITY_NUMBER_{level}{step or ''}": index * 4 + max(step, 1)
+    for index, level in enumerate(_LEVELS)
     for step in (0, 2, 3, 4)
 }
 _MOST_SEVERE: Final = 24
@@ -30,18 +30,18 @@ def log_rows(request: Mapping[str, Any]) -> Iterator[Item]:
     """The log records of a request.
 
     Raises:
-        ValidationError: something outside the records is no OTLP.
+        ValidationError: the request is invalid outside of the records.
     """
     equals: Counter[Any] = Counter()
     for group in groups(request, KEYS):
-        for at, record in enumerate(group.items):
+        for index, record in enumerate(group.items):
             try:
                 row = _log_row(record, group.origin)
             except ValidationError as error:
-                field = f"{group.path}[{at}].{error.field}".rstrip(".")
+                field = f"{group.path}[{index}].{error.field}".rstrip(".")
                 yield Item(record, None, ValidationError(field, error.value, error.rule))
                 continue
-            # Records have no id: equal ones of a request are told apart by their order.
+            # Log records have no id. Equal records of one request differ by their ordinal.
             first = ids.log_id(row, 0)
             ordinal = equals[first]
             equals[first] += 1
@@ -54,14 +54,14 @@ def _log_row(record: Any, origin: Origin) -> dict[str, Any]:
         raise ValidationError("", record, "must be a log record: an object")
     get = record.get
     otlp = dict(origin.otlp)
-    time = wire.uint64(get("timeUnixNano"), "timeUnixNano")
-    observed = wire.uint64(get("observedTimeUnixNano"), "observedTimeUnixNano")
-    observed_timestamp, observed_ns = wire.moment(observed) if observed else (None, 0)
+    time = protojson.uint64(get("timeUnixNano"), "timeUnixNano")
+    observed = protojson.uint64(get("observedTimeUnixNano"), "observedTimeUnixNano")
+    observed_timestamp, observed_ns = protojson.moment(observed) if observed else (None, 0)
     if observed_ns:
         otlp["observed_ns"] = observed_ns
     if observed and not time:
         otlp["time"] = "absent"
-    timestamp, timestamp_ns = wire.moment(time or observed)
+    timestamp, timestamp_ns = protojson.moment(time or observed)
     attributes, note = plain_map(get("attributes"), "attributes")
     if note is not None:
         otlp["attributes"] = note
@@ -70,24 +70,24 @@ def _log_row(record: Any, origin: Origin) -> dict[str, Any]:
         "timestamp": timestamp,
         "timestamp_ns": timestamp_ns,
         "observed_timestamp": observed_timestamp,
-        "severity_text": wire.text(get("severityText"), "severityText") or None,
-        "event_name": wire.text(get("eventName"), "eventName") or None,
-        "trace_flags": wire.uint32(get("flags"), "flags") or None,
+        "severity_text": protojson.text(get("severityText"), "severityText") or None,
+        "event_name": protojson.text(get("eventName"), "eventName") or None,
+        "trace_flags": protojson.uint32(get("flags"), "flags") or None,
         "attributes": attributes,
     }
-    severity = wire.enum(get("severityNumber"), "severityNumber", _SEVERITY_NAMES)
+    severity = protojson.enum(get("severityNumber"), "severityNumber", _SEVERITY_NAMES)
     if 0 <= severity <= _MOST_SEVERE:
         row["severity_number"] = severity or None
     else:
         otlp["severity_number"] = severity
     _take_body(get("body"), row, otlp)
     for column, name, digits in (("trace_id", "traceId", 32), ("span_id", "spanId", 16)):
-        identifier = wire.hex_id(get(name), name, digits)
+        identifier = protojson.hex_id(get(name), name, digits)
         if identifier.strip("0"):
             row[column] = identifier
         elif identifier:
             otlp[column] = identifier
-    dropped = wire.uint32(get("droppedAttributesCount"), "droppedAttributesCount")
+    dropped = protojson.uint32(get("droppedAttributesCount"), "droppedAttributesCount")
     if dropped:
         otlp["dropped_attributes_count"] = dropped
     row["otlp"] = otlp or None
@@ -107,13 +107,13 @@ def _take_body(body: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None:
 
 
 def log_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A log record as OTLP/JSON, from its row (all columns)."""
+    """The OTLP/JSON of a log record, from a row with all columns."""
     otlp = row["otlp"] or {}
     record: dict[str, Any] = {}
-    time = wire.nanoseconds(row["timestamp"], row["timestamp_ns"])
+    time = protojson.nanoseconds(row["timestamp"], row["timestamp_ns"])
     if otlp.get("time") != "absent" and time:
         record["timeUnixNano"] = str(time)
-    observed = wire.nanoseconds(row["observed_timestamp"], otlp.get("observed_ns", 0))
+    observed = protojson.nanoseconds(row["observed_timestamp"], otlp.get("observed_ns", 0))
     if row["observed_timestamp"] is not None and observed:
         record["observedTimeUnixNano"] = str(observed)
     severity = otlp.get("severity_number", row["severity_number"])

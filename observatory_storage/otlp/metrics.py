@@ -1,4 +1,4 @@
-"""Metrics of OTLP as rows of `metrics` with rows of their data points, and back."""
+"""Converts metrics of OTLP to rows of `metrics` and `metric_data_points`, and back."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, Final, NamedTuple
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import TEMPORALITIES
-from observatory_storage.otlp import wire
-from observatory_storage.otlp.origins import Item, Origin, groups
-from observatory_storage.otlp.points import point_row
-from observatory_storage.otlp.values import key_values, plain_map
+from observatory_storage.otlp import protojson
+from observatory_storage.otlp.any_values import key_values, plain_map
+from observatory_storage.otlp.data_points import point_row
+from observatory_storage.otlp.resource_scope import Item, Origin, groups
 
 __all__ = ["KEYS", "MetricItems", "metric_of", "metric_rows"]
 
@@ -33,7 +33,7 @@ _KIND_OF_TYPE: Final = {metric_type: kind for kind, metric_type in _TYPES.items(
 
 
 class MetricItems(NamedTuple):
-    """A metric's definition and its data points; both may have been refused."""
+    """A metric and its data points. Each of them may be refused."""
 
     definition: Item
     points: list[Item]
@@ -43,11 +43,11 @@ def metric_rows(request: Mapping[str, Any]) -> Iterator[MetricItems]:
     """The metrics of a request.
 
     Raises:
-        ValidationError: something outside the metrics is no OTLP.
+        ValidationError: the request is invalid outside of the metrics.
     """
     for group in groups(request, KEYS):
-        for at, metric in enumerate(group.items):
-            path = f"{group.path}[{at}]"
+        for index, metric in enumerate(group.items):
+            path = f"{group.path}[{index}]"
             try:
                 kind, points, row = _definition(metric, group.origin)
             except ValidationError as error:
@@ -60,8 +60,8 @@ def metric_rows(request: Mapping[str, Any]) -> Iterator[MetricItems]:
             yield MetricItems(
                 Item(metric, row),
                 [
-                    _point(point, kind, f"{path}.{kind}.dataPoints[{place}]")
-                    for place, point in enumerate(points)
+                    _point(point, kind, f"{path}.{kind}.dataPoints[{index}]")
+                    for index, point in enumerate(points)
                 ],
             )
 
@@ -78,7 +78,7 @@ def _within(path: str, error: ValidationError) -> ValidationError:
 
 
 def _points_of(metric: Any) -> list[Any]:
-    """The data points of a metric that was refused: each of them counts."""
+    """The data points of a refused metric, which are refused with it."""
     if not isinstance(metric, Mapping):
         return []
     return [
@@ -100,8 +100,8 @@ def _definition(metric: Any, origin: Origin) -> tuple[str, list[Any], dict[str, 
     kind = kinds[0] if kinds else "gauge"
     if not kinds:
         otlp["data"] = "absent"
-    data = wire.message(metric.get(kind), kind) or {}
-    name, whole_name = wire.named(wire.text(metric.get("name"), "name"))
+    data = protojson.message(metric.get(kind), kind) or {}
+    name, whole_name = protojson.named(protojson.text(metric.get("name"), "name"))
     if whole_name is not None:
         otlp["name"] = whole_name
     metadata, note = plain_map(metric.get("metadata"), "metadata")
@@ -110,27 +110,27 @@ def _definition(metric: Any, origin: Origin) -> tuple[str, list[Any], dict[str, 
     row = {
         **origin.columns,
         "name": name,
-        "description": wire.text(metric.get("description"), "description") or None,
-        "unit": wire.text(metric.get("unit"), "unit") or None,
+        "description": protojson.text(metric.get("description"), "description") or None,
+        "unit": protojson.text(metric.get("unit"), "unit") or None,
         "metric_type": _type_of(kind, data),
         "temporality": _temporality(kind, data, otlp),
         "attributes": metadata,
         "otlp": otlp or None,
     }
-    return kind, wire.items(data.get("dataPoints"), f"{kind}.dataPoints"), row
+    return kind, protojson.items(data.get("dataPoints"), f"{kind}.dataPoints"), row
 
 
 def _type_of(kind: str, data: Mapping[str, Any]) -> str:
     if kind != "sum":
         return _TYPES[kind]
-    monotonic = wire.boolean(data.get("isMonotonic"), "sum.isMonotonic")
+    monotonic = protojson.boolean(data.get("isMonotonic"), "sum.isMonotonic")
     return "counter" if monotonic else "updowncounter"
 
 
 def _temporality(kind: str, data: Mapping[str, Any], otlp: dict[str, Any]) -> str | None:
     if kind in ("gauge", "summary"):
         return None
-    number = wire.enum(
+    number = protojson.enum(
         data.get("aggregationTemporality"), f"{kind}.aggregationTemporality", _TEMPORALITY_NAMES
     )
     if 0 <= number < len(TEMPORALITIES):
@@ -140,7 +140,7 @@ def _temporality(kind: str, data: Mapping[str, Any], otlp: dict[str, Any]) -> st
 
 
 def metric_of(row: Mapping[str, Any], points: list[dict[str, Any]]) -> dict[str, Any]:
-    """A metric as OTLP/JSON, from its row (all columns) and its data points as OTLP/JSON."""
+    """The OTLP/JSON of a metric, from a row with all columns and its data points as OTLP/JSON."""
     otlp = row["otlp"] or {}
     metric: dict[str, Any] = {"name": otlp.get("name", row["name"])}
     if row["description"]:

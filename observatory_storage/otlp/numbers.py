@@ -1,8 +1,8 @@
-"""Numbers of data points that a column or jsonb cannot hold as they are, with notes of them.
+"""Converts numbers of data points that a column or jsonb cannot represent, with notes.
 
-A double column holds every finite double. jsonb holds no NaN, no infinity (their names stand
-there instead) and no negative zero; readers here know from the field that a double is meant, so
-that only the negative zero needs a note.
+A double column represents every finite double. jsonb represents neither NaN nor the infinities,
+which are stored by name, nor negative zero. The field tells a reader that a double is meant, so
+only negative zero needs a note.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from observatory_storage.otlp import wire
+from observatory_storage.otlp import protojson
 
 __all__ = ["count_of", "double_of", "json_double", "json_double_of", "take_count", "take_double"]
 
@@ -21,22 +21,22 @@ NEGATIVE_ZERO = "-0.0"
 def take_double(
     given: Mapping[str, Any], name: str, row: dict[str, Any], column: str, otlp: dict[str, Any]
 ) -> None:
-    """Put an optional double into its column, or by its name into ``otlp`` if it is not finite."""
+    """Store an optional double in its column, or by name in ``otlp`` if it is not finite."""
     value = given.get(name)
     if value is None:
         return
-    number = wire.double(value, name)
+    number = protojson.double(value, name)
     if math.isfinite(number):
         row[column] = number
     else:
-        otlp[column] = wire.double_json(number)
+        otlp[column] = protojson.double_json(number)
 
 
 def double_of(row: Mapping[str, Any], column: str) -> float | str | None:
-    """The inverse of `take_double`: the double as OTLP/JSON has it; None where there is none."""
+    """The inverse of `take_double`: the double in OTLP/JSON, or None if it is absent."""
     value = row[column]
     if value is not None:
-        return wire.double_json(value)
+        return protojson.double_json(value)
     named: float | str | None = (row["otlp"] or {}).get(column)
     return named
 
@@ -44,9 +44,9 @@ def double_of(row: Mapping[str, Any], column: str) -> float | str | None:
 def take_count(
     given: Mapping[str, Any], name: str, row: dict[str, Any], column: str, otlp: dict[str, Any]
 ) -> None:
-    """Put an unsigned 64-bit count into its column, or into ``otlp`` if bigint cannot hold it."""
-    count = wire.uint64(given.get(name), name)
-    if count <= wire.MAX_INT64:
+    """Store an unsigned 64-bit count in its column, or in ``otlp`` if it exceeds a bigint."""
+    count = protojson.uint64(given.get(name), name)
+    if count <= protojson.MAX_INT64:
         row[column] = count
     else:
         otlp[column] = count
@@ -59,15 +59,15 @@ def count_of(row: Mapping[str, Any], column: str) -> str:
 
 
 def json_double(value: Any, field: str) -> tuple[float | str, str | None]:
-    """A double as jsonb takes it, and a note if jsonb loses its sign."""
-    number = wire.double(value, field)
+    """A double in jsonb, and a note if jsonb loses its sign."""
+    number = protojson.double(value, field)
     if number == 0 and math.copysign(1.0, number) < 0:
         return number, NEGATIVE_ZERO
-    return wire.double_json(number), None
+    return protojson.double_json(number), None
 
 
 def json_double_of(plain: Any, note: Any = None) -> float | str:
-    """The inverse of `json_double`, as OTLP/JSON has it."""
+    """The inverse of `json_double`: the double in OTLP/JSON."""
     if note == NEGATIVE_ZERO and plain == 0:
         return -0.0
-    return wire.double_json(wire.double(plain, "value"))
+    return protojson.double_json(protojson.double(plain, "value"))

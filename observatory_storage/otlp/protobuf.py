@@ -1,6 +1,7 @@
-"""OTLP requests in protobuf, turned into the form of OTLP/JSON.
+"""Converts OTLP requests from protobuf to OTLP/JSON.
 
-The only module that needs the ``otel`` extra, and it imports it when the first such request comes.
+This is the only module that needs the ``otel`` extra. It imports the extra when the first protobuf
+request arrives.
 """
 
 from __future__ import annotations
@@ -12,30 +13,30 @@ from types import ModuleType
 from typing import Any
 
 from observatory_storage.errors import ConfigError, ValidationError
-from observatory_storage.otlp.signals import METRICS, SIGNALS, TRACES, Signal
+from observatory_storage.otlp.signals import METRIC_SIGNAL, SIGNALS, TRACE_SIGNAL, Signal
 
 __all__ = ["is_message", "request_of_bytes", "request_of_message", "signal_of_bytes"]
 
 # Fields of type bytes that OTLP/JSON writes in hex, where protobuf's own mapping has base64.
 _IDS = frozenset({"traceId", "spanId", "parentSpanId"})
 _WITHOUT_IDS = frozenset({"attributes", "filteredAttributes", "body", "resource", "scope"})
-_LOOKED_AT = 20  # items are looked at until one shows its signal; more would only cost time
+_MAX_INSPECTED_ITEMS = 20  # enough to recognise the signal of a request
 
 
 def is_message(payload: object) -> bool:
-    """Whether the payload is a protobuf message (without importing protobuf for the question)."""
+    """Whether the payload is a protobuf message. This does not import protobuf."""
     return hasattr(payload, "SerializeToString") and hasattr(payload, "DESCRIPTOR")
 
 
 def request_of_message(message: Any) -> tuple[Signal, Mapping[str, Any]]:
-    """The signal and the request that a protobuf message is.
+    """The signal of a protobuf message, and the message as OTLP/JSON.
 
     Raises:
-        ValidationError: it is another message than one of OTLP's export requests.
+        ValidationError: the message is not an export request of OTLP.
     """
     name = message.DESCRIPTOR.full_name
     for signal in SIGNALS:
-        # TracesData and its like have the same fields: what a file exporter writes.
+        # File exporters write TracesData, MetricsData and LogsData, which have the same fields.
         if name in (signal.message, _data_message(signal)):
             return signal, _as_json(message)
     known = ", ".join(signal.message for signal in SIGNALS)
@@ -43,14 +44,15 @@ def request_of_message(message: Any) -> tuple[Signal, Mapping[str, Any]]:
 
 
 def request_of_bytes(payload: bytes, signal: Signal) -> Mapping[str, Any]:
-    """The request of this signal in protobuf's binary form.
+    """A binary protobuf request of this signal as OTLP/JSON.
 
     Raises:
-        ValidationError: the bytes are no such request; those of another signal are named.
+        ValidationError: the bytes are not such a request. If they carry another signal, the error
+            names it.
         ConfigError: the extra is not installed.
     """
     message = _parsed(payload, signal)
-    # The wire names no signal, and much of one parses as another: ask what the items look like.
+    # The bytes do not name their signal, and often parse as another one: check the items.
     if message is None or (_items(message, signal) and not _plausible(message, signal)):
         others = [other for other in SIGNALS if other is not signal]
         found = next((other for other in others if _is_of(payload, other)), None)
@@ -63,10 +65,10 @@ def request_of_bytes(payload: bytes, signal: Signal) -> Mapping[str, Any]:
 
 
 def signal_of_bytes(payload: bytes) -> Signal:
-    """The signal of a request in protobuf's binary form.
+    """The signal of a binary protobuf request.
 
     Raises:
-        ValidationError: the bytes look like no request of OTLP.
+        ValidationError: the bytes are not an OTLP request.
         ConfigError: the extra is not installed.
     """
     for signal in SIGNALS:
@@ -81,7 +83,7 @@ def _is_of(payload: bytes, signal: Signal) -> bool:
 
 
 def _parsed(payload: bytes, signal: Signal) -> Any:
-    """The message; None where the bytes are not such a message at all."""
+    """The message, or None if the bytes do not parse as one."""
     module = _imported(_module_name(signal))
     decode_error = _imported("google.protobuf.message").DecodeError
     message = getattr(module, signal.message.rpartition(".")[2])()
@@ -120,8 +122,8 @@ def _items(message: Any, signal: Signal) -> list[Any]:
     found: list[Any] = []
     for resource in getattr(message, resources):
         for scope in getattr(resource, scopes):
-            found.extend(getattr(scope, items)[: _LOOKED_AT - len(found)])
-            if len(found) >= _LOOKED_AT:
+            found.extend(getattr(scope, items)[: _MAX_INSPECTED_ITEMS - len(found)])
+            if len(found) >= _MAX_INSPECTED_ITEMS:
                 return found
     return found
 
@@ -131,20 +133,20 @@ def _snake(key: str) -> str:
 
 
 def _plausible(message: Any, signal: Signal) -> bool:
-    """Whether one of the first items looks as an item of its signal does."""
+    """Whether one of the first items looks like an item of its signal."""
     items = _items(message, signal)
-    if signal is TRACES:
-        # A metric's texts stand where a span has its ids, but seldom with their lengths.
+    if signal is TRACE_SIGNAL:
+        # A metric has texts in the fields where a span has its ids, but rarely of the same lengths.
         items = [item for item in items if len(item.trace_id) == 16 and len(item.span_id) == 8]
-    elif signal is METRICS:
+    elif signal is METRIC_SIGNAL:
         items = [item for item in items if item.name]
     return any(_fits(item) for item in items)
 
 
 def _fits(message: Any) -> bool:
-    """Whether the message has a known field, and none with another's wire type.
+    """Whether the message has a known field, and no known field with a wrong wire type.
 
-    Unknown numbers do not speak against it: a newer sender may have them.
+    Unknown field numbers are allowed, since a newer sender may use them.
     """
     known = message.DESCRIPTOR.fields_by_number
     unknown = _imported("google.protobuf.unknown_fields").UnknownFieldSet(message)
@@ -161,9 +163,9 @@ def _as_json(message: Any) -> Mapping[str, Any]:
 
 
 def _ids_in_hex(value: Any) -> None:
-    """Turn the ids in a request from base64 to hex, in place.
+    """Convert the ids in a request from base64 to hex, in place.
 
-    No field of an attribute is named like an id: its key stands in "key".
+    Attributes cannot be mistaken for ids, since the key of an attribute is the value of "key".
     """
     if isinstance(value, list):
         for item in value:

@@ -1,4 +1,4 @@
-"""The three signals of OTLP, and how a request shows which of them it carries."""
+"""The three signals of OTLP, and how to recognise the signal of a request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import logs, metrics, traces
 
-__all__ = ["LOGS", "METRICS", "SIGNALS", "TRACES", "Signal", "signal_of_request"]
+__all__ = ["LOG_SIGNAL", "METRIC_SIGNAL", "SIGNALS", "TRACE_SIGNAL", "Signal", "signal_of_request"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +35,17 @@ def _signal(name: str, keys: tuple[str, str, str]) -> Signal:
     )
 
 
-TRACES: Final = _signal("traces", traces.KEYS)
-METRICS: Final = _signal("metrics", metrics.KEYS)
-LOGS: Final = _signal("logs", logs.KEYS)
-SIGNALS: Final = (TRACES, METRICS, LOGS)
+TRACE_SIGNAL: Final = _signal("traces", traces.KEYS)
+METRIC_SIGNAL: Final = _signal("metrics", metrics.KEYS)
+LOG_SIGNAL: Final = _signal("logs", logs.KEYS)
+SIGNALS: Final = (TRACE_SIGNAL, METRIC_SIGNAL, LOG_SIGNAL)
 
 
 def signal_of_request(request: Mapping[str, Any]) -> Signal | None:
-    """The signal of a parsed request; None where it is empty.
+    """The signal of a parsed request, or None if the request is empty.
 
     Raises:
-        ValidationError: it carries none of the signals, or several.
+        ValidationError: it carries no known signal, or several.
     """
     found = [signal for signal in SIGNALS if request.get(signal.keys[0]) is not None]
     if len(found) > 1:

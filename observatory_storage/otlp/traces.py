@@ -1,4 +1,4 @@
-"""Spans of OTLP as rows of `trace_spans` (with their events), and back."""
+"""Converts spans of OTLP to rows of `trace_spans` and `trace_events`, and back."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Final
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import KINDS
-from observatory_storage.otlp import wire
-from observatory_storage.otlp.origins import Item, Origin, groups
-from observatory_storage.otlp.values import key_values, plain_map
+from observatory_storage.otlp import protojson
+from observatory_storage.otlp.any_values import key_values, plain_map
+from observatory_storage.otlp.resource_scope import Item, Origin, groups
 
 __all__ = ["KEYS", "span_of", "span_rows"]
 
@@ -31,17 +31,17 @@ _DROPPED: Final = (
 
 
 def span_rows(request: Mapping[str, Any]) -> Iterator[Item]:
-    """The spans of a request; each row carries its ``events``.
+    """The spans of a request. Each row has its events under ``events``.
 
     Raises:
-        ValidationError: something outside the spans is no OTLP.
+        ValidationError: the request is invalid outside of the spans.
     """
     for group in groups(request, KEYS):
-        for at, span in enumerate(group.items):
+        for index, span in enumerate(group.items):
             try:
                 yield Item(span, _span_row(span, group.origin))
             except ValidationError as error:
-                field = f"{group.path}[{at}].{error.field}".rstrip(".")
+                field = f"{group.path}[{index}].{error.field}".rstrip(".")
                 yield Item(span, None, ValidationError(field, error.value, error.rule))
 
 
@@ -50,10 +50,12 @@ def _span_row(span: Any, origin: Origin) -> dict[str, Any]:
         raise ValidationError("", span, "must be a span: an object")
     get = span.get
     otlp = dict(origin.otlp)
-    start_time, start_ns = wire.moment(wire.uint64(get("startTimeUnixNano"), "startTimeUnixNano"))
-    end = wire.uint64(get("endTimeUnixNano"), "endTimeUnixNano")
-    end_time, end_ns = wire.moment(end) if end else (None, 0)
-    name, whole_name = wire.named(wire.text(get("name"), "name"))
+    start_time, start_ns = protojson.moment(
+        protojson.uint64(get("startTimeUnixNano"), "startTimeUnixNano")
+    )
+    end = protojson.uint64(get("endTimeUnixNano"), "endTimeUnixNano")
+    end_time, end_ns = protojson.moment(end) if end else (None, 0)
+    name, whole_name = protojson.named(protojson.text(get("name"), "name"))
     if whole_name is not None:
         otlp["name"] = whole_name
     attributes, note = plain_map(get("attributes"), "attributes")
@@ -71,12 +73,12 @@ def _span_row(span: Any, origin: Origin) -> dict[str, Any]:
         "attributes": attributes,
         "events": [],
     }
-    parent = wire.hex_id(get("parentSpanId"), "parentSpanId", 16)
+    parent = protojson.hex_id(get("parentSpanId"), "parentSpanId", 16)
     if parent == _NO_SPAN:
         otlp["parent_span_id"] = parent
     elif parent:
         row["parent_span_id"] = parent
-    kind = wire.enum(get("kind"), "kind", _KIND_NAMES)
+    kind = protojson.enum(get("kind"), "kind", _KIND_NAMES)
     if 0 <= kind < len(KINDS):
         row["kind"] = KINDS[kind]
     else:
@@ -85,64 +87,66 @@ def _span_row(span: Any, origin: Origin) -> dict[str, Any]:
     if "links" in span:
         row["links"] = _links(span["links"], otlp)
     if "events" in span:
-        events = wire.items(span["events"], "events")
-        row["events"] = [_event(event, f"events[{at}]") for at, event in enumerate(events)]
-    # What most spans do not have: one look at the keys spares the hot path four of its own.
-    if not _SELDOM.isdisjoint(span):
-        _take_seldom(span, otlp)
+        events = protojson.items(span["events"], "events")
+        row["events"] = [_event(event, f"events[{index}]") for index, event in enumerate(events)]
+    # Most spans have none of these fields. One check of the keys replaces five lookups.
+    if not _RARE_FIELDS.isdisjoint(span):
+        _take_rare_fields(span, otlp)
     row["otlp"] = otlp or None
     return row
 
 
-_SELDOM: Final = frozenset({"traceState", "flags", *(name for name, _ in _DROPPED)})
+_RARE_FIELDS: Final = frozenset({"traceState", "flags", *(name for name, _ in _DROPPED)})
 
 
-def _take_seldom(span: Mapping[str, Any], otlp: dict[str, Any]) -> None:
-    state = wire.text(span.get("traceState"), "traceState")
+def _take_rare_fields(span: Mapping[str, Any], otlp: dict[str, Any]) -> None:
+    state = protojson.text(span.get("traceState"), "traceState")
     if state:
         otlp["trace_state"] = state
-    flags = wire.uint32(span.get("flags"), "flags")
+    flags = protojson.uint32(span.get("flags"), "flags")
     if flags:
         otlp["flags"] = flags
     for name, key in _DROPPED:
-        count = wire.uint32(span.get(name), name)
+        count = protojson.uint32(span.get(name), name)
         if count:
             otlp[key] = count
 
 
 def _take_status(given: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None:
-    status = wire.message(given, "status")
+    status = protojson.message(given, "status")
     if status is None:
-        # SDKs and the Collector always send one, be it empty: its absence is the rare case.
+        # SDKs and the Collector always send a status, even an empty one, so its absence is noted.
         otlp["status"] = "absent"
         return
-    code = wire.enum(status.get("code"), "status.code", _STATUS_NAMES)
+    code = protojson.enum(status.get("code"), "status.code", _STATUS_NAMES)
     if 0 <= code < len(_STATUSES):
         row["status"] = _STATUSES[code]
     else:
         otlp["status"] = code
-    row["status_message"] = wire.text(status.get("message"), "status.message") or None
+    row["status_message"] = protojson.text(status.get("message"), "status.message") or None
 
 
 def _required_id(value: Any, field: str, zeros: str) -> str:
-    given = wire.hex_id(value, field, len(zeros))
+    given = protojson.hex_id(value, field, len(zeros))
     if not given or given == zeros:
         raise ValidationError(field, value, f"must be {len(zeros)} hex digits, not all zeros")
     return given
 
 
 def _event(event: Any, field: str) -> dict[str, Any]:
-    given = wire.message(event, field) or {}
-    time = wire.uint64(given.get("timeUnixNano"), f"{field}.timeUnixNano")
-    timestamp, timestamp_ns = wire.moment(time)
-    name, whole_name = wire.named(wire.text(given.get("name"), f"{field}.name"))
+    given = protojson.message(event, field) or {}
+    time = protojson.uint64(given.get("timeUnixNano"), f"{field}.timeUnixNano")
+    timestamp, timestamp_ns = protojson.moment(time)
+    name, whole_name = protojson.named(protojson.text(given.get("name"), f"{field}.name"))
     attributes, note = plain_map(given.get("attributes"), f"{field}.attributes")
     otlp: dict[str, Any] = {}
     if whole_name is not None:
         otlp["name"] = whole_name
     if note is not None:
         otlp["attributes"] = note
-    dropped = wire.uint32(given.get("droppedAttributesCount"), f"{field}.droppedAttributesCount")
+    dropped = protojson.uint32(
+        given.get("droppedAttributesCount"), f"{field}.droppedAttributesCount"
+    )
     if dropped:
         otlp["dropped_attributes_count"] = dropped
     return {
@@ -157,22 +161,22 @@ def _event(event: Any, field: str) -> dict[str, Any]:
 def _links(given: Any, otlp: dict[str, Any]) -> list[dict[str, Any]]:
     links: list[dict[str, Any]] = []
     notes: dict[str, Any] = {}
-    for at, link in enumerate(wire.items(given, "links")):
-        field = f"links[{at}]"
-        given_link = wire.message(link, field) or {}
+    for index, link in enumerate(protojson.items(given, "links")):
+        field = f"links[{index}]"
+        given_link = protojson.message(link, field) or {}
         attributes, note = plain_map(given_link.get("attributes"), f"{field}.attributes")
         if note is not None:
-            notes[str(at)] = note
+            notes[str(index)] = note
         row: dict[str, Any] = {
-            "trace_id": wire.hex_id(given_link.get("traceId"), f"{field}.traceId"),
-            "span_id": wire.hex_id(given_link.get("spanId"), f"{field}.spanId"),
+            "trace_id": protojson.hex_id(given_link.get("traceId"), f"{field}.traceId"),
+            "span_id": protojson.hex_id(given_link.get("spanId"), f"{field}.spanId"),
             "attributes": attributes,
         }
-        state = wire.text(given_link.get("traceState"), f"{field}.traceState")
+        state = protojson.text(given_link.get("traceState"), f"{field}.traceState")
         if state:
             row["trace_state"] = state
         for name, key in (("flags", "flags"), _DROPPED[0]):
-            number = wire.uint32(given_link.get(name), f"{field}.{name}")
+            number = protojson.uint32(given_link.get(name), f"{field}.{name}")
             if number:
                 row[key] = number
         links.append(row)
@@ -182,7 +186,7 @@ def _links(given: Any, otlp: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def span_of(row: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """A span as OTLP/JSON, from its row (all columns) and the rows of its events, in order."""
+    """The OTLP/JSON of a span, from rows with all columns; the events are in their order."""
     otlp = row["otlp"] or {}
     span: dict[str, Any] = {"traceId": row["trace_id"].hex, "spanId": row["span_id"]}
     if "trace_state" in otlp:
@@ -194,14 +198,16 @@ def span_of(row: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = ()) ->
         span["flags"] = otlp["flags"]
     span["name"] = otlp.get("name", row["name"])
     span["kind"] = otlp.get("kind", KINDS.index(row["kind"]))
-    span["startTimeUnixNano"] = str(wire.nanoseconds(row["start_time"], row["start_ns"]))
-    span["endTimeUnixNano"] = str(wire.nanoseconds(row["end_time"], row["end_ns"]))
-    _put_attributes(span, row["attributes"], otlp.get("attributes"))
+    span["startTimeUnixNano"] = str(protojson.nanoseconds(row["start_time"], row["start_ns"]))
+    span["endTimeUnixNano"] = str(protojson.nanoseconds(row["end_time"], row["end_ns"]))
+    _add_attributes(span, row["attributes"], otlp.get("attributes"))
     if events:
         span["events"] = [_event_of(event) for event in events]
     if row["links"]:
         notes = otlp.get("links", {})
-        span["links"] = [_link_of(link, notes.get(str(at))) for at, link in enumerate(row["links"])]
+        span["links"] = [
+            _link_of(link, notes.get(str(index))) for index, link in enumerate(row["links"])
+        ]
     for name, key in _DROPPED:
         if key in otlp:
             span[name] = otlp[key]
@@ -222,7 +228,7 @@ def _status_of(row: Mapping[str, Any], note: Any) -> dict[str, Any] | None:
     return status
 
 
-def _put_attributes(target: dict[str, Any], attributes: Any, note: Any) -> None:
+def _add_attributes(target: dict[str, Any], attributes: Any, note: Any) -> None:
     pairs = key_values(attributes, note)
     if pairs:
         target["attributes"] = pairs
@@ -231,10 +237,10 @@ def _put_attributes(target: dict[str, Any], attributes: Any, note: Any) -> None:
 def _event_of(row: Mapping[str, Any]) -> dict[str, Any]:
     otlp = row["otlp"] or {}
     event: dict[str, Any] = {
-        "timeUnixNano": str(wire.nanoseconds(row["timestamp"], row["timestamp_ns"])),
+        "timeUnixNano": str(protojson.nanoseconds(row["timestamp"], row["timestamp_ns"])),
         "name": otlp.get("name", row["name"]),
     }
-    _put_attributes(event, row["attributes"], otlp.get("attributes"))
+    _add_attributes(event, row["attributes"], otlp.get("attributes"))
     if "dropped_attributes_count" in otlp:
         event["droppedAttributesCount"] = otlp["dropped_attributes_count"]
     return event
@@ -247,7 +253,7 @@ def _link_of(link: Mapping[str, Any], note: Any) -> dict[str, Any]:
     }
     if "trace_state" in link:
         result["traceState"] = link["trace_state"]
-    _put_attributes(result, link.get("attributes"), note)
+    _add_attributes(result, link.get("attributes"), note)
     for name, key in (_DROPPED[0], ("flags", "flags")):
         if key in link:
             result[name] = link[key]
@@ -255,10 +261,10 @@ def _link_of(link: Mapping[str, Any], note: Any) -> dict[str, Any]:
 
 
 def _linked_trace(value: Any) -> str:
-    """A hand-written row may name its link's trace by a dashed UUID or by any text."""
+    """The trace id of a link in hex. A hand-written row may have a dashed UUID or any text."""
     if not value:
         return ""
     try:
-        return wire.hex_id(value, "trace_id")
+        return protojson.hex_id(value, "trace_id")
     except ValidationError:
         return ids.trace_uuid(value).hex

@@ -1,37 +1,30 @@
 """Rows made ready to write: checked, completed, and in the order of their table's columns.
 
-What comes in is an ORM instance or a plain mapping with the columns' names; what goes out is a
-`Row` whose values COPY takes as they are, with JSON already encoded, so that nothing that a caller
-changes later changes what is written.
+What comes in is an ORM instance or a plain mapping with the columns' names. What goes out is a
+`Row` whose JSON is encoded already, so that nothing that a caller changes later changes what is
+written.
 """
 
+from observatory_storage.rows.columnar import PART, prepare_all, prepare_many
 from observatory_storage.rows.prepare import (
-    Row,
-    as_mapping,
+    prepare,
     prepare_data_point,
     prepare_event,
     prepare_log,
     prepare_metric,
-    prepare_span,
     prepare_trace,
-    remember_id,
 )
-from observatory_storage.rows.tables import COLUMNS, UNKNOWN_SERVICE
-from observatory_storage.rows.together import (
-    PART,
-    SpanColumns,
-    prepare_all,
-    prepare_many,
-    prepare_span_columns,
-)
+from observatory_storage.rows.prepare_span import prepare_span
+from observatory_storage.rows.row import Row, as_mapping, remember_id
+from observatory_storage.rows.table_checks import CHECKS, UNKNOWN_SERVICE
 
 __all__ = [
-    "COLUMNS",
+    "CHECKS",
     "PART",
     "UNKNOWN_SERVICE",
     "Row",
-    "SpanColumns",
     "as_mapping",
+    "prepare",
     "prepare_all",
     "prepare_data_point",
     "prepare_event",
@@ -39,7 +32,6 @@ __all__ = [
     "prepare_many",
     "prepare_metric",
     "prepare_span",
-    "prepare_span_columns",
     "prepare_trace",
     "remember_id",
 ]

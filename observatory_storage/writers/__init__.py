@@ -1,10 +1,10 @@
 """Writing: `CopyWriter` for rows at hand, buffered writers for rows as they come."""
 
-from observatory_storage.writers.batch import Source, StoreResult, store
+from observatory_storage.storing import Source, StoreResult, store
+from observatory_storage.writers.config import WriterConfig
 from observatory_storage.writers.copy_writer import CopyWriter
 from observatory_storage.writers.log_writer import LogWriter
 from observatory_storage.writers.metric_writer import MetricWriter
-from observatory_storage.writers.settings import WriterConfig
 from observatory_storage.writers.stats import BufferStats, FlushResult, WriteStats
 from observatory_storage.writers.trace_writer import TraceWriter
 

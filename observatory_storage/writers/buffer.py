@@ -15,7 +15,7 @@ from typing import Final
 
 from observatory_storage.errors import StorageError
 from observatory_storage.rows import Row
-from observatory_storage.writers.pending import Batch, Queue
+from observatory_storage.writers.batch_queue import Batch, Queue
 
 __all__ = ["Buffer"]
 
@@ -69,11 +69,11 @@ class Buffer:
         return len(self._queue) + len(self._running) + bool(self._open.rows)
 
     def add(self, rows: Sequence[Row], start: int = 0) -> int:
-        """Take rows, from the place `start` on; returns the place of the first without room.
+        """Take rows, from the index `start` on; returns the index of the first without room.
 
         A row heavier than the whole buffer finds room in an empty one.
         """
-        batch, at = self._open, start
+        batch, index = self._open, start
         weight = self._sealed + batch.weight
         for row in rows[start:] if start else rows:
             row_weight = 1 + len(row.events) if row.events else 1
@@ -87,11 +87,11 @@ class Buffer:
             batch.rows.append(row)
             batch.weight += row_weight
             weight += row_weight
-            at += 1
+            index += 1
             if batch.weight >= self._batch_size:
                 batch = self.seal()
         self._seal_when_idle()
-        return at
+        return index
 
     def seal(self) -> Batch:
         """Put the open batch into the queue, where it has rows; returns the open one after that."""

@@ -1,8 +1,8 @@
-"""`CopyWriter`: rows that are at hand, written now, all of them or none."""
+"""`CopyWriter`: writes rows at once, all of them or none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, get_args
 
 from sqlalchemy.orm import Session
@@ -16,29 +16,31 @@ from observatory_storage.models import (
     TraceEvent,
     TraceSpan,
 )
-from observatory_storage.rows import (
-    PART,
-    Row,
-    prepare_all,
-    prepare_data_point,
-    prepare_event,
-    prepare_log,
-    prepare_metric,
-    prepare_trace,
-    remember_id,
-)
-from observatory_storage.writers.batch import (
-    PartitionMissing,
+from observatory_storage.rows import PART, Row, prepare_all, remember_id
+from observatory_storage.storing import (
+    Loader,
+    Method,
     Source,
+    chosen_method,
+    source_of,
+    write_batch,
+)
+from observatory_storage.storing.span_stream import SpanFeed, StreamOutcome, stream_spans
+from observatory_storage.storing.transaction import (
+    PartitionMissing,
     ensure_partitions,
     repairing,
     retrying,
-    source_of,
-    write_batch,
     writing,
 )
-from observatory_storage.writers.load import Method, chosen
-from observatory_storage.writers.stream import Feed, Outcome, stream_spans
+from observatory_storage.tables import (
+    DATA_POINTS,
+    EVENTS,
+    LOGS,
+    METRICS,
+    TRACES,
+    TableDefinition,
+)
 
 __all__ = ["CopyWriter"]
 
@@ -77,37 +79,37 @@ class CopyWriter:
 
     def write_traces(self, rows: Iterable[Trace | Mapping[str, Any]]) -> int:
         """Write what no span says of these traces."""
-        return self._write(prepare_trace, rows)
+        return self._write(TRACES, rows)
 
     def write_spans(self, rows: Iterable[TraceSpan | Mapping[str, Any]]) -> int:
         """Write spans with their events, and merge what they say into their traces."""
-        feed = Feed(rows)
+        feed = SpanFeed(rows)
         # Few spans are prepared in no time, and checked without a connection then.
         streams = self._session is None and len(feed) > PART
-        if streams and chosen(self._method, len(feed)) == "copy":
+        if streams and chosen_method(self._method, len(feed)) == "copy":
             retrying(self._source.config, lambda: self._stream_alone(feed))
             return len(feed)
         return self._write_prepared(feed.all())
 
     def write_events(self, rows: Iterable[TraceEvent | Mapping[str, Any]]) -> int:
         """Write events by themselves: each names its span, the span's start and its position."""
-        return self._write(prepare_event, rows)
+        return self._write(EVENTS, rows)
 
     def write_metrics(self, rows: Iterable[Metric | Mapping[str, Any]]) -> int:
         """Write definitions of metrics; one that is there already is refreshed."""
-        return self._write(prepare_metric, rows)
+        return self._write(METRICS, rows)
 
     def write_data_points(self, rows: Iterable[MetricDataPoint | Mapping[str, Any]]) -> int:
         """Write data points; one that is there already stays."""
-        return self._write(prepare_data_point, rows)
+        return self._write(DATA_POINTS, rows)
 
     def write_logs(self, rows: Iterable[LogRecord | Mapping[str, Any]]) -> int:
         """Write log records; one that is there already stays."""
-        return self._write(prepare_log, rows)
+        return self._write(LOGS, rows)
 
-    def _write(self, prepare: Callable[[Any], Row], rows: Iterable[Any]) -> int:
+    def _write(self, table: TableDefinition, rows: Iterable[Any]) -> int:
         given = list(rows)
-        prepared = prepare_all(prepare, given)
+        prepared = prepare_all(table, given)
         for row, made in zip(given, prepared, strict=True):
             remember_id(row, made)
         return self._write_prepared(prepared)
@@ -121,16 +123,16 @@ class CopyWriter:
             self._write_within(self._session, prepared)
         return len(prepared)
 
-    def _stream_alone(self, feed: Feed) -> None:
+    def _stream_alone(self, feed: SpanFeed) -> None:
         with writing(self._source), self._source.engine.begin() as connection:
-            outcome = stream_spans(connection, feed, self._source.partitions)
-        if outcome is not Outcome.WRITTEN:
-            self._write_alone(feed.all(), optimistic=outcome is not Outcome.CONFLICT)
+            outcome = stream_spans(Loader(connection), feed, self._source.partitions)
+        if outcome is not StreamOutcome.WRITTEN:
+            self._write_alone(feed.all(), optimistic=outcome is not StreamOutcome.CONFLICT)
 
     def _write_alone(self, rows: list[Row], *, optimistic: bool = True) -> None:
         def write(these: Sequence[Row]) -> None:
             with writing(self._source), self._source.engine.begin() as connection:
-                write_batch(connection, these, self._method, optimistic=optimistic)
+                write_batch(Loader(connection, self._method), these, optimistic=optimistic)
 
         ensure_partitions(self._source, rows)
         repairing(rows, write)
@@ -138,13 +140,13 @@ class CopyWriter:
     def _write_within(self, session: Session, rows: list[Row]) -> None:
         try:
             self._write_nested(session, rows)
-        except PartitionMissing:  # it was dropped meanwhile: once more, from the savepoint
+        except PartitionMissing:  # it was dropped meanwhile: once more from the savepoint
             self._write_nested(session, rows)
 
     def _write_nested(self, session: Session, rows: list[Row]) -> None:
         def write(these: Sequence[Row]) -> None:
             with writing(self._source), session.begin_nested():
-                write_batch(session.connection(), these, self._method)
+                write_batch(Loader(session.connection(), self._method), these)
 
         # A session that has no connection yet gets one when the partitions are there.
         held = session.connection() if session.in_transaction() else None

@@ -7,17 +7,15 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from observatory_storage import jsonb
 from observatory_storage.backoff import pause_secs
 from observatory_storage.errors import BatchError, Rejected, StorageError, translate
 from observatory_storage.rows import Row
-from observatory_storage.writers.ahead import sent
-from observatory_storage.writers.batch import Source, StoreResult, store
+from observatory_storage.storing import Source, StoreResult, store_into
+from observatory_storage.writers.batch_queue import Batch
 from observatory_storage.writers.buffer import Buffer
-from observatory_storage.writers.pending import Batch
-from observatory_storage.writers.replay import Replay
-from observatory_storage.writers.settings import WriterConfig
-from observatory_storage.writers.spool import Chunk
+from observatory_storage.writers.config import WriterConfig
+from observatory_storage.writers.spool.files import Chunk
+from observatory_storage.writers.spool.replay import Replay
 from observatory_storage.writers.stats import FlushResult, Recorder, Written
 
 __all__ = ["Delivery"]
@@ -56,22 +54,22 @@ class Delivery:
 
     def write(self, batch: Batch) -> None:
         """Write a batch that was taken from the buffer, and settle it or put it back."""
-        started, repairs, bytes_before = time.monotonic(), jsonb.repairs.count, sent.bytes
-        # What holds where the thread itself is interrupted.
+        started, result = time.monotonic(), StoreResult()
+        # The outcome where the thread itself is interrupted.
         outcome: Written | StorageError | None = StorageError("interrupted", retryable=True)
         try:
-            outcome = self._commit_or_spool(batch.rows)
+            outcome = self._commit_or_spool(batch.rows, result)
             if isinstance(outcome, Written):
                 self._hand_over(outcome.result.rejected)
-        except Exception as error:  # noqa: BLE001 - whatever it was: the rows stay, and `flush` raises it
+        except Exception as error:  # noqa: BLE001 - the rows stay whatever it was, and `flush` raises it
             outcome = translate(error) or StorageError(f"{type(error).__name__}: {error}")
             outcome.__cause__ = outcome.__cause__ or error
         finally:
             with self._buffer.lock:
                 seconds = time.monotonic() - started
                 self._recorder.counts.flush_seconds += seconds
-                self._recorder.counts.repaired += jsonb.repairs.count - repairs
-                self._recorder.counts.bytes += sent.bytes - bytes_before
+                self._recorder.counts.repaired += result.repaired
+                self._recorder.counts.bytes += result.sent.count
                 self._conclude(batch, outcome, seconds)
         if isinstance(outcome, StorageError):
             _log.warning("%d rows stay buffered: %s", len(batch.rows), outcome)
@@ -110,18 +108,18 @@ class Delivery:
 
     # -- the spool -------------------------------------------------------------------------------
 
-    def _commit_or_spool(self, rows: Sequence[Row]) -> Written | None:
+    def _commit_or_spool(self, rows: Sequence[Row], result: StoreResult) -> Written | None:
         """Commit the rows; None where they went into the spool instead."""
         replay = self.replay
         if replay is not None and not replay.clear():
-            replay.take(rows)  # behind those that wait there already
+            result.repaired += replay.take(rows)  # behind those that wait there already
             return None
         try:
-            result = store(self._source, rows, self._config.method)
+            store_into(result, self._source, rows, self._config.method)
         except StorageError as error:
             if replay is None or not error.retryable:
                 raise
-            replay.take(rows, error)
+            result.repaired += replay.take(rows, error)
             return None
         return Written.of(rows, result, self._config.method)
 
@@ -136,7 +134,7 @@ class Delivery:
         with self._buffer.lock:
             self._buffer.seal()
             for batch in self._buffer.held():
-                self.replay.take(batch.rows, because)
+                self._recorder.counts.repaired += self.replay.take(batch.rows, because)
                 self._count_spooled(batch)
 
     def _count_spooled(self, batch: Batch) -> None:
@@ -150,6 +148,7 @@ class Delivery:
             counts = self._recorder.counts
             counts.replayed += result.committed
             counts.retries += result.retries
+            counts.repaired += result.repaired
             counts.rejected += len(result.rejected)
             counts.damaged += chunk.damaged
             # Rows that another process wrote are no failure of this one's flushes.

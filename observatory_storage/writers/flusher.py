@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Final
 
 from observatory_storage.errors import Timeout
+from observatory_storage.writers.batch_queue import Batch
 from observatory_storage.writers.buffer import Buffer
-from observatory_storage.writers.pending import Batch
-from observatory_storage.writers.settings import WriterConfig
+from observatory_storage.writers.config import WriterConfig
 
 __all__ = ["Flusher"]
 
@@ -74,7 +74,7 @@ class Flusher:
         failed: list[Batch] = []
         for batch, tries in awaited:
             # What has a row in common with one that failed is not tried before that is written.
-            if not (failed and batch.meets(failed)):
+            if not (failed and batch.shares_rows_with(failed)):
                 self._await(batch, tries, deadline)
                 if batch.done or batch.tries <= tries:
                     continue

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from observatory_storage.models import LogRecord
-from observatory_storage.rows import COLUMNS, prepare_log
-from observatory_storage.writers.buffered import BufferedWriter
+from observatory_storage.rows import prepare_log
+from observatory_storage.tables import LOGS
+from observatory_storage.writers.buffered_writer import BufferedWriter
 
 __all__ = ["LogWriter"]
-
-_ID: Final = COLUMNS["logs"].index("id")
 
 
 class LogWriter(BufferedWriter):
@@ -26,8 +25,8 @@ class LogWriter(BufferedWriter):
         Raises:
             ValidationError: names the field, the value and the rule.
         """
-        row = self._write(LogRecord, prepare_log, record) or prepare_log(record)
-        written: UUID = row.values[_ID]
+        row = self._write(LOGS, record) or prepare_log(record)
+        written: UUID = row.values[LOGS.position["id"]]
         return written
 
     def write_logs(self, records: Iterable[LogRecord | Mapping[str, Any]]) -> None:
@@ -36,4 +35,4 @@ class LogWriter(BufferedWriter):
         Raises:
             BatchError: lists those that are not valid; all others are taken.
         """
-        self._write_many(LogRecord, prepare_log, records)
+        self._write_many(LOGS, records)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from observatory_storage.models import Metric, MetricDataPoint
-from observatory_storage.rows import COLUMNS, prepare_data_point, prepare_metric
-from observatory_storage.writers.buffered import BufferedWriter
+from observatory_storage.rows import prepare_metric
+from observatory_storage.tables import DATA_POINTS, METRICS
+from observatory_storage.writers.buffered_writer import BufferedWriter
 
 __all__ = ["MetricWriter"]
-
-_ID: Final = COLUMNS["metrics"].index("id")
 
 
 class MetricWriter(BufferedWriter):
@@ -27,8 +26,8 @@ class MetricWriter(BufferedWriter):
         Raises:
             ValidationError: names the field, the value and the rule.
         """
-        row = self._write(Metric, prepare_metric, metric) or prepare_metric(metric)
-        written: UUID = row.values[_ID]
+        row = self._write(METRICS, metric) or prepare_metric(metric)
+        written: UUID = row.values[METRICS.position["id"]]
         return written
 
     def write_metrics(self, metrics: Iterable[Metric | Mapping[str, Any]]) -> None:
@@ -37,7 +36,7 @@ class MetricWriter(BufferedWriter):
         Raises:
             BatchError: lists those that are not valid; all others are taken.
         """
-        self._write_many(Metric, prepare_metric, metrics)
+        self._write_many(METRICS, metrics)
 
     def write_data_point(self, point: MetricDataPoint | Mapping[str, Any]) -> None:
         """Buffer a data point of the metric that its ``metric_id`` names.
@@ -45,7 +44,7 @@ class MetricWriter(BufferedWriter):
         Raises:
             ValidationError: names the field, the value and the rule.
         """
-        self._write(MetricDataPoint, prepare_data_point, point)
+        self._write(DATA_POINTS, point)
 
     def write_data_points(self, points: Iterable[MetricDataPoint | Mapping[str, Any]]) -> None:
         """Buffer data points.
@@ -53,4 +52,4 @@ class MetricWriter(BufferedWriter):
         Raises:
             BatchError: lists those that are not valid; all others are taken.
         """
-        self._write_many(MetricDataPoint, prepare_data_point, points)
+        self._write_many(DATA_POINTS, points)

@@ -1,4 +1,4 @@
-"""What a buffered writer tells of itself, and how that is kept."""
+"""The statistics of a buffered writer, and how they are kept."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from observatory_storage.rows import Row
-from observatory_storage.writers.batch import StoreResult
-from observatory_storage.writers.load import Method, chosen
+from observatory_storage.storing import Method, StoreResult, chosen_method
 
 __all__ = ["BufferStats", "FlushResult", "Recorder", "WriteStats", "Written"]
 
@@ -121,11 +120,11 @@ class Written(NamedTuple):
         """What the result says of these rows, which were written as `method` says."""
         if result.rejected:
             refused = {one.index for one in result.rejected}
-            rows = [row for at, row in enumerate(rows) if at not in refused]
+            rows = [row for index, row in enumerate(rows) if index not in refused]
         by_method: Counter[str] = Counter()
         for number in Counter([row.table for row in rows]).values():
-            by_method[chosen(method, number)] += number
-        most = max(by_method, key=by_method.__getitem__, default=chosen(method, 0))
+            by_method[chosen_method(method, number)] += number
+        most = max(by_method, key=by_method.__getitem__, default=chosen_method(method, 0))
         return cls(result, by_method, most)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from observatory_storage import ids
@@ -12,20 +12,21 @@ from observatory_storage.errors import ValidationError
 from observatory_storage.llm import LlmSpan
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.rows import (
-    COLUMNS,
     Row,
     as_mapping,
     prepare_event,
     prepare_span,
     prepare_trace,
 )
-from observatory_storage.writers.buffered import BufferedWriter
+from observatory_storage.tables import EVENTS, SPANS, TRACES
+from observatory_storage.writers.buffered_writer import BufferedWriter
 
 __all__ = ["TraceWriter"]
 
-_AT: Final = {column: at for at, column in enumerate(COLUMNS["trace_spans"])}
-_EVENT_AT: Final = {column: at for at, column in enumerate(COLUMNS["trace_events"])}
-_TRACE_ID: Final = COLUMNS["traces"].index("id")
+_SPAN_TRACE_ID, _SPAN_ID, _START, _START_NS = SPANS.positions(
+    "trace_id", "span_id", "start_time", "start_ns"
+)
+_EVENT_TRACE_ID, _EVENT_SPAN_ID, _POSITION = EVENTS.positions("trace_id", "span_id", "position")
 
 
 class TraceWriter(BufferedWriter):
@@ -36,7 +37,7 @@ class TraceWriter(BufferedWriter):
 
     def _begin(self) -> None:
         super()._begin()
-        self._placing = threading.RLock()
+        self._positions_lock = threading.RLock()
 
     def write_trace(self, trace: Trace | Mapping[str, Any]) -> UUID:
         """Buffer what no span says of a trace; returns its id.
@@ -44,8 +45,8 @@ class TraceWriter(BufferedWriter):
         Raises:
             ValidationError: names the field, the value and the rule.
         """
-        row = self._write(Trace, prepare_trace, trace) or prepare_trace(trace)
-        written: UUID = row.values[_TRACE_ID]
+        row = self._write(TRACES, trace) or prepare_trace(trace)
+        written: UUID = row.values[TRACES.position["id"]]
         return written
 
     def write_span(self, span: TraceSpan | Mapping[str, Any]) -> None:
@@ -56,7 +57,7 @@ class TraceWriter(BufferedWriter):
         Raises:
             ValidationError: names the field, the value and the rule.
         """
-        self._write(TraceSpan, prepare_span, span)
+        self._write(SPANS, span)
 
     def write_spans(self, spans: Iterable[TraceSpan | Mapping[str, Any]]) -> None:
         """Buffer spans.
@@ -64,7 +65,7 @@ class TraceWriter(BufferedWriter):
         Raises:
             BatchError: lists the spans that are not valid; all others are taken.
         """
-        self._write_many(TraceSpan, prepare_span, spans)
+        self._write_many(SPANS, spans)
 
     def write_event(self, event: TraceEvent | Mapping[str, Any]) -> None:
         """Buffer an event by itself.
@@ -76,10 +77,10 @@ class TraceWriter(BufferedWriter):
         Raises:
             ValidationError: names the field, the value and the rule.
         """
-        # Two threads that write events of one span must not find the same position free. It is not
-        # the buffer's lock: that is let go while an event waits for room.
-        with self._placing:
-            self._write(TraceEvent, self._prepare_event, event)
+        # Two threads that write events of one span must not find the same position free. The
+        # buffer's lock would not do: it is released while an event waits for room.
+        with self._positions_lock:
+            self._write(EVENTS, event, self._prepare_event)
 
     def write_span_from_llm(self, call: LlmSpan) -> TraceSpan:
         """Buffer the span that describes a call to a language model; returns that span.
@@ -95,10 +96,10 @@ class TraceWriter(BufferedWriter):
         def prepare(row: TraceSpan | Mapping[str, Any]) -> Row:
             prepared = prepare_span(row)
             # Unless redaction gave it to another trace.
-            same = prepared.values[_AT["trace_id"]] == ids.trace_uuid(text)
+            same = prepared.values[_SPAN_TRACE_ID] == ids.trace_uuid(text)
             return prepared._replace(trace_text=text) if same else prepared
 
-        self._write(TraceSpan, prepare, span)
+        self._write(SPANS, span, prepare)
         return span
 
     def _prepare_event(self, event: TraceEvent | Mapping[str, Any]) -> Row:
@@ -114,15 +115,17 @@ class TraceWriter(BufferedWriter):
         following = 0
         with self._buffer.lock:
             for row in self._buffer.newest_first():
-                if row.values[:2] != span:
-                    continue
-                if row.table == "trace_events":
-                    following = max(following, row.values[_EVENT_AT["position"]] + 1)
-                elif row.table == "trace_spans":
+                buffered = row.values
+                if row.table == EVENTS.name:
+                    if (buffered[_EVENT_TRACE_ID], buffered[_EVENT_SPAN_ID]) == span:
+                        following = max(following, buffered[_POSITION] + 1)
+                elif row.table == SPANS.name:
+                    if (buffered[_SPAN_TRACE_ID], buffered[_SPAN_ID]) != span:
+                        continue
                     if lacks_start:
-                        values["span_start_time"] = row.values[_AT["start_time"]]
-                        values["span_start_ns"] = row.values[_AT["start_ns"]]
+                        values["span_start_time"] = buffered[_START]
+                        values["span_start_ns"] = buffered[_START_NS]
                     if values.get("position") is None:
-                        taken = (event[_EVENT_AT["position"]] + 1 for event in row.events or ())
+                        taken = (event[_POSITION] + 1 for event in row.events or ())
                         values["position"] = max(following, *taken, 0)
                     return

@@ -1,4 +1,4 @@
-"""What writing costs, against the fastest that the server itself allows."""
+"""Measures writing, and compares it with the fastest rate that the server allows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ALL_BATCHES: Final = (1, 10, 100, 1_000, 2_000, 5_000, 10_000, 20_000)
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Measure, print, and save where asked to."""
+    """Measure, print the results, and save them with --save."""
     arguments = _arguments(given)
     sizes = Sizes(
         rows=arguments.rows,

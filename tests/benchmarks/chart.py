@@ -1,4 +1,4 @@
-"""A bar chart as SVG: few bars, and no library to install for them."""
+"""Bar charts as SVG, without a plotting library."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Panel(NamedTuple):
 
 
 def bars(panels: Sequence[Panel]) -> str:
-    """The panels, one below another, each scaled to its longest bar."""
+    """The panels below each other, each scaled to its longest bar."""
     parts: list[str] = []
     y = 0
     for title, rows in panels:

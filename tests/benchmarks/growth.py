@@ -1,4 +1,4 @@
-"""How fast spans go in as the table grows."""
+"""Measures the rate of writing spans while the table grows."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tests.benchmarks.workload import batches, moved, wide_span_rows
 __all__ = ["Growth", "growth"]
 
 _TEMPLATES: Final = 50_000
-_COMPARED: Final = 5  # one block of so many also goes into tables that are nearly empty
+_COMPARED: Final = 5  # one of this many blocks is also written to nearly empty tables
 
 
 @dataclass(frozen=True)
 class Growth:
-    """A stretch of the way: spans that went into a table that held `before` already.
+    """One stretch: spans that were written to a table that already had `before` spans.
 
     Attributes:
-        rows_per_second: of the time spent in `CopyWriter.write_spans`.
-        client_us: microseconds of this process's CPU a span.
-        empty_per_second: the rate of a part of them, which also went into tables that were empty
-            when the stretch began, in turn with it.
+        rows_per_second: rows divided by the seconds spent in `CopyWriter.write_spans`.
+        client_us: microseconds of CPU time of this process for each span.
+        empty_per_second: the rate of a part of the spans, which was also written to tables that
+            were empty when the stretch began, alternating with the growing table.
     """
 
     before: int
@@ -44,7 +44,7 @@ class Growth:
 
     @property
     def of_empty(self) -> float:
-        """The rate as a part of that of the empty tables, at the same time on the same server."""
+        """The rate divided by that of the empty tables, at the same time on the same server."""
         return self.rows_per_second / self.empty_per_second
 
 
@@ -57,9 +57,9 @@ def growth(
 ) -> list[Growth]:
     """Write `total` wide spans into empty tables, day after day, and measure each stretch.
 
-    Each stretch begins at rest: what is there is vacuumed, and a checkpoint made. A machine does
-    not stay the same for minutes even so, and a part of each stretch is also written to tables
-    that do not grow.
+    Before each stretch the tables are vacuumed and a checkpoint is made. The speed of a machine
+    still changes within minutes, so a part of each stretch is also written to tables that do not
+    grow.
     """
     empty(pool, "trace_spans")
     templates = list(wide_span_rows(min(_TEMPLATES, total)))
@@ -72,9 +72,9 @@ def growth(
             settle(pool, "trace_spans")
             empty(other, "trace_spans")
             growing, nearly_empty = _Timed(CopyWriter(pool)), _Timed(CopyWriter(other))
-            for block, at in enumerate(range(before, before + stretch, len(templates))):
-                count = min(len(templates), before + stretch - at)
-                when = at * apart - timedelta(days=days - 1)
+            for block, first in enumerate(range(before, before + stretch, len(templates))):
+                count = min(len(templates), before + stretch - first)
+                when = first * apart - timedelta(days=days - 1)
                 spans = list(moved(islice(templates, count), when))
                 growing.write(spans, batch)
                 if block % _COMPARED == 0:
@@ -96,7 +96,7 @@ def growth(
 
 
 class _Timed:
-    """A writer, and what all its writing took."""
+    """A writer and the time that its writing took."""
 
     def __init__(self, writer: CopyWriter) -> None:
         self._writer = writer
@@ -122,7 +122,7 @@ class _Timed:
 
 @contextmanager
 def _another_database(pool: StoragePool) -> Iterator[StoragePool]:
-    """One on the same server, with the tables of ours."""
+    """A database on the same server with the same tables."""
     with (
         temporary_database(address(pool)) as database,
         StoragePool(StorageConfig(postgres=PostgresConfig.from_url(database))) as other,

@@ -1,4 +1,4 @@
-"""Guides that show what a run has found, between marks."""
+"""Writes the results of a run into a guide, between marks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["filled", "origin", "rounded"]
 
 
 def filled(guide: Path, section: str, text: str) -> bool:
-    """Put the text between the guide's marks for a section, where it has them."""
+    """Put the text between the marks of a section, if the guide has them."""
     if not guide.exists():
         return False
     begin, end = f"<!-- {section} -->\n", f"<!-- end of {section} -->\n"
@@ -22,7 +22,7 @@ def filled(guide: Path, section: str, text: str) -> bool:
 
 
 def origin(head: dict[str, Any]) -> str:
-    """The sentence that says where numbers are from."""
+    """The sentence that names the command, the date and the machine."""
     versions = head["versions"]
     return (
         f"`{head['command']}` on {head['started'][:10]}: {head['machine']},"
@@ -31,7 +31,7 @@ def origin(head: dict[str, Any]) -> str:
 
 
 def rounded(value: Any) -> Any:
-    """Four digits are more than a run can tell from another."""
+    """The value with numbers rounded to four digits, since runs differ by more."""
     match value:
         case float():
             return float(f"{value:.4g}")

@@ -1,4 +1,4 @@
-"""Interleaved rounds: every technique in every round, in an order that turns, and medians."""
+"""Interleaved rounds: each round runs every technique, in a rotating order. Returns medians."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Final
 from sqlalchemy import text
 
 from observatory_storage import StoragePool
-from observatory_storage.writers.batch import ensure_partitions
+from observatory_storage.storing.transaction import ensure_partitions
 from tests.benchmarks.limit import LIMIT
 from tests.benchmarks.technique import Run, Technique
 from tests.benchmarks.workload import Workload
@@ -30,15 +30,15 @@ _EMPTIED: Final = {
 
 @dataclass(frozen=True)
 class Result:
-    """Medians over the rounds, of one technique.
+    """The medians of all rounds of one technique.
 
     Attributes:
-        rows: rows that it writes in a round, `batch` of them a transaction.
-        rows_per_second: rows committed in a second of wall-clock time.
-        client_us: microseconds of this process's CPU a row, all threads together.
-        ratio: of the limit's rate, the median of the rounds' own ratios.
-        flush_p50_ms, flush_p95_ms: of all flushes in all rounds, where they can be told.
-        flushes: how many those are.
+        rows: rows written in a round, with `batch` rows in a transaction.
+        rows_per_second: rows committed per second of wall-clock time.
+        client_us: microseconds of CPU time of this process for each row, over all threads.
+        ratio: the rate divided by that of the limit; the median of the ratios of all rounds.
+        flush_p50_ms, flush_p95_ms: of all flushes in all rounds, if flushes are timed.
+        flushes: the number of these flushes.
     """
 
     workload: str
@@ -70,7 +70,7 @@ def compare(
 ) -> list[Result]:
     """Write the workload by the limit and by each technique, `rounds` times in turn.
 
-    Tables are emptied before each run, outside the time.
+    Tables are emptied before each run. This is not timed.
     """
     ensure_partitions(pool, load.prepared)
     loads = {each.name: each.part_of(load) for each in (LIMIT, *techniques)}
@@ -87,7 +87,7 @@ def compare(
                 empty(pool, load.table)
                 if turn:
                     _measure(runs[name], times[name])
-                else:  # the first round warms up, and is looked at
+                else:  # the first round warms up, and its row counts are checked
                     runs[name]()
                     _check(pool, loads[name], name)
     limit = [wall / len(load.rows) for wall in times[LIMIT.name].wall]
@@ -128,22 +128,22 @@ def _result(load: Workload, name: str, batch: int, own: _Times, limit: list[floa
 
 
 def percentile(values: Sequence[float], part: float) -> float:
-    """The least value that at least this part of all values does not exceed."""
+    """The smallest value that at least this fraction of all values does not exceed."""
     return sorted(values)[max(0, math.ceil(part * len(values)) - 1)]
 
 
 def empty(pool: StoragePool, table: str) -> None:
-    """Leave no row behind, nor work for the server that the next run would pay for.
+    """Empty the table and the tables that depend on it, and make a checkpoint.
 
-    The table's companions are emptied too. Without the right to CHECKPOINT that is left out.
+    Otherwise the next run would pay for the checkpoint. It is omitted without the privilege.
     """
     _and_checkpoint(pool, f"TRUNCATE {_EMPTIED[table]}")
 
 
 def settle(pool: StoragePool, table: str) -> None:
-    """Do now what autovacuum would do for the rows that are there, beside the next run.
+    """Vacuum the table and the tables that depend on it, and make a checkpoint.
 
-    For the table and its companions; without the right to CHECKPOINT that is left out.
+    Otherwise autovacuum would run during the next run. The checkpoint needs a privilege.
     """
     _and_checkpoint(pool, f"VACUUM (ANALYZE) {_EMPTIED[table]}")
 
@@ -158,7 +158,7 @@ def _and_checkpoint(pool: StoragePool, statement: str) -> None:
 
 @contextmanager
 def own_heap_frozen() -> Iterator[None]:
-    """Keep the workloads, which an application would not hold, out of the garbage collections."""
+    """Exclude the workloads from garbage collection, since an application has no such objects."""
     gc.collect()
     gc.freeze()
     try:

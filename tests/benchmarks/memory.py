@@ -1,4 +1,4 @@
-"""How much memory a `TraceWriter` takes: measured in a process of its own, running this module."""
+"""Measures the memory of a `TraceWriter` in a separate process, which runs this module."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ _REPOSITORY: Final = Path(__file__).parents[2]
 class Memory:
     """The greatest resident set of a process that writes wide spans as fast as it can make them.
 
-    Where the buffer can hold all of them it has to: their table is locked until all are written.
+    If the buffer is large enough for all spans, their table is locked until all are written, so the
+    buffer fills up.
 
     Attributes:
-        before_mb: when it is connected and has not made a span yet.
+        before_mb: after connecting, before the first span.
         peak_mb: at the end.
     """
 
@@ -57,8 +58,8 @@ def memory_of_writer(pool: StoragePool, spans: int, batch: int, max_buffered: in
 
 
 def peak_mb() -> float:
-    """The greatest resident set that this process has had."""
-    # A process that was made by fork and exec begins with the ru_maxrss of its parent.
+    """The greatest resident set of this process so far."""
+    # After fork and exec, a process starts with the ru_maxrss of its parent.
     status = Path("/proc/self/status")
     if status.exists():
         (peak,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

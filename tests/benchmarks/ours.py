@@ -1,4 +1,4 @@
-"""The ways that this package offers, and the steps that they are made of."""
+"""The techniques of this package, and the steps that they consist of."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from observatory_storage import (
     TraceWriter,
     WriterConfig,
 )
-from observatory_storage.writers.batch import store
-from observatory_storage.writers.buffered import BufferedWriter
-from observatory_storage.writers.copying import copy_rows
-from observatory_storage.writers.load import Method
-from observatory_storage.writers.tables import TABLES
+from observatory_storage.storing import Method, store
+from observatory_storage.storing.binary_copy import copy_rows
+from observatory_storage.storing.conflict_rules import TARGETS
+from observatory_storage.writers.buffered_writer import BufferedWriter
 from tests.benchmarks.limit import limit
 from tests.benchmarks.technique import Prepare, Run, Technique, in_turn, timed
 from tests.benchmarks.workload import Workload, batches
@@ -38,7 +37,7 @@ _ROWS_A_CALL: Final = 1000
 
 
 def write_at_once(writer: CopyWriter, table: str) -> Callable[[Iterable[Any]], int]:
-    """The writer's method for a table."""
+    """The method of the writer for a table."""
     match table:
         case "trace_spans":
             return writer.write_spans
@@ -49,7 +48,7 @@ def write_at_once(writer: CopyWriter, table: str) -> Callable[[Iterable[Any]], i
 
 
 def copy_writer(method: Method, threads: int = 1) -> Prepare:
-    """A batch a call, by threads that share the writer."""
+    """One call for each batch, from threads that share the writer."""
 
     @contextmanager
     def prepare(pool: StoragePool, load: Workload, batch: int) -> Iterator[Run]:
@@ -76,11 +75,11 @@ def _buffered(
 
 
 def buffered(flushes: int = 1, threads: int = 1) -> Prepare:
-    """A buffered writer from its making to its end, flushing in the background meanwhile.
+    """A buffered writer that flushes in the background, from its creation to its close.
 
     Args:
         flushes: max_concurrency.
-        threads: how many write into it at the same time.
+        threads: the number of threads that write to it at the same time.
     """
 
     @contextmanager
@@ -102,7 +101,7 @@ def buffered(flushes: int = 1, threads: int = 1) -> Prepare:
 
 @contextmanager
 def flushed(pool: StoragePool, load: Workload, batch: int) -> Iterator[Run]:
-    """A buffered writer that is flushed after each batch, and waited for."""
+    """A buffered writer with a call of flush() after each batch."""
     config = WriterConfig(batch_size=batch)
     parts = batches(load.rows, batch)
 
@@ -120,12 +119,12 @@ def flushed(pool: StoragePool, load: Workload, batch: int) -> Iterator[Run]:
 
 @contextmanager
 def copy_of_prepared(pool: StoragePool, load: Workload, batch: int) -> Iterator[Run]:
-    """The writers' own COPY of rows that are prepared already, and a commit."""
-    table = TABLES[load.table]
+    """The COPY of prepared rows by the writers, with a commit."""
+    target = TARGETS[load.table]
 
     def write(rows: list[Any]) -> None:
         with pool.engine.begin() as connection:
-            copy_rows(connection, table, rows, table.target)
+            copy_rows(connection, target, rows, target.target)
 
     parts = batches([row.values for row in load.prepared], batch)
     with in_turn(write, parts) as run:
@@ -134,7 +133,7 @@ def copy_of_prepared(pool: StoragePool, load: Workload, batch: int) -> Iterator[
 
 @contextmanager
 def store_of_prepared(pool: StoragePool, load: Workload, batch: int) -> Iterator[Run]:
-    """What a flush does with prepared rows: sorted, in a savepoint, their traces merged."""
+    """A flush of prepared rows: sort them, copy them in a savepoint, and merge the traces."""
     parts = batches(load.prepared, batch)
     with in_turn(lambda rows: store(pool, rows, "copy"), parts) as run:
         yield run
@@ -152,7 +151,7 @@ STEPS: Final = (
 
 
 def by_threads(count: int) -> tuple[Technique, ...]:
-    """What several threads can do, or one on several connections, done by so many."""
+    """Techniques with several threads or connections."""
     if count == 1:
         return (COPY, INSERT, END_TO_END)
     return (

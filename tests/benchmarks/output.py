@@ -1,4 +1,4 @@
-"""Tables, shown as soon as they are known, and kept for the documentation."""
+"""Prints tables as soon as they are measured, and keeps them for the documentation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Output", "Shown"]
 
 
 class Shown(NamedTuple):
-    """A table of text: the first columns name or tell, the others are numbers."""
+    """A text table whose first columns are text and whose other columns are numbers."""
 
     title: str
     headings: Sequence[str]
@@ -22,8 +22,8 @@ class Shown(NamedTuple):
 
     def as_rich(self) -> Table:
         table = Table(title=self.title, title_justify="left")
-        for at, heading in enumerate(self.headings):
-            table.add_column(heading, justify="right" if at >= self.words else "left")
+        for index, heading in enumerate(self.headings):
+            table.add_column(heading, justify="right" if index >= self.words else "left")
         for row in self.rows:
             table.add_row(*row)
         return table
@@ -35,10 +35,10 @@ class Shown(NamedTuple):
 
 
 class Output:
-    """Where the sections of a run tell what they have found.
+    """Prints the tables of a run and keeps them.
 
     Attributes:
-        tables: by section, what it has shown.
+        tables: the printed tables by section.
     """
 
     def __init__(self, console: Console) -> None:
@@ -47,7 +47,7 @@ class Output:
         self.tables: dict[str, list[Shown]] = defaultdict(list)
 
     def begin(self, section: str) -> None:
-        """From now on it is this section that speaks."""
+        """Start a section. The following tables belong to it."""
         self._section = section
 
     def say(self, line: str) -> None:
@@ -61,7 +61,7 @@ class Output:
         *,
         words: int = 1,
     ) -> None:
-        """Show a table, of which so many columns hold words and the others numbers."""
+        """Print a table whose first `words` columns are text and whose others are numbers."""
         shown = Shown(title, headings, rows, words)
         self.tables[self._section].append(shown)
         self._console.print(shown.as_rich())

@@ -1,6 +1,6 @@
-"""What a user would write otherwise: rows that are complete already go in, and nothing is checked.
+"""Techniques that a user would write without this package. They get complete, unchecked rows.
 
-None of them merges traces, and a row that is there already ends their batch.
+None of them merges traces, and an existing row makes their batch fail.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from observatory_storage import StoragePool
-from observatory_storage.rows import COLUMNS
-from observatory_storage.writers.tables import TABLES
+from observatory_storage.tables import TABLES
 from tests.benchmarks.technique import Run, Technique, address, in_turn, timed
 from tests.benchmarks.workload import Workload, batches
 
@@ -53,7 +52,7 @@ def core_executemany(pool: StoragePool, load: Workload, batch: int) -> Iterator[
 
 @contextmanager
 def psycopg_executemany(pool: StoragePool, load: Workload, batch: int) -> Iterator[Run]:
-    columns = COLUMNS[load.table]
+    columns = TABLES[load.table].columns
     marks = ", ".join(["%s"] * len(columns))
     statement = f"INSERT INTO {load.table} ({', '.join(columns)}) VALUES ({marks})".encode()
 
@@ -74,7 +73,7 @@ def psycopg_executemany(pool: StoragePool, load: Workload, batch: int) -> Iterat
 @contextmanager
 def asyncpg_copy(pool: StoragePool, load: Workload, batch: int) -> Iterator[Run]:
     parts = batches(load.tuples(), batch)
-    columns = COLUMNS[load.table]
+    columns = TABLES[load.table].columns
     with asyncio.Runner() as runner:
         connection = runner.run(_asyncpg_connection(address(pool)))
 

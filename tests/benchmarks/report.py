@@ -1,4 +1,4 @@
-"""What a run leaves behind when asked to: the numbers as JSON, charts, tables in the guide."""
+"""Saves a run: the numbers as JSON, charts, and tables in the guide."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def save(
 ) -> list[Path]:
     """Write the results as JSON and charts, and their tables into the guide beside the folder.
 
-    What the table was like as it grew, where that was run, is a report of its own.
+    The results of the growing table are a report of their own.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []

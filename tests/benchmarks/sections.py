@@ -1,4 +1,4 @@
-"""The parts of a run: what each measures, and how it is shown."""
+"""The sections of a run: each measures something and prints a table."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _ALL_WAYS: Final = (*STEPS, COPY, AUTO, INSERT, END_TO_END, *PEERS)
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured.
+    """The sizes of a run.
 
     Attributes:
         rows: rows that a technique writes in a round.
-        batch: rows a transaction, unless a section varies it.
-        batches: the sizes that are compared.
-        flushes: the most transactions a round of small batches has.
-        calls: calls of each method with a few rows.
-        buffered: spans for the measurement of memory.
-        spans: how far the table grows.
-        days: the days, each a partition, that these spans start in.
-        everything: also the slowest ways on every kind of rows.
+        batch: rows in a transaction, unless a section varies it.
+        batches: the batch sizes that are compared.
+        flushes: the most transactions in a round of small batches.
+        calls: the calls of each method with a few rows.
+        buffered: the spans for the measurement of memory.
+        spans: the final size of the growing table.
+        days: the number of days, and so of partitions, over which these spans are spread.
+        everything: whether to run the slowest techniques on every kind of row.
     """
 
     rows: int
@@ -54,7 +54,7 @@ class Sizes:
 
 
 def techniques(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
-    """Ways of writing, ours and others', on the four kinds of rows."""
+    """All techniques on the four kinds of rows."""
     found: list[Result] = []
     for made in _KINDS:
         load = made(sizes.rows)
@@ -66,7 +66,7 @@ def techniques(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
 
 
 def batch_sizes(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
-    """Batches from one row to many: rates, and how long a flush takes."""
+    """Batch sizes from one row to many: rates and durations of flushes."""
     whole = wide_spans(max(sizes.rows, *sizes.batches))
     found: list[Result] = []
     for batch in sizes.batches:
@@ -80,7 +80,7 @@ def batch_sizes(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
 def threads(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
     """Several threads, and several connections."""
     load = wide_spans(max(1, sizes.rows // 2))
-    # So that each of the most threads has several batches.
+    # Each thread gets several batches, even with the most threads.
     batch = max(1, min(sizes.batch, len(load.rows) // (2 * max(_THREADS))))
     ways = [technique for count in _THREADS for technique in by_threads(count)]
     results = compare(pool, load, ways, batch, sizes.rounds)
@@ -89,7 +89,7 @@ def threads(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
 
 
 def few_rows(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
-    """INSERT or COPY for a few rows: where "auto" changes over."""
+    """INSERT and COPY of a few rows, which shows where "auto" should switch."""
     loads = [made(rows_for(sizes.calls)) for made in _KINDS]
     columns = [small_batches(pool, load, sizes.calls) for load in loads]
     out.table(

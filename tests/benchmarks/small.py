@@ -1,4 +1,4 @@
-"""Calls with few rows: from how many on COPY takes less time than INSERT."""
+"""Measures calls with few rows, to find from which number on COPY is faster than INSERT."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from statistics import median
 from typing import Final, Literal
 
 from observatory_storage import CopyWriter, StoragePool
-from observatory_storage.writers.batch import ensure_partitions
+from observatory_storage.storing.transaction import ensure_partitions
 from tests.benchmarks.measure import empty, own_heap_frozen
 from tests.benchmarks.ours import write_at_once
 from tests.benchmarks.technique import timed
@@ -22,11 +22,11 @@ _METHODS: Final[tuple[Literal["insert", "copy"], ...]] = ("insert", "copy")
 
 @dataclass(frozen=True)
 class SmallBatch:
-    """A call of `CopyWriter` with a few rows, a transaction by itself: medians of all calls.
+    """Medians of calls of `CopyWriter` with a few rows. Each call is a transaction.
 
     Attributes:
-        rows: rows a call.
-        calls: how many calls of each method were measured.
+        rows: rows in a call.
+        calls: the number of measured calls of each method.
     """
 
     workload: str
@@ -37,7 +37,7 @@ class SmallBatch:
 
 
 def small_batches(pool: StoragePool, load: Workload, calls: int) -> list[SmallBatch]:
-    """Time so many calls of both methods in turn, into the same tables."""
+    """Time calls of both methods in turn, on the same tables."""
     ensure_partitions(pool, load.prepared)
     writers = [
         (method, write_at_once(CopyWriter(pool, method=method), load.table)) for method in _METHODS
@@ -49,8 +49,8 @@ def small_batches(pool: StoragePool, load: Workload, calls: int) -> list[SmallBa
             taken: dict[str, list[float]] = {method: [] for method in _METHODS}
             empty(pool, load.table)
             gc.collect()
-            for at, part in enumerate(parts):
-                method, write = writers[at % 2]
+            for index, part in enumerate(parts):
+                method, write = writers[index % 2]
                 taken[method].append(timed(write, part))
             insert_ms, copy_ms = (median(taken[m][_warm_up(calls) :]) * 1e3 for m in _METHODS)
             results.append(SmallBatch(load.name, size, calls, insert_ms, copy_ms))
@@ -58,7 +58,7 @@ def small_batches(pool: StoragePool, load: Workload, calls: int) -> list[SmallBa
 
 
 def rows_for(calls: int) -> int:
-    """The rows that a workload needs for so many calls."""
+    """The number of rows that these calls need."""
     return 2 * (calls + _warm_up(calls)) * max(_SIZES)
 
 

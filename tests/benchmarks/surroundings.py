@@ -1,4 +1,4 @@
-"""What the numbers were measured on: the machine, the versions, the server and its settings."""
+"""Describes the machine, the versions, the server and its settings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PACKAGES: Final = ("sqlalchemy", "psycopg", "orjson", "asyncpg")
 def surroundings(
     pool: StoragePool, *, embedded: bool, names: Sequence[str] = _SETTINGS
 ) -> dict[str, Any]:
-    """By topic, for the head of a report; of the server's settings, those of these names."""
+    """The description by topic, for the head of a report, with these settings of the server."""
     with pool.engine.connect() as connection:
         server = connection.execute(text("SHOW server_version")).scalar_one()
         settings = {

@@ -1,4 +1,4 @@
-"""What a way of writing is to the measurements: something that prepares, and is then run."""
+"""The interface of a technique: it prepares a run, which is then timed."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tests.benchmarks.workload import Workload
 __all__ = ["Prepare", "Run", "Technique", "address", "in_turn", "timed"]
 
 Run = Callable[[], list[float]]
-"""Writes the whole workload; returns the seconds that each flush took, if it can tell."""
+"""Writes the whole workload. Returns the seconds of each flush, if it knows them."""
 
 Prepare = Callable[[StoragePool, Workload, int], AbstractContextManager[Run]]
 
 
 @dataclass(frozen=True)
 class Technique:
-    """One way to write a workload.
+    """A technique of writing a workload.
 
     Attributes:
-        name: as the report shows it.
-        prepare: makes, outside the measured time, what is then measured, for batches of a size.
-        is_slow: takes so long for a row that it writes only the first fifth of them.
+        name: its name in the report.
+        prepare: creates the run for a batch size. This is not timed.
+        is_slow: whether it writes only the first fifth of the rows, since it is slow.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Technique:
     is_slow: bool = False
 
     def part_of(self, load: Workload) -> Workload:
-        """What of the workload it writes."""
+        """The rows of the workload that it writes."""
         return load.first(max(1, len(load.rows) // 5)) if self.is_slow else load
 
 
@@ -50,7 +50,7 @@ def timed(write: Callable[[Any], object], part: Any) -> float:
 def in_turn(
     write: Callable[[Any], object], parts: Sequence[Any], threads: int = 1
 ) -> Iterator[Run]:
-    """A run that writes the parts one after another, or by threads that take the next one each."""
+    """A run that writes the parts in turn, or by threads that each take the next one."""
     if threads == 1:
         yield lambda: [timed(write, part) for part in parts]
         return
@@ -59,6 +59,6 @@ def in_turn(
 
 
 def address(pool: StoragePool) -> str:
-    """The URL that drivers other than the pool's own connect to."""
+    """The URL for drivers other than that of the pool."""
     url = pool.engine.url.set(drivername="postgresql").difference_update_query(["application_name"])
     return url.render_as_string(hide_password=False)

@@ -1,4 +1,4 @@
-"""The rows that are written: made once, the same in every run."""
+"""The rows that are written. They are created once and are the same in every run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from observatory_storage.rows import (
-    COLUMNS,
     Row,
     prepare_data_point,
     prepare_log,
     prepare_metric,
     prepare_span,
 )
+from observatory_storage.tables import TABLES
 
 SPANS_A_TRACE = 10
 _WORDS = (
@@ -31,10 +31,10 @@ class Workload:
     """Rows of one table.
 
     Attributes:
-        name: as the report shows it.
-        table: the table's name.
-        rows: mappings with the columns' names, as a user has them.
-        prepared: the same rows, ready to write.
+        name: its name in the report.
+        table: the name of the table.
+        rows: mappings by column name, as a user would pass them.
+        prepared: the same rows, prepared for writing.
     """
 
     name: str
@@ -43,15 +43,15 @@ class Workload:
     prepared: list[Row]
 
     def complete(self) -> list[dict[str, Any]]:
-        """The rows with all columns filled, for peers that check and complete nothing."""
+        """The rows with all columns, for the peers, which complete nothing."""
         return [row.as_dict() for row in self.prepared]
 
     def first(self, count: int) -> Workload:
-        """The workload with the first rows alone."""
+        """The workload with its first rows only."""
         return replace(self, rows=self.rows[:count], prepared=self.prepared[:count])
 
     def tuples(self) -> list[tuple[Any, ...]]:
-        columns = COLUMNS[self.table]
+        columns = TABLES[self.table].columns
         return [tuple(row[column] for column in columns) for row in self.complete()]
 
 
@@ -65,7 +65,7 @@ def wide_spans(count: int) -> Workload:
 
 
 def wide_span_rows(count: int, seed: int = 1) -> Iterator[dict[str, Any]]:
-    """The same spans, made as they are asked for."""
+    """The same spans as a generator."""
     chance = random.Random(seed)
     return _spans(count, chance, lambda: _llm_attributes(chance))
 
@@ -78,12 +78,12 @@ def narrow_spans(count: int, seed: int = 2) -> Workload:
 
 
 def moved(spans: Iterable[dict[str, Any]], by: timedelta) -> Iterator[dict[str, Any]]:
-    """The spans once more at another time, with other ids, ten a trace as they were."""
+    """The spans at another time and with other ids, still ten in a trace."""
     chance = random.Random(by.total_seconds())
     trace_id = ""
     root: str | None = None
-    for at, span in enumerate(spans):
-        if at % SPANS_A_TRACE == 0:
+    for index, span in enumerate(spans):
+        if index % SPANS_A_TRACE == 0:
             trace_id, root = _trace_id(chance), None
         span_id = _span_id(chance)
         yield {
@@ -103,17 +103,17 @@ def logs(count: int, seed: int = 3) -> Workload:
     start = _yesterday()
     rows = [
         {
-            "timestamp": start + timedelta(milliseconds=at),
+            "timestamp": start + timedelta(milliseconds=index),
             "severity_number": chance.choice((5, 9, 9, 9, 13, 17)),
             "severity_text": "INFO",
             "body": _text(chance, 120),
             "service_name": f"service-{chance.randrange(8)}",
             "trace_id": _trace_id(chance),
             "span_id": _span_id(chance),
-            "attributes": {"code.function": "answer", "thread.id": at % 8, "retry": False},
+            "attributes": {"code.function": "answer", "thread.id": index % 8, "retry": False},
             "resource_attributes": _RESOURCE,
         }
-        for at in range(count)
+        for index in range(count)
     ]
     return Workload("logs", "logs", rows, [prepare_log(row) for row in rows])
 
@@ -125,12 +125,12 @@ def data_points(count: int, seed: int = 4) -> Workload:
     metric = prepare_metric({"name": "queue.length", "metric_type": "gauge", "unit": "{item}"})
     rows: list[dict[str, Any]] = [
         {
-            "metric_id": metric.values[COLUMNS["metrics"].index("id")],
-            "timestamp": start + timedelta(milliseconds=at),
+            "metric_id": metric.values[TABLES["metrics"].position["id"]],
+            "timestamp": start + timedelta(milliseconds=index),
             "value": chance.random() * 100,
-            "attributes": {"queue": f"queue-{at % 50}"},
+            "attributes": {"queue": f"queue-{index % 50}"},
         }
-        for at in range(count)
+        for index in range(count)
     ]
     prepared = [prepare_data_point(row) for row in rows]
     return Workload("data points", "metric_data_points", rows, prepared)
@@ -167,10 +167,10 @@ def _spans(
     start = _yesterday()
     trace_id = ""
     root: str | None = None
-    for at in range(count):
-        if at % SPANS_A_TRACE == 0:
+    for index in range(count):
+        if index % SPANS_A_TRACE == 0:
             trace_id, root = _trace_id(chance), None
-        begin = start + timedelta(milliseconds=at, microseconds=chance.randrange(1000))
+        begin = start + timedelta(milliseconds=index, microseconds=chance.randrange(1000))
         span_id = _span_id(chance)
         yield {
             "trace_id": trace_id,

@@ -1,4 +1,4 @@
-"""No setting reaches these tests from the machine they run on."""
+"""These tests do not see the settings of the machine that they run on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Environment = Callable[..., None]
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Environment:
-    """An environment without settings, in an empty directory; call it to set variables."""
+    """An environment without settings, in an empty directory. Call it to set variables."""
     for setting in settings_of(StorageConfig).values():
         for variable in setting.variables:
             monkeypatch.delenv(variable, raising=False)
@@ -31,7 +31,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Environment:
 
 
 def problems(build: Callable[[], object]) -> str:
-    """The message of the error that building raises."""
+    """The message of the ConfigError."""
     with pytest.raises(ConfigError) as caught:
         build()
     return str(caught.value)

@@ -1,4 +1,4 @@
-"""Configuration files in their three forms, and what stands above them."""
+"""Configuration files in three formats, and the sources that take precedence over them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def written(name: str, text: str) -> Path:
 
 @pytest.mark.parametrize(("name", "text"), FORMS)
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_all_forms_say_the_same(name: str, text: str, mark: str) -> None:
+def test_all_file_formats_give_the_same_configuration(name: str, text: str, mark: str) -> None:
     config = StorageConfig.from_file(written(name, mark + text))
     assert config == StorageConfig.from_file(str(Path(name).absolute()))
     assert config.postgres == PostgresConfig(host="from-file", port=6432, schema="telemetry")
@@ -55,7 +55,7 @@ def test_all_forms_say_the_same(name: str, text: str, mark: str) -> None:
     assert config.redis == StorageConfig().redis
 
 
-def test_precedence(environment: Environment) -> None:
+def test_environment_beats_dotenv_which_beats_the_file(environment: Environment) -> None:
     written(".env", "DB_HOST=from-dotenv\nDB_NAME=from-dotenv\nDATABASE_URL=postgresql://@:7\n")
     environment(DB_HOST="from-environment", DB_MAX_CONNECTIONS="8")
     path = written(
@@ -70,7 +70,7 @@ def test_precedence(environment: Environment) -> None:
     assert config.postgres.username == "from-file"
     assert (config.pool.max_connections, config.pool.connect_timeout_secs) == (8, 6)
     assert config.retry.max_attempts == 3
-    # Without the file nothing of it remains.
+    # The values of the file do not persist.
     assert StorageConfig.from_env().postgres.username == "postgres"
 
 
@@ -123,7 +123,7 @@ def test_an_empty_file_leaves_the_defaults(text: str) -> None:
         ("redis: {url: 'http://x'}", "a.yaml: redis.url (its value is not shown): must begin"),
     ],
 )
-def test_wrong_files_are_named_with_key_and_rule(text: str, expected: str) -> None:
+def test_error_names_the_key_of_the_file_and_the_rule(text: str, expected: str) -> None:
     assert expected in problems(lambda: StorageConfig.from_file(written("a.yaml", text)))
 
 
@@ -145,11 +145,11 @@ def test_wrong_files_are_named_with_key_and_rule(text: str, expected: str) -> No
         ("storage", "", "storage: the name must end in"),
     ],
 )
-def test_wrong_toml_and_json(name: str, text: str, expected: str) -> None:
+def test_error_gives_the_position_in_toml_and_json(name: str, text: str, expected: str) -> None:
     assert expected in problems(lambda: StorageConfig.from_file(written(name, text)))
 
 
-def test_files_that_cannot_be_read() -> None:
+def test_error_names_a_file_that_cannot_be_read() -> None:
     assert problems(lambda: StorageConfig.from_file("no/such.yaml")) == (
         "no/such.yaml: cannot be read: No such file or directory"
     )
@@ -159,7 +159,7 @@ def test_files_that_cannot_be_read() -> None:
     assert "must be UTF-8 text" in problems(lambda: StorageConfig.from_file("binary.json"))
 
 
-def test_problems_of_all_places_are_listed_together(environment: Environment) -> None:
+def test_problems_of_all_sources_are_listed_together(environment: Environment) -> None:
     environment(DB_PORT="x")
     written(".env", "DB_SSL_MODE=on\n")
     path = written("a.toml", "[pool]\nmax_connections = 0\n[retry]\nmax_atempts = 1\n")
@@ -169,7 +169,7 @@ def test_problems_of_all_places_are_listed_together(environment: Environment) ->
         assert name in message
 
 
-def test_a_wrong_value_that_another_place_overrides_does_not_matter(
+def test_invalid_value_that_another_source_overrides_is_ignored(
     environment: Environment,
 ) -> None:
     environment(DB_PORT="7")

@@ -18,7 +18,7 @@ VARIABLES = {v: setting for setting in SETTINGS.values() for v in setting.variab
 
 
 def default_text(setting: Setting) -> str:
-    """The default as people write it."""
+    """The default as text, as in a file."""
     if setting.default is None or setting.default == {}:
         return ""
     return str(setting.default).removesuffix(".0")

@@ -1,4 +1,4 @@
-"""No secret shows anywhere: not in an error, its traceback, a log, a dump, nor a repr."""
+"""No error, traceback, log, dump or repr shows a secret."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ PACKAGE = str(Path(observatory_storage.config.__file__).parent)
 
 
 def everything_shown(error: BaseException) -> str:
-    """Text of the error, all errors behind it, and the local variables of the package's frames.
+    """The error, its causes and contexts, and the local variables of the frames of the package.
 
-    Frames of callers are left out: what their own variables hold is theirs.
+    Frames of callers are omitted, since the caller is responsible for its own variables.
     """
     shown = [str(error), repr(error), repr(error.__dict__)]
     shown += traceback.format_exception(error)
@@ -83,7 +83,7 @@ Refused = Callable[[Callable[[], object]], str]
     ],
 )
 @pytest.mark.parametrize("place", ["environment", "dotenv"])
-def test_errors_of_variables(
+def test_errors_of_variables_show_no_secret(
     environment: Environment, refused: Refused, variables: dict[str, str], place: str
 ) -> None:
     if place == "environment":
@@ -119,7 +119,7 @@ def test_errors_of_variables(
         f"{SECRET}",
     ],
 )
-def test_errors_of_yaml(refused: Refused, text: str) -> None:
+def test_errors_of_yaml_show_no_secret(refused: Refused, text: str) -> None:
     Path("a.yaml").write_text(text)
     refused(lambda: StorageConfig.from_file("a.yaml"))
 
@@ -135,12 +135,12 @@ def test_errors_of_yaml(refused: Refused, text: str) -> None:
         ("a.ini", SECRET),
     ],
 )
-def test_errors_of_toml_and_json(refused: Refused, name: str, text: str) -> None:
+def test_errors_of_toml_and_json_show_no_secret(refused: Refused, name: str, text: str) -> None:
     Path(name).write_text(text)
     refused(lambda: StorageConfig.from_file(name))
 
 
-def test_errors_of_bytes_that_are_no_text(refused: Refused) -> None:
+def test_errors_of_files_that_are_not_text_show_no_secret(refused: Refused) -> None:
     Path("a.json").write_bytes(b'{"password": "\xff%s"}' % SECRET.encode())
     refused(lambda: StorageConfig.from_file("a.json"))
     Path(".env").write_bytes(b"DB_PASSWORD=\xff%s" % SECRET.encode())
@@ -168,7 +168,7 @@ def test_errors_of_bytes_that_are_no_text(refused: Refused) -> None:
         (PostgresConfig.from_url, {"url": "postgresql://h?x=1", "password": SECRET}),
     ],
 )
-def test_errors_of_values_given_in_python(
+def test_errors_of_values_passed_in_python_show_no_secret(
     refused: Refused, model: Callable[..., object], values: dict[str, Any]
 ) -> None:
     refused(lambda: model(**values))
@@ -198,7 +198,7 @@ def config() -> StorageConfig:
         lambda config: repr(config.postgres) + repr(config.redis),
     ],
 )
-def test_nothing_that_shows_a_configuration_shows_its_secrets(
+def test_repr_and_dumps_show_no_secret(
     config: StorageConfig, show: Callable[[StorageConfig], str]
 ) -> None:
     text = show(config)
@@ -206,12 +206,12 @@ def test_nothing_that_shows_a_configuration_shows_its_secrets(
     assert len(text) > 20
 
 
-def test_secrets_are_there_for_who_asks(config: StorageConfig) -> None:
+def test_secrets_can_be_read_explicitly(config: StorageConfig) -> None:
     assert config.postgres.url().password == SECRET
     assert config.postgres.connect_args() == {"sslpassword": SECRET, "scram_client_key": SECRET}
     assert config.redis.url is not None
     assert config.redis.url.get_secret_value() == f"redis://:{SECRET}@h"
-    # Other processes get the whole configuration.
+    # A pickled configuration is complete.
     assert pickle.loads(pickle.dumps(config)) == config
 
 
@@ -226,7 +226,7 @@ def test_nothing_is_logged(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # With this variable pydantic-settings logs what every source gives.
+    # With this variable, pydantic-settings logs the values of every source.
     monkeypatch.setenv("PYDANTIC_SETTINGS_DEBUG", "1")
     caplog.set_level(logging.DEBUG)
     environment(DB_PASSWORD=SECRET, DATABASE_URL=f"postgresql://u:{SECRET}@h?sslpassword={SECRET}")

@@ -1,4 +1,4 @@
-"""The sections and their rules, built in Python and from the environment."""
+"""The sections and their rules, with values from Python and from the environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.config.conftest import Environment, problems
 
 
 def value_at(config: BaseModel, key: tuple[str, ...]) -> Any:
-    """The value of a setting by its key, as a program gets it."""
+    """The value of a setting, by its key."""
     found: Any = config.model_dump()
     for part in key:
         found = found[part]
@@ -139,7 +139,7 @@ def test_each_variable_sets_its_field(
         ("DB_RETRY_BACKOFF_MULTIPLIER", "two", "a number"),
     ],
 )
-def test_a_wrong_variable_is_named_with_value_and_rule(
+def test_error_names_the_variable_its_value_and_the_rule(
     environment: Environment, variable: str, text: str, rule: str
 ) -> None:
     environment(**{variable: text})
@@ -160,7 +160,7 @@ def test_every_problem_is_listed(environment: Environment) -> None:
 
 
 @pytest.mark.parametrize("end", ["MAX", "MIN"])
-def test_short_and_long_names_may_agree_but_not_differ(environment: Environment, end: str) -> None:
+def test_short_and_long_names_of_a_setting_must_agree(environment: Environment, end: str) -> None:
     environment(**{f"DB_POOL_{end}_CONNECTIONS": "7", f"DB_{end}_CONNECTIONS": "7 "})
     assert getattr(StorageConfig.from_env().pool, f"{end.lower()}_connections") == 7
     environment(**{f"DB_{end}_CONNECTIONS": "8"})
@@ -197,7 +197,7 @@ def test_an_empty_variable_is_not_set(environment: Environment, variable: str, e
     assert StorageConfig.from_env() == StorageConfig(postgres=PostgresConfig(host="from-dotenv"))
 
 
-def test_names_of_variables_are_exact(environment: Environment) -> None:
+def test_names_of_variables_are_case_sensitive(environment: Environment) -> None:
     environment(db_host="lower-case")
     assert StorageConfig.from_env() == StorageConfig()
 
@@ -214,7 +214,7 @@ def test_the_environment_beats_dotenv(environment: Environment) -> None:
     assert config.pool.max_connections == 8
 
 
-def test_dotenv_of_the_current_directory_only(
+def test_dotenv_is_read_from_the_current_directory_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path(".env").write_text("DB_HOST=above\n")
@@ -230,7 +230,7 @@ def test_an_error_in_dotenv_names_it() -> None:
     assert ".env: DB_POOL_MAX_CONNECTIONS = '2' and .env: DB_MAX_CONNECTIONS = '1'" in message
 
 
-def test_dotenv_that_is_no_text_file(tmp_path: Path) -> None:
+def test_dotenv_that_is_not_a_text_file(tmp_path: Path) -> None:
     Path(".env").mkdir()
     assert StorageConfig.from_env() == StorageConfig()
     Path(".env").rmdir()
@@ -289,7 +289,7 @@ def test_building_in_python_takes_attribute_and_file_names() -> None:
         ),
     ],
 )
-def test_errors_of_values_given_in_python(
+def test_errors_of_values_passed_in_python(
     model: Callable[..., object], values: dict[str, object], expected: list[str]
 ) -> None:
     message = problems(lambda: model(**values))
@@ -313,7 +313,7 @@ def certificate(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
-def test_verifying_needs_root_certificates(
+def test_verify_modes_need_root_certificates(
     environment: Environment, certificate: str, tmp_path: Path, mode: str
 ) -> None:
     environment(DB_SSL_MODE=mode)
@@ -323,7 +323,7 @@ def test_verifying_needs_root_certificates(
     environment(DB_SSL_ROOT_CERT=certificate)
     query = StorageConfig.from_env().postgres.url().query
     assert (query["sslmode"], query["sslrootcert"]) == (mode, certificate)
-    # As libpq, from its own variable or from the home directory.
+    # As in libpq, from its own variable or from the home directory.
     environment(DB_SSL_ROOT_CERT="", PGSSLROOTCERT=certificate)
     assert "sslrootcert" not in StorageConfig.from_env().postgres.url().query
     environment(PGSSLROOTCERT="")
@@ -332,7 +332,7 @@ def test_verifying_needs_root_certificates(
     assert StorageConfig.from_env().postgres.ssl_mode == mode
 
 
-def test_the_roots_of_the_system_need_full_verification(environment: Environment) -> None:
+def test_root_certificates_of_the_system_need_verify_full(environment: Environment) -> None:
     environment(DB_SSL_ROOT_CERT="system")
     assert "verify-full, not prefer" in problems(StorageConfig.from_env)
     environment(DB_SSL_MODE="verify-full")
@@ -363,7 +363,7 @@ def test_a_key_that_others_can_read_is_refused(certificate: str, mode: int) -> N
     assert "chmod 600" in message
 
 
-def test_a_file_in_the_home_directory(tmp_path: Path) -> None:
+def test_home_directory_in_a_path_is_expanded(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home/root.crt").write_text("certificate")
     config = PostgresConfig(ssl_mode="verify-ca", ssl_root_cert=Path("~/root.crt"))

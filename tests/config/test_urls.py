@@ -1,4 +1,4 @@
-"""URLs: DATABASE_URL as libpq reads it, REDIS_URL, and the URL that SQLAlchemy gets."""
+"""URLs: DATABASE_URL as libpq parses it, REDIS_URL, and the URL for SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -141,7 +141,9 @@ def test_database_urls_are_read_as_libpq_reads_them(
         ("postgresql://h%20h/d", "DATABASE_URL (host)"),
     ],
 )
-def test_wrong_database_urls(environment: Environment, url: str, right: str) -> None:
+def test_error_says_what_is_wrong_with_a_database_url(
+    environment: Environment, url: str, right: str
+) -> None:
     environment(DATABASE_URL=url)
     message = problems(StorageConfig.from_env)
     assert message.startswith("DATABASE_URL")
@@ -149,7 +151,7 @@ def test_wrong_database_urls(environment: Environment, url: str, right: str) -> 
     assert "hunter2" not in message
 
 
-def test_database_url_beats_the_single_variables_in_what_it_says(environment: Environment) -> None:
+def test_database_url_takes_precedence_over_single_variables(environment: Environment) -> None:
     environment(
         DB_HOST="other", DB_PORT="1", DB_NAME="other", DB_USER="other", DB_PASSWORD="other",
         DB_SSL_MODE="disable", DB_APP_NAME="other", DB_SCHEMA="mine", DB_POOL_CONNECT_TIMEOUT="9",
@@ -168,7 +170,7 @@ def test_database_url_beats_the_single_variables_in_what_it_says(environment: En
     assert postgres.schema_name == "mine"
     assert postgres.parameters == {"target_session_attrs": "read-write"}
     assert config.pool.connect_timeout_secs == 3
-    # What it leaves out may come from them.
+    # Parts that the URL omits come from the variables.
     environment(DATABASE_URL="postgresql://h")
     postgres = StorageConfig.from_env().postgres
     assert (postgres.username, postgres.password) == ("other", SecretStr("other"))
@@ -201,7 +203,7 @@ def test_url_for_sqlalchemy(
         "application_name": "observatory_storage",
         **query,
     }
-    # Through text and back, as Alembic and scripts pass it on.
+    # Converted to text and back, as Alembic and scripts do.
     text = url.render_as_string(hide_password=False)
     assert make_url(text) == url
     assert PostgresConfig.from_url(text).url() == url
@@ -269,7 +271,9 @@ def test_redis_urls(environment: Environment, url: str, expected: str | None) ->
         ("unix://", "name the socket"),
     ],
 )
-def test_wrong_redis_urls(environment: Environment, url: str, right: str) -> None:
+def test_error_says_what_is_wrong_with_a_redis_url(
+    environment: Environment, url: str, right: str
+) -> None:
     environment(REDIS_URL=url)
     message = problems(StorageConfig.from_env)
     assert message.startswith("REDIS_URL (its value is not shown): ")
@@ -278,7 +282,7 @@ def test_wrong_redis_urls(environment: Environment, url: str, right: str) -> Non
     assert right in problems(lambda: RedisConfig(url=SecretStr(url)))
 
 
-def test_the_url_connects(environment: Environment, empty_database_url: str) -> None:
+def test_url_connects_to_the_server(environment: Environment, empty_database_url: str) -> None:
     environment(DATABASE_URL=empty_database_url, DB_APP_NAME="configured")
     engine = sa.create_engine(StorageConfig.from_env().postgres.url())
     with engine.connect() as connection:

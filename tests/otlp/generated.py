@@ -1,4 +1,4 @@
-"""Requests generated from the descriptors of OTLP's messages, so that no field is forgotten."""
+"""Generates requests from the descriptors of OTLP's messages, so that no field is forgotten."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.otlp.otlp import REQUESTS
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
-# Times that microseconds, 53 bits and 63 bits cannot hold, and the least and the greatest.
+# Times that exceed microseconds, 53 bits and 63 bits; the smallest and the largest time.
 _TIMES = st.sampled_from(
     [0, 1, 999, 1000, 1544712660300000000, 1544712660300000001, 2**63 + 7, 2**64 - 1]
 )
@@ -45,7 +45,7 @@ _SCALARS: dict[int, st.SearchStrategy[Any]] = {
 
 
 class _Filler:
-    """Fills a message from its descriptor; ids are counted, so that no two items are one."""
+    """Fills a message from its descriptor. Ids are counted, so that all items differ."""
 
     def __init__(self, draw: Draw, *, every_field: bool) -> None:
         self.draw = draw
@@ -105,7 +105,7 @@ class _Filler:
         return self.counted.to_bytes(length, "big")
 
 
-# What a descriptor does not say: the rules that a stored item must keep.
+# Rules for stored items that a descriptor does not contain.
 
 
 def _span(filler: _Filler, span: Any) -> None:
@@ -124,11 +124,11 @@ def _log_record(filler: _Filler, record: Any) -> None:
 
 
 def _metric(filler: _Filler, metric: Any) -> None:
-    # Two metrics of a name, type, resource and scope are one, and have one description.
+    # Metrics with the same name, type, resource and scope are one, with one description.
     filler.counted += 1
     metric.name = f"{metric.name}{filler.counted}"[-1500:]
     kind = metric.WhichOneof("data")
-    # Points of a metric that differ in nothing but their value are one.
+    # Data points of a metric that differ only in their value are one.
     for place, point in enumerate(getattr(metric, kind).data_points if kind else ()):
         point.start_time_unix_nano, point.time_unix_nano = sorted(
             (point.start_time_unix_nano, point.time_unix_nano)
@@ -158,7 +158,7 @@ _CORRECTIONS: dict[str, Callable[[_Filler, Any], None]] = {
 
 @st.composite
 def requests(draw: Draw, signal: str, *, every_field: bool = False) -> Message:
-    """A request of the signal; with `every_field`, none is left out but those of a oneof."""
+    """A request of the signal. With `every_field` it sets all fields, except within a oneof."""
     message = REQUESTS[signal]()
     _Filler(draw, every_field=every_field).fill(message)
     return message

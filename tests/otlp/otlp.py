@@ -1,7 +1,7 @@
-"""OTLP in tests: requests that use every field, and the comparison of requests by their meaning.
+"""Converts OTLP requests in tests, and compares them by their meaning.
 
-protobuf is the judge: both sides become messages, so that what is equal here is equal to any
-receiver. Fields that are absent differ from those that are empty wherever protobuf knows that.
+Both sides become protobuf messages, so requests that are equal here are equal to every receiver.
+Absent fields differ from empty ones wherever protobuf distinguishes them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _IDS = ("traceId", "spanId", "parentSpanId")
 
 
 def as_json(message: Message) -> dict[str, Any]:
-    """The message as OTLP/JSON, ids in upper-case hex."""
+    """The message as OTLP/JSON, with ids in upper-case hex."""
     request = json_format.MessageToDict(message, use_integers_for_enums=True)
     converted: dict[str, Any] = _converted(
         request, lambda text: base64.b64decode(text).hex().upper()
@@ -62,15 +62,15 @@ def _converted(value: Any, convert: Any) -> Any:
 
 
 def meaning(signal: str, requests: Iterable[Message | Mapping[str, Any]]) -> Counter[Any]:
-    """What the requests say, however they group it: each item with its resource and scope."""
-    said: Counter[Any] = Counter()
+    """The items of the requests, each with its resource and scope, whatever the grouping."""
+    items: Counter[Any] = Counter()
     for request in requests:
         message = as_message(signal, request) if isinstance(request, Mapping) else request
         copy = type(message)()
         copy.CopyFrom(message)
         _sort_attributes(copy)
-        said.update(_items(signal, copy))
-    return said
+        items.update(_items(signal, copy))
+    return items
 
 
 def _items(signal: str, message: Message) -> Iterator[tuple[str, ...]]:
@@ -87,7 +87,7 @@ def _items(signal: str, message: Message) -> Iterator[tuple[str, ...]]:
 
 
 def _split(metric: Any) -> Iterator[Message]:
-    """A metric once for each of its data points."""
+    """The metric, once with each of its data points."""
     kind = metric.WhichOneof("data")
     points = list(getattr(metric, kind).data_points) if kind else []
     if not points:

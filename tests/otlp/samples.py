@@ -1,4 +1,4 @@
-"""Small requests by hand: one item in one scope of one resource, to be varied."""
+"""Small hand-written requests: one item in one scope of one resource."""
 
 from __future__ import annotations
 
@@ -73,5 +73,5 @@ def metrics_request(*metrics: Any) -> dict[str, Any]:
 
 
 def request_of(signal: str, request: dict[str, Any]) -> Message:
-    """The request as a message; fields that OTLP does not have are an error."""
+    """The request as a message. Unknown fields are an error."""
     return as_message(signal, request)

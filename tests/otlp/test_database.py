@@ -1,4 +1,4 @@
-"""The whole way: requests into PostgreSQL, out again, and in once more."""
+"""Requests are ingested into PostgreSQL, exported, and ingested again."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ EXPORT: dict[str, Any] = {
     "metrics": export_metrics,
     "logs": export_logs,
 }
-# Published with the protocol; not part of the repository.
+# Published with the protocol, not part of this repository.
 PUBLISHED = sorted((Path(__file__).parents[3] / "shared" / "otlp").glob("*.json"))
 ABSENT = pytest.param(
     Path(), id="none", marks=pytest.mark.skip(reason="the published examples are not beside us")
@@ -58,7 +58,7 @@ ABSENT = pytest.param(
 
 
 def all_rows(pool: StoragePool) -> dict[str, list[tuple[Any, ...]]]:
-    """Every value of every row; jsonb as text, for Python holds 1 and 1.0 for equal."""
+    """Every value of every row. jsonb is read as text, since 1 equals 1.0 in Python."""
     with pool.engine.connect() as connection:
         return {
             table.name: sorted(
@@ -82,14 +82,14 @@ def comes_back(pool: StoragePool, signal: str, payload: Message | Mapping[str, A
     assert meaning(signal, EXPORT[signal](pool)) == expected
     before = all_rows(pool)
     assert INGEST[signal](pool, payload) == first
-    # What is exported is the same request: ingesting that changes nothing either.
+    # Ingesting the exported requests changes nothing either.
     for request in list(EXPORT[signal](pool, batch_size=3)):
         INGEST[signal](pool, json.dumps(request))
     assert all_rows(pool) == before
 
 
 @pytest.mark.parametrize("signal", REQUESTS)
-def test_requests_with_every_field_come_back_and_change_nothing_again(
+def test_requests_with_every_field_are_exported_unchanged_and_are_idempotent(
     pool: StoragePool, signal: str
 ) -> None:
     @settings(QUICK, max_examples=12)
@@ -101,7 +101,7 @@ def test_requests_with_every_field_come_back_and_change_nothing_again(
 
 
 @pytest.mark.parametrize("signal", REQUESTS)
-def test_requests_with_any_fields_come_back_and_change_nothing_again(
+def test_random_requests_are_exported_unchanged_and_are_idempotent(
     pool: StoragePool, signal: str
 ) -> None:
     @settings(QUICK, max_examples=12)
@@ -113,11 +113,11 @@ def test_requests_with_any_fields_come_back_and_change_nothing_again(
 
 
 @pytest.mark.parametrize("path", PUBLISHED or [ABSENT], ids=lambda path: path.stem)
-def test_published_examples_come_back(pool: StoragePool, path: Path) -> None:
+def test_published_examples_are_exported_unchanged(pool: StoragePool, path: Path) -> None:
     comes_back(pool, detect_signal(path.read_bytes()), json.loads(path.read_bytes()))
 
 
-def test_one_bad_item_costs_only_itself(pool: StoragePool) -> None:
+def test_one_bad_item_does_not_affect_the_others(pool: StoragePool) -> None:
     good = span(spanId="0000000000000001")
     bad = [
         span(traceId=""),
@@ -155,7 +155,7 @@ def test_one_bad_item_costs_only_itself(pool: StoragePool) -> None:
     assert [refused.index for refused in measured.rejected] == [2, 0, 1, 3]
 
 
-def test_a_request_that_is_refused_stores_nothing(pool: StoragePool) -> None:
+def test_refused_request_stores_nothing(pool: StoragePool) -> None:
     request = span_request()
     request["resourceSpans"].append({"scopeSpans": 5})
     with pytest.raises(ValidationError, match=r"resourceSpans\[1\].scopeSpans"):
@@ -165,14 +165,14 @@ def test_a_request_that_is_refused_stores_nothing(pool: StoragePool) -> None:
     assert list(export_traces(pool)) == []
 
 
-def test_equal_log_records_are_all_kept(pool: StoragePool) -> None:
+def test_equal_log_records_are_all_stored(pool: StoragePool) -> None:
     record = {"timeUnixNano": "5", "body": {"stringValue": "again"}}
     request = logs_request(record, record, {**record, "severityNumber": 9}, record)
     comes_back(pool, "logs", request)
     assert ingest_logs(pool, request).accepted == 4
 
 
-def test_log_records_without_a_time_have_that_of_their_observation(pool: StoragePool) -> None:
+def test_log_record_without_a_time_gets_its_observed_time(pool: StoragePool) -> None:
     body = {"stringValue": "b"}
     comes_back(pool, "logs", logs_request({"body": body}, {"observedTimeUnixNano": "1000000000"}))
     times = [row[1] for row in all_rows(pool)["logs"]]
@@ -180,7 +180,7 @@ def test_log_records_without_a_time_have_that_of_their_observation(pool: Storage
     assert len(set(times)) == 2
 
 
-def test_ordinary_items_need_no_notes(pool: StoragePool) -> None:
+def test_ordinary_items_have_no_notes(pool: StoragePool) -> None:
     pairs = [
         {"key": "s", "value": {"stringValue": "x"}},
         {"key": "i", "value": {"intValue": "5"}},
@@ -202,7 +202,7 @@ def test_ordinary_items_need_no_notes(pool: StoragePool) -> None:
     assert (stored.service_name, stored.kind, stored.status) == ("shop", "client", "unset")
 
 
-def test_content_that_postgresql_cannot_hold_is_repaired(pool: StoragePool) -> None:
+def test_text_that_postgresql_cannot_store_is_repaired(pool: StoragePool) -> None:
     pairs = [{"key": "k\x00", "value": {"stringValue": "a\x00b\ud800"}}]
     text = json.dumps(span_request(name="n\x00", attributes=pairs, traceState="s\x00"))
     assert ingest_traces(pool, text).accepted == 1
@@ -220,7 +220,7 @@ def test_content_that_postgresql_cannot_hold_is_repaired(pool: StoragePool) -> N
     assert all_rows(pool) == before
 
 
-def test_metrics_that_their_columns_do_not_tell_apart_are_two(pool: StoragePool) -> None:
+def test_metrics_that_differ_only_in_their_notes_are_two_metrics(pool: StoragePool) -> None:
     point = {"asInt": "1", "timeUnixNano": "5"}
     long, sums = "x" * 1024, {"dataPoints": [point]}
     request = metrics_request(
@@ -287,7 +287,7 @@ def test_traces_are_exported_by_filters_and_by_ids(several: StoragePool) -> None
     with pytest.raises(ValidationError):
         export_traces(several, batch_size=0)
     with pytest.raises(ValidationError, match="filters"):
-        list(export_traces(several, 5))  # type: ignore[arg-type]  # that is the test
+        list(export_traces(several, 5))  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_logs_and_metrics_are_exported_by_filters_and_by_ids(several: StoragePool) -> None:

@@ -1,4 +1,4 @@
-"""What is taken for a request, and what is refused whole."""
+"""Which payloads are accepted as requests, and which are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 from observatory_storage.errors import ConfigError, ValidationError
 from observatory_storage.otlp.decode import decode, detect_signal
 from observatory_storage.otlp.logs import log_rows
-from observatory_storage.otlp.signals import LOGS, METRICS, SIGNALS, TRACES
+from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, SIGNALS, TRACE_SIGNAL
 from observatory_storage.otlp.traces import span_rows
 from tests.otlp.otlp import KEYS, REQUESTS, as_json
 from tests.otlp.samples import log_request, metric_request, request_of, span_request
@@ -23,7 +23,7 @@ SAMPLES = {"traces": span_request(), "metrics": metric_request(), "logs": log_re
 
 
 @pytest.mark.parametrize("signal", SIGNALS, ids=lambda signal: signal.name)
-def test_the_signal_is_recognised_in_every_form(signal: Any) -> None:
+def test_signal_is_recognised_in_every_encoding(signal: Any) -> None:
     request = SAMPLES[signal.name]
     message = request_of(signal.name, request)
     text = json.dumps(request)
@@ -35,7 +35,7 @@ def test_the_signal_is_recognised_in_every_form(signal: Any) -> None:
 
 @pytest.mark.parametrize("given", SIGNALS, ids=lambda signal: signal.name)
 @pytest.mark.parametrize("wanted", SIGNALS, ids=lambda signal: signal.name)
-def test_another_signal_is_refused_by_its_name(given: Any, wanted: Any) -> None:
+def test_error_names_the_signal_of_a_request_with_another_signal(given: Any, wanted: Any) -> None:
     if given is wanted:
         return
     message = request_of(given.name, SAMPLES[given.name])
@@ -70,21 +70,21 @@ def test_another_signal_is_refused_by_its_name(given: Any, wanted: Any) -> None:
         (Span(), "must be one of opentelemetry.proto.collector"),
     ],
 )
-def test_what_is_no_otlp_is_refused_whole(payload: Any, rule: str) -> None:
+def test_payload_that_is_not_otlp_is_refused(payload: Any, rule: str) -> None:
     with pytest.raises(ValidationError, match=rule):
-        list(span_rows(decode(payload, TRACES)))
+        list(span_rows(decode(payload, TRACE_SIGNAL)))
 
 
-def test_an_empty_request_is_one() -> None:
+def test_empty_request_is_accepted() -> None:
     for payload in ("{}", {}, b"", REQUESTS["traces"](), {"resourceSpans": None}):
-        assert not decode(payload, TRACES).get("resourceSpans")
+        assert not decode(payload, TRACE_SIGNAL).get("resourceSpans")
     for payload in ("{}", b""):
         with pytest.raises(ValidationError):
             detect_signal(payload)
 
 
-def test_json_and_protobuf_that_begin_alike_are_told_apart() -> None:
-    # A first message of 123 bytes makes protobuf begin with "\n{", as JSON may.
+def test_json_and_protobuf_with_the_same_first_bytes_are_distinguished() -> None:
+    # With a first message of 123 bytes, protobuf begins with "\n{", as JSON may.
     request = span_request()
     request["resourceSpans"][0]["schemaUrl"] = ""
     message = request_of("traces", request)
@@ -97,10 +97,12 @@ def test_json_and_protobuf_that_begin_alike_are_told_apart() -> None:
     assert detect_signal(b"\n" + json.dumps(request).encode()) == "traces"
 
 
-def test_the_file_format_of_the_collector_is_a_request_too() -> None:
+def test_file_format_of_the_collector_is_accepted() -> None:
     data = TracesData()
     data.ParseFromString(request_of("traces", SAMPLES["traces"]).SerializeToString())
-    assert decode(data, TRACES) == decode(request_of("traces", SAMPLES["traces"]), TRACES)
+    assert decode(data, TRACE_SIGNAL) == decode(
+        request_of("traces", SAMPLES["traces"]), TRACE_SIGNAL
+    )
 
 
 def test_unknown_fields_of_a_newer_sender_are_ignored() -> None:
@@ -108,32 +110,32 @@ def test_unknown_fields_of_a_newer_sender_are_ignored() -> None:
     request["resourceSpans"][0]["newField"] = 1
     assert detect_signal(request) == "traces"
     newer = request_of("traces", SAMPLES["traces"]).SerializeToString() + b"\xfa\x3e\x01x"
-    assert decode(newer, TRACES)["resourceSpans"]
+    assert decode(newer, TRACE_SIGNAL)["resourceSpans"]
 
 
-def test_a_request_whose_spans_are_all_bad_is_still_one_of_traces() -> None:
+def test_signal_is_recognised_even_if_all_spans_are_bad() -> None:
     message = request_of("traces", span_request(traceId="", spanId="0102"))
-    assert decode(message.SerializeToString(), TRACES)["resourceSpans"]
+    assert decode(message.SerializeToString(), TRACE_SIGNAL)["resourceSpans"]
 
 
-def test_lone_surrogates_in_json_text_are_left_to_be_repaired() -> None:
+def test_lone_surrogates_in_json_text_are_accepted() -> None:
     text = json.dumps(log_request(body={"stringValue": "\ud800"}))
-    record = decode(text, LOGS)["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]
+    record = decode(text, LOG_SIGNAL)["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]
     assert record["body"] == {"stringValue": "\ud800"}
 
 
-def test_protobuf_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_for_protobuf_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     payload = request_of("metrics", SAMPLES["metrics"]).SerializeToString()
     module = "opentelemetry.proto.collector.metrics.v1.metrics_service_pb2"
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=r"pip install 'observatory-storage\[otel\]'"):
-        decode(payload, METRICS)
-    assert decode(SAMPLES["metrics"], METRICS)
+        decode(payload, METRIC_SIGNAL)
+    assert decode(SAMPLES["metrics"], METRIC_SIGNAL)
 
 
 def test_ids_of_protobuf_are_hex_and_bytes_of_attributes_stay_base64() -> None:
     request = span_request(attributes=[{"key": "traceId", "value": {"bytesValue": "AQID"}}])
-    decoded = decode(request_of("traces", request), TRACES)
+    decoded = decode(request_of("traces", request), TRACE_SIGNAL)
     span = decoded["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
     assert span["traceId"] == "5b8efff798038103d269b633813fc60c"
     assert (
@@ -143,8 +145,8 @@ def test_ids_of_protobuf_are_hex_and_bytes_of_attributes_stay_base64() -> None:
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lambda _: b"\x28\xb5\x2f\xfd\x00"])
-def test_compressed_requests_are_named(pack: Any) -> None:
-    for read in (detect_signal, lambda given: decode(given, TRACES)):
+def test_error_names_the_compression_of_a_request(pack: Any) -> None:
+    for read in (detect_signal, lambda given: decode(given, TRACE_SIGNAL)):
         with pytest.raises(ValidationError, match=r"is compressed \((gzip|zstd)\): unpack it"):
             read(pack(json.dumps(span_request()).encode()))
 
@@ -156,18 +158,18 @@ def test_compressed_requests_are_named(pack: Any) -> None:
         {"resourceSpans": [{"instrumentationLibrarySpans": []}]},
     ],
 )
-def test_items_under_a_name_that_otlp_json_does_not_have_are_not_lost(request_: Any) -> None:
+def test_items_under_an_unknown_name_are_refused(request_: Any) -> None:
     with pytest.raises(ValidationError, match="must be named scopeSpans"):
         list(span_rows(request_))
 
 
-def test_log_records_under_their_name_in_protobuf_are_not_lost() -> None:
+def test_log_records_under_a_snake_case_name_are_refused() -> None:
     request: Any = {"resourceLogs": [{"scopeLogs": [{"log_records": []}]}]}
     with pytest.raises(ValidationError, match="must be named logRecords"):
         list(log_rows(request))
 
 
-def test_ids_in_base64_are_refused_by_what_they_are() -> None:
+def test_error_says_that_ids_are_not_base64() -> None:
     for name, size in (("traceId", 16), ("spanId", 8)):
         ids = {"traceId": "1" * 32, "spanId": "1" * 16}
         ids[name] = base64.b64encode(bytes(range(1, size + 1))).decode()

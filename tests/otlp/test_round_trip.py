@@ -1,6 +1,6 @@
-"""Requests through the rows' mapping and back, without a database: see test_database for the rest.
+"""Requests are mapped to rows and back without a database. test_database uses one.
 
-`stored` does to a row what PostgreSQL does: jsonb keeps numbers as decimals without exponents.
+`stored` changes a row as PostgreSQL does: jsonb stores numbers as decimals without exponents.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from observatory_storage import rows
+from observatory_storage.otlp.data_points import point_of
 from observatory_storage.otlp.decode import decode
 from observatory_storage.otlp.logs import log_of, log_rows
 from observatory_storage.otlp.metrics import metric_of, metric_rows
-from observatory_storage.otlp.origins import Item, resource_of, scope_of
-from observatory_storage.otlp.points import point_of
-from observatory_storage.otlp.signals import LOGS, METRICS, TRACES
+from observatory_storage.otlp.resource_scope import Item, resource_of, scope_of
+from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL
 from observatory_storage.otlp.traces import span_of, span_rows
+from observatory_storage.tables import TABLES
 from tests.otlp.generated import all_fields, requests, used_fields
 from tests.otlp.otlp import REQUESTS, as_json, meaning
 
@@ -47,7 +48,7 @@ def number(text: str) -> int | float:
 
 
 def stored(table: str, values: tuple[Any, ...]) -> dict[str, Any]:
-    row = dict(zip(rows.COLUMNS[table], values, strict=True))
+    row = dict(zip(TABLES[table].columns, values, strict=True))
     for column in JSON & row.keys():
         if row[column] is not None:
             row[column] = json.loads(row[column][1:], parse_float=number)
@@ -55,9 +56,13 @@ def stored(table: str, values: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def exported(signal: str, payload: Any) -> Iterator[Mapping[str, Any]]:
-    """Each item that went through its row, as a request of its own."""
+    """Each item after a round trip through its row, as a request of its own."""
     for row, item in {"traces": spans, "metrics": metrics, "logs": logs}[signal](payload):
-        outer, inner, items = {"traces": TRACES, "metrics": METRICS, "logs": LOGS}[signal].keys
+        outer, inner, items = {
+            "traces": TRACE_SIGNAL,
+            "metrics": METRIC_SIGNAL,
+            "logs": LOG_SIGNAL,
+        }[signal].keys
         scoped = scope_of(row) | {items: [item]}
         yield {outer: [resource_of(row) | {inner: [scoped]}]}
 
@@ -69,7 +74,7 @@ def row_of(item: Item) -> dict[str, Any]:
 
 
 def spans(payload: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    for item in span_rows(decode(payload, TRACES)):
+    for item in span_rows(decode(payload, TRACE_SIGNAL)):
         prepared = rows.prepare_span(row_of(item))
         row = stored("trace_spans", prepared.values)
         events = [stored("trace_events", event) for event in prepared.events or ()]
@@ -77,13 +82,13 @@ def spans(payload: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def logs(payload: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    for item in log_rows(decode(payload, LOGS)):
+    for item in log_rows(decode(payload, LOG_SIGNAL)):
         row = stored("logs", rows.prepare_log(row_of(item)).values)
         yield row, log_of(row)
 
 
 def metrics(payload: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    for metric in metric_rows(decode(payload, METRICS)):
+    for metric in metric_rows(decode(payload, METRIC_SIGNAL)):
         row = stored("metrics", rows.prepare_metric(row_of(metric.definition)).values)
         points = []
         for point in metric.points:
@@ -96,13 +101,13 @@ def metrics(payload: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
 @pytest.mark.parametrize("signal", REQUESTS)
 @QUICK
 @given(data=st.data())
-def test_every_request_comes_back_as_it_was(signal: str, data: st.DataObject) -> None:
+def test_random_requests_survive_a_round_trip(signal: str, data: st.DataObject) -> None:
     message = data.draw(requests(signal))
     assert meaning(signal, exported(signal, message)) == meaning(signal, [message])
 
 
 @pytest.mark.parametrize("signal", REQUESTS)
-def test_requests_with_every_field_come_back_as_they_were(signal: str) -> None:
+def test_requests_with_every_field_survive_a_round_trip(signal: str) -> None:
     used: set[str] = set()
 
     @settings(QUICK, max_examples=30)
@@ -118,7 +123,7 @@ def test_requests_with_every_field_come_back_as_they_were(signal: str) -> None:
 @pytest.mark.parametrize("signal", REQUESTS)
 @settings(QUICK, max_examples=15)
 @given(data=st.data())
-def test_all_forms_of_a_request_are_the_same_request(signal: str, data: st.DataObject) -> None:
+def test_all_encodings_of_a_request_decode_to_the_same(signal: str, data: st.DataObject) -> None:
     message = data.draw(requests(signal, every_field=True))
     as_dict = as_json(message)
     forms = [

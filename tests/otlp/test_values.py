@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.otlp.values import any_value, key_values, plain_map, plain_value
+from observatory_storage.otlp.any_values import any_value, key_values, plain_map, plain_value
 
 
 def array(*values: Any) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def kvlist(*pairs: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_plain_values_and_notes(value: Any, plain: Any, note: Any) -> None:
+def test_values_become_plain_json_with_notes(value: Any, plain: Any, note: Any) -> None:
     given, noted = plain_value(value, "value")
     assert (given, noted) == (plain, note)
     assert type(given) is type(plain)
@@ -85,12 +85,12 @@ def test_plain_values_and_notes(value: Any, plain: Any, note: Any) -> None:
         {"stringValue": "a", "intValue": 1},
     ],
 )
-def test_what_is_no_any_value_is_refused(value: Any) -> None:
+def test_invalid_any_values_are_refused(value: Any) -> None:
     with pytest.raises(ValidationError, match="attributes"):
         plain_map([{"key": "k", "value": value}], "attributes")
 
 
-def test_values_may_be_nested_as_deep_as_protobuf_allows_and_no_deeper() -> None:
+def test_values_may_be_nested_as_deep_as_in_protobuf() -> None:
     value: dict[str, Any] = {"intValue": "1"}
     for _ in range(49):
         value = array(value)
@@ -99,7 +99,7 @@ def test_values_may_be_nested_as_deep_as_protobuf_allows_and_no_deeper() -> None
         plain_value(array(array(value)), "value")
 
 
-def test_values_of_hand_written_rows_have_a_form_too() -> None:
+def test_values_of_hand_written_rows_can_be_exported() -> None:
     assert key_values({"big": 2**70, "none": None, "at": [1.5, {"deep": True}]}) == [
         {"key": "big", "value": {"stringValue": str(2**70)}},
         {"key": "none", "value": {}},
@@ -112,7 +112,7 @@ def test_values_of_hand_written_rows_have_a_form_too() -> None:
     ]
 
 
-def test_notes_that_no_longer_fit_are_not_followed() -> None:
+def test_notes_that_do_not_match_the_value_are_ignored() -> None:
     assert any_value("redacted", {"inner": "bytes"}) == {"stringValue": "redacted"}
     assert any_value("redacted", "double") == {"stringValue": "redacted"}
     assert any_value(5, "bytes") == {"intValue": "5"}

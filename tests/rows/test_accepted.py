@@ -26,7 +26,6 @@ from observatory_storage import (
 )
 from observatory_storage.models import KINDS, METRIC_TYPES, STATUSES, TEMPORALITIES, Base
 from observatory_storage.rows import (
-    COLUMNS,
     UNKNOWN_SERVICE,
     as_mapping,
     prepare_data_point,
@@ -36,6 +35,7 @@ from observatory_storage.rows import (
     prepare_trace,
     remember_id,
 )
+from observatory_storage.tables import TABLES
 from tests.rows.samples import LEAST, MAX_INT64, MODELS, NOON, PREPARE, SPAN, TRACE, prepared
 
 SPANS, EVENTS, POINTS = "trace_spans", "trace_events", "metric_data_points"
@@ -140,7 +140,7 @@ def test_what_is_valid_is_taken(table: str, column: str, value: Any, expected: A
 @pytest.mark.parametrize("table", LEAST)
 def test_what_a_row_is_completed_with(table: str) -> None:
     row = prepared(table)
-    assert tuple(row) == COLUMNS[table]
+    assert tuple(row) == TABLES[table].columns
     columns = MODELS[table].__table__.columns
     assert {name for name, value in row.items() if value is None} == {
         column.name for column in columns if column.nullable and column.name in row
@@ -159,7 +159,7 @@ def test_what_a_row_is_completed_with(table: str) -> None:
 
 
 def test_what_the_storage_fills_by_itself_is_not_written() -> None:
-    written = {table: set(columns) for table, columns in COLUMNS.items()}
+    written = {name: set(table.columns) for name, table in TABLES.items()}
     for table in Base.metadata.sorted_tables:
         own = set(table.columns.keys()) - written[table.name]
         assert own <= {"created_at", "updated_at", "last_span_start"} | {

@@ -13,6 +13,7 @@ import pytest
 
 from observatory_storage import TraceEvent, TraceSpan, ValidationError
 from observatory_storage.rows import prepare_many, prepare_span
+from observatory_storage.tables import TABLES
 from tests.rows.samples import LEAST, MAX_INT64, MODELS, NOON, PREPARE, SPAN, TRACE, prepared
 
 SPANS, EVENTS, POINTS = "trace_spans", "trace_events", "metric_data_points"
@@ -302,13 +303,13 @@ def test_a_refusal_is_short_however_large_the_value() -> None:
 
 def test_many_rows_the_good_and_the_others() -> None:
     good, bad = LEAST["logs"], {"timestamp": NOON, "severity_number": 99}
-    taken, error = prepare_many(PREPARE["logs"], [good, bad, good, 5])
+    taken, error = prepare_many(TABLES["logs"], [good, bad, good, 5])
     assert len(taken) == 2
     assert error is not None
     assert [(one.index, one.row) for one in error.rejected] == [(1, bad), (3, 5)]
     assert Counter(type(one.error) for one in error.rejected) == {ValidationError: 2}
     assert str(error).startswith("2 refused; row 1: severity_number=99: must be from 1 to 24")
-    assert prepare_many(PREPARE["logs"], iter([good]))[1] is None
+    assert prepare_many(TABLES["logs"], iter([good]))[1] is None
 
 
 def test_what_is_refused_is_shown_but_not_in_full() -> None:

@@ -20,8 +20,8 @@ from observatory_storage.rows import (
     prepare_trace,
 )
 from observatory_storage.writers import FlushResult, LogWriter, MetricWriter, TraceWriter
-from observatory_storage.writers.pending import Batch, Queue
-from observatory_storage.writers.settings import WriterConfig
+from observatory_storage.writers.batch_queue import Batch, Queue
+from observatory_storage.writers.config import WriterConfig
 from tests.writers.helpers import (
     DEADLINE_SECS,
     ONCE,

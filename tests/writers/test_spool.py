@@ -24,8 +24,8 @@ from observatory_storage.writers import (
     MetricWriter,
     TraceWriter,
     WriterConfig,
-    replay,
 )
+from observatory_storage.writers.spool import replay
 from tests.servers import FAST
 from tests.writers.helpers import (
     ONCE,

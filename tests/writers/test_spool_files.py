@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from observatory_storage import jsonb
 from observatory_storage.errors import StorageError
-from observatory_storage.rows import COLUMNS, Row
-from observatory_storage.writers import records
-from observatory_storage.writers.spool import Spool
+from observatory_storage.rows import Row
+from observatory_storage.tables import TABLES
+from observatory_storage.writers.spool import line_format
+from observatory_storage.writers.spool.files import Spool
 from tests.rows.samples import LEAST, PREPARE
 from tests.writers.helpers import START, a_span, fork, wait_for
 
@@ -58,7 +58,7 @@ def logs(*bodies: str) -> list[Row]:
 
 
 def bodies(rows: list[Row]) -> list[Any]:
-    return [row.values[COLUMNS["logs"].index("body")] for row in rows]
+    return [row.values[TABLES["logs"].position["body"]] for row in rows]
 
 
 def spool_in(directory: Path, max_bytes: int = MIB, target: str = "db/public") -> Spool:
@@ -85,15 +85,21 @@ def the_file(directory: Path) -> Path:
     return path
 
 
+def line_of(row: Row) -> bytes:
+    line, repairs = line_format.encode(row)
+    assert repairs == 0
+    return line
+
+
 # -- rows as lines -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("table", "values"), AWKWARD)
 def test_a_row_comes_back_as_it_was(table: str, values: dict[str, Any]) -> None:
     row = prepared(table, **values)
-    line = records.encode(row)
-    (record,) = records.read(line)
-    assert record == records.Record(len(line), row)
+    line = line_of(row)
+    (record,) = line_format.read(line)
+    assert record == line_format.Record(len(line), row)
     assert record.row is not None
     assert list(map(type, record.row.values)) == list(map(type, row.values))
     assert repr(record.row) == repr(row)  # tells 1 from 1.0, and 0.0 from -0.0
@@ -114,27 +120,27 @@ def test_any_value_comes_back(
     span = prepared("trace_spans", status_message=text, start_time=moment, total_cost_usd=cost)
     point = prepared("metric_data_points", count=count, value=number, timestamp=moment)
     for row in (span, point):
-        (record,) = records.read(records.encode(row))
+        (record,) = line_format.read(line_of(row))
         assert repr(record.row) == repr(row)
 
 
 def test_a_lone_surrogate_is_repaired_as_the_database_would_have_it() -> None:
-    before = jsonb.repairs.count
     span = prepared(
         "trace_spans", status_message="a\ud800", events=[{**EVENTS[0], "name": "\udfff"}]
     )
     row = span._replace(trace_text="\ud800")
-    (record,) = records.read(records.encode(row))
+    line, repairs = line_format.encode(row)
+    (record,) = line_format.read(line)
     assert record.row is not None
     assert record.row.as_dict()["status_message"] == "a\N{REPLACEMENT CHARACTER}"
     assert record.row.as_dict()["events"][0]["name"] == "\N{REPLACEMENT CHARACTER}"
     assert record.row.trace_text == "\N{REPLACEMENT CHARACTER}"
-    assert jsonb.repairs.count == before + 3
+    assert repairs == 3
 
 
 def test_a_line_names_its_columns(tmp_path: Path) -> None:
     """So that a version with other columns can map them."""
-    line = records.encode(prepared("logs", body="hello"))
+    line = line_of(prepared("logs", body="hello"))
     renamed = line[line.index(b"{") : -1].replace(b'"severity_number"', b'"gone"')
     renamed = renamed.replace(b'"body"', b'"gone"').replace(b'"service_name"', b'"old_name"')
     spool = spool_in(tmp_path)
@@ -164,8 +170,8 @@ def framed(text: bytes) -> bytes:
     ],
 )
 def test_a_line_that_this_version_cannot_read_is_set_aside(text: bytes) -> None:
-    good = records.encode(prepared("logs"))
-    first, second = records.read(framed(text) + good)
+    good = line_of(prepared("logs"))
+    first, second = line_format.read(framed(text) + good)
     assert (first.row, first.torn) == (None, False)
     assert second.row is not None
 
@@ -175,10 +181,10 @@ def test_a_line_that_this_version_cannot_read_is_set_aside(text: bytes) -> None:
 
 def test_a_torn_tail_is_cut_off_at_the_last_good_row(tmp_path: Path) -> None:
     """Whatever the length at which the file ends."""
-    lines = [records.encode(row) for row in logs("a", "b")]
+    lines = [line_of(row) for row in logs("a", "b")]
     data = b"".join(lines)
     for length in range(len(data)):
-        found = list(records.read(data[:length]))
+        found = list(line_format.read(data[:length]))
         # Its line break is all that a row may lack.
         whole = (length >= len(lines[0]) - 1) + (length >= len(data) - 1)
         assert [one.row is not None for one in found if not one.torn] == [True] * whole
@@ -188,7 +194,7 @@ def test_a_torn_tail_is_cut_off_at_the_last_good_row(tmp_path: Path) -> None:
 
 def test_a_changed_byte_costs_its_own_row_at_most() -> None:
     rows = logs("a", "b", "c")
-    lines = [records.encode(row) for row in rows]
+    lines = [line_of(row) for row in rows]
     data = b"".join(lines)
     for at in range(len(lines[0]) - 1, len(lines[0]) + len(lines[1])):
         for change in (0x01, 0x80, data[at] ^ 0x0A):  # the last makes it a line break
@@ -196,7 +202,7 @@ def test_a_changed_byte_costs_its_own_row_at_most() -> None:
                 continue
             changed = bytearray(data)
             changed[at] ^= change
-            found = list(records.read(bytes(changed)))
+            found = list(line_format.read(bytes(changed)))
             alive = [one.row for one in found if one.row is not None]
             damaged = [one for one in found if one.row is None]
             of_the_row = len(lines[0]) <= at < len(lines[0]) + len(lines[1]) - 1
@@ -231,7 +237,7 @@ def test_a_damaged_file_is_kept_and_its_good_rows_are_read(
 def test_a_file_without_rows_does_not_stand_in_the_way(tmp_path: Path, content: bytes) -> None:
     spool = spool_in(tmp_path)
     (tmp_path / f"0{spool._ending}").write_bytes(content)
-    (tmp_path / f"1{spool._ending}").write_bytes(records.encode(*logs("a")))
+    (tmp_path / f"1{spool._ending}").write_bytes(line_of(*logs("a")))
     assert spool.adopt()
     assert bodies(drain(spool)) == ["a"]
     assert spool.empty
@@ -308,7 +314,7 @@ def test_rows_are_synced_before_append_returns(
     first, second = logs("a"), logs("b")
     spool.append(first)
     spool.append(second)
-    sizes = [len(records.encode(*rows)) for rows in (first, second)]
+    sizes = [len(line_of(*rows)) for rows in (first, second)]
     files = [size for is_directory, size in synced if not is_directory]
     assert files == [sizes[0], sum(sizes)]
     assert [is_directory for is_directory, _ in synced] == [False, True, False]
@@ -342,7 +348,7 @@ def test_a_disk_that_fails_leaves_nothing_half_done(
 
 
 def test_the_directory_is_bounded_for_all_who_share_it(tmp_path: Path) -> None:
-    size = len(records.encode(*logs("a")))
+    size = len(line_of(*logs("a")))
     one, another = (spool_in(tmp_path, 3 * size) for _ in range(2))
     one.append(logs("a"))
     another.append(logs("b"))
@@ -397,7 +403,7 @@ def test_files_of_another_database_or_schema_are_left_alone(tmp_path: Path) -> N
 def test_links_are_not_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     directory = tmp_path / "spool"
     spool = spool_in(directory)
-    (tmp_path / "elsewhere").write_bytes(records.encode(*logs("a")))
+    (tmp_path / "elsewhere").write_bytes(line_of(*logs("a")))
     (directory / f"0{spool._ending}").symlink_to(tmp_path / "elsewhere")
     (directory / f"1{spool._ending}").mkdir()
     os.mkfifo(directory / f"2{spool._ending}")
@@ -409,7 +415,7 @@ WRITING = """
 import os, signal, sys
 from pathlib import Path
 from observatory_storage.rows import prepare_log
-from observatory_storage.writers.spool import Spool
+from observatory_storage.writers.spool.files import Spool
 from datetime import UTC, datetime
 
 spool = Spool(Path(sys.argv[1]), "db/public", 2**20)
@@ -461,14 +467,14 @@ def test_ids_of_any_class_are_written(tmp_path: Path) -> None:
 
     row = prepared("logs", id=uuid4())
     values = tuple(Uuid(str(v)) if isinstance(v, UUID) else v for v in row.values)
-    (record,) = records.read(records.encode(row._replace(values=values)))
+    (record,) = line_format.read(line_of(row._replace(values=values)))
     assert record.row == row
 
 
 def test_spans_keep_what_they_say_of_their_events() -> None:
     for events in (None, [], EVENTS):
         row = PREPARE["trace_spans"](a_span(events=events))
-        (record,) = records.read(records.encode(row))
+        (record,) = line_format.read(line_of(row))
         assert record.row is not None
         assert record.row.events == row.events
         assert record.row.trace_text == row.trace_text != ""

@@ -12,6 +12,7 @@ import pytest
 
 from observatory_storage.models import TraceEvent, TraceSpan
 from observatory_storage.pool import StoragePool
+from observatory_storage.storing import Method
 from observatory_storage.writers import (
     FlushResult,
     LogWriter,
@@ -22,7 +23,6 @@ from observatory_storage.writers import (
     WriteStats,
     stats,
 )
-from observatory_storage.writers.load import Method
 from observatory_storage.writers.stats import Recorder, Written
 from tests.writers.helpers import (
     a_log,

@@ -1,4 +1,4 @@
-"""What the questions of the repositories cost, on millions of rows and on few."""
+"""Measures the queries of the repositories, on millions of rows and on few."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.benchmarks.surroundings import surroundings
 _DOCS: Final = Path(__file__).parents[3] / "docs" / "benchmarks"
 _IDLE: Final = 0.6  # load average of the last minute
 _WIDTH: Final = 170  # of lines that go into a file
-# What is loaded can be loaded again; what reads depend on is as PostgreSQL has it by default.
+# Settings for loading, since lost data can be loaded again. Reading uses the default settings.
 _SETTINGS: Final = {
     **FAST_SETTINGS,
     "max_wal_size": "4GB",
@@ -46,7 +46,7 @@ _TOLD: Final = (
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Load what is not there, measure, print, and save where asked to."""
+    """Load missing data, measure, print the results, and save them with --save."""
     parser = _parser()
     arguments = parser.parse_args(given)
     console = Console(highlight=False)
@@ -82,7 +82,7 @@ def main(given: Sequence[str] | None = None) -> None:
         head |= surroundings(of_large.pool, embedded=embedded, names=_TOLD)
         if embedded:
             head["server"] = "embedded: on this machine, by socket"
-        # The setting alone says nothing: many builds have no compiler to go with it.
+        # The setting does not tell whether the build of the server supports JIT.
         with of_large.pool.engine.connect() as connection:
             jit = connection.exec_driver_sql("SELECT pg_jit_available()").scalar_one()
         head["settings"]["jit"] = "on" if jit else "off"

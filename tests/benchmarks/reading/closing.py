@@ -1,4 +1,4 @@
-"""The indexes that partitions get when nothing more is written to them."""
+"""Builds the indexes of closed partitions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["close_partitions"]
 
 
 def close_partitions(pool: StoragePool, before: datetime) -> None:
-    """Build the indexes of all partitions that end by this time; those that are there stay."""
+    """Build the missing indexes of all partitions that end by this time."""
     done = build_partition_indexes(pool, now=before, grace=timedelta(0))
     for failure in done.failed:
         raise failure.error

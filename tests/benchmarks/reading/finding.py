@@ -1,4 +1,4 @@
-"""Questions that find traces by what their spans say."""
+"""Queries that find traces by properties of their spans."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ __all__ = ["FINDING"]
 
 _SLOW_US: Final = 2_500_000
 
-# One row more than the page has tells whether there is another page.
+# One row more than a page has shows whether there is another page.
 _NEWEST: Final = f"ORDER BY t.start_time DESC, t.id DESC LIMIT {PAGE + 1}"
 
 
 def _walk(conditions: str) -> str:
-    """Newest traces first, each looked into until the page is full: for what is common."""
+    """Walk the newest traces and check their spans until the page is full: for common values."""
     return f"""
         SELECT {listed(TRACE_COLUMNS)} FROM traces t
         CROSS JOIN LATERAL (
@@ -54,7 +54,7 @@ def _walk(conditions: str) -> str:
 
 
 def _spans_first(conditions: str) -> str:
-    """The spans by their index, then their traces: for what is rare."""
+    """Find the spans by their index, then their traces: for rare values."""
     return f"""
         WITH found AS MATERIALIZED (
             SELECT DISTINCT s.trace_id FROM trace_spans s WHERE {conditions}
@@ -161,7 +161,7 @@ _WITH_ATTRIBUTES: Final = (
     " OR s.scope_attributes @> %(attributes)s"
     " OR s.links @> jsonb_build_array(jsonb_build_object('attributes', %(attributes)s)))"
 )
-# Where one index serves all places but the events, which have one of their own.
+# One index has all attributes of a span. Those of events have another one.
 _BY_ATTRIBUTES: Final = f"""
     WITH found AS MATERIALIZED (
         SELECT s.trace_id FROM trace_spans s WHERE {_IN_TIME} AND {_WITH_ATTRIBUTES}
@@ -203,7 +203,7 @@ def _content(alias: str) -> str:
 
 
 def _having_words(letters: str) -> str:
-    """Spans whose prompts or completions have the words, and what else is said of attributes."""
+    """Spans whose prompts or completions contain the words, with further conditions."""
     query = "websearch_to_tsquery('simple', %(text)s)"
     return f"""
         WITH found AS MATERIALIZED (
@@ -219,7 +219,7 @@ def _having_words(letters: str) -> str:
     """
 
 
-# To look for letters is so much quicker than to take prompts apart into words.
+# A search for letters is much faster than parsing the prompts into words.
 _LETTERS: Final = (
     "{0}.attributes::text ILIKE ALL"
     " (SELECT '%%' || word || '%%' FROM string_to_table(%(text)s, ' ') AS word) AND"
@@ -252,7 +252,7 @@ FINDING: Final = (
     _traces("user", _user, _spans_first("s.user_id = %(user_id)s"), 20),
     _traces("session", _session, _spans_first("s.session_id = %(session_id)s"), 20),
     _traces("rare attribute, of a closed day", _closed_order, _BY_ATTRIBUTES, 100),
-    # No index there yet: it goes through the day.
+    # The open day has no index, so all its rows are read.
     _traces("rare attribute, of the open day", _open_order, _BY_ATTRIBUTES, 600, paged=False),
     _traces("prompt text, of a closed day", _closed_words, _having_words(""), 100),
     _traces(

@@ -22,7 +22,7 @@ from tests.benchmarks.reading.store import Kept
 __all__ = ["Keyset", "keysets"]
 
 _WARM_UP: Final = 5
-# Of the list, counted from each of its ends.
+# The part of the list at each end in which pages are read.
 _END: Final = 0.01
 
 
@@ -96,7 +96,7 @@ _LISTS: Final = {
 
 
 def keysets(kept: Kept, executions: int) -> list[Keyset]:
-    """Pages of each list at both of its ends, in turn."""
+    """Read pages at both ends of each list, in turn."""
     return [_measured(name, one, kept, executions) for name, one in _LISTS.items()]
 
 

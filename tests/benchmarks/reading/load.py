@@ -1,4 +1,4 @@
-"""Loading the dataset by our own writer: batches one after another, by several processes."""
+"""Loads the dataset with `CopyWriter`, batch by batch, from several processes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _BATCH: Final = 10_000
 
 @dataclass(frozen=True)
 class Loaded:
-    """Rows of one kind, and the seconds that the processes spent on them, added up.
+    """Rows of one kind, and the total seconds that all processes spent on them.
 
-    Making the rows is part of it.
+    The time includes generating the rows.
     """
 
     table: str
@@ -31,7 +31,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Traces, with their spans and logs, or data points: from a number on."""
+    """Traces with their spans and logs, or data points, from a number on."""
 
     kind: str
     first: int
@@ -39,10 +39,10 @@ class _Batch:
 
 
 def load(url: str, data: Dataset, jobs: int, tell: Callable[[str], None]) -> list[Loaded]:
-    """Write all of it. Batches are taken in the order of time, so that rows lie as if they came.
+    """Write the whole dataset in the order of time, as an application would.
 
     Args:
-        jobs: processes that write; one is this process itself.
+        jobs: the number of writing processes. With one, this process writes.
     """
     _prepare(url, data)
     CopyWriter(_pool).write_metrics(data.metrics())
@@ -50,25 +50,25 @@ def load(url: str, data: Dataset, jobs: int, tell: Callable[[str], None]) -> lis
     done: dict[str, Loaded] = {}
     started = time.monotonic()
 
-    def count(at: int, written: list[Loaded]) -> None:
+    def count(index: int, written: list[Loaded]) -> None:
         for one in written:
             before = done.get(one.table, Loaded(one.table, 0, 0))
             done[one.table] = Loaded(
                 one.table, before.rows + one.rows, before.seconds + one.seconds
             )
-        if len(batches) >= 20 and at % (len(batches) // 10) == 0:
+        if len(batches) >= 20 and index % (len(batches) // 10) == 0:
             rows = ", ".join(f"{one.rows:,} {one.table}" for one in done.values())
             tell(f"{time.monotonic() - started:.0f} s: {rows}")
 
     if jobs == 1:
-        for at, batch in enumerate(batches, 1):
-            count(at, _write(batch))
+        for index, batch in enumerate(batches, 1):
+            count(index, _write(batch))
     else:
         with ProcessPoolExecutor(
             jobs, multiprocessing.get_context("spawn"), initializer=_prepare, initargs=(url, data)
         ) as executor:
-            for at, written in enumerate(executor.map(_write, batches), 1):
-                count(at, written)
+            for index, written in enumerate(executor.map(_write, batches), 1):
+                count(index, written)
     _pool.close()
     return list(done.values())
 
@@ -78,8 +78,8 @@ _data: Dataset
 
 
 def _prepare(url: str, data: Dataset) -> None:
-    """What a process needs, once."""
-    global _pool, _data  # noqa: PLW0603 - how an executor's processes keep what they have
+    """Set up a process once."""
+    global _pool, _data  # noqa: PLW0603 - the processes of an executor keep their state so
     _pool = StoragePool(StorageConfig(postgres=PostgresConfig.from_url(url)))
     _data = data
 

@@ -1,4 +1,4 @@
-"""Questions about one trace, about words, and about what there is at all."""
+"""Queries for one trace, for words, and for names of services and operations."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ _PARENT: Final = LISTED_SPAN_COLUMNS.index("parent_span_id")
 
 
 def _tree_by_hand(connection: Hand, arguments: Arguments) -> Rows:
-    """The spans with their depths. Nothing is missing here, and no path or time is worked out."""
+    """The spans with their depths, without a critical path, for complete traces only."""
     key = UUID(hex=arguments["trace_id"])
     ((first, last),) = connection.execute(_BOUNDS, [key]).fetchall()
     children: dict[str | None, list[tuple[Any, ...]]] = defaultdict(list)

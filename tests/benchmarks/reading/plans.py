@@ -1,4 +1,4 @@
-"""What the server does for a question: the plans of its statements, in one line."""
+"""Summarises the plans of the statements of a query in one line."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from tests.benchmarks.reading.question import Arguments, Question
 
 __all__ = ["Plan", "plan_of"]
 
-# What tells a partition's name from its table's, and the name of an index that it has alone.
+# The suffixes of names of partitions, and of their own indexes.
 _SUFFIX: Final = re.compile(r"_(p\d{4,8}|past|future)(?=_|$)")
 _DIGEST: Final = re.compile(r"_[0-9a-f]{8}$")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The statements of one execution, as EXPLAIN (ANALYZE, BUFFERS) tells of them.
+    """The statements of one execution, by EXPLAIN (ANALYZE, BUFFERS).
 
     Attributes:
-        reads: what is read: indexes by the name they have at the table, and tables that are read
-            from end to end.
-        partitions: how many partitions were read, of all tables.
-        buffers: pages of 8 kB that were looked at, each as often as it was.
-        planning_ms, execution_ms: by the server's own clock, which slows the execution down.
+        reads: the indexes that are used, by their names on the table, and the tables that are read
+            as a whole.
+        partitions: the number of partitions that were read, of all tables.
+        buffers: the number of accesses to pages of 8 kB.
+        planning_ms, execution_ms: as measured by the server, which slows down the execution.
     """
 
     question: str
@@ -44,7 +44,7 @@ class Plan:
 
 
 def plan_of(question: Question, pool: StoragePool, given: Arguments) -> Plan:
-    """Ask once, and have each statement explained as it was sent."""
+    """Execute the query once, and explain each statement that it sends."""
     with _noted(pool.engine) as statements, pool.unit_of_work() as uow:
         question.ask(uow, given)
     reads: Counter[str] = Counter()
@@ -80,7 +80,7 @@ def plan_of(question: Question, pool: StoragePool, given: Arguments) -> Plan:
 
 
 def _executed(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The nodes that ran at all: partitions can also be left out while a plan runs."""
+    """The nodes that were executed. Partitions can also be pruned during the execution."""
     if node["Actual Loops"]:
         yield node
     for below in node.get("Plans", ()):
@@ -102,7 +102,7 @@ def _noted(engine: sa.Engine) -> Iterator[list[tuple[str, Any]]]:
 
 
 def _index_names(connection: sa.Connection) -> dict[str, str]:
-    """A partition's index, to the one of the table that it is part of."""
+    """Maps the index of a partition to the index of its table."""
     pairs = connection.exec_driver_sql(
         "SELECT part.relname AS part, whole.relname AS whole FROM pg_inherits i"
         " JOIN pg_class part ON part.oid = i.inhrelid AND part.relkind = 'i'"

@@ -1,4 +1,4 @@
-"""What a question is to the measurements: asked of a repository, and by hand-written SQL."""
+"""The interface of a measured query: by a repository, and by hand-written SQL."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ Hand = psycopg.Connection[tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class Question:
-    """One question, with other arguments each time.
+    """One query, which is executed with different arguments each time.
 
     Attributes:
-        name: as the report shows it.
-        draw: arguments of something that is in the data.
-        ask: by a repository.
-        by_hand: what one would write with psycopg alone for the same rows.
-        rows: of what `ask` returned, those that `by_hand` must have found too, in its order.
-        target_ms: what 95 of 100 executions are to stay below, if that is said of it.
-        paged: whether a page bounds it, so that it must not grow with the tables.
+        name: its name in the report.
+        draw: draws arguments that occur in the data.
+        ask: executes the query by a repository.
+        by_hand: executes SQL that a user would write for the same rows with psycopg.
+        rows: the rows in the result of `ask` that `by_hand` must also find, in the same order.
+        target_ms: the target for the p95, if there is one.
+        paged: whether its work is limited by a page, so that it must not grow with the tables.
     """
 
     name: str
@@ -66,7 +66,7 @@ def _names(model: type[Base]) -> tuple[str, ...]:
 
 TRACE_COLUMNS: Final = _names(Trace)
 SPAN_COLUMNS: Final = _names(TraceSpan)
-# What lists load unless they are asked for more.
+# The columns that lists load by default.
 _SPAN_PAYLOAD: Final = {"attributes", "links", "resource_attributes", "scope_attributes", "otlp"}
 _LOG_PAYLOAD: Final = {"resource_attributes", "scope_attributes", "otlp"}
 LISTED_SPAN_COLUMNS: Final = tuple(name for name in SPAN_COLUMNS if name not in _SPAN_PAYLOAD)
@@ -75,17 +75,17 @@ LISTED_LOG_COLUMNS: Final = tuple(name for name in LOG_COLUMNS if name not in _L
 
 
 def listed(columns: Sequence[str], alias: str = "t") -> str:
-    """The columns, as a SELECT has them."""
+    """The columns as the list of a SELECT."""
     return ", ".join(f"{alias}.{column}" for column in columns)
 
 
 def plain(entities: Iterable[Base], columns: Sequence[str]) -> Rows:
-    """The entities as the rows of a SELECT of the columns."""
+    """The entities as rows of a SELECT of these columns."""
     return [tuple(getattr(entity, column) for column in columns) for entity in entities]
 
 
 def window(data: Dataset, chance: random.Random, days: int) -> dict[str, Any]:
-    """A range of so many days somewhere in the data, not at midnights."""
+    """A random range of this many days in the data, which does not begin at midnight."""
     wide = min(days, data.sizes.days)
     spare = (data.sizes.days - wide) * 86_400
     start = data.first_day + timedelta(seconds=int(chance.random() * spare))

@@ -1,4 +1,4 @@
-"""What a run leaves behind when asked to: JSON, a chart, tables in the guide."""
+"""Saves a run: JSON, a chart, and tables in the guide."""
 
 from __future__ import annotations
 

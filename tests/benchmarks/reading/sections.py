@@ -1,4 +1,4 @@
-"""The parts of a run: what each measures, and how it is shown."""
+"""The sections of a run: each measures something and prints a table."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Run:
 
     Attributes:
         server: the URL of a database on the server.
-        questions: those that are asked.
-        executions: of each question, at most.
-        seconds: for each question; where they are up, ten executions are enough.
-        walk: spans of the large trace.
+        questions: the queries that are measured.
+        executions: the most executions of each query.
+        seconds: the time for each query. After that, ten executions are enough.
+        walk: the number of spans of the large trace.
     """
 
     server: str
@@ -50,7 +50,7 @@ class Run:
 
 
 def tables(run: Run, out: Output) -> list[Any]:
-    """What there is to be asked about."""
+    """The sizes of the tables."""
     found = run.large.tables()
     out.table(
         f"The data: {run.large.data.sizes.traces:,} traces over {run.large.data.sizes.days} days,"
@@ -70,11 +70,11 @@ def tables(run: Run, out: Output) -> list[Any]:
 
 
 def questions(run: Run, out: Output) -> list[Any]:
-    """How long each question takes; against SQL by hand, and against a small database."""
+    """The durations of each query, compared with SQL by hand and with a small database."""
     found: list[Times] = []
     with hand(run.large.pool) as connection:
         for question in run.questions:
-            warm(run.large)  # a machine may take back what nobody has read for a while
+            warm(run.large)  # the system may have evicted pages that were not read for a while
             one = timed(
                 question,
                 run.large,
@@ -114,7 +114,7 @@ def questions(run: Run, out: Output) -> list[Any]:
 
 
 def plans(run: Run, out: Output) -> list[Any]:
-    """What the server reads for each question."""
+    """The plans of each query."""
     found = []
     for question in run.questions:
         given = question.draw(run.large.data, random.Random(question.name))
@@ -165,7 +165,7 @@ def keyset(run: Run, out: Output) -> list[Any]:
 
 
 def walk(run: Run, out: Output) -> list[Any]:
-    """A very large trace, by pages and as a whole."""
+    """A very large trace, read page by page and as a whole."""
     with (
         temporary_database(run.server) as url,
         StoragePool(StorageConfig(postgres=PostgresConfig.from_url(url))) as pool,
@@ -207,7 +207,7 @@ def _target(one: Times) -> str:
 
 
 def _missed(found: Sequence[Times]) -> list[str]:
-    """What is not as it is meant to be, or that nothing is."""
+    """The targets that were missed, or a line that all were met."""
     lines = [
         f"MISSED: {one.question}: p95 {_ms(one.p95_ms)} ms, at most {one.target_ms:,.0f}"
         for one in found

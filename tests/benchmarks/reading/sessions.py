@@ -1,4 +1,4 @@
-"""Questions about sessions: traces that belong together, with their totals."""
+"""Queries for sessions, which are groups of traces, with their totals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _ask(uow: UnitOfWork, arguments: Arguments) -> Iterable[SessionSummary]:
 
 
 def _statement(last: str, conditions: str) -> str:
-    """The page of sessions, which `last` gives with the time of their last spans, with totals."""
+    """A page of sessions with totals. `last` selects the sessions and their last span times."""
     return f"""
         WITH last AS ({last} ORDER BY 1 DESC, 2 DESC LIMIT {PAGE + 1}),
         carrier AS MATERIALIZED (
@@ -68,7 +68,7 @@ _OF_USER: Final = _statement(
     "",
 )
 _IN_TIME: Final = "AND s.start_time >= %(start_time)s AND s.start_time < %(end_time)s"
-# From span to span, newest first: is there a later one of its session?
+# For each span, newest first: does its session have a later span?
 _OF_DAY: Final = _statement(
     f"""
     SELECT DISTINCT s.start_time, s.session_id FROM trace_spans s LEFT JOIN LATERAL (

@@ -1,4 +1,4 @@
-"""Databases that hold a dataset, and are kept where there is a server to keep them on."""
+"""Databases with a dataset. They are kept if the server is."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Kept:
     """A database with its dataset.
 
     Attributes:
-        seconds: by step, what making it took; that was another run where `reused`.
+        seconds: the seconds of each step of its creation, which was in another run if `reused`.
     """
 
     pool: StoragePool
@@ -57,7 +57,7 @@ class Kept:
     reused: bool
 
     def tables(self) -> list[Table]:
-        """How large the tables are."""
+        """The sizes of the tables."""
         with self.pool.engine.connect() as connection:
             rows = connection.exec_driver_sql(_TABLES).all()
         return [Table(*row) for row in rows]
@@ -92,11 +92,10 @@ def stored(
     again: bool,
     tell: Callable[[str], None],
 ) -> Iterator[Kept]:
-    """The dataset of these sizes: as it is on the server, or loaded now.
+    """The dataset of these sizes, as it is on the server, or loaded now.
 
-    What is there under the name is kept if it is whole and what would be loaded today, but for
-    its dates. It is replaced if it is another dataset or to be made again, and left alone if it is
-    none.
+    An existing database of this name is reused if it is complete and differs from what would be
+    loaded only by its dates. Another dataset is replaced. Any other database is an error.
     """
     url = with_database(server, name)
     found = _found(server, name)
@@ -123,10 +122,10 @@ def stored(
 
 
 def warm(kept: Kept) -> float:
-    """Read everything into memory, as far as it goes in; the seconds that it took.
+    """Read all data into memory, as far as it fits, and make a checkpoint. Returns the seconds.
 
-    And write out what a load has left to be written, which would go on meanwhile. Either is left
-    out where the role may not do it.
+    Without the checkpoint, the server would write during the measurement. Each step is skipped if
+    the role lacks the privilege.
     """
     started = time.monotonic()
     with contextlib.suppress(DBAPIError), _autocommitting(kept.pool) as connection:
@@ -158,7 +157,7 @@ def _made(url: str, data: Dataset, jobs: int, tell: Callable[[str], None]) -> di
         close_partitions(pool, data.open_day)
         done("indexes of closed partitions", started)
         started = time.monotonic()
-        # What autovacuum does by and by: statistics, and which pages are visible to all.
+        # Autovacuum would update statistics and the visibility map later.
         with _autocommitting(pool) as connection:
             connection.exec_driver_sql(f"VACUUM (ANALYZE) {', '.join(Base.metadata.tables)}")
         done("vacuumed and analysed", started)
@@ -173,7 +172,7 @@ def _autocommitting(pool: StoragePool) -> Connection:
 
 
 def _fingerprint(sizes: Sizes) -> str:
-    """What a dataset is made of: the sizes, the tables, and what makes the rows."""
+    """A digest of the sizes, the tables and the code that generates the rows."""
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     statements = []
     for table in Base.metadata.sorted_tables:
@@ -186,10 +185,10 @@ def _fingerprint(sizes: Sizes) -> str:
 
 
 def _found(server: str, name: str) -> dict[str, Any]:
-    """What is noted of the database; empty where there is none.
+    """The description of the database, or an empty one if it does not exist.
 
     Raises:
-        RuntimeError: there is one that this benchmark has not made.
+        RuntimeError: the database exists and was not created by this benchmark.
     """
     with _connection(server) as connection:
         row = connection.execute(

@@ -1,4 +1,4 @@
-"""Questions that read many rows to return a few numbers."""
+"""Queries that aggregate many rows."""
 
 from __future__ import annotations
 

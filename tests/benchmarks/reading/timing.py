@@ -1,4 +1,4 @@
-"""Questions timed: by the repository, by hand, and on a small database, in turn in one run."""
+"""Times queries by the repository, by hand and on a small database, alternating in one run."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _FEWEST: Final = 10
 
 @dataclass(frozen=True)
 class Times:
-    """How long a question took, in milliseconds.
+    """The durations of a query in milliseconds.
 
     Attributes:
-        executions: of each of the three.
-        rows: that were found, in the middle of the executions.
-        p50_ms, p95_ms: by the repository, with a unit of work for each execution.
-        by_hand_p50_ms: by psycopg on a connection that is open, in a transaction.
-        ratio: the repository's median over that of psycopg.
-        small_rows, small_p50_ms: by the repository on the small database.
-        growth: the repository's median over that on the small database.
-        target_ms: for p95, where there is one.
+        executions: the executions of each of the three.
+        rows: the median number of rows.
+        p50_ms, p95_ms: of the repository, with a unit of work for each execution.
+        by_hand_p50_ms: of psycopg on an open connection, in a transaction.
+        ratio: the median of the repository divided by that of psycopg.
+        small_rows, small_p50_ms: of the repository on the small database.
+        growth: the median of the repository divided by that on the small database.
+        target_ms: the target for p95, if there is one.
     """
 
     question: str
@@ -58,10 +58,10 @@ class Times:
 def timed(
     question: Question, large: Kept, small: Kept, connection: Hand, *, most: int, seconds: float
 ) -> Times:
-    """Ask it so many times with other arguments, or until the time is up.
+    """Execute the query with different arguments, until the count or the time is reached.
 
     Raises:
-        AssertionError: the repository and the hand-written statement found other rows.
+        AssertionError: the repository and the hand-written statement found different rows.
     """
     chance = random.Random(question.name)
     _same(question, large, connection, question.draw(large.data, chance))
@@ -70,7 +70,7 @@ def timed(
         "by hand": lambda given: _by_hand(question, connection, given),
         "small": lambda given: _asked(question, small.pool, given),
     }
-    # Before anything is timed: what it takes to draw them would stand in the processor's caches.
+    # Drawn before anything is timed, since drawing would change the caches of the processor.
     drawn = [
         (question.draw(large.data, chance), question.draw(small.data, chance))
         for _ in range(_WARM_UP + most)
@@ -78,7 +78,7 @@ def timed(
     took: dict[str, list[float]] = {name: [] for name in runs}
     rows: dict[str, list[int]] = {name: [] for name in runs}
     deadline = time.perf_counter() + seconds
-    # Who comes second finds the rows at hand: each comes first as often as the others.
+    # The second finds the rows cached, so each of them is first equally often.
     orders = list(permutations(runs))
     with own_heap_frozen():
         for turn in range(-min(_WARM_UP, most), most):
@@ -113,9 +113,9 @@ def timed(
 
 @contextmanager
 def hand(pool: StoragePool) -> Iterator[Hand]:
-    """A connection for statements that are written by hand.
+    """A connection for hand-written statements.
 
-    Statements are not prepared, as in the pool: what is compared is the layer above the driver.
+    It prepares no statements, like the pool, so only the layers above the driver are compared.
     """
     with psycopg.connect(address(pool), autocommit=True, prepare_threshold=None) as connection:
         yield connection

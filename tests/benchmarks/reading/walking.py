@@ -1,4 +1,4 @@
-"""How much memory a walk of a very large trace takes: in a process of its own, by this module."""
+"""Measures the memory for reading a large trace, in a separate process that runs this module."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _SEED: Final = 20
 
 @dataclass(frozen=True)
 class Walk:
-    """All spans of one trace, read whole with their attributes.
+    """One way to read all spans of a trace with their attributes.
 
     Attributes:
-        way: how.
-        before_mb: the greatest resident set of the process when it has read one page.
-        peak_mb: at the end.
+        way: the method.
+        before_mb: the greatest resident set of the process after it has read one page.
+        peak_mb: the greatest resident set at the end.
     """
 
     way: str
@@ -53,20 +53,20 @@ class Walk:
 
 
 def write_large_trace(pool: StoragePool, spans: int) -> None:
-    """One trace of so many spans, over a part of yesterday."""
+    """A trace of this many spans, in a part of yesterday."""
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     chance = random.Random(_SEED)
     asked = Asked(0, _TRACE_ID, today - DAY, "user", "session", "eu-west")
     rows = spans_of(asked, spans, chance, prose(_SEED))
-    # As an agent that runs for hours: not longer than the day.
-    for at, row in enumerate(rows):
-        row["start_time"] = asked.start + at * (DAY / 2 / spans)
+    # Like an agent that runs for hours, but not beyond the day.
+    for index, row in enumerate(rows):
+        row["start_time"] = asked.start + index * (DAY / 2 / spans)
         row["end_time"] = row["start_time"] + timedelta(milliseconds=5)
     CopyWriter(pool).write_spans(rows)
 
 
 def walks(pool: StoragePool) -> list[Walk]:
-    """Walk the large trace by pages, and load it as a whole, each in a new process."""
+    """Read the large trace page by page and as a whole, each in a new process."""
     return [_walked(pool, way) for way in ("iterate_spans", "get_spans")]
 
 

@@ -1,0 +1,222 @@
+"""Queries of the export. Each reads page by page, and each page is a transaction of its own.
+
+So no transaction stays open between pages, however slowly the caller consumes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final, NamedTuple, TypeVar, cast
+from uuid import UUID
+
+from sqlalchemy import Column, Connection, Select, Table, select, tuple_
+from sqlalchemy.orm import Session
+
+from observatory_storage import ids
+from observatory_storage.errors import NotFound, ValidationError, translated
+from observatory_storage.models import (
+    Base,
+    LogRecord,
+    Metric,
+    MetricDataPoint,
+    Trace,
+    TraceEvent,
+    TraceSpan,
+)
+from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
+from observatory_storage.repositories.traces import TraceRepository
+from observatory_storage.storing import Source
+
+__all__ = [
+    "Ids",
+    "events_of",
+    "log_pages",
+    "metric_pages",
+    "point_pages",
+    "span_pages",
+    "traces_wanted",
+]
+
+Ids = str | UUID | Iterable[str | UUID]
+Mapped = Mapping[str, Any]
+T = TypeVar("T")
+
+_BATCH_SIZE: Final = 100  # traces or metrics whose spans or data points one statement reads
+
+
+class Wanted(NamedTuple):
+    """Some traces, and the start times of the first and the last of their spans."""
+
+    traces: list[UUID]
+    first: datetime
+    last: datetime
+
+
+def traces_wanted(source: Source, wanted: TraceFilters | Ids | None) -> Iterator[Wanted]:
+    """The traces to export, in batches.
+
+    Raises:
+        NotFound: there is no trace with one of the ids.
+        ValidationError: an id is invalid.
+    """
+    if wanted is None or isinstance(wanted, TraceFilters):
+        filters = replace(wanted or TraceFilters(), limit=_BATCH_SIZE)
+        after: str | None = None
+        while True:
+            with Session(source.engine) as session:
+                page = TraceRepository(session).list(filters, after=after)
+            if page:
+                yield _bounded([(t.id, t.start_time, t.last_span_start) for t in page])
+            after = page.next
+            if after is None:
+                return
+    for some in _chunks(_unique(_given(wanted), ids.trace_uuid), _BATCH_SIZE):
+        columns = (Trace.id, Trace.start_time, Trace.last_span_start)
+        statement = select(*columns).where(Trace.id.in_(some))
+        with translated(), source.engine.connect() as connection:
+            found = [(row[0], row[1], row[2]) for row in connection.execute(statement)]
+        _check_all_found("trace", some, {row[0] for row in found})
+        yield _bounded(found)
+
+
+def _bounded(found: Sequence[tuple[UUID, datetime, datetime | None]]) -> Wanted:
+    first = min(start for _, start, _ in found)
+    # A trace without spans has no last span; any bound will do.
+    last = max(last or start for _, start, last in found)
+    return Wanted([trace for trace, _, _ in found], first, last)
+
+
+def span_pages(source: Source, wanted: Wanted, size: int) -> Iterator[list[Mapped]]:
+    """The rows of all spans of some traces, trace by trace."""
+    table = _table(TraceSpan)
+    statement = select(table).where(
+        table.c.trace_id.in_(wanted.traces),
+        table.c.start_time.between(wanted.first, wanted.last),
+    )
+    return _pages(source, statement, list(table.primary_key.columns), size)
+
+
+def events_of(source: Source, spans: Sequence[Mapped]) -> dict[Any, list[Mapped]]:
+    """The events of some spans, in order, by (trace id, span id, start, its nanoseconds)."""
+    table = _table(TraceEvent)
+    starts = [span["start_time"] for span in spans]
+    # Two separate lists of ids match a few events too many. The dict below separates them by key.
+    statement = (
+        select(table)
+        .where(
+            table.c.trace_id.in_({span["trace_id"] for span in spans}),
+            table.c.span_id.in_({span["span_id"] for span in spans}),
+            table.c.span_start_time.between(min(starts), max(starts)),
+        )
+        .order_by(*table.primary_key.columns)
+    )
+    found: dict[Any, list[Mapped]] = {}
+    with translated(), source.engine.connect() as connection:
+        for event in _mappings(connection, statement):
+            key = ("trace_id", "span_id", "span_start_time", "span_start_ns")
+            found.setdefault(tuple(event[column] for column in key), []).append(event)
+    return found
+
+
+def metric_pages(source: Source, wanted: MetricFilters | Ids | None) -> Iterator[list[Mapped]]:
+    """The rows of the metrics to export, in batches.
+
+    Raises:
+        NotFound: there is no metric with one of the ids.
+        ValidationError: an id is invalid.
+    """
+    table = _table(Metric)
+    if wanted is None or isinstance(wanted, MetricFilters):
+        conditions = wanted.conditions() if wanted else []
+        statement = select(table).where(*conditions)
+        yield from _pages(source, statement, [table.c.id], _BATCH_SIZE)
+        return
+    for some in _chunks(_unique(_given(wanted), _metric_id), _BATCH_SIZE):
+        page = next(
+            _pages(source, select(table).where(table.c.id.in_(some)), [table.c.id], len(some)), []
+        )
+        _check_all_found("metric", some, {row["id"] for row in page})
+        yield page
+
+
+def point_pages(source: Source, metrics: Sequence[Mapped], size: int) -> Iterator[list[Mapped]]:
+    """The rows of all data points of some metrics, metric by metric."""
+    table = _table(MetricDataPoint)
+    statement = select(table).where(table.c.metric_id.in_([row["id"] for row in metrics]))
+    return _pages(source, statement, list(table.primary_key.columns), size)
+
+
+def log_pages(source: Source, wanted: LogFilters | Ids | None, size: int) -> Iterator[list[Mapped]]:
+    """The rows of the log records to export, oldest first. Ids are those of traces.
+
+    Raises:
+        ValidationError: an id is invalid.
+    """
+    table = _table(LogRecord)
+    key = list(table.primary_key.columns)
+    if wanted is None or isinstance(wanted, LogFilters):
+        conditions = wanted.conditions() if wanted else []
+        yield from _pages(source, select(table).where(*conditions), key, size)
+        return
+    for some in _chunks(_unique(_given(wanted), ids.trace_uuid), _BATCH_SIZE):
+        yield from _pages(source, select(table).where(table.c.trace_id.in_(some)), key, size)
+
+
+def _pages(
+    source: Source, statement: Select[Any], key: Sequence[Column[Any]], size: int
+) -> Iterator[list[Mapped]]:
+    """The statement's rows in the order of a unique key, one page in memory at a time."""
+    last: tuple[Any, ...] | None = None
+    while True:
+        page = statement.order_by(*key).limit(size)
+        if last is not None:
+            page = page.where(tuple_(*key) > tuple_(*last))
+        with translated(), source.engine.connect() as connection:
+            rows = _mappings(connection, page)
+        if rows:
+            yield rows
+        if len(rows) < size:
+            return
+        last = tuple(rows[-1][column.name] for column in key)
+
+
+def _mappings(connection: Connection, statement: Select[Any]) -> list[Mapped]:
+    # SQLAlchemy types the keys as names or columns; here they are names.
+    return cast("list[Mapped]", connection.execute(statement).mappings().all())
+
+
+def _table(model: type[Base]) -> Table:
+    table = model.__table__
+    assert isinstance(table, Table)
+    return table
+
+
+def _given(wanted: Any) -> Iterable[Any]:
+    if isinstance(wanted, (str, UUID)):
+        return [wanted]
+    if isinstance(wanted, Iterable):
+        return wanted
+    raise ValidationError("filters", wanted, "must be filters, an id or ids")
+
+
+def _metric_id(value: Any) -> UUID:
+    return ids.uuid_of(value, "metric_id")
+
+
+def _unique(given: Iterable[Any], convert: Any) -> Iterator[UUID]:
+    """The converted ids in their order, without duplicates."""
+    return iter(dict.fromkeys(convert(value) for value in given))
+
+
+def _chunks(given: Iterator[T], size: int) -> Iterator[list[T]]:
+    while chunk := list(islice(given, size)):
+        yield chunk
+
+
+def _check_all_found(what: str, asked: Sequence[UUID], found: set[UUID]) -> None:
+    for identifier in asked:
+        if identifier not in found:
+            raise NotFound(f"there is no {what} {identifier}")

@@ -1,0 +1,143 @@
+"""Ingests OTLP requests: decodes them, maps them to rows, checks the rows and commits them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from observatory_storage.errors import Rejected, StorageError, ValidationError
+from observatory_storage.otlp.decode import decode
+from observatory_storage.otlp.logs import log_rows
+from observatory_storage.otlp.metrics import MetricItems, metric_rows
+from observatory_storage.otlp.resource_scope import Item
+from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL
+from observatory_storage.otlp.traces import span_rows
+from observatory_storage.rows import (
+    Row,
+    prepare_data_point,
+    prepare_log,
+    prepare_metric,
+    prepare_span,
+)
+from observatory_storage.storing import Source, store
+from observatory_storage.tables import METRICS
+
+__all__ = ["IngestResult", "ingest_logs", "ingest_metrics", "ingest_traces"]
+
+# A request is one transaction, unless it is so large that it would block others for long.
+_ROWS_A_TRANSACTION: Final = 10_000
+_METRIC_ID: Final = METRICS.position["id"]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """The result of ingesting one OTLP request.
+
+    Attributes:
+        accepted: the number of spans, data points or log records that are stored.
+        rejected: the items that are not stored, each as a `Rejected` with its position in the
+            request, the item as it was in OTLP, and the error. A refused metric that has no data
+            points counts as one item.
+    """
+
+    accepted: int
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+def ingest_traces(pool: Source, payload: Any) -> IngestResult:
+    """Store the spans of an OTLP request, and update their traces.
+
+    The rows are committed when the function returns. Ingesting a request again changes nothing.
+
+    Example, as a Flask view that receives OTLP over HTTP::
+
+        @app.post("/v1/traces")
+        def traces():
+            result = ingest_traces(pool, request.get_data())
+            return {"partialSuccess": {"rejectedSpans": len(result.rejected)}}
+
+    Args:
+        pool: the pool to write to.
+        payload: OTLP/JSON as text, bytes or parsed; OTLP in protobuf as bytes or as a message.
+
+    Raises:
+        ValidationError: the payload is not an OTLP request of traces. Nothing of it is stored.
+        ConfigError: the payload is protobuf and the ``otel`` extra is not installed.
+        StorageError: the database could not be written to. Ingesting again is safe.
+    """
+    return _ingest(pool, span_rows(decode(payload, TRACE_SIGNAL)), prepare_span)
+
+
+def ingest_logs(pool: Source, payload: Any) -> IngestResult:
+    """Store the log records of an OTLP request.
+
+    See `ingest_traces` for the arguments and the errors.
+    """
+    return _ingest(pool, log_rows(decode(payload, LOG_SIGNAL)), prepare_log)
+
+
+def ingest_metrics(pool: Source, payload: Any) -> IngestResult:
+    """Store the metrics of an OTLP request with their data points.
+
+    See `ingest_traces` for the arguments and the errors.
+    """
+    # The whole request is read before anything is stored: an invalid request stores nothing.
+    metrics = list(metric_rows(decode(payload, METRIC_SIGNAL)))
+    # Metrics are stored first, so that no data point is ever without its metric.
+    definitions = _stored(pool, [metric.definition for metric in metrics], prepare_metric)
+    points: list[Item] = []
+    rejected: list[Rejected] = []
+    for metric, definition in zip(metrics, definitions, strict=True):
+        if isinstance(definition, StorageError) and not metric.points:
+            rejected.append(Rejected(len(points), metric.definition.source, definition))
+        points += _points_of(metric, definition)
+    result = _result(points, _stored(pool, points, prepare_data_point))
+    return IngestResult(result.accepted, rejected + result.rejected)
+
+
+def _points_of(metric: MetricItems, definition: Row | StorageError) -> list[Item]:
+    if isinstance(definition, StorageError):
+        return [Item(point.source, None, definition) for point in metric.points]
+    for point in metric.points:
+        if point.row is not None:
+            point.row["metric_id"] = definition.values[_METRIC_ID]
+    return metric.points
+
+
+def _ingest(
+    pool: Source, mapped: Iterable[Item], prepare: Callable[[Mapping[str, Any]], Row]
+) -> IngestResult:
+    items = list(mapped)
+    return _result(items, _stored(pool, items, prepare))
+
+
+def _stored(
+    pool: Source, items: Sequence[Item], prepare: Callable[[Mapping[str, Any]], Row]
+) -> list[Row | StorageError]:
+    """For each item, the stored row, or the error for which it is not stored."""
+    outcomes = [_prepared(item, prepare) for item in items]
+    good = [(index, row) for index, row in enumerate(outcomes) if isinstance(row, Row)]
+    for start in range(0, len(good), _ROWS_A_TRANSACTION):
+        part = good[start : start + _ROWS_A_TRANSACTION]
+        for refused in store(pool, [row for _, row in part]).rejected:
+            outcomes[part[refused.index][0]] = refused.error
+    return outcomes
+
+
+def _prepared(item: Item, prepare: Callable[[Mapping[str, Any]], Row]) -> Row | StorageError:
+    if item.row is None:
+        return item.error or ValidationError("item", item.source)
+    try:
+        return prepare(item.row)
+    except ValidationError as error:
+        return error
+
+
+def _result(items: Sequence[Item], outcomes: Sequence[Row | StorageError]) -> IngestResult:
+    rejected = [
+        Rejected(index, item.source, outcome)
+        for index, (item, outcome) in enumerate(zip(items, outcomes, strict=True))
+        if isinstance(outcome, StorageError)
+    ]
+    return IngestResult(len(items) - len(rejected), rejected)

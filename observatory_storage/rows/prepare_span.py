@@ -1,0 +1,149 @@
+"""Spans with their events made ready to write; LLM columns come from the attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from decimal import Context
+from typing import Any, Final
+
+from observatory_storage import ids
+from observatory_storage.errors import ValidationError
+from observatory_storage.llm import facts
+from observatory_storage.models import TraceEvent, TraceSpan
+from observatory_storage.rows.row import Row, as_mapping
+from observatory_storage.rows.table_checks import CHECKS, EVENTS_OF_SPANS
+from observatory_storage.rows.value_checks import MAX_INT64
+from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS, Values
+from observatory_storage.times import MICROSECOND
+
+__all__ = ["USAGE", "duration", "end_of", "events_of", "prepare_span"]
+
+# Adds any two costs exactly, whatever precision the caller's own context has.
+_EXACT: Final = Context(prec=800, traps=[])
+
+_NAME, _SCOPE, _START, _START_NS, _END, _END_NS, _DURATION, _DURATION_NS = SPANS.positions(
+    *("name", "scope_name", "start_time", "start_ns", "end_time", "end_ns"),
+    *("duration_us", "duration_ns"),
+)
+_TOKENS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
+_COSTS: Final = ("prompt_cost_usd", "completion_cost_usd", "total_cost_usd")
+USAGE: Final = frozenset({*_TOKENS, *_COSTS})
+_SPAN_KEY: Final = SPANS.positions("trace_id", "span_id", "start_time", "start_ns")
+_SPAN_KEY_OF_EVENT: Final = EVENTS.positions(*SPAN_KEY_OF_EVENT)
+_POSITION: Final = EVENTS.position["position"]
+
+
+def prepare_span(row: TraceSpan | Mapping[str, Any]) -> Row:
+    """A row of `trace_spans` with those of its events.
+
+    Raises:
+        ValidationError: names the field, its value and the rule.
+    """
+    given = row if type(row) is dict else as_mapping(row, TraceSpan)
+    values, repairs = CHECKS[SPANS.name].prepare(given)
+    _fill_llm_columns(values, given)
+    if values[_END] is not None:
+        values[_DURATION], values[_DURATION_NS] = duration(
+            values[_START], values[_START_NS], values[_END], values[_END_NS]
+        )
+    elif values[_DURATION] is not None:  # a span with a duration has ended
+        values[_END], values[_END_NS] = end_of(
+            values[_START], values[_START_NS], values[_DURATION], values[_DURATION_NS]
+        )
+    events = given.get("events")
+    if events is not None:
+        events, of_events = events_of(events, values)
+        repairs += of_events
+    return Row(SPANS.name, tuple(values), events, ids.trace_text(given["trace_id"]), repairs)
+
+
+def events_of(events: Sequence[Any], span: Sequence[Any]) -> tuple[tuple[Values, ...], int]:
+    """The values of a prepared span's events, and how many values in their JSON were repaired.
+
+    Raises:
+        ValidationError: names the event by its index.
+    """
+    prepared = []
+    positions = set()
+    repairs = 0
+    for index, event in enumerate(events):
+        try:
+            given = event if type(event) is dict else as_mapping(event, TraceEvent)
+            values, repaired = EVENTS_OF_SPANS.prepare(given)
+        except ValidationError as error:
+            place = f"events[{index}].{error.field}".removesuffix(".row")
+            raise ValidationError(place, error.value, error.rule) from None
+        repairs += repaired
+        for of_event, of_span in zip(_SPAN_KEY_OF_EVENT, _SPAN_KEY, strict=True):
+            values[of_event] = span[of_span]
+        if values[_POSITION] is None:
+            values[_POSITION] = index
+        positions.add(values[_POSITION])
+        if len(positions) == index:
+            rule = "must not be that of another event"
+            raise ValidationError(f"events[{index}].position", values[_POSITION], rule)
+        prepared.append(tuple(values))
+    return tuple(prepared), repairs
+
+
+def duration(start: datetime, start_ns: int, end: datetime, end_ns: int) -> tuple[int, int]:
+    """The microseconds from start to end, and the nanoseconds beyond them."""
+    nanoseconds = (end - start) // MICROSECOND * 1000 + end_ns - start_ns
+    if nanoseconds < 0:
+        raise ValidationError("end_time", end, f"must not be before start_time={start}")
+    return divmod(nanoseconds, 1000)
+
+
+def end_of(start: datetime, start_ns: int, took: int, took_ns: int) -> tuple[datetime, int]:
+    """The end of what took so long: the time, and the nanoseconds beyond its microseconds."""
+    microseconds, nanoseconds = divmod(start_ns + took_ns, 1000)
+    try:
+        return start + (took + microseconds) * MICROSECOND, nanoseconds
+    except OverflowError:
+        raise ValidationError("duration_us", took, f"ends after the year 9999: {start}") from None
+
+
+def _fill_llm_columns(values: list[Any], given: Mapping[str, Any]) -> None:
+    found = facts(
+        given.get("attributes") or {},
+        name=values[_NAME],
+        scope_name=values[_SCOPE],
+        resource_attributes=given.get("resource_attributes") or {},
+    )
+    gives_usage = not USAGE.isdisjoint(given)
+    if gives_usage:
+        _drop_summed_totals(found, values)
+    for column, value in found.items():
+        position = SPANS.position[column]
+        if values[position] is None:
+            values[position] = value
+    if gives_usage:
+        _add_totals(values)
+
+
+def _drop_summed_totals(found: dict[str, Any], values: list[Any]) -> None:
+    """Drop a total that is only the sum of the attributes' sides, where the span gives a side."""
+    for columns, add in ((_TOKENS, int.__add__), (_COSTS, _EXACT.add)):
+        prompt, completion, _ = SPANS.positions(*columns)
+        if values[prompt] is not None or values[completion] is not None:
+            of_prompt, of_completion, total = (found.get(column) for column in columns)
+            if total == _sum(of_prompt, of_completion, add):
+                found.pop(columns[2], None)
+
+
+def _add_totals(values: list[Any]) -> None:
+    prompt, completion, total = SPANS.positions(*_TOKENS)
+    if values[total] is None:
+        tokens = _sum(values[prompt], values[completion], int.__add__)
+        values[total] = None if tokens is None or tokens > MAX_INT64 else tokens
+    prompt, completion, total = SPANS.positions(*_COSTS)
+    if values[total] is None:
+        values[total] = _sum(values[prompt], values[completion], _EXACT.add)
+
+
+def _sum(prompt: Any, completion: Any, add: Callable[[Any, Any], Any]) -> Any:
+    """The sum of the sides that are known: zero is not unknown."""
+    if prompt is None or completion is None:
+        return completion if prompt is None else prompt
+    return add(prompt, completion)

@@ -1,0 +1,97 @@
+"""A row that is ready to write, and what it is made from."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import inspect
+
+from observatory_storage import jsonb
+from observatory_storage.errors import ValidationError
+from observatory_storage.models import Base
+from observatory_storage.tables import EVENTS, TABLES, TableDefinition, Values, table_named
+
+__all__ = ["Row", "as_mapping", "remember_id"]
+
+
+class Row(NamedTuple):
+    """One row ready to write.
+
+    Attributes:
+        table: the name of its table.
+        values: one value for each of the table's columns, in the order of the registry.
+        events: for a span, its events' values; None where the span says nothing of its events.
+        trace_text: for a span, its trace id as text.
+        repairs: how many values were changed because PostgreSQL cannot hold them.
+    """
+
+    table: str
+    values: Values
+    events: tuple[Values, ...] | None = None
+    trace_text: str = ""
+    repairs: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row by its columns' names with JSON decoded, as `on_rejected` gets it."""
+        named = _named(table_named(self.table), self.values)
+        if self.events is not None:
+            named["events"] = [_named(EVENTS, event) for event in self.events]
+        return named
+
+    def with_clean_text(self) -> Row:
+        """The row with its text as PostgreSQL can hold it; JSON was repaired when encoded."""
+        values, repairs = _cleaned(self.values)
+        events = self.events
+        if events is not None:
+            cleaned = [_cleaned(event) for event in events]
+            events = tuple(event for event, _ in cleaned)
+            repairs += sum(count for _, count in cleaned)
+        text = jsonb.clean_text(self.trace_text)
+        repairs += text != self.trace_text
+        return Row(self.table, values, events, text, self.repairs + repairs)
+
+
+def _named(table: TableDefinition, values: Values) -> dict[str, Any]:
+    return {
+        column: jsonb.decode(value) if column in table.json_columns else value
+        for column, value in zip(table.columns, values, strict=True)
+    }
+
+
+def _cleaned(values: Values) -> tuple[Values, int]:
+    cleaned = tuple(jsonb.clean_text(v) if isinstance(v, str) else v for v in values)
+    return cleaned, sum(old != new for old, new in zip(values, cleaned, strict=True))
+
+
+def as_mapping(row: object, model: type[Base]) -> dict[str, Any]:
+    """The columns that an ORM instance or a mapping gives, as a new dict.
+
+    Raises:
+        ValidationError: the row is neither a mapping nor an instance of the model.
+    """
+    if isinstance(row, model):
+        for column in inspect(row).callables:  # columns that a list did not load
+            if column not in row.__dict__:
+                raise ValidationError(
+                    column, None, "was not loaded: read the row whole to write it"
+                )
+        return {key: value for key, value in row.__dict__.items() if key[0] != "_"}
+    if isinstance(row, Mapping):
+        return dict(row)
+    raise ValidationError(
+        "row", row, f"must be a {model.__name__} or a mapping with its columns' names"
+    )
+
+
+def remember_id(row: object, prepared: Row) -> uuid.UUID | None:
+    """The id of a prepared row; an ORM instance that had none learns it."""
+    table = TABLES[prepared.table]
+    position = table.position.get("id")
+    if position is None:
+        return None
+    given: uuid.UUID = prepared.values[position]
+    if isinstance(row, table.model) and row.__dict__.get("id") is None:
+        row.id = given  # type: ignore[attr-defined]  # the table has this column
+    return given

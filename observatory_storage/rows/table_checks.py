@@ -1,0 +1,211 @@
+"""The checks and defaults of each table's rows, compiled once from the columns of its model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import partial
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Double, Integer, Numeric
+from sqlalchemy import SmallInteger as Small
+from sqlalchemy import Uuid as UuidType
+from sqlalchemy.dialects.postgresql import JSONB
+
+from observatory_storage import ids, jsonb
+from observatory_storage.errors import ValidationError
+from observatory_storage.models import KINDS, METRIC_TYPES, STATUSES, TEMPORALITIES
+from observatory_storage.rows import value_checks as checks
+from observatory_storage.rows.value_checks import Check, Refused
+from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS, TABLES, TableDefinition
+
+__all__ = [
+    "CHECKS",
+    "EVENTS_OF_SPANS",
+    "UNKNOWN_SERVICE",
+    "TableChecks",
+    "service_of",
+]
+
+UNKNOWN_SERVICE: Final = "unknown_service"  # OpenTelemetry's name for a service without one
+
+_COUNT: Final = checks.integer(0, checks.MAX_INT64)
+_FRACTION: Final = checks.integer(0, 999)
+
+# Checks that do not follow from a column's type; "table.column" wins over "column".
+_CHECKS: Final[dict[str, Check]] = {
+    "status": checks.choice(STATUSES),
+    "kind": checks.choice(KINDS),
+    "metric_type": checks.choice(METRIC_TYPES),
+    "temporality": checks.choice(TEMPORALITIES),
+    "name": checks.name,
+    "service_name": checks.name,
+    "model": checks.name,
+    "user_id": checks.name,
+    "session_id": checks.name,
+    "span_id": ids.span_id,
+    "parent_span_id": partial(ids.span_id, field="parent_span_id"),
+    "lead_span_id": partial(ids.span_id, field="lead_span_id"),
+    "trace_id": ids.trace_uuid,
+    "start_ns": _FRACTION,
+    "end_ns": _FRACTION,
+    "duration_ns": _FRACTION,
+    "timestamp_ns": _FRACTION,
+    "span_start_ns": _FRACTION,
+    "lead_start_ns": _FRACTION,
+    "position": checks.integer(0, 2**31 - 1),
+    "severity_number": checks.integer(1, 24),
+    "trace_flags": checks.integer(0, 2**32 - 1),
+    "ttft_ms": checks.non_negative,
+    "links": checks.array_of(checks.link),
+    "quantiles": checks.array_of(checks.quantile),
+    "exemplars": checks.array_of(),
+    "buckets": checks.buckets,
+    "body_json": checks.anything,
+}
+_DEFAULTS: Final[dict[str, Any]] = {
+    "service_name": UNKNOWN_SERVICE,
+    "status": "unset",
+    "kind": "internal",
+    "start_ns": 0,
+    "end_ns": 0,
+    "duration_ns": 0,
+    "timestamp_ns": 0,
+    "span_start_ns": 0,
+    "attributes": jsonb.EMPTY_OBJECT,
+    "resource_attributes": jsonb.EMPTY_OBJECT,
+    "scope_attributes": jsonb.EMPTY_OBJECT,
+    "links": jsonb.EMPTY_ARRAY,
+    "span_count": 0,
+    "error_count": 0,
+}
+
+
+def _check_of(table: TableDefinition, column: Column[Any]) -> Check:
+    known = _CHECKS.get(f"{table.name}.{column.name}") or _CHECKS.get(column.name)
+    if known is not None:
+        return known
+    match column.type:
+        case JSONB():
+            return checks.mapping
+        case UuidType():
+            return partial(ids.uuid_of, field=column.name)
+        case DateTime():
+            return checks.time
+        case Double():
+            return checks.number
+        case Numeric():
+            return checks.cost
+        case Boolean():
+            return checks.flag
+        case Small() | BigInteger() | Integer():
+            return _COUNT
+        case _:
+            return checks.text
+
+
+def _events(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)):
+        raise Refused("must be a list of events")
+    return value
+
+
+class TableChecks:
+    """Checks rows of one table and puts their values into the order of its columns.
+
+    Args:
+        table: its definition.
+        computed: required columns that need not be given, in place of the definition's.
+
+    Attributes:
+        places: for each key that a row may have: the position of its value in the prepared row,
+            None where it is checked but not written; its check; whether it is encoded as JSON.
+        defaults: a prepared row in which nothing was given.
+        required: the columns that must be given.
+    """
+
+    def __init__(self, table: TableDefinition, computed: tuple[str, ...] | None = None) -> None:
+        self.table = table
+        columns = table.table.c
+        self.places: dict[str, tuple[int | None, Check, bool]] = {
+            column.name: (
+                table.position.get(column.name),
+                _check_of(table, column),
+                column.name in table.json_columns,
+            )
+            for column in columns
+        }
+        if table is SPANS:
+            self.places["events"] = (None, _events, False)
+        self.defaults = [
+            None if columns[name].nullable else _DEFAULTS.get(name) for name in table.columns
+        ]
+        optional = {*_DEFAULTS, *(table.computed if computed is None else computed)}
+        self.required = tuple(
+            name for name in table.columns if not (columns[name].nullable or name in optional)
+        )
+        self._service = table.position.get("service_name")
+
+    def prepare(self, values: Mapping[str, Any]) -> tuple[list[Any], int]:
+        """The values checked, in the order of the columns; None counts as not given.
+
+        Where no service is named, the resource may name it.
+
+        Returns:
+            The values, and how many values in their JSON were repaired.
+
+        Raises:
+            ValidationError: names the column, its value and the rule.
+        """
+        prepared = self.defaults.copy()
+        repairs = 0
+        places = self.places
+        for column, value in values.items():
+            place = places.get(column)
+            if place is None:
+                raise self._unknown(column, value)
+            if value is None:
+                continue
+            position, check, is_json = place
+            try:
+                checked = check(value)
+            except Refused as refused:
+                raise ValidationError(column, value, str(refused)) from None
+            if is_json:
+                checked, repaired = jsonb.encode(checked, column)
+                repairs += repaired
+            if position is not None:
+                prepared[position] = checked
+        for column in self.required:
+            if prepared[self.table.position[column]] is None:
+                raise ValidationError(column, None, f"is required in {self.table.name}")
+        if self._service is not None and values.get("service_name") is None:
+            service = service_of(values.get("resource_attributes") or {})
+            if service is not None:
+                prepared[self._service] = service
+        return prepared, repairs
+
+    def _unknown(self, key: object, value: Any) -> ValidationError:
+        close = get_close_matches(str(key), self.places, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return ValidationError(str(key), value, f"is not a column of {self.table.name}{hint}")
+
+
+def service_of(resource_attributes: Mapping[str, Any]) -> str | None:
+    """The name that a resource gives its service.
+
+    Raises:
+        ValidationError: it is too long.
+    """
+    named = resource_attributes.get("service.name")
+    if not isinstance(named, str) or not named:
+        return None
+    try:
+        return checks.name(named)
+    except Refused as refused:
+        raise ValidationError("service_name", named, str(refused)) from None
+
+
+CHECKS: Final = {name: TableChecks(table) for name, table in TABLES.items()}
+# An event inside its span need not name the span, nor its position.
+EVENTS_OF_SPANS: Final = TableChecks(EVENTS, computed=(*SPAN_KEY_OF_EVENT, "position"))

@@ -1,0 +1,269 @@
+"""Checks of single values: each returns the value to write, or raises `Refused`.
+
+JSON is encoded after its check.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from observatory_storage.ids import MAX_NAME_BYTES
+
+__all__ = [
+    "MAX_INT64",
+    "Check",
+    "Refused",
+    "anything",
+    "array_of",
+    "buckets",
+    "choice",
+    "cost",
+    "flag",
+    "integer",
+    "link",
+    "mapping",
+    "name",
+    "non_negative",
+    "number",
+    "quantile",
+    "text",
+    "time",
+]
+
+Check = Callable[[Any], Any]
+
+MAX_INT64: Final = 2**63 - 1
+_COST_EXPONENT: Final = 100
+_COST_DECIMALS: Final = 200
+_HEX = re.compile(r"[0-9a-fA-F]*")
+# How JSON has the doubles that it cannot write as numbers.
+_NUMBERS_AS_TEXT: Final = ("NaN", "Infinity", "-Infinity")
+
+
+class Refused(ValueError):
+    """A value breaks a rule, which is the message."""
+
+
+def text(value: Any) -> str:
+    """Text of any length and content."""
+    if type(value) is str:
+        return value
+    if isinstance(value, str):
+        # The text of an enumeration's member, which a driver may know by its name only.
+        return str.__str__(value)
+    raise Refused("must be text")
+
+
+def name(value: Any) -> str:
+    """Text that an indexed column takes."""
+    value = text(value)
+    if not value:
+        raise Refused("must not be empty")
+    # A character has at most four bytes, so only a long name is measured; NUL will have three.
+    if len(value) * 4 > MAX_NAME_BYTES:
+        size = len(value.encode("utf-8", "surrogatepass")) + 2 * value.count("\x00")
+        if size > MAX_NAME_BYTES:
+            raise Refused(f"must have at most {MAX_NAME_BYTES} bytes of UTF-8")
+    return str(value)
+
+
+def choice(values: tuple[str, ...]) -> Check:
+    """One of the texts."""
+    known = {value: value for value in values}
+    rule = f"must be one of {', '.join(values)}"
+
+    def check(value: Any) -> str:
+        found = known.get(value) if isinstance(value, str) else None
+        if found is None:
+            raise Refused(rule)
+        return found
+
+    return check
+
+
+def integer(lowest: int, highest: int) -> Check:
+    """An integer within the bounds, both included."""
+    rule = f"must be from {lowest} to {highest}"
+
+    def check(value: Any) -> int:
+        if type(value) is not int:
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise Refused("must be an integer")
+            value = int(value)
+        if not lowest <= value <= highest:
+            raise Refused(rule)
+        return int(value)
+
+    return check
+
+
+def number(value: Any) -> float:
+    """A finite number, as a double."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        raise Refused("must be a number")
+    try:
+        result = float(value)
+    except OverflowError:
+        raise Refused("must fit a double") from None
+    except ValueError:  # a signalling NaN
+        result = math.nan
+    if not math.isfinite(result):
+        raise Refused("must be a finite number")
+    return result
+
+
+def non_negative(value: Any) -> float:
+    """A finite number from zero on, as a double."""
+    result = number(value)
+    if result < 0:
+        raise Refused("must not be less than 0")
+    return result
+
+
+def cost(value: Any) -> Decimal:
+    """US dollars, exactly as they are written in decimal."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
+        raise Refused("must be a number")
+    try:
+        # A float's shortest text is what its writer meant: 0.1, not 0.1000000000000000055…
+        result = Decimal(float.__repr__(value) if isinstance(value, float) else value)
+    except InvalidOperation:
+        raise Refused("must be a number") from None
+    if not result.is_finite() or result < 0:
+        raise Refused("must be a finite number, not negative")
+    if result and abs(result.adjusted()) > _COST_EXPONENT:
+        raise Refused(f"must have an exponent within {_COST_EXPONENT}")
+    exponent = result.as_tuple().exponent
+    if isinstance(exponent, int) and not -_COST_DECIMALS <= exponent <= _COST_EXPONENT:
+        raise Refused(f"must have at most {_COST_DECIMALS} decimals")
+    return result
+
+
+def time(value: Any) -> datetime:
+    """The time in UTC.
+
+    Two times of one zone compare and subtract by its clock, which daylight saving turns back.
+    """
+    moment: datetime = value if type(value) is datetime else _plain_time(value)
+    if moment.tzinfo is UTC:
+        return moment
+    if moment.utcoffset() is None:
+        raise Refused("must have a time zone")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise Refused("must be within the years 1 to 9999 in UTC") from None
+
+
+def _plain_time(value: Any) -> datetime:
+    """A time of a class of its own (pandas', pendulum's), as the driver knows it."""
+    if not isinstance(value, datetime):
+        raise Refused("must be a datetime")
+    try:
+        return datetime(
+            value.year,
+            value.month,
+            value.day,
+            value.hour,
+            value.minute,
+            value.second,
+            value.microsecond,
+            tzinfo=value.tzinfo,
+            fold=value.fold,
+        )
+    except (TypeError, ValueError):  # pandas' NaT
+        raise Refused("must be a datetime") from None
+
+
+def flag(value: Any) -> bool:
+    """True or False, and nothing that only counts as such."""
+    if not isinstance(value, bool):
+        raise Refused("must be true or false")
+    return value
+
+
+def mapping(value: Any) -> dict[Any, Any]:
+    """A JSON object."""
+    if type(value) is dict:
+        return value
+    if not isinstance(value, Mapping):
+        raise Refused("must be a mapping")
+    return dict(value)
+
+
+def array_of(check_item: Callable[[Any], None] | None = None) -> Check:
+    """A JSON array of objects, each of which passes the given check."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            raise Refused("must be a list")
+        for index, item in enumerate(value):
+            if not isinstance(item, Mapping):
+                raise Refused(f"must be a list of mappings, but [{index}] is none")
+            if check_item is not None:
+                try:
+                    check_item(item)
+                except Refused as refused:
+                    raise Refused(f"[{index}] {refused}") from None
+        return value
+
+    return check
+
+
+def anything(value: Any) -> Any:
+    """Any JSON; encoding it says what is none."""
+    return value
+
+
+def link(value: Mapping[str, Any]) -> None:
+    """A link of a span; OTLP lets the ids be empty, and of any length."""
+    span_id = value.get("span_id", "")
+    if not isinstance(span_id, str) or _HEX.fullmatch(span_id) is None:
+        raise Refused("must have hex digits as span_id")
+
+
+def quantile(value: Mapping[str, Any]) -> None:
+    """A quantile of a summary, and its value."""
+    rank = value.get("quantile")
+    if isinstance(rank, bool) or not isinstance(rank, (int, float)) or not 0 <= rank <= 1:
+        raise Refused("must have a quantile from 0 to 1")
+    if not _is_number(value.get("value")):
+        raise Refused("must have a number as value")
+
+
+def buckets(value: Any) -> dict[Any, Any]:
+    """The buckets of a histogram: `bounds` and `counts`, or those of an exponential one."""
+    given = mapping(value)
+    _check_counts(given, "")
+    bounds = given.get("bounds", ())
+    if not isinstance(bounds, (list, tuple)) or not all(map(_is_number, bounds)):
+        raise Refused("must have a list of numbers as bounds")
+    if not _is_count(given.get("zero_count", 0)):
+        raise Refused("must have a non-negative integer as zero_count")
+    for side in ("positive", "negative"):
+        if side in given:
+            if not isinstance(given[side], Mapping):
+                raise Refused(f"must have a mapping as {side}")
+            _check_counts(given[side], f"{side}.")
+    return given
+
+
+def _check_counts(value: Mapping[str, Any], place: str) -> None:
+    counts = value.get("counts", ())
+    if not isinstance(counts, (list, tuple)) or not all(map(_is_count, counts)):
+        raise Refused(f"must have a list of non-negative integers as {place}counts")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        return value in _NUMBERS_AS_TEXT
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

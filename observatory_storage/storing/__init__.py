@@ -1,0 +1,20 @@
+"""Prepared rows into PostgreSQL: one transaction, its COPY or INSERT, its merges and its retries.
+
+Buffered writers, `CopyWriter` and OTLP requests all store their rows by `store` or `write_batch`.
+"""
+
+from observatory_storage.storing.store import StoreResult, store, store_into, write_batch
+from observatory_storage.storing.transaction import Source, source_of
+from observatory_storage.storing.upsert import Loader, Method, chosen_method
+
+__all__ = [
+    "Loader",
+    "Method",
+    "Source",
+    "StoreResult",
+    "chosen_method",
+    "source_of",
+    "store",
+    "store_into",
+    "write_batch",
+]

@@ -1,0 +1,169 @@
+"""Binary COPY of prepared rows into a table, on the connection's own driver connection.
+
+psycopg converts a `datetime` and a `UUID` in Python, value by value; integers and bytes it sends
+from C. So times go out as the integers, and UUIDs as the bytes, that they are on the wire.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import psycopg
+from psycopg.copy import LibpqWriter, Writer
+from sqlalchemy import Connection, Table
+
+from observatory_storage.storing.upsert_target import UpsertTarget
+from observatory_storage.tables import Values
+from observatory_storage.times import MICROSECOND
+
+__all__ = ["SentBytes", "copy_encoded", "copy_rows", "encode", "qualified"]
+
+# PostgreSQL parses about 1,000 rows of a COPY, then stops reading the socket while it inserts them.
+# This much may wait for it meanwhile, so that the client goes on.
+_SEND_BUFFER_BYTES: Final = 8 * 1024 * 1024
+# What the kernel may hold of it, and hands over by itself: a thread that waits for the interpreter
+# cannot refill a socket (Linux takes the most that it allows instead).
+_SOCKET_BYTES: Final = 4 * 1024 * 1024
+_POSTGRESQL_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_TIME: Final = "timestamp with time zone"
+_SENT_AS: Final = {_TIME: "bigint", "uuid": "bytea"}
+
+
+@dataclass(slots=True)
+class SentBytes:
+    """How many bytes of rows have been sent, in attempts that failed too."""
+
+    count: int = 0
+
+
+def copy_rows(
+    connection: Connection,
+    target: UpsertTarget,
+    rows: Iterable[Values],
+    table: Table,
+    sent: SentBytes | None = None,
+) -> None:
+    """Copy prepared rows into the table; they are taken as the COPY goes on."""
+    with _copying(connection, target, table, sent) as copy:
+        _write(copy, target, rows)
+
+
+def encode(connection: Connection, target: UpsertTarget, rows: Iterable[Values]) -> list[bytes]:
+    """The data of a COPY of these rows, made while the connection is busy with another."""
+    blocks = _Blocks()
+    with psycopg.Copy(_driver_of(connection).cursor(), binary=True, writer=blocks) as copy:
+        _write(copy, target, rows)
+    return blocks.written
+
+
+def copy_encoded(
+    connection: Connection,
+    target: UpsertTarget,
+    encoded: Sequence[bytes],
+    table: Table,
+    sent: SentBytes | None = None,
+) -> None:
+    """Copy what `encode` made into the table."""
+    with _copying(connection, target, table, sent) as copy:
+        for block in encoded:
+            copy.write(block)
+
+
+class _Blocks(Writer):
+    """Keeps the data of a COPY."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        self.written.append(bytes(data))
+
+
+class _SendBuffer(LibpqWriter):
+    """Sends the data of a COPY, and waits only for a server that is far behind."""
+
+    def __init__(self, cursor: psycopg.Cursor[Any], sent: SentBytes) -> None:
+        super().__init__(cursor)
+        self._sent = sent
+        self.flush_threshold = _SEND_BUFFER_BYTES
+        # Over TCP the system finds the right size by itself, unless it is told one.
+        with suppress(OSError), socket.socket(fileno=os.dup(cursor.connection.fileno())) as own:
+            if own.family == getattr(socket, "AF_UNIX", None):
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+
+    def write(self, data: Any) -> None:
+        self._sent.count += len(data)
+        super().write(data)
+
+
+def _write(copy: psycopg.Copy, target: UpsertTarget, rows: Iterable[Values]) -> None:
+    types = target.types
+    # Without the types a Python int would go out as the smallest that holds it.
+    copy.set_types([_SENT_AS.get(name, name) for name in types])
+    times = [position for position, name in enumerate(types) if name == _TIME]
+    uuids = [position for position, name in enumerate(types) if name == "uuid"]
+    # Rows of one trace or metric share its id as one object: a UUID is converted once in a row.
+    last: list[Any] = [None] * len(types)
+    last_bytes: list[bytes | None] = [None] * len(types)
+    write_row = copy.write_row
+    for row in rows:
+        values = list(row)
+        for position in times:
+            moment = values[position]
+            if moment is not None:
+                values[position] = (moment - _POSTGRESQL_EPOCH) // MICROSECOND
+        for position in uuids:
+            uuid = values[position]
+            if uuid is not last[position]:
+                last[position] = uuid
+                last_bytes[position] = None if uuid is None else uuid.bytes
+            values[position] = last_bytes[position]
+        write_row(values)
+
+
+def _driver_of(connection: Connection) -> psycopg.Connection[Any]:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver
+
+
+@contextmanager
+def _copying(
+    connection: Connection, target: UpsertTarget, table: Table, sent: SentBytes | None
+) -> Iterator[psycopg.Copy]:
+    """A binary COPY of the target's columns into the table."""
+    names = ", ".join(f'"{column}"' for column in target.columns)
+    statement = f"COPY {qualified(connection, table)} ({names}) FROM STDIN (FORMAT BINARY)"
+    try:
+        with (
+            _driver_of(connection).cursor() as cursor,
+            cursor.copy(
+                statement.encode(), writer=_SendBuffer(cursor, sent or SentBytes())
+            ) as copy,
+        ):
+            yield copy
+    except psycopg.errors.ReadOnlySqlTransaction:
+        # The engine, which replaces such connections, does not see the errors of a COPY.
+        connection.invalidate()
+        raise
+    except Exception:
+        raise
+    except BaseException:  # a signal's: the COPY may still be under way
+        connection.invalidate()
+        raise
+
+
+def qualified(connection: Connection, table: Table) -> str:
+    """The table's name with its schema, quoted, as the connection's engine translates it."""
+    quote = connection.dialect.identifier_preparer.quote
+    schema = table.schema
+    if schema is None:
+        translation = connection.get_execution_options().get("schema_translate_map") or {}
+        schema = translation.get(None) or "public"
+    return f"{quote(schema)}.{quote(table.name)}"

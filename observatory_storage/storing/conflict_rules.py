@@ -1,0 +1,125 @@
+"""What happens to a row whose key is there already: a function for each rule of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, ColumnElement, cast, extract, func, tuple_
+from sqlalchemy import case as when
+from sqlalchemy.dialects.postgresql import Insert
+
+from observatory_storage.jsonb import EMPTY_OBJECT
+from observatory_storage.storing.upsert_target import UpsertTarget, comparable_json
+from observatory_storage.tables import TABLES, TRACES, ConflictRule, TableDefinition, Values
+from observatory_storage.times import MICROSECOND
+
+__all__ = ["TARGETS", "microseconds", "target_of"]
+
+_TRACE_OBJECTS: Final = ("attributes", "resource_attributes")
+_TRACE_TEXT: Final = TRACES.position["trace_id"]
+
+
+def microseconds(start: ColumnElement[Any], end: ColumnElement[Any]) -> ColumnElement[int]:
+    """How long it is from start to end; NULL where one of them is."""
+    return cast(extract("epoch", end - start) * 1_000_000, BigInteger)
+
+
+def _keep(target: UpsertTarget, statement: Insert) -> Insert:
+    """A row that is there already stays as it is."""
+    return statement.on_conflict_do_nothing(index_elements=list(target.key))
+
+
+def _earlier(earlier: Values, _: Values) -> Values:
+    return earlier
+
+
+def _later(_: Values, later: Values) -> Values:
+    return later
+
+
+def _replace(target: UpsertTarget, statement: Insert) -> Insert:
+    """A row that differs replaces the one that is there."""
+    new = statement.excluded
+    changed: dict[str, ColumnElement[Any]] = {
+        column: new[column] for column in target.columns if column not in target.key
+    }
+    if "updated_at" in target.table.c:
+        changed["updated_at"] = func.now()
+    return statement.on_conflict_do_update(
+        index_elements=list(target.key),
+        set_=changed,
+        where=target.distinct(target.table.c, new),
+    )
+
+
+def _replace_unless_unended(target: UpsertTarget, statement: Insert) -> Insert:
+    """As `_replace`, but an ended span is never replaced by an unended one."""
+    new, old = statement.excluded, target.table.c
+    return statement.on_conflict_do_update(
+        index_elements=list(target.key),
+        set_={column: new[column] for column in target.columns if column not in target.key},
+        where=target.distinct(old, new) & (old.end_time.is_(None) | new.end_time.is_not(None)),
+    )
+
+
+def _fill_unless_spans_tell(target: UpsertTarget, statement: Insert) -> Insert:
+    """A row from `write_trace` changes only what no span of the trace tells, and clears nothing."""
+    new, old = statement.excluded, target.table.c
+    has_spans = old.lead_span_id.is_not(None)
+    changed: dict[str, ColumnElement[Any]] = {
+        column: func.coalesce(new[column], old[column])
+        for column in target.columns
+        if column not in target.key
+    }
+    changed["duration_us"] = func.coalesce(
+        microseconds(changed["start_time"], changed["end_time"]), changed["duration_us"]
+    )
+    for column in changed.keys() - {*_TRACE_OBJECTS, "status_message"}:
+        changed[column] = when((has_spans, old[column]), else_=changed[column])
+    for column in _TRACE_OBJECTS:
+        changed[column] = when((new[column] == {}, old[column]), else_=new[column])
+    # The text of an id does not depend on which writer came first.
+    changed["trace_id"] = func.least(old.trace_id, new.trace_id)
+    differs = tuple_(*(comparable_json(old[column]) for column in changed)).is_distinct_from(
+        tuple_(*(comparable_json(value) for value in changed.values()))
+    )
+    return statement.on_conflict_do_update(
+        index_elements=list(target.key), set_={**changed, "updated_at": func.now()}, where=differs
+    )
+
+
+def _filled(earlier: Values, later: Values) -> Values:
+    """What `_fill_unless_spans_tell` makes of two rows of a trace, where both are in one batch."""
+    values = {
+        column: old if new is None or (column in _TRACE_OBJECTS and new == EMPTY_OBJECT) else new
+        for column, old, new in zip(TRACES.columns, earlier, later, strict=True)
+    }
+    values["trace_id"] = min(earlier[_TRACE_TEXT], later[_TRACE_TEXT])
+    if values["end_time"] is not None:
+        values["duration_us"] = (values["end_time"] - values["start_time"]) // MICROSECOND
+    return tuple(values.values())
+
+
+_RULES: Final[
+    dict[
+        ConflictRule,
+        tuple[Callable[[UpsertTarget, Insert], Insert], Callable[[Values, Values], Values]],
+    ]
+] = {
+    "keep": (_keep, _earlier),
+    "replace": (_replace, _later),
+    "replace_unless_unended": (_replace_unless_unended, _later),
+    "fill_unless_spans_tell": (_fill_unless_spans_tell, _filled),
+}
+
+
+def target_of(table: TableDefinition) -> UpsertTarget:
+    """Where the prepared rows of a table go."""
+    return TARGETS[table.name]
+
+
+TARGETS: Final = {
+    name: UpsertTarget(table, *_RULES[table.on_conflict], table.columns, f"stage_{name}")
+    for name, table in TABLES.items()
+}

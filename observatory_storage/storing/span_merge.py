@@ -1,0 +1,255 @@
+"""Merging spans of which some are there already.
+
+The traces are locked before stored spans are read and replaced. Only spans that are new or differ
+from the stored ones are added to their traces.
+
+All writers take their locks in one order, so that they never deadlock: first the keys of new spans,
+then the rows of traces, both sorted, then stored spans and events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import KeysView, Sequence
+from operator import itemgetter
+from typing import Any, Final
+
+from sqlalchemy import ARRAY, Connection, and_, bindparam, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from observatory_storage.errors import Conflict
+from observatory_storage.rows import Row
+from observatory_storage.storing.conflict_rules import target_of
+from observatory_storage.storing.trace_statements import (
+    add_totals,
+    lock_traces,
+    recompute_traces,
+    rows_of_totals,
+)
+from observatory_storage.storing.trace_totals import SpanFacts, facts_of, totals_of
+from observatory_storage.storing.upsert import Loader
+from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS, TRACES, Values
+
+__all__ = ["ORDER", "Key", "merge_spans", "place_of"]
+
+Key = tuple[Any, ...]
+_SPANS, _EVENTS, _TRACES = target_of(SPANS), target_of(EVENTS), target_of(TRACES)
+# All writers meet in this order. Spans mostly come in it, and the indexes that lead to a time take
+# them best in it.
+ORDER: Final = ("start_time", "start_ns", "trace_id", "span_id")
+_START, _START_NS, _TRACE_ID, _SPAN_ID, _END = SPANS.positions(*ORDER, "end_time")
+_span_key_of = itemgetter(*EVENTS.positions(*SPAN_KEY_OF_EVENT))
+_MAX_MERGES: Final = 5
+
+
+def place_of(span: Row) -> tuple[Any, ...]:
+    """The place of a span in `ORDER`."""
+    values = span.values
+    # UUID compares in Python code; its integer, which has the same order, does not.
+    return values[_START], values[_START_NS], values[_TRACE_ID].int, values[_SPAN_ID]
+
+
+class _Deleted(Conflict):
+    """Spans were deleted while they were replaced."""
+
+    retryable = True
+
+
+def merge_spans(
+    loader: Loader,
+    spans: dict[Key, Row],
+    trace_rows: Sequence[Values] = (),
+    lone_events: Sequence[Values] = (),
+) -> None:
+    """Write spans, their events, and what they say of their traces.
+
+    Begins again from a savepoint where another transaction deletes spans meanwhile.
+
+    Args:
+        loader: on a connection in a transaction.
+        spans: the last version of each, in `ORDER`.
+        trace_rows: see `spans.write_spans`.
+        lone_events: see `spans.write_spans`.
+
+    Raises:
+        Conflict: that happened again and again; another attempt may succeed.
+    """
+    for merges_left in reversed(range(_MAX_MERGES)):
+        try:
+            with loader.connection.begin_nested():
+                _merge(loader, spans, trace_rows, lone_events)
+            return
+        except _Deleted:
+            if not merges_left:
+                raise
+
+
+def _merge(
+    loader: Loader,
+    spans: dict[Key, Row],
+    trace_rows: Sequence[Values],
+    lone_events: Sequence[Values],
+) -> None:
+    """Merge once.
+
+    Whoever replaces or deletes spans holds their trace's row. So the stored spans, read once the
+    traces are locked, do not change until the commit.
+
+    Raises:
+        _Deleted: another transaction deleted some of them between the two reads.
+    """
+    connection = loader.connection
+    loader.stage(_SPANS, [row.values for row in spans.values()])
+    inserted = {tuple(key) for key in connection.execute(_INSERT_NEW)}
+    loader.upsert(_TRACES, [*trace_rows])
+    new_traces = lock_traces(loader, rows_of_totals(totals_of(spans.values())))
+    bounds = _bounds(spans)
+    stored = _stored_versions(connection, bounds)
+    for key in inserted:
+        del stored[key]
+    if len(inserted) + len(stored) < len(spans):
+        raise _Deleted
+    # An ended span is never replaced by an unended one, nor are its events.
+    written = {
+        key: row
+        for key, row in spans.items()
+        if (old := stored.get(key)) is None
+        or old[0].end_time is None
+        or row.values[_END] is not None
+    }
+    if stored:
+        connection.execute(_SPANS.merge)
+    loader.unstage(_SPANS)
+    _replace_events(loader, written, stored.keys(), lone_events, bounds)
+    counted = {key: row for key, row in written.items() if key[0] not in new_traces}
+    replaced = {key: stored[key][0] for key in counted if key in stored}
+    changed = [row for key, row in counted.items() if key not in stored or stored[key][1]]
+    subtracted = [(key[0], facts) for key, facts in replaced.items() if stored[key][1]]
+    add_totals(loader, rows_of_totals(totals_of(changed, subtracted)), optimistic=False)
+    recompute_traces(
+        connection,
+        {
+            key[0]
+            for key, facts in replaced.items()
+            if facts.outranks(facts_of(counted[key].values))
+        },
+    )
+
+
+def _bounds(spans: dict[Key, Row]) -> dict[str, Any]:
+    """The range of the spans' starts, which prunes partitions."""
+    starts = [span.values[_START] for span in spans.values()]
+    return {"earliest": min(starts), "latest": max(starts)}
+
+
+def _inserting_new() -> Any:
+    staged = _SPANS.stage.c
+    ordered = select(*(staged[column] for column in _SPANS.columns)).order_by(
+        *(staged[column] for column in ORDER)
+    )
+    return (
+        insert(_SPANS.table)
+        .from_select(list(_SPANS.columns), ordered)
+        .on_conflict_do_nothing(index_elements=list(_SPANS.key))
+        .returning(*(_SPANS.table.c[column] for column in _SPANS.key))
+    )
+
+
+_INSERT_NEW: Final = _inserting_new()
+
+
+def _reading_stored() -> Any:
+    old, new = _SPANS.table.c, _SPANS.stage.c
+    return (
+        select(
+            *(old[column] for column in _SPANS.key),
+            old.end_time,
+            old.status,
+            old.total_tokens,
+            old.total_cost_usd,
+            old.parent_span_id.is_not(None).label("has_parent"),
+            old.name,
+            old.service_name,
+            _SPANS.distinct(old, new).label("differs"),
+        )
+        .join_from(
+            _SPANS.table, _SPANS.stage, and_(*(old[column] == new[column] for column in _SPANS.key))
+        )
+        .where(old.start_time.between(bindparam("earliest"), bindparam("latest")))
+    )
+
+
+_STORED: Final = _reading_stored()
+
+
+def _stored_versions(
+    connection: Connection, bounds: dict[str, Any]
+) -> dict[Key, tuple[SpanFacts, bool]]:
+    """By key: the facts of the stored version of a staged span, and whether the two differ."""
+    found: dict[Key, tuple[SpanFacts, bool]] = {}
+    for old in connection.execute(_STORED, bounds):
+        facts = SpanFacts(
+            old.end_time,
+            old.status,
+            old.total_tokens,
+            old.total_cost_usd,
+            (old.has_parent, old.start_time, old.start_ns, old.span_id),
+            old.name,
+            old.service_name,
+        )
+        key = old.trace_id, old.span_id, old.start_time, old.start_ns
+        found[key] = facts, old.differs
+    return found
+
+
+def _deleting_events() -> Any:
+    old, staged = _EVENTS.table.c, _EVENTS.stage.c
+    types = [_EVENTS.table.c[column].type for column in SPAN_KEY_OF_EVENT]
+    given = (
+        func.unnest(
+            *(
+                bindparam(column, type_=ARRAY(kind))
+                for column, kind in zip(SPAN_KEY_OF_EVENT, types, strict=True)
+            )
+        )
+        .table_valued(*SPAN_KEY_OF_EVENT)
+        .render_derived(name="given")
+    )
+    same = (
+        select(1)
+        .select_from(_EVENTS.stage)
+        .where(*(staged[column] == old[column] for column in _EVENTS.key))
+        .where(~_EVENTS.distinct(old, staged))
+    )
+    return (
+        delete(_EVENTS.table)
+        .where(*(old[column] == given.c[column] for column in SPAN_KEY_OF_EVENT))
+        .where(old.span_start_time.between(bindparam("earliest"), bindparam("latest")))
+        .where(~same.exists())
+    )
+
+
+_DELETE_EVENTS: Final = _deleting_events()
+
+
+def _replace_events(
+    loader: Loader,
+    written: dict[Key, Row],
+    stored: KeysView[Key],
+    lone_events: Sequence[Values],
+    bounds: dict[str, Any],
+) -> None:
+    """Make the events of these spans those that come with them; equal ones stay.
+
+    A span that was not there yet takes none away, as it does not on the clean path.
+    """
+    with_events = {key: row for key, row in written.items() if row.events is not None}
+    if not with_events:
+        return
+    events = [event for row in with_events.values() for event in row.events or ()]
+    events += [event for event in lone_events if _span_key_of(event) in with_events]
+    loader.stage(_EVENTS, _EVENTS.unique(events))
+    if replaced := with_events.keys() & stored:
+        keys = dict(zip(SPAN_KEY_OF_EVENT, map(list, zip(*replaced, strict=True)), strict=True))
+        loader.connection.execute(_DELETE_EVENTS, {**keys, **bounds})
+    loader.connection.execute(_EVENTS.merge)
+    loader.unstage(_EVENTS)

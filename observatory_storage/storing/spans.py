@@ -1,0 +1,126 @@
+"""Spans with their events and the traces that they are part of, in one transaction.
+
+The clean path copies the spans straight in and adds to their traces. When a span is there already,
+`span_merge` takes over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from observatory_storage.rows import Row
+from observatory_storage.storing.binary_copy import copy_rows
+from observatory_storage.storing.conflict_rules import target_of
+from observatory_storage.storing.span_merge import Key, merge_spans, place_of
+from observatory_storage.storing.trace_statements import TotalsRows, add_totals, rows_of_totals
+from observatory_storage.storing.trace_totals import SpansByTrace, totals_of
+from observatory_storage.storing.upsert import Loader, chosen_method
+from observatory_storage.tables import EVENTS, SPANS, TRACES, Values
+
+__all__ = ["SpanCopy", "write_spans"]
+
+_SPANS, _EVENTS, _TRACES = target_of(SPANS), target_of(EVENTS), target_of(TRACES)
+_SPAN_ID, _START, _END = SPANS.positions("span_id", "start_time", "end_time")
+
+
+def write_spans(
+    loader: Loader,
+    rows: Sequence[Row],
+    *,
+    trace_rows: Sequence[Values] = (),
+    lone_events: Sequence[Values] = (),
+    optimistic: bool = True,
+) -> None:
+    """Write spans, their events, and what they say of their traces.
+
+    Args:
+        loader: on a connection in a transaction.
+        rows: prepared spans.
+        trace_rows: rows of `traces` of the same batch, written when it is the traces' turn.
+        lone_events: events of the same batch that come without their span: not written here, but
+            a span that is replaced does not take them away.
+        optimistic: False where these spans have met a conflict already.
+    """
+    totals: TotalsRows | None = None
+    spans: dict[Key, Row] = {}
+    if optimistic and chosen_method(loader.method, len(rows)) == "copy" and _are_distinct(rows):
+        totals = SpanCopy(loader).run([sorted(rows, key=place_of)])
+    elif optimistic:
+        spans = _unique(rows)
+        totals = _insert_spans(loader, list(spans.values()))
+    if totals is None:
+        merge_spans(loader, spans or _unique(rows), trace_rows, lone_events)
+    else:
+        loader.upsert(_TRACES, [*trace_rows])
+        add_totals(loader, totals, optimistic=not trace_rows)
+
+
+class SpanCopy:
+    """One COPY of spans straight into their table, and of their events after it.
+
+    While the server works on the spans, the totals of their traces are added up and encoded.
+
+    Args:
+        loader: on a connection in a transaction.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._spans = SpansByTrace()
+        self._events: list[Values] = []
+        self._totals = TotalsRows([], [])
+
+    def run(self, parts: Iterable[Sequence[Row]]) -> TotalsRows | None:
+        """Copy the spans; returns the totals to be added, None where there was a conflict.
+
+        Args:
+            parts: the spans in `span_merge.ORDER`, some at a time; taken as the COPY goes on.
+        """
+        copied = self._loader.attempt(_SPANS, lambda: self._copy(parts))
+        return self._totals if copied else None
+
+    def _copy(self, parts: Iterable[Sequence[Row]]) -> None:
+        connection, sent = self._loader.connection, self._loader.sent
+        copy_rows(connection, _SPANS, self._values(parts), _SPANS.target, sent)
+        Loader(connection, "auto", sent).load(_EVENTS, _EVENTS.unique(self._events))
+
+    def _values(self, parts: Iterable[Sequence[Row]]) -> Iterator[Values]:
+        for part in parts:
+            self._spans.add(part)
+            for row in part:
+                if row.events:
+                    self._events += row.events
+                yield row.values
+        # Now, while the server is busy with the rows on their way.
+        self._totals = rows_of_totals(self._spans.totals().values(), self._loader.connection)
+
+
+def _insert_spans(loader: Loader, spans: Sequence[Row]) -> TotalsRows | None:
+    """As `SpanCopy.run`, by the loader's method."""
+    events = _EVENTS.unique([event for row in spans for event in row.events or ()])
+
+    def insert() -> None:
+        loader.load(_SPANS, [row.values for row in spans])
+        loader.load(_EVENTS, events)
+
+    return rows_of_totals(totals_of(spans)) if loader.attempt(_SPANS, insert) else None
+
+
+def _are_distinct(rows: Sequence[Row]) -> bool:
+    """Whether no two rows can be versions of one span, told by less than their whole keys."""
+    return len({(row.values[_SPAN_ID], row.values[_START]) for row in rows}) == len(rows)
+
+
+def _unique(rows: Sequence[Row]) -> dict[Key, Row]:
+    """The last version of each span, an ended one before an unended, in `span_merge.ORDER`."""
+    key_of = _SPANS.key_of
+    last: dict[Key, Row] = {}
+    for row in rows:
+        key = key_of(row.values)
+        earlier = last.get(key)
+        if earlier is None:
+            last[key] = row
+        elif earlier.values[_END] is None or row.values[_END] is not None:
+            # A version that says nothing of its events leaves those of the one before.
+            last[key] = row._replace(events=earlier.events) if row.events is None else row
+    return {key_of(row.values): row for row in sorted(last.values(), key=place_of)}

@@ -1,0 +1,172 @@
+"""Prepared rows into PostgreSQL: one transaction, retried, with bad rows set apart."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tenacity import RetryCallState
+
+from observatory_storage.errors import Rejected, StorageError, ValidationError, sqlstate_of
+from observatory_storage.rows import Row, prepare_trace
+from observatory_storage.storing.binary_copy import SentBytes
+from observatory_storage.storing.conflict_rules import TARGETS, target_of
+from observatory_storage.storing.spans import write_spans
+from observatory_storage.storing.transaction import (
+    Source,
+    ensure_partitions,
+    repairing,
+    retrying,
+    writing,
+)
+from observatory_storage.storing.upsert import Loader, Method
+from observatory_storage.tables import EVENTS, SPANS, TRACES, table_named
+
+__all__ = ["StoreResult", "store", "store_into", "write_batch"]
+
+_TRACE_ID: Final = TRACES.position["id"]
+_TRACE_ID_OF_SPAN, _START_OF_SPAN = SPANS.positions("trace_id", "start_time")
+# Spans are written with their traces and events; all other tables by themselves.
+_WRITTEN_TOGETHER: Final = {TRACES.name, SPANS.name, EVENTS.name}
+# The classes of SQLSTATE that refuse a row for its data.
+_DATA_CLASSES: Final = frozenset({"22", "23", "54"})
+
+
+@dataclass(slots=True)
+class StoreResult:
+    """What became of a batch.
+
+    Attributes:
+        committed: how many rows are committed.
+        rejected: the rows that were refused for their data.
+        retries: attempts that a transient error made necessary.
+        repaired: texts changed because PostgreSQL cannot hold them.
+        sent: bytes of rows that were sent, in attempts that failed too.
+    """
+
+    committed: int = 0
+    rejected: list[Rejected] = field(default_factory=list)
+    retries: int = 0
+    repaired: int = 0
+    sent: SentBytes = field(default_factory=SentBytes)
+
+
+def store(source: Source, rows: Sequence[Row], method: Method = "auto") -> StoreResult:
+    """Commit the rows, as one transaction where the server takes them all.
+
+    Transient errors are retried as whole batches with exponential backoff and jitter: keys are
+    deterministic, so a commit whose answer was lost is safe to repeat. A batch that is refused
+    for its data is halved until the bad rows stand alone, and all others are committed.
+
+    Raises:
+        ValidationError: a row names a table that is not in the registry; nothing is written.
+        StorageError: the database could not be written to at all; what was committed before that
+            stays, and writing the whole batch again changes nothing of it.
+    """
+    result = StoreResult()
+    store_into(result, source, rows, method)
+    return result
+
+
+def store_into(
+    result: StoreResult,
+    source: Source,
+    rows: Sequence[Row],
+    method: Method = "auto",
+    *,
+    first_index: int = 0,
+) -> None:
+    """As `store`; the result also tells what was done before an error.
+
+    Args:
+        result: is added to.
+        source: the pool.
+        rows: prepared rows.
+        method: how they go into their tables.
+        first_index: the index of the first row, by which `result.rejected` names rows.
+    """
+    for name in {row.table for row in rows}:
+        table_named(name)
+    if not rows:
+        return
+
+    def count(_: RetryCallState) -> None:
+        result.retries += 1
+
+    def once() -> int:
+        ensure_partitions(source, rows)
+        return repairing(rows, write)
+
+    def write(these: Sequence[Row]) -> None:
+        with writing(source), source.engine.begin() as connection:
+            write_batch(Loader(connection, method, result.sent), these)
+
+    try:
+        result.repaired += retrying(source.config, once, before_sleep=count)
+    except StorageError as error:
+        if not _is_about_data(error):
+            raise
+        if len(rows) == 1:
+            result.rejected.append(Rejected(first_index, rows[0].as_dict(), error))
+            return
+        middle = len(rows) // 2
+        store_into(result, source, rows[:middle], method, first_index=first_index)
+        store_into(result, source, rows[middle:], method, first_index=first_index + middle)
+    else:
+        result.committed += len(rows)
+
+
+def write_batch(loader: Loader, rows: Sequence[Row], *, optimistic: bool = True) -> None:
+    """Write rows of any tables inside the transaction of the loader's connection.
+
+    Args:
+        loader: on a connection in a transaction.
+        rows: prepared rows.
+        optimistic: False where the spans among them have met a conflict already.
+    """
+    by_table: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_table[row.table].append(row)
+    for name, target in TARGETS.items():
+        if name not in _WRITTEN_TOGETHER:
+            loader.upsert(target, [row.values for row in by_table[name]])
+    spans, traces = by_table[SPANS.name], by_table[TRACES.name]
+    trace_rows = [row.values for row in (*traces, *_traces_to_lock(traces, spans))]
+    events = [row.values for row in by_table[EVENTS.name]]
+    if spans:
+        write_spans(loader, spans, trace_rows=trace_rows, lone_events=events, optimistic=optimistic)
+    else:
+        loader.upsert(target_of(TRACES), trace_rows)
+    loader.upsert(target_of(EVENTS), events)
+
+
+def _traces_to_lock(traces: Sequence[Row], spans: Sequence[Row]) -> list[Row]:
+    """Rows of traces that only the spans of this batch tell of, locked along with the others.
+
+    One statement locks them all, in the order of their ids: two statements would be two orders,
+    and could deadlock with another writer. The spans override what these rows say.
+    """
+    if not traces:
+        return []
+    known = {row.values[_TRACE_ID] for row in traces}
+    first: dict[Any, Row] = {}
+    for row in spans:
+        trace_id = row.values[_TRACE_ID_OF_SPAN]
+        if trace_id not in known:
+            earliest = first.setdefault(trace_id, row)
+            if row.values[_START_OF_SPAN] < earliest.values[_START_OF_SPAN]:
+                first[trace_id] = row
+    return [
+        prepare_trace({"trace_id": row.trace_text, "start_time": row.values[_START_OF_SPAN]})
+        for row in first.values()
+    ]
+
+
+def _is_about_data(error: StorageError) -> bool:
+    if isinstance(error, ValidationError):
+        return True
+    cause = error.__cause__
+    state = sqlstate_of(cause) if cause is not None else None
+    return state is not None and state[:2] in _DATA_CLASSES

@@ -1,0 +1,242 @@
+"""The statements that add the totals of a batch of spans to `traces`.
+
+All of it commutes: the start is the least, the end the greatest, counts and sums are added, name
+and service come from the lead span (least by: has a parent, start, span id). So the order of
+writers does not matter, and a trace is what its spans say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Connection,
+    Numeric,
+    and_,
+    bindparam,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import Insert, aggregate_order_by, insert
+
+from observatory_storage.storing.binary_copy import encode
+from observatory_storage.storing.conflict_rules import microseconds
+from observatory_storage.storing.trace_totals import MAX_TOKENS, TOTALS_COLUMNS, TraceTotals
+from observatory_storage.storing.upsert import Loader
+from observatory_storage.storing.upsert_target import UpsertTarget
+from observatory_storage.tables import SPANS, TRACES, Values
+
+__all__ = ["TotalsRows", "add_totals", "lock_traces", "recompute_traces", "rows_of_totals"]
+
+_TRACES: Final = TRACES.table
+_LEAD: Final = ("lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id")
+
+
+def _within_bigint(total: ColumnElement[Any], column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The sum as the column holds it: absurd numbers of tokens must not cost their spans."""
+    if not isinstance(column.type, BigInteger):
+        return total
+    bounded = func.greatest(-MAX_TOKENS, func.least(total, MAX_TOKENS))  # these two ignore NULL
+    return case((total.is_not(None), cast(bounded, BigInteger)))
+
+
+def _add(_: UpsertTarget, statement: Insert) -> Insert:
+    """The totals of spans are added to those of the spans before."""
+    old, new = _TRACES.c, statement.excluded
+    # A row without spans is what write_trace said: the first span overrides it.
+    without_spans = old.lead_span_id.is_(None)
+    leads = or_(
+        without_spans,
+        tuple_(*(new[column] for column in _LEAD)) < tuple_(*(old[column] for column in _LEAD)),
+    )
+    start = case((without_spans, new.start_time), else_=func.least(old.start_time, new.start_time))
+    end = case((without_spans, new.end_time), else_=func.greatest(old.end_time, new.end_time))
+    return statement.on_conflict_do_update(
+        index_elements=["id"],
+        set_={
+            "trace_id": func.least(old.trace_id, new.trace_id),
+            "start_time": start,
+            "end_time": end,
+            "duration_us": microseconds(start, end),
+            "status": case(
+                (or_(without_spans, new.status == "error"), new.status),
+                (old.status == "error", old.status),
+                (new.status == "ok", new.status),
+                else_=old.status,
+            ),
+            "last_span_start": func.greatest(old.last_span_start, new.last_span_start),
+            "span_count": case((without_spans, 0), else_=old.span_count) + new.span_count,
+            "error_count": case((without_spans, 0), else_=old.error_count) + new.error_count,
+            **{
+                column: case(
+                    (or_(without_spans, old[column].is_(None)), new[column]),
+                    else_=_within_bigint(
+                        cast(old[column], Numeric) + func.coalesce(new[column], 0), old[column]
+                    ),
+                )
+                for column in ("total_tokens", "total_cost_usd")
+            },
+            **{
+                column: case((leads, new[column]), else_=old[column])
+                for column in ("service_name", "root_span_name", *_LEAD)
+            },
+            "updated_at": func.now(),
+        },
+    )
+
+
+def _one_a_trace(_: Values, later: Values) -> Values:
+    return later
+
+
+_TOTALS: Final = UpsertTarget(TRACES, _add, _one_a_trace, TOTALS_COLUMNS, "stage_traces_totals")
+_ADD_FEW: Final = _add(_TOTALS, insert(_TRACES))
+_FEW: Final = 8  # below this many traces a stage costs more than it saves
+# This locks a row that is there already, though it does not update it.
+_LOCK: Final = (
+    insert(_TRACES)
+    .from_select(list(_TOTALS.columns), select(_TOTALS.stage))
+    .on_conflict_do_update(
+        index_elements=["id"], set_={"updated_at": _TRACES.c.updated_at}, where=false()
+    )
+    .returning(_TRACES.c.id)
+)
+
+
+class TotalsRows(NamedTuple):
+    """Totals of traces, ready to be added.
+
+    Attributes:
+        rows: one for each trace, in the order in which all writers lock them.
+        encoded: the same as the data of a COPY, where there was time to make that.
+    """
+
+    rows: list[Values]
+    encoded: list[bytes]
+
+
+def rows_of_totals(
+    totals: Iterable[TraceTotals], encode_for: Connection | None = None
+) -> TotalsRows:
+    """The rows that add these totals to their traces.
+
+    Args:
+        totals: one for each trace.
+        encode_for: the connection that will add them, where it is busy until then: they are
+            encoded for its COPY meanwhile.
+    """
+    rows = _TOTALS.unique([total.row() for total in totals])
+    if encode_for is None or len(rows) < _FEW:
+        return TotalsRows(rows, [])
+    return TotalsRows(rows, encode(encode_for, _TOTALS, rows))
+
+
+def add_totals(loader: Loader, totals: TotalsRows, *, optimistic: bool = True) -> None:
+    """Add totals to their traces, making those that are not there yet.
+
+    Args:
+        loader: on a connection in a transaction.
+        totals: what is added.
+        optimistic: False where most of the traces are known to be there.
+    """
+    rows, encoded = totals
+    if len(rows) >= _FEW:
+        copying = Loader(loader.connection, "copy", loader.sent)
+        copying.upsert(_TOTALS, rows, encoded=encoded, optimistic=optimistic)
+    elif rows:
+        named = [dict(zip(_TOTALS.columns, row, strict=True)) for row in rows]
+        loader.connection.execute(_ADD_FEW, named)
+
+
+def lock_traces(loader: Loader, totals: TotalsRows) -> set[UUID]:
+    """Lock the rows of traces, in the order of their ids, and make those not there yet.
+
+    Returns the ids of the new ones, which count the spans already.
+    """
+    Loader(loader.connection, "auto", loader.sent).stage(_TOTALS, totals.rows)
+    new = set(loader.connection.execute(_LOCK).scalars())
+    loader.unstage(_TOTALS)
+    return new
+
+
+def _recomputing() -> Any:
+    spans = SPANS.table.c
+    bounds = _TRACES.alias("bounds")
+    order = (
+        spans.parent_span_id.is_not(None),
+        spans.start_time,
+        spans.start_ns,
+        spans.span_id,
+    )
+
+    def of_lead(column: ColumnElement[Any]) -> ColumnElement[Any]:
+        return func.array_agg(aggregate_order_by(column, *order))[1]
+
+    errors = func.count().filter(spans.status == "error")
+    totals = (
+        select(
+            spans.trace_id.label("id"),
+            func.min(spans.start_time).label("start_time"),
+            func.max(spans.end_time).label("end_time"),
+            case(
+                (errors > 0, literal("error")),
+                (func.count().filter(spans.status == "ok") > 0, literal("ok")),
+                else_=literal("unset"),
+            ).label("status"),
+            func.count().label("span_count"),
+            errors.label("error_count"),
+            _within_bigint(func.sum(spans.total_tokens), spans.total_tokens).label("total_tokens"),
+            func.sum(spans.total_cost_usd).label("total_cost_usd"),
+            func.max(spans.start_time).label("last_span_start"),
+            of_lead(spans.name).label("root_span_name"),
+            of_lead(spans.service_name).label("service_name"),
+            cast(of_lead(spans.parent_span_id.is_not(None)), Boolean).label("lead_has_parent"),
+            of_lead(spans.start_time).label("lead_start_time"),
+            of_lead(spans.start_ns).label("lead_start_ns"),
+            of_lead(spans.span_id).label("lead_span_id"),
+        )
+        # The bounds prune the partitions: a trace's spans start within them.
+        .join_from(
+            bounds,
+            SPANS.table,
+            and_(
+                spans.trace_id == bounds.c.id,
+                spans.start_time >= bounds.c.start_time,
+                spans.start_time <= bounds.c.last_span_start,
+            ),
+        )
+        .where(bounds.c.id == func.any(bindparam("ids", type_=ARRAY(_TRACES.c.id.type))))
+        .group_by(spans.trace_id)
+        .subquery("totals")
+    )
+    return (
+        update(_TRACES)
+        .where(_TRACES.c.id == totals.c.id)
+        .values(
+            **{column.name: column for column in totals.c if column.name != "id"},
+            duration_us=microseconds(totals.c.start_time, totals.c.end_time),
+            updated_at=func.now(),
+        )
+    )
+
+
+_RECOMPUTE: Final = _recomputing()
+
+
+def recompute_traces(connection: Connection, trace_ids: Iterable[UUID]) -> None:
+    """Set traces, whose rows are locked, to what all their stored spans say."""
+    if ids := list(trace_ids):
+        connection.execute(_RECOMPUTE, {"ids": ids})

@@ -1,0 +1,150 @@
+"""What a transaction of rows goes through: its pool, its partitions, its retries, its errors."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Protocol, TypeVar, cast
+
+from sqlalchemy import Connection, Engine
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+
+from observatory_storage.backoff import backoff
+from observatory_storage.config import StorageConfig
+from observatory_storage.errors import StorageError, ValidationError, sqlstate_of, translated
+from observatory_storage.layout import Partitions
+from observatory_storage.rows import Row
+from observatory_storage.storing.upsert import is_text_error
+from observatory_storage.tables import EVENTS, table_named
+
+__all__ = [
+    "PartitionMissing",
+    "Source",
+    "ensure_partitions",
+    "repairing",
+    "retrying",
+    "source_of",
+    "writing",
+]
+
+_CHECK_VIOLATION: Final = "23514"
+_T = TypeVar("_T")
+
+
+class Source(Protocol):
+    """What writing needs of a pool."""
+
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def schema(self) -> str: ...
+    @property
+    def partitions(self) -> Partitions: ...
+    @property
+    def config(self) -> StorageConfig: ...
+
+
+def source_of(field: str, value: Any) -> Source:
+    """The pool that a writer was given.
+
+    Raises:
+        ValidationError: it is something else.
+    """
+    if not hasattr(value, "partitions"):
+        # A URL may have been given, with a password in it: not shown.
+        raise ValidationError(field, type(value), "must be a StoragePool")
+    return cast(Source, value)
+
+
+class PartitionMissing(StorageError):
+    """A partition was dropped between the check and the write."""
+
+    retryable = True
+
+
+def ensure_partitions(
+    source: Source, rows: Sequence[Row], within: Connection | None = None
+) -> None:
+    """Make the partitions that the rows need, in a transaction of their own.
+
+    Args:
+        source: the pool.
+        rows: prepared rows.
+        within: a connection that the caller holds: see `Partitions.ensure_within`.
+
+    Raises:
+        ValidationError: a row names a table that is not in the registry.
+        StorageError: the partitions could not be made.
+    """
+    moments: dict[str, list[Any]] = defaultdict(list)
+    tables = {row.table for row in rows}
+    positions = {name: table_named(name).partition_position for name in tables}
+    for row in rows:
+        position = positions[row.table]
+        if position is not None:
+            moments[row.table].append(row.values[position])
+            if row.events:
+                moments[EVENTS.name].append(row.values[position])
+    for table_name, needed in moments.items():
+        if within is None:
+            source.partitions.ensure(table_name, needed)
+        else:
+            source.partitions.ensure_within(within, table_name, needed)
+
+
+def repairing(rows: Sequence[Row], write: Callable[[Sequence[Row]], None]) -> int:
+    """Write the rows, and once more with clean text where the server or the driver objects to it.
+
+    Checking all text for what PostgreSQL cannot hold beforehand would cost every clean row.
+
+    Returns:
+        How many texts had to be repaired.
+    """
+    try:
+        write(rows)
+    except Exception as error:  # translated or Python's own; others are raised
+        if not is_text_error(error.__cause__ or error):
+            raise
+        cleaned = [row.with_clean_text() for row in rows]
+        write(cleaned)
+        return sum(new.repairs - old.repairs for old, new in zip(rows, cleaned, strict=True))
+    return 0
+
+
+@contextmanager
+def writing(source: Source) -> Iterator[None]:
+    """Translate errors; after a missing partition, look partitions up again before the next try."""
+    try:
+        with translated():
+            yield
+    except StorageError as error:
+        cause = error.__cause__
+        diagnostic = getattr(getattr(cause, "orig", None) or cause, "diag", None)
+        # A check constraint has a name; "no partition found for row" has none.
+        if (
+            cause is not None
+            and sqlstate_of(cause) == _CHECK_VIOLATION
+            and getattr(diagnostic, "constraint_name", None) is None
+        ):
+            source.partitions.forget()
+            raise PartitionMissing from cause
+        raise
+
+
+def retrying(
+    config: StorageConfig,
+    action: Callable[[], _T],
+    *,
+    before_sleep: Callable[[RetryCallState], None] | None = None,
+) -> _T:
+    """Repeat the action while it fails for a transient reason, as often as configured."""
+    retry = config.retry
+    attempts = Retrying(
+        stop=stop_after_attempt(retry.max_attempts),
+        wait=backoff(retry),
+        retry=retry_if_exception(lambda e: isinstance(e, StorageError) and e.retryable),
+        before_sleep=before_sleep,
+        reraise=True,
+    )
+    return attempts(action)

@@ -1,0 +1,151 @@
+"""Prepared rows into a table: straight in by INSERT or COPY, or merged with the rows there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+
+import psycopg
+from sqlalchemy import Connection, Table, insert
+
+from observatory_storage.errors import StorageError, translate
+from observatory_storage.storing.binary_copy import SentBytes, copy_encoded, copy_rows, qualified
+from observatory_storage.storing.optimism import optimism
+from observatory_storage.storing.upsert_target import UpsertTarget
+from observatory_storage.tables import Values
+
+__all__ = ["Loader", "Method", "chosen_method", "is_text_error"]
+
+Method = Literal["auto", "insert", "copy"]
+# From this many rows on COPY takes less time than INSERT; one row takes the same, see docs/copy.md.
+_COPY_FROM_ROWS: Final = 2
+_ONE_STATEMENT_ROWS: Final = 100
+_TEXT_STATES: Final = frozenset({"22021", "22P05"})
+
+
+def chosen_method(method: Method, rows: int) -> Literal["insert", "copy"]:
+    """The method that "auto" takes for a batch of this many rows."""
+    if method == "auto":
+        return "copy" if rows >= _COPY_FROM_ROWS else "insert"
+    return method
+
+
+class Loader:
+    """Puts prepared rows into tables, all within the transaction of one connection.
+
+    Args:
+        connection: in a transaction.
+        method: how rows go into their tables.
+        sent: counts the bytes that are sent.
+    """
+
+    def __init__(
+        self, connection: Connection, method: Method = "auto", sent: SentBytes | None = None
+    ) -> None:
+        self.connection = connection
+        self.method: Method = method
+        self.sent = sent or SentBytes()
+
+    def upsert(
+        self,
+        target: UpsertTarget,
+        rows: list[Values],
+        *,
+        encoded: Sequence[bytes] = (),
+        optimistic: bool = True,
+    ) -> None:
+        """Put rows straight in; where that meets a conflict, merge them.
+
+        Args:
+            target: where they go.
+            rows: prepared rows.
+            encoded: the same rows, unique and in order, as `binary_copy.encode` made them.
+            optimistic: False to merge them at once.
+        """
+        if not rows:
+            return
+        if not encoded:
+            rows = target.unique(rows)
+        if not optimistic or not self.attempt(
+            target, lambda: self.load(target, rows, encoded=encoded)
+        ):
+            self.stage(target, rows, encoded)
+            self.connection.execute(target.merge)
+            self.unstage(target)
+
+    def load(
+        self,
+        target: UpsertTarget,
+        rows: Sequence[Values],
+        *,
+        table: Table | None = None,
+        encoded: Sequence[bytes] = (),
+    ) -> None:
+        """Put rows into the target's table, or into the one given, by the method."""
+        into = target.target if table is None else table
+        if encoded:
+            copy_encoded(self.connection, target, encoded, into, self.sent)
+        elif rows and chosen_method(self.method, len(rows)) == "copy":
+            copy_rows(self.connection, target, rows, into, self.sent)
+        elif rows:
+            self._insert(target, rows, into)
+
+    def _insert(self, target: UpsertTarget, rows: Sequence[Values], table: Table) -> None:
+        statement = insert(table)
+        if len(rows) <= _ONE_STATEMENT_ROWS:
+            # RETURNING makes SQLAlchemy send them as one statement. Without it psycopg would send
+            # each by itself in a pipeline, and log a warning when a row's key is there already.
+            statement = statement.returning(table.c[target.key[0]])
+        named = [dict(zip(target.columns, row, strict=True)) for row in rows]
+        self.connection.execute(statement, named)
+        self.sent.count += sum(len(v) for row in rows for v in row if isinstance(v, (str, bytes)))
+
+    def stage(
+        self, target: UpsertTarget, rows: Sequence[Values], encoded: Sequence[bytes] = ()
+    ) -> None:
+        """Put rows into the target's temporary table, which `unstage` or the commit drops."""
+        like = qualified(self.connection, target.table)
+        self.connection.exec_driver_sql(
+            f"CREATE TEMPORARY TABLE {qualified(self.connection, target.stage)}"
+            f" (LIKE {like} INCLUDING DEFAULTS) ON COMMIT DROP"
+        )
+        self.load(target, rows, table=target.stage, encoded=encoded)
+
+    def unstage(self, target: UpsertTarget) -> None:
+        """Drop the target's temporary table."""
+        self.connection.exec_driver_sql(f"DROP TABLE {qualified(self.connection, target.stage)}")
+
+    def attempt(self, target: UpsertTarget, load: Callable[[], object]) -> bool:
+        """Load in a savepoint; False when that failed and merging may succeed.
+
+        False at once while attempts do not pay, see `optimism`.
+
+        No rule depends on which error it was, since distributions of PostgreSQL report duplicates
+        in different ways: only on whether the connection lives and the error is not transient.
+        """
+        learnt = optimism(self.connection, target.stage.name)
+        if not learnt.allows():
+            return False
+        try:
+            with self.connection.begin_nested():
+                load()
+        except Exception as error:  # errors that are not the database's are raised
+            known = None if isinstance(error, StorageError) else translate(error)
+            gone = self.connection.closed
+            if known is None or known.retryable or gone or is_text_error(error):
+                raise
+            learnt.learn(clean=False)
+            return False
+        learnt.learn(clean=True)
+        return True
+
+
+def is_text_error(error: BaseException) -> bool:
+    """Whether the error is about text that PostgreSQL cannot hold: NUL, or a lone surrogate."""
+    original = getattr(error, "orig", None) or error
+    if isinstance(original, UnicodeEncodeError):
+        return True
+    # psycopg refuses NUL by itself, with no SQLSTATE, where a value goes as text.
+    return isinstance(original, psycopg.DataError) and (
+        original.sqlstate is None or original.sqlstate in _TEXT_STATES
+    )

@@ -1,0 +1,136 @@
+"""A table as rows are put into it: its columns and their types, its stage, its merge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
+from typing import Any, Final, cast
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Column, ColumnElement, Dialect, MetaData, Table, Text, TypeDecorator, tuple_
+from sqlalchemy.dialects.postgresql import JSONB, Insert, dialect, insert
+from sqlalchemy.sql import FromClause, select
+
+from observatory_storage.tables import TableDefinition, Values
+
+__all__ = ["UpsertTarget", "comparable_json"]
+
+_TEMPORARY_SCHEMA: Final = "pg_temp"
+_DIALECT: Final = cast(Dialect, dialect())  # type: ignore[no-untyped-call]  # as SQLAlchemy has it
+
+
+class _EncodedJson(TypeDecorator[bytes]):
+    """jsonb whose values are encoded already: the version byte goes, the text stays."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> str | None:
+        return None if value is None else value[1:].decode()
+
+    def bind_expression(self, bindparam: sa.BindParameter[bytes]) -> ColumnElement[Any]:
+        return sa.cast(bindparam, JSONB)
+
+
+@dataclass(frozen=True, eq=False)
+class UpsertTarget:
+    """Where rows of some columns go, and what happens to a row whose key is there already.
+
+    Attributes:
+        definition: of the table.
+        conflict: completes an INSERT with what happens to a row whose key is there already.
+        combine: what two rows of one key in a batch, the earlier and the later, come to.
+        columns: the columns that its rows have.
+        stage_name: the name of the temporary table that rows are merged through.
+    """
+
+    definition: TableDefinition
+    conflict: Callable[[UpsertTarget, Insert], Insert]
+    combine: Callable[[Values, Values], Values]
+    columns: tuple[str, ...]
+    stage_name: str
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return self.definition.key
+
+    @property
+    def table(self) -> Table:
+        return self.definition.table
+
+    @cached_property
+    def key_of(self) -> Callable[[Values], Any]:
+        return itemgetter(*(self.columns.index(column) for column in self.key))
+
+    @cached_property
+    def types(self) -> list[str]:
+        """The columns' types in PostgreSQL; encoded jsonb goes as bytes."""
+        return [
+            "bytea"
+            if column in self.definition.json_columns
+            else str(self.table.c[column].type.compile(_DIALECT)).partition(" COLLATE")[0].lower()
+            for column in self.columns
+        ]
+
+    @cached_property
+    def target(self) -> Table:
+        """The table as a target of INSERT of prepared rows."""
+        return self._of_prepared_rows(self.name, None)
+
+    @cached_property
+    def stage(self) -> Table:
+        """The temporary table that rows are merged through."""
+        return self._of_prepared_rows(self.stage_name, _TEMPORARY_SCHEMA)
+
+    def _of_prepared_rows(self, name: str, schema: str | None) -> Table:
+        columns = (
+            Column(
+                column,
+                _EncodedJson()
+                if column in self.definition.json_columns
+                else self.table.c[column].type,
+            )
+            for column in self.columns
+        )
+        return Table(name, MetaData(), *columns, schema=schema)
+
+    @cached_property
+    def merge(self) -> Insert:
+        """INSERT … SELECT from the stage, with what happens on a conflict."""
+        staged = select(*(self.stage.c[column] for column in self.columns))
+        return self.conflict(self, insert(self.table).from_select(list(self.columns), staged))
+
+    def distinct(self, left: FromClause | Any, right: FromClause | Any) -> ColumnElement[bool]:
+        """Whether two versions of a row differ in any column that is not part of the key."""
+        return tuple_(*self._compared(left)).is_distinct_from(tuple_(*self._compared(right)))
+
+    def _compared(self, side: Any) -> list[ColumnElement[Any]]:
+        return [comparable_json(side[name]) for name in self.columns if name not in self.key]
+
+    def unique(self, rows: list[Values]) -> list[Values]:
+        """One row of each key, in the order of the keys: writers meet in one order."""
+        key_of = self.key_of
+        found: dict[Any, Values] = {}
+        for row in rows:
+            key = key_of(row)
+            found[key] = self.combine(found[key], row) if key in found else row
+        return [found[key] for key in sorted(found, key=_sortable)]
+
+
+def _sortable(key: Any) -> Any:
+    # UUID compares in Python code; its integer, which has the same order, does not.
+    if isinstance(key, UUID):
+        return key.int
+    return tuple(part.int if isinstance(part, UUID) else part for part in key)
+
+
+def comparable_json(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The value, jsonb as text: jsonb holds 1 and 1.0 for equal, and those are two values here."""
+    return sa.cast(value, Text) if isinstance(value.type, (JSONB, _EncodedJson)) else value

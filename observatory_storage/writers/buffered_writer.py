@@ -1,0 +1,260 @@
+"""What the buffered writers share: rows are taken from any thread and flushed by others.
+
+A row goes through `_write` or `_write_many` into the `buffer`. The threads of the `flusher` take
+batches from there, and the `delivery` writes them to the database or the spool.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from types import TracebackType
+from typing import Any, Final, Self
+
+from observatory_storage.errors import BatchError, Rejected, StorageError, ValidationError
+from observatory_storage.rows import (
+    PART,
+    Row,
+    as_mapping,
+    prepare,
+    prepare_many,
+    remember_id,
+)
+from observatory_storage.storing import Source, source_of
+from observatory_storage.tables import TableDefinition
+from observatory_storage.writers import process_hooks
+from observatory_storage.writers.buffer import Buffer
+from observatory_storage.writers.config import WriterConfig
+from observatory_storage.writers.delivery import Delivery
+from observatory_storage.writers.flusher import Flusher
+from observatory_storage.writers.spool.replay import PATIENCE_SECS
+from observatory_storage.writers.stats import BufferStats, FlushResult, Recorder, WriteStats
+
+__all__ = ["BufferedWriter"]
+
+_CLOSE_TIMEOUT_SECS: Final = 30.0
+# The indexes of some rows in the caller's list, the rows, and the same after redaction.
+_Part = tuple[Sequence[int], list[Any], list[Any]]
+
+
+class BufferedWriter:
+    """What the three writers share: use `TraceWriter`, `MetricWriter` or `LogWriter`.
+
+    Thread-safe, and a context manager that closes at its end. After a fork the child begins with
+    an empty buffer: what the parent had buffered, the parent writes. At the interpreter's exit,
+    and at that of a process of multiprocessing, what is buffered is flushed.
+    """
+
+    def __init__(self, pool: Source, config: WriterConfig | None = None) -> None:
+        self._source = source_of("pool", pool)
+        if config is not None and not isinstance(config, WriterConfig):
+            raise ValidationError("config", config, "must be WriterConfig")
+        self._config = config or WriterConfig()
+        self._begin()
+        if self._delivery.replay is not None:
+            self._delivery.replay.prepare()
+        process_hooks.register(self)
+
+    def _begin(self) -> None:
+        config = self._config
+        self._recorder = Recorder()
+        self._buffer = Buffer(config.batch_size, config.max_buffered)
+        self._delivery = Delivery(self._source, config, self._buffer, self._recorder)
+        self._flusher = Flusher(self._buffer, config, self._delivery.write, owner=self)
+
+    def begin_in_child(self) -> None:
+        """Begin anew in a forked child; not for applications to call."""
+        closed = self._buffer.closed
+        if self._delivery.replay is not None:
+            self._delivery.replay.abandon()
+        self._begin()
+        self._buffer.closed = closed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        buffer = self._buffer
+        return f"<{type(self).__name__} buffered={buffer.weight} closed={buffer.closed}>"
+
+    def flush(self, timeout: float | None = None) -> FlushResult:
+        """Commit everything written before this call, or spool it while the database is away.
+
+        Args:
+            timeout: seconds to wait; None for as long as the retries take.
+
+        Raises:
+            BatchError: rows were refused for their data (all others are committed) and there is
+                no ``on_rejected``. It lists the first 1,000 of them.
+            StorageError: rows could be neither written nor spooled; they stay buffered, and the
+                next flush tries again.
+            Timeout: the time ran out; what is left goes on being written in the background.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if self._delivery.replay is not None:
+            patience = PATIENCE_SECS if timeout is None else min(timeout, PATIENCE_SECS)
+            self._delivery.replay.clear(patience, retry=True)
+        with self._buffer.lock:
+            self._flusher.flush(timeout, deadline)
+            return self._delivery.result()
+
+    def close(self, timeout: float | None = _CLOSE_TIMEOUT_SECS) -> FlushResult:
+        """Flush, and take no more rows. Closing again does nothing.
+
+        With a spool, what remains goes there, whatever kept it from being written.
+
+        Args:
+            timeout: seconds to wait for the flush; None for as long as the retries take.
+
+        Raises:
+            StorageError, BatchError, Timeout: as `flush` does; the writer is closed all the same,
+                and a further `flush` tries the remaining rows again.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._buffer.lock:
+            if self._buffer.closed and not self._buffer.weight:
+                return FlushResult()
+            self._buffer.closed = True
+        try:
+            return self.flush(timeout)
+        except BatchError:
+            raise
+        except StorageError as error:
+            self._delivery.spool_rest(error)
+            with self._buffer.lock:
+                return self._delivery.result()
+        finally:
+            if self._delivery.replay is not None:
+                left = None if deadline is None else deadline - time.monotonic()
+                self._delivery.replay.clear(left, all_rows=True)
+                self._delivery.replay.stop()
+            with self._buffer.lock:
+                self._buffer.changed.notify_all()
+
+    def buffer_stats(self) -> BufferStats:
+        """The buffer at this moment."""
+        with self._buffer.lock:
+            buffered, flying = self._buffer.weight, self._buffer.weight_running
+        return BufferStats(buffered, flying, self._config.max_buffered)
+
+    def write_stats(self) -> WriteStats:
+        """What the writer has done so far: a copy, which does not change any more."""
+        with self._buffer.lock:
+            return self._recorder.stats()
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def _write(
+        self,
+        table: TableDefinition,
+        row: Any,
+        prepare_row: Callable[[Any], Row] | None = None,
+    ) -> Row | None:
+        """Prepare a row and buffer it; None where the redaction hook keeps it back."""
+        given = row
+        if self._config.redact is not None and (given := self._redacted(table, row)) is None:
+            return None
+        prepared = prepare(table, given) if prepare_row is None else prepare_row(given)
+        if type(row) is not dict:
+            remember_id(row, prepared)
+        self._add((prepared,), prepared.repairs)
+        return prepared
+
+    def _write_many(self, table: TableDefinition, rows: Iterable[Any]) -> None:
+        """Prepare and buffer rows, part by part, so that the first are flushed meanwhile.
+
+        Raises:
+            BatchError: lists the rows that are not valid; all others are taken.
+        """
+        rejected: list[Rejected] = []
+        for indexes, part, given in self._parts(table, rows, rejected):
+            prepared, error = prepare_many(table, given)
+            if error is not None:
+                refused = {one.index: one.error for one in error.rejected}
+                rejected += (Rejected(indexes[i], part[i], why) for i, why in refused.items())
+                part = [row for index, row in enumerate(part) if index not in refused]  # noqa: PLW2901
+            if "id" in table.position:
+                for row, ready in zip(part, prepared, strict=True):
+                    if type(row) is not dict:
+                        remember_id(row, ready)
+            self._add(prepared, sum([row.repairs for row in prepared]))
+            # A flush needs the interpreter often but briefly: this saves it waiting for a switch.
+            time.sleep(0)
+        if rejected:
+            raise BatchError(sorted(rejected, key=itemgetter(0)))
+
+    def _parts(
+        self, table: TableDefinition, rows: Iterable[Any], rejected: list[Rejected]
+    ) -> Iterator[_Part]:
+        if self._config.redact is None and isinstance(rows, list):
+            for start in range(0, len(rows), PART):
+                part = rows[start : start + PART]
+                yield range(start, start + len(part)), part, part
+            return
+        indexes: list[int] = []
+        part, kept = [], []
+        try:
+            for index, row in enumerate(rows):
+                given = row
+                if self._config.redact is not None:
+                    try:
+                        given = self._redacted(table, row)
+                    except ValidationError as error:
+                        rejected.append(Rejected(index, row, error))
+                        continue
+                    if given is None:
+                        continue
+                indexes.append(index)
+                part.append(row)
+                kept.append(given)
+                if len(part) == PART:
+                    full = indexes, part, kept
+                    indexes, part, kept = [], [], []
+                    yield full
+        finally:  # also what came before an error of the caller's iterator
+            if part:
+                yield indexes, part, kept
+
+    def _redacted(self, table: TableDefinition, row: Any) -> Mapping[str, Any] | None:
+        """The row as the redaction hook returns it; None where it keeps it back."""
+        assert self._config.redact is not None
+        kept = self._config.redact(as_mapping(row, table.model))
+        if kept is None:
+            with self._buffer.lock:
+                self._recorder.counts.redacted += 1
+        return kept
+
+    def _add(self, rows: Sequence[Row], repairs: int) -> None:
+        """Put prepared rows into the buffer, or do with them as ``on_full`` says."""
+        buffer = self._buffer
+        with buffer.lock:
+            if repairs:
+                self._recorder.counts.repaired += repairs
+            added = 0
+            while added < len(rows):
+                if buffer.closed:
+                    raise StorageError(f"the {type(self).__name__} is closed")
+                added = buffer.add(rows, added)
+                self._flusher.start()
+                if added < len(rows):
+                    # Whatever becomes of this row, the buffer must not stay full.
+                    buffer.seal()
+                    match self._config.on_full:
+                        case "drop":
+                            self._recorder.counts.dropped += 1
+                            added += 1
+                        case "raise":
+                            raise StorageError(
+                                f"the buffer is full: max_buffered={self._config.max_buffered} rows"
+                            )
+                        case _:
+                            self._flusher.wait()

@@ -1,0 +1,100 @@
+"""The settings of a buffered writer."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+from observatory_storage.errors import StorageError, ValidationError
+from observatory_storage.storing import Method
+
+__all__ = ["WriterConfig"]
+
+OnFull = Literal["block", "raise", "drop"]
+Redact = Callable[[dict[str, Any]], Mapping[str, Any] | None]
+OnRejected = Callable[[dict[str, Any], StorageError], None]
+_MAX_BATCH: Final = 100_000
+_MAX_INT64: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class WriterConfig:
+    """How a buffered writer collects and flushes.
+
+    Attributes:
+        batch_size: rows (events count as rows) that make a flush begin, and the most that one
+            transaction takes. While nothing is being written, 1,000 rows are enough to begin.
+        flush_interval_secs: seconds after which buffered rows are flushed in any case; None for
+            no flush by time.
+        max_concurrency: how many flushes may run at once, each on a connection of its own. Batches
+            that have versions of one row go one after the other all the same.
+        max_buffered: rows (events count) that may be buffered, those being flushed included. A span
+            that is heavier by itself is taken into an empty buffer.
+        on_full: what a write does when the buffer is full: "block" until there is room, "raise"
+            `StorageError` (of many rows, those before it are taken), or "drop" the row and count
+            it. A flush begins in any case.
+        method: "copy", "insert", or "auto", which takes COPY from a few rows on.
+        redact: called with each row (a dict with the columns' names) before anything is buffered;
+            returns the row to write, or None to write nothing of it. The dict is new, but what it
+            contains is the caller's own: copy it before changing it.
+        on_rejected: called with a row that the database refused for its data, and the error, by
+            the thread that wrote it. Without it `flush` raises `BatchError` once the good rows are
+            committed.
+        spool_dir: a directory on a local disk that takes what cannot be written while the database
+            is away, or at close, and from which it is written later, also by another process.
+            Several writers and processes may share it.
+        spool_max_bytes: how much the files of that directory may take together.
+
+    Raises:
+        ValidationError: a setting is out of its range.
+    """
+
+    batch_size: int = 1000
+    flush_interval_secs: float | None = 5.0
+    max_concurrency: int = 1
+    max_buffered: int = 100_000
+    on_full: OnFull = "block"
+    method: Method = "auto"
+    redact: Redact | None = None
+    on_rejected: OnRejected | None = None
+    spool_dir: str | os.PathLike[str] | None = None
+    spool_max_bytes: int = 2**30
+
+    def __post_init__(self) -> None:
+        _whole("batch_size", self.batch_size, _MAX_BATCH)
+        _whole("max_concurrency", self.max_concurrency, 64)
+        _whole("max_buffered", self.max_buffered, 2**31)
+        _whole("spool_max_bytes", self.spool_max_bytes, _MAX_INT64)
+        if self.spool_dir is not None:
+            _path("spool_dir", self.spool_dir)
+        if self.max_buffered < self.batch_size:
+            raise ValidationError(
+                "max_buffered", self.max_buffered, f"must be at least batch_size={self.batch_size}"
+            )
+        interval = self.flush_interval_secs
+        if interval is not None and not (_is_number(interval) and interval > 0):
+            raise ValidationError(
+                "flush_interval_secs", interval, "must be a number above 0, or None"
+            )
+        for name, values in (("on_full", get_args(OnFull)), ("method", get_args(Method))):
+            if getattr(self, name) not in values:
+                raise ValidationError(
+                    name, getattr(self, name), f"must be one of {', '.join(values)}"
+                )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _whole(name: str, value: object, highest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= highest:
+        raise ValidationError(name, value, f"must be an integer from 1 to {highest}")
+
+
+def _path(name: str, value: object) -> None:
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise ValidationError(name, value, "must be the path of a directory")

@@ -1,0 +1,1 @@
+"""Files that hold prepared rows while the database is away."""

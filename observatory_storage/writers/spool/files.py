@@ -1,0 +1,356 @@
+"""A directory of files that hold prepared rows until the database can take them.
+
+Every spool writes files of its own and holds a lock (``flock``) on each, which the kernel lets go
+when the process ends, however it ends: a file that is not locked has no owner any more, and
+another spool may adopt it. A row is in the spool once its file has been synced to the disk, and
+its file is removed once all its rows are done with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import stat
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from observatory_storage.errors import ConfigError, StorageError
+from observatory_storage.rows import Row
+from observatory_storage.writers.spool import line_format
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["Chunk", "Spool"]
+
+_log = logging.getLogger(__name__)
+_SUFFIX: Final = ".spool"
+_SET_ASIDE: Final = ".corrupt"
+_LOCK: Final = ".lock"
+# A file is removed as a whole, so that small ones give room back early.
+_FILE_BYTES: Final = 8 * 1024 * 1024
+_PRIVATE_FILE: Final = 0o600
+_PRIVATE_DIRECTORY: Final = 0o700
+
+
+class _File:
+    """A file that this spool holds the lock of.
+
+    Attributes:
+        size: bytes of it that hold rows, all synced.
+        position: where the rows begin that are not done with yet.
+        own: written by this spool, not adopted.
+        growing: more rows may go into it.
+        damaged: lines of it that could not be read.
+    """
+
+    __slots__ = ("damaged", "descriptor", "growing", "own", "path", "position", "size")
+
+    def __init__(self, path: Path, descriptor: int, *, own: bool) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.size = 0 if own else os.fstat(descriptor).st_size
+        self.position = 0
+        self.own = self.growing = own
+        self.damaged = 0
+
+
+class Chunk(NamedTuple):
+    """The next rows of a spool, to be written and then told to `Spool.done`.
+
+    Attributes:
+        rows: may be none, where none could be read.
+        own: written by this spool, not by one that is gone.
+        damaged: how many lines among them could not be read.
+    """
+
+    rows: list[Row]
+    own: bool
+    damaged: int
+    file: _File
+    end: int
+
+
+class Spool:
+    """Rows on disk, first in, first out. Thread-safe; nothing is touched before the first use.
+
+    Args:
+        directory: where the files are; other spools, of other processes too, may share it.
+        target: names the database and schema; only files of the same one are adopted.
+        max_bytes: how much all files of the directory may take together.
+    """
+
+    def __init__(self, directory: Path, target: str, max_bytes: int) -> None:
+        self._directory = directory
+        self._ending = f".{zlib.crc32(target.encode()):08x}{_SUFFIX}"
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._files: list[_File] = []
+        self._last_created = 0
+
+    def __repr__(self) -> str:
+        return f"<Spool {self._directory}>"
+
+    @property
+    def empty(self) -> bool:
+        """Whether it holds no file."""
+        return not self._files
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much of its files is not done with."""
+        return sum(file.size - file.position for file in tuple(self._files))
+
+    def holds_own(self) -> bool:
+        """Whether rows wait in it that were put in here, not adopted."""
+        # A copy: to go through a list that gets shorter meanwhile is to pass over some of it.
+        return any(file.own for file in tuple(self._files))
+
+    def prepare(self) -> None:
+        """Make the directory where it is missing, open to this user alone.
+
+        Raises:
+            StorageError: it cannot be made or used.
+        """
+        if sys.platform == "win32":
+            raise ConfigError("spool_dir: a spool needs the file locks of POSIX")
+        with self._translated("be used"):
+            if not self._directory.is_dir():
+                self._directory.mkdir(_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+                _sync(self._directory.parent)
+            with self._alone():
+                pass
+
+    def append(self, rows: Sequence[Row]) -> int:
+        """Put rows at the end; on return they are on the disk.
+
+        Returns:
+            How many texts were repaired because UTF-8 cannot hold them.
+
+        Raises:
+            StorageError: there is no room, or the disk failed; none of the rows is in.
+        """
+        lines, repairs = [], 0
+        for row in rows:
+            line, repaired = line_format.encode(row)
+            lines.append(line)
+            repairs += repaired
+        data = b"".join(lines)
+        with self._lock, self._translated("take rows"):
+            with self._alone():
+                self._check_room(len(data))
+                file = self._growing() or self._create()
+            try:
+                _write(file.descriptor, data, file.size)
+                os.fsync(file.descriptor)
+                if file.size == 0:
+                    _sync(self._directory)
+            except OSError:
+                # What a failed sync leaves on the disk is not known: nothing more goes in there.
+                file.growing = False
+                with contextlib.suppress(OSError):
+                    os.ftruncate(file.descriptor, file.size)
+                    if file.size == 0:
+                        self._remove(file)
+                raise
+            file.size += len(data)
+        return repairs
+
+    def adopt(self) -> bool:
+        """Take over the files whose owners are gone, the oldest first; True if there were any.
+
+        Raises:
+            StorageError: the directory cannot be read.
+        """
+        with self._lock, self._translated("be read"), self._alone():
+            held = {file.path.name for file in self._files}
+            found = [
+                file
+                for path in sorted(self._directory.iterdir())
+                if path.name.endswith(self._ending) and path.name not in held
+                if (file := _adopted(path)) is not None
+            ]
+            # They are older than what this spool holds, as far as clocks can tell.
+            self._files[:0] = found
+        return bool(found)
+
+    def read(self, rows: int) -> Chunk | None:
+        """The oldest rows that are not done with, about as many as asked for; None without any.
+
+        Events count as rows.
+
+        Raises:
+            StorageError: the disk failed.
+        """
+        with self._lock, self._translated("be read"):
+            if not self._files:
+                return None
+            file = self._files[0]
+            length = file.size - file.position
+            data = os.pread(file.descriptor, length, file.position)
+            found: list[Row] = []
+            unknown: frozenset[str] = frozenset()
+            weight = damaged = end = 0
+            for record in line_format.read(data):
+                end = min(record.end, length)
+                if record.row is not None:
+                    found.append(record.row)
+                    weight += 1 + len(record.row.events or ())
+                    unknown |= record.unknown
+                elif record.torn:
+                    _log.warning(
+                        "%s ends within a row: its writer was killed before it was whole",
+                        file.path,
+                    )
+                else:
+                    damaged += 1
+                    _log.warning("%s has a line that cannot be read: %s", file.path, record.problem)
+                if weight >= rows:
+                    break
+            else:
+                end = length
+            if unknown:
+                columns = ", ".join(sorted(unknown))
+                _log.warning("%s has columns that are not written any more: %s", file.path, columns)
+            return Chunk(found, file.own, damaged, file, file.position + end)
+
+    def done(self, chunk: Chunk) -> None:
+        """Forget the rows of the chunk: they have been committed, or refused for their data.
+
+        Raises:
+            StorageError: the disk failed; the rows will be read again.
+        """
+        file = chunk.file
+        with self._lock, self._translated("be emptied"):
+            if file not in self._files:  # released meanwhile: whoever adopts it begins again
+                return
+            file.position = chunk.end
+            file.damaged += chunk.damaged
+            if file.position >= file.size:
+                self._remove(file)
+
+    def release(self) -> None:
+        """Let go of all files: another spool may adopt them."""
+        with self._lock:
+            while self._files:
+                os.close(self._files.pop().descriptor)
+
+    def abandon(self) -> None:
+        """Forget all files in a forked child: they are the parent's, and stay locked by it."""
+        # The lock may have been held by a thread that is not here.
+        for file in self._files:
+            os.close(file.descriptor)
+        self._files = []
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def _growing(self) -> _File | None:
+        last = self._files[-1] if self._files else None
+        if last is None or not last.growing or last.size >= _FILE_BYTES:
+            return None
+        # Rows in a file that somebody has removed would never be seen again.
+        return last if os.fstat(last.descriptor).st_nlink else None
+
+    def _create(self) -> _File:
+        self._last_created = max(time.time_ns(), self._last_created + 1)
+        name = f"{self._last_created:020d}-{os.getpid()}-{secrets.token_hex(4)}{self._ending}"
+        path = self._directory / name
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, _PRIVATE_FILE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise
+        file = _File(path, descriptor, own=True)
+        self._files.append(file)
+        return file
+
+    def _remove(self, file: _File) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if file.damaged:
+                aside = file.path.with_name(file.path.name + _SET_ASIDE)
+                file.path.rename(aside)
+                _log.error("%d lines could not be read; kept as %s", file.damaged, aside)
+            else:
+                file.path.unlink()
+        self._files.remove(file)
+        os.close(file.descriptor)
+
+    def _check_room(self, needed: int) -> None:
+        used = 0
+        for path in self._directory.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # just removed by its owner
+                used += path.lstat().st_size
+        if used + needed > self._max_bytes:
+            raise StorageError(
+                f"the spool {self._directory} is full: {used} bytes are in use and {needed} more"
+                f" are needed, spool_max_bytes={self._max_bytes}",
+                retryable=True,
+            )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process makes, adopts or measures files meanwhile."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        descriptor = os.open(self._directory / _LOCK, flags, _PRIVATE_FILE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            # Not by closing alone: a child that was forked meanwhile has it open too.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    @contextmanager
+    def _translated(self, purpose: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            message = f"the spool {self._directory} cannot {purpose}: {error.strerror or error}"
+            raise StorageError(message, retryable=True) from error
+
+
+def _adopted(path: Path) -> _File | None:
+    """The file, where nobody else holds it."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):  # another user's, perhaps
+            _log.warning("%s cannot be adopted: %s", path, error.strerror)
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(descriptor)
+        # Its owner may have removed it between the two calls.
+        if status.st_nlink and stat.S_ISREG(status.st_mode):
+            return _File(path, descriptor, own=False)
+    except BlockingIOError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _write(descriptor: int, data: bytes, position: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, position)
+        position += written
+        view = view[written:]
+
+
+def _sync(directory: Path) -> None:
+    """What was created in the directory is there after a crash too."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
