@@ -6,6 +6,7 @@ batches from there, and the `delivery` writes them to the database or the spool.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from observatory_storage.errors import BatchError, Rejected, StorageError, ValidationError
+from observatory_storage.processes import process_lock
 from observatory_storage.rows import (
     PART,
     Row,
@@ -58,18 +60,26 @@ class BufferedWriter:
 
     def _begin(self) -> None:
         config = self._config
+        self._pid = os.getpid()
         self._recorder = Recorder()
         self._buffer = Buffer(config.batch_size, config.max_buffered)
         self._delivery = Delivery(self._source, config, self._buffer, self._recorder)
         self._flusher = Flusher(self._buffer, config, self._delivery.write, owner=self)
 
-    def begin_in_child(self) -> None:
-        """Begin anew in a forked child; not for applications to call."""
-        closed = self._buffer.closed
-        if self._delivery.replay is not None:
+    def release_parent_files(self) -> None:
+        """Close this process's copies of its parent's spool files; not for applications to call."""
+        if self._delivery.replay is not None and self._pid != os.getpid():
             self._delivery.replay.abandon()
-        self._begin()
-        self._buffer.closed = closed
+
+    def _begin_in_child(self) -> None:
+        """Begin anew where the buffer and its locks are those of a parent process."""
+        with process_lock():
+            if self._pid != os.getpid():
+                closed = self._buffer.closed
+                self.release_parent_files()
+                self._begin()
+                self._buffer.closed = closed
+        process_hooks.follow_host()
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +109,8 @@ class BufferedWriter:
                 next flush tries again.
             Timeout: the time ran out; what is left goes on being written in the background.
         """
+        if self._pid != os.getpid():
+            self._begin_in_child()
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._delivery.replay is not None:
             patience = PATIENCE_SECS if timeout is None else min(timeout, PATIENCE_SECS)
@@ -119,6 +131,8 @@ class BufferedWriter:
             StorageError, BatchError, Timeout: as `flush` does; the writer is closed all the same,
                 and a further `flush` tries the remaining rows again.
         """
+        if self._pid != os.getpid():
+            self._begin_in_child()
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._buffer.lock:
             if self._buffer.closed and not self._buffer.weight:
@@ -142,12 +156,16 @@ class BufferedWriter:
 
     def buffer_stats(self) -> BufferStats:
         """The buffer at this moment."""
+        if self._pid != os.getpid():
+            self._begin_in_child()
         with self._buffer.lock:
             buffered, flying = self._buffer.weight, self._buffer.weight_running
         return BufferStats(buffered, flying, self._config.max_buffered)
 
     def write_stats(self) -> WriteStats:
         """What the writer has done so far: a copy, which does not change any more."""
+        if self._pid != os.getpid():
+            self._begin_in_child()
         with self._buffer.lock:
             return self._recorder.stats()
 
@@ -160,6 +178,8 @@ class BufferedWriter:
         prepare_row: Callable[[Any], Row] | None = None,
     ) -> Row | None:
         """Prepare a row and buffer it; None where the redaction hook keeps it back."""
+        if self._pid != os.getpid():
+            self._begin_in_child()
         given = row
         if self._config.redact is not None and (given := self._redacted(table, row)) is None:
             return None
@@ -175,6 +195,8 @@ class BufferedWriter:
         Raises:
             BatchError: lists the rows that are not valid; all others are taken.
         """
+        if self._pid != os.getpid():
+            self._begin_in_child()
         rejected: list[Rejected] = []
         for indexes, part, given in self._parts(table, rows, rejected):
             prepared, error = prepare_many(table, given)

@@ -1,18 +1,24 @@
-"""What becomes of buffered rows when a process forks, and when it ends."""
+"""What becomes of buffered rows when a process forks, and when it ends.
+
+A forked child finds by itself that a writer's buffer is its parent's, whether or not Python saw the
+fork (see `processes`). How a process ends depends on its host: the interpreter runs `atexit`, while
+multiprocessing, Celery's prefork pool and uWSGI have hooks of their own.
+"""
 
 from __future__ import annotations
 
 import atexit
 import logging
 import os
+import sys
 import weakref
 from multiprocessing.util import Finalize, register_after_fork
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from observatory_storage.errors import BatchError, StorageError
 from observatory_storage.writers.stats import BufferStats, FlushResult
 
-__all__ = ["register"]
+__all__ = ["follow_host", "register"]
 
 _log = logging.getLogger(__name__)
 
@@ -22,20 +28,56 @@ class Buffering(Protocol):
 
     def close(self) -> FlushResult: ...
     def buffer_stats(self) -> BufferStats: ...
-    def begin_in_child(self) -> None: ...
+    def release_parent_files(self) -> None: ...
 
 
 _writers: Final[weakref.WeakSet[Buffering]] = weakref.WeakSet()
 
 
 def register(writer: Buffering) -> None:
-    """Close the writer at the interpreter's exit, and empty its buffer in a forked child."""
+    """Close the writer when this process ends, or a child that it forks."""
     _writers.add(writer)
+    follow_host()
 
 
-def _close_at_exit() -> None:
+def follow_host() -> None:
+    """Have the host of this process close the writers when it ends the process.
+
+    A host that has not been imported is none. To be called again in each child: the host may have
+    been imported after the writer was made.
+    """
+    if "celery" in sys.modules:
+        # Celery's children end by `os._exit`: no other hook of theirs or of Python's is called.
+        from celery.signals import worker_process_shutdown
+
+        worker_process_shutdown.connect(
+            _close_in_celery, weak=False, dispatch_uid="observatory_storage"
+        )
+    # uWSGI makes this module, and calls what a worker has put here when it ends the worker.
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if uwsgi is not None and getattr(uwsgi, "atexit", None) is not _close_in_uwsgi:
+        _before_ours.append(getattr(uwsgi, "atexit", None))
+        uwsgi.atexit = _close_in_uwsgi
+
+
+# What the application itself had uWSGI call.
+_before_ours: Final[list[Any]] = []
+
+
+def _close_in_uwsgi() -> None:
+    _close_all()
+    while _before_ours:
+        if callable(application_s := _before_ours.pop()):
+            application_s()
+
+
+def _close_in_celery(**_: object) -> None:
+    _close_all()
+
+
+def _close_all() -> None:
     for writer in list(_writers):
-        _writers.discard(writer)  # both ways below may lead here
+        _writers.discard(writer)  # more than one hook may lead here
         try:
             writer.close()
         except BatchError as error:
@@ -45,18 +87,19 @@ def _close_at_exit() -> None:
             _log.error("%d rows were still buffered at exit and are lost: %s", left, error)
 
 
-def _begin_in_child() -> None:
+def _release_parent_files() -> None:
+    # At once, also in a child that uses no writer: a file stays locked while a copy of it is open.
     for writer in list(_writers):
-        writer.begin_in_child()
+        writer.release_parent_files()
 
 
 def _close_with_process(_: object = None) -> None:
-    Finalize(None, _close_at_exit, exitpriority=0)
+    Finalize(None, _close_all, exitpriority=0)
 
 
-atexit.register(_close_at_exit)
-# Processes of multiprocessing and concurrent.futures end without what `atexit` was told.
+atexit.register(_close_all)
+# Processes of multiprocessing and concurrent.futures end without calling `atexit`.
 _close_with_process()
 register_after_fork(_writers, _close_with_process)
 if hasattr(os, "register_at_fork"):  # Windows does not fork
-    os.register_at_fork(after_in_child=_begin_in_child)
+    os.register_at_fork(after_in_child=_release_parent_files)

@@ -94,4 +94,6 @@ def test_a_task_that_is_killed_loses_only_what_it_had_not_flushed(
         wait_until(lambda: succeeded(output) == 1, process, output)
         process.terminate()
         process.wait(60)
-    assert names_stored(database_url) == {"flushed": 1, "written": 1}
+    stored = names_stored(database_url)
+    # Whether a task that is killed can still flush depends on how Celery kills it.
+    assert (stored["flushed"], stored["written"]) == (1, 1)
