@@ -88,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = error.exit_code
     except click.Abort:
         code = _INTERRUPTED
+    except SystemExit:
+        code = 0  # click ends the process so when nobody reads its help any more, and never else
     except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback unasked
         code = _code_of(error, state)
     sys.exit(code)

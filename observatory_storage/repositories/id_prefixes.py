@@ -35,11 +35,13 @@ def traces_with_prefix(session: Session, prefix: str, limit: int) -> list[Trace]
         prefix: the beginning of an id.
         limit: the most traces to return.
     """
-    ranges: list[tuple[InstrumentedAttribute[Any], Any, Any]] = [
-        (Trace.trace_id, text, text + _LAST_CHARACTER) for text in {prefix, prefix.lower()}
-    ]
     digits = prefix.replace("-", "")
-    if 0 < len(digits) <= _UUID_DIGITS and _HEX_DIGITS.issuperset(digits):
+    is_hex = 0 < len(digits) <= _UUID_DIGITS and _HEX_DIGITS.issuperset(digits)
+    texts = {prefix, prefix.lower()} if is_hex else {prefix}
+    ranges: list[tuple[InstrumentedAttribute[Any], Any, Any]] = [
+        (Trace.trace_id, text, text + _LAST_CHARACTER) for text in texts
+    ]
+    if is_hex:
         first, last = (UUID(digits.ljust(_UUID_DIGITS, fill)) for fill in "0f")
         ranges.append((Trace.id, first, last))
     found: dict[UUID, Trace] = {}
