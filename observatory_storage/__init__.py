@@ -22,3 +22,6 @@ else:
         value: object = getattr(import_module(f"{__name__}.public_names"), name)
         globals()[name] = value
         return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__getattr__("__all__")})

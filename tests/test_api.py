@@ -53,6 +53,7 @@ def test_all_lists_what_is_public_once_and_in_order() -> None:
     }
     assert set(names) == imported
     assert all(hasattr(observatory_storage, name) for name in names)
+    assert set(names) <= set(dir(observatory_storage))
 
 
 def test_every_public_name_says_what_it_is() -> None:

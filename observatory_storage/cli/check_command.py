@@ -83,7 +83,6 @@ def command(state: State) -> None:
 
     The exit code is 1 when a step failed. Each failure comes with advice.
     """
-    state.start_logging()
     output = state.output()
     steps = []
     for step in _Check(state).steps():

@@ -71,7 +71,7 @@ class State:
 
 
 class StorageCommand(click.Command):
-    """A command that tells of a value that the storage refuses by the name of its option.
+    """A command that logs as chosen, and reports a refused value by the name of its option.
 
     For this an option's parameter has the name of the field that it fills: ``--since`` fills
     ``start_time``.
@@ -85,6 +85,7 @@ class StorageCommand(click.Command):
         """
         from observatory_storage.errors import ValidationError
 
+        ctx.ensure_object(State).start_logging()
         try:
             return super().invoke(ctx)
         except ValidationError as error:

@@ -81,7 +81,6 @@ def command(
 
     UNPRICED counts the calls whose cost is not known; COST is without them.
     """
-    state.start_logging()
     output = state.output()
     with state.pool() as pool, pool.unit_of_work() as work:
         summaries = work.metrics.get_cost_summary(

@@ -50,7 +50,6 @@ def traces(state: State, /, *, output: Path | None, **given: Any) -> None:
 
     A trace is exported when one of its spans meets every condition.
     """
-    state.start_logging()
     with state.pool() as pool:
         with pool.unit_of_work() as work:
             filters = traces_command.filters_of(work, given)
@@ -64,7 +63,6 @@ def traces(state: State, /, *, output: Path | None, **given: Any) -> None:
 @click.pass_obj
 def logs(state: State, /, *, output: Path | None, **given: Any) -> None:
     """Print log records, the oldest first."""
-    state.start_logging()
     with state.pool() as pool:
         with pool.unit_of_work() as work:
             filters = logs_command.filters_of(work, given)
@@ -79,7 +77,6 @@ def logs(state: State, /, *, output: Path | None, **given: Any) -> None:
 @click.pass_obj
 def metrics(state: State, /, *, output: Path | None, **given: Any) -> None:
     """Print metrics, or those called NAME, with all their data points."""
-    state.start_logging()
     with state.pool() as pool:
         _write(state, output, otlp.export_metrics(pool, MetricFilters(**given)))
 

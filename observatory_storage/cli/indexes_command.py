@@ -43,7 +43,6 @@ def command(state: State, of_table: str | None) -> int:
     Neither readers nor writers wait for it. Indexes that exist are left alone, so the command can
     run every hour. The exit code is 1 when an index could not be built; the next run tries again.
     """
-    state.start_logging()
     output = state.output()
     with state.pool() as pool:
         done = build_partition_indexes(pool, table=of_table)

@@ -87,7 +87,6 @@ def command(state: State, files: tuple[Path, ...]) -> None:
     When a file, a line or an item cannot be stored, it is reported on standard error, everything
     else is stored, and the exit code is 1.
     """
-    state.start_logging()
     output = state.output()
     reports = []
     with state.pool() as pool, _progress(files, state) as advance:

@@ -52,7 +52,6 @@ def command(
     """
     if follow and (after is not None or everything):
         raise click.UsageError("--follow cannot be combined with --after or --all")
-    state.start_logging()
     output = state.output()
     with state.pool() as pool:
         with pool.unit_of_work() as work:

@@ -83,7 +83,6 @@ def command(
     """List metrics by name, or show those called NAME over time."""
     if aggregation is not None and name is None:
         raise click.UsageError("--aggregation needs the NAME of a metric")
-    state.start_logging()
     output = state.output()
     filters = MetricFilters(
         name=name, service_name=service_name, metric_type=metric_type, limit=limit

@@ -26,7 +26,6 @@ def command(state: State) -> None:
     The same as `alembic upgrade head`. When several processes run it at once, one migrates and the
     others wait for it.
     """
-    state.start_logging()
     output = state.output()
     with state.pool() as pool:
         before = migrations.current(pool.engine, pool.schema)

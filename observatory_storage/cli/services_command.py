@@ -38,7 +38,6 @@ def command(
 
     A service without spans in that time is listed too.
     """
-    state.start_logging()
     output = state.output()
     filters = SpanFilters(service_name=service_name, start_time=start_time, end_time=end_time)
     group = "service_name" if service_name is None else "operation"

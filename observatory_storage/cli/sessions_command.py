@@ -49,7 +49,6 @@ def command(state: State, /, *, after: str | None, everything: bool, **given: An
 
     Counts, tokens and cost are those of the session's traces.
     """
-    state.start_logging()
     output = state.output()
     filters = SessionFilters(**given)
     with state.pool() as pool, pool.unit_of_work() as work:

@@ -34,7 +34,6 @@ def command(state: State, trace_id: str, limit: int) -> None:
     The beginning of an id is enough when only one trace's id begins so. With --json: one document
     with the trace, all its spans and all their events.
     """
-    state.start_logging()
     output = state.output()
     with state.pool() as pool, pool.unit_of_work() as work:
         found = find_trace(work, trace_id)

@@ -51,7 +51,6 @@ def command(state: State, /, *, after: str | None, everything: bool, **given: An
 
     A trace is listed when one of its spans meets every condition.
     """
-    state.start_logging()
     output = state.output()
     with state.pool() as pool, pool.unit_of_work() as work:
         filters = filters_of(work, given)
