@@ -1,4 +1,4 @@
-"""The critical path through a tree of spans, on plain numbers: see `SpanTree` for what it is."""
+"""The critical path through a tree of spans, on plain numbers; `SpanTree` says what it is."""
 
 from __future__ import annotations
 
@@ -7,57 +7,66 @@ from typing import Final
 
 __all__ = ["critical_sections"]
 
-_WHOLE: Final = -1  # in place of a span: the whole trace
+_WHOLE_TRACE: Final = -1  # in place of a span's index
 
 
 class _Visit:
-    """A span on the path: where the walk has come to in it, and the children still to look at."""
+    """A span on the path: how far back the walk has come, and the children not yet considered."""
 
-    __slots__ = ("children", "cursor", "start", "who")
+    __slots__ = ("children", "cursor", "index", "start")
 
     def __init__(
-        self, who: int, start: int, end: int, children: Iterator[tuple[int, int, int]]
+        self, index: int, start: int, end: int, children: Iterator[tuple[int, int, int]]
     ) -> None:
-        self.who, self.start, self.cursor, self.children = who, start, end, children
+        self.index, self.start, self.cursor, self.children = index, start, end, children
 
 
 def critical_sections(
-    tops: Sequence[int],
+    roots: Sequence[int],
     children: Sequence[Sequence[int]],
     starts: Sequence[int],
     ends: Sequence[int],
 ) -> tuple[list[tuple[int, int, int]], set[int]]:
-    """The sections (span, start, end) of the path, earliest first, and the spans that it enters.
+    """The sections of the path as (span, start, end), earliest first, and the spans on the path.
 
-    Each span is entered once at most, and its children are sorted once then.
+    Each span is entered at most once, and its children are sorted when it is.
+
+    Args:
+        roots: the indexes of the spans without a parent.
+        children: for each span the indexes of its children.
+        starts: the start of each span.
+        ends: the end of each span.
     """
 
-    def latest_first(places: Sequence[int], start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """The children, cut to the part of their parent that is on the path."""
-        cut = ((max(starts[at], start), min(ends[at], end), at) for at in places)
-        some = [(begin, finish, at) for begin, finish, at in cut if begin < finish]
-        some.sort(key=lambda child: (-child[1], child[0], child[2]))
-        return iter(some)
+    def latest_first(
+        indexes: Sequence[int], start: int, end: int
+    ) -> Iterator[tuple[int, int, int]]:
+        """The spans as (start, end, index), clipped to [start, end), the last to end first."""
+        clipped = ((max(starts[index], start), min(ends[index], end), index) for index in indexes)
+        remaining = [span for span in clipped if span[0] < span[1]]
+        remaining.sort(key=lambda span: (-span[1], span[0], span[2]))
+        return iter(remaining)
 
-    if not tops:
+    if not roots:
         return [], set()
-    begin, finish = min(starts), max(ends)
-    path: list[tuple[int, int, int]] = []
-    visited: set[int] = set()
-    # A stack of our own: a chain of spans may be longer than Python's.
-    stack = [_Visit(_WHOLE, begin, finish, latest_first(tops, begin, finish))]
+    start, end = min(starts), max(ends)
+    sections: list[tuple[int, int, int]] = []
+    on_path: set[int] = set()
+    # An explicit stack: a chain of spans may be longer than Python's recursion limit.
+    stack = [_Visit(_WHOLE_TRACE, start, end, latest_first(roots, start, end))]
     while stack:
-        at = stack[-1]
-        # Those that end later ran beside a child that the path has been through.
-        entered = next((child for child in at.children if child[1] <= at.cursor), None)
-        begin, finish, who = entered or (0, at.start, _WHOLE)
-        if at.who != _WHOLE and finish < at.cursor:
-            path.append((at.who, finish, at.cursor))
-        if entered is None:
+        visit = stack[-1]
+        # Children that end after the cursor ran beside a child that is on the path already.
+        child = next((child for child in visit.children if child[1] <= visit.cursor), None)
+        child_start, child_end, index = child or (0, visit.start, _WHOLE_TRACE)
+        if visit.index != _WHOLE_TRACE and child_end < visit.cursor:
+            sections.append((visit.index, child_end, visit.cursor))
+        if child is None:
             stack.pop()
             continue
-        at.cursor = begin
-        visited.add(who)
-        stack.append(_Visit(who, begin, finish, latest_first(children[who], begin, finish)))
-    path.reverse()
-    return path, visited
+        visit.cursor = child_start
+        on_path.add(index)
+        below = latest_first(children[index], child_start, child_end)
+        stack.append(_Visit(index, child_start, child_end, below))
+    sections.reverse()
+    return sections, on_path

@@ -1,4 +1,4 @@
-"""The spans of a trace as a tree, whatever is missing, doubled or circular in it."""
+"""The spans of a trace as a tree, even where parents are missing, shared or circular."""
 
 from __future__ import annotations
 
@@ -16,29 +16,34 @@ __all__ = ["CriticalSection", "SpanNode", "SpanTree"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_NONE: Final = -1
+_NO_PARENT: Final = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpanNode:
-    """A span at its place in its trace.
+    """A span and its place in the tree of its trace.
 
     Attributes:
         span: the span.
-        children: the spans that name it as their parent, by start.
+        children: the spans whose parent it is, by start.
         depth: 0 for a root.
-        self_time_ns: how long, in nanoseconds, it was running while none of its children was: its
-            duration less the union of theirs, as far as they lie within it. None while it has no
-            end. A child without an end counts as running.
-        is_orphan: it is a root because the parent that it names is not there.
-        breaks_cycle: it is a root although its parent is there, since that is itself or one of
-            its descendants; it is the earliest span of its cycle.
-        on_critical_path: the critical path leads through it; see `SpanTree`.
+        offset_ns: nanoseconds from the start of the trace's first span to the start of this one.
+        duration_ns: its duration in nanoseconds, 0 where its end is before its start. None while
+            it has no end.
+        self_time_ns: how many nanoseconds it ran while none of its children did: its duration
+            less the union of theirs, as far as they lie within it. None while it has no end. A
+            child without an end counts as running.
+        is_orphan: the span is a root because the parent that it names is not stored.
+        breaks_cycle: the span is a root because the parent that it names is the span itself or
+            one of its descendants. Of the spans of such a cycle it is the earliest.
+        on_critical_path: the critical path leads through the span; see `SpanTree`.
     """
 
     span: TraceSpan
     children: tuple[SpanNode, ...] = field(repr=False)
     depth: int
+    offset_ns: int
+    duration_ns: int | None
     self_time_ns: int | None
     is_orphan: bool
     breaks_cycle: bool
@@ -52,12 +57,12 @@ class SpanNode:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CriticalSection:
-    """A stretch of the critical path, in which none of the span's children is what is waited for.
+    """A section of the critical path in which the trace waited for a span, not for its children.
 
     Attributes:
         node: the span.
-        offset_ns: nanoseconds from the start of the trace's first span to where this begins.
-        duration_ns: how long it is, in nanoseconds; never zero.
+        offset_ns: nanoseconds from the start of the trace's first span to the section's start.
+        duration_ns: the section's length in nanoseconds; never zero.
     """
 
     node: SpanNode
@@ -69,44 +74,54 @@ class CriticalSection:
 class SpanTree:
     """The spans of a trace, each once, under their parents.
 
-    A span is a root when it names no parent, when its parent is not there (`SpanNode.is_orphan`),
-    or when it is the earliest of spans that are each other's ancestors (`SpanNode.breaks_cycle`).
-    Where several spans share the id of a parent, a child belongs to the last of them that had
-    begun when it began, one of its own service before those of others.
+    A span is a root when it names no parent, when its parent is not stored
+    (`SpanNode.is_orphan`), or when it is the earliest of spans that are each other's ancestors
+    (`SpanNode.breaks_cycle`).
 
-    The critical path is what the end of the trace waited for, walked backwards as Jaeger does it.
-    From the end of a span the walk enters the child that ends last; from the start of that child
-    it goes on with the child that ends last of those that had ended by then, and so on to the
-    span's own start. What lies between is the span's own. Children are cut to the part of their
-    parent that is on the path, so that neither skewed clocks nor work that goes on in the
-    background leads beyond it; of several that end together, the one that began first is taken. A
-    span that takes no time is not on the path. A span without an end is taken to last until the
-    latest time that the trace knows. The roots are taken for children of one span that covers the
-    whole trace: where no root was running, the path has a gap.
+    A client and a server may share a span id. A span whose parent has a shared id becomes the
+    child of the span of its own service. If several of these had begun when the child began, it
+    belongs to the last of them. If none of its own service had begun, spans of other services are
+    considered in the same way.
+
+    The critical path is the chain of spans that determined when the trace ended. It is computed
+    backwards, as Jaeger does it. From the end of a span the walk enters the child that ended last.
+    From the start of that child it continues with the child that ended last before that moment,
+    until it reaches the start of the span. The time between the children is the span's own
+    section. Children are clipped to the part of their parent that is on the path, so neither
+    skewed clocks nor background work lead beyond the parent. Of children that end together, the
+    walk enters the one that began first. A span without duration is not on the path. A span
+    without an end is assumed to last until the latest time known in the trace. The roots are
+    treated as children of one span that covers the whole trace: the path has a gap where no root
+    was running.
 
     Attributes:
-        roots: the spans without a parent here, by start.
-        nodes: all of them, parents before their children, siblings by start.
+        roots: the spans without a parent in the tree, by start.
+        nodes: all spans, parents before their children, siblings by start.
         critical_path: from the start of the trace to its end; no two sections overlap.
+        duration_ns: nanoseconds from the start of the first span to the latest time known.
     """
 
     roots: tuple[SpanNode, ...]
     nodes: tuple[SpanNode, ...] = field(repr=False)
     critical_path: tuple[CriticalSection, ...] = field(repr=False)
+    duration_ns: int
 
     @property
     def has_root(self) -> bool:
-        """Whether there is a span that names no parent: else the trace's beginning is missing."""
+        """Whether a span names no parent. Otherwise the beginning of the trace is not stored."""
         return any(node.span.parent_span_id is None for node in self.roots)
 
     @classmethod
     def of(cls, spans: Iterable[TraceSpan]) -> SpanTree:
-        """The tree of the spans of one trace, which may come in any order."""
+        """The tree of the spans of one trace, given in any order."""
         return _Builder(spans).tree()
 
 
 class _Builder:
-    """A span is its place in the order of starts: trees of numbers are cheap and know no depth."""
+    """Builds the tree on the spans' indexes in the order of their starts.
+
+    Plain numbers are cheap, and loops over them need no recursion.
+    """
 
     def __init__(self, spans: Iterable[TraceSpan]) -> None:
         timed = ((_nanoseconds(span.start_time, span.start_ns), span) for span in spans)
@@ -117,117 +132,121 @@ class _Builder:
             None if span.end_time is None else max(_nanoseconds(span.end_time, span.end_ns), start)
             for start, span in ordered
         ]
-        ended = (end for end in self.known_ends if end is not None)
-        latest = max([*self.starts[-1:], *ended], default=0)
-        self.ends = [latest if end is None else end for end in self.known_ends]
+        known = (end for end in self.known_ends if end is not None)
+        self.latest = max([*self.starts[-1:], *known], default=0)
+        self.ends = [self.latest if end is None else end for end in self.known_ends]
 
     def tree(self) -> SpanTree:
         parents, orphans = self._parents()
-        cycles = _break_cycles(parents)
+        cycle_breakers = _break_cycles(parents)
         children: list[list[int]] = [[] for _ in parents]
-        tops: list[int] = []
-        for place, parent in enumerate(parents):
-            (tops if parent == _NONE else children[parent]).append(place)
-        path, visited = critical_sections(tops, children, self.starts, self.ends)
-        order = list(_depth_first(tops, children))
-        nodes: dict[int, SpanNode] = {}
-        for place, depth in reversed(order):  # children before their parents
-            nodes[place] = SpanNode(
-                span=self.spans[place],
-                children=tuple(nodes[child] for child in children[place]),
-                depth=depth,
-                self_time_ns=self._self_time(place, children[place]),
-                is_orphan=place in orphans,
-                breaks_cycle=place in cycles,
-                on_critical_path=place in visited,
-            )
+        roots: list[int] = []
+        for index, parent in enumerate(parents):
+            (roots if parent == _NO_PARENT else children[parent]).append(index)
+        sections, on_path = critical_sections(roots, children, self.starts, self.ends)
         first = self.starts[0] if self.starts else 0
+        order = list(_depth_first(roots, children))
+        nodes: dict[int, SpanNode] = {}
+        for index, depth in reversed(order):  # children before their parents
+            start, end = self.starts[index], self.known_ends[index]
+            nodes[index] = SpanNode(
+                span=self.spans[index],
+                children=tuple(nodes[child] for child in children[index]),
+                depth=depth,
+                offset_ns=start - first,
+                duration_ns=None if end is None else end - start,
+                self_time_ns=self._self_time(index, children[index]),
+                is_orphan=index in orphans,
+                breaks_cycle=index in cycle_breakers,
+                on_critical_path=index in on_path,
+            )
         return SpanTree(
-            roots=tuple(nodes[place] for place in tops),
-            nodes=tuple(nodes[place] for place, _ in order),
+            roots=tuple(nodes[index] for index in roots),
+            nodes=tuple(nodes[index] for index, _ in order),
             critical_path=tuple(
-                CriticalSection(nodes[place], begin - first, end - begin)
-                for place, begin, end in path
+                CriticalSection(nodes[index], start - first, end - start)
+                for index, start, end in sections
             ),
+            duration_ns=self.latest - first,
         )
 
     def _parents(self) -> tuple[list[int], set[int]]:
-        """The place of each span's parent, or `_NONE`; and which of these name one nonetheless."""
+        """The parent of each span or `_NO_PARENT`, and the spans whose parent is not stored."""
         by_id: defaultdict[str, list[int]] = defaultdict(list)
-        for place, span in enumerate(self.spans):
-            by_id[span.span_id].append(place)
+        for index, span in enumerate(self.spans):
+            by_id[span.span_id].append(index)
         by_service: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-        for span_id, places in by_id.items():
-            if len(places) > 1:
-                for place in places:
-                    by_service[span_id, self.spans[place].service_name].append(place)
+        for span_id, indexes in by_id.items():
+            if len(indexes) > 1:
+                for index in indexes:
+                    by_service[span_id, self.spans[index].service_name].append(index)
         parents, orphans = [], set()
-        for place, span in enumerate(self.spans):
-            wanted = span.parent_span_id
-            if wanted is None:
-                parents.append(_NONE)
-            elif wanted not in by_id:
-                parents.append(_NONE)
-                orphans.add(place)
+        for index, span in enumerate(self.spans):
+            parent_id = span.parent_span_id
+            if parent_id is None:
+                parents.append(_NO_PARENT)
+            elif parent_id not in by_id:
+                parents.append(_NO_PARENT)
+                orphans.add(index)
             else:
-                named = by_id[wanted]
-                own = by_service.get((wanted, span.service_name), ())
-                parents.append(self._parent(place, named, own))
+                same_service = by_service.get((parent_id, span.service_name), ())
+                parents.append(self._parent(index, by_id[parent_id], same_service))
         return parents, orphans
 
-    def _parent(self, place: int, named: Sequence[int], own: Sequence[int]) -> int:
-        """Which of the spans with the parent's id is meant."""
-        if len(named) == 1:
-            return named[0]
-        for candidates in (own, named):
-            at = bisect_right(candidates, self.starts[place], key=self.starts.__getitem__) - 1
-            if at >= 0 and candidates[at] == place:
-                at -= 1
-            if at >= 0:
-                return candidates[at]
-        return named[0] if named[0] != place else named[1]
+    def _parent(self, child: int, same_id: Sequence[int], same_service: Sequence[int]) -> int:
+        """The parent of a span among those that have the id of its parent."""
+        if len(same_id) == 1:
+            return same_id[0]
+        for candidates in (same_service, same_id):
+            begun = bisect_right(candidates, self.starts[child], key=self.starts.__getitem__)
+            last = begun - 1
+            if last >= 0 and candidates[last] == child:
+                last -= 1
+            if last >= 0:
+                return candidates[last]
+        return same_id[0] if same_id[0] != child else same_id[1]
 
-    def _self_time(self, place: int, children: Sequence[int]) -> int | None:
-        end = self.known_ends[place]
+    def _self_time(self, index: int, children: Sequence[int]) -> int | None:
+        end = self.known_ends[index]
         if end is None:
             return None
-        reached, alone = self.starts[place], 0
+        covered_until, self_time = self.starts[index], 0
         for child in children:  # by start
             start = min(self.starts[child], end)
-            if start > reached:
-                alone += start - reached
-            reached = max(reached, min(self.ends[child], end))
-        return alone + end - reached
+            if start > covered_until:
+                self_time += start - covered_until
+            covered_until = max(covered_until, min(self.ends[child], end))
+        return self_time + end - covered_until
 
 
 def _break_cycles(parents: list[int]) -> set[int]:
-    """Make the earliest span of each cycle a root; these spans."""
-    broken: set[int] = set()
+    """Make the earliest span of each cycle a root, and return these spans."""
+    roots: set[int] = set()
     checked = bytearray(len(parents))
     for start in range(len(parents)):
-        at, chain = start, dict[int, None]()
-        while at != _NONE and not checked[at]:
-            if at in chain:
-                members = list(chain)
-                earliest = min(members[members.index(at) :])
-                parents[earliest] = _NONE
-                broken.add(earliest)
+        index, chain = start, dict[int, None]()
+        while index != _NO_PARENT and not checked[index]:
+            if index in chain:
+                ancestors = list(chain)
+                earliest = min(ancestors[ancestors.index(index) :])
+                parents[earliest] = _NO_PARENT
+                roots.add(earliest)
                 break
-            chain[at] = None
-            at = parents[at]
-        for each in chain:
-            checked[each] = 1
-    return broken
+            chain[index] = None
+            index = parents[index]
+        for checked_index in chain:
+            checked[checked_index] = 1
+    return roots
 
 
-def _depth_first(tops: Sequence[int], children: Sequence[list[int]]) -> Iterator[tuple[int, int]]:
-    """Each place with its depth, parents first."""
-    # A stack of our own: a chain of spans may be longer than Python's.
-    stack = [(place, 0) for place in reversed(tops)]
+def _depth_first(roots: Sequence[int], children: Sequence[list[int]]) -> Iterator[tuple[int, int]]:
+    """Each span with its depth, parents first."""
+    # An explicit stack: a chain of spans may be longer than Python's recursion limit.
+    stack = [(index, 0) for index in reversed(roots)]
     while stack:
-        place, depth = stack.pop()
-        yield place, depth
-        stack += [(child, depth + 1) for child in reversed(children[place])]
+        index, depth = stack.pop()
+        yield index, depth
+        stack += [(child, depth + 1) for child in reversed(children[index])]
 
 
 def _nanoseconds(time: datetime, fraction: int | None) -> int:

@@ -1,4 +1,4 @@
-"""Values on the command line: times, durations, attributes."""
+"""The types of values on the command line: times, durations, levels, attributes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-__all__ = ["attribute", "attributes_of", "duration", "time"]
+__all__ = ["attribute", "attributes_of", "duration", "microseconds", "severity", "time"]
 
 Scalar = str | int | float | bool
 
@@ -33,6 +33,11 @@ def duration(value: str) -> timedelta:
     return found
 
 
+def microseconds(value: str) -> int:
+    """A `duration` in microseconds."""
+    return duration(value) // timedelta(microseconds=1)
+
+
 def time(value: str) -> datetime:
     """A time in ISO 8601, UTC where it names no zone; or a duration before now."""
     ago = _duration(value)
@@ -45,6 +50,11 @@ def time(value: str) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def severity(value: str) -> int | str:
+    """A severity number, or the name of a level."""
+    return int(value) if value.isdecimal() else value.upper()
+
+
 def attribute(value: str) -> tuple[str, Scalar]:
     """A pair of the form ``key=value``."""
     key, separator, text = value.partition("=")
@@ -53,16 +63,18 @@ def attribute(value: str) -> tuple[str, Scalar]:
     return key, _scalar(text)
 
 
-def attributes_of(pairs: tuple[tuple[str, Scalar], ...]) -> dict[str, Scalar] | None:
+def attributes_of(
+    context: click.Context, option: click.Parameter, pairs: tuple[tuple[str, Scalar], ...]
+) -> dict[str, Scalar] | None:
     """The attributes of a repeated option; None where there is none.
 
     Raises:
-        click.UsageError: a key has two values, which no attribute has.
+        click.BadParameter: a key has two values, which no attribute has.
     """
     found: dict[str, Scalar] = {}
     for key, value in pairs:
         if key in found:
-            raise click.UsageError(f"--attribute {key}: given twice")
+            raise click.BadParameter(f"{key} is given twice", context, option)
         found[key] = value
     return found or None
 

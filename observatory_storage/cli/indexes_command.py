@@ -1,38 +1,48 @@
-"""``indexes``: give closed partitions the indexes that they lack."""
+"""``indexes``: build the search indexes of closed partitions."""
 
 from __future__ import annotations
 
 import click
 from rich.text import Text
 
-from observatory_storage.cli.output import table
-from observatory_storage.cli.state import State, common_options, json_option
+from observatory_storage.cli.common_options import (
+    State,
+    StorageCommand,
+    common_options,
+    json_option,
+)
+from observatory_storage.cli.text_table import Column, table
 from observatory_storage.partition_indexes import (
     IndexBuild,
     PartitionIndex,
     build_partition_indexes,
 )
 
-__all__ = ["indexes"]
+__all__ = ["command"]
+
+_COLUMNS = (
+    Column("PARTITION", keep=3),
+    Column("INDEX", keep=2),
+    Column("DONE", narrowest=6),
+)
 
 
-@click.command()
+@click.command("indexes", cls=StorageCommand)
 @click.option(
     "--table",
     "of_table",
     type=click.Choice(["trace_spans", "trace_events", "logs"]),
-    help="Those of one table alone.",
+    help="Only the indexes of this table.",
 )
 @json_option
 @common_options
 @click.pass_obj
-def indexes(state: State, of_table: str | None) -> int:
-    """Build the indexes of days that are over, by which attributes and prompts are found.
+def command(state: State, of_table: str | None) -> int:
+    """Build the search indexes (attributes, prompts, costs) of days that are over.
 
-    Nobody who reads or writes waits for it. What is there already is left alone, so that it may be
+    Neither readers nor writers wait for it. Indexes that exist are left alone, so the command can
     run every hour. The exit code is 1 when an index could not be built; the next run tries again.
     """
-    state.start_logging()
     output = state.output()
     with state.pool() as pool:
         done = build_partition_indexes(pool, table=of_table)
@@ -43,8 +53,8 @@ def indexes(state: State, of_table: str | None) -> int:
     rows += [_row(index, "dropped") for index in done.dropped]
     rows += [_row(failure.index, f"failed: {failure.error}") for failure in done.failed]
     if rows:
-        output.show(table(["PARTITION", "INDEX", "DONE"], rows))
-    output.show(Text(f"{len(done.built)} built, {len(done.existing)} were there"))
+        output.show(table(_COLUMNS, rows))
+    output.show(Text(f"{len(done.built)} built, {len(done.existing)} existed already"))
     return int(bool(done.failed))
 
 

@@ -1,4 +1,4 @@
-"""``ingest``: files of OTLP into the storage."""
+"""``ingest``: store OTLP from files."""
 
 from __future__ import annotations
 
@@ -15,26 +15,39 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from rich.text import Text
 
 from observatory_storage import otlp
-from observatory_storage.cli.output import new_console, table
-from observatory_storage.cli.requests import Payload, payloads
-from observatory_storage.cli.state import State, common_options, json_option
-from observatory_storage.cli.text import clean, tokens
+from observatory_storage.cli.common_options import (
+    State,
+    StorageCommand,
+    common_options,
+    json_option,
+)
+from observatory_storage.cli.console import new_console
+from observatory_storage.cli.formatting import clean, count
+from observatory_storage.cli.otlp_files import Payload, payloads
+from observatory_storage.cli.text_table import Column, table
 from observatory_storage.errors import ConfigError, ValidationError
 from observatory_storage.pool import StoragePool
 
-__all__ = ["ingest"]
+__all__ = ["command"]
 
-_SHOWN_PROBLEMS = 20  # of a file; all of them are counted
+_SHOWN_PROBLEMS = 20  # of each file; all are counted
 _INTO: dict[str, tuple[str, Callable[[StoragePool, bytes], otlp.IngestResult]]] = {
     "traces": ("spans", otlp.ingest_traces),
     "metrics": ("data_points", otlp.ingest_metrics),
     "logs": ("logs", otlp.ingest_logs),
 }
+_COLUMNS = (
+    Column("FILE", narrowest=6, keep=9),
+    *(
+        Column(title, right=True)
+        for title in ("REQUESTS", "SPANS", "DATA POINTS", "LOGS", "REJECTED")
+    ),
+)
 
 
 @dataclass(slots=True)
 class _Report:
-    """What became of a file."""
+    """The result of one file."""
 
     file: str
     requests: int = 0
@@ -59,21 +72,21 @@ class _Report:
         return bool(self.problems)
 
 
-@click.command()
+@click.command("ingest", cls=StorageCommand)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
 @json_option
 @common_options
 @click.pass_obj
-def ingest(state: State, files: tuple[Path, ...]) -> None:
+def command(state: State, files: tuple[Path, ...]) -> None:
     """Store OTLP from FILES; - is standard input.
 
-    A file is one request in JSON or protobuf, or has a request in JSON on every line, as a
-    collector's file exporter writes them. Which signal each request carries is seen from it.
-    Ingesting a file again changes nothing.
+    A file is one request in JSON or protobuf, or has one request in JSON on each line, as the file
+    exporter of the OpenTelemetry Collector and `export` write them. The signal of a request is
+    detected. Ingesting a file again changes nothing.
 
-    What cannot be stored is named on standard error and costs nothing else; the exit code is 1.
+    When a file, a line or an item cannot be stored, it is reported on standard error, everything
+    else is stored, and the exit code is 1.
     """
-    state.start_logging()
     output = state.output()
     reports = []
     with state.pool() as pool, _progress(files, state) as advance:
@@ -87,14 +100,13 @@ def ingest(state: State, files: tuple[Path, ...]) -> None:
         rows = [
             [
                 report.file,
-                tokens(report.requests),
-                *(tokens(report.accepted[what]) for what, _ in _INTO.values()),
-                tokens(report.rejected),
+                count(report.requests),
+                *(count(report.accepted[what]) for what, _ in _INTO.values()),
+                count(report.rejected),
             ]
             for report in reports
         ]
-        titles = ("FILE*", ">REQUESTS", ">SPANS", ">DATA POINTS", ">LOGS", ">REJECTED")
-        output.show(table(titles, rows))
+        output.show(table(_COLUMNS, rows))
     if any(report.failed for report in reports):
         raise click.exceptions.Exit(1)
 
@@ -110,7 +122,7 @@ def _ingest_file(pool: StoragePool, path: Path, advance: Callable[[int], None]) 
         report.problem(name, f"cannot be read: {error.strerror or error}")
     else:
         if not report.requests and not report.failed:
-            report.problem(name, "is empty: no OTLP request in it")
+            report.problem(name, "is empty: it has no OTLP request")
     return report
 
 
@@ -119,7 +131,7 @@ def _ingest_request(pool: StoragePool, payload: Payload, report: _Report) -> Non
     try:
         what, store = _INTO[otlp.detect_signal(payload.content)]
         result = store(pool, payload.content)
-    except (ValidationError, ConfigError) as error:  # protobuf without the extra, for one
+    except (ValidationError, ConfigError) as error:  # such as protobuf without the extra
         report.problem(place, str(error))
         return
     report.requests += 1
@@ -142,7 +154,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 def _progress(files: tuple[Path, ...], state: State) -> Iterator[Callable[[int], None]]:
     console = new_console(stderr=True)
     columns = (TextColumn("ingesting"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    # On a terminal only: a log file is no place for a bar.
+    # Only on a terminal: a bar would fill log files.
     hidden = not console.is_terminal or state.json
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task("ingest", total=_size(files))
@@ -150,13 +162,13 @@ def _progress(files: tuple[Path, ...], state: State) -> Iterator[Callable[[int],
 
 
 def _size(files: tuple[Path, ...]) -> int | None:
-    """The bytes to read; None where nobody can know."""
+    """The bytes to read; None where that is not known."""
     try:
         if any(str(file) == "-" for file in files):
             return None
         return sum(file.stat().st_size for file in files)
     except OSError:
-        return None  # said when the file's turn comes
+        return None  # reported when the file is read
 
 
 def _complain(report: _Report) -> None:

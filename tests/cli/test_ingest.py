@@ -166,7 +166,7 @@ def test_without_a_server_nothing_is_read_on(run: Run, tmp_path: Path) -> None:
     url = "postgresql://u:x@127.0.0.1:1/a"
     result = run("all.jsonl", DATABASE_URL=url, DB_RETRY_MAX_ATTEMPTS="1")
     assert result.code == 1
-    assert "Nothing listens at 127.0.0.1 port 1" in result.err
+    assert "Nothing listens on 127.0.0.1 port 1" in result.err
 
 
 def test_interrupt_ends_it_quietly(database_url: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files of OTLP as the requests in them: JSON, JSON lines or protobuf."""
+"""The requests in files of OTLP: JSON, JSON lines or protobuf."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """One request, and the line on which it begins; 0 in a file that is not text."""
+    """One request, and the number of the line on which it begins; 0 in a binary file."""
 
     line: int
     content: bytes
 
 
 def payloads(file: BinaryIO, advance: Callable[[int], None]) -> Iterator[Payload]:
-    """The requests of a file, one at a time; `advance` is told the bytes read.
+    """The requests of a file, one at a time; `advance` is called with the number of bytes read.
 
-    A file whose first line is JSON as it stands holds a request on every line, and is never in
-    memory as a whole; any other file is one request.
+    A file whose first line is a JSON document has a request on every line, and is read line by
+    line. Any other file is one request, and is read whole.
     """
     begin, first, number = b"", b"", 0
     for line in file:
@@ -46,7 +46,7 @@ def payloads(file: BinaryIO, advance: Callable[[int], None]) -> Iterator[Payload
         return
     rest = file.read()
     advance(len(rest))
-    # Protobuf may begin with what looks like an empty line, so nothing is cut off here.
+    # Protobuf may begin with what looks like an empty line: nothing is stripped here.
     yield Payload(number if first.startswith(b"{") else 0, begin + rest)
 
 

@@ -1,4 +1,4 @@
-"""``check``: is everything there that the storage needs, and if not, what to do."""
+"""``check``: whether everything is in place that the storage needs, and if not, what to do."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ from rich.text import Text
 
 from observatory_storage import migrate
 from observatory_storage.cli.advice import MIGRATE, REDIS, advice_for, connection_advice
-from observatory_storage.cli.output import Output
-from observatory_storage.cli.state import State, common_options, json_option
-from observatory_storage.cli.text import clean
+from observatory_storage.cli.common_options import (
+    State,
+    StorageCommand,
+    common_options,
+    json_option,
+)
+from observatory_storage.cli.console import Output
+from observatory_storage.cli.formatting import clean
 from observatory_storage.config import StorageConfig
 from observatory_storage.config.sources import DotEnvSource, VariablesSource
 from observatory_storage.errors import StorageError, translated
@@ -27,15 +32,15 @@ from observatory_storage.models import Base
 from observatory_storage.pool import StoragePool
 from observatory_storage.repositories import TraceFilters
 
-__all__ = ["check"]
+__all__ = ["command"]
 
 logger = logging.getLogger(__name__)
 
 _MARKS = {"ok": ("✓", "+", "green"), "failed": ("✗", "x", "bold red"), "skipped": ("-", "-", "dim")}
 
 
-# What the role may do with each table: a row for each that is asked for, with NULLs where it is
-# not there. To attach a partition takes the owner of its table.
+# The role's privileges on each table: one row for each name, with NULLs where the table is missing.
+# Only the owner of a table can attach a partition.
 _PRIVILEGES = sa.text("""
     SELECT wanted.name,
            pg_catalog.has_table_privilege(found.oid, 'SELECT') AS readable,
@@ -61,7 +66,7 @@ _SURROUNDINGS = sa.text("""
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of the check, as it ended."""
+    """The result of one step of the check."""
 
     name: str
     result: Literal["ok", "failed", "skipped"]
@@ -69,16 +74,15 @@ class Step:
     advice: str | None = None
 
 
-@click.command()
+@click.command("check", cls=StorageCommand)
 @json_option
 @common_options
 @click.pass_obj
-def check(state: State) -> None:
-    """Check configuration, servers, migrations and a sample query.
+def command(state: State) -> None:
+    """Check configuration, servers, migrations, permissions and a sample query.
 
-    Exits with 1 when a step failed, and says for each what to do.
+    The exit code is 1 when a step failed. Each failure comes with advice.
     """
-    state.start_logging()
     output = state.output()
     steps = []
     for step in _Check(state).steps():
@@ -96,7 +100,7 @@ def check(state: State) -> None:
 
 
 class _Failed(Exception):
-    """How a step says what is wrong, and what to do about it."""
+    """A step failed: what is wrong, and what to do about it."""
 
     def __init__(self, detail: str, advice: str) -> None:
         super().__init__(detail)
@@ -104,7 +108,7 @@ class _Failed(Exception):
 
 
 class _Check:
-    """The steps in their order; one that needs another which failed is skipped."""
+    """The steps in order. A step is skipped when another one that it needs has failed."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -127,7 +131,7 @@ class _Check:
 
     def _step(self, name: str, run: Callable[[], str], *, needs: Any) -> Step:
         if needs is None:
-            return Step(name, "skipped", "needs the step above that failed")
+            return Step(name, "skipped", "skipped: a step above failed")
         try:
             return Step(name, "ok", run())
         except _Failed as failure:
@@ -141,20 +145,22 @@ class _Check:
         try:
             self._config = self._state.config()
         except StorageError as error:
-            raise _Failed(str(error), "Correct it; .env.example lists all settings.") from error
+            raise _Failed(
+                str(error), "Correct the setting; .env.example lists all of them."
+            ) from error
         postgres = self._config.postgres
-        where = ", ".join(self._sources()) or "the defaults alone"
+        where = ", ".join(self._sources()) or "defaults only"
         return (
             f"{postgres.username}@{postgres.host}:{postgres.port}/{postgres.database}, schema"
-            f" {postgres.schema_name}, ssl {postgres.ssl_mode}\nfrom {where}"
+            f" {postgres.schema_name}, ssl {postgres.ssl_mode}\nread from {where}"
         )
 
     def _sources(self) -> Iterator[str]:
-        """Where settings came from, variables by their names; the first that has one wins."""
+        """Where settings come from; of several sources of a setting the first counts."""
         for source in (VariablesSource(StorageConfig), DotEnvSource(StorageConfig)):
             source.read()
             names = (origin.name for origin in source.loaded.origins.values())
-            # What a URL says is listed part by part: "DATABASE_URL (host)".
+            # The parts of a URL are listed one by one: "DATABASE_URL (host)".
             yield from dict.fromkeys(name.partition(" (")[0] for name in names)
         if self._state.config_file is not None:
             yield str(self._state.config_file)
@@ -169,15 +175,15 @@ class _Check:
             detail = f"{error} (up to {attempts} attempts)"
             raise _Failed(detail, connection_advice(error, self._config)) from error
         self._pool = pool
-        return f"{pool.stats().size} opened in {_milliseconds(began)}"
+        return f"opened {_connections(pool.stats().size)} in {_milliseconds(began)}"
 
     def _postgres(self) -> str:
         assert self._pool is not None
         self._health = self._pool.health_check()
         postgres = self._health.postgres
         if not postgres.ok:
-            raise _Failed(str(postgres.error), "The server went away just now: look at its log.")
-        return f"version {postgres.version}, answers in {postgres.latency_ms:.1f} ms"
+            raise _Failed(str(postgres.error), "The server stopped answering: look at its log.")
+        return f"version {postgres.version}, answered in {postgres.latency_ms:.1f} ms"
 
     def _redis(self) -> str:
         assert self._config is not None
@@ -186,14 +192,14 @@ class _Check:
         if self._health is not None:
             redis = self._health.redis
         else:
-            # Asked even when PostgreSQL is not there, on a pool that does not connect to it.
+            # Redis is checked without PostgreSQL too, on a pool that does not connect to it.
             with StoragePool(self._config, connect=False) as pool:
                 assert pool.redis is not None
                 redis = check_redis(pool.redis)
         assert redis is not None
         if not redis.ok:
             raise _Failed(str(redis.error), REDIS)
-        return f"version {redis.version}, answers in {redis.latency_ms:.1f} ms"
+        return f"version {redis.version}, answered in {redis.latency_ms:.1f} ms"
 
     def _migrations(self) -> str:
         assert self._pool is not None
@@ -201,11 +207,12 @@ class _Check:
         if waiting:
             at = migrate.current(self._pool.engine, self._pool.schema)
             raise _Failed(
-                f"{len(waiting)} pending: the schema is at {at or 'nothing'}, not {migrate.head()}",
+                f"{len(waiting)} pending: the schema is at {at or 'no revision'}, the newest is"
+                f" {migrate.head()}",
                 MIGRATE,
             )
         self._migrated = True
-        return f"at {migrate.head()}, the newest"
+        return f"the schema is at the newest revision, {migrate.head()}"
 
     def _tables(self) -> str:
         assert self._pool is not None
@@ -218,7 +225,7 @@ class _Check:
         if missing:
             raise _Failed(
                 f"missing in schema {schema}: {', '.join(missing)}",
-                "Somebody dropped or renamed them after the migration: bring them back.",
+                "They were dropped or renamed after the migration: restore them.",
             )
         unreadable = [row.name for row in tables if not row.readable]
         if unreadable:
@@ -231,23 +238,23 @@ class _Check:
         elif not all(row.writable for row in tables):
             reason = f"{around.role} may not INSERT, UPDATE and DELETE"
         elif not all(row.owned for row in tables if row.name in PARTITIONED):
-            reason = f"{around.role} does not own the tables, and so cannot add partitions"
+            reason = f"{around.role} does not own the tables, so it cannot add partitions"
         elif not around.may_create:
             reason = f"{around.role} may not CREATE partitions in schema {schema}"
         else:
-            return f"all {len(tables)} may be read and written"
+            return f"all {len(tables)} can be read and written"
         raise _Failed(
-            f"all {len(tables)} may be read, but not written: {reason}",
-            "To write, connect to the primary as the tables' owner or a member of that role;"
-            " for a program that only reads all is well.",
+            f"all {len(tables)} can be read, but not written: {reason}",
+            "To write, connect to the primary as the owner of the tables or a member of that role."
+            " A program that only reads needs no change.",
         )
 
     def _statistics(self) -> str:
         assert self._pool is not None
         stats = self._pool.stats()
         return (
-            f"{stats.size} open ({stats.idle} idle, {stats.active} in use), from {stats.min} to"
-            f" {stats.max or 'any number'}, {stats.utilization:.0%} used"
+            f"{_connections(stats.size)} open: {stats.idle} idle, {stats.active} in use; at least"
+            f" {stats.min}, at most {stats.max or 'any number'}"
         )
 
     def _query(self) -> str:
@@ -255,8 +262,10 @@ class _Check:
         began = time.perf_counter()
         with self._pool.unit_of_work() as work:
             newest = work.traces.list(TraceFilters(limit=1))
-        found = f"the newest is {newest[0].trace_id}" if newest else "there are none yet"
-        return f"asked for a trace in {_milliseconds(began)}: {found}"
+        found = (
+            f"the newest trace is {newest[0].trace_id}" if newest else "no traces are stored yet"
+        )
+        return f"answered in {_milliseconds(began)}: {found}"
 
 
 def _show(output: Output, step: Step) -> None:
@@ -272,6 +281,10 @@ def _show(output: Output, step: Step) -> None:
     if step.advice:
         line.append(f"\n{'':<16}{clean(step.advice)}", style="yellow")
     output.console.print(line, soft_wrap=True)
+
+
+def _connections(number: int) -> str:
+    return f"{number} connection" + ("" if number == 1 else "s")
 
 
 def _milliseconds(began: float) -> str:

@@ -1,15 +1,16 @@
-"""Lists, page by page."""
+"""The pages of a list, and the options that choose among them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
-from rich.console import RenderableType
-from rich.text import Text
 
-from observatory_storage.cli.output import Output, new_console
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from observatory_storage.cli.console import Output
 
 __all__ = ["page_options", "show_pages"]
 
@@ -17,23 +18,19 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Row_co = TypeVar("Row_co", covariant=True)
 
 
-class Page(Protocol[Row_co]):
-    """What a repository's list returns."""
+class _Page(Protocol[Row_co]):
+    @property
+    def rows(self) -> Sequence[Row_co]: ...
 
     @property
-    def rows(self) -> Sequence[Row_co]:
-        """The rows."""
-
-    @property
-    def next(self) -> str | None:
-        """The cursor of the next page."""
+    def next(self) -> str | None: ...
 
 
 def page_options(command: Command) -> Command:
-    """The options of a list."""
+    """Add the options of a list."""
     for option in (
-        click.option("--all", "everything", is_flag=True, help="Every page, one after another."),
-        click.option("--after", metavar="CURSOR", help="The page after that one; as it was told."),
+        click.option("--all", "everything", is_flag=True, help="Print every page."),
+        click.option("--after", metavar="CURSOR", help="Print the page after this cursor."),
         click.option(
             "--limit",
             default=50,
@@ -48,15 +45,16 @@ def page_options(command: Command) -> Command:
 
 def show_pages(
     output: Output,
-    fetch: Callable[[str | None], Page[Any]],
+    fetch: Callable[[str | None], _Page[Any]],
     render: Callable[[Sequence[Any]], RenderableType],
     *,
     after: str | None,
     everything: bool,
 ) -> None:
-    """Print a page, or all from there on; where there is more, say on standard error how to go on.
+    """Print one page, or every page from there on.
 
-    As JSON every row is a line.
+    When there are more pages, the cursor of the next one is printed to standard error. As JSON
+    every row is a line.
     """
     while True:
         page = fetch(after)
@@ -68,6 +66,5 @@ def show_pages(
         if after is None:
             return
         if not everything:
-            hint = Text(f"more with --after {after}", style="dim")
-            new_console(stderr=True).print(hint, soft_wrap=True)
+            click.echo(f"more with --after {after}", err=True)
             return

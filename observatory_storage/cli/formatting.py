@@ -5,19 +5,20 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 
-__all__ = ["SHORT_ID", "clean", "dollars", "duration", "moment", "tokens"]
+__all__ = ["SHORT_ID", "clean", "count", "dollars", "duration", "moment"]
 
-# Characters of a trace's id that a narrow table shows; enough to find the trace by.
+# Characters of a trace's id that a narrow table shows. Commands find the trace by them.
 SHORT_ID = 12
 _REPLACEMENT = "\ufffd"
-# Inside emoji and between letters of some scripts: without them the parts are shown side by side.
+# Joiners stand inside emoji and between letters of some scripts. They are left out, and the parts
+# are shown side by side.
 _JOINERS = str.maketrans("", "", "\u200c\u200d")
 
 
 def clean(text: str) -> str:
     """The text on one line and without control characters.
 
-    What is stored was written by others: an escape sequence in a span's name must not reach the
+    Stored text was written by others: an escape sequence in a span's name must not reach the
     terminal.
     """
     if text.isprintable():
@@ -28,14 +29,14 @@ def clean(text: str) -> str:
     )
 
 
-def duration(nanoseconds: int | None) -> str:
-    """A duration in the unit that fits it; a dash where there is none (a span that has no end)."""
+def duration(nanoseconds: float | None) -> str:
+    """A duration in the unit that fits it; a dash where there is none (a span without an end)."""
     if nanoseconds is None:
         return "-"
     if nanoseconds < 0:
         return f"-{duration(-nanoseconds)}"
     if nanoseconds < 1_000:
-        return f"{nanoseconds} ns"
+        return f"{nanoseconds:.0f} ns"
     # The bounds are where the rounded number would need another digit.
     for limit, size, unit in ((999_500, 1e3, "µs"), (999_500_000, 1e6, "ms"), (99.95e9, 1e9, "s")):
         if nanoseconds < limit:
@@ -49,13 +50,13 @@ def duration(nanoseconds: int | None) -> str:
     return f"{hours} h {rest // 60:02} m" if hours else f"{rest // 60} m {rest % 60:02} s"
 
 
-def tokens(count: int | None) -> str:
+def count(number: int | None) -> str:
     """A count with separators; empty where it is not known."""
-    return "" if count is None else f"{count:,}"
+    return "" if number is None else f"{number:,}"
 
 
 def dollars(amount: Decimal | None) -> str:
-    """An amount in US dollars: cents, or as many digits as it takes to see something of it."""
+    """An amount in US dollars: cents, or as many digits as a small amount needs; empty if None."""
     if amount is None:
         return ""
     size = abs(amount)

@@ -35,13 +35,13 @@ def test_it_builds_what_is_missing_once(run: Run, pool: StoragePool, database_ur
     assert title.split() == ["PARTITION", "INDEX", "DONE"]
     assert line.split()[0] == f"logs_p{YESTERDAY:%Y%m%d}"
     assert line.split()[-1] == "built"
-    assert summary == "1 built, 0 were there"
+    assert summary == "1 built, 0 existed already"
     result = run("indexes", "--json", DATABASE_URL=database_url).document
     assert {index["table"] for index in result["built"]} == {"trace_spans"}
     assert [index["table"] for index in result["existing"]] == ["logs"]
     assert result["failed"] == result["dropped"] == []
     again = run("indexes", DATABASE_URL=database_url)
-    assert again.out.splitlines() == ["0 built, 4 were there"]
+    assert again.out.splitlines() == ["0 built, 4 existed already"]
 
 
 def test_another_that_is_at_it_is_an_error(run: Run, pool: StoragePool, database_url: str) -> None:

@@ -1,4 +1,4 @@
-"""``metrics``: which there are, and one over time."""
+"""``metrics``: a list of metrics, or one of them over time."""
 
 from __future__ import annotations
 
@@ -10,21 +10,30 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
-from observatory_storage.cli import params
-from observatory_storage.cli.output import Output, table
-from observatory_storage.cli.paging import page_options, show_pages
-from observatory_storage.cli.state import State, common_options, json_option
-from observatory_storage.cli.text import clean, moment
+from observatory_storage.cli import option_types
+from observatory_storage.cli.common_options import (
+    State,
+    StorageCommand,
+    common_options,
+    json_option,
+)
+from observatory_storage.cli.console import Output
+from observatory_storage.cli.filter_options import metric_filters
+from observatory_storage.cli.formatting import clean, moment
+from observatory_storage.cli.page_output import page_options, show_pages
+from observatory_storage.cli.text_table import WIDE, Column, table
 from observatory_storage.errors import NotFound
-from observatory_storage.models import METRIC_TYPES, Metric
+from observatory_storage.models import Metric
 from observatory_storage.repositories import MetricFilters, TimeSeriesPoint, TimeSeriesQuery
 from observatory_storage.repositories.filters import AGGREGATIONS
 from observatory_storage.unit_of_work import UnitOfWork
 
-__all__ = ["metrics"]
+__all__ = ["command"]
 
-_WIDE = 120
-
+_NAME = Column("NAME", narrowest=12, keep=9)
+_TYPE = Column("TYPE", keep=8)
+_UNIT = Column("UNIT", narrowest=6, keep=6)
+_SERVICE = Column("SERVICE", narrowest=6, keep=7)
 
 _EXAMPLES = """\b
 Examples:
@@ -33,30 +42,32 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command("metrics", cls=StorageCommand, epilog=_EXAMPLES)
 @click.argument("name", required=False)
-@click.option("--service", "service_name", help="Service.")
-@click.option("--type", "metric_type", type=click.Choice(METRIC_TYPES), help="Type.")
+@metric_filters
 @click.option(
     "--aggregation",
     type=click.Choice(AGGREGATIONS),
-    help="Show the metrics of this NAME over time, their points brought together so.",
+    help="Show the metrics called NAME over time, their points aggregated so.",
 )
 @click.option(
     "--bucket",
-    type=params.duration,
+    "bucket_size_secs",
+    type=option_types.duration,
     default="1h",
     show_default=True,
-    help="The step of the series.",
+    help="The width of a bucket of time.",
 )
-@click.option("--by", "group_by", multiple=True, help="An attribute to tell apart. Repeatable.")
-@click.option("--since", "start_time", type=params.time, default="1d", help="Of the series. [1d]")
-@click.option("--until", "end_time", type=params.time, help="Of the series. [now]")
+@click.option("--by", "group_by", multiple=True, help="Group by this attribute. Repeatable.")
+@click.option(
+    "--since", "start_time", type=option_types.time, default="1d", help="Points from here. [1d]"
+)
+@click.option("--until", "end_time", type=option_types.time, help="Points before this. [now]")
 @page_options
 @json_option
 @common_options
 @click.pass_obj
-def metrics(
+def command(
     state: State,
     /,
     *,
@@ -69,10 +80,9 @@ def metrics(
     limit: int,
     **series: Any,
 ) -> None:
-    """List metrics by name, or show those of NAME over time."""
+    """List metrics by name, or show those called NAME over time."""
     if aggregation is not None and name is None:
         raise click.UsageError("--aggregation needs the NAME of a metric")
-    state.start_logging()
     output = state.output()
     filters = MetricFilters(
         name=name, service_name=service_name, metric_type=metric_type, limit=limit
@@ -95,9 +105,9 @@ def metrics(
 
 
 def _metrics_table(page: Sequence[Metric], width: int) -> RenderableType:
-    if width < _WIDE:
+    if width < WIDE:
         narrow = ([row.name, row.metric_type, row.unit or "", row.service_name] for row in page)
-        return table(("NAME*", "TYPE", "UNIT*", "SERVICE*"), narrow, gap=1)
+        return table((_NAME, _TYPE, _UNIT, _SERVICE), narrow, gap=1)
     rows = (
         [
             row.name,
@@ -109,8 +119,8 @@ def _metrics_table(page: Sequence[Metric], width: int) -> RenderableType:
         ]
         for row in page
     )
-    titles = ("NAME*", "TYPE", "TEMPORALITY", "UNIT*", "SERVICE*", "DESCRIPTION*")
-    return table(titles, rows)
+    description = Column("DESCRIPTION", narrowest=6)
+    return table((_NAME, _TYPE, Column("TEMPORALITY"), _UNIT, _SERVICE, description), rows)
 
 
 def _show_series(
@@ -119,7 +129,7 @@ def _show_series(
     metric: Metric,
     aggregation: str,
     *,
-    bucket: timedelta,
+    bucket_size_secs: timedelta,
     group_by: tuple[str, ...],
     start_time: datetime,
     end_time: datetime | None,
@@ -129,7 +139,7 @@ def _show_series(
         start_time,
         end_time or datetime.now(UTC),
         aggregation=aggregation,
-        bucket_size_secs=bucket.total_seconds(),
+        bucket_size_secs=bucket_size_secs.total_seconds(),
         group_by=group_by,
     )
     points = work.metrics.query_time_series(query)
@@ -139,7 +149,11 @@ def _show_series(
     unit = f" in {metric.unit}" if metric.unit else ""
     title = f"{metric.name}, {aggregation}{unit}, {metric.service_name} ({metric.metric_type})"
     output.show(Text(clean(title), style="bold"))
-    titles = ["TIME (UTC)", ">VALUE", *(f"{key}*" for key in group_by)]
+    columns = [
+        Column("TIME (UTC)", keep=9),
+        Column("VALUE", right=True, keep=8),
+        *(Column(key, narrowest=6) for key in group_by),
+    ]
     rows = (
         [
             moment(point.timestamp),
@@ -148,7 +162,7 @@ def _show_series(
         ]
         for point in points
     )
-    output.show(table(titles, rows))
+    output.show(table(columns, rows))
 
 
 def _documents(

@@ -10,9 +10,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from observatory_storage.cli.tree import arrange
 from observatory_storage.cli.waterfall import Waterfall
 from observatory_storage.models import Trace, TraceSpan
+from observatory_storage.repositories import SpanTree
 
 START = datetime(2026, 7, 1, tzinfo=UTC)
 
@@ -40,34 +40,44 @@ def shown(
         trace_id="ab" * 16, service_name="app", start_time=START, duration_us=1000, error_count=0
     )
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    Console(file=file, width=width).print(Waterfall(trace, spans, rows=rows))
+    Console(file=file, width=width).print(Waterfall(trace, SpanTree.of(spans), rows=rows))
     file.seek(0)
     return file.read()
 
 
-def places(spans: list[TraceSpan]) -> list[tuple[str, int, str]]:
-    return [(node.span.name, node.depth, node.note) for node in arrange(spans)]
+def labels(spans: list[TraceSpan]) -> list[str]:
+    """The first column of the lines of spans."""
+    lines = shown(spans).splitlines()
+    (titles,) = [index for index, line in enumerate(lines) if line.startswith("SPAN ")]
+    width = lines[titles].index(" 0 ")
+    return [line[:width].rstrip() for line in lines[titles + 1 :]]
 
 
 def test_parents_come_before_children_and_siblings_by_start() -> None:
     spans = [span(3, 1, 20, 1), span(4, 2, 11, 1), span(2, 1, 10, 5), span(1, None, 0, 30)]
-    assert places(spans) == [("s1", 0, ""), ("s2", 1, ""), ("s4", 2, ""), ("s3", 1, "")]
+    assert labels(spans) == ["s1 app", "├ s2", "│ └ s4", "└ s3"]
 
 
 def test_spans_without_their_parent_stand_on_top() -> None:
     spans = [span(1, 9, 0, 5), span(2, 1, 1, 2)]
-    assert places(spans) == [("s1", 0, "no parent"), ("s2", 1, "")]
-    assert "no root span" in shown(spans)
+    assert labels(spans) == ["s1 app (parent not stored)", "└ s2"]
+    assert "the root span is not stored" in shown(spans)
 
 
-def test_circles_are_shown_once() -> None:
+def test_spans_of_a_cycle_are_shown_once() -> None:
     spans = [span(1, None, 0, 9), span(2, 3, 1, 1), span(3, 2, 2, 1), span(4, 4, 3, 1)]
-    assert places(spans) == [
-        ("s1", 0, ""),
-        ("s4", 0, "no parent"),
-        ("s2", 0, "in a circle"),
-        ("s3", 1, ""),
+    assert labels(spans) == ["s1 app", "s2 app (in a cycle)", "└ s3", "s4 app (in a cycle)"]
+
+
+def test_the_waterfall_shows_the_tree_of_the_repository_where_services_share_a_span_id() -> None:
+    spans = [
+        span(1, None, 0, 100, service_name="client"),
+        span(1, None, 10, 80, service_name="server"),
+        span(2, 1, 20, 10, service_name="server"),
     ]
+    child = SpanTree.of(spans).nodes[-1]
+    assert child.span.name == "s2"
+    assert labels(spans) == ["s1 client", "s1 server", "└ s2"]
 
 
 def test_a_child_of_a_shared_id_belongs_to_the_span_it_began_in() -> None:
@@ -77,7 +87,7 @@ def test_a_child_of_a_shared_id_belongs_to_the_span_it_began_in() -> None:
         span(2, 1, 50, 10, name="second"),
         span(3, 2, 55, 1, name="child"),
     ]
-    assert places(spans)[1:] == [("first", 1, ""), ("second", 1, ""), ("child", 2, "")]
+    assert labels(spans)[1:] == ["├ first", "└ second", "  └ child"]
 
 
 def test_a_span_that_has_no_end_runs_to_the_end() -> None:
