@@ -13,6 +13,7 @@ from sqlalchemy.pool import QueuePool
 from observatory_storage.bounded_pool import BoundedPool
 from observatory_storage.engine import single_attempt
 from observatory_storage.errors import translate, translated
+from observatory_storage.serialization import Result
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -30,7 +31,7 @@ _NEAR_CAPACITY: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class ComponentHealth:
+class ComponentHealth(Result):
     """How one server answered: latency in milliseconds and its version, or the error."""
 
     ok: bool
@@ -40,7 +41,7 @@ class ComponentHealth:
 
 
 @dataclass(frozen=True, slots=True)
-class HealthReport:
+class HealthReport(Result):
     """``unhealthy`` without PostgreSQL, ``degraded`` without Redis; None: Redis is not used."""
 
     status: Literal["healthy", "degraded", "unhealthy"]
@@ -49,7 +50,7 @@ class HealthReport:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolStats:
+class PoolStats(Result):
     """The connections of a pool.
 
     Attributes:

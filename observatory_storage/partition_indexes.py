@@ -36,6 +36,7 @@ from observatory_storage.errors import (
 from observatory_storage.llm.content import content_vector
 from observatory_storage.llm.dialects import USAGE_COLUMNS
 from observatory_storage.models import Base
+from observatory_storage.serialization import Result
 
 __all__ = ["IndexBuild", "IndexFailure", "PartitionIndex", "build_partition_indexes"]
 
@@ -60,7 +61,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionIndex:
+class PartitionIndex(Result):
     """An index of a closed partition.
 
     Attributes:
@@ -75,7 +76,7 @@ class PartitionIndex:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexFailure:
+class IndexFailure(Result):
     """An index that could not be built this time, and why. The next run tries again."""
 
     index: PartitionIndex
@@ -83,7 +84,7 @@ class IndexFailure:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexBuild:
+class IndexBuild(Result):
     """What `build_partition_indexes` did.
 
     Attributes:

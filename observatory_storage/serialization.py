@@ -53,7 +53,9 @@ def _plain(value: Any, *, json: bool) -> Any:
     """The value with the rows and results in it as dictionaries."""
     if hasattr(value, "to_dict"):
         return value.to_dict(json=json)
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+    if hasattr(value, "_asdict"):  # a named tuple
+        value = value._asdict()
+    if isinstance(value, (list, tuple)):
         return type(value)(_plain(each, json=json) for each in value)
     if isinstance(value, Mapping):
         return {key: _plain(each, json=json) for key, each in value.items()}

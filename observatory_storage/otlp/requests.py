@@ -21,6 +21,7 @@ from observatory_storage.rows import (
     prepare_metric,
     prepare_span,
 )
+from observatory_storage.serialization import Result
 from observatory_storage.writers import Source, store
 
 __all__ = ["IngestResult", "ingest_logs", "ingest_metrics", "ingest_traces"]
@@ -31,7 +32,7 @@ _METRIC_ID: Final = COLUMNS["metrics"].index("id")
 
 
 @dataclass(frozen=True, slots=True)
-class IngestResult:
+class IngestResult(Result):
     """What became of a request.
 
     Attributes:
