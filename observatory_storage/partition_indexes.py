@@ -33,7 +33,7 @@ from observatory_storage.errors import (
     translate,
     translated,
 )
-from observatory_storage.llm.content import content_vector
+from observatory_storage.llm.content_search import content_vector
 from observatory_storage.llm.dialects import USAGE_COLUMNS
 from observatory_storage.models import Base
 from observatory_storage.serialization import Result

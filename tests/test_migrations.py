@@ -90,8 +90,8 @@ def test_the_order_of_the_columns_does_not_matter(empty: sa.Engine) -> None:
 
 
 def test_a_schema_that_is_older_than_the_package_is_named_as_such(pool: StoragePool) -> None:
-    span = {"trace_id": "5b8efff798038103d269b633813fc60c", "span_id": "a" * 16, "name": "chat"}
-    span |= {"service_name": "s", "start_time": datetime.now(UTC)}
+    span: dict[str, object] = {"trace_id": "5b8efff798038103d269b633813fc60c", "span_id": "a" * 16}
+    span |= {"name": "chat", "service_name": "s", "start_time": datetime.now(UTC)}
     with pool.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE trace_spans DROP COLUMN environment")
     told = "schema is older than this version .* run `observatory-storage migrate`"

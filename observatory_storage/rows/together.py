@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from observatory_storage import ids, jsonb
 from observatory_storage.errors import BatchError, Rejected, ValidationError
-from observatory_storage.llm import facts_together
+from observatory_storage.llm import facts_by_column
 from observatory_storage.models import Base, LogRecord, MetricDataPoint, TraceSpan
 from observatory_storage.rows.columns import Column, NotPlain, columns_of, in_order
 from observatory_storage.rows.prepare import (
@@ -157,7 +157,7 @@ def _span_columns(rows: Sequence[Mapping[str, Any]]) -> SpanColumns:
         raise NotPlain
     _name_services(columns, rows)
     count = len(rows)
-    found = facts_together(
+    found = facts_by_column(
         [row.get("attributes") or _NOTHING for row in rows],
         names=columns["name"],
         scope_names=columns.get("scope_name") or [None] * count,
