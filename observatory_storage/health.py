@@ -13,6 +13,7 @@ from sqlalchemy.pool import QueuePool
 from observatory_storage.bounded_pool import BoundedPool
 from observatory_storage.engine import single_attempt
 from observatory_storage.errors import translate, translated
+from observatory_storage.serialization import Result
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -30,7 +31,7 @@ _NEAR_CAPACITY: Final = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class ComponentHealth:
+class ComponentHealth(Result):
     """The result of the health check of one server.
 
     Attributes:
@@ -47,7 +48,7 @@ class ComponentHealth:
 
 
 @dataclass(frozen=True, slots=True)
-class HealthReport:
+class HealthReport(Result):
     """The result of `StoragePool.health_check`.
 
     Attributes:
@@ -63,7 +64,7 @@ class HealthReport:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolStats:
+class PoolStats(Result):
     """The connections that a pool has in this process.
 
     Attributes:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from observatory_storage.errors import translate, translated
 from observatory_storage.repositories import LogRepository, MetricRepository, TraceRepository
+from observatory_storage.repositories.entities import OPEN_UNIT
 from observatory_storage.repositories.streams import forget_streams
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ __all__ = ["UnitOfWork"]
 
 class UnitOfWork:
     """One session, one transaction: rolled back at the end unless `commit` was called.
+
+    Rows that the repositories return can be changed: set an attribute, then call `commit`.
 
     The transaction begins with the first statement. After `commit` or `rollback` the next
     statement begins another one, which must be committed again. Errors of the database leave the
@@ -33,6 +36,7 @@ class UnitOfWork:
 
     def __init__(self, session: Session, source: Source) -> None:
         self.session = session
+        session.info[OPEN_UNIT] = True
         self.source = source
         self.traces = TraceRepository(session)
         self.metrics = MetricRepository(session)
@@ -67,6 +71,7 @@ class UnitOfWork:
     ) -> None:
         try:
             forget_streams(self.session)
+            self.session.info.pop(OPEN_UNIT, None)
             with translated():
                 self.session.close()
         finally:

@@ -30,7 +30,7 @@ class Repository:
     """Queries on a session; the transaction is the session's owner's.
 
     Entities come detached: as the database has them now, whatever the session holds, and usable
-    after it has ended. Changing one changes no row.
+    after it has ended. Setting an attribute of one adds it to the session.
     """
 
     def __init__(self, session: Session) -> None:
@@ -63,7 +63,7 @@ class Repository:
         """The result of a statement that begins with an entity, and what makes these."""
         mapper = entity_of(statement)
         found = self._executed(mapper, statement, parameters, options)
-        return found, Maker(mapper, found.keys())
+        return found, Maker(mapper, found.keys(), self._session)
 
     def _executed(
         self,

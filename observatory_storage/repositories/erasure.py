@@ -41,6 +41,7 @@ from observatory_storage.repositories import arguments
 from observatory_storage.repositories.exemplars import without_exemplars
 from observatory_storage.repositories.results import DeletedTrace
 from observatory_storage.repositories.spans import SpanQueries, events_of_trace, spans_of_trace
+from observatory_storage.serialization import Result
 
 __all__ = ["DeletedRows", "ErasureQueries"]
 
@@ -48,7 +49,7 @@ _TRACES_AT_A_TIME: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class DeletedRows:
+class DeletedRows(Result):
     """How many rows of each table went with a user or a session.
 
     Attributes:

@@ -33,6 +33,7 @@ from sqlalchemy.types import TypeEngine
 from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
 from observatory_storage.repositories.totals import Total
+from observatory_storage.serialization import Result
 
 __all__ = [
     "NOT_A_KEY",
@@ -61,7 +62,7 @@ NOT_A_KEY: Final = (ValueError, TypeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Sequence[T], Generic[T]):
+class Page(Result, Sequence[T], Generic[T]):
     """Some rows of a longer list, and how to go on from there.
 
     Attributes:

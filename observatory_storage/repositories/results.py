@@ -9,6 +9,8 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from observatory_storage.serialization import Result
+
 __all__ = [
     "CostSummary",
     "DeletedTrace",
@@ -29,9 +31,13 @@ class Operation(NamedTuple):
     name: str
     kind: str
 
+    def to_dict(self, *, json: bool = False) -> dict[str, Any]:
+        """The name and the kind; the same with ``json=True``."""
+        return self._asdict()
+
 
 @dataclass(frozen=True, slots=True)
-class TraceStats:
+class TraceStats(Result):
     """Totals over whole traces; durations in microseconds, None where no trace has ended."""
 
     trace_count: int
@@ -57,7 +63,7 @@ class TraceStats:
 
 
 @dataclass(frozen=True, slots=True)
-class SpanStats:
+class SpanStats(Result):
     """Totals over one group of spans; durations in microseconds, of those that have ended.
 
     Attributes:
@@ -91,7 +97,7 @@ class SpanStats:
 
 
 @dataclass(frozen=True, slots=True)
-class DeletedTrace:
+class DeletedTrace(Result):
     """How many rows went with a trace."""
 
     spans: int
@@ -100,7 +106,7 @@ class DeletedTrace:
 
 
 @dataclass(frozen=True, slots=True)
-class MetricStats:
+class MetricStats(Result):
     """The data points of one metric; the values are None for histograms and summaries."""
 
     metric_id: UUID
@@ -115,7 +121,7 @@ class MetricStats:
 
 
 @dataclass(frozen=True, slots=True)
-class TimeSeriesPoint:
+class TimeSeriesPoint(Result):
     """One bucket of one group.
 
     Attributes:
@@ -130,7 +136,7 @@ class TimeSeriesPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class CostSummary:
+class CostSummary(Result):
     """Tokens and cost of one group of spans.
 
     Attributes:
@@ -163,7 +169,7 @@ class CostSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class LatencyPercentiles:
+class LatencyPercentiles(Result):
     """How long the ended spans that start in one bucket of time took, in microseconds."""
 
     timestamp: datetime
@@ -175,7 +181,7 @@ class LatencyPercentiles:
 
 
 @dataclass(frozen=True, slots=True)
-class LevelCount:
+class LevelCount(Result):
     """The log records of one level.
 
     Attributes:
@@ -189,7 +195,7 @@ class LevelCount:
 
 
 @dataclass(frozen=True, slots=True)
-class LogStats:
+class LogStats(Result):
     """Totals over log records; an error is one of severity number 17 (ERROR) or above."""
 
     log_count: int

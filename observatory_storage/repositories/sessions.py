@@ -15,6 +15,7 @@ from observatory_storage.repositories.base import Repository
 from observatory_storage.repositories.conditions import asked, given, put
 from observatory_storage.repositories.paging import Page, Turn
 from observatory_storage.repositories.totals import Total
+from observatory_storage.serialization import Result
 
 __all__ = ["SessionFilters", "SessionQueries", "SessionSummary"]
 
@@ -73,7 +74,7 @@ class SessionFilters:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionSummary:
+class SessionSummary(Result):
     """A session, as far as the time range shows it in which it was asked for.
 
     Counts, tokens and cost are those of its traces, the whole traces, though only some of their

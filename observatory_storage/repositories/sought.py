@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy import ColumnElement, SQLColumnExpression, Text, and_, cast, exists, func, or_
 
-from observatory_storage.llm.content import content_vector
+from observatory_storage.llm.content_search import content_vector
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.repositories.conditions import within
 from observatory_storage.repositories.text_search import has_words

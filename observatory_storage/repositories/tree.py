@@ -7,10 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from observatory_storage.models import TraceSpan
 from observatory_storage.repositories.critical_path import critical_sections
+from observatory_storage.serialization import Result
 
 __all__ = ["CriticalSection", "SpanNode", "SpanTree"]
 
@@ -20,7 +21,7 @@ _NO_PARENT: Final = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SpanNode:
+class SpanNode(Result):
     """A span and its place in the tree of its trace.
 
     Attributes:
@@ -54,9 +55,22 @@ class SpanNode:
         """`self_time_ns` in microseconds."""
         return None if self.self_time_ns is None else self.self_time_ns / 1000
 
+    def to_dict(self, *, json: bool = False) -> dict[str, Any]:
+        """The fields by name without the children, with the span as a dictionary."""
+        return {
+            "span": self.span.to_dict(json=json),
+            "depth": self.depth,
+            "offset_ns": self.offset_ns,
+            "duration_ns": self.duration_ns,
+            "self_time_ns": self.self_time_ns,
+            "is_orphan": self.is_orphan,
+            "breaks_cycle": self.breaks_cycle,
+            "on_critical_path": self.on_critical_path,
+        }
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CriticalSection:
+class CriticalSection(Result):
     """A section of the critical path in which the trace waited for a span, not for its children.
 
     Attributes:
@@ -71,7 +85,7 @@ class CriticalSection:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SpanTree:
+class SpanTree(Result):
     """The spans of a trace, each once, under their parents.
 
     A span is a root when it names no parent, when its parent is not stored
@@ -110,6 +124,28 @@ class SpanTree:
     def has_root(self) -> bool:
         """Whether a span names no parent. Otherwise the beginning of the trace is not stored."""
         return any(node.span.parent_span_id is None for node in self.roots)
+
+    def to_dict(self, *, json: bool = False) -> dict[str, Any]:
+        """The nodes and the critical path as lists, however deep the tree is.
+
+        Each node has as ``parent`` the index in ``nodes`` of its parent, None for a root; each
+        section of the ``critical_path`` has as ``node`` the index of its node.
+        """
+        index = {id(node): index for index, node in enumerate(self.nodes)}
+        parents = {id(child): index[id(node)] for node in self.nodes for child in node.children}
+        return {
+            "nodes": [
+                node.to_dict(json=json) | {"parent": parents.get(id(node))} for node in self.nodes
+            ],
+            "critical_path": [
+                {
+                    "node": index[id(section.node)],
+                    "offset_ns": section.offset_ns,
+                    "duration_ns": section.duration_ns,
+                }
+                for section in self.critical_path
+            ],
+        }
 
     @classmethod
     def of(cls, spans: Iterable[TraceSpan]) -> SpanTree:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from observatory_storage import ids
 from observatory_storage.errors import BatchError, Rejected, ValidationError
-from observatory_storage.llm import facts_together
+from observatory_storage.llm import facts_by_column
 from observatory_storage.rows.column_checks import Column, NotColumnar, columns_of, in_order
 from observatory_storage.rows.prepare import PREPARE, prepare
 from observatory_storage.rows.prepare_span import USAGE, events_of
@@ -122,7 +122,7 @@ def _span_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
         raise NotColumnar
     _name_services(columns, rows)
     count = len(rows)
-    found = facts_together(
+    found = facts_by_column(
         [row.get("attributes") or _NOTHING for row in rows],
         names=columns["name"],
         scope_names=columns.get("scope_name") or [None] * count,

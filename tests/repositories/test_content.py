@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from observatory_storage import StoragePool
-from observatory_storage.llm.content import COMPLETIONS, PROMPTS, content_vector
+from observatory_storage.llm.content_search import COMPLETIONS, PROMPTS, content_vector
 from observatory_storage.repositories.sought import Words, _required_word
 from observatory_storage.repositories.text_search import has_words
 

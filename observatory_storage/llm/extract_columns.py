@@ -1,4 +1,4 @@
-"""`facts` of many spans at once: the same columns, at a part of the cost."""
+"""`facts` of many spans at once, column by column: the same values at a part of the cost."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ from typing import Any, Final
 
 from observatory_storage.llm.dialects import ENVIRONMENT_KEYS, USAGE_COLUMNS
 from observatory_storage.llm.extract import (
-    MAX_INT64,
     READERS,
     WRAPPERS,
     add_totals,
     may_repeat_others,
-    read_text,
-    read_tokens,
     repeats_others,
 )
+from observatory_storage.llm.readers import MAX_INT64, read_text, read_tokens
 
-__all__ = ["facts_together"]
+__all__ = ["facts_by_column"]
 
 _KNOWN: Final = READERS.keys()
 _SIDES: Final = ("prompt_tokens", "completion_tokens")
 
 
-def facts_together(
+def facts_by_column(
     attributes: Sequence[Mapping[str, Any]],
     *,
     names: Sequence[str],

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, cast
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
-from observatory_storage.llm import checks, messages
+from observatory_storage.llm import messages
+from observatory_storage.llm import span_validation as checks
 from observatory_storage.llm.dialects import ALIASES
-from observatory_storage.llm.extract import add_totals, facts, read_amount
+from observatory_storage.llm.extract import add_totals, facts
+from observatory_storage.llm.readers import (
+    read_amount,
+    read_duration,
+    read_text,
+    read_tokens,
+    reader_of,
+)
 from observatory_storage.models import STATUSES, TraceEvent, TraceSpan
 
 __all__ = ["LlmSpan"]
@@ -21,42 +29,41 @@ __all__ = ["LlmSpan"]
 _MICROSECOND: Final = timedelta(microseconds=1)
 _UNKNOWN_SERVICE: Final = "unknown_service"
 
-_AMOUNTS: Final = ("prompt_cost_usd", "completion_cost_usd", "total_cost_usd")
+_CHECK_OF_READER: Final[dict[Callable[[object], Any], Callable[[str, object], None]]] = {
+    read_text: checks.name,
+    read_tokens: checks.count,
+    read_amount: checks.amount,
+    read_duration: checks.milliseconds,
+}
+# Of the fields that are no columns of their own, or whose check the column's type does not tell.
 _CHECKS: Final[dict[str, Callable[[str, object], None]]] = {
-    **dict.fromkeys(("model", "provider", "operation", "name", "service_name"), checks.name),
-    **dict.fromkeys(("user_id", "session_id", "environment"), checks.name),
+    **dict.fromkeys(("operation", "name", "service_name"), checks.name),
     **dict.fromkeys(("status_message", "response_model", "response_id"), checks.text),
     **dict.fromkeys(("prompt", "completion"), checks.text),
-    **dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), checks.count),
-    **dict.fromkeys(_AMOUNTS, checks.amount),
-    **dict.fromkeys(("duration_ms", "ttft_ms"), checks.milliseconds),
     **dict.fromkeys(("start_time", "end_time"), checks.time),
     **dict.fromkeys(("temperature", "top_p"), checks.number),
     **dict.fromkeys(("attributes", "resource_attributes"), checks.attributes),
+    "duration_ms": checks.milliseconds,
     "max_tokens": checks.count,
     "finish_reasons": checks.texts,
     "events": checks.events,
 }
 
-# Field -> the attribute that says the same. OpenTelemetry has no names for costs: OpenInference's.
+# Field -> the attribute that says the same. The other columns' is the first of their aliases.
 _ATTRIBUTES: Final = {
     "operation": "gen_ai.operation.name",
-    "provider": "gen_ai.provider.name",
-    "model": "gen_ai.request.model",
     "temperature": "gen_ai.request.temperature",
     "top_p": "gen_ai.request.top_p",
     "max_tokens": "gen_ai.request.max_tokens",
     "response_model": "gen_ai.response.model",
     "response_id": "gen_ai.response.id",
-    "prompt_tokens": "gen_ai.usage.input_tokens",
-    "completion_tokens": "gen_ai.usage.output_tokens",
-    "total_tokens": "gen_ai.usage.total_tokens",
+    # OpenTelemetry has no names for costs: OpenInference's.
     "prompt_cost_usd": "llm.cost.prompt",
     "completion_cost_usd": "llm.cost.completion",
     "total_cost_usd": "llm.cost.total",
-    "user_id": "user.id",
-    "session_id": "session.id",
 }
+# These go elsewhere: into the resource, and in seconds.
+_WRITTEN_BY_HAND: Final = frozenset({"environment", "ttft_ms"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +184,7 @@ class LlmSpan:
         for required in ("model", "operation"):
             if getattr(self, required) is None:
                 raise ValidationError(required, None, "is required")
-        for field_name, check in _CHECKS.items():
+        for field_name, check in _ALL_CHECKS.items():
             check(field_name, getattr(self, field_name))
         for short, full in (("prompt", "input_messages"), ("completion", "output_messages")):
             if getattr(self, short) is not None and getattr(self, full) is not None:
@@ -236,7 +243,7 @@ class LlmSpan:
 
     def _attributes(self) -> dict[str, Any]:
         attributes = dict(self.attributes)
-        for field_name, key in _ATTRIBUTES.items():
+        for field_name, key in _ALL_ATTRIBUTES.items():
             value = getattr(self, field_name)
             if value is not None:
                 attributes[key] = _plain(read_amount(value)) if field_name in _AMOUNTS else value
@@ -260,7 +267,7 @@ class LlmSpan:
         columns = facts(
             attributes, name=self.name or "", scope_name=None, resource_attributes=resource
         )
-        for column in ALIASES:
+        for column in _COLUMNS:
             value = getattr(self, column)
             if value is not None:
                 columns[column] = read_amount(value) if column in _AMOUNTS else value
@@ -268,6 +275,15 @@ class LlmSpan:
             columns["ttft_ms"] = float(self.ttft_ms)
         add_totals(columns)
         return dict.fromkeys(ALIASES) | columns
+
+
+# The LLM columns that are fields too; the others come from the attributes alone.
+_COLUMNS: Final = tuple(each.name for each in fields(LlmSpan) if each.name in ALIASES)
+_AMOUNTS: Final = frozenset(column for column in _COLUMNS if reader_of(column) is read_amount)
+_ALL_CHECKS: Final = _CHECKS | {name: _CHECK_OF_READER[reader_of(name)] for name in _COLUMNS}
+_ALL_ATTRIBUTES: Final = {
+    name: ALIASES[name][0] for name in _COLUMNS if name not in _WRITTEN_BY_HAND
+} | _ATTRIBUTES
 
 
 def _set(span: LlmSpan, field_name: str, value: object) -> None:

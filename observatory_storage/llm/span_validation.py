@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.llm.extract import (
+from observatory_storage.llm.readers import (
     MAX_AMOUNT,
     MAX_INT64,
     MAX_TEXT_BYTES,
