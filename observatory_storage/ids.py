@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID, uuid5
 
 from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
+from observatory_storage.times import MICROSECOND, UNIX_EPOCH
 
 __all__ = [
     "are_span_ids",
@@ -40,8 +41,6 @@ _HEX_SPAN = re.compile(r"[0-9a-fA-F]{16}")
 _LOWER_HEX = re.compile(r"[0-9a-f]*")
 _SPAN_DIGITS: Final = 16
 _NO_SPAN: Final = "0" * _SPAN_DIGITS
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def trace_uuid(value: str | UUID, field: str = "trace_id") -> UUID:
@@ -178,7 +177,7 @@ def data_point_id(
         start_timestamp: with its time zone.
         origin: what else tells two points apart (nanoseconds that no column holds, say).
     """
-    start = None if start_timestamp is None else (start_timestamp - _EPOCH) // _MICROSECOND
+    start = None if start_timestamp is None else (start_timestamp - UNIX_EPOCH) // MICROSECOND
     return _of("point", dict(attributes or {}), start, origin)
 
 

@@ -222,7 +222,7 @@ class Spool:
         """
         file = chunk.file
         with self._lock, self._translated("be emptied"):
-            if file not in self._files:  # released meanwhile: whoever adopts it begins again
+            if file not in self._files:  # released meanwhile: it will be read again from its start
                 return
             file.position = chunk.end
             file.damaged += chunk.damaged
@@ -248,7 +248,7 @@ class Spool:
         last = self._files[-1] if self._files else None
         if last is None or not last.growing or last.size >= _FILE_BYTES:
             return None
-        # Rows in a file that somebody has removed would never be seen again.
+        # Rows written to a file that was removed would be lost.
         return last if os.fstat(last.descriptor).st_nlink else None
 
     def _create(self) -> _File:
@@ -312,7 +312,7 @@ class Spool:
 
 
 def _adopted(path: Path) -> _File | None:
-    """The file, where nobody else holds it."""
+    """The file, unless another process holds its lock."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
