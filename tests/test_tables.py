@@ -33,12 +33,10 @@ def test_every_model_is_in_the_registry() -> None:
 
 
 def test_partition_columns_come_from_the_models() -> None:
-    assert PARTITIONED == {
-        "trace_spans": "start_time",
-        "trace_events": "span_start_time",
-        "metric_data_points": "timestamp",
-        "logs": "timestamp",
-    }
+    of_events = {"trace_spans": "start_time", "trace_events": "span_start_time"}
+    of_times = {"metric_data_points": "timestamp", "logs": "timestamp"}
+    assert PARTITIONED.items() >= {**of_events, **of_times}.items()
+    assert not PARTITIONED.keys() & {"traces", "metrics"}
 
 
 @every_table
@@ -103,8 +101,8 @@ def test_an_unknown_table_is_named_wherever_a_row_is_used() -> None:
 
 def test_a_spooled_row_of_an_unknown_table_says_so() -> None:
     line, _ = line_format.encode(prepare(LOGS, LEAST["logs"]))
-    text = line[line.index(b"{") :].replace(b'"table":"logs"', b'"table":"evaluations"')
+    text = line[line.index(b"{") :].replace(b'"table":"logs"', b'"table":"nosuch_table"')
     changed = b"%08x %d %b" % (zlib.crc32(text[:-1]), len(text) - 1, text)
     (record,) = line_format.read(changed)
     assert record.row is None
-    assert "table='evaluations': must be one of traces" in record.problem
+    assert "table='nosuch_table': must be one of traces" in record.problem

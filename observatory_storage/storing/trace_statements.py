@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import Insert, aggregate_order_by, insert
 
 from observatory_storage.storing.binary_copy import encode
-from observatory_storage.storing.conflict_rules import microseconds
+from observatory_storage.storing.conflict_rules import later, microseconds
 from observatory_storage.storing.trace_totals import MAX_TOKENS, TOTALS_COLUMNS, TraceTotals
 from observatory_storage.storing.upsert import Loader
 from observatory_storage.storing.upsert_target import UpsertTarget
@@ -98,11 +98,7 @@ def _add(_: UpsertTarget, statement: Insert) -> Insert:
     )
 
 
-def _one_a_trace(_: Values, later: Values) -> Values:
-    return later
-
-
-_TOTALS: Final = UpsertTarget(TRACES, _add, _one_a_trace, TOTALS_COLUMNS, "stage_traces_totals")
+_TOTALS: Final = UpsertTarget(TRACES, _add, later, TOTALS_COLUMNS, "stage_traces_totals")
 _ADD_FEW: Final = _add(_TOTALS, insert(_TRACES))
 _FEW: Final = 8  # below this many traces a stage costs more than it saves
 # This locks a row that is there already, though it does not update it.
