@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from observatory_storage.errors import translate, translated
 from observatory_storage.repositories import LogRepository, MetricRepository, TraceRepository
-from observatory_storage.repositories.streams import forget_streams
+from observatory_storage.repositories.reading.streams import forget_streams
 
 if TYPE_CHECKING:
     from observatory_storage.writers import Source

@@ -12,8 +12,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from observatory_storage import StoragePool
 from observatory_storage.llm.content import COMPLETIONS, PROMPTS, content_vector
-from observatory_storage.repositories.sought import Words, _required_word
-from observatory_storage.repositories.text_search import has_words
+from observatory_storage.repositories.reading.text_search import has_words
+from observatory_storage.repositories.traces.json_conditions import Words, _required_word
 
 
 def documents(values: list[Any]) -> sa.TableValuedAlias:

@@ -26,7 +26,7 @@ from observatory_storage import (
 )
 from observatory_storage.llm.dialects import ALIASES
 from observatory_storage.models import MetricDataPoint, TraceSpan
-from observatory_storage.repositories import erasure
+from observatory_storage.repositories.traces import erasure
 from tests.repositories.samples import (
     DAY,
     SECOND,

@@ -14,8 +14,12 @@ from hypothesis import strategies as st
 
 from observatory_storage import CopyWriter, StoragePool, ValidationError
 from observatory_storage.repositories import TimeSeriesPoint, TimeSeriesQuery
-from observatory_storage.repositories.buckets import bucket_count, bucket_floor, buckets_between
-from observatory_storage.repositories.filling import filled
+from observatory_storage.repositories.metrics.gap_filling import filled
+from observatory_storage.repositories.reading.time_buckets import (
+    bucket_count,
+    bucket_floor,
+    buckets_between,
+)
 from tests.repositories.samples import DAY, SECOND, START, Row
 
 METRIC = UUID(int=1)

@@ -20,8 +20,8 @@ from observatory_storage.repositories import (
     TimeSeriesQuery,
     TraceFilters,
 )
-from observatory_storage.repositories.conditions import asked
-from observatory_storage.repositories.paging import encode_cursor, to_plain
+from observatory_storage.repositories.reading.conditions import asked
+from observatory_storage.repositories.reading.pages import encode_cursor, to_plain
 from tests.repositories.hot_questions import (
     END_TIME,
     EVERY_DAY,

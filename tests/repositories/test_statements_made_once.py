@@ -11,9 +11,9 @@ from sqlalchemy import BindParameter, Select
 from sqlalchemy.sql import visitors
 
 from observatory_storage import SessionFilters, StoragePool, TraceFilters
-from observatory_storage.repositories import session_statements, trace_statements
-from observatory_storage.repositories.paging import Way
-from observatory_storage.repositories.span_conditions import template
+from observatory_storage.repositories.reading.pages import Way
+from observatory_storage.repositories.traces import session_statements, trace_statements
+from observatory_storage.repositories.traces.span_conditions import template
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 ALL = TraceFilters(

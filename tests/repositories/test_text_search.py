@@ -19,7 +19,7 @@ from observatory_storage import (
     ValidationError,
 )
 from observatory_storage.repositories import LogFilters
-from observatory_storage.repositories.text_search import has_substring, text_query
+from observatory_storage.repositories.reading.text_search import has_substring, text_query
 from tests.repositories.samples import (
     SECOND,
     START,

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from observatory_storage import LogFilters, Page, SpanFilters, TraceFilters
 from observatory_storage.ids import trace_uuid, uuid_of
-from observatory_storage.repositories.conditions import asked
-from observatory_storage.repositories.paging import encode_cursor, to_plain
+from observatory_storage.repositories.reading.conditions import asked
+from observatory_storage.repositories.reading.pages import encode_cursor, to_plain
 from observatory_storage.unit_of_work import UnitOfWork
 from tests.benchmarks.measure import percentile
 from tests.benchmarks.reading.dataset import Dataset, Told

@@ -20,12 +20,12 @@ from sqlalchemy import Double, Select, Subquery, cast, func, literal_column, sel
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, defer
 
 from observatory_storage.models import LogRecord
-from observatory_storage.repositories.base import Repository
-from observatory_storage.repositories.conditions import asked, equal, within
-from observatory_storage.repositories.filters import LogFilters
-from observatory_storage.repositories.paging import Keyset, Page, Turn
-from observatory_storage.repositories.text_search import text_query
-from observatory_storage.repositories.totals import Total
+from observatory_storage.repositories.logs.filters import LogFilters
+from observatory_storage.repositories.reading.conditions import asked, equal, within
+from observatory_storage.repositories.reading.counting import Total
+from observatory_storage.repositories.reading.pages import Keyset, Page, Turn
+from observatory_storage.repositories.reading.reader import Repository
+from observatory_storage.repositories.reading.text_search import text_query
 
 __all__ = ["LOGS", "LogSearch"]
 

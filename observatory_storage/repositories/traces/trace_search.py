@@ -22,17 +22,17 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.repositories import trace_statements as statements
-from observatory_storage.repositories.base import Repository
-from observatory_storage.repositories.candidates import Candidates, Finder
-from observatory_storage.repositories.conditions import Conditions, asked, within
-from observatory_storage.repositories.paging import Page, Turn
-from observatory_storage.repositories.slices import through_slices
-from observatory_storage.repositories.span_conditions import SpanConditions, template
-from observatory_storage.repositories.span_filters import TraceFilters
-from observatory_storage.repositories.totals import Total
-from observatory_storage.repositories.trace_count import TraceCount
-from observatory_storage.repositories.trace_statements import TRACES
+from observatory_storage.repositories.reading.conditions import Conditions, asked, within
+from observatory_storage.repositories.reading.counting import Total
+from observatory_storage.repositories.reading.pages import Page, Turn
+from observatory_storage.repositories.reading.reader import Repository
+from observatory_storage.repositories.reading.time_slices import through_slices
+from observatory_storage.repositories.traces import trace_statements as statements
+from observatory_storage.repositories.traces.candidates import Candidates, Finder
+from observatory_storage.repositories.traces.filters import TraceFilters
+from observatory_storage.repositories.traces.span_conditions import SpanConditions, template
+from observatory_storage.repositories.traces.trace_count import TraceCount
+from observatory_storage.repositories.traces.trace_statements import TRACES
 
 __all__ = ["TraceSearch"]
 

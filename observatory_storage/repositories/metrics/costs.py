@@ -9,11 +9,15 @@ from typing import Final
 from sqlalchemy import func, literal_column, or_, select
 
 from observatory_storage.models import TraceSpan
-from observatory_storage.repositories import arguments
-from observatory_storage.repositories.base import Repository
-from observatory_storage.repositories.grouping import SPAN_GROUPS, bucket_column, group_columns
-from observatory_storage.repositories.results import CostSummary
-from observatory_storage.repositories.span_filters import SpanFilters
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.grouping import (
+    SPAN_GROUPS,
+    bucket_column,
+    group_columns,
+)
+from observatory_storage.repositories.reading.reader import Repository
+from observatory_storage.repositories.reading.results import CostSummary
+from observatory_storage.repositories.traces.filters import SpanFilters
 
 __all__ = ["CostQueries"]
 
@@ -127,7 +131,7 @@ class CostQueries(Repository):
         )
         statement = select(totals).order_by(totals.c.bucket, totals.c.place)
         if limit is not None:
-            statement = statement.where(totals.c.place <= arguments.limit(limit))
+            statement = statement.where(totals.c.place <= validation.limit(limit))
         summaries = []
         for _, *row in self._rows(statement):
             values, (bucket, count, unpriced, *sums) = row[: len(by)], row[len(by) :]

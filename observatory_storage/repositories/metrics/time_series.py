@@ -16,13 +16,13 @@ from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Metric, MetricDataPoint
-from observatory_storage.repositories.base import Repository
-from observatory_storage.repositories.buckets import bucket_floor, bucket_start
-from observatory_storage.repositories.distributions import Amounts, cells_of
-from observatory_storage.repositories.filling import filled
-from observatory_storage.repositories.filters import TimeSeriesQuery
-from observatory_storage.repositories.results import TimeSeriesPoint
-from observatory_storage.repositories.running_totals import Point, Step, hashable, steps
+from observatory_storage.repositories.metrics.distributions import Amounts, cells_of
+from observatory_storage.repositories.metrics.filters import TimeSeriesQuery
+from observatory_storage.repositories.metrics.gap_filling import filled
+from observatory_storage.repositories.metrics.running_totals import Point, Step, hashable, steps
+from observatory_storage.repositories.reading.reader import Repository
+from observatory_storage.repositories.reading.results import TimeSeriesPoint
+from observatory_storage.repositories.reading.time_buckets import bucket_floor, bucket_start
 
 __all__ = ["TimeSeries"]
 

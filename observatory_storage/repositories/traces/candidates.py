@@ -31,10 +31,10 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TypeEngine
 
 from observatory_storage.models import TraceEvent, TraceSpan
-from observatory_storage.repositories.base import Repository
-from observatory_storage.repositories.conditions import within
-from observatory_storage.repositories.sought import Sought, anywhere
-from observatory_storage.repositories.span_filters import SpanFilters, TraceFilters
+from observatory_storage.repositories.reading.conditions import within
+from observatory_storage.repositories.reading.reader import Repository
+from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
+from observatory_storage.repositories.traces.json_conditions import Sought, anywhere
 
 __all__ = ["Candidates", "Finder"]
 

@@ -15,10 +15,10 @@ from uuid import UUID
 
 from observatory_storage import ids
 from observatory_storage.models import KINDS, STATUSES
-from observatory_storage.repositories import arguments
-from observatory_storage.repositories.arguments import AttributeValue, Number
-from observatory_storage.repositories.conditions import Conditions, given, put
-from observatory_storage.repositories.span_conditions import SpanConditions
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.conditions import Conditions, given, put
+from observatory_storage.repositories.reading.validation import AttributeValue, Number
+from observatory_storage.repositories.traces.span_conditions import SpanConditions
 
 __all__ = ["SpanFilters", "TraceFilters"]
 
@@ -53,25 +53,25 @@ class _SpanFacts:
 
     def __post_init__(self) -> None:
         for field in ("service_name", "operation", *_LLM_TEXTS):
-            put(self, field, arguments.text(field, getattr(self, field)))
-        arguments.choice("status", self.status, STATUSES)
-        start, end = arguments.times(self.start_time, self.end_time)
+            put(self, field, validation.text(field, getattr(self, field)))
+        validation.choice("status", self.status, STATUSES)
+        start, end = validation.times(self.start_time, self.end_time)
         put(self, "start_time", start)
         put(self, "end_time", end)
         for field in ("min_duration_us", "max_duration_us"):
-            put(self, field, arguments.number(field, getattr(self, field)))
-        arguments.ordered(
+            put(self, field, validation.number(field, getattr(self, field)))
+        validation.ordered(
             "min_duration_us", self.min_duration_us, "max_duration_us", self.max_duration_us
         )
-        put(self, "attributes", arguments.attributes("attributes", self.attributes))
-        arguments.limit(self.limit)
-        arguments.count("min_tokens", self.min_tokens)
-        arguments.count("max_tokens", self.max_tokens)
-        arguments.ordered("min_tokens", self.min_tokens, "max_tokens", self.max_tokens)
+        put(self, "attributes", validation.attributes("attributes", self.attributes))
+        validation.limit(self.limit)
+        validation.count("min_tokens", self.min_tokens)
+        validation.count("max_tokens", self.max_tokens)
+        validation.ordered("min_tokens", self.min_tokens, "max_tokens", self.max_tokens)
         for field in ("min_cost_usd", "max_cost_usd"):
-            put(self, field, arguments.number(field, getattr(self, field)))
-        arguments.ordered("min_cost_usd", self.min_cost_usd, "max_cost_usd", self.max_cost_usd)
-        put(self, "text", arguments.search("text", self.text))
+            put(self, field, validation.number(field, getattr(self, field)))
+        validation.ordered("min_cost_usd", self.min_cost_usd, "max_cost_usd", self.max_cost_usd)
+        put(self, "text", validation.search("text", self.text))
 
     def conditions(self) -> Conditions:
         """The conditions on `TraceSpan`, all of which one span must meet."""
@@ -174,5 +174,5 @@ class SpanFilters(_SpanFacts):
         _SpanFacts.__post_init__(self)  # super() does not know a class remade with slots
         if self.trace_id is not None:
             put(self, "trace_id", ids.trace_uuid(self.trace_id))
-        arguments.choice("kind", self.kind, KINDS)
-        put(self, "name", arguments.text("name", self.name))
+        validation.choice("kind", self.kind, KINDS)
+        put(self, "name", validation.text("name", self.name))

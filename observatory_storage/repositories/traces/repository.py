@@ -19,15 +19,15 @@ from sqlalchemy import (
 
 from observatory_storage import ids
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.repositories import arguments
-from observatory_storage.repositories.erasure import ErasureQueries
-from observatory_storage.repositories.paging import Page
-from observatory_storage.repositories.results import Operation
-from observatory_storage.repositories.sessions import SessionQueries
-from observatory_storage.repositories.span_filters import TraceFilters
-from observatory_storage.repositories.statistics import StatisticsQueries
-from observatory_storage.repositories.totals import Total
-from observatory_storage.repositories.trace_search import TraceSearch
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.counting import Total
+from observatory_storage.repositories.reading.pages import Page
+from observatory_storage.repositories.reading.results import Operation
+from observatory_storage.repositories.traces.erasure import ErasureQueries
+from observatory_storage.repositories.traces.filters import TraceFilters
+from observatory_storage.repositories.traces.sessions import SessionQueries
+from observatory_storage.repositories.traces.statistics import StatisticsQueries
+from observatory_storage.repositories.traces.trace_search import TraceSearch
 
 __all__ = ["TraceRepository"]
 
@@ -79,7 +79,7 @@ class TraceRepository(ErasureQueries, SessionQueries, StatisticsQueries):
         Raises:
             ValidationError: a cursor is damaged or another query's.
         """
-        filters = arguments.filters(filters, TraceFilters)
+        filters = validation.filters(filters, TraceFilters)
         return self._page(filters, filters.limit, after, before, total)
 
     def iterate(
@@ -89,8 +89,8 @@ class TraceRepository(ErasureQueries, SessionQueries, StatisticsQueries):
 
         The filters' ``limit`` does not apply.
         """
-        filters = arguments.filters(filters, TraceFilters)
-        size = arguments.limit(batch_size, "batch_size")
+        filters = validation.filters(filters, TraceFilters)
+        size = validation.limit(batch_size, "batch_size")
         return self._walk(lambda after: self._page(filters, size, after, None, None))
 
     def services(self) -> builtins.list[str]:
@@ -116,7 +116,7 @@ class TraceRepository(ErasureQueries, SessionQueries, StatisticsQueries):
         Raises:
             ValidationError: the service's name is not text.
         """
-        service = arguments.required_text("service_name", service_name)
+        service = validation.required_text("service_name", service_name)
 
         def first_beyond(*conditions: ColumnElement[bool]) -> Select[str, str]:
             return (

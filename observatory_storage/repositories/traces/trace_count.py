@@ -7,9 +7,9 @@ from typing import Final
 from sqlalchemy import func, select
 
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.repositories.base import Repository
-from observatory_storage.repositories.span_filters import TraceFilters
-from observatory_storage.repositories.totals import Total
+from observatory_storage.repositories.reading.counting import Total
+from observatory_storage.repositories.reading.reader import Repository
+from observatory_storage.repositories.traces.filters import TraceFilters
 
 __all__ = ["TraceCount"]
 

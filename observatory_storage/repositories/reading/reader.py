@@ -11,11 +11,11 @@ from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql import Executable
 
 from observatory_storage.errors import NotFound, translated
-from observatory_storage.repositories import arguments
-from observatory_storage.repositories.entities import Maker, entity_of, mapper_of
-from observatory_storage.repositories.paging import Keyset, Page, Turn
-from observatory_storage.repositories.streams import batches
-from observatory_storage.repositories.totals import TOTALS, Total, count_exactly, estimate
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.counting import TOTALS, Total, count_exactly, estimate
+from observatory_storage.repositories.reading.entities import Maker, entity_of, mapper_of
+from observatory_storage.repositories.reading.pages import Keyset, Page, Turn
+from observatory_storage.repositories.reading.streams import batches
 
 __all__ = ["Repository"]
 
@@ -105,7 +105,7 @@ class Repository:
             count: finds the total, where the statement itself is not the best way.
             fetch: finds the page's rows, so too.
         """
-        arguments.choice("total", total, TOTALS)
+        validation.choice("total", total, TOTALS)
         turn = keyset.turn(query=query, limit=limit, after=after, before=before)
         found = self._entities(turn.of(statement)) if fetch is None else fetch(turn)
         page = keyset.page(found, turn, query)

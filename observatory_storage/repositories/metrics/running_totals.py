@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from observatory_storage.repositories.distributions import has_fallen
+from observatory_storage.repositories.metrics.distributions import has_fallen
 
 __all__ = ["Point", "Step", "hashable", "steps"]
 

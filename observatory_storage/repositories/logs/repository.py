@@ -15,16 +15,16 @@ from sqlalchemy.orm import defer
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import LogRecord
-from observatory_storage.repositories import arguments
-from observatory_storage.repositories.base import Repository
-from observatory_storage.repositories.conditions import asked, within
-from observatory_storage.repositories.filters import LEVELS, LogFilters
-from observatory_storage.repositories.grouping import bucket_column
-from observatory_storage.repositories.log_search import LOGS, LogSearch
-from observatory_storage.repositories.paging import Page
-from observatory_storage.repositories.results import LevelCount, LogStats
-from observatory_storage.repositories.tail import Tail
-from observatory_storage.repositories.totals import Total
+from observatory_storage.repositories.logs.filters import LEVELS, LogFilters
+from observatory_storage.repositories.logs.log_search import LOGS, LogSearch
+from observatory_storage.repositories.logs.tail import Tail
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.conditions import asked, within
+from observatory_storage.repositories.reading.counting import Total
+from observatory_storage.repositories.reading.grouping import bucket_column
+from observatory_storage.repositories.reading.pages import Page
+from observatory_storage.repositories.reading.reader import Repository
+from observatory_storage.repositories.reading.results import LevelCount, LogStats
 
 __all__ = ["LogRepository"]
 
@@ -64,7 +64,7 @@ class LogRepository(Repository):
             ValidationError: the id is no UUID, or the time has no zone.
         """
         statement = select(LogRecord).where(LogRecord.id == ids.uuid_of(id, "id"))
-        moment = arguments.moment("timestamp", timestamp)
+        moment = validation.moment("timestamp", timestamp)
         if moment is not None:
             statement = statement.where(LogRecord.timestamp == moment)
         newest = statement.order_by(LogRecord.timestamp.desc()).limit(1)
@@ -87,7 +87,7 @@ class LogRepository(Repository):
         Raises:
             ValidationError: a cursor is damaged or another query's.
         """
-        filters = arguments.filters(filters, LogFilters)
+        filters = validation.filters(filters, LogFilters)
         return self._page(filters, filters.limit, after, before, payload=payload, total=total)
 
     def iterate(
@@ -97,8 +97,8 @@ class LogRepository(Repository):
 
         The filters' ``limit`` does not apply.
         """
-        filters = arguments.filters(filters, LogFilters)
-        size = arguments.limit(batch_size, "batch_size")
+        filters = validation.filters(filters, LogFilters)
+        size = validation.limit(batch_size, "batch_size")
         return self._walk(lambda after: self._page(filters, size, after, None, payload=payload))
 
     def get_by_trace(
@@ -112,7 +112,7 @@ class LogRepository(Repository):
         Records may be of a time before or after the trace's own, so that nothing but these bounds
         limits the search: without them the index of every partition is looked into.
         """
-        start, end = arguments.times(start_time, end_time)
+        start, end = validation.times(start_time, end_time)
         statement = _OF_TRACE.where(*within(LogRecord.timestamp, start, end))
         return self._entities(statement, {"trace_id": ids.trace_uuid(trace_id)})
 
@@ -145,11 +145,11 @@ class LogRepository(Repository):
         Raises:
             ValidationError: the text is blank or too long, or a cursor is another query's.
         """
-        arguments.choice("order", arguments.required_text("order", order), _ORDERS)
-        filters = arguments.filters(filters, LogFilters)
+        validation.choice("order", validation.required_text("order", order), _ORDERS)
+        filters = validation.filters(filters, LogFilters)
         if filters.text is not None:
             raise ValidationError("filters", filters.text, "must not have a text of their own")
-        words = replace(filters, text=arguments.required_text("text", text))
+        words = replace(filters, text=validation.required_text("text", text))
         if order == "time":
             return self._page(words, words.limit, after, before, payload=payload, total=total)
         search = LogSearch(self._session, words, () if payload else _LEFT_OUT)
@@ -174,7 +174,7 @@ class LogRepository(Repository):
         Raises:
             ValidationError: a bucket or a time zone is not one.
         """
-        filters = arguments.filters(filters, LogFilters)
+        filters = validation.filters(filters, LogFilters)
         bucket = bucket_column(LogRecord.timestamp, bucket_size_secs, time_zone)
         by_number = (
             select(bucket, LogRecord.severity_number, func.count())
@@ -192,7 +192,7 @@ class LogRepository(Repository):
 
     def get_stats(self, filters: LogFilters | None = None) -> LogStats:
         """Totals over the records that match; the filters' ``limit`` does not apply."""
-        filters = arguments.filters(filters, LogFilters)
+        filters = validation.filters(filters, LogFilters)
         row = self._row(
             select(
                 func.count(),
@@ -222,7 +222,7 @@ class LogRepository(Repository):
         Raises:
             ValidationError: the cursor is damaged, another query's or another server's.
         """
-        filters = arguments.filters(filters, LogFilters)
+        filters = validation.filters(filters, LogFilters)
         return Tail(self._session).poll(cursor, filters, () if payload else _PAYLOAD)
 
     def _page(

@@ -14,14 +14,14 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.interfaces import ORMOption
 
 from observatory_storage.models import TraceSpan
-from observatory_storage.repositories.base import Repository
-from observatory_storage.repositories.candidates import Finder
-from observatory_storage.repositories.conditions import asked, within
-from observatory_storage.repositories.paging import Keyset, Page, Turn
-from observatory_storage.repositories.slices import moment_after, through_slices
-from observatory_storage.repositories.sought import anywhere
-from observatory_storage.repositories.span_filters import SpanFilters
-from observatory_storage.repositories.totals import Total
+from observatory_storage.repositories.reading.conditions import asked, within
+from observatory_storage.repositories.reading.counting import Total
+from observatory_storage.repositories.reading.pages import Keyset, Page, Turn
+from observatory_storage.repositories.reading.reader import Repository
+from observatory_storage.repositories.reading.time_slices import moment_after, through_slices
+from observatory_storage.repositories.traces.candidates import Finder
+from observatory_storage.repositories.traces.filters import SpanFilters
+from observatory_storage.repositories.traces.json_conditions import anywhere
 
 __all__ = ["SpanSearch"]
 

@@ -16,8 +16,8 @@ from sqlalchemy import ColumnElement, SQLColumnExpression, Text, and_, cast, exi
 
 from observatory_storage.llm.content import content_vector
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
-from observatory_storage.repositories.conditions import within
-from observatory_storage.repositories.text_search import has_words
+from observatory_storage.repositories.reading.conditions import within
+from observatory_storage.repositories.reading.text_search import has_words
 
 __all__ = ["Attribute", "Sought", "Words", "anywhere"]
 

@@ -26,8 +26,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.repositories.conditions import Conditions, within
-from observatory_storage.repositories.paging import Keyset, Way
+from observatory_storage.repositories.reading.conditions import Conditions, within
+from observatory_storage.repositories.reading.pages import Keyset, Way
 
 __all__ = ["SESSIONS", "each", "grouped", "how_many", "newest", "of_id", "walked"]
 

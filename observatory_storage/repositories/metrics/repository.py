@@ -14,24 +14,21 @@ from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Metric, MetricDataPoint, TraceSpan
-from observatory_storage.repositories import arguments
-from observatory_storage.repositories.buckets import bucket_start
-from observatory_storage.repositories.conditions import asked
-from observatory_storage.repositories.costs import CostQueries
-from observatory_storage.repositories.filters import (
-    MetricFilters,
-    TimeSeriesQuery,
-)
-from observatory_storage.repositories.grouping import DURATION_US
-from observatory_storage.repositories.paging import Keyset, Page
-from observatory_storage.repositories.results import (
+from observatory_storage.repositories.metrics.costs import CostQueries
+from observatory_storage.repositories.metrics.filters import MetricFilters, TimeSeriesQuery
+from observatory_storage.repositories.metrics.time_series import TimeSeries
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.conditions import asked
+from observatory_storage.repositories.reading.counting import Total
+from observatory_storage.repositories.reading.grouping import DURATION_US
+from observatory_storage.repositories.reading.pages import Keyset, Page
+from observatory_storage.repositories.reading.results import (
     LatencyPercentiles,
     MetricStats,
     TimeSeriesPoint,
 )
-from observatory_storage.repositories.span_filters import SpanFilters
-from observatory_storage.repositories.time_series import TimeSeries
-from observatory_storage.repositories.totals import Total
+from observatory_storage.repositories.reading.time_buckets import bucket_start
+from observatory_storage.repositories.traces.filters import SpanFilters
 
 __all__ = ["MetricRepository"]
 
@@ -59,7 +56,7 @@ class MetricRepository(CostQueries):
     def get_by_name(self, name: str, service_name: str | None = None) -> builtins.list[Metric]:
         """The metrics of a name: one for each type, unit, resource and scope that reports it."""
         wanted = MetricFilters(
-            name=arguments.required_text("name", name), service_name=service_name
+            name=validation.required_text("name", name), service_name=service_name
         )
         return self._entities(select(Metric).where(*wanted.conditions()).order_by(Metric.id))
 
@@ -79,15 +76,15 @@ class MetricRepository(CostQueries):
         Raises:
             ValidationError: a cursor is damaged or another query's.
         """
-        filters = arguments.filters(filters, MetricFilters)
+        filters = validation.filters(filters, MetricFilters)
         return self._page(filters, filters.limit, after, before, total)
 
     def iterate(
         self, filters: MetricFilters | None = None, batch_size: int = 1000
     ) -> Iterator[Metric]:
         """All the metrics that match, by name; the filters' ``limit`` does not apply."""
-        filters = arguments.filters(filters, MetricFilters)
-        size = arguments.limit(batch_size, "batch_size")
+        filters = validation.filters(filters, MetricFilters)
+        size = validation.limit(batch_size, "batch_size")
         return self._walk(lambda after: self._page(filters, size, after, None, None))
 
     def get_data_points(
@@ -111,12 +108,12 @@ class MetricRepository(CostQueries):
                 or another query's.
         """
         key = ids.uuid_of(metric_id, "metric_id")
-        start, end = arguments.times(start_time, end_time)
+        start, end = validation.times(start_time, end_time)
         return self._page_of(
             _POINTS,
             select(MetricDataPoint).where(*_points_of(key, start, end)),
             query={"metric_id": key, "start_time": start, "end_time": end},
-            limit=arguments.limit(limit),
+            limit=validation.limit(limit),
             after=after,
             before=before,
             total=total,
@@ -130,7 +127,7 @@ class MetricRepository(CostQueries):
         batch_size: int = 1000,
     ) -> Iterator[MetricDataPoint]:
         """All points of a metric in [start_time, end_time), oldest first, batch by batch."""
-        size = arguments.limit(batch_size, "batch_size")
+        size = validation.limit(batch_size, "batch_size")
         return self._walk(
             lambda after: self.get_data_points(
                 metric_id, start_time, end_time, limit=size, after=after
@@ -197,7 +194,7 @@ class MetricRepository(CostQueries):
                 func.max(value),
                 func.avg(value),
                 func.array_agg(newest).filter(value.is_not(None))[1],
-            ).where(*_points_of(key, *arguments.times(start_time, end_time)))
+            ).where(*_points_of(key, *validation.times(start_time, end_time)))
         )
         return MetricStats(key, *row)
 
@@ -218,8 +215,8 @@ class MetricRepository(CostQueries):
         Raises:
             ValidationError: the end is before the start, or the bucket is no width.
         """
-        start, end = arguments.times(start_time, end_time)
-        width = arguments.bucket("bucket_size_secs", bucket_size_secs)
+        start, end = validation.times(start_time, end_time)
+        width = validation.bucket("bucket_size_secs", bucket_size_secs)
         spans = SpanFilters(
             service_name=service_name, operation=operation, start_time=start, end_time=end
         )

@@ -11,16 +11,16 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.repositories import arguments
-from observatory_storage.repositories.base import Repository
-from observatory_storage.repositories.grouping import (
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.grouping import (
     DURATION_US,
     SPAN_GROUPS,
     bucket_column,
     group_columns,
 )
-from observatory_storage.repositories.results import SpanStats, TraceStats
-from observatory_storage.repositories.span_filters import SpanFilters, TraceFilters
+from observatory_storage.repositories.reading.reader import Repository
+from observatory_storage.repositories.reading.results import SpanStats, TraceStats
+from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
 
 __all__ = ["StatisticsQueries"]
 
@@ -80,11 +80,11 @@ class StatisticsQueries(Repository):
         if group_by is None and bucket_size_secs is None and time_zone is None:
             if isinstance(filters, SpanFilters):
                 raise ValidationError("filters", filters, "must be TraceFilters without group_by")
-            return self._of_traces(arguments.filters(filters, TraceFilters))
+            return self._of_traces(validation.filters(filters, TraceFilters))
         wanted = (
             filters
             if isinstance(filters, SpanFilters)
-            else arguments.filters(filters, TraceFilters)
+            else validation.filters(filters, TraceFilters)
         )
         by = group_columns(() if group_by is None else group_by, SPAN_GROUPS)
         bucket = bucket_column(TraceSpan.start_time, bucket_size_secs, time_zone)

@@ -13,8 +13,8 @@ from sqlalchemy.types import Interval
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import TraceSpan
-from observatory_storage.repositories import arguments
-from observatory_storage.repositories.buckets import bucket_start
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.time_buckets import bucket_start
 
 __all__ = ["DURATION_US", "SPAN_GROUPS", "bucket_column", "group_columns"]
 
@@ -47,9 +47,9 @@ def group_columns(
     Raises:
         ValidationError: it is no sequence of names, or one is not known.
     """
-    names = arguments.names("group_by", group_by)
+    names = validation.names("group_by", group_by)
     for name in names:
-        arguments.choice("group_by", name, known)
+        validation.choice("group_by", name, known)
     return {name: known[name].label(f"by_{name}") for name in names}
 
 
@@ -72,7 +72,7 @@ def bucket_column(
         if zone is not None:
             raise ValidationError("time_zone", time_zone, "needs bucket_size_secs")
         return literal(None, DateTime(timezone=True)).label("bucket")
-    width = arguments.bucket("bucket_size_secs", bucket_size_secs)
+    width = validation.bucket("bucket_size_secs", bucket_size_secs)
     if zone is None:
         return bucket_start(width, moment).label("bucket")
     if width % _DAY:

@@ -13,8 +13,13 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, and_, bindparam, false, func, or_, tuple_, type_coerce
 
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.repositories.conditions import Conditions, between, within
-from observatory_storage.repositories.sought import Attribute, Sought, Words, anywhere
+from observatory_storage.repositories.reading.conditions import Conditions, between, within
+from observatory_storage.repositories.traces.json_conditions import (
+    Attribute,
+    Sought,
+    Words,
+    anywhere,
+)
 
 __all__ = ["SpanConditions", "template"]
 

@@ -15,13 +15,13 @@ from sqlalchemy.orm.attributes import set_committed_value
 from observatory_storage import ids
 from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
-from observatory_storage.repositories import arguments
-from observatory_storage.repositories.base import Repository
-from observatory_storage.repositories.conditions import asked
-from observatory_storage.repositories.paging import Keyset, Page
-from observatory_storage.repositories.span_filters import SpanFilters
-from observatory_storage.repositories.span_search import SpanSearch
-from observatory_storage.repositories.totals import Total
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.conditions import asked
+from observatory_storage.repositories.reading.counting import Total
+from observatory_storage.repositories.reading.pages import Keyset, Page
+from observatory_storage.repositories.reading.reader import Repository
+from observatory_storage.repositories.traces.filters import SpanFilters
+from observatory_storage.repositories.traces.span_search import SpanSearch
 from observatory_storage.repositories.tree import SpanTree
 
 __all__ = ["SpanQueries", "events_of_trace", "spans_of_trace"]
@@ -143,7 +143,7 @@ class SpanQueries(Repository):
         Raises:
             ValidationError: a cursor is damaged or another query's.
         """
-        filters = arguments.filters(filters, SpanFilters)
+        filters = validation.filters(filters, SpanFilters)
         return self._span_page(filters, filters.limit, after, before, payload=payload, total=total)
 
     def search_text(
@@ -173,10 +173,10 @@ class SpanQueries(Repository):
         Raises:
             ValidationError: the text is blank or too long, or a cursor is another query's.
         """
-        filters = arguments.filters(filters, SpanFilters)
+        filters = validation.filters(filters, SpanFilters)
         if filters.text is not None:
             raise ValidationError("filters", filters.text, "must not have a text of their own")
-        words = replace(filters, text=arguments.required_text("text", text))
+        words = replace(filters, text=validation.required_text("text", text))
         return self._span_page(words, words.limit, after, before, payload=payload, total=total)
 
     def iterate_spans(
@@ -199,8 +199,8 @@ class SpanQueries(Repository):
         Raises:
             StorageError: the transaction has ended before the spans of the ``trace_id``.
         """
-        filters = arguments.filters(filters, SpanFilters)
-        size = arguments.limit(batch_size, "batch_size")
+        filters = validation.filters(filters, SpanFilters)
+        size = validation.limit(batch_size, "batch_size")
         keyset = _OLDEST_FIRST if oldest_first else _SPANS
         if filters.trace_id is not None:
             # No index has the spans of a trace in order: each page of a large one costs all of it.

@@ -9,12 +9,12 @@ from decimal import Decimal
 from typing import Any, Final
 
 from observatory_storage.errors import NotFound
-from observatory_storage.repositories import arguments
-from observatory_storage.repositories import session_statements as statements
-from observatory_storage.repositories.base import Repository
-from observatory_storage.repositories.conditions import asked, given, put
-from observatory_storage.repositories.paging import Page, Turn
-from observatory_storage.repositories.totals import Total
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.conditions import asked, given, put
+from observatory_storage.repositories.reading.counting import Total
+from observatory_storage.repositories.reading.pages import Page, Turn
+from observatory_storage.repositories.reading.reader import Repository
+from observatory_storage.repositories.traces import session_statements as statements
 
 __all__ = ["SessionFilters", "SessionQueries", "SessionSummary"]
 
@@ -52,11 +52,11 @@ class SessionFilters:
 
     def __post_init__(self) -> None:
         for field in ("user_id", "service_name", "environment"):
-            put(self, field, arguments.text(field, getattr(self, field)))
-        start, end = arguments.times(self.start_time, self.end_time)
+            put(self, field, validation.text(field, getattr(self, field)))
+        start, end = validation.times(self.start_time, self.end_time)
         put(self, "start_time", start)
         put(self, "end_time", end)
-        arguments.limit(self.limit)
+        validation.limit(self.limit)
 
     def parameters(self) -> dict[str, Any]:
         """The values of what is given, by name; the size of the page is no condition."""
@@ -134,7 +134,7 @@ class SessionQueries(Repository):
         Raises:
             ValidationError: a cursor is damaged or another query's.
         """
-        filters = arguments.filters(filters, SessionFilters)
+        filters = validation.filters(filters, SessionFilters)
         return self._session_page(filters, filters.limit, after, before, total)
 
     def iterate_sessions(
@@ -144,8 +144,8 @@ class SessionQueries(Repository):
 
         The filters' ``limit`` does not apply.
         """
-        filters = arguments.filters(filters, SessionFilters)
-        size = arguments.limit(batch_size, "batch_size")
+        filters = validation.filters(filters, SessionFilters)
+        size = validation.limit(batch_size, "batch_size")
         return self._walk(lambda after: self._session_page(filters, size, after))
 
     def get_session(
@@ -161,8 +161,8 @@ class SessionQueries(Repository):
             NotFound: no span (that starts in the range) carries the id.
             ValidationError: the id is not text, the end is before the start, a time has no zone.
         """
-        key = arguments.required_text("session_id", session_id)
-        start, end = arguments.times(start_time, end_time)
+        key = validation.required_text("session_id", session_id)
+        start, end = validation.times(start_time, end_time)
         asked_for = SessionFilters(start_time=start, end_time=end).parameters()
         statement = statements.of_id(frozenset(asked_for))
         rows = self._rows(statement, {**asked_for, "session_id": key})

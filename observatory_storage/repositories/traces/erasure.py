@@ -37,10 +37,14 @@ from observatory_storage import ids
 from observatory_storage.errors import NotFound, ValidationError, translated
 from observatory_storage.llm.dialects import ALIASES
 from observatory_storage.models import LogRecord, MetricDataPoint, Trace, TraceEvent, TraceSpan
-from observatory_storage.repositories import arguments
-from observatory_storage.repositories.exemplars import without_exemplars
-from observatory_storage.repositories.results import DeletedTrace
-from observatory_storage.repositories.spans import SpanQueries, events_of_trace, spans_of_trace
+from observatory_storage.repositories.metrics.exemplars import without_exemplars
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.results import DeletedTrace
+from observatory_storage.repositories.traces.spans import (
+    SpanQueries,
+    events_of_trace,
+    spans_of_trace,
+)
 
 __all__ = ["DeletedRows", "ErasureQueries"]
 
@@ -140,7 +144,7 @@ class ErasureQueries(SpanQueries):
         return self._erase("session_id", session_id)
 
     def _erase(self, column: Literal["user_id", "session_id"], value: str) -> DeletedRows:
-        wanted = arguments.required_text(column, value)
+        wanted = validation.required_text(column, value)
         if not wanted:
             raise ValidationError(column, value, "must not be empty")
         pairs = [{key: wanted} for key in ALIASES[column]]

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.repositories.buckets import bucket_count, buckets_between
-from observatory_storage.repositories.filters import MOST_FILLED, TimeSeriesQuery
-from observatory_storage.repositories.results import TimeSeriesPoint
-from observatory_storage.repositories.running_totals import hashable
+from observatory_storage.repositories.metrics.filters import MOST_FILLED, TimeSeriesQuery
+from observatory_storage.repositories.metrics.running_totals import hashable
+from observatory_storage.repositories.reading.results import TimeSeriesPoint
+from observatory_storage.repositories.reading.time_buckets import bucket_count, buckets_between
 
 __all__ = ["filled"]
 

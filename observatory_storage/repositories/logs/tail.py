@@ -43,10 +43,9 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import LogRecord
-from observatory_storage.repositories.base import Repository
-from observatory_storage.repositories.conditions import asked
-from observatory_storage.repositories.filters import LogFilters
-from observatory_storage.repositories.paging import (
+from observatory_storage.repositories.logs.filters import LogFilters
+from observatory_storage.repositories.reading.conditions import asked
+from observatory_storage.repositories.reading.pages import (
     NOT_A_KEY,
     Page,
     damaged,
@@ -56,6 +55,7 @@ from observatory_storage.repositories.paging import (
     key_value,
     to_plain,
 )
+from observatory_storage.repositories.reading.reader import Repository
 
 __all__ = ["Tail"]
 

@@ -32,7 +32,7 @@ from sqlalchemy.types import TypeEngine
 
 from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
-from observatory_storage.repositories.totals import Total
+from observatory_storage.repositories.reading.counting import Total
 
 __all__ = [
     "NOT_A_KEY",

@@ -14,8 +14,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.repositories.paging import Keyset, Way
-from observatory_storage.repositories.span_conditions import SpanConditions
+from observatory_storage.repositories.reading.pages import Keyset, Way
+from observatory_storage.repositories.traces.span_conditions import SpanConditions
 
 __all__ = ["TRACES", "first", "matching", "nearest", "of_newest"]
 
