@@ -1,6 +1,6 @@
-"""Which logs, metrics and points: frozen dataclasses in which None means any.
+"""Which log records: frozen dataclasses in which None means any.
 
-As with those of traces and spans, values and keys are literal, and time ranges half-open.
+Values and keys are literal, and time ranges half-open: [start_time, end_time).
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
-from uuid import UUID
+from typing import Any, Final, TypedDict
 
 from sqlalchemy import and_, or_
 
@@ -17,31 +16,116 @@ from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import LogRecord
 from observatory_storage.repositories.reading import validation
-from observatory_storage.repositories.reading.conditions import Conditions, equal, put, within
-from observatory_storage.repositories.reading.text_search import has_substring, has_words
-from observatory_storage.repositories.reading.validation import AttributeValue
+from observatory_storage.repositories.reading.filter_fields import (
+    Conditions,
+    Filters,
+    Given,
+    at_least,
+    before,
+    equals,
+    filter_field,
+    limit_field,
+)
+from observatory_storage.repositories.reading.text_search import (
+    has_words,
+    matches,
+    substring_pattern,
+)
+from observatory_storage.repositories.reading.validation import AttributeValue, TraceId
 
-__all__ = ["LEVELS", "LogFilters"]
+__all__ = ["LEVELS", "LogFilters", "LogKeywords", "LogSearchKeywords"]
 
-# The least severity number of each level of OpenTelemetry.
+# The least severity number of each level of OpenTelemetry, which has four numbers.
 LEVELS: Final = {"TRACE": 1, "DEBUG": 5, "INFO": 9, "WARN": 13, "ERROR": 17, "FATAL": 21}
+# By the names of OpenTelemetry (DEBUG, DEBUG2, ...) and of Python's logging.
+_SEVERITIES: Final = {
+    **{
+        f"{level}{step + 1 if step else ''}": number + step
+        for level, number in LEVELS.items()
+        for step in range(4)
+    },
+    "WARNING": LEVELS["WARN"],
+    "CRITICAL": LEVELS["FATAL"],
+}
 
 
-@dataclass(frozen=True, slots=True)
-class LogFilters:
+class LogSearchKeywords(TypedDict, total=False):
+    """The fields of `LogFilters` but for the text."""
+
+    service_name: str | None
+    min_severity: int | str | None
+    trace_id: TraceId | None
+    span_id: str | None
+    start_time: datetime | None
+    end_time: datetime | None
+    attributes: Mapping[str, AttributeValue] | None
+    limit: int
+    contains: str | None
+
+
+class LogKeywords(LogSearchKeywords, total=False):
+    """The fields of `LogFilters`, for methods that take them as keywords."""
+
+    text: str | None
+
+
+def _severity(field: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        return validation.integer(field, value, lowest=1, highest=24)
+    found = _SEVERITIES.get(value.upper())
+    if found is None:
+        rule = f"must be 1 to 24 or one of {', '.join(LEVELS)}, WARNING, CRITICAL, or as DEBUG2"
+        raise ValidationError(field, value, rule)
+    return found
+
+
+def _span_id(field: str, value: Any) -> str | None:
+    return None if value is None else ids.span_id(value, field)
+
+
+def _attribute_parameters(name: str, attributes: Any) -> dict[str, Any]:
+    pairs = enumerate(attributes.items())
+    return {f"{name}_{number}": {key: value} for number, (key, value) in pairs}
+
+
+def _has_attributes(record: Any, given: Given) -> Conditions:
+    found: Conditions = []
+    while (name := f"attributes_{len(found)}") in given:
+        columns = (record.attributes, record.resource_attributes, record.scope_attributes)
+        found.append(or_(*(column.contains(given[name]) for column in columns)))
+    return found
+
+
+def _has_words(record: Any, given: Given) -> Conditions:
+    if "text" not in given:
+        return []
+    words = has_words(LogRecord.search_vector(LogRecord.__table__.c.body), given["text"])
+    # The index is partial: its predicate must be in the statement.
+    return [and_(record.body.is_not(None), words)]
+
+
+def _contains(record: Any, given: Given) -> Conditions:
+    return [matches(record.body, given["contains"])] if "contains" in given else []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogFilters(Filters):
     """Which log records: those that meet every condition.
 
     Args:
-        min_severity: a severity number (1 to 24) or the name of a level (``"WARN"``). A record
-            without a severity number does not meet it.
-        trace_id: hex text or UUID.
+        min_severity: a severity number (1 to 24) or the name of a level, of OpenTelemetry
+            (``"WARN"``, ``"DEBUG2"``) or Python's logging (``"WARNING"``, ``"CRITICAL"``), in any
+            case. A record without a severity number does not meet it.
+        trace_id: hex text, UUID or the `Trace`.
         start_time: records of this time or later.
         end_time: records before this time.
         attributes: keys to text, numbers or bools, each to be met by the record's own attributes,
             its resource's or its scope's.
         text: words that the body must have, as in a web search: all of them, ``"a phrase"``,
             ``or``, ``-not``, ``begin*``. Words are taken as written, without regard to case.
-        contains: what the body must have in it, as it stands but for upper and lower case. No
+        contains: text that the body must have in it, literally but for upper and lower case. No
             index helps: all bodies of the time range are read, so ``start_time`` must be given.
         limit: the most rows in a page.
 
@@ -49,54 +133,34 @@ class LogFilters:
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.
     """
 
-    service_name: str | None = None
-    min_severity: int | str | None = None
-    trace_id: str | UUID | None = None
-    span_id: str | None = None
-    start_time: datetime | None = None
-    end_time: datetime | None = None
-    attributes: Mapping[str, AttributeValue] | None = None
-    text: str | None = None
-    limit: int = 50
-    contains: str | None = None
+    service_name: str | None = filter_field(validation.text, equals("service_name"))
+    min_severity: int | str | None = filter_field(
+        _severity, at_least("severity_number", "min_severity")
+    )
+    trace_id: TraceId | None = filter_field(validation.optional_trace_key, equals("trace_id"))
+    span_id: str | None = filter_field(_span_id, equals("span_id"))
+    start_time: datetime | None = filter_field(
+        validation.moment, at_least("timestamp", "start_time")
+    )
+    end_time: datetime | None = filter_field(validation.moment, before("timestamp", "end_time"))
+    attributes: Mapping[str, AttributeValue] | None = filter_field(
+        validation.attributes,
+        _has_attributes,
+        parameters=_attribute_parameters,
+        is_hashable=False,
+    )
+    text: str | None = filter_field(validation.search, _has_words)
+    limit: int = limit_field()
+    contains: str | None = filter_field(
+        validation.substring,
+        _contains,
+        parameters=lambda name, value: {name: substring_pattern(value)},
+    )
 
-    def __post_init__(self) -> None:
-        put(self, "service_name", validation.text("service_name", self.service_name))
-        severity = validation.severity("min_severity", self.min_severity, LEVELS)
-        put(self, "min_severity", severity)
-        if self.trace_id is not None:
-            put(self, "trace_id", ids.trace_uuid(self.trace_id))
-        if self.span_id is not None:
-            put(self, "span_id", ids.span_id(self.span_id))
-        start, end = validation.times(self.start_time, self.end_time)
-        put(self, "start_time", start)
-        put(self, "end_time", end)
-        put(self, "attributes", validation.attributes("attributes", self.attributes))
-        put(self, "text", validation.search("text", self.text))
-        put(self, "contains", validation.substring("contains", self.contains))
-        if self.contains is not None and start is None:
+    def _check_together(self) -> None:
+        validation.in_order(self.start_time, self.end_time)
+        if self.contains is not None and self.start_time is None:
             raise ValidationError("start_time", None, "is required where contains is given")
-        validation.limit(self.limit)
 
-    def conditions(self) -> Conditions:
-        """The conditions on `LogRecord`."""
-        found = equal(self, LogRecord.service_name, LogRecord.trace_id, LogRecord.span_id)
-        if self.min_severity is not None:
-            found.append(LogRecord.severity_number >= self.min_severity)
-        found += within(LogRecord.timestamp, self.start_time, self.end_time)
-        for key, value in (self.attributes or {}).items():
-            pair = {key: value}
-            found.append(
-                or_(
-                    LogRecord.attributes.contains(pair),
-                    LogRecord.resource_attributes.contains(pair),
-                    LogRecord.scope_attributes.contains(pair),
-                )
-            )
-        if self.text is not None:
-            words = has_words(LogRecord.search_vector(LogRecord.__table__.c.body), self.text)
-            # The index has only rows with a body, and the planner wants to be told.
-            found.append(and_(LogRecord.body.is_not(None), words))
-        if self.contains is not None:
-            found.append(has_substring(LogRecord.body, self.contains))
-        return found
+    def listed(self) -> Any:
+        return LogRecord

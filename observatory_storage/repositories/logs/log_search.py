@@ -1,48 +1,48 @@
 """Log records found by the words of their bodies: the newest first, or the best first.
 
-In order of time the planner would rather walk the records, newest first, and look for the words in
-each body: it cannot know how rare a word is. That is fine for one that every other record has, and
-takes seconds for one that hardly any has. So the time is cut into slices, each wider than the one
-before: all that match within a slice are found by the full-text index and put in order, and the
-first slices that fill the page end the search. Frequent words fill it soon, and of rare ones there
-are few in the widest slice.
+In order of time the planner would walk the records, newest first, and look for the words in each
+body, because it cannot know how rare a word is. That suits a word that every other record has, and
+takes seconds for one that hardly any has. So time is cut into slices, each wider than the one
+before. The full-text index finds all matches of a slice, which are then sorted, and the search
+ends with the slice that fills the page. Frequent words fill it soon; of rare ones even the widest
+slice has few.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Double, Select, Subquery, cast, func, literal_column, select
-from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, defer
+from sqlalchemy.orm import InstrumentedAttribute, aliased, defer
 
 from observatory_storage.models import LogRecord
 from observatory_storage.repositories.logs.filters import LogFilters
-from observatory_storage.repositories.reading.conditions import asked, equal, within
 from observatory_storage.repositories.reading.counting import Total
-from observatory_storage.repositories.reading.pages import Keyset, Page, Turn
-from observatory_storage.repositories.reading.reader import Repository
+from observatory_storage.repositories.reading.filter_fields import within
+from observatory_storage.repositories.reading.pages import Keyset, Seek
+from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.text_search import text_query
 
-__all__ = ["LOGS", "LogSearch"]
+__all__ = ["LOGS", "LogSearch", "RankedLogSearch", "RankedRecord"]
 
 LOGS: Final = Keyset("logs", (LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id))
 
-# Where the slices end, counted from where the page begins; the last one is all the rest.
+# Where the slices end, counted from where the page begins. The last one is all the rest.
 _SLICES: Final = (
     timedelta(minutes=10),
     timedelta(hours=2),
     timedelta(days=1),
     timedelta(days=12),
 )
-# Of two bodies in which the words stand alike, the shorter fits better.
+# Of two bodies with the words alike, the shorter is the better match.
 _DIVIDED_BY_LENGTH: Final = 1
 
 
-class _Ranked(NamedTuple):
+class RankedRecord(NamedTuple):
     """A record with the key that it is sorted by."""
 
     rank: float
@@ -52,99 +52,107 @@ class _Ranked(NamedTuple):
     record: LogRecord
 
 
-class LogSearch(Repository):
-    """One search: filters with a text, and the columns that are not loaded."""
+class LogSearch:
+    """The list of the records that match filters with a text, newest first: a `pages.Search`.
+
+    Args:
+        left_out: columns that are not loaded.
+    """
+
+    keyset: Keyset = LOGS
 
     def __init__(
         self,
-        session: Session,
+        reader: Reader,
         filters: LogFilters,
         left_out: Sequence[InstrumentedAttribute[Any]] = (),
     ) -> None:
-        super().__init__(session)
+        self._reader = reader
         self._filters = filters
         self._left_out = left_out
         self._matching = select(LogRecord).where(*filters.conditions())
 
-    def newest(
-        self, limit: int, after: str | None, before: str | None, total: Total | None
-    ) -> Page[LogRecord]:
-        """A page of the records that match, newest first."""
-        return self._page_of(
-            LOGS,
-            self._matching,
-            query=asked(self._filters),
-            limit=limit,
-            after=after,
-            before=before,
-            total=total,
-            fetch=self._through_slices,
-        )
+    @property
+    def query(self) -> Mapping[str, Any]:
+        return self._filters.query()
 
-    def best(
-        self, limit: int, after: str | None, before: str | None, total: Total | None
-    ) -> Page[LogRecord]:
-        """A page of the records that match, best first, of equally good ones the newest."""
-        rank = func.ts_rank_cd(
-            LogRecord.search_vector(LogRecord.__table__.c.body),
-            text_query(self._filters.text or ""),
-            _DIVIDED_BY_LENGTH,
-        )
-        ranked = _all_of(self._matching.add_columns(cast(rank, Double).label("rank")))
-        records = self._records(ranked).add_columns(ranked.c.rank)
-        page = self._page_of(
-            Keyset("logs by rank", (ranked.c.rank, *(ranked.c[c.key] for c in LOGS.columns))),
-            records,
-            query=asked(self._filters),
-            limit=limit,
-            after=after,
-            before=before,
-            total=total,
-            count=lambda kind: self._total(self._matching, kind),
-            fetch=lambda turn: self._ranked_records(turn.of(records)),
-        )
-        rows = tuple(row.record for row in page)
-        return Page(rows, page.next, page.previous, page.total, page.total_kind)
+    def count(self, kind: Total) -> int:
+        return self._reader.count(self._matching, kind)
 
-    def _ranked_records(self, statement: Select[Any]) -> list[_Ranked]:
-        found: list[tuple[LogRecord, float]] = self._entities_with(statement)
-        return [_Ranked(rank, r.timestamp, r.timestamp_ns, r.id, r) for r, rank in found]
-
-    def _records(self, matches: Subquery) -> Select[Any]:
-        """The records of a subquery."""
-        record = aliased(LogRecord, matches)
-        left_out = (getattr(record, column.key) for column in self._left_out)
-        return select(record).options(*(defer(column, raiseload=True) for column in left_out))
-
-    def _through_slices(self, turn: Turn) -> list[LogRecord]:
-        backwards = not turn.descending
-        begin = self._newest_moment() if turn.key is None else turn.key[0]
+    def rows(self, seek: Seek) -> list[LogRecord]:
+        """The records of a page, found in slices of time."""
+        begin = self._newest_moment() if seek.key is None else seek.key[0]
         found: list[LogRecord] = []
-        unordered = turn.of(self._matching).order_by(None).limit(None)
+        unordered = seek.of(self._matching).order_by(None).limit(None)
         limits = (self._filters.start_time, self._filters.end_time)
-        for start, end in _slices(begin, *limits, backwards=backwards):
-            matches = _all_of(unordered.where(*within(LogRecord.timestamp, start, end)))
-            key = [matches.c[column.key] for column in LOGS.columns]
-            in_order = [column.asc() if backwards else column.desc() for column in key]
-            found += self._entities(
-                self._records(matches).order_by(*in_order).limit(turn.most - len(found))
+        for start, end in _slices(begin, *limits, backwards=not seek.descending):
+            matches = _planned_for_all(unordered.where(*within(LogRecord.timestamp, start, end)))
+            keyset = Keyset(LOGS.list_name, tuple(matches.c[c.key] for c in LOGS.columns))
+            in_order = keyset.in_order(
+                _records_of(matches, self._left_out), descending=seek.descending
             )
-            if len(found) == turn.most:
+            page = in_order.limit(seek.row_limit - len(found))
+            found += self._reader.entities(page, seek.parameters)
+            if len(found) == seek.row_limit:
                 break
         return found
 
     def _newest_moment(self) -> datetime | None:
         """The time of the newest of the records until now; None where there are none."""
         filters = self._filters
-        # A clock that runs ahead must not make all that is right part of one slice.
-        newest: datetime | None = self._scalar(
+        of_service = LogFilters(service_name=filters.service_name).conditions()
+        # A clock that runs ahead must not put all correct records into one slice.
+        newest: datetime | None = self._reader.scalar(
             select(func.max(LogRecord.timestamp)).where(
                 LogRecord.timestamp <= datetime.now(UTC),
-                *equal(filters, LogRecord.service_name),
+                *of_service,
                 *within(LogRecord.timestamp, filters.start_time, filters.end_time),
             )
         )
         return newest
+
+
+class RankedLogSearch:
+    """The list of the records that match, best first, of equally good ones the newest."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        filters: LogFilters,
+        left_out: Sequence[InstrumentedAttribute[Any]] = (),
+    ) -> None:
+        self._reader = reader
+        self._filters = filters
+        self._matching = select(LogRecord).where(*filters.conditions())
+        rank = func.ts_rank_cd(
+            LogRecord.search_vector(LogRecord.__table__.c.body),
+            text_query(filters.text or ""),
+            _DIVIDED_BY_LENGTH,
+        )
+        ranked = _planned_for_all(self._matching.add_columns(cast(rank, Double).label("rank")))
+        self._records = _records_of(ranked, left_out).add_columns(ranked.c.rank)
+        key = (ranked.c.rank, *(ranked.c[column.key] for column in LOGS.columns))
+        self.keyset = Keyset("logs by rank", key)
+
+    @property
+    def query(self) -> Mapping[str, Any]:
+        return self._filters.query()
+
+    def count(self, kind: Total) -> int:
+        return self._reader.count(self._matching, kind)
+
+    def rows(self, seek: Seek) -> list[RankedRecord]:
+        found: list[tuple[LogRecord, float]] = self._reader.entities_with(
+            seek.of(self._records), seek.parameters
+        )
+        return [RankedRecord(rank, r.timestamp, r.timestamp_ns, r.id, r) for r, rank in found]
+
+
+def _records_of(matches: Subquery, left_out: Sequence[InstrumentedAttribute[Any]]) -> Select[Any]:
+    """The records of a subquery, without the columns that are left out."""
+    record = aliased(LogRecord, matches)
+    columns = (getattr(record, column.key) for column in left_out)
+    return select(record).options(*(defer(column, raiseload=True) for column in columns))
 
 
 def _slices(
@@ -166,10 +174,10 @@ def _slices(
         yield (one, other) if backwards else (other, one)
 
 
-def _all_of(statement: Select[Any]) -> Subquery:
+def _planned_for_all(statement: Select[Any]) -> Subquery:
     """A subquery that is planned for all its rows, and not for the first few in some order.
 
-    The quoted number is a constant to the planner, which an integer would not be: it would have to
-    be converted first, and parallel plans were out of the question.
+    The quoted number is a constant to the planner. An integer would have to be converted first,
+    and would rule out parallel plans.
     """
     return statement.offset(literal_column("'0'")).subquery("matches")

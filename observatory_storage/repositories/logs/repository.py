@@ -6,47 +6,65 @@ import builtins
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, Unpack
 from uuid import UUID
 
 from sqlalchemy import bindparam, func, select
-from sqlalchemy.orm import defer
+from sqlalchemy.orm import Session, defer
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import LogRecord
-from observatory_storage.repositories.logs.filters import LEVELS, LogFilters
-from observatory_storage.repositories.logs.log_search import LOGS, LogSearch
+from observatory_storage.repositories.logs.filters import (
+    LEVELS,
+    LogFilters,
+    LogKeywords,
+    LogSearchKeywords,
+)
+from observatory_storage.repositories.logs.log_search import LOGS, LogSearch, RankedLogSearch
+from observatory_storage.repositories.logs.results import LevelCount, LogStats
 from observatory_storage.repositories.logs.tail import Tail
 from observatory_storage.repositories.reading import validation
-from observatory_storage.repositories.reading.conditions import asked, within
 from observatory_storage.repositories.reading.counting import Total
-from observatory_storage.repositories.reading.grouping import bucket_column
-from observatory_storage.repositories.reading.pages import Page
-from observatory_storage.repositories.reading.reader import Repository
-from observatory_storage.repositories.reading.results import LevelCount, LogStats
+from observatory_storage.repositories.reading.filter_fields import within
+from observatory_storage.repositories.reading.pages import (
+    Page,
+    PageRequest,
+    Search,
+    read_all,
+    read_page,
+)
+from observatory_storage.repositories.reading.reader import Reader, StatementSearch
+from observatory_storage.repositories.reading.time_buckets import BucketSize, bucket_column
+from observatory_storage.repositories.reading.validation import BATCH_SIZE, TraceId
 
 __all__ = ["LogRepository"]
 
 _LEFT_OUT: Final = (LogRecord.resource_attributes, LogRecord.scope_attributes, LogRecord.otlp)
-_PAYLOAD: Final = tuple(defer(column, raiseload=True) for column in _LEFT_OUT)
+_WITHOUT_PAYLOAD: Final = tuple(defer(column, raiseload=True) for column in _LEFT_OUT)
 _OF_TRACE: Final = (
     select(LogRecord)
     .where(LogRecord.trace_id == bindparam("trace_id"))
     .order_by(LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id)
 )
 _ORDERS: Final = ("time", "rank")
-_LEVEL_NAMES: Final = dict(enumerate(LEVELS))
-_LEVEL_WIDTH: Final = 4  # each level has four severity numbers
 
 
-class LogRepository(Repository):
+class LogRepository:
     """Questions about log records.
 
     Lists load a record's body and its attributes, but not the JSON columns that records of one
     source share (resource and scope attributes) nor ``otlp``, unless ``payload`` asks for them:
     without it, reading one of these raises.
+
+    Filters are given as an object or as keywords: ``list(LogFilters(min_severity="WARN"))`` and
+    ``list(min_severity="WARN")`` are the same. A method raises `ValidationError` for an argument
+    that it does not understand, for a damaged cursor and for the cursor of another query. A cursor
+    goes with a query's filters but for ``limit``, ``start_time`` and ``end_time``.
     """
+
+    def __init__(self, session: Session) -> None:
+        self._reader = Reader(session)
 
     def get(
         self,
@@ -68,7 +86,7 @@ class LogRepository(Repository):
         if moment is not None:
             statement = statement.where(LogRecord.timestamp == moment)
         newest = statement.order_by(LogRecord.timestamp.desc()).limit(1)
-        return self._entity(newest, None, f"log record {id}")
+        return self._reader.entity(newest, None, f"log record {id}")
 
     def list(
         self,
@@ -78,6 +96,7 @@ class LogRepository(Repository):
         before: str | None = None,
         payload: bool = False,
         total: Total | None = None,
+        **fields: Unpack[LogKeywords],
     ) -> Page[LogRecord]:
         """A page of the records that match, newest first.
 
@@ -87,23 +106,29 @@ class LogRepository(Repository):
         Raises:
             ValidationError: a cursor is damaged or another query's.
         """
-        filters = validation.filters(filters, LogFilters)
-        return self._page(filters, filters.limit, after, before, payload=payload, total=total)
+        wanted = LogFilters.of(filters, fields)
+        request = PageRequest(wanted.limit, after, before, total)
+        return read_page(self._search(wanted, payload=payload), request)
 
     def iterate(
-        self, filters: LogFilters | None = None, batch_size: int = 1000, *, payload: bool = False
+        self,
+        filters: LogFilters | None = None,
+        batch_size: int = BATCH_SIZE,
+        *,
+        payload: bool = False,
+        **fields: Unpack[LogKeywords],
     ) -> Iterator[LogRecord]:
         """All the records that match, newest first, with one batch at a time in memory.
 
         The filters' ``limit`` does not apply.
         """
-        filters = validation.filters(filters, LogFilters)
-        size = validation.limit(batch_size, "batch_size")
-        return self._walk(lambda after: self._page(filters, size, after, None, payload=payload))
+        wanted = LogFilters.of(filters, fields)
+        size = validation.limit("batch_size", batch_size)
+        return read_all(self._search(wanted, payload=payload), size)
 
     def get_by_trace(
         self,
-        trace_id: str | UUID,
+        trace_id: TraceId,
         start_time: datetime | None = None,
         end_time: datetime | None = None,
     ) -> builtins.list[LogRecord]:
@@ -114,7 +139,9 @@ class LogRepository(Repository):
         """
         start, end = validation.times(start_time, end_time)
         statement = _OF_TRACE.where(*within(LogRecord.timestamp, start, end))
-        return self._entities(statement, {"trace_id": ids.trace_uuid(trace_id)})
+        return self._reader.entities(
+            statement, {"trace_id": validation.trace_key("trace_id", trace_id)}
+        )
 
     def search_text(
         self,
@@ -126,6 +153,7 @@ class LogRepository(Repository):
         order: Literal["time", "rank"] = "time",
         payload: bool = False,
         total: Total | None = None,
+        **fields: Unpack[LogSearchKeywords],
     ) -> Page[LogRecord]:
         """A page of the records whose body has the words.
 
@@ -146,21 +174,25 @@ class LogRepository(Repository):
             ValidationError: the text is blank or too long, or a cursor is another query's.
         """
         validation.choice("order", validation.required_text("order", order), _ORDERS)
-        filters = validation.filters(filters, LogFilters)
-        if filters.text is not None:
-            raise ValidationError("filters", filters.text, "must not have a text of their own")
-        words = replace(filters, text=validation.required_text("text", text))
+        wanted = LogFilters.of(filters, fields)
+        if wanted.text is not None:
+            raise ValidationError("filters", wanted.text, "must not have a text of their own")
+        wanted = replace(wanted, text=validation.required_text("text", text))
+        request = PageRequest(wanted.limit, after, before, total)
         if order == "time":
-            return self._page(words, words.limit, after, before, payload=payload, total=total)
-        search = LogSearch(self._session, words, () if payload else _LEFT_OUT)
-        return search.best(words.limit, after, before, total)
+            return read_page(self._search(wanted, payload=payload), request)
+        left_out = () if payload else _LEFT_OUT
+        page = read_page(RankedLogSearch(self._reader, wanted, left_out), request)
+        records = tuple(ranked.record for ranked in page)
+        return Page(records, page.next, page.previous, page.total, page.total_kind)
 
     def count_by_level(
         self,
         filters: LogFilters | None = None,
         *,
-        bucket_size_secs: float | None = None,
+        bucket_size_secs: BucketSize | None = None,
         time_zone: str | None = None,
+        **fields: Unpack[LogKeywords],
     ) -> builtins.list[LevelCount]:
         """How many records that match each level has, from TRACE up; levels without are absent.
 
@@ -168,45 +200,56 @@ class LogRepository(Repository):
 
         Args:
             bucket_size_secs: count by buckets of time too, counted from Monday, 1970-01-05 UTC.
-            time_zone: by whose calendar days begin, as "Asia/Tokyo"; buckets are then of whole
-                days, and of 23 or 25 hours where clocks are set.
+            time_zone: the name of the time zone whose days the buckets follow, as "Asia/Tokyo".
+                Buckets are then of whole days, which have 23 or 25 hours when clocks are set.
 
         Raises:
             ValidationError: a bucket or a time zone is not one.
         """
-        filters = validation.filters(filters, LogFilters)
+        wanted = LogFilters.of(filters, fields)
         bucket = bucket_column(LogRecord.timestamp, bucket_size_secs, time_zone)
+        number = LogRecord.severity_number
         by_number = (
-            select(bucket, LogRecord.severity_number, func.count())
-            .where(*filters.conditions())
-            .group_by("bucket", LogRecord.severity_number)
-            .order_by("bucket", LogRecord.severity_number.nulls_first())
+            select(bucket, number, func.count().label("records"))
+            .where(*wanted.conditions())
+            .group_by("bucket", number)
+            .order_by("bucket", number.nulls_first())
         )
         counts: dict[tuple[datetime | None, str], int] = {}
-        for start, number, count in self._rows(by_number):
-            level = "UNSPECIFIED"
-            if number is not None:
-                level = _LEVEL_NAMES.get((number - 1) // _LEVEL_WIDTH, level)
-            counts[start, level] = counts.get((start, level), 0) + count
-        return [LevelCount(level, count, start) for (start, level), count in counts.items()]
+        for row in self._reader.rows(by_number):
+            key = row.bucket, _level_of(row.severity_number)
+            counts[key] = counts.get(key, 0) + row.records
+        return [
+            LevelCount(level=level, count=count, timestamp=start)
+            for (start, level), count in counts.items()
+        ]
 
-    def get_stats(self, filters: LogFilters | None = None) -> LogStats:
+    def get_stats(
+        self, filters: LogFilters | None = None, **fields: Unpack[LogKeywords]
+    ) -> LogStats:
         """Totals over the records that match; the filters' ``limit`` does not apply."""
-        filters = validation.filters(filters, LogFilters)
-        row = self._row(
+        wanted = LogFilters.of(filters, fields)
+        row = self._reader.row(
             select(
-                func.count(),
-                func.count().filter(LogRecord.severity_number >= LEVELS["ERROR"]),
-                func.count(LogRecord.service_name.distinct()),
-                func.count(LogRecord.trace_id.distinct()),
-                func.min(LogRecord.timestamp),
-                func.max(LogRecord.timestamp),
-            ).where(*filters.conditions())
+                func.count().label("log_count"),
+                func.count()
+                .filter(LogRecord.severity_number >= LEVELS["ERROR"])
+                .label("error_count"),
+                func.count(LogRecord.service_name.distinct()).label("service_count"),
+                func.count(LogRecord.trace_id.distinct()).label("trace_count"),
+                func.min(LogRecord.timestamp).label("first_timestamp"),
+                func.max(LogRecord.timestamp).label("last_timestamp"),
+            ).where(*wanted.conditions())
         )
-        return LogStats(*row)
+        return LogStats(**row._mapping)
 
     def tail(
-        self, cursor: str | None = None, filters: LogFilters | None = None, *, payload: bool = False
+        self,
+        cursor: str | None = None,
+        filters: LogFilters | None = None,
+        *,
+        payload: bool = False,
+        **fields: Unpack[LogKeywords],
     ) -> Page[LogRecord]:
         """One poll of the log: what arrived since the poll that gave the cursor.
 
@@ -222,29 +265,21 @@ class LogRepository(Repository):
         Raises:
             ValidationError: the cursor is damaged, another query's or another server's.
         """
-        filters = validation.filters(filters, LogFilters)
-        return Tail(self._session).poll(cursor, filters, () if payload else _PAYLOAD)
+        wanted = LogFilters.of(filters, fields)
+        return Tail(self._reader).poll(cursor, wanted, () if payload else _WITHOUT_PAYLOAD)
 
-    def _page(
-        self,
-        filters: LogFilters,
-        limit: int,
-        after: str | None,
-        before: str | None,
-        *,
-        payload: bool,
-        total: Total | None = None,
-    ) -> Page[LogRecord]:
+    def _search(self, filters: LogFilters, *, payload: bool) -> Search[LogRecord]:
         if filters.text is not None:
-            search = LogSearch(self._session, filters, () if payload else _LEFT_OUT)
-            return search.newest(limit, after, before, total)
-        options = () if payload else _PAYLOAD
-        return self._page_of(
-            LOGS,
-            select(LogRecord).where(*filters.conditions()).options(*options),
-            query=asked(filters),
-            limit=limit,
-            after=after,
-            before=before,
-            total=total,
-        )
+            return LogSearch(self._reader, filters, () if payload else _LEFT_OUT)
+        options = () if payload else _WITHOUT_PAYLOAD
+        statement = select(LogRecord).where(*filters.conditions()).options(*options)
+        return StatementSearch(self._reader, LOGS, statement, filters.query())
+
+
+def _level_of(number: int | None) -> str:
+    """The name of the level that a severity number belongs to."""
+    found = "UNSPECIFIED"
+    for name, least in LEVELS.items():
+        if number is not None and number >= least:
+            found = name
+    return found

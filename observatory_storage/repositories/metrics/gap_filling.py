@@ -1,4 +1,4 @@
-"""Buckets in which nothing was measured: what stands there, where it is asked for."""
+"""Fills buckets in which nothing was measured, where a query asks for it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.repositories.metrics.filters import MOST_FILLED, TimeSeriesQuery
+from observatory_storage.repositories.metrics.results import TimeSeriesPoint
 from observatory_storage.repositories.metrics.running_totals import hashable
-from observatory_storage.repositories.reading.results import TimeSeriesPoint
 from observatory_storage.repositories.reading.time_buckets import bucket_count, buckets_between
 
-__all__ = ["filled"]
+__all__ = ["fill_gaps"]
 
 
-def filled(points: Sequence[TimeSeriesPoint], query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
+def fill_gaps(points: Sequence[TimeSeriesPoint], query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
     """Every bucket of the range for each group that has a point, by time and group.
 
     Without ``group_by`` there is one group, also where there are no points.

@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, Unpack
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Double, bindparam, func, literal, select
-from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.orm import Session
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
-from observatory_storage.models import Metric, MetricDataPoint, TraceSpan
-from observatory_storage.repositories.metrics.costs import CostQueries
-from observatory_storage.repositories.metrics.filters import MetricFilters, TimeSeriesQuery
-from observatory_storage.repositories.metrics.time_series import TimeSeries
-from observatory_storage.repositories.reading import validation
-from observatory_storage.repositories.reading.conditions import asked
-from observatory_storage.repositories.reading.counting import Total
-from observatory_storage.repositories.reading.grouping import DURATION_US
-from observatory_storage.repositories.reading.pages import Keyset, Page
-from observatory_storage.repositories.reading.results import (
+from observatory_storage.models import Metric, MetricDataPoint
+from observatory_storage.repositories.metrics.costs import cost_summaries, latency_percentiles
+from observatory_storage.repositories.metrics.filters import (
+    MetricFilters,
+    MetricKeywords,
+    TimeSeriesKeywords,
+    TimeSeriesQuery,
+)
+from observatory_storage.repositories.metrics.results import (
+    CostSummary,
     LatencyPercentiles,
     MetricStats,
     TimeSeriesPoint,
 )
-from observatory_storage.repositories.reading.time_buckets import bucket_start
+from observatory_storage.repositories.metrics.time_series import TimeSeries
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.counting import Total
+from observatory_storage.repositories.reading.filter_fields import Conditions, within
+from observatory_storage.repositories.reading.pages import (
+    Keyset,
+    Page,
+    PageRequest,
+    Search,
+    read_all,
+    read_page,
+)
+from observatory_storage.repositories.reading.reader import Reader, StatementSearch
+from observatory_storage.repositories.reading.time_buckets import BucketSize
+from observatory_storage.repositories.reading.validation import BATCH_SIZE
 from observatory_storage.repositories.traces.filters import SpanFilters
 
 __all__ = ["MetricRepository"]
@@ -37,11 +52,18 @@ _METRICS: Final = Keyset("metrics", (Metric.name, Metric.id), descending=False)
 _POINTS: Final = Keyset(
     "metric_data_points", (MetricDataPoint.timestamp, MetricDataPoint.id), descending=False
 )
-_PERCENTILES: Final = (0.5, 0.9, 0.95, 0.99)
 
 
-class MetricRepository(CostQueries):
-    """Questions about metrics, and the two that are asked of spans as if they were metrics."""
+class MetricRepository:
+    """Questions about metrics, and about the cost and latency of spans.
+
+    Filters are given as an object or as keywords. A method raises `ValidationError` for an argument
+    that it does not understand, for a damaged cursor and for the cursor of another query. The
+    cursor of a metric's points goes with the metric, whatever the time range.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._reader = Reader(session)
 
     def get(self, id: str | UUID) -> Metric:  # noqa: A002 - the column's name
         """The metric of an id.
@@ -51,14 +73,14 @@ class MetricRepository(CostQueries):
             ValidationError: the id is no UUID.
         """
         key = ids.uuid_of(id, "id")
-        return self._entity(_BY_ID, {"id": key}, f"metric {id}")
+        return self._reader.entity(_BY_ID, {"id": key}, f"metric {id}")
 
     def get_by_name(self, name: str, service_name: str | None = None) -> builtins.list[Metric]:
         """The metrics of a name: one for each type, unit, resource and scope that reports it."""
         wanted = MetricFilters(
             name=validation.required_text("name", name), service_name=service_name
         )
-        return self._entities(select(Metric).where(*wanted.conditions()).order_by(Metric.id))
+        return self._reader.entities(select(Metric).where(*wanted.conditions()).order_by(Metric.id))
 
     def list(
         self,
@@ -67,6 +89,7 @@ class MetricRepository(CostQueries):
         after: str | None = None,
         before: str | None = None,
         total: Total | None = None,
+        **fields: Unpack[MetricKeywords],
     ) -> Page[Metric]:
         """A page of the metrics that match, by name.
 
@@ -76,16 +99,19 @@ class MetricRepository(CostQueries):
         Raises:
             ValidationError: a cursor is damaged or another query's.
         """
-        filters = validation.filters(filters, MetricFilters)
-        return self._page(filters, filters.limit, after, before, total)
+        wanted = MetricFilters.of(filters, fields)
+        request = PageRequest(wanted.limit, after, before, total)
+        return read_page(self._search(wanted), request)
 
     def iterate(
-        self, filters: MetricFilters | None = None, batch_size: int = 1000
+        self,
+        filters: MetricFilters | None = None,
+        batch_size: int = BATCH_SIZE,
+        **fields: Unpack[MetricKeywords],
     ) -> Iterator[Metric]:
         """All the metrics that match, by name; the filters' ``limit`` does not apply."""
-        filters = validation.filters(filters, MetricFilters)
-        size = validation.limit(batch_size, "batch_size")
-        return self._walk(lambda after: self._page(filters, size, after, None, None))
+        size = validation.limit("batch_size", batch_size)
+        return read_all(self._search(MetricFilters.of(filters, fields)), size)
 
     def get_data_points(
         self,
@@ -93,7 +119,7 @@ class MetricRepository(CostQueries):
         start_time: datetime | None = None,
         end_time: datetime | None = None,
         *,
-        limit: int = 1000,
+        limit: int = BATCH_SIZE,
         after: str | None = None,
         before: str | None = None,
         total: Total | None = None,
@@ -107,37 +133,24 @@ class MetricRepository(CostQueries):
             ValidationError: the id is no UUID, the end is before the start, a cursor is damaged
                 or another query's.
         """
-        key = ids.uuid_of(metric_id, "metric_id")
-        start, end = validation.times(start_time, end_time)
-        return self._page_of(
-            _POINTS,
-            select(MetricDataPoint).where(*_points_of(key, start, end)),
-            query={"metric_id": key, "start_time": start, "end_time": end},
-            limit=validation.limit(limit),
-            after=after,
-            before=before,
-            total=total,
-        )
+        request = PageRequest(validation.limit("limit", limit), after, before, total)
+        return read_page(self._point_search(metric_id, start_time, end_time), request)
 
     def iterate_data_points(
         self,
         metric_id: str | UUID,
         start_time: datetime | None = None,
         end_time: datetime | None = None,
-        batch_size: int = 1000,
+        batch_size: int = BATCH_SIZE,
     ) -> Iterator[MetricDataPoint]:
         """All points of a metric in [start_time, end_time), oldest first, batch by batch."""
-        size = validation.limit(batch_size, "batch_size")
-        return self._walk(
-            lambda after: self.get_data_points(
-                metric_id, start_time, end_time, limit=size, after=after
-            )
-        )
+        size = validation.limit("batch_size", batch_size)
+        return read_all(self._point_search(metric_id, start_time, end_time), size)
 
     def get_latest_data_point(self, metric_id: str | UUID) -> MetricDataPoint | None:
         """The metric's newest point; None where it has none."""
         key = ids.uuid_of(metric_id, "metric_id")
-        found = self._entities(
+        found = self._reader.entities(
             select(MetricDataPoint)
             .where(MetricDataPoint.metric_id == key)
             .order_by(MetricDataPoint.timestamp.desc(), MetricDataPoint.id.desc())
@@ -145,7 +158,9 @@ class MetricRepository(CostQueries):
         )
         return found[0] if found else None
 
-    def query_time_series(self, query: TimeSeriesQuery) -> builtins.list[TimeSeriesPoint]:
+    def query_time_series(
+        self, query: TimeSeriesQuery | None = None, **fields: Unpack[TimeSeriesKeywords]
+    ) -> builtins.list[TimeSeriesPoint]:
         """A metric's points, aggregated by bucket of time and group.
 
         Buckets without a value are absent, unless ``query.fill`` says what stands there. They are
@@ -170,9 +185,13 @@ class MetricRepository(CostQueries):
             NotFound: there is no such metric.
             ValidationError: the aggregation makes no sense for the metric's type.
         """
-        if not isinstance(query, TimeSeriesQuery):
+        if fields and query is not None:
+            rule = f"must not be given together with {', '.join(fields)}"
+            raise ValidationError("query", query, rule)
+        wanted = TimeSeriesQuery(**fields) if fields else query
+        if not isinstance(wanted, TimeSeriesQuery):
             raise ValidationError("query", query, "must be TimeSeriesQuery")
-        return TimeSeries(self._session).points(self.get(query.metric_id), query)
+        return TimeSeries(self._reader).points(self.get(wanted.metric_id), wanted)
 
     def get_stats(
         self,
@@ -184,19 +203,79 @@ class MetricRepository(CostQueries):
         key = ids.uuid_of(metric_id, "metric_id")
         point, value = MetricDataPoint, MetricDataPoint.value
         newest = aggregate_order_by(value, point.timestamp.desc(), point.id.desc())
-        row = self._row(
+        row = self._reader.row(
             select(
-                func.count(),
-                func.count(point.attributes.distinct()),
-                func.min(point.timestamp),
-                func.max(point.timestamp),
-                func.min(value),
-                func.max(value),
-                func.avg(value),
-                func.array_agg(newest).filter(value.is_not(None))[1],
+                func.count().label("point_count"),
+                func.count(point.attributes.distinct()).label("series_count"),
+                func.min(point.timestamp).label("first_timestamp"),
+                func.max(point.timestamp).label("last_timestamp"),
+                func.min(value).label("min_value"),
+                func.max(value).label("max_value"),
+                func.avg(value).label("avg_value"),
+                func.array_agg(newest).filter(value.is_not(None))[1].label("last_value"),
             ).where(*_points_of(key, *validation.times(start_time, end_time)))
         )
-        return MetricStats(key, *row)
+        return MetricStats(metric_id=key, **row._mapping)
+
+    def get_cost_summary(
+        self,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        *,
+        group_by: str | Sequence[str] = ("provider", "model"),
+        bucket_size_secs: BucketSize | None = None,
+        time_zone: str | None = None,
+        limit: int | None = None,
+        service_name: str | None = None,
+        operation: str | None = None,
+        provider: str | None = None,
+        model: str | None = None,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        environment: str | None = None,
+    ) -> builtins.list[CostSummary]:
+        """Tokens and cost of the spans that start in [start_time, end_time), by group.
+
+        Without a bound the range is open on that side, and every partition there is read.
+
+        Only spans that report tokens or a cost count. The group with the highest cost comes
+        first, those of unknown cost last; of equal cost, the one with the most tokens first. With
+        buckets, the earlier bucket comes first.
+
+        Args:
+            group_by: one or more of ``provider model service_name operation environment user_id
+                session_id``; none at all gives one total.
+            bucket_size_secs: the width of a bucket of time in seconds or as a timedelta, counted
+                from Monday, 1970-01-05 UTC.
+            time_zone: the name of the time zone whose days the buckets follow, as "Asia/Tokyo".
+                Buckets are then of whole days, which have 23 or 25 hours when clocks are set.
+            limit: the most groups, the first ones; with buckets, of each bucket.
+            service_name: only spans of this service; so with the other columns.
+
+        Raises:
+            ValidationError: the end is before the start, or a group, a bucket or a time zone is
+                unknown.
+        """
+        wanted = SpanFilters(
+            service_name=service_name,
+            operation=operation,
+            start_time=start_time,
+            end_time=end_time,
+            provider=provider,
+            model=model,
+            user_id=user_id,
+            session_id=session_id,
+            environment=environment,
+        )
+        most = None if limit is None else validation.limit("limit", limit)
+        return cost_summaries(
+            self._reader,
+            wanted,
+            group_by=group_by,
+            bucket_size_secs=bucket_size_secs,
+            time_zone=time_zone,
+            limit=most,
+        )
 
     def get_latency_percentiles(
         self,
@@ -205,7 +284,7 @@ class MetricRepository(CostQueries):
         *,
         service_name: str | None = None,
         operation: str | None = None,
-        bucket_size_secs: float = 3600,
+        bucket_size_secs: BucketSize = 3600,
     ) -> builtins.list[LatencyPercentiles]:
         """Percentiles of the durations of spans that start in [start_time, end_time), by bucket.
 
@@ -215,46 +294,26 @@ class MetricRepository(CostQueries):
         Raises:
             ValidationError: the end is before the start, or the bucket is no width.
         """
-        start, end = validation.times(start_time, end_time)
-        width = validation.bucket("bucket_size_secs", bucket_size_secs)
-        spans = SpanFilters(
-            service_name=service_name, operation=operation, start_time=start, end_time=end
+        wanted = SpanFilters(
+            service_name=service_name,
+            operation=operation,
+            start_time=start_time,
+            end_time=end_time,
         )
-        bucket = bucket_start(width, TraceSpan.start_time).label("bucket")
-        percentiles = func.percentile_cont(literal(_PERCENTILES, ARRAY(Double)))
-        rows = self._rows(
-            select(bucket, func.count(), percentiles.within_group(DURATION_US))
-            .where(*spans.conditions(), TraceSpan.duration_us.is_not(None))
-            .group_by("bucket")
-            .order_by("bucket")
-        )
-        return [LatencyPercentiles(start, count, *values) for start, count, values in rows]
+        return latency_percentiles(self._reader, wanted, bucket_size_secs)
 
-    def _page(
-        self,
-        filters: MetricFilters,
-        limit: int,
-        after: str | None,
-        before: str | None,
-        total: Total | None,
-    ) -> Page[Metric]:
-        return self._page_of(
-            _METRICS,
-            select(Metric).where(*filters.conditions()),
-            query=asked(filters),
-            limit=limit,
-            after=after,
-            before=before,
-            total=total,
-        )
+    def _search(self, filters: MetricFilters) -> Search[Metric]:
+        statement = select(Metric).where(*filters.conditions())
+        return StatementSearch(self._reader, _METRICS, statement, filters.query())
+
+    def _point_search(
+        self, metric_id: str | UUID, start_time: datetime | None, end_time: datetime | None
+    ) -> Search[MetricDataPoint]:
+        key = ids.uuid_of(metric_id, "metric_id")
+        conditions = _points_of(key, *validation.times(start_time, end_time))
+        statement = select(MetricDataPoint).where(*conditions)
+        return StatementSearch(self._reader, _POINTS, statement, {"metric_id": key})
 
 
-def _points_of(
-    metric_id: UUID, start: datetime | None, end: datetime | None
-) -> builtins.list[ColumnElement[bool]]:
-    conditions = [MetricDataPoint.metric_id == metric_id]
-    if start is not None:
-        conditions.append(MetricDataPoint.timestamp >= start)
-    if end is not None:
-        conditions.append(MetricDataPoint.timestamp < end)
-    return conditions
+def _points_of(metric_id: UUID, start: datetime | None, end: datetime | None) -> Conditions:
+    return [MetricDataPoint.metric_id == metric_id, *within(MetricDataPoint.timestamp, start, end)]

@@ -1,7 +1,7 @@
 """A metric over time: what its points say for each bucket of time and each group.
 
 Numbers are aggregated by PostgreSQL. What was added between two points of a running total, and
-what histograms and summaries hold, is worked out here from a stream of points, series by series.
+what histograms and summaries hold, is computed here from a stream of points, series by series.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, func, literal, literal_column, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, func, literal, literal_column, select, tuple_
 from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Metric, MetricDataPoint
 from observatory_storage.repositories.metrics.distributions import Amounts, cells_of
 from observatory_storage.repositories.metrics.filters import TimeSeriesQuery
-from observatory_storage.repositories.metrics.gap_filling import filled
+from observatory_storage.repositories.metrics.gap_filling import fill_gaps
+from observatory_storage.repositories.metrics.results import TimeSeriesPoint
 from observatory_storage.repositories.metrics.running_totals import Point, Step, hashable, steps
-from observatory_storage.repositories.reading.reader import Repository
-from observatory_storage.repositories.reading.results import TimeSeriesPoint
+from observatory_storage.repositories.reading.aggregates import PERCENTILES
+from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.time_buckets import bucket_floor, bucket_start
+from observatory_storage.repositories.reading.validation import BATCH_SIZE
 
 __all__ = ["TimeSeries"]
 
-_QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 _DISTRIBUTIONS: Final = ("histogram", "exponential_histogram", "summary")
 _POINT: Final = MetricDataPoint
 _COLUMNS: Final = tuple(getattr(_POINT, field.name) for field in fields(Point))
@@ -35,13 +36,15 @@ _NEWEST_FIRST: Final = (_POINT.timestamp.desc(), _POINT.id.desc())
 # How far before the range a series is looked for: as far as the range is long, and so far at least.
 _LEAST_LOOK_BACK: Final = timedelta(hours=1)
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
-_ROWS_AT_A_TIME: Final = 1000
 # So few series are looked for by their attributes; of more, all points are looked through.
 _FEW_SERIES: Final = 100
 
 
-class TimeSeries(Repository):
+class TimeSeries:
     """Answers `TimeSeriesQuery` for one metric."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
 
     def points(self, metric: Metric, query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
         """The points of the series, by time and group.
@@ -53,7 +56,7 @@ class TimeSeries(Repository):
         points = sorted(
             self._measured(metric, query), key=lambda point: (point.timestamp, repr(point.group))
         )
-        return points if query.fill is None else filled(points, query)
+        return points if query.fill is None else fill_gaps(points, query)
 
     def _measured(self, metric: Metric, query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
         if metric.metric_type in _DISTRIBUTIONS:
@@ -70,8 +73,8 @@ class TimeSeries(Repository):
         # A null that was written is no other group than a key that is not there.
         null = literal_column("'null'::jsonb", JSONB())
         keys = [
-            func.nullif(_POINT.attributes[key], null, type_=JSONB()).label(f"key_{at}")
-            for at, key in enumerate(query.group_by)
+            func.nullif(_POINT.attributes[key], null, type_=JSONB()).label(f"key_{number}")
+            for number, key in enumerate(query.group_by)
         ]
         # A subquery: GROUP BY would not know an expression with parameters again.
         values = (
@@ -86,13 +89,15 @@ class TimeSeries(Repository):
             .subquery()
         )
         by = [values.c.bucket, *(values.c[key.name] for key in keys)]
-        statement = select(*by, _aggregate(query.aggregation, values.c)).group_by(*by)
+        aggregate = _aggregate(query.aggregation, values.c).label("value")
         points = []
-        for bucket, *group, value in self._rows(statement):
-            if query.aggregation == "rate":
-                value /= _seconds(query, bucket)  # noqa: PLW2901
-            named = dict(zip(query.group_by, group, strict=True))
-            points.append(TimeSeriesPoint(bucket, float(value), named))
+        for row in self._reader.rows(select(*by, aggregate).group_by(*by)):
+            columns = row._mapping
+            named = zip(query.group_by, keys, strict=True)
+            group = {name: columns[key.name] for name, key in named}
+            seconds = _seconds(query, row.bucket) if query.aggregation == "rate" else 1
+            value = float(row.value / seconds)
+            points.append(TimeSeriesPoint(timestamp=row.bucket, value=value, group=group))
         return points
 
     def _from_amounts(
@@ -117,13 +122,16 @@ class TimeSeries(Repository):
     def _steps(self, metric: Metric, query: TimeSeriesQuery) -> Iterator[Step]:
         in_range = select(*_COLUMNS).where(*_in_range(query))
         if metric.temporality != "cumulative" and metric.metric_type != "summary":
-            return (Step(Point(*row), None, known=True) for row in self._stream(in_range))
+            return (Step(point, None, known=True) for point in self._points(in_range))
         return steps(
-            (Point(*row) for row in self._stream(in_range.order_by(*_NEWEST_FIRST))),
+            self._points(in_range.order_by(*_NEWEST_FIRST)),
             query.start_time,
             lambda waiting: self._before_range(query, waiting),
             monotonic=metric.metric_type != "updowncounter",
         )
+
+    def _points(self, statement: Select[Any]) -> Iterator[Point]:
+        return (Point(**row._mapping) for row in self._reader.stream(statement))
 
     def _before_range(self, query: TimeSeriesQuery, waiting: Sequence[Point]) -> Iterator[Point]:
         """The points before the range, newest first, of the series that wait, and maybe others.
@@ -141,10 +149,10 @@ class TimeSeries(Repository):
             statement = statement.where(_POINT.attributes.in_([p.attributes for p in waiting]))
         place: ColumnElement[bool] = _POINT.timestamp < start
         while True:
-            page = statement.where(place).order_by(*_NEWEST_FIRST).limit(_ROWS_AT_A_TIME)
-            rows = [Point(*row) for row in self._rows(page)]
+            page = statement.where(place).order_by(*_NEWEST_FIRST).limit(BATCH_SIZE)
+            rows = [Point(**row._mapping) for row in self._reader.rows(page)]
             yield from rows
-            if len(rows) < _ROWS_AT_A_TIME:
+            if len(rows) < BATCH_SIZE:
                 return
             last = rows[-1]
             key = (literal(last.timestamp, _POINT.timestamp.type), literal(last.id))
@@ -173,8 +181,8 @@ def _check(metric: Metric, aggregation: str) -> None:
 
 def _aggregate(aggregation: str, values: Any) -> ColumnElement[Any]:
     value = values.value
-    if aggregation in _QUANTILES:
-        return func.percentile_cont(_QUANTILES[aggregation]).within_group(value)
+    if aggregation in PERCENTILES:
+        return func.percentile_cont(PERCENTILES[aggregation]).within_group(value)
     if aggregation == "last":
         newest = aggregate_order_by(value, values.timestamp.desc(), values.id.desc())
         return func.array_agg(newest)[1]
@@ -229,8 +237,8 @@ def _read(
     amounts: Amounts, query: TimeSeriesQuery, bucket: datetime, metric_type: str
 ) -> float | None:
     aggregation = query.aggregation
-    if aggregation in _QUANTILES:
-        return amounts.quantile(_QUANTILES[aggregation])
+    if aggregation in PERCENTILES:
+        return amounts.quantile(PERCENTILES[aggregation])
     if aggregation in ("min", "max"):
         return amounts.min if aggregation == "min" else amounts.max
     if not amounts.points:

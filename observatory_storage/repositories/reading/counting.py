@@ -1,18 +1,16 @@
-"""How many rows a list has in all: counted, or as the planner expects."""
+"""How many rows a list has: counted, or as the planner expects."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Session
 from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from observatory_storage.errors import translated
-
-__all__ = ["TOTALS", "Total", "count_exactly", "estimate"]
+__all__ = ["TOTALS", "Total", "counting_statement", "expected"]
 
 Total = Literal["exact", "estimated"]
 TOTALS: tuple[str, ...] = ("exact", "estimated")
@@ -29,19 +27,22 @@ class _Explained(Executable, ClauseElement):
 
 @compiles(_Explained)
 def _compile_explained(element: _Explained, compiler: SQLCompiler, **kw: Any) -> str:
-    # Compiled along with its parameters, which stay bound: the planner is told their values.
+    # The parameters stay bound, and the planner is told their values.
     return f"EXPLAIN (FORMAT JSON) {compiler.process(element.statement, **kw)}"
 
 
-def count_exactly(session: Session, statement: Select[Any]) -> int:
-    """The number of rows that the statement gives; all of them are visited."""
-    with translated():
-        counted = session.scalar(select(func.count()).select_from(statement.subquery()))
-    return int(counted or 0)
+def counting_statement(statement: Select[Any]) -> Select[int]:
+    """The statement that counts the rows of another; PostgreSQL visits all of them."""
+    return select(func.count()).select_from(statement.subquery())
 
 
-def estimate(session: Session, statement: Select[Any]) -> int:
-    """The number of rows that the planner expects, by the statistics that it has of the tables."""
-    with translated():
-        (document,) = session.execute(_Explained(statement)).one()
+def expected(
+    row_of: Callable[..., Any], statement: Select[Any], parameters: Mapping[str, Any] | None
+) -> int:
+    """The number of rows that the planner expects, by the statistics that it has.
+
+    Args:
+        row_of: runs a statement that has one row.
+    """
+    (document,) = row_of(_Explained(statement), parameters)
     return int(document[0]["Plan"]["Plan Rows"])

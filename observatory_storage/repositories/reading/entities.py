@@ -19,7 +19,7 @@ from sqlalchemy.orm.attributes import instance_state
 
 from observatory_storage.errors import StorageError
 
-__all__ = ["Maker", "entity_of", "mapper_of"]
+__all__ = ["EntityMaker", "entity_of", "mapper_of"]
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class _NotLoaded:
         )
 
 
-class Maker(Generic[T]):
+class EntityMaker(Generic[T]):
     """Makes the entities of a result.
 
     Args:

@@ -1,63 +1,45 @@
-"""Pages by keyset: where a page ends is a row's key, so no page costs more than the first.
+"""Keyset pagination: a page begins beyond a row's key, so that no page costs more than the first.
 
-A cursor is opaque: the key of the row where the page ended, with a fingerprint of the query that
-it belongs to and a checksum, in base64url. The checksum finds accidents and attempts; it is no
-secret, and needs not be, since a cursor cannot say more than the query's own filters can.
+A list is a `Search`: it finds rows in the order of a `Keyset`. `read_page` and `read_all` make
+pages of it.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
-from typing import Any, Final, Generic, NamedTuple, TypeVar, overload
-from uuid import UUID
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Select,
-    SmallInteger,
-    bindparam,
-    tuple_,
-    type_coerce,
-)
+from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, tuple_, type_coerce
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import KeyedColumnElement
-from sqlalchemy.types import TypeEngine
 
-from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
-from observatory_storage.repositories.reading.counting import Total
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.counting import TOTALS, Total
+from observatory_storage.repositories.reading.cursors import (
+    NOT_A_KEY,
+    damaged_cursor,
+    decode_cursor,
+    encode_cursor,
+    key_value,
+    to_plain,
+)
 
 __all__ = [
-    "NOT_A_KEY",
     "Keyset",
     "Page",
-    "Turn",
-    "Way",
-    "damaged",
-    "decode_cursor",
-    "encode_cursor",
-    "from_plain",
-    "key_value",
-    "to_plain",
+    "PageRequest",
+    "Search",
+    "Seek",
+    "SeekShape",
+    "read_all",
+    "read_page",
 ]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 S = TypeVar("S", bound="Select[*tuple[Any, ...]]")
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-_CHECKSUM_BYTES: Final = 6
-_LONGEST_CURSOR: Final = 16_384
-
-# What a value that is no part of a key raises.
-NOT_A_KEY: Final = (ValueError, TypeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +51,8 @@ class Page(Sequence[T], Generic[T]):
         next: the cursor of the page after this one (``after=``); None at the end.
         previous: the cursor of the page before this one (``before=``); None at the beginning.
         total: the number of rows on all pages together, where it was asked for (``total=``).
-        total_kind: how that was found: "exact" if counted, "estimated" if the planner expects it.
+        total_kind: how the total was found: "exact" if the rows were counted, "estimated" if it
+            is what the planner expects.
     """
 
     rows: tuple[T, ...]
@@ -89,13 +72,41 @@ class Page(Sequence[T], Generic[T]):
         return len(self.rows)
 
 
+class PageRequest(NamedTuple):
+    """Which page of a list is wanted.
+
+    Attributes:
+        limit: the most rows in the page.
+        after: the cursor ``next`` of the page before it.
+        before: the cursor ``previous`` of the page after it.
+        total: whether and how the rows of all pages are counted.
+    """
+
+    limit: int
+    after: str | None = None
+    before: str | None = None
+    total: Total | None = None
+
+
+class SeekShape(NamedTuple):
+    """What the statement of a page looks like, whatever values it is run with.
+
+    Attributes:
+        descending: the order in which rows are met.
+        from_key: whether the rows begin beyond a key.
+    """
+
+    descending: bool
+    from_key: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Keyset:
     """The order of a list: columns that together are unique, all ascending or all descending.
 
     Args:
-        list_name: tells the cursors of this list from those of others.
-        columns: the sort key, the time column first where the table is partitioned.
+        list_name: distinguishes the cursors of this list from those of others.
+        columns: the sort key. The time column comes first where the table is partitioned.
         descending: newest first.
     """
 
@@ -103,211 +114,148 @@ class Keyset:
     columns: tuple[InstrumentedAttribute[Any] | KeyedColumnElement[Any], ...]
     descending: bool = True
 
-    def turn(
-        self,
-        *,
-        query: Mapping[str, Any],
-        limit: int,
-        after: str | None = None,
-        before: str | None = None,
-    ) -> Turn:
-        """To the page after or before a cursor; to the first one without.
-
-        Args:
-            query: what tells this query's cursors from those of others on the same list.
-
-        Raises:
-            ValidationError: the cursor is damaged or another query's, or both are given.
-        """
-        if after is not None and before is not None:
-            raise ValidationError("before", before, "must not be given together with after")
-        backwards = before is not None
-        cursor, field = (before, "before") if backwards else (after, "after")
-        key = None if cursor is None else self._key_of(field, cursor, query)
-        # One row more than asked for says whether there is another page.
-        return Turn(self, limit + 1, self.descending != backwards, key)
-
-    def page(self, found: Sequence[T], turn: Turn, query: Mapping[str, Any]) -> Page[T]:
-        """The page of the rows that were found for the turn."""
-        backwards = turn.descending != self.descending
-        more = len(found) == turn.most
-        rows = list(found[: turn.most - 1])
-        if backwards:
-            rows.reverse()
-        if not rows:
-            return Page(())
-        has_next = backwards or more
-        has_previous = more if backwards else turn.key is not None
-        return Page(
-            tuple(rows),
-            next=self._cursor(rows[-1], query) if has_next else None,
-            previous=self._cursor(rows[0], query) if has_previous else None,
-        )
-
-    def along(self, statement: S, way: Way) -> S:
-        """As `Turn.of`, with bind parameters for what `Turn.parameters` has."""
-        if way.beyond:
-            key: list[Any] = [bindparam(f"after_{column.key}") for column in self.columns]
-            statement = statement.where(*self.beyond(key, descending=way.descending))
-        ordered = self.in_order(statement, descending=way.descending)
-        return ordered.limit(bindparam("most", type_=BigInteger))
+    def seek(self, statement: S, shape: SeekShape) -> S:
+        """The statement's rows of one page; `Seek.parameters` has the values."""
+        if shape.from_key:
+            statement = statement.where(*self._beyond_key(descending=shape.descending))
+        ordered = self.in_order(statement, descending=shape.descending)
+        return ordered.limit(bindparam("row_limit", type_=BigInteger))
 
     def in_order(self, statement: S, *, descending: bool) -> S:
         """The statement's rows in this order."""
         return statement.order_by(*(c.desc() if descending else c.asc() for c in self.columns))
 
-    def beyond(self, values: Sequence[Any], *, descending: bool) -> list[ColumnElement[bool]]:
-        """The condition on rows that come after a key, of values or bind parameters."""
-        places = [type_coerce(v, c.type) for v, c in zip(values, self.columns, strict=True)]
-        key, place = tuple_(*self.columns), tuple_(*places)
-        # A comparison of rows prunes no partition; the one on its first column does.
-        if descending:
-            return [key < place, self.columns[0] <= places[0]]
-        return [key > place, self.columns[0] >= places[0]]
+    def key_of(self, row: object) -> list[Any]:
+        """The values of a row's sort key."""
+        return [getattr(row, column.key) for column in self.columns]
 
-    def _cursor(self, row: object, query: Mapping[str, Any]) -> str:
-        values = [getattr(row, column.key) for column in self.columns]
-        return encode_cursor(self.list_name, query, [to_plain(value) for value in values])
+    def cursor_of(self, row: object, query: Mapping[str, Any]) -> str:
+        """The cursor at a row."""
+        return encode_cursor(self.list_name, query, [to_plain(v) for v in self.key_of(row)])
 
-    def _key_of(self, field: str, cursor: str, query: Mapping[str, Any]) -> list[Any]:
+    def key_at(self, field: str, cursor: str, query: Mapping[str, Any]) -> list[Any]:
+        """The key that a cursor holds.
+
+        Raises:
+            ValidationError: the cursor is damaged or another query's.
+        """
         values = decode_cursor(field, cursor, self.list_name, query)
         if len(values) != len(self.columns):
-            raise damaged(field, cursor)
+            raise damaged_cursor(field, cursor)
         try:
-            return [
-                key_value(value, column.type)
-                for value, column in zip(values, self.columns, strict=True)
-            ]
+            return [key_value(v, c.type) for v, c in zip(values, self.columns, strict=True)]
         except NOT_A_KEY:
-            raise damaged(field, cursor) from None
+            raise damaged_cursor(field, cursor) from None
 
-
-class Way(NamedTuple):
-    """Which way a page is come to; from where is a parameter, if it is `beyond` a key."""
-
-    descending: bool
-    beyond: bool
+    def _beyond_key(self, *, descending: bool) -> list[ColumnElement[bool]]:
+        bound = [type_coerce(bindparam(f"key_{c.key}"), c.type) for c in self.columns]
+        row, key = tuple_(*self.columns), tuple_(*bound)
+        # PostgreSQL prunes no partition by a comparison of rows; it does by the first column's.
+        if descending:
+            return [row < key, self.columns[0] <= bound[0]]
+        return [row > key, self.columns[0] >= bound[0]]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """How a page is come to.
+class Seek:
+    """The rows that a page needs: so many of them, beyond a key, in one direction.
 
     Attributes:
-        most: so many rows are found at most.
-        descending: the order in which its rows are met.
+        row_limit: the most rows; one more than the page has, which tells whether more follow.
+        descending: the order in which rows are met; the reverse of the list's for ``before``.
         key: of the row beyond which they begin; None at the beginning or the end of the list.
     """
 
     keyset: Keyset
-    most: int
+    row_limit: int
     descending: bool
-    key: Sequence[Any] | None
+    key: Sequence[Any] | None = None
 
     @property
-    def way(self) -> Way:
-        return Way(self.descending, self.key is not None)
+    def shape(self) -> SeekShape:
+        return SeekShape(self.descending, self.key is not None)
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The values for the bind parameters of `Keyset.along`."""
-        found: dict[str, Any] = {"most": self.most}
+        """The values of the bind parameters that `Keyset.seek` makes."""
+        found: dict[str, Any] = {"row_limit": self.row_limit}
         if self.key is not None:
-            names = (f"after_{column.key}" for column in self.keyset.columns)
+            names = (f"key_{column.key}" for column in self.keyset.columns)
             found.update(zip(names, self.key, strict=True))
         return found
 
     def of(self, statement: S) -> S:
-        """Those rows of the statement."""
-        if self.key is not None:
-            beyond = self.keyset.beyond(self.key, descending=self.descending)
-            statement = statement.where(*beyond)
-        return self.keyset.in_order(statement, descending=self.descending).limit(self.most)
+        """The statement's rows, to be run with `parameters`."""
+        return self.keyset.seek(statement, self.shape)
+
+    def following(self, rows: Sequence[object]) -> Seek:
+        """The seek for what follows these rows, which are the first of this one."""
+        if not rows:
+            return self
+        key = self.keyset.key_of(rows[-1])
+        return replace(self, key=key, row_limit=self.row_limit - len(rows))
 
 
-def encode_cursor(list_name: str, query: Mapping[str, Any], values: Sequence[Any]) -> str:
-    """The cursor that holds plain JSON values for a query."""
-    content = json.dumps([_fingerprint(list_name, query), *values], separators=(",", ":")).encode()
-    return _base64(_checksum(content) + content)
+class Search(Protocol[T_co]):
+    """A list of rows in the order of a keyset.
+
+    Attributes:
+        query: what distinguishes this query's cursors from those of others on the same list.
+    """
+
+    @property
+    def keyset(self) -> Keyset: ...
+    @property
+    def query(self) -> Mapping[str, Any]: ...
+    def rows(self, seek: Seek) -> Sequence[T_co]:
+        """The rows that the seek asks for."""
+
+    def count(self, kind: Total) -> int:
+        """The number of rows of the whole list."""
 
 
-def decode_cursor(
-    field: str, cursor: object, list_name: str, query: Mapping[str, Any]
-) -> list[Any]:
-    """The values that a cursor holds.
+def read_page(search: Search[T], request: PageRequest) -> Page[T]:
+    """A page of a list, with the total where it is asked for.
 
     Raises:
-        ValidationError: it is not a cursor, was changed, or belongs to another query.
+        ValidationError: a cursor is damaged or another query's, or both cursors are given.
     """
-    if not isinstance(cursor, str):
-        raise ValidationError(field, cursor, "must be the cursor of a page")
-    if len(cursor) > _LONGEST_CURSOR:
-        raise damaged(field, cursor)
-    try:
-        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-    except (binascii.Error, ValueError):
-        raise damaged(field, cursor) from None
-    checksum, content = raw[:_CHECKSUM_BYTES], raw[_CHECKSUM_BYTES:]
-    # Base64 has several spellings of the same bytes: only ours is a cursor.
-    if checksum != _checksum(content) or _base64(raw) != cursor:
-        raise damaged(field, cursor)
-    values: list[Any]
-    try:
-        fingerprint, *values = json.loads(content)
-    except (ValueError, TypeError, RecursionError):
-        raise damaged(field, cursor) from None
-    if fingerprint != _fingerprint(list_name, query):
-        raise ValidationError(field, cursor, "is the cursor of another query")
-    return values
+    limit, after, before, total = request
+    validation.choice("total", total, TOTALS)
+    if after is not None and before is not None:
+        raise ValidationError("before", before, "must not be given together with after")
+    keyset, query, backwards = search.keyset, search.query, before is not None
+    field, cursor = ("before", before) if backwards else ("after", after)
+    key = None if cursor is None else keyset.key_at(field, cursor, query)
+    seek = Seek(keyset, limit + 1, keyset.descending != backwards, key)
+    found = search.rows(seek)
+    has_more, rows = len(found) == seek.row_limit, list(found[:limit])
+    if backwards:
+        rows.reverse()
+    page: Page[T] = Page(())
+    if rows:
+        has_next, has_previous = (True, has_more) if backwards else (has_more, key is not None)
+        page = Page(
+            tuple(rows),
+            next=keyset.cursor_of(rows[-1], query) if has_next else None,
+            previous=keyset.cursor_of(rows[0], query) if has_previous else None,
+        )
+    if total is None:
+        return page
+    if cursor is None and page.next is None:
+        return replace(page, total=len(page), total_kind="exact")  # the page is the whole list
+    count = search.count(total)
+    if total == "estimated":
+        count = max(count, len(page) + (page.next is not None) + (page.previous is not None))
+    return replace(page, total=count, total_kind=total)
 
 
-def to_plain(value: Any) -> Any:
-    """A key's value as plain JSON, exactly."""
-    if isinstance(value, datetime):
-        return (value - _EPOCH) // _MICROSECOND
-    return value.hex if isinstance(value, UUID) else value
-
-
-def from_plain(value: Any, kind: type) -> Any:
-    """The inverse of `to_plain`, for a value of the kind."""
-    if kind is datetime:
-        return _EPOCH + timedelta(microseconds=value)
-    if kind is UUID and isinstance(value, str):
-        return UUID(hex=value)
-    if type(value) is not kind:
-        raise TypeError(kind)
-    return value
-
-
-def key_value(plain: Any, kind: TypeEngine[Any]) -> Any:
-    """A value for a column, of its plain form: a forged cursor may have any.
-
-    Raises:
-        ValueError, TypeError, OverflowError: the column cannot hold it; see `NOT_A_KEY`.
-    """
-    value = from_plain(plain, kind.python_type)
-    if isinstance(value, int):
-        bits = 15 if isinstance(kind, SmallInteger) else 63
-        if not -(2**bits) <= value < 2**bits:
-            raise OverflowError(value)
-    if isinstance(value, str) and jsonb.clean_text(value) != value:
-        raise ValueError(value)
-    return value
-
-
-def _fingerprint(list_name: str, query: Mapping[str, Any]) -> str:
-    asked = jsonb.canonical([list_name, dict(query)])
-    return blake2b(asked.encode(), digest_size=8).hexdigest()
-
-
-def _checksum(content: bytes) -> bytes:
-    return blake2b(content, digest_size=_CHECKSUM_BYTES, person=b"obs-cursor").digest()
-
-
-def _base64(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def damaged(field: str, cursor: object) -> ValidationError:
-    """The error about a cursor that is none."""
-    return ValidationError(field, cursor, "is not a cursor that a page gave")
+def read_all(search: Search[T], batch_size: int) -> Iterator[T]:
+    """The rows of all pages, one page at a time in memory."""
+    after: str | None = None
+    while True:
+        page = read_page(search, PageRequest(batch_size, after))
+        yield from page
+        after = page.next
+        if after is None:
+            return

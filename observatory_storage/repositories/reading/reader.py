@@ -1,33 +1,39 @@
-"""What the repositories share: one door to the session, and entities that leave it whole."""
+"""The one door to the session: every statement of a repository goes through a `Reader`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
 
-from sqlalchemy import CursorResult, Select
+from sqlalchemy import CursorResult, Delete, Select, Update, func, literal, select
+from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql import Executable
 
-from observatory_storage.errors import NotFound, translated
-from observatory_storage.repositories.reading import validation
-from observatory_storage.repositories.reading.counting import TOTALS, Total, count_exactly, estimate
-from observatory_storage.repositories.reading.entities import Maker, entity_of, mapper_of
-from observatory_storage.repositories.reading.pages import Keyset, Page, Turn
+from observatory_storage.errors import NotFound, StorageError, translated
+from observatory_storage.repositories.reading.counting import Total, counting_statement, expected
+from observatory_storage.repositories.reading.entities import EntityMaker, entity_of, mapper_of
+from observatory_storage.repositories.reading.pages import Keyset, Seek
 from observatory_storage.repositories.reading.streams import batches
+from observatory_storage.repositories.reading.validation import BATCH_SIZE
 
-__all__ = ["Repository"]
+__all__ = ["CLOSED", "CLOSED_MESSAGE", "Parameters", "Reader", "StatementSearch"]
 
 T = TypeVar("T")
 U = TypeVar("U")
 Parameters = Mapping[str, Any] | None
 
-_ROWS_AT_A_TIME = 1000
+# Of `Session.info`: set when the unit of work that owns the session has ended.
+CLOSED: Final = "observatory_storage closed"
+CLOSED_MESSAGE: Final = (
+    "the unit of work has ended: use it within its block, or open another one"
+    " (with pool.unit_of_work() as uow)"
+)
 
 
-class Repository:
-    """Queries on a session; the transaction is the session's owner's.
+class Reader:
+    """Runs the statements of the repositories; the transaction is the session's owner's.
 
     Entities come detached: as the database has them now, whatever the session holds, and usable
     after it has ended. Changing one changes no row.
@@ -36,124 +42,130 @@ class Repository:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def _entities(self, statement: Select[T], parameters: Parameters = None) -> list[T]:
-        with translated():
-            found, make = self._found(statement, parameters)
-            return list(make(found.all()))
+    @property
+    def session(self) -> Session:
+        """The session.
 
-    def _entities_with(
+        Raises:
+            StorageError: its unit of work has ended.
+        """
+        if self._session.info.get(CLOSED):
+            raise StorageError(CLOSED_MESSAGE)
+        return self._session
+
+    def entities(self, statement: Select[T], parameters: Parameters = None) -> list[T]:
+        """The entities that the statement selects."""
+        with translated():
+            result, make = self._entity_result(statement, parameters)
+            return list(make(result.all()))
+
+    def entities_with(
         self, statement: Select[T, U], parameters: Parameters = None
     ) -> list[tuple[T, U]]:
-        """The entities, each with a value that was selected beside it."""
+        """The entities, each with the value that is selected beside it."""
         with translated():
-            found, make = self._found(statement, parameters)
-            rows = found.all()
+            result, make = self._entity_result(statement, parameters)
+            rows = result.all()
             return [(entity, row[-1]) for entity, row in zip(make(rows), rows, strict=True)]
 
-    def _entity_batches(self, statement: Select[T], batch_size: int) -> Iterator[Sequence[T]]:
-        """The entities, a server-side cursor's batch at a time in memory."""
+    def entity(self, statement: Select[T], parameters: Parameters, what: str) -> T:
+        """The first entity that the statement selects.
+
+        Raises:
+            NotFound: there is none; the message says that there is no `what`.
+        """
+        found = self.entities(statement, parameters)
+        if not found:
+            raise NotFound(f"there is no {what}")
+        return found[0]
+
+    def entity_batches(
+        self, statement: Select[T], batch_size: int, parameters: Parameters = None
+    ) -> Iterator[Sequence[T]]:
+        """The entities through a server-side cursor, one batch at a time in memory."""
         with translated():
-            found, make = self._found(statement, yield_per=batch_size)
-            for rows in batches(self._session, found):
+            result, make = self._entity_result(statement, parameters, yield_per=batch_size)
+            for rows in batches(self.session, result):
                 yield list(make(rows))
 
-    def _found(
-        self, statement: Any, parameters: Parameters = None, **options: Any
-    ) -> tuple[CursorResult[Any], Maker[Any]]:
-        """The result of a statement that begins with an entity, and what makes these."""
-        mapper = entity_of(statement)
-        found = self._executed(mapper, statement, parameters, options)
-        return found, Maker(mapper, found.keys())
+    def rows(self, statement: Executable, parameters: Parameters = None) -> Sequence[Any]:
+        """All rows of the statement."""
+        with translated():
+            return self.session.execute(statement, parameters).all()
 
-    def _executed(
+    def row(self, statement: Executable, parameters: Parameters = None) -> Any:
+        """The one row of the statement."""
+        with translated():
+            return self.session.execute(statement, parameters).one()
+
+    def scalar(self, statement: Executable, parameters: Parameters = None) -> Any:
+        """The first value of the first row; None without rows."""
+        with translated():
+            return self.session.scalar(statement, parameters)
+
+    def stream(self, statement: Select[*tuple[Any, ...]]) -> Iterator[Any]:
+        """The rows through a server-side cursor, one batch at a time in memory."""
+        options = {"yield_per": BATCH_SIZE}
+        with translated():
+            result = self._execute(mapper_of(statement), statement, None, options)
+            for rows in batches(self.session, result):
+                yield from rows
+
+    def count(self, statement: Select[Any], kind: Total, parameters: Parameters = None) -> int:
+        """The number of rows that the statement gives, counted or as the planner expects it."""
+        if kind == "exact":
+            return int(self.scalar(counting_statement(statement), parameters) or 0)
+        return expected(self.row, statement, parameters)
+
+    def run(self, statement: Executable) -> None:
+        """Run a statement without a result."""
+        with translated():
+            self.session.execute(statement)
+
+    def change(self, statement: Delete | Insert | Update) -> int:
+        """Run a statement; the number of rows that it changed."""
+        changed = statement.returning(literal(1).label("one")).cte("changed")
+        return int(self.scalar(select(func.count()).select_from(changed)))
+
+    def _entity_result(
+        self, statement: Any, parameters: Parameters, **options: Any
+    ) -> tuple[CursorResult[Any], EntityMaker[Any]]:
+        mapper = entity_of(statement)
+        result = self._execute(mapper, statement, parameters, options)
+        return result, EntityMaker(mapper, result.keys())
+
+    def _execute(
         self,
         mapper: Mapper[Any] | None,
         statement: Executable,
         parameters: Parameters,
         options: Mapping[str, Any],
     ) -> CursorResult[Any]:
-        """The rows of a statement, past what the session remembers."""
-        if self._session.autoflush:
-            self._session.flush()
-        connection = self._session.connection({"mapper": mapper, "clause": statement})
+        """Run a statement on the session's connection, without its identity map."""
+        session = self.session
+        if session.autoflush:
+            session.flush()
+        connection = session.connection({"mapper": mapper, "clause": statement})
         return connection.execute(statement, parameters, execution_options=options)
 
-    def _entity(self, statement: Select[T], parameters: Parameters, what: str) -> T:
-        """The first row of the statement, which is about `what`."""
-        found = self._entities(statement, parameters)
-        if not found:
-            raise NotFound(f"there is no {what}")
-        return found[0]
 
-    def _page_of(
-        self,
-        keyset: Keyset,
-        statement: Select[T],
-        *,
-        query: Mapping[str, Any],
-        limit: int,
-        after: str | None,
-        before: str | None,
-        total: Total | None = None,
-        count: Callable[[Total], int] | None = None,
-        fetch: Callable[[Turn], Sequence[T]] | None = None,
-    ) -> Page[T]:
-        """A page of the statement's entities, with the total where it is asked for.
+@dataclass(frozen=True, slots=True)
+class StatementSearch(Generic[T]):
+    """A list that one statement finds: a `pages.Search`.
 
-        Args:
-            query: what tells this query's cursors from those of others on the same list.
-            count: finds the total, where the statement itself is not the best way.
-            fetch: finds the page's rows, so too.
-        """
-        validation.choice("total", total, TOTALS)
-        turn = keyset.turn(query=query, limit=limit, after=after, before=before)
-        found = self._entities(turn.of(statement)) if fetch is None else fetch(turn)
-        page = keyset.page(found, turn, query)
-        if total is None:
-            return page
-        if after is None and before is None and page.next is None:
-            return replace(page, total=len(page), total_kind="exact")  # that was all of it
-        rows = count(total) if count is not None else self._total(statement, total)
-        if total == "estimated":
-            seen = len(page) + (page.next is not None) + (page.previous is not None)
-            rows = max(rows, seen)
-        return replace(page, total=rows, total_kind=total)
+    Attributes:
+        query: what distinguishes this query's cursors from those of others on the same list.
+        parameters: values of the statement's bind parameters.
+    """
 
-    def _total(self, statement: Select[Any], kind: Total) -> int:
-        find = count_exactly if kind == "exact" else estimate
-        return find(self._session, statement)
+    reader: Reader
+    keyset: Keyset
+    statement: Select[T]
+    query: Mapping[str, Any]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
-    @staticmethod
-    def _walk(page_after: Callable[[str | None], Page[T]]) -> Iterator[T]:
-        """The rows of all pages, one page at a time in memory."""
-        after: str | None = None
-        while True:
-            page = page_after(after)
-            yield from page
-            after = page.next
-            if after is None:
-                return
+    def rows(self, seek: Seek) -> Sequence[T]:
+        return self.reader.entities(seek.of(self.statement), {**self.parameters, **seek.parameters})
 
-    def _rows(self, statement: Executable, parameters: Parameters = None) -> Sequence[Any]:
-        with translated():
-            return self._session.execute(statement, parameters).all()
-
-    def _row(self, statement: Executable) -> Any:
-        with translated():
-            return self._session.execute(statement).one()
-
-    def _scalar(self, statement: Executable) -> Any:
-        with translated():
-            return self._session.scalar(statement)
-
-    def _scalars(self, statement: Executable) -> list[Any]:
-        with translated():
-            return list(self._session.scalars(statement))
-
-    def _stream(self, statement: Select[*tuple[Any, ...]]) -> Iterator[Any]:
-        """The rows one by one, a server-side cursor's batch at a time in memory."""
-        options = {"yield_per": _ROWS_AT_A_TIME}
-        with translated():
-            result = self._executed(mapper_of(statement), statement, None, options)
-            for rows in batches(self._session, result):
-                yield from rows
+    def count(self, kind: Total) -> int:
+        return self.reader.count(self.statement, kind, self.parameters)

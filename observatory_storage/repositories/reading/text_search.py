@@ -1,8 +1,8 @@
-"""What people type to find text: words as in a web search, and literal substrings.
+"""Text searches: words as in a web search, and literal substrings.
 
-PostgreSQL's ``websearch_to_tsquery`` reads words, phrases, ``or`` and ``-not``, whatever else is in
-the text, but knows no prefixes. So a word that ends with ``*`` is handed to it under another name,
-which then is replaced by the query for the prefix.
+PostgreSQL's ``websearch_to_tsquery`` reads words, phrases, ``or`` and ``-not``, but no prefixes. A
+word that ends with ``*`` is therefore given to it under another name, which is then replaced by
+the query for the prefix.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, cast, func, literal
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import TSQUERY
-from sqlalchemy.orm import InstrumentedAttribute
 
 from observatory_storage.errors import ValidationError
 
-__all__ = ["has_substring", "has_words", "text_query"]
+__all__ = ["has_words", "matches", "substring_pattern", "text_query"]
 
 _WORDS: Final = re.compile(r'[^\s"]+')
 _MOST_PREFIXES: Final = 20
@@ -60,12 +59,16 @@ def text_query(text: str) -> ColumnElement[Any]:
     return query
 
 
-def has_substring(
-    column: ColumnElement[Any] | InstrumentedAttribute[Any], value: str
-) -> ColumnElement[bool]:
-    """That a text has the value in it, literally but for upper and lower case."""
+def substring_pattern(value: str) -> str:
+    """The pattern of texts that have the value in them, literally."""
     escaped = re.sub(r"([\\%_])", r"\\\1", value)
-    return column.ilike(f"%{escaped}%", escape="\\")
+    return f"%{escaped}%"
+
+
+def matches(column: Any, pattern: Any) -> ColumnElement[bool]:
+    """That a text matches a pattern, but for upper and lower case."""
+    matched: ColumnElement[bool] = column.ilike(pattern, escape="\\")
+    return matched
 
 
 def _prefix_query(beginning: str) -> ColumnElement[Any]:

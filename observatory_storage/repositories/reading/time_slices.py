@@ -1,9 +1,9 @@
-"""A list in order of time, found slice by slice: for what is rare and what is frequent alike.
+"""A list in order of time, found slice by slice, for rare and frequent values alike.
 
-To walk rows in order and look into each is best for what is frequent, to look it up for what is
-rare, and no statistics say which of the two a value is. So time is cut into slices, each twice as
-wide as the one before, until the page is full. Where a slice has few candidates, these are put in
-order; where it has many, it is cut in two; and at the width of a day it is walked.
+A frequent value is found best by walking rows in order and looking into each; a rare one by an
+index. No statistics say which of the two a value is. So time is cut into slices, each twice as
+wide as the one before, until the page is full. The candidates of a slice are sorted where they are
+few. Where they are many the slice is cut in two, and a slice of one day is walked.
 """
 
 from __future__ import annotations
@@ -34,27 +34,32 @@ def through_slices(
     *,
     descending: bool,
 ) -> list[T]:
-    """The first rows of [start, end), from the end on if descending."""
+    """The first rows of [start, end), from the end on if descending.
 
-    def within(start: datetime, end: datetime, room: int) -> list[T]:
-        found = look_up(start, end, room)
+    Args:
+        look_up: finds the rows of a slice by an index.
+        walk: finds them by reading rows in order.
+    """
+
+    def of_slice(start: datetime, end: datetime, row_limit: int) -> list[T]:
+        found = look_up(start, end, row_limit)
         if found is not None:
             return found
         if end - start <= _DAY:
-            return walk(start, end, room)
+            return walk(start, end, row_limit)
         middle = _middle(start, end)
         halves = ((start, middle), (middle, end))
-        return through(iter(halves[::-1] if descending else halves), room)
+        return through(iter(halves[::-1] if descending else halves), row_limit)
 
-    def through(pieces: Iterator[tuple[datetime, datetime]], room: int) -> list[T]:
+    def through(ranges: Iterator[tuple[datetime, datetime]], row_limit: int) -> list[T]:
         rows: list[T] = []
-        for piece in pieces:
-            rows += within(*piece, room - len(rows))
-            if len(rows) == room:
+        for one in ranges:
+            rows += of_slice(*one, row_limit - len(rows))
+            if len(rows) == row_limit:
                 break
         return rows
 
-    # Days are those of UTC, in which no clock is ever turned back.
+    # Days of UTC, where clocks are never set back.
     whole = start.astimezone(UTC), end.astimezone(UTC)
     return through(slices(*whole, descending=descending), limit)
 
@@ -66,7 +71,7 @@ def slices(
     width = _DAY
     while end > start:
         low, high = start, end
-        if end - start > width:  # cut where days begin, as partitions are
+        if end - start > width:  # slices begin with days, as partitions do
             if descending:
                 low = _day_of(end - _MICROSECOND) - (width - _DAY)
             else:

@@ -1,20 +1,28 @@
-"""Checks of what a query is given: each raises `ValidationError` naming the field."""
+"""Checks of what a query is given: each raises `ValidationError` naming the field.
+
+A check takes the field's name and the value, and returns the value as queries use it. None, where
+a value is optional, stays None.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, TypeVar
+from typing import Any, Final
+from uuid import UUID
 
-from observatory_storage import jsonb
+from observatory_storage import ids, jsonb
 from observatory_storage.errors import ValidationError
-
-__all__ = ["AttributeValue", "Number"]
+from observatory_storage.models import Trace
 
 AttributeValue = str | int | float | bool
 Number = int | float | Decimal
+TraceId = str | UUID | Trace
+
+DEFAULT_LIMIT: Final = 50
+BATCH_SIZE: Final = 1000
 
 # More rows than this no client holds in memory; PostgreSQL itself would take 2**63 - 1.
 _MOST_ROWS: Final = 2**31 - 1
@@ -22,21 +30,12 @@ _INT64: Final = 2**63 - 1
 _LONGEST_SEARCH: Final = 10_000
 _DAYS: Final = 10_000 * 366
 
-F = TypeVar("F")
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
-def limit(value: object, field: str = "limit") -> int:
+def limit(field: str, value: object) -> int:
     """A number of rows, 1 to 2**31 - 1."""
-    return _integer(field, value, lowest=1, highest=_MOST_ROWS)
-
-
-def filters(value: F | None, kind: type[F]) -> F:
-    """The filters as given; those that match everything where there are none."""
-    if value is None:
-        return kind()
-    if not isinstance(value, kind):
-        raise ValidationError("filters", value, f"must be {kind.__name__}")
-    return value
+    return integer(field, value, lowest=1, highest=_MOST_ROWS)
 
 
 def text(field: str, value: object) -> str | None:
@@ -74,6 +73,11 @@ def substring(field: str, value: object) -> str | None:
     return given
 
 
+def one_of(values: Collection[str]) -> Callable[[str, object], str | None]:
+    """The check of a field that has one of the values."""
+    return lambda field, value: choice(field, value, values)
+
+
 def choice(field: str, value: object, values: Collection[str]) -> str | None:
     """One of the listed values."""
     if value is None or (isinstance(value, str) and value in values):
@@ -96,11 +100,16 @@ def moment(field: str, value: object) -> datetime | None:
 
 
 def times(start: object, end: object) -> tuple[datetime | None, datetime | None]:
-    """The bounds of a half-open range of time; an empty range is one too."""
+    """The bounds of a half-open range of time."""
     first, last = moment("start_time", start), moment("end_time", end)
-    if first is not None and last is not None and last < first:
-        raise ValidationError("end_time", end, f"must not be before start_time={start}")
+    in_order(first, last)
     return first, last
+
+
+def in_order(start: datetime | None, end: datetime | None) -> None:
+    """Refuse a range of time that ends before it starts; an empty range is one too."""
+    if start is not None and end is not None and end < start:
+        raise ValidationError("end_time", end, f"must not be before start_time={start}")
 
 
 def required_times(start: object, end: object) -> tuple[datetime, datetime]:
@@ -126,21 +135,35 @@ def number(field: str, value: object) -> Decimal | None:
     return Decimal(repr(value) if isinstance(value, float) else value)
 
 
+def duration_us(field: str, value: object) -> Decimal | None:
+    """A duration in microseconds, given as a number of them or as a timedelta."""
+    return number(field, value // _MICROSECOND if isinstance(value, timedelta) else value)
+
+
 def count(field: str, value: object) -> int | None:
     """An integer from 0 to 2**63 - 1."""
-    return None if value is None else _integer(field, value, lowest=0, highest=_INT64)
+    return None if value is None else integer(field, value, lowest=0, highest=_INT64)
 
 
-def severity(field: str, value: object, names: Mapping[str, int]) -> int | None:
-    """A severity number of OpenTelemetry, 1 to 24, also given as a level's name."""
-    if value is None:
-        return None
-    if isinstance(value, str):
-        found = names.get(value.upper())
-        if found is None:
-            raise ValidationError(field, value, f"must be 1 to 24 or one of {', '.join(names)}")
-        return found
-    return _integer(field, value, lowest=1, highest=24)
+def integer(field: str, value: object, *, lowest: int, highest: int) -> int:
+    """An integer in a range."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValidationError(field, value, "must be an integer")
+    if not lowest <= value <= highest:
+        raise ValidationError(field, value, f"must be from {lowest} to {highest}")
+    return int(value)
+
+
+def trace_key(field: str, value: Any) -> UUID:
+    """The id of a trace, given as text, as a UUID or as the `Trace`."""
+    if isinstance(value, Trace):
+        return ids.trace_uuid(value.trace_id, field)
+    return ids.trace_uuid(value, field)
+
+
+def optional_trace_key(field: str, value: Any) -> UUID | None:
+    """As `trace_key`; None stays None."""
+    return None if value is None else trace_key(field, value)
 
 
 def ordered(least_field: str, least: Any, greatest_field: str, greatest: Any) -> None:
@@ -170,10 +193,10 @@ def attributes(field: str, value: object) -> dict[str, AttributeValue] | None:
 
 
 def names(field: str, value: object) -> tuple[str, ...]:
-    """A sequence of texts, each once."""
-    if isinstance(value, str) or not isinstance(value, Collection):
+    """A name or a sequence of names, each once."""
+    if not isinstance(value, (str, Collection)):
         raise ValidationError(field, value, "must be a sequence of text")
-    given = tuple(value)
+    given = (value,) if isinstance(value, str) else tuple(value)
     if not all(isinstance(name, str) for name in given):
         raise ValidationError(field, value, "must be a sequence of text")
     if len(set(given)) != len(given):
@@ -182,7 +205,9 @@ def names(field: str, value: object) -> tuple[str, ...]:
 
 
 def bucket(field: str, value: object) -> timedelta:
-    """The width of a bucket of time, given in seconds."""
+    """The width of a bucket of time, given in seconds or as a timedelta."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         raise ValidationError(field, value, "must be a number of seconds")
     if not math.isfinite(value) or not 0 < value <= _DAYS * 86_400:
@@ -198,11 +223,3 @@ def _is_finite(value: float) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an integer that no double holds, and no JSON document has
         return False
-
-
-def _integer(field: str, value: object, *, lowest: int, highest: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValidationError(field, value, "must be an integer")
-    if not lowest <= value <= highest:
-        raise ValidationError(field, value, f"must be from {lowest} to {highest}")
-    return int(value)

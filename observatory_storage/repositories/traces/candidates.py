@@ -1,8 +1,8 @@
-"""Spans that have what is sought, found place by place, as long as they are few.
+"""Spans that meet one condition on JSON, found place by place, as long as they are few.
 
-Where a partition has closed, its indexes find them at once; an open one is read through. What is
-found are keys, so that the next statement, which takes all conditions into account, starts from so
-many rows as there are: the planner cannot know how rare a value is.
+In a closed partition an index finds them at once; an open one is read through. What is found are
+keys, so that the next statement, which has all conditions, starts from known rows: the planner
+cannot know how rare a value is.
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TypeEngine
 
 from observatory_storage.models import TraceEvent, TraceSpan
-from observatory_storage.repositories.reading.conditions import within
-from observatory_storage.repositories.reading.reader import Repository
+from observatory_storage.repositories.reading.filter_fields import within
+from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
-from observatory_storage.repositories.traces.json_conditions import Sought, anywhere
+from observatory_storage.repositories.traces.json_conditions import (
+    JsonCondition,
+    on_span_or_events,
+)
 
-__all__ = ["Candidates", "Finder"]
+__all__ = ["CandidateFinder", "Candidates"]
 
-# Beyond so many, walking the spans in order meets enough of them soon.
+# With more candidates, walking the spans in order meets enough of them soon.
 _MOST: Final = 5_000
 
 
@@ -66,16 +69,20 @@ _OF_EVENT: Final = [
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Spans of which all meet one thing that is sought, and any that match are among them."""
+    """Spans of which all meet one condition on JSON. Any span that matches is among them.
+
+    Attributes:
+        rest: the other conditions on JSON, with the filters' bounds of time.
+    """
 
     keys: Sequence[_Key]
-    rest: Sequence[Sought]
+    rest: Sequence[ColumnElement[bool]]
 
-    def restrict(self, statement: Select[Any], filters: SpanFilters | TraceFilters) -> Select[Any]:
+    def restrict(self, statement: Select[Any]) -> Select[Any]:
         """The statement on `TraceSpan`, its rows being those candidates that match.
 
         Args:
-            statement: has no condition of what is sought.
+            statement: has no condition on JSON.
         """
         names = [column(name, kind) for name, kind in zip(_Key._fields, _TYPES, strict=True)]
         arrays: list[ColumnElement[Any]] = [
@@ -84,63 +91,55 @@ class Candidates:
         ]
         wanted = func.unnest(*arrays).table_valued(*names).render_derived("wanted")
         starts = [key.start_time for key in self.keys]
-        return statement.join(
-            wanted, and_(*(mine == wanted.c[mine.key] for mine in _OF_SPAN))
-        ).where(
-            *within(TraceSpan.start_time, min(starts), None),
-            TraceSpan.start_time <= max(starts),
-            *(anywhere(sought, filters.start_time, filters.end_time) for sought in self.rest),
+        same_key = and_(*(own == wanted.c[own.key] for own in _OF_SPAN))
+        return statement.join(wanted, same_key).where(
+            TraceSpan.start_time >= min(starts), TraceSpan.start_time <= max(starts), *self.rest
         )
 
 
-class Finder(Repository):
-    """Looks for candidates."""
+class CandidateFinder:
+    """Looks for the candidates of filters that have conditions on JSON."""
 
-    def few(
-        self,
-        filters: SpanFilters | TraceFilters,
-        start: datetime | None = None,
-        end: datetime | None = None,
-    ) -> Candidates | None:
-        """The candidates that start in [start, end); None where they are too many to be listed."""
-        sought = filters.in_sql().sought()
-        for at, first in enumerate(sought):
-            found = self._rows(_having(first, filters, start, end).limit(_MOST + 1))
+    def __init__(self, reader: Reader, filters: SpanFilters | TraceFilters) -> None:
+        self._reader = reader
+        self._filters = filters
+        self._range = filters.start_time, filters.end_time
+
+    def few(self, start: datetime | None, end: datetime | None) -> Candidates | None:
+        """The candidates that start in [start, end); None if they are too many to be listed."""
+        json = self._filters.in_sql().json()
+        for number, first in enumerate(json):
+            found = self._reader.rows(self._keys(first, start, end).limit(_MOST + 1))
             if len(found) <= _MOST:
-                keys = {_Key(*row) for row in found}
-                return Candidates(list(keys), [*sought[:at], *sought[at + 1 :]])
+                others = [*json[:number], *json[number + 1 :]]
+                rest = [on_span_or_events(other, *self._range) for other in others]
+                return Candidates(list({_Key(*row) for row in found}), rest)
         return None
 
+    def _keys(self, json: JsonCondition, start: datetime | None, end: datetime | None) -> Any:
+        """The keys of the spans that meet the condition, or whose events do.
 
-def _having(
-    sought: Sought,
-    filters: SpanFilters | TraceFilters,
-    start: datetime | None,
-    end: datetime | None,
-) -> Any:
-    """The keys of the spans that have what is sought, or whose events have it.
-
-    Materialized: planned for all rows and not for the first few, which would be found by reading
-    through a partition if the value were as frequent as the planner takes it to be.
-    """
-    spans = (
-        select(*_OF_SPAN)
-        .where(
-            *within(TraceSpan.start_time, start, end),
-            *filters.in_sql().plain(),
-            sought.in_span(),
+        Materialized, so that the planner plans for all rows. For the first few it would read
+        through a partition, expecting the value to be frequent.
+        """
+        spans = (
+            select(*_OF_SPAN)
+            .where(
+                *within(TraceSpan.start_time, start, end),
+                *self._filters.in_sql().plain(),
+                json.on_span(),
+            )
+            .cte("spans")
+            .prefix_with("MATERIALIZED")
         )
-        .cte("spans")
-        .prefix_with("MATERIALIZED")
-    )
-    bounds = [
-        *within(TraceEvent.span_start_time, start, end),
-        *within(TraceEvent.span_start_time, filters.start_time, filters.end_time),
-    ]
-    events = (
-        select(*_OF_EVENT)
-        .where(*bounds, sought.in_event())
-        .cte("events")
-        .prefix_with("MATERIALIZED")
-    )
-    return union_all(select(spans), select(events))
+        bounds = [
+            *within(TraceEvent.span_start_time, start, end),
+            *within(TraceEvent.span_start_time, *self._range),
+        ]
+        events = (
+            select(*_OF_EVENT)
+            .where(*bounds, json.on_event())
+            .cte("events")
+            .prefix_with("MATERIALIZED")
+        )
+        return union_all(select(spans), select(events))

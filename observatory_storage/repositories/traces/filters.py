@@ -1,7 +1,7 @@
 """Which traces and which spans: frozen dataclasses in which None means any.
 
 Values and keys are literal: there are no wildcards and no paths. Time ranges are half-open,
-[start_time, end_time). `conditions()` gives the SQL; everything in it is a bound parameter.
+[start_time, end_time).
 """
 
 from __future__ import annotations
@@ -9,69 +9,227 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final
-from uuid import UUID
+from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, TypedDict
 
-from observatory_storage import ids
-from observatory_storage.models import KINDS, STATUSES
+from sqlalchemy import bindparam, func, or_, tuple_, type_coerce
+
+from observatory_storage.models import KINDS, STATUSES, TraceSpan
 from observatory_storage.repositories.reading import validation
-from observatory_storage.repositories.reading.conditions import Conditions, given, put
-from observatory_storage.repositories.reading.validation import AttributeValue, Number
-from observatory_storage.repositories.traces.span_conditions import SpanConditions
+from observatory_storage.repositories.reading.filter_fields import (
+    Conditions,
+    Filters,
+    Given,
+    at_least,
+    at_most,
+    before,
+    bound,
+    equals,
+    rules_of,
+)
+from observatory_storage.repositories.reading.validation import AttributeValue, Number, TraceId
+from observatory_storage.repositories.traces.json_conditions import (
+    attribute_conditions,
+    attribute_parameters,
+    words_condition,
+)
+from observatory_storage.repositories.traces.span_conditions import (
+    SpanConditions,
+    json_field,
+    span_field,
+    span_limit_field,
+)
 
-__all__ = ["SpanFilters", "TraceFilters"]
+__all__ = [
+    "SpanFilters",
+    "SpanKeywords",
+    "SpanSearchKeywords",
+    "TraceFilters",
+    "TraceKeywords",
+    "template",
+]
 
-# As they are: the size of the page is no condition, the others go by other names.
-_NOT_COMPARED: Final = {"limit", "attributes", "min_duration_us", "max_duration_us"}
-_LLM_TEXTS: Final = ("provider", "model", "user_id", "session_id", "environment")
+
+class _CommonKeywords(TypedDict, total=False):
+    service_name: str | None
+    operation: str | None
+    status: str | None
+    start_time: datetime | None
+    end_time: datetime | None
+    min_duration_us: Number | timedelta | None
+    max_duration_us: Number | timedelta | None
+    attributes: Mapping[str, AttributeValue] | None
+    provider: str | None
+    model: str | None
+    user_id: str | None
+    session_id: str | None
+    environment: str | None
+    limit: int
+    min_tokens: int | None
+    max_tokens: int | None
+    min_cost_usd: Number | None
+    max_cost_usd: Number | None
 
 
-@dataclass(frozen=True, slots=True)
-class _SpanFacts:
-    """The conditions that a span can meet, for traces and spans alike."""
+class TraceKeywords(_CommonKeywords, total=False):
+    """The fields of `TraceFilters`, for methods that take them as keywords."""
 
-    service_name: str | None = None
-    operation: str | None = None
-    status: str | None = None
-    start_time: datetime | None = None
-    end_time: datetime | None = None
-    min_duration_us: Number | None = None
-    max_duration_us: Number | None = None
-    attributes: Mapping[str, AttributeValue] | None = None
-    provider: str | None = None
-    model: str | None = None
-    user_id: str | None = None
-    session_id: str | None = None
-    environment: str | None = None
-    limit: int = 50
-    min_tokens: int | None = None
-    max_tokens: int | None = None
-    min_cost_usd: Number | None = None
-    max_cost_usd: Number | None = None
-    text: str | None = None
+    text: str | None
 
-    def __post_init__(self) -> None:
-        for field in ("service_name", "operation", *_LLM_TEXTS):
-            put(self, field, validation.text(field, getattr(self, field)))
-        validation.choice("status", self.status, STATUSES)
-        start, end = validation.times(self.start_time, self.end_time)
-        put(self, "start_time", start)
-        put(self, "end_time", end)
-        for field in ("min_duration_us", "max_duration_us"):
-            put(self, field, validation.number(field, getattr(self, field)))
-        validation.ordered(
-            "min_duration_us", self.min_duration_us, "max_duration_us", self.max_duration_us
-        )
-        put(self, "attributes", validation.attributes("attributes", self.attributes))
-        validation.limit(self.limit)
-        validation.count("min_tokens", self.min_tokens)
-        validation.count("max_tokens", self.max_tokens)
-        validation.ordered("min_tokens", self.min_tokens, "max_tokens", self.max_tokens)
-        for field in ("min_cost_usd", "max_cost_usd"):
-            put(self, field, validation.number(field, getattr(self, field)))
-        validation.ordered("min_cost_usd", self.min_cost_usd, "max_cost_usd", self.max_cost_usd)
-        put(self, "text", validation.search("text", self.text))
+
+class SpanSearchKeywords(_CommonKeywords, total=False):
+    """The fields of `SpanFilters` but for the text."""
+
+    trace_id: TraceId | None
+    kind: str | None
+    name: str | None
+
+
+class SpanKeywords(SpanSearchKeywords, total=False):
+    """The fields of `SpanFilters`, for methods that take them as keywords."""
+
+    text: str | None
+
+
+def _status(name: str, value: str) -> dict[str, Any]:
+    # A failed span makes its trace failed. Any other status a trace may have beside its spans'.
+    return {name: value, "trace_status": value} if value == "error" else {name: value}
+
+
+def _ends_after_start(trace: Any, given: Given) -> Conditions:
+    if "start_time" not in given:
+        return []
+    return [func.coalesce(trace.last_span_start, trace.start_time) >= given["start_time"]]
+
+
+def _least_duration(name: str, value: Decimal) -> dict[str, Any]:
+    whole, nanoseconds = divmod(math.ceil(value * 1000), 1000)
+    return {
+        name: whole,
+        "min_duration_ns": nanoseconds,
+        # A trace's times have no nanoseconds: its duration may be short by one microsecond.
+        "min_trace_duration_us": math.floor(value) - 1,
+        "min_spanless_duration_us": math.ceil(value),
+    }
+
+
+def _greatest_duration(name: str, value: Decimal) -> dict[str, Any]:
+    whole, nanoseconds = divmod(math.floor(value * 1000), 1000)
+    floor = {"max_spanless_duration_us": math.floor(value)}
+    return {name: whole, "max_duration_ns": nanoseconds, **floor}
+
+
+def _lasts_at_least(span: Any, given: Given) -> Conditions:
+    return [_took(span) >= _duration(given, "min")] if "min_duration_us" in given else []
+
+
+def _lasts_at_most(span: Any, given: Given) -> Conditions:
+    return [_took(span) <= _duration(given, "max")] if "max_duration_us" in given else []
+
+
+def _took(span: Any) -> Any:
+    return tuple_(span.duration_us, span.duration_ns)
+
+
+def _duration(given: Given, bound_name: str) -> Any:
+    columns = (TraceSpan.duration_us, TraceSpan.duration_ns)
+    return tuple_(*(type_coerce(given[f"{bound_name}_{c.key}"], c.type) for c in columns))
+
+
+def _may_last_so_long(trace: Any, given: Given) -> Conditions:
+    if "min_trace_duration_us" not in given:
+        return []
+    return [or_(trace.duration_us >= given["min_trace_duration_us"], trace.duration_us.is_(None))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CommonFilters(Filters):
+    """The conditions that a span can meet, for traces and spans alike.
+
+    A trace's tokens and costs are the sums of its spans': the trace has at least what one has.
+    """
+
+    service_name: str | None = span_field(
+        validation.text, equals("service_name"), on_spanless_trace=equals("service_name")
+    )
+    operation: str | None = span_field(validation.text, equals("name", "operation"))
+    status: str | None = span_field(
+        validation.one_of(STATUSES),
+        equals("status"),
+        on_spanless_trace=equals("status"),
+        on_trace=equals("status", "trace_status"),
+        parameters=_status,
+    )
+    start_time: datetime | None = span_field(
+        validation.moment,
+        at_least("start_time"),
+        on_spanless_trace=at_least("start_time"),
+        on_trace=_ends_after_start,
+    )
+    end_time: datetime | None = span_field(
+        validation.moment,
+        before("start_time", "end_time"),
+        on_spanless_trace=before("start_time", "end_time"),
+        on_trace=before("start_time", "end_time"),
+    )
+    min_duration_us: Number | timedelta | None = span_field(
+        validation.duration_us,
+        _lasts_at_least,
+        on_spanless_trace=at_least("duration_us", "min_spanless_duration_us"),
+        on_trace=_may_last_so_long,
+        parameters=_least_duration,
+    )
+    max_duration_us: Number | timedelta | None = span_field(
+        validation.duration_us,
+        _lasts_at_most,
+        on_spanless_trace=at_most("duration_us", "max_spanless_duration_us"),
+        parameters=_greatest_duration,
+    )
+    attributes: Mapping[str, AttributeValue] | None = json_field(
+        validation.attributes, attribute_conditions, attribute_parameters, is_hashable=False
+    )
+    provider: str | None = span_field(validation.text, equals("provider"))
+    model: str | None = span_field(validation.text, equals("model"), is_indexed=True)
+    user_id: str | None = span_field(validation.text, equals("user_id"), is_indexed=True)
+    session_id: str | None = span_field(validation.text, equals("session_id"), is_indexed=True)
+    environment: str | None = span_field(validation.text, equals("environment"))
+    limit: int = span_limit_field()
+    min_tokens: int | None = span_field(
+        validation.count,
+        at_least("total_tokens", "min_tokens"),
+        on_spanless_trace=at_least("total_tokens", "min_tokens"),
+        on_trace=at_least("total_tokens", "min_tokens"),
+    )
+    max_tokens: int | None = span_field(
+        validation.count,
+        at_most("total_tokens", "max_tokens"),
+        on_spanless_trace=at_most("total_tokens", "max_tokens"),
+    )
+    min_cost_usd: Number | None = span_field(
+        validation.number,
+        at_least("total_cost_usd", "min_cost_usd"),
+        on_spanless_trace=at_least("total_cost_usd", "min_cost_usd"),
+        on_trace=at_least("total_cost_usd", "min_cost_usd"),
+    )
+    max_cost_usd: Number | None = span_field(
+        validation.number,
+        at_most("total_cost_usd", "max_cost_usd"),
+        on_spanless_trace=at_most("total_cost_usd", "max_cost_usd"),
+    )
+    text: str | None = json_field(
+        validation.search, words_condition, lambda name, value: {name: value}
+    )
+
+    def _check_together(self) -> None:
+        validation.in_order(self.start_time, self.end_time)
+        for name in ("duration_us", "tokens", "cost_usd"):
+            least, greatest = f"min_{name}", f"max_{name}"
+            validation.ordered(least, getattr(self, least), greatest, getattr(self, greatest))
+
+    def listed(self) -> Any:
+        return TraceSpan
 
     def conditions(self) -> Conditions:
         """The conditions on `TraceSpan`, all of which one span must meet."""
@@ -79,48 +237,28 @@ class _SpanFacts:
 
     def in_sql(self) -> SpanConditions:
         """What is asked of a span and of its trace, with the values."""
-        return SpanConditions(self.parameters())
+        return SpanConditions(self._rules, bound(self.parameters()))
 
-    def sought(self) -> bool:
-        """Whether anything is looked for in JSON."""
+    def searches_json(self) -> bool:
+        """Whether a condition is on JSON."""
         return bool(self.attributes) or self.text is not None
 
-    def parameters(self) -> dict[str, Any]:
-        """The values of the conditions, by the names that these know; without what is not given."""
-        found = {name: value for name, value in given(self) if name not in _NOT_COMPARED}
-        if self.status == "error":
-            found["trace_status"] = self.status  # any other a trace may have beside its spans'
-        if self.min_duration_us is not None:
-            exact = divmod(math.ceil(self.min_duration_us * 1000), 1000)
-            found["min_duration_us"], found["min_duration_ns"] = exact
-            # A trace's times have no nanoseconds: its duration may be short by one microsecond.
-            found["min_trace_duration_us"] = math.floor(self.min_duration_us) - 1
-            found["min_bare_duration_us"] = math.ceil(self.min_duration_us)
-        if self.max_duration_us is not None:
-            exact = divmod(math.floor(self.max_duration_us * 1000), 1000)
-            found["max_duration_us"], found["max_duration_ns"] = exact
-            found["max_bare_duration_us"] = math.floor(self.max_duration_us)
-        for number, (key, value) in enumerate((self.attributes or {}).items()):
-            found[f"attribute_{number}"] = {key: value}
-            found[f"linked_attribute_{number}"] = [{"attributes": {key: value}}]
-        return found
 
-
-@dataclass(frozen=True, slots=True)
-class TraceFilters(_SpanFacts):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceFilters(_CommonFilters):
     """Which traces: those of which one span meets every condition at once.
 
-    A trace that has no spans (yet) is taken for a span of its own: its service, status, time,
-    duration, tokens, cost, and its own and its resource's attributes are compared. It has no
-    operation, provider, model, user, session or environment.
+    A trace that has no spans (yet) is compared by itself: by its service, status, time, duration,
+    tokens, cost, and its own and its resource's attributes. It has no operation, provider, model,
+    user, session or environment.
 
     Args:
         operation: the span's name.
         status: ``ok``, ``error`` or ``unset``.
         start_time: the matching span starts at this time or later.
         end_time: the matching span starts before this time.
-        min_duration_us: in microseconds, inclusive; may be a fraction.
-        max_duration_us: in microseconds, inclusive; may be a fraction.
+        min_duration_us: in microseconds, inclusive; a number (may be a fraction) or a timedelta.
+        max_duration_us: in microseconds, inclusive; a number or a timedelta.
         attributes: keys to text, numbers or bools, each to be met by the span's own attributes,
             its events', its resource's, its scope's or its links'. Numbers compare as numbers
             (1 finds 1.0), never with text or bools.
@@ -138,27 +276,30 @@ class TraceFilters(_SpanFacts):
 
     def is_indexed(self) -> bool:
         """Whether an index finds the matching spans by a value that may well be rare."""
-        rare = (self.model, self.user_id, self.session_id)
-        by_name = self.service_name is not None and self.operation is not None
-        return by_name or any(value is not None for value in rare)
+        if self.service_name is not None and self.operation is not None:
+            return True
+        return any(
+            rule.is_indexed and getattr(self, name) is not None
+            for name, rule in rules_of(TraceFilters).items()
+        )
 
     def has_newest_spans(self) -> bool:
         """Whether an index has the matching spans in the order of their starts."""
         errors = self.service_name is not None and self.status == "error"
-        return (self.is_indexed() or errors) and not self.sought()
+        return (self.is_indexed() or errors) and not self.searches_json()
 
     def is_likely_common(self) -> bool:
-        """Whether what is indexed is a model alone, which mostly many spans have."""
+        """Whether the indexed column is a model alone, and many spans mostly have a model."""
         rare = (self.user_id, self.session_id, self.operation, self.status)
         return self.model is not None and all(value is None for value in rare)
 
 
-@dataclass(frozen=True, slots=True)
-class SpanFilters(_SpanFacts):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanFilters(_CommonFilters):
     """Which spans: those that meet every condition. As `TraceFilters`, with more of them.
 
     Args:
-        trace_id: hex text or UUID.
+        trace_id: hex text, UUID or the `Trace`.
         kind: ``internal``, ``server``, ``client``, ``producer``, ``consumer``, ``unspecified``.
         name: the same as ``operation``.
 
@@ -166,13 +307,12 @@ class SpanFilters(_SpanFacts):
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.
     """
 
-    trace_id: str | UUID | None = None
-    kind: str | None = None
-    name: str | None = None
+    trace_id: TraceId | None = span_field(validation.optional_trace_key, equals("trace_id"))
+    kind: str | None = span_field(validation.one_of(KINDS), equals("kind"))
+    name: str | None = span_field(validation.text, equals("name"))
 
-    def __post_init__(self) -> None:
-        _SpanFacts.__post_init__(self)  # super() does not know a class remade with slots
-        if self.trace_id is not None:
-            put(self, "trace_id", ids.trace_uuid(self.trace_id))
-        validation.choice("kind", self.kind, KINDS)
-        put(self, "name", validation.text("name", self.name))
+
+@lru_cache(maxsize=256)
+def template(names: frozenset[str]) -> SpanConditions:
+    """The conditions of trace filters whose parameters have these names, without their values."""
+    return SpanConditions(rules_of(TraceFilters), {name: bindparam(name) for name in names})

@@ -1,12 +1,12 @@
-"""The statements about sessions, made once each for all filters in which the same fields are given.
+"""The statements about sessions, each built once for all filters with the same fields.
 
-A page is found and summed up by one statement: `last` has when each of its sessions was last
-active, `carrier` the spans that say that they are of these.
+One statement finds a page and sums it up. Its CTE `last` has when each session of the page was
+last active; `carrier` has the spans that carry these sessions' ids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -26,61 +26,75 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.repositories.reading.conditions import Conditions, within
-from observatory_storage.repositories.reading.pages import Keyset, Way
+from observatory_storage.repositories.reading.aggregates import integer_sum
+from observatory_storage.repositories.reading.filter_fields import Conditions, Given, rules_of
+from observatory_storage.repositories.reading.pages import Keyset, SeekShape
+from observatory_storage.repositories.traces.session_filters import SessionFilters
 
-__all__ = ["SESSIONS", "each", "grouped", "how_many", "newest", "of_id", "walked"]
+__all__ = [
+    "SESSIONS",
+    "by_id",
+    "from_all_spans",
+    "from_newest_spans",
+    "from_walked_spans",
+    "matching_sessions",
+    "span_count",
+]
 
-# By when the last of their spans starts.
+# In the order of the starts of their last spans.
 SESSIONS: Final = Keyset(
     "sessions", (TraceSpan.start_time.label("last_start_time"), TraceSpan.session_id)
 )
 
 _COUNTS: Final = ("trace_count", "error_trace_count", "span_count", "error_span_count")
-_COMPARED: Final = ("user_id", "service_name", "environment")
+_RANGE: Final = ("start_time", "end_time")
+_OTHERS: Final = tuple(name for name in rules_of(SessionFilters) if name not in _RANGE)
 
 Names = frozenset[str]
 
 
-def each(given: Mapping[str, Any]) -> Select[Any]:
-    """The sessions that match, each once.
+@lru_cache
+def matching_sessions(names: Names) -> Select[Any]:
+    """The ids of the sessions that match, each once.
 
     Args:
-        given: values of the filters, or bind parameters, by the fields' names.
+        names: of the filters' fields that are given.
     """
-    matching = [*_carriers(given), *_conditions(given)]
+    given = _bound(names)
+    matching = [*_carrying(given), *_others(given)]
     return select(TraceSpan.session_id).where(*matching).distinct()
 
 
 @lru_cache
-def how_many(names: Names) -> Select[Any]:
-    """How many spans match, as far as `enough`."""
+def span_count(names: Names) -> Select[Any]:
+    """The number of spans that match, counted up to `greatest`."""
     given = _bound(names)
-    matching = [*_carriers(given), *_conditions(given)]
+    matching = [*_carrying(given), *_others(given)]
     spans = select(literal(1)).select_from(TraceSpan).where(*matching)
-    some = spans.limit(bindparam("enough", type_=BigInteger)).subquery()
+    some = spans.limit(bindparam("greatest", type_=BigInteger)).subquery()
     return select(func.count()).select_from(some)
 
 
 @lru_cache
-def of_id(names: Names) -> Select[Any]:
+def by_id(names: Names) -> Select[Any]:
     """The session `session_id`."""
     statement, _ = _summaries([TraceSpan.session_id == bindparam("session_id")], _bound(names))
     return statement
 
 
 @lru_cache
-def newest(names: Names, way: Way) -> Select[Any]:
-    """The page by as many as `newest` of the newest spans; no rows where they do not fill it.
+def from_newest_spans(names: Names, shape: SeekShape) -> Select[Any]:
+    """The page from the newest `span_limit` spans; no rows unless they fill it.
 
-    Of sessions as old as the oldest of them, others may be missing.
+    Sessions that were last active when the oldest of these spans started are left out, since
+    others of that time may be missing.
     """
     given = _bound(names)
     spans = (
         select(TraceSpan.session_id, TraceSpan.start_time)
-        .where(*_carriers(given))
+        .where(*_carrying(given))
         .order_by(TraceSpan.start_time.desc())
-        .limit(bindparam("newest", type_=BigInteger))
+        .limit(bindparam("span_limit", type_=BigInteger))
         .cte("newest")
     )
     oldest = select(func.min(spans.c.start_time)).scalar_subquery()
@@ -90,64 +104,68 @@ def newest(names: Names, way: Way) -> Select[Any]:
         .group_by(spans.c.session_id)
         .having(active > oldest)
     )
-    return _page(_turned(by_session, way), given, way, full=True)
+    return _page(_of_page(by_session, shape), given, shape, full=True)
 
 
 @lru_cache
-def grouped(names: Names, way: Way) -> Select[Any]:
-    """The page from the spans of all sessions that match."""
+def from_all_spans(names: Names, shape: SeekShape) -> Select[Any]:
+    """The page from the spans of all sessions that match, grouped and sorted."""
     given = _bound(names)
-    carriers = _carriers(given)
-    if conditions := _conditions(given):
+    carriers = _carrying(given)
+    if conditions := _others(given):
         matching = select(TraceSpan.session_id).where(*carriers, *conditions).distinct()
-        # Materialized: the planner must not turn it into a search for each span.
+        # Materialized, or the planner would search again for each span.
         found = matching.cte("found").prefix_with("MATERIALIZED")
         carriers.append(TraceSpan.session_id.in_(select(found.c.session_id)))
     active = func.max(TraceSpan.start_time).label("last_start_time")
     by_session = select(TraceSpan.session_id, active).where(*carriers)
-    return _page(_turned(by_session.group_by(TraceSpan.session_id), way), given, way)
+    return _page(_of_page(by_session.group_by(TraceSpan.session_id), shape), given, shape)
 
 
 @lru_cache
-def walked(names: Names, way: Way) -> Select[Any]:
-    """The page by looking at each span in turn: whether it is the last of its session."""
+def from_walked_spans(names: Names, shape: SeekShape) -> Select[Any]:
+    """The page from the spans in order, each probed for whether it is the last of its session."""
     given = _bound(names)
     other = aliased(TraceSpan)
-    same = [other.session_id == TraceSpan.session_id, *_carriers(given, other)]
+    same = [other.session_id == TraceSpan.session_id, *_carrying(given, other)]
     later = _probe([*same, other.start_time > TraceSpan.start_time], "later")
     statement = (
         select(*SESSIONS.columns)
         .distinct()  # the last ones may be several that start together
         .outerjoin(later, true())
-        # Not "is null", which the planner takes for so rare that it would rather read all spans.
-        .where(later.c.found.is_not(true()), *_carriers(given))
+        # Not IS NULL: the planner takes that for so rare that it would read all spans.
+        .where(later.c.found.is_not(true()), *_carrying(given))
     )
-    if conditions := _conditions(given, other):
+    if conditions := _others(given, other):
         matching = _probe([*same, *conditions], "matching")
         statement = statement.join(matching, true())
-    return _page(SESSIONS.along(statement, way), given, way)
+    return _page(SESSIONS.seek(statement, shape), given, shape)
 
 
-def _bound(names: Names) -> dict[str, Any]:
+def _bound(names: Names) -> Given:
     return {name: bindparam(name) for name in names}
 
 
-def _carriers(given: Mapping[str, Any], span: type[TraceSpan] = TraceSpan) -> Conditions:
-    """That a span is of a session, and starts within the time range."""
-    in_range = within(span.start_time, given.get("start_time"), given.get("end_time"))
-    return [span.session_id.is_not(None), *in_range]
+def _on(span: type[TraceSpan], given: Given, fields: Sequence[str]) -> Conditions:
+    rules = rules_of(SessionFilters)
+    return [each for name in fields for each in rules[name].condition(span, given)]
 
 
-def _conditions(given: Mapping[str, Any], span: type[TraceSpan] = TraceSpan) -> Conditions:
+def _carrying(given: Given, span: type[TraceSpan] = TraceSpan) -> Conditions:
+    """That a span carries the id of a session, and starts within the time range."""
+    return [span.session_id.is_not(None), *_on(span, given, _RANGE)]
+
+
+def _others(given: Given, span: type[TraceSpan] = TraceSpan) -> Conditions:
     """What else one of a session's spans must meet."""
-    return [getattr(span, name) == given[name] for name in _COMPARED if name in given]
+    return _on(span, given, _OTHERS)
 
 
-def _turned(rows: Select[Any, Any], way: Way) -> Select[Any, Any]:
-    """Those of the rows, each of a session and a time, that are the page's."""
+def _of_page(rows: Select[Any, Any], shape: SeekShape) -> Select[Any, Any]:
+    """The rows of the page, of rows that each have a session and a time."""
     found = rows.subquery().c
     in_order = _by_activity(found)
-    return in_order.along(select(*in_order.columns), way)
+    return in_order.seek(select(*in_order.columns), shape)
 
 
 def _by_activity(columns: Any) -> Keyset:
@@ -155,12 +173,12 @@ def _by_activity(columns: Any) -> Keyset:
 
 
 def _probe(conditions: Sequence[ColumnElement[bool]], name: str) -> Any:
-    """Whether there is a span, asked for each row: the planner must not read all spans for it."""
+    """Whether there is a span, probed for each row, so that PostgreSQL does not read all spans."""
     return select(true().label("found")).where(*conditions).limit(1).lateral(name)
 
 
 def _page(
-    rows: Select[Any, Any], given: Mapping[str, Any], way: Way, *, full: bool = False
+    rows: Select[Any, Any], given: Given, shape: SeekShape, *, full: bool = False
 ) -> Select[Any]:
     """The sessions of these rows, summed up.
 
@@ -172,12 +190,12 @@ def _page(
     conditions = [TraceSpan.session_id == func.any(wanted)]
     if full:
         found = select(func.count()).select_from(last).scalar_subquery()
-        conditions.append(found == bindparam("most", type_=BigInteger))
+        conditions.append(found == bindparam("row_limit", type_=BigInteger))
     statement, fact = _summaries(conditions, given)
-    return _by_activity(fact.c).in_order(statement, descending=way.descending)
+    return _by_activity(fact.c).in_order(statement, descending=shape.descending)
 
 
-def _summaries(conditions: Conditions, given: Mapping[str, Any]) -> tuple[Select[Any], Subquery]:
+def _summaries(conditions: Conditions, given: Given) -> tuple[Select[Any], Subquery]:
     """The sessions of the spans that carry an id and meet the conditions, and their facts."""
     carrier = (
         select(
@@ -187,8 +205,8 @@ def _summaries(conditions: Conditions, given: Mapping[str, Any]) -> tuple[Select
             TraceSpan.user_id,
             TraceSpan.service_name,
         )
-        # The index is partial, and the planner wants to be told.
-        .where(*_carriers(given), *conditions)
+        # The index is partial: its predicate must be in the statement.
+        .where(*_carrying(given), *conditions)
         .cte("carrier")
         .prefix_with("MATERIALIZED")
     )
@@ -209,9 +227,9 @@ def _summaries(conditions: Conditions, given: Mapping[str, Any]) -> tuple[Select
             each_once.c.session_id,
             func.count().label("trace_count"),
             func.count().filter(Trace.status == "error").label("error_trace_count"),
-            func.coalesce(func.sum(Trace.span_count), 0).label("span_count"),
-            func.coalesce(func.sum(Trace.error_count), 0).label("error_span_count"),
-            func.sum(Trace.total_tokens).label("total_tokens"),
+            func.coalesce(integer_sum(Trace.span_count), 0).label("span_count"),
+            func.coalesce(integer_sum(Trace.error_count), 0).label("error_span_count"),
+            integer_sum(Trace.total_tokens).label("total_tokens"),
             func.sum(Trace.total_cost_usd).label("total_cost_usd"),
         )
         .join_from(each_once, Trace, Trace.id == each_once.c.trace_id)

@@ -1,143 +1,142 @@
-"""What filters ask of spans and traces, in SQL.
-
-The values are in it, or bind parameters stand for them: of a statement that is made once for all
-filters in which the same fields are given.
-"""
+"""What the filters of traces and spans ask, in SQL: of spans, of traces, and of JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, false, func, or_, tuple_, type_coerce
+from sqlalchemy import ColumnElement, and_, false
 
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.repositories.reading.conditions import Conditions, between, within
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.filter_fields import (
+    Condition,
+    Conditions,
+    FieldRule,
+    Given,
+    declared,
+    no_condition,
+    within,
+)
 from observatory_storage.repositories.traces.json_conditions import (
-    Attribute,
-    Sought,
-    Words,
-    anywhere,
+    JsonCondition,
+    on_span_or_events,
 )
 
-__all__ = ["SpanConditions", "template"]
+__all__ = ["SpanConditions", "SpanFieldRule", "json_field", "span_field", "span_limit_field"]
 
-_EQUAL: Final = {
-    "service_name": TraceSpan.service_name,
-    "status": TraceSpan.status,
-    "provider": TraceSpan.provider,
-    "model": TraceSpan.model,
-    "user_id": TraceSpan.user_id,
-    "session_id": TraceSpan.session_id,
-    "environment": TraceSpan.environment,
-    "operation": TraceSpan.name,
-    "trace_id": TraceSpan.trace_id,
-    "kind": TraceSpan.kind,
-    "name": TraceSpan.name,
-}
-# What a trace without spans cannot have.
-_OF_SPANS_ALONE: Final = {
-    "operation", "provider", "model", "user_id", "session_id", "environment"
-}  # fmt: skip
+
+@dataclass(frozen=True, slots=True)
+class SpanFieldRule(FieldRule):
+    """What a field means for spans (`condition`), and for their traces.
+
+    Args:
+        on_spanless_trace: what a trace without spans must meet; None if such a trace has no such
+            column, so that it never matches.
+        on_trace: what the row of any trace with a matching span meets, so that the spans of fewer
+            traces are looked at.
+        json: conditions on JSON, which a span, its events and a trace without spans may meet.
+        is_indexed: whether an index has the spans by this column and their start.
+    """
+
+    on_spanless_trace: Condition | None = None
+    on_trace: Condition = no_condition
+    json: Callable[[Given], list[JsonCondition]] | None = None
+    is_indexed: bool = False
+
+
+def span_field(
+    check: Callable[[str, Any], Any],
+    condition: Condition,
+    *,
+    on_spanless_trace: Condition | None = None,
+    on_trace: Condition = no_condition,
+    parameters: Callable[[str, Any], dict[str, Any]] | None = None,
+    is_indexed: bool = False,
+) -> Any:
+    """A field with a condition on spans; see `SpanFieldRule`."""
+    rule = SpanFieldRule(
+        check,
+        condition,
+        parameters or (lambda name, value: {name: value}),
+        on_spanless_trace=on_spanless_trace,
+        on_trace=on_trace,
+        is_indexed=is_indexed,
+    )
+    return declared(rule)
+
+
+def json_field(
+    check: Callable[[str, Any], Any],
+    json: Callable[[Given], list[JsonCondition]],
+    parameters: Callable[[str, Any], dict[str, Any]],
+    *,
+    is_hashable: bool = True,
+) -> Any:
+    """A field with conditions on the JSON of spans and of their events."""
+    rule = SpanFieldRule(check, no_condition, parameters, json=json)
+    return declared(rule, is_hashable=is_hashable)
+
+
+def span_limit_field() -> Any:
+    """The most rows in a page."""
+    rule = SpanFieldRule(validation.limit, no_condition, lambda _name, _value: {})
+    return declared(rule, default=validation.DEFAULT_LIMIT)
 
 
 class SpanConditions:
     """The conditions of filters.
 
     Args:
-        given: what the filters' `parameters` are; see there.
+        rules: of the filters' fields.
+        given: the bind parameters of the fields that are given.
     """
 
-    __slots__ = ("_given",)
+    __slots__ = ("_given", "_rules", "needs_a_span")
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
+    def __init__(self, rules: Mapping[str, SpanFieldRule], given: Given) -> None:
+        self._rules = rules.values()
         self._given = given
+        self.needs_a_span = any(
+            name in given and rule.json is None and rule.on_spanless_trace is None
+            for name, rule in rules.items()
+        )
 
     def all(self) -> Conditions:
         """The conditions on `TraceSpan`, all of which one span must meet."""
         bounds = self._given.get("start_time"), self._given.get("end_time")
-        return [*self.plain(), *(anywhere(sought, *bounds) for sought in self.sought())]
+        return [*self.plain(), *(on_span_or_events(one, *bounds) for one in self.json())]
 
     def plain(self) -> Conditions:
-        """Those on its columns that are not JSON."""
-        given = self._given
-        found = [column == given[name] for name, column in _EQUAL.items() if name in given]
-        found += within(TraceSpan.start_time, given.get("start_time"), given.get("end_time"))
-        duration = tuple_(TraceSpan.duration_us, TraceSpan.duration_ns)
-        if "min_duration_us" in given:
-            found.append(duration >= self._duration("min"))
-        if "max_duration_us" in given:
-            found.append(duration <= self._duration("max"))
-        found += between(TraceSpan.total_tokens, given.get("min_tokens"), given.get("max_tokens"))
-        least, most = given.get("min_cost_usd"), given.get("max_cost_usd")
-        return found + between(TraceSpan.total_cost_usd, least, most)
+        """Those on columns that are not JSON."""
+        return self._on(TraceSpan, *(rule.condition for rule in self._rules))
 
-    def sought(self) -> list[Sought]:
-        """What the span or one of its events must have in its JSON."""
-        given = self._given
-        found: list[Sought] = []
-        while (name := f"attribute_{len(found)}") in given:
-            found.append(Attribute(given[name], given[f"linked_{name}"]))
-        if "text" in given:
-            found.append(Words(given["text"]))
-        return found
+    def json(self) -> list[JsonCondition]:
+        """Those on the JSON of the span or one of its events."""
+        return [one for rule in self._rules if rule.json for one in rule.json(self._given)]
 
-    def need_a_span(self) -> bool:
-        """Whether no trace without spans can match."""
-        return not _OF_SPANS_ALONE.isdisjoint(self._given)
-
-    def bare(self, trace: type[Trace] = Trace) -> ColumnElement[bool]:
-        """That a trace is one without spans, and matches itself."""
-        given = self._given
-        if self.need_a_span():
+    def spanless(self, trace: type[Trace] = Trace) -> ColumnElement[bool]:
+        """That a trace has no spans, and matches by itself."""
+        if self.needs_a_span:
             return false()
-        found: Conditions = [trace.lead_span_id.is_(None)]
-        if "service_name" in given:
-            found.append(trace.service_name == given["service_name"])
-        if "status" in given:
-            found.append(trace.status == given["status"])
-        found += within(trace.start_time, given.get("start_time"), given.get("end_time"))
-        least, most = given.get("min_bare_duration_us"), given.get("max_bare_duration_us")
-        found += between(trace.duration_us, least, most)
-        found += between(trace.total_tokens, given.get("min_tokens"), given.get("max_tokens"))
-        least, most = given.get("min_cost_usd"), given.get("max_cost_usd")
-        found += between(trace.total_cost_usd, least, most)
-        return and_(*found, *(sought.in_trace(trace) for sought in self.sought()))
+        own = self._on(trace, *(r.on_spanless_trace for r in self._rules if r.on_spanless_trace))
+        in_json = (one.on_trace(trace) for one in self.json())
+        return and_(trace.lead_span_id.is_(None), *own, *in_json)
 
     def implied(self, trace: type[Trace] = Trace) -> Conditions:
-        """What a matching trace's own row must meet: fewer traces whose spans are looked at."""
-        given = self._given
-        found = self.begun(trace)
-        if "start_time" in given:
-            last = func.coalesce(trace.last_span_start, trace.start_time)
-            found.append(last >= given["start_time"])
-        if "trace_status" in given:
-            found.append(trace.status == given["trace_status"])
-        if "min_trace_duration_us" in given:
-            long = trace.duration_us >= given["min_trace_duration_us"]
-            found.append(or_(long, trace.duration_us.is_(None)))
-        # A trace has what its spans have together.
-        found += between(trace.total_tokens, given.get("min_tokens"), None)
-        return found + between(trace.total_cost_usd, given.get("min_cost_usd"), None)
+        """What the row of a matching trace meets."""
+        return self._on(trace, *(rule.on_trace for rule in self._rules))
 
     def begun(self, trace: type[Trace] = Trace) -> Conditions:
         """That a trace begins before the range of time ends."""
         return within(trace.start_time, None, self._given.get("end_time"))
 
     def of_service(self) -> Conditions:
-        """The conditions on a span's service and time, which an index knows all about."""
+        """The conditions on a span's service and time, which one index can answer."""
         bounds = self._given.get("start_time"), self._given.get("end_time")
         of_service = TraceSpan.service_name == self._given["service_name"]
         return [of_service, *within(TraceSpan.start_time, *bounds)]
 
-    def _duration(self, bound: str) -> ColumnElement[Any]:
-        parts = (TraceSpan.duration_us, TraceSpan.duration_ns)
-        given = ((self._given[f"{bound}_{part.key}"], part.type) for part in parts)
-        return tuple_(*(type_coerce(*one) for one in given))
-
-
-@lru_cache(maxsize=256)
-def template(names: frozenset[str]) -> SpanConditions:
-    """The conditions of filters whose parameters have these names, without their values."""
-    return SpanConditions({name: bindparam(name) for name in names})
+    def _on(self, row: type[Trace | TraceSpan], *conditions: Condition) -> Conditions:
+        return [each for condition in conditions for each in condition(row, self._given)]

@@ -1,123 +1,105 @@
-"""Spans in order of time, by what stands in their JSON.
+"""Spans in order of time, by conditions on JSON.
 
-The newest are walked first, which fills the page with what is frequent; then see `slices`.
+The newest spans are walked first, which fills the page if the value is frequent. The rest of the
+range is searched in slices of time; see `time_slices`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 from sqlalchemy import Select, func, select
-from sqlalchemy.orm import Session
 from sqlalchemy.orm.interfaces import ORMOption
 
 from observatory_storage.models import TraceSpan
-from observatory_storage.repositories.reading.conditions import asked, within
 from observatory_storage.repositories.reading.counting import Total
-from observatory_storage.repositories.reading.pages import Keyset, Page, Turn
-from observatory_storage.repositories.reading.reader import Repository
+from observatory_storage.repositories.reading.filter_fields import within
+from observatory_storage.repositories.reading.pages import Keyset, Seek
+from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.time_slices import moment_after, through_slices
-from observatory_storage.repositories.traces.candidates import Finder
+from observatory_storage.repositories.traces.candidates import CandidateFinder
 from observatory_storage.repositories.traces.filters import SpanFilters
-from observatory_storage.repositories.traces.json_conditions import anywhere
+from observatory_storage.repositories.traces.json_conditions import on_span_or_events
 
 __all__ = ["SpanSearch"]
 
-# So many are walked first; fewer where a prompt may have to be parsed to look into it.
+# So many spans are walked first. Fewer for words, since a prompt may have to be parsed.
 _WALKED: Final = 3_000
 _WALKED_FOR_WORDS: Final = 500
 
 
-class SpanSearch(Repository):
-    """One search: filters that look for an attribute or words, and what is loaded of the spans."""
+class SpanSearch:
+    """The list of the spans that match filters with conditions on JSON: a `pages.Search`.
+
+    Args:
+        options: what is loaded of the spans.
+    """
 
     def __init__(
-        self, session: Session, filters: SpanFilters, options: Sequence[ORMOption] = ()
+        self, reader: Reader, keyset: Keyset, filters: SpanFilters, options: Sequence[ORMOption]
     ) -> None:
-        super().__init__(session)
+        self.keyset = keyset
+        self._reader = reader
         self._filters = filters
-        self._options = options
-        self._finder = Finder(session)
+        self._conditions = filters.in_sql()
+        self._matching = select(TraceSpan).where(*self._conditions.plain()).options(*options)
+        self._finder = CandidateFinder(reader, filters)
 
-    def page(
-        self,
-        keyset: Keyset,
-        limit: int,
-        after: str | None,
-        before: str | None,
-        total: Total | None = None,
-    ) -> Page[TraceSpan]:
-        """A page of the spans that match, in the order of the keyset."""
-        spans = select(TraceSpan).where(*self._filters.in_sql().plain())
-        statement = spans.options(*self._options)
+    @property
+    def query(self) -> Mapping[str, object]:
+        return self._filters.query()
 
-        def fetch(turn: Turn) -> list[TraceSpan]:
-            start, end = self._filters.start_time, self._filters.end_time
-            if turn.key is not None:
-                place: datetime = turn.key[0]
-                start, end = (start, moment_after(place)) if turn.descending else (place, end)
-            found = turn.of(statement)
-            return self._search(found, start, end, turn.most, descending=turn.descending)
+    def count(self, kind: Total) -> int:
+        return self._reader.count(select(TraceSpan).where(*self._conditions.all()), kind)
 
-        return self._page_of(
-            keyset,
-            statement,
-            query=asked(self._filters),
-            limit=limit,
-            after=after,
-            before=before,
-            total=total,
-            count=self._count,
-            fetch=fetch,
-        )
+    def rows(self, seek: Seek) -> list[TraceSpan]:
+        """The spans of a page: walked first, then searched in slices of time."""
+        start, end = self._filters.start_time, self._filters.end_time
+        if seek.key is not None:
+            moment: datetime = seek.key[0]
+            start, end = (start, moment_after(moment)) if seek.descending else (moment, end)
+        statement, descending = seek.of(self._matching), seek.descending
 
-    def _count(self, kind: Total) -> int:
-        return self._total(select(TraceSpan).where(*self._filters.conditions()), kind)
+        def entities(found: Select[TraceSpan], row_limit: int) -> list[TraceSpan]:
+            values = {**seek.parameters, "row_limit": row_limit}
+            return self._reader.entities(found, values)
 
-    def _search(
-        self,
-        statement: Select[TraceSpan],
-        start: datetime | None,
-        end: datetime | None,
-        limit: int,
-        *,
-        descending: bool,
-    ) -> list[TraceSpan]:
-        def walk(start: datetime | None, end: datetime | None, room: int) -> list[TraceSpan]:
+        def walk(start: datetime | None, end: datetime | None, row_limit: int) -> list[TraceSpan]:
             # No index serves an OR with events: the spans are taken in order, and looked into.
-            sought = (anywhere(each, start, end) for each in filters.in_sql().sought())
+            json = (on_span_or_events(one, start, end) for one in self._conditions.json())
             bounds = within(TraceSpan.start_time, start, end)
-            return self._entities(statement.where(*bounds, *sought).limit(room))
+            return entities(statement.where(*bounds, *json), row_limit)
 
-        def look_up(start: datetime, end: datetime, room: int) -> list[TraceSpan] | None:
-            candidates = self._finder.few(filters, start, end)
+        def look_up(start: datetime, end: datetime, row_limit: int) -> list[TraceSpan] | None:
+            candidates = self._finder.few(start, end)
             if candidates is None or not candidates.keys:
                 return None if candidates is None else []
-            return self._entities(candidates.restrict(statement, filters).limit(room))
+            return entities(candidates.restrict(statement), row_limit)
 
-        filters = self._filters
         edge = self._edge(start, end, descending=descending)
         if edge is None:
-            return walk(start, end, limit)
+            return walk(start, end, seek.row_limit)
         begins, ends = (edge, end) if descending else (start, edge)
-        found = walk(begins, ends, limit)
-        if len(found) == limit:
+        found = walk(begins, ends, seek.row_limit)
+        if len(found) == seek.row_limit:
             return found
         begins, ends = (start, edge) if descending else (edge, end)
         time = TraceSpan.start_time
         extremes = select(func.min(time), func.max(time)).where(*within(time, begins, ends))
-        first, last = self._row(extremes)
+        first, last = self._reader.row(extremes)
         if first is None:
             return found
         steps: list[Callable[[int], list[TraceSpan]]] = [
-            lambda room: walk(last, ends, room),
-            lambda room: through_slices(first, last, room, look_up, walk, descending=descending),
+            lambda row_limit: walk(last, ends, row_limit),
+            lambda row_limit: through_slices(
+                first, last, row_limit, look_up, walk, descending=descending
+            ),
         ]
         for step in steps if descending else reversed(steps):
-            if len(found) < limit:
-                found += step(limit - len(found))
+            if len(found) < seek.row_limit:
+                found += step(seek.row_limit - len(found))
         return found
 
     def _edge(
@@ -128,7 +110,7 @@ class SpanSearch(Repository):
         statement = select(time).where(*within(time, start, end))
         statement = statement.order_by(time.desc() if descending else time.asc())
         walked = _WALKED if self._filters.text is None else _WALKED_FOR_WORDS
-        edge: datetime | None = self._scalar(statement.offset(walked).limit(1))
+        edge: datetime | None = self._reader.scalar(statement.offset(walked).limit(1))
         if edge is None or descending:
             return edge
         return moment_after(edge)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from observatory_storage.models import TraceSpan
-from observatory_storage.repositories.critical_path import critical_sections
+from observatory_storage.repositories.traces.critical_path import critical_sections
 
 __all__ = ["CriticalSection", "SpanNode", "SpanTree"]
 
