@@ -69,9 +69,7 @@ class LogKeywords(LogSearchKeywords, total=False):
     text: str | None
 
 
-def _severity(field: str, value: Any) -> int | None:
-    if value is None:
-        return None
+def _severity(field: str, value: Any) -> int:
     if not isinstance(value, str):
         return validation.integer(field, value, lowest=1, highest=24)
     found = _SEVERITIES.get(value.upper())
@@ -79,10 +77,6 @@ def _severity(field: str, value: Any) -> int | None:
         rule = f"must be 1 to 24 or one of {', '.join(LEVELS)}, WARNING, CRITICAL, or as DEBUG2"
         raise ValidationError(field, value, rule)
     return found
-
-
-def _span_id(field: str, value: Any) -> str | None:
-    return None if value is None else ids.span_id(value, field)
 
 
 def _attribute_parameters(name: str, attributes: Any) -> dict[str, Any]:
@@ -137,8 +131,10 @@ class LogFilters(Filters):
     min_severity: int | str | None = filter_field(
         _severity, at_least("severity_number", "min_severity")
     )
-    trace_id: TraceId | None = filter_field(validation.optional_trace_key, equals("trace_id"))
-    span_id: str | None = filter_field(_span_id, equals("span_id"))
+    trace_id: TraceId | None = filter_field(validation.trace_key, equals("trace_id"))
+    span_id: str | None = filter_field(
+        lambda field, value: ids.span_id(value, field), equals("span_id")
+    )
     start_time: datetime | None = filter_field(
         validation.moment, at_least("timestamp", "start_time")
     )

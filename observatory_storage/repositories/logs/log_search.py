@@ -21,9 +21,8 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased, defer
 
 from observatory_storage.models import LogRecord
 from observatory_storage.repositories.logs.filters import LogFilters
-from observatory_storage.repositories.reading.counting import Total
 from observatory_storage.repositories.reading.filter_fields import within
-from observatory_storage.repositories.reading.pages import Keyset, Seek
+from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.text_search import text_query
 
@@ -69,12 +68,9 @@ class LogSearch:
     ) -> None:
         self._reader = reader
         self._filters = filters
+        self.query: Mapping[str, Any] = filters.query()
         self._left_out = left_out
         self._matching = select(LogRecord).where(*filters.conditions())
-
-    @property
-    def query(self) -> Mapping[str, Any]:
-        return self._filters.query()
 
     def count(self, kind: Total) -> int:
         return self._reader.count(self._matching, kind)
@@ -123,6 +119,7 @@ class RankedLogSearch:
     ) -> None:
         self._reader = reader
         self._filters = filters
+        self.query: Mapping[str, Any] = filters.query()
         self._matching = select(LogRecord).where(*filters.conditions())
         rank = func.ts_rank_cd(
             LogRecord.search_vector(LogRecord.__table__.c.body),
@@ -133,10 +130,6 @@ class RankedLogSearch:
         self._records = _records_of(ranked, left_out).add_columns(ranked.c.rank)
         key = (ranked.c.rank, *(ranked.c[column.key] for column in LOGS.columns))
         self.keyset = Keyset("logs by rank", key)
-
-    @property
-    def query(self) -> Mapping[str, Any]:
-        return self._filters.query()
 
     def count(self, kind: Total) -> int:
         return self._reader.count(self._matching, kind)

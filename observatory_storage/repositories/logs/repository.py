@@ -25,12 +25,12 @@ from observatory_storage.repositories.logs.log_search import LOGS, LogSearch, Ra
 from observatory_storage.repositories.logs.results import LevelCount, LogStats
 from observatory_storage.repositories.logs.tail import Tail
 from observatory_storage.repositories.reading import validation
-from observatory_storage.repositories.reading.counting import Total
 from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.reading.pages import (
     Page,
     PageRequest,
     Search,
+    Total,
     read_all,
     read_page,
 )

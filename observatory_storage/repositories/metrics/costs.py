@@ -17,7 +17,7 @@ from observatory_storage.repositories.reading.aggregates import (
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.time_buckets import BucketSize, bucket_column
 from observatory_storage.repositories.traces.filters import SpanFilters
-from observatory_storage.repositories.traces.span_groups import DURATION_US, group_columns
+from observatory_storage.repositories.traces.statistics import DURATION_US, group_columns
 
 __all__ = ["cost_summaries", "latency_percentiles"]
 

@@ -161,10 +161,10 @@ def _explicit(
     counts: Sequence[float] = buckets.get("counts") or []
     before: Sequence[float] = (earlier.get("counts") or []) if earlier else []
     edges = [-math.inf, *map(float, bounds), math.inf]
-    for at, count in enumerate(counts[: len(edges) - 1]):
-        more = count - (before[at] if at < len(before) else 0)
+    for index, count in enumerate(counts[: len(edges) - 1]):
+        more = count - (before[index] if index < len(before) else 0)
         if more > 0:
-            yield (edges[at], edges[at + 1]), more
+            yield (edges[index], edges[index + 1]), more
 
 
 def _exponential(
@@ -196,8 +196,8 @@ def _at_scale(
     for side, sign in (("positive", 1), ("negative", -1)):
         given = buckets.get(side) or {}
         offset, counts = int(given.get("offset") or 0), given.get("counts") or []
-        for at, count in enumerate(counts):
-            index = (offset + at) >> shift
+        for number, count in enumerate(counts):
+            index = (offset + number) >> shift
             is_zero = threshold > 0 and _edge(index + 1, scale) <= threshold
             place = (0, 0) if is_zero else (sign, index)
             merged[place] = merged.get(place, 0) + count

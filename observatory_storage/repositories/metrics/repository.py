@@ -30,13 +30,13 @@ from observatory_storage.repositories.metrics.results import (
 )
 from observatory_storage.repositories.metrics.time_series import TimeSeries
 from observatory_storage.repositories.reading import validation
-from observatory_storage.repositories.reading.counting import Total
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
 from observatory_storage.repositories.reading.pages import (
     Keyset,
     Page,
     PageRequest,
     Search,
+    Total,
     read_all,
     read_page,
 )

@@ -3,9 +3,9 @@
 A series is what has the same attributes and the same start: processes that report the same
 attributes side by side, or one after the other, are told apart by when they started.
 
-The points are read newest first, as the index has them, so that each series waits for one point
-at a time: the one that its total went on from. What still waits where the range begins is looked
-for further back.
+The points are read newest first, as the index has them. Each series then waits for one point at a
+time: the one that its total continued from. Points before the range are read for the series that
+still wait at its start.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Point:
 
 
 class Step(NamedTuple):
-    """A point, and the one that its total went on from: None where that was nothing.
+    """A point, and the one that its total continued from: None where it began at zero.
 
-    Where it is not ``known`` how much was added, there is no such point either.
+    There is no earlier point either where it is not ``known`` how much was added.
     """
 
     point: Point
@@ -49,7 +49,7 @@ class Step(NamedTuple):
     known: bool
 
 
-# The points before the range that may be what these, the first of their series, went on from.
+# Finds the points before the range that these, the first of their series, may continue from.
 LookBack = Callable[[list[Point]], Iterable[Point]]
 
 
@@ -58,9 +58,9 @@ def steps(
 ) -> Iterator[Step]:
     """Each point in range with the one before it in its series.
 
-    A total that fell went on from nothing. So did the first one of a series that began within the
-    range. Of one that began before it, and of which no earlier point is found, nobody knows how
-    much was added within the range.
+    A total that fell began at zero again. The first point of a series that began within the range
+    began at zero too. If a series began before the range and no earlier point is found, it is
+    unknown how much was added within the range.
 
     Args:
         points: those in range, newest first.

@@ -1,9 +1,9 @@
-"""Rows made into entities that are detached from the start.
+"""Makes entities of rows, detached from the start.
 
-A session's own loader remembers what it has loaded, and answers by that again; but rows are also
-written past the session (COPY). To have it remember and then forget is much of what a short page
-costs: so rows are read past the session too, and put into instances as its loader does, but that
-no event tells of it (`InstanceEvents.load`, `do_orm_execute`).
+A session's own loader keeps what it has loaded, and answers from that again. But COPY writes rows
+without the session, and filling its identity map only to empty it is much of the cost of a short
+page. So rows are read on the session's connection and put into instances as its loader does. The
+events of loading (`InstanceEvents.load`, `do_orm_execute`) are not sent.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ T = TypeVar("T")
 
 
 class _NotLoaded:
-    """What a detached entity answers for a column that its list has left out.
+    """The value of a column that a list has left out: reading it raises.
 
-    SQLAlchemy's own answer speaks of a session, and no session would help.
+    SQLAlchemy's own error advises a session, which would not help.
     """
 
     def __init__(self, column: str) -> None:
@@ -62,9 +62,9 @@ class EntityMaker(Generic[T]):
         names, key, left_out = self._names, self._key, self._left_out
         for row in rows:
             entity = self._new()
-            entity.__dict__.update(zip(names, row, strict=False))  # there may be more in the row
+            entity.__dict__.update(zip(names, row, strict=False))  # the row may have more columns
             state = instance_state(entity)
-            state.key = self._identity(tuple([row[at] for at in key]))
+            state.key = self._identity(tuple([row[index] for index in key]))
             if left_out:
                 state.callables = dict(left_out)
             yield entity

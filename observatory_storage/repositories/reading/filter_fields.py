@@ -31,7 +31,6 @@ __all__ = [
     "at_most",
     "before",
     "bound",
-    "declared",
     "equals",
     "filter_field",
     "limit_field",
@@ -64,38 +63,44 @@ class FieldRule:
             `ValidationError`.
         condition: what a row must meet.
         parameters: the values of the condition's bind parameters, of the field's name and value.
+        is_required: None is not a value of the field.
     """
 
     check: Callable[[str, Any], Any]
     condition: Condition
     parameters: Callable[[str, Any], dict[str, Any]] = _by_name
+    is_required: bool = False
 
 
 def filter_field(
     check: Callable[[str, Any], Any],
     condition: Condition,
     *,
-    parameters: Callable[[str, Any], dict[str, Any]] = _by_name,
+    kind: Callable[..., FieldRule] = FieldRule,
+    default: Any = None,
     is_hashable: bool = True,
+    **meaning: Any,
 ) -> Any:
-    """A field of a filter, None by default; see `FieldRule`."""
-    return declared(FieldRule(check, condition, parameters), is_hashable=is_hashable)
-
-
-def declared(rule: FieldRule, *, default: Any = None, is_hashable: bool = True) -> Any:
-    """A dataclass field with its rule."""
+    """A dataclass field with its rule, of which `meaning` has the further arguments."""
+    rule = kind(check, condition, **meaning)
     return field(default=default, hash=None if is_hashable else False, metadata={_RULE: rule})
 
 
 def no_condition(_row: Any, _given: Given) -> Conditions:
-    """For a field that does not choose rows."""
+    """For a field that does not choose rows, or not by a row's columns."""
     return []
 
 
-def limit_field() -> Any:
+def limit_field(kind: Callable[..., FieldRule] = FieldRule) -> Any:
     """The most rows in a page."""
-    rule = FieldRule(validation.limit, no_condition, lambda _name, _value: {})
-    return declared(rule, default=validation.DEFAULT_LIMIT)
+    return filter_field(
+        validation.limit,
+        no_condition,
+        kind=kind,
+        default=validation.DEFAULT_LIMIT,
+        parameters=lambda _name, _value: {},
+        is_required=True,
+    )
 
 
 @cache
@@ -114,7 +119,9 @@ class Filters:
 
     def __post_init__(self) -> None:
         for name, rule in self._rules.items():
-            object.__setattr__(self, name, rule.check(name, getattr(self, name)))
+            value = getattr(self, name)
+            if value is not None or rule.is_required:
+                object.__setattr__(self, name, rule.check(name, value))
         self._check_together()
 
     def _check_together(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
+from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar, get_args, overload
 
 from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, tuple_, type_coerce
 from sqlalchemy.orm import InstrumentedAttribute
@@ -16,7 +16,6 @@ from sqlalchemy.sql.elements import KeyedColumnElement
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.repositories.reading import validation
-from observatory_storage.repositories.reading.counting import TOTALS, Total
 from observatory_storage.repositories.reading.cursors import (
     NOT_A_KEY,
     damaged_cursor,
@@ -33,9 +32,14 @@ __all__ = [
     "Search",
     "Seek",
     "SeekShape",
+    "Total",
     "read_all",
     "read_page",
 ]
+
+# How the rows of a list are counted: all of them, or as the planner expects.
+Total = Literal["exact", "estimated"]
+TOTALS: Final = get_args(Total)
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

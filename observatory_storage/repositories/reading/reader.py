@@ -8,13 +8,14 @@ from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy import CursorResult, Delete, Select, Update, func, literal, select
 from sqlalchemy.dialects.postgresql import Insert
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapper, Session
-from sqlalchemy.sql import Executable
+from sqlalchemy.sql import ClauseElement, Executable
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from observatory_storage.errors import NotFound, StorageError, translated
-from observatory_storage.repositories.reading.counting import Total, counting_statement, expected
 from observatory_storage.repositories.reading.entities import EntityMaker, entity_of, mapper_of
-from observatory_storage.repositories.reading.pages import Keyset, Seek
+from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.streams import batches
 from observatory_storage.repositories.reading.validation import BATCH_SIZE
 
@@ -30,6 +31,21 @@ CLOSED_MESSAGE: Final = (
     "the unit of work has ended: use it within its block, or open another one"
     " (with pool.unit_of_work() as uow)"
 )
+
+
+class _Explained(Executable, ClauseElement):
+    """The plan of a statement, which is not run."""
+
+    inherit_cache = False
+
+    def __init__(self, statement: Select[Any]) -> None:
+        self.statement = statement
+
+
+@compiles(_Explained)
+def _compile_explained(element: _Explained, compiler: SQLCompiler, **kw: Any) -> str:
+    # The parameters stay bound, and the planner is told their values.
+    return f"EXPLAIN (FORMAT JSON) {compiler.process(element.statement, **kw)}"
 
 
 class Reader:
@@ -114,8 +130,10 @@ class Reader:
     def count(self, statement: Select[Any], kind: Total, parameters: Parameters = None) -> int:
         """The number of rows that the statement gives, counted or as the planner expects it."""
         if kind == "exact":
-            return int(self.scalar(counting_statement(statement), parameters) or 0)
-        return expected(self.row, statement, parameters)
+            counted = select(func.count()).select_from(statement.subquery())
+            return int(self.scalar(counted, parameters))
+        (document,) = self.row(_Explained(statement), parameters)
+        return int(document[0]["Plan"]["Plan Rows"])
 
     def run(self, statement: Executable) -> None:
         """Run a statement without a result."""

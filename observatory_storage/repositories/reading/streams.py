@@ -1,8 +1,8 @@
 """Results that are read batch by batch, while other statements run on their connection.
 
-Whoever lets go of one half read must not close it: garbage collection does so at any time, while
-the connection waits for an answer or when it serves another transaction by then. The server closes
-it at the end of the transaction; or it is closed before another stream begins.
+Unfinished streams are closed when their transaction ends, or before another stream begins; never
+by the garbage collector. That may run at any time: while the connection waits for an answer, or
+when it serves another transaction by then.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Stream:
     is_read: bool = True
 
     def forget(self) -> None:
-        """Have the driver hold it for closed, and send nothing."""
+        """Mark it as closed in the driver, and send nothing."""
         cursor: object = self.result.cursor
         if isinstance(cursor, psycopg.ServerCursor):
             psycopg.Cursor.close(cursor)
@@ -39,7 +39,7 @@ def batches(session: Session, result: CursorResult[Any]) -> Iterator[Sequence[An
     """The rows of a result with ``yield_per``, a batch at a time.
 
     Raises:
-        StorageError: the transaction ended meanwhile.
+        StorageError: the transaction has ended.
     """
     transaction = session.get_transaction()
     stream = _Stream(result)
@@ -64,7 +64,7 @@ def batches(session: Session, result: CursorResult[Any]) -> Iterator[Sequence[An
 
 
 def forget_streams(session: Session) -> None:
-    """Let go of what is still open: the server closes it with the transaction."""
+    """Forget open streams, which the server closes with the transaction."""
     for one in session.info.pop(_OPEN, ()):
         one.forget()
 
@@ -73,7 +73,8 @@ def _close_abandoned(session: Session, streams: list[_Stream]) -> None:
     abandoned = [one for one in streams if not one.is_read]
     if not abandoned:
         return
-    # Closed already by a savepoint, or with an earlier transaction: to close it fails this one.
+    # A stream may have been closed by a savepoint or with an earlier transaction. Closing it once
+    # more would fail this transaction.
     there = set(session.scalars(_CURSORS))
     for one in abandoned:
         streams.remove(one)

@@ -161,11 +161,6 @@ def trace_key(field: str, value: Any) -> UUID:
     return ids.trace_uuid(value, field)
 
 
-def optional_trace_key(field: str, value: Any) -> UUID | None:
-    """As `trace_key`; None stays None."""
-    return None if value is None else trace_key(field, value)
-
-
 def ordered(least_field: str, least: Any, greatest_field: str, greatest: Any) -> None:
     """That the least is not above the greatest, where both are given."""
     if least is not None and greatest is not None and greatest < least:

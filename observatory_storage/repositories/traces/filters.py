@@ -27,6 +27,8 @@ from observatory_storage.repositories.reading.filter_fields import (
     before,
     bound,
     equals,
+    limit_field,
+    no_condition,
     rules_of,
 )
 from observatory_storage.repositories.reading.validation import AttributeValue, Number, TraceId
@@ -37,9 +39,8 @@ from observatory_storage.repositories.traces.json_conditions import (
 )
 from observatory_storage.repositories.traces.span_conditions import (
     SpanConditions,
-    json_field,
+    SpanFieldRule,
     span_field,
-    span_limit_field,
 )
 
 __all__ = [
@@ -151,76 +152,60 @@ class _CommonFilters(Filters):
     A trace's tokens and costs are the sums of its spans': the trace has at least what one has.
     """
 
-    service_name: str | None = span_field(
-        validation.text, equals("service_name"), on_spanless_trace=equals("service_name")
-    )
+    service_name: str | None = span_field(validation.text, equals("service_name"), spanless=True)
     operation: str | None = span_field(validation.text, equals("name", "operation"))
     status: str | None = span_field(
         validation.one_of(STATUSES),
         equals("status"),
-        on_spanless_trace=equals("status"),
-        on_trace=equals("status", "trace_status"),
+        spanless=True,
+        implied=equals("status", "trace_status"),
         parameters=_status,
     )
     start_time: datetime | None = span_field(
-        validation.moment,
-        at_least("start_time"),
-        on_spanless_trace=at_least("start_time"),
-        on_trace=_ends_after_start,
+        validation.moment, at_least("start_time"), spanless=True, implied=_ends_after_start
     )
     end_time: datetime | None = span_field(
-        validation.moment,
-        before("start_time", "end_time"),
-        on_spanless_trace=before("start_time", "end_time"),
-        on_trace=before("start_time", "end_time"),
+        validation.moment, before("start_time", "end_time"), spanless=True, implied=True
     )
     min_duration_us: Number | timedelta | None = span_field(
         validation.duration_us,
         _lasts_at_least,
-        on_spanless_trace=at_least("duration_us", "min_spanless_duration_us"),
-        on_trace=_may_last_so_long,
+        spanless=at_least("duration_us", "min_spanless_duration_us"),
+        implied=_may_last_so_long,
         parameters=_least_duration,
     )
     max_duration_us: Number | timedelta | None = span_field(
         validation.duration_us,
         _lasts_at_most,
-        on_spanless_trace=at_most("duration_us", "max_spanless_duration_us"),
+        spanless=at_most("duration_us", "max_spanless_duration_us"),
         parameters=_greatest_duration,
     )
-    attributes: Mapping[str, AttributeValue] | None = json_field(
-        validation.attributes, attribute_conditions, attribute_parameters, is_hashable=False
+    attributes: Mapping[str, AttributeValue] | None = span_field(
+        validation.attributes,
+        no_condition,
+        json=attribute_conditions,
+        parameters=attribute_parameters,
+        is_hashable=False,
     )
     provider: str | None = span_field(validation.text, equals("provider"))
     model: str | None = span_field(validation.text, equals("model"), is_indexed=True)
     user_id: str | None = span_field(validation.text, equals("user_id"), is_indexed=True)
     session_id: str | None = span_field(validation.text, equals("session_id"), is_indexed=True)
     environment: str | None = span_field(validation.text, equals("environment"))
-    limit: int = span_limit_field()
+    limit: int = limit_field(SpanFieldRule)
     min_tokens: int | None = span_field(
-        validation.count,
-        at_least("total_tokens", "min_tokens"),
-        on_spanless_trace=at_least("total_tokens", "min_tokens"),
-        on_trace=at_least("total_tokens", "min_tokens"),
+        validation.count, at_least("total_tokens", "min_tokens"), spanless=True, implied=True
     )
     max_tokens: int | None = span_field(
-        validation.count,
-        at_most("total_tokens", "max_tokens"),
-        on_spanless_trace=at_most("total_tokens", "max_tokens"),
+        validation.count, at_most("total_tokens", "max_tokens"), spanless=True
     )
     min_cost_usd: Number | None = span_field(
-        validation.number,
-        at_least("total_cost_usd", "min_cost_usd"),
-        on_spanless_trace=at_least("total_cost_usd", "min_cost_usd"),
-        on_trace=at_least("total_cost_usd", "min_cost_usd"),
+        validation.number, at_least("total_cost_usd", "min_cost_usd"), spanless=True, implied=True
     )
     max_cost_usd: Number | None = span_field(
-        validation.number,
-        at_most("total_cost_usd", "max_cost_usd"),
-        on_spanless_trace=at_most("total_cost_usd", "max_cost_usd"),
+        validation.number, at_most("total_cost_usd", "max_cost_usd"), spanless=True
     )
-    text: str | None = json_field(
-        validation.search, words_condition, lambda name, value: {name: value}
-    )
+    text: str | None = span_field(validation.search, no_condition, json=words_condition)
 
     def _check_together(self) -> None:
         validation.in_order(self.start_time, self.end_time)
@@ -307,7 +292,7 @@ class SpanFilters(_CommonFilters):
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.
     """
 
-    trace_id: TraceId | None = span_field(validation.optional_trace_key, equals("trace_id"))
+    trace_id: TraceId | None = span_field(validation.trace_key, equals("trace_id"))
     kind: str | None = span_field(validation.one_of(KINDS), equals("kind"))
     name: str | None = span_field(validation.text, equals("name"))
 

@@ -7,13 +7,19 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final, Unpack, overload
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import ColumnElement, Select, bindparam, func, select, true, tuple_
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.models import Trace
+from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading import validation
-from observatory_storage.repositories.reading.counting import Total
-from observatory_storage.repositories.reading.pages import Page, PageRequest, read_all, read_page
+from observatory_storage.repositories.reading.pages import (
+    Page,
+    PageRequest,
+    Total,
+    read_all,
+    read_page,
+)
+from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.time_buckets import BucketSize
 from observatory_storage.repositories.reading.validation import BATCH_SIZE, TraceId
 from observatory_storage.repositories.traces.deletion import delete_all_of, delete_trace
@@ -23,7 +29,6 @@ from observatory_storage.repositories.traces.filters import (
     TraceFilters,
     TraceKeywords,
 )
-from observatory_storage.repositories.traces.names import operation_names, service_names
 from observatory_storage.repositories.traces.results import (
     DeletedRows,
     DeletedTrace,
@@ -112,11 +117,13 @@ class TraceRepository(SpanQueries):
 
     def services(self) -> builtins.list[str]:
         """The names of the services that have spans, in order."""
-        return service_names(self._reader)
+        return _service_names(self._reader)
 
     def operations(self, service_name: str) -> builtins.list[Operation]:
         """The names of a service's spans with the kinds that they have, in order."""
-        return operation_names(self._reader, validation.required_text("service_name", service_name))
+        return _operation_names(
+            self._reader, validation.required_text("service_name", service_name)
+        )
 
     def list_sessions(
         self,
@@ -272,3 +279,36 @@ class TraceRepository(SpanQueries):
             Conflict: another transaction had some of the rows; it may be tried again.
         """
         return delete_all_of(self._reader, "session_id", session_id)
+
+
+def _service_names(reader: Reader) -> builtins.list[str]:
+    """Skips through the index from name to name; the cost goes with the number of names."""
+    least = select(func.min(TraceSpan.service_name).label("name")).cte("names", recursive=True)
+    following = (
+        select(func.min(TraceSpan.service_name))
+        .where(TraceSpan.service_name > least.c.name)
+        .scalar_subquery()
+    )
+    names = least.union_all(select(following).where(least.c.name.is_not(None)))
+    return [row.name for row in reader.rows(select(names).where(names.c.name.is_not(None)))]
+
+
+def _operation_names(reader: Reader, service_name: str) -> builtins.list[Operation]:
+    """As `_service_names`, by name and kind."""
+
+    def first_beyond(*conditions: ColumnElement[bool]) -> Select[str, str]:
+        return (
+            select(TraceSpan.name, TraceSpan.kind)
+            .where(TraceSpan.service_name == service_name, *conditions)
+            .order_by(TraceSpan.name, TraceSpan.kind)
+            .limit(1)
+        )
+
+    found = first_beyond().cte("operations", recursive=True)
+    beyond = tuple_(TraceSpan.name, TraceSpan.kind) > tuple_(found.c.name, found.c.kind)
+    following = first_beyond(beyond, TraceSpan.name >= found.c.name).lateral()
+    pairs = found.union_all(
+        select(following.c.name, following.c.kind).select_from(found.join(following, true()))
+    )
+    statement = select(pairs.c.name, pairs.c.kind)
+    return [Operation(name=row.name, kind=row.kind) for row in reader.rows(statement)]

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from observatory_storage.errors import NotFound
-from observatory_storage.repositories.reading.counting import Total
-from observatory_storage.repositories.reading.pages import Keyset, Seek
+from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces import session_statements as statements
 from observatory_storage.repositories.traces.results import SessionSummary
@@ -32,12 +31,9 @@ class SessionSearch:
     def __init__(self, reader: Reader, filters: SessionFilters) -> None:
         self._reader = reader
         self._filters = filters
+        self.query: Mapping[str, Any] = filters.query()
         self._parameters = filters.parameters()
         self._names = frozenset(self._parameters)
-
-    @property
-    def query(self) -> Mapping[str, Any]:
-        return self._filters.query()
 
     def count(self, kind: Total) -> int:
         statement = statements.matching_sessions(self._names)

@@ -9,14 +9,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, false
 
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.repositories.reading import validation
 from observatory_storage.repositories.reading.filter_fields import (
     Condition,
     Conditions,
     FieldRule,
     Given,
-    declared,
-    no_condition,
+    filter_field,
     within,
 )
 from observatory_storage.repositories.traces.json_conditions import (
@@ -24,7 +22,7 @@ from observatory_storage.repositories.traces.json_conditions import (
     on_span_or_events,
 )
 
-__all__ = ["SpanConditions", "SpanFieldRule", "json_field", "span_field", "span_limit_field"]
+__all__ = ["SpanConditions", "SpanFieldRule", "span_field"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +30,16 @@ class SpanFieldRule(FieldRule):
     """What a field means for spans (`condition`), and for their traces.
 
     Args:
-        on_spanless_trace: what a trace without spans must meet; None if such a trace has no such
-            column, so that it never matches.
-        on_trace: what the row of any trace with a matching span meets, so that the spans of fewer
+        spanless: what a trace without spans must meet; None if it has no such column, so that it
+            never matches.
+        implied: what the row of any trace with a matching span meets, so that the spans of fewer
             traces are looked at.
         json: conditions on JSON, which a span, its events and a trace without spans may meet.
         is_indexed: whether an index has the spans by this column and their start.
     """
 
-    on_spanless_trace: Condition | None = None
-    on_trace: Condition = no_condition
+    spanless: Condition | None = None
+    implied: Condition | None = None
     json: Callable[[Given], list[JsonCondition]] | None = None
     is_indexed: bool = False
 
@@ -50,39 +48,23 @@ def span_field(
     check: Callable[[str, Any], Any],
     condition: Condition,
     *,
-    on_spanless_trace: Condition | None = None,
-    on_trace: Condition = no_condition,
-    parameters: Callable[[str, Any], dict[str, Any]] | None = None,
-    is_indexed: bool = False,
+    spanless: bool | Condition = False,
+    implied: bool | Condition = False,
+    **meaning: Any,
 ) -> Any:
-    """A field with a condition on spans; see `SpanFieldRule`."""
-    rule = SpanFieldRule(
-        check,
-        condition,
-        parameters or (lambda name, value: {name: value}),
-        on_spanless_trace=on_spanless_trace,
-        on_trace=on_trace,
-        is_indexed=is_indexed,
-    )
-    return declared(rule)
+    """A field of the filters of spans; see `SpanFieldRule`.
 
+    Args:
+        spanless, implied: True for the condition itself, since traces have the column too.
+    """
 
-def json_field(
-    check: Callable[[str, Any], Any],
-    json: Callable[[Given], list[JsonCondition]],
-    parameters: Callable[[str, Any], dict[str, Any]],
-    *,
-    is_hashable: bool = True,
-) -> Any:
-    """A field with conditions on the JSON of spans and of their events."""
-    rule = SpanFieldRule(check, no_condition, parameters, json=json)
-    return declared(rule, is_hashable=is_hashable)
+    def chosen(given: bool | Condition) -> Condition | None:
+        if isinstance(given, bool):
+            return condition if given else None
+        return given
 
-
-def span_limit_field() -> Any:
-    """The most rows in a page."""
-    rule = SpanFieldRule(validation.limit, no_condition, lambda _name, _value: {})
-    return declared(rule, default=validation.DEFAULT_LIMIT)
+    meaning |= {"spanless": chosen(spanless), "implied": chosen(implied)}
+    return filter_field(check, condition, kind=SpanFieldRule, **meaning)
 
 
 class SpanConditions:
@@ -99,7 +81,7 @@ class SpanConditions:
         self._rules = rules.values()
         self._given = given
         self.needs_a_span = any(
-            name in given and rule.json is None and rule.on_spanless_trace is None
+            name in given and rule.json is None and rule.spanless is None
             for name, rule in rules.items()
         )
 
@@ -120,13 +102,13 @@ class SpanConditions:
         """That a trace has no spans, and matches by itself."""
         if self.needs_a_span:
             return false()
-        own = self._on(trace, *(r.on_spanless_trace for r in self._rules if r.on_spanless_trace))
+        own = self._on(trace, *(rule.spanless for rule in self._rules))
         in_json = (one.on_trace(trace) for one in self.json())
         return and_(trace.lead_span_id.is_(None), *own, *in_json)
 
     def implied(self, trace: type[Trace] = Trace) -> Conditions:
         """What the row of a matching trace meets."""
-        return self._on(trace, *(rule.on_trace for rule in self._rules))
+        return self._on(trace, *(rule.implied for rule in self._rules))
 
     def begun(self, trace: type[Trace] = Trace) -> Conditions:
         """That a trace begins before the range of time ends."""
@@ -138,5 +120,5 @@ class SpanConditions:
         of_service = TraceSpan.service_name == self._given["service_name"]
         return [of_service, *within(TraceSpan.start_time, *bounds)]
 
-    def _on(self, row: type[Trace | TraceSpan], *conditions: Condition) -> Conditions:
-        return [each for condition in conditions for each in condition(row, self._given)]
+    def _on(self, row: type[Trace | TraceSpan], *conditions: Condition | None) -> Conditions:
+        return [each for one in conditions if one for each in one(row, self._given)]

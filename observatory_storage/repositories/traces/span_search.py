@@ -14,9 +14,8 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm.interfaces import ORMOption
 
 from observatory_storage.models import TraceSpan
-from observatory_storage.repositories.reading.counting import Total
 from observatory_storage.repositories.reading.filter_fields import within
-from observatory_storage.repositories.reading.pages import Keyset, Seek
+from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.time_slices import moment_after, through_slices
 from observatory_storage.repositories.traces.candidates import CandidateFinder
@@ -43,13 +42,10 @@ class SpanSearch:
         self.keyset = keyset
         self._reader = reader
         self._filters = filters
+        self.query: Mapping[str, object] = filters.query()
         self._conditions = filters.in_sql()
         self._matching = select(TraceSpan).where(*self._conditions.plain()).options(*options)
         self._finder = CandidateFinder(reader, filters)
-
-    @property
-    def query(self) -> Mapping[str, object]:
-        return self._filters.query()
 
     def count(self, kind: Total) -> int:
         return self._reader.count(select(TraceSpan).where(*self._conditions.all()), kind)

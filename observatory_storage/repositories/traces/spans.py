@@ -16,12 +16,12 @@ from observatory_storage import ids
 from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading import validation
-from observatory_storage.repositories.reading.counting import Total
 from observatory_storage.repositories.reading.pages import (
     Keyset,
     Page,
     PageRequest,
     Search,
+    Total,
     read_all,
     read_page,
 )

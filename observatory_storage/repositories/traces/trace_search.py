@@ -21,15 +21,13 @@ from sqlalchemy import (
 )
 
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.repositories.reading.counting import Total
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
-from observatory_storage.repositories.reading.pages import Keyset, Seek
+from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.time_slices import through_slices
 from observatory_storage.repositories.traces import trace_statements as statements
 from observatory_storage.repositories.traces.candidates import CandidateFinder, Candidates
 from observatory_storage.repositories.traces.filters import TraceFilters, template
-from observatory_storage.repositories.traces.trace_count import count_traces
 
 __all__ = ["TraceSearch"]
 
@@ -49,6 +47,8 @@ _WALKED_FOR_SERVICE: Final = 900
 _PROMISING: Final = 2
 # Statements with conditions on more attributes than these are built anew each time.
 _MOST_KEPT: Final = 4
+# So many matching spans show how many of them a trace has.
+_SAMPLE: Final = 5_000
 
 
 class TraceSearch:
@@ -59,6 +59,7 @@ class TraceSearch:
     def __init__(self, reader: Reader, filters: TraceFilters) -> None:
         self._reader = reader
         self._filters = filters
+        self.query: Mapping[str, Any] = filters.query()
         self._parameters = filters.parameters()
         # Words decide what their condition looks like, so a statement with words is not kept.
         self._is_kept = filters.text is None and len(filters.attributes or ()) <= _MOST_KEPT
@@ -66,12 +67,8 @@ class TraceSearch:
         self._conditions = template(names) if self._is_kept else filters.in_sql()
         self._finder = CandidateFinder(reader, filters)
 
-    @property
-    def query(self) -> Mapping[str, Any]:
-        return self._filters.query()
-
     def count(self, kind: Total) -> int:
-        return count_traces(self._reader, self._filters, kind)
+        return _count(self._reader, self._filters, kind)
 
     def rows(self, seek: Seek) -> Sequence[Trace]:
         """The traces of a page.
@@ -252,3 +249,38 @@ class TraceSearch:
 
     def _values(self, seek: Seek) -> dict[str, Any]:
         return {**self._parameters, **seek.parameters}
+
+
+def _count(reader: Reader, filters: TraceFilters, kind: Total) -> int:
+    """By the matching spans, which is less work than finding the traces in order."""
+    if not filters.parameters():
+        return reader.count(select(Trace.id), kind)
+    return _exact(reader, filters) if kind == "exact" else _estimated(reader, filters)
+
+
+def _exact(reader: Reader, filters: TraceFilters) -> int:
+    conditions = filters.in_sql()
+    traces = select(TraceSpan.trace_id).where(*conditions.all()).distinct()
+    found = reader.count(traces, "exact")
+    if not conditions.needs_a_span:
+        found += reader.count(select(Trace.id).where(conditions.spanless()), "exact")
+    return found
+
+
+def _estimated(reader: Reader, filters: TraceFilters) -> int:
+    """The matching spans that the planner expects, divided by how many of them a trace has.
+
+    The planner itself does not know how spans spread over traces: autovacuum gathers no
+    statistics for a partitioned table as a whole.
+    """
+    conditions = filters.in_sql()
+    spans = select(TraceSpan.trace_id).where(*conditions.all())
+    sample = spans.limit(_SAMPLE).subquery()
+    seen, traces = reader.row(
+        select(func.count(), func.count(sample.c.trace_id.distinct())).select_from(sample)
+    )
+    if seen < _SAMPLE:
+        return int(traces)
+    expected = reader.count(spans, "estimated") * float(traces / seen)
+    greatest = reader.count(select(Trace.id).where(*conditions.implied()), "estimated")
+    return max(int(traces), min(round(expected), greatest))
