@@ -25,7 +25,7 @@ from observatory_storage.cli.text_table import WIDE, Column, table
 from observatory_storage.errors import NotFound
 from observatory_storage.models import Metric
 from observatory_storage.repositories import MetricFilters, TimeSeriesPoint, TimeSeriesQuery
-from observatory_storage.repositories.filters import AGGREGATIONS
+from observatory_storage.repositories.metrics.filters import AGGREGATIONS
 from observatory_storage.unit_of_work import UnitOfWork
 
 __all__ = ["command"]

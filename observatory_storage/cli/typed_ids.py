@@ -9,7 +9,10 @@ from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.ids import uuid_of
 from observatory_storage.models import Trace
 from observatory_storage.repositories import LogFilters
-from observatory_storage.repositories.id_prefixes import sessions_with_prefix, traces_with_prefix
+from observatory_storage.repositories.traces.id_prefixes import (
+    sessions_with_prefix,
+    traces_with_prefix,
+)
 from observatory_storage.unit_of_work import UnitOfWork
 
 __all__ = ["find_session_id", "find_span_id", "find_trace", "find_trace_id"]

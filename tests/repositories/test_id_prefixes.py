@@ -9,7 +9,10 @@ import pytest
 
 from observatory_storage import CopyWriter, StoragePool
 from observatory_storage.ids import trace_uuid
-from observatory_storage.repositories.id_prefixes import sessions_with_prefix, traces_with_prefix
+from observatory_storage.repositories.traces.id_prefixes import (
+    sessions_with_prefix,
+    traces_with_prefix,
+)
 from tests.repositories.plans import plans_of
 from tests.repositories.samples import SECOND, START, a_span, statements
 

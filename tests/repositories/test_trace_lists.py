@@ -15,9 +15,8 @@ from observatory_storage.repositories import (
     Page,
     SpanFilters,
     TraceFilters,
-    candidates,
-    trace_search,
 )
+from observatory_storage.repositories.traces import candidates, trace_search
 from tests.repositories.samples import (
     DAY,
     SECOND,

@@ -50,6 +50,7 @@ from observatory_storage import (
     TraceFilters,
     TraceRepository,
     TraceSpan,
+    TraceStats,
     TraceWriter,
     UnitOfWork,
     ValidationError,
@@ -121,6 +122,13 @@ def traces(uow: UnitOfWork, start: datetime, end: datetime, trace_id: str | UUID
     assert_type(page.previous, str | None)
     rows: Sequence[Trace] = page
     assert_type(uow.traces.list(filters, after=page.next), Page[Trace])
+    assert_type(uow.traces.list(service_name="chat", limit=5), Page[Trace])
+    uow.traces.list(servicename="chat")  # type: ignore[call-arg]  # what users are told
+    uow.traces.list(service_name=5)  # type: ignore[arg-type]  # what users are told
+    assert_type(uow.traces.get_stats(model="m"), TraceStats)
+    assert_type(uow.traces.get_stats(kind="client", group_by="model"), list[SpanStats])
+    assert_type(uow.traces.get_spans(page[0]), list[TraceSpan])
+    assert_type(uow.logs.list(min_severity="WARNING", trace_id=page[0]), Page[LogRecord])
     assert_type(uow.traces.iterate(filters), Iterator[Trace])
     assert_type(uow.traces.search_text("refund", SpanFilters(start_time=start)), Page[TraceSpan])
     trace = uow.traces.get_by_trace_id("5b8efff798038103d269b633813fc60c")
