@@ -95,8 +95,7 @@ def cost_summaries(
     if limit is not None:
         statement = statement.where(totals.c.place <= limit)
     summaries = []
-    for row in reader.rows(statement):
-        columns = dict(row._mapping)
+    for columns in reader.records(statement):
         del columns["place"]
         group = {name: columns.pop(column.name) for name, column in groups.items()}
         summaries.append(CostSummary(group=group, timestamp=columns.pop("bucket"), **columns))
@@ -107,7 +106,7 @@ def latency_percentiles(
     reader: Reader, filters: SpanFilters, bucket_size_secs: BucketSize
 ) -> list[LatencyPercentiles]:
     """Percentiles of durations by bucket; see `MetricRepository.get_latency_percentiles`."""
-    rows = reader.rows(
+    records = reader.records(
         select(
             bucket_column(TraceSpan.start_time, bucket_size_secs),
             func.count().label("span_count"),
@@ -118,7 +117,7 @@ def latency_percentiles(
         .order_by("bucket")
     )
     found = []
-    for row in rows:
-        columns = with_percentiles(row, "_us")
+    for record in records:
+        columns = with_percentiles(record, "_us")
         found.append(LatencyPercentiles(timestamp=columns.pop("bucket"), **columns))
     return found

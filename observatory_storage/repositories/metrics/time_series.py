@@ -91,13 +91,12 @@ class TimeSeries:
         by = [values.c.bucket, *(values.c[key.name] for key in keys)]
         aggregate = _aggregate(query.aggregation, values.c).label("value")
         points = []
-        for row in self._reader.rows(select(*by, aggregate).group_by(*by)):
-            columns = row._mapping
+        for columns in self._reader.records(select(*by, aggregate).group_by(*by)):
             named = zip(query.group_by, keys, strict=True)
             group = {name: columns[key.name] for name, key in named}
-            seconds = _seconds(query, row.bucket) if query.aggregation == "rate" else 1
-            value = float(row.value / seconds)
-            points.append(TimeSeriesPoint(timestamp=row.bucket, value=value, group=group))
+            seconds = _seconds(query, columns["bucket"]) if query.aggregation == "rate" else 1
+            value = float(columns["value"] / seconds)
+            points.append(TimeSeriesPoint(timestamp=columns["bucket"], value=value, group=group))
         return points
 
     def _from_amounts(
@@ -131,7 +130,8 @@ class TimeSeries:
         )
 
     def _points(self, statement: Select[Any]) -> Iterator[Point]:
-        return (Point(**row._mapping) for row in self._reader.stream(statement))
+        # The columns are selected by the names of the fields, in their order.
+        return (Point(*row) for row in self._reader.stream(statement))
 
     def _before_range(self, query: TimeSeriesQuery, waiting: Sequence[Point]) -> Iterator[Point]:
         """The points before the range, newest first, of the series that wait, and maybe others.
@@ -150,7 +150,7 @@ class TimeSeries:
         place: ColumnElement[bool] = _POINT.timestamp < start
         while True:
             page = statement.where(place).order_by(*_NEWEST_FIRST).limit(BATCH_SIZE)
-            rows = [Point(**row._mapping) for row in self._reader.rows(page)]
+            rows = [Point(*row) for row in self._reader.rows(page)]
             yield from rows
             if len(rows) < BATCH_SIZE:
                 return

@@ -22,12 +22,11 @@ def percentile_array(values: Any) -> ColumnElement[Any]:
     return func.percentile_cont(shares).within_group(values)
 
 
-def with_percentiles(row: Any, suffix: str) -> dict[str, Any]:
-    """A row's columns by label, its array ``percentiles`` as one column each (``p50`` + suffix)."""
-    columns = dict(row._mapping)
-    values = columns.pop("percentiles") or [None] * len(PERCENTILES)
+def with_percentiles(record: dict[str, Any], suffix: str) -> dict[str, Any]:
+    """A record with its array ``percentiles`` as one value each (``p50`` + suffix)."""
+    values = record.pop("percentiles") or [None] * len(PERCENTILES)
     names = (f"{name}{suffix}" for name in PERCENTILES)
-    return {**columns, **dict(zip(names, values, strict=True))}
+    return {**record, **dict(zip(names, values, strict=True))}
 
 
 class _Integer(TypeDecorator[int]):

@@ -109,6 +109,13 @@ class Reader:
         with translated():
             return self.session.execute(statement, parameters).all()
 
+    def records(self, statement: Executable, parameters: Parameters = None) -> list[dict[str, Any]]:
+        """All rows of the statement, their values by label."""
+        with translated():
+            result = self.session.execute(statement, parameters)
+            labels = tuple(result.keys())
+            return [dict(zip(labels, row, strict=True)) for row in result]
+
     def row(self, statement: Executable, parameters: Parameters = None) -> Any:
         """The one row of the statement."""
         with translated():

@@ -45,9 +45,9 @@ class SessionSearch:
         The first page comes from the newest spans, if these are of enough sessions. Otherwise all
         matching spans are grouped where an index finds few, or spans are walked backwards in time.
         """
-        return [_summary(row) for row in self._from_newest_spans(seek) or self._found(seek)]
+        return [_summary(record) for record in self._from_newest_spans(seek) or self._found(seek)]
 
-    def _from_newest_spans(self, seek: Seek) -> Sequence[Any]:
+    def _from_newest_spans(self, seek: Seek) -> list[dict[str, Any]]:
         if seek.key is not None or self._filters.has_conditions():
             return []
         statement = statements.from_newest_spans(self._names, seek.shape)
@@ -55,15 +55,15 @@ class SessionSearch:
             span_limit = spans * seek.row_limit
             if span_limit > _MOST_SPANS:
                 break
-            rows = self._reader.rows(statement, {**self._values(seek), "span_limit": span_limit})
+            rows = self._reader.records(statement, {**self._values(seek), "span_limit": span_limit})
             if rows:
                 return rows
         return []
 
-    def _found(self, seek: Seek) -> Sequence[Any]:
+    def _found(self, seek: Seek) -> list[dict[str, Any]]:
         few = self._filters.is_indexed() and self._are_few()
         make = statements.from_all_spans if few else statements.from_walked_spans
-        return self._reader.rows(make(self._names, seek.shape), self._values(seek))
+        return self._reader.records(make(self._names, seek.shape), self._values(seek))
 
     def _are_few(self) -> bool:
         values = {**self._parameters, "greatest": _FEW_SPANS + 1}
@@ -81,14 +81,13 @@ def session_by_id(reader: Reader, session_id: str, filters: SessionFilters) -> S
     """
     parameters = filters.parameters()
     statement = statements.by_id(frozenset(parameters))
-    rows = reader.rows(statement, {**parameters, "session_id": session_id})
+    rows = reader.records(statement, {**parameters, "session_id": session_id})
     if not rows:
         raise NotFound(f"there is no session {session_id}")
     return _summary(rows[0])
 
 
-def _summary(row: Any) -> SessionSummary:
-    columns = dict(row._mapping)
+def _summary(record: dict[str, Any]) -> SessionSummary:
     for name in ("user_ids", "service_names"):
-        columns[name] = tuple(columns[name] or ())
-    return SessionSummary(**columns)
+        record[name] = tuple(record[name] or ())
+    return SessionSummary(**record)

@@ -77,7 +77,8 @@ def trace_stats(reader: Reader, filters: TraceFilters) -> TraceStats:
     if conditions := in_sql.all():
         of_spans = Trace.id.in_(select(TraceSpan.trace_id).where(*conditions))
         statement = statement.where(or_(of_spans, in_sql.spanless()))
-    return TraceStats(**with_percentiles(reader.row(statement), "_duration_us"))
+    (record,) = reader.records(statement)
+    return TraceStats(**with_percentiles(record, "_duration_us"))
 
 
 def span_stats(
@@ -115,8 +116,8 @@ def span_stats(
         .order_by("bucket", func.count().desc(), *groups.values())
     )
     found = []
-    for row in reader.rows(statement):
-        columns = with_percentiles(row, "_duration_us")
+    for record in reader.records(statement):
+        columns = with_percentiles(record, "_duration_us")
         group = {name: columns.pop(column.name) for name, column in groups.items()}
         found.append(SpanStats(group=group, timestamp=columns.pop("bucket"), **columns))
     return found
