@@ -217,7 +217,7 @@ def translate(error: BaseException) -> StorageError | None:
                 return _data_error(original, message)
             return kind(message, retryable=retryable)
         if state in _UNMIGRATED:
-            message = f"{_MIGRATE} ({message})"
+            message += f"; {_MIGRATE}"
     disconnected = isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated
     # Without a SQLSTATE the server never answered: the network or the connection is at fault.
     if disconnected or (state is None and isinstance(original, psycopg.OperationalError)):
