@@ -23,22 +23,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    DateTime,
-    Text,
-    and_,
-    cast,
-    column,
-    func,
-    literal,
-    literal_column,
-    or_,
-    select,
-    table,
-    tuple_,
-)
+import sqlalchemy as sa
+from sqlalchemy import column
 from sqlalchemy.orm.interfaces import ORMOption
 
 from observatory_storage.errors import ValidationError
@@ -63,10 +49,10 @@ _TRUSTED: Final = timedelta(minutes=1)
 # ``xmin`` has the lower 32 bits of a transaction's number.
 _XIDS: Final = 2**32
 _KEY: Final = (LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id)
-_ACTIVITY: Final = table(
+_ACTIVITY: Final = sa.table(
     "pg_stat_activity",
-    column("xact_start", DateTime(timezone=True)),
-    column("datname", Text),
+    column("xact_start", sa.DateTime(timezone=True)),
+    column("datname", sa.Text),
     schema="pg_catalog",
 )
 
@@ -116,26 +102,28 @@ class Tail:
 
     def _oldest_start(self) -> datetime:
         """When the oldest transaction began that runs in this database: not after our own did."""
-        visible = select(func.min(_ACTIVITY.c.xact_start)).where(
-            _ACTIVITY.c.datname == func.current_database()
+        visible = sa.select(sa.func.min(_ACTIVITY.c.xact_start)).where(
+            _ACTIVITY.c.datname == sa.func.current_database()
         )
         oldest: datetime = self._reader.scalar(
-            select(func.least(visible.scalar_subquery(), func.transaction_timestamp()))
+            sa.select(sa.func.least(visible.scalar_subquery(), sa.func.transaction_timestamp()))
         )
         return oldest.astimezone(UTC)
 
     def _numbers(self) -> tuple[int, int]:
         """Below the first number all transactions have ended; the second is not given out yet."""
-        snapshot = func.pg_current_snapshot()
-        ends = (func.pg_snapshot_xmin(snapshot), func.pg_snapshot_xmax(snapshot))
-        settled, unused = self._reader.row(select(*(cast(cast(e, Text), BigInteger) for e in ends)))
+        snapshot = sa.func.pg_current_snapshot()
+        ends = (sa.func.pg_snapshot_xmin(snapshot), sa.func.pg_snapshot_xmax(snapshot))
+        settled, unused = self._reader.row(
+            sa.select(*(sa.cast(sa.cast(e, sa.Text), sa.BigInteger) for e in ends))
+        )
         return settled, unused
 
     def _newest(
         self, filters: LogFilters, settled: int, options: Sequence[ORMOption]
     ) -> list[LogRecord]:
         rows = self._reader.entities(
-            select(LogRecord)
+            sa.select(LogRecord)
             .where(*filters.conditions(), _age(settled).between(1, _XIDS // 2))
             .order_by(*(c.desc() for c in _KEY))
             .limit(filters.limit)
@@ -148,12 +136,12 @@ class Tail:
     ) -> tuple[list[LogRecord], _Position]:
         age, passed = _age(settled), settled - place.xid
         if place.key is None:
-            unseen: ColumnElement[bool] = age <= passed
+            unseen: sa.ColumnElement[bool] = age <= passed
         else:
-            key = tuple_(*(literal(v, c.type) for v, c in zip(place.key, _KEY, strict=True)))
-            unseen = or_(age < passed, and_(age == passed, tuple_(*_KEY) > key))
+            key = sa.tuple_(*(sa.literal(v, c.type) for v, c in zip(place.key, _KEY, strict=True)))
+            unseen = sa.or_(age < passed, sa.and_(age == passed, sa.tuple_(*_KEY) > key))
         pairs = self._reader.entities_with(
-            select(LogRecord, age.label("age"))
+            sa.select(LogRecord, age.label("age"))
             .where(LogRecord.created_at >= place.since, *filters.conditions(), age >= 1, unseen)
             .order_by(age.desc(), *_KEY)
             .limit(filters.limit)
@@ -167,10 +155,12 @@ class Tail:
         return rows, replace(place, xid=settled - its_age, key=key_of_last)
 
 
-def _age(settled: int) -> ColumnElement[int]:
+def _age(settled: int) -> sa.ColumnElement[int]:
     """How many numbers before ``settled`` the row's transaction has; numbers wrap at 32 bits."""
-    xmin = literal_column("xmin::text::bigint", BigInteger)
-    return (literal(settled % _XIDS + _XIDS, BigInteger) - xmin) % literal(_XIDS, BigInteger)
+    xmin = sa.literal_column("xmin::text::bigint", sa.BigInteger)
+    return (sa.literal(settled % _XIDS + _XIDS, sa.BigInteger) - xmin) % sa.literal(
+        _XIDS, sa.BigInteger
+    )
 
 
 def _cursor_of(place: _Position, query: Mapping[str, Any]) -> str:
@@ -198,9 +188,9 @@ def _position(xid: Any, key: Any, mark_xid: Any, since: Any, mark_since: Any) ->
         )
         key = (timestamp, timestamp_ns, id_)
     return _Position(
-        key_value(xid, BigInteger()),
+        key_value(xid, sa.BigInteger()),
         key,
         from_plain(since, datetime),
-        key_value(mark_xid, BigInteger()),
+        key_value(mark_xid, sa.BigInteger()),
         from_plain(mark_since, datetime),
     )

@@ -13,20 +13,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    DateTime,
-    Select,
-    SmallInteger,
-    Text,
-    Uuid,
-    and_,
-    column,
-    func,
-    literal,
-    select,
-    union_all,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TypeEngine
 
@@ -53,10 +40,10 @@ class _Key(NamedTuple):
 
 
 _TYPES: Final[Sequence[TypeEngine[Any]]] = (
-    Uuid(),
-    Text(),
-    DateTime(timezone=True),
-    SmallInteger(),
+    sa.Uuid(),
+    sa.Text(),
+    sa.DateTime(timezone=True),
+    sa.SmallInteger(),
 )
 _OF_SPAN: Final = [getattr(TraceSpan, name) for name in _Key._fields]
 _OF_EVENT: Final = [
@@ -76,22 +63,22 @@ class Candidates:
     """
 
     keys: Sequence[_Key]
-    rest: Sequence[ColumnElement[bool]]
+    rest: Sequence[sa.ColumnElement[bool]]
 
-    def restrict(self, statement: Select[Any]) -> Select[Any]:
+    def restrict(self, statement: sa.Select[Any]) -> sa.Select[Any]:
         """The statement on `TraceSpan`, its rows being those candidates that match.
 
         Args:
             statement: has no condition on JSON.
         """
-        names = [column(name, kind) for name, kind in zip(_Key._fields, _TYPES, strict=True)]
-        arrays: list[ColumnElement[Any]] = [
-            literal(list(values), ARRAY(kind))
+        names = [sa.column(name, kind) for name, kind in zip(_Key._fields, _TYPES, strict=True)]
+        arrays: list[sa.ColumnElement[Any]] = [
+            sa.literal(list(values), ARRAY(kind))
             for values, kind in zip(zip(*self.keys, strict=True), _TYPES, strict=True)
         ]
-        wanted = func.unnest(*arrays).table_valued(*names).render_derived("wanted")
+        wanted = sa.func.unnest(*arrays).table_valued(*names).render_derived("wanted")
         starts = [key.start_time for key in self.keys]
-        same_key = and_(*(own == wanted.c[own.key] for own in _OF_SPAN))
+        same_key = sa.and_(*(own == wanted.c[own.key] for own in _OF_SPAN))
         return statement.join(wanted, same_key).where(
             TraceSpan.start_time >= min(starts), TraceSpan.start_time <= max(starts), *self.rest
         )
@@ -123,7 +110,7 @@ class CandidateFinder:
         through a partition, expecting the value to be frequent.
         """
         spans = (
-            select(*_OF_SPAN)
+            sa.select(*_OF_SPAN)
             .where(
                 *within(TraceSpan.start_time, start, end),
                 *self._filters.in_sql().plain(),
@@ -137,9 +124,9 @@ class CandidateFinder:
             *within(TraceEvent.span_start_time, *self._range),
         ]
         events = (
-            select(*_OF_EVENT)
+            sa.select(*_OF_EVENT)
             .where(*bounds, json.on_event())
             .cte("events")
             .prefix_with("MATERIALIZED")
         )
-        return union_all(select(spans), select(events))
+        return sa.union_all(sa.select(spans), sa.select(events))

@@ -10,18 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Select,
-    Subquery,
-    Text,
-    bindparam,
-    func,
-    literal,
-    select,
-    true,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
@@ -54,7 +43,7 @@ Names = frozenset[str]
 
 
 @lru_cache
-def matching_sessions(names: Names) -> Select[Any]:
+def matching_sessions(names: Names) -> sa.Select[Any]:
     """The ids of the sessions that match, each once.
 
     Args:
@@ -62,28 +51,28 @@ def matching_sessions(names: Names) -> Select[Any]:
     """
     given = _bound(names)
     matching = [*_carrying(given), *_others(given)]
-    return select(TraceSpan.session_id).where(*matching).distinct()
+    return sa.select(TraceSpan.session_id).where(*matching).distinct()
 
 
 @lru_cache
-def span_count(names: Names) -> Select[Any]:
+def span_count(names: Names) -> sa.Select[Any]:
     """The number of spans that match, counted up to `greatest`."""
     given = _bound(names)
     matching = [*_carrying(given), *_others(given)]
-    spans = select(literal(1)).select_from(TraceSpan).where(*matching)
-    some = spans.limit(bindparam("greatest", type_=BigInteger)).subquery()
-    return select(func.count()).select_from(some)
+    spans = sa.select(sa.literal(1)).select_from(TraceSpan).where(*matching)
+    some = spans.limit(sa.bindparam("greatest", type_=sa.BigInteger)).subquery()
+    return sa.select(sa.func.count()).select_from(some)
 
 
 @lru_cache
-def by_id(names: Names) -> Select[Any]:
+def by_id(names: Names) -> sa.Select[Any]:
     """The session `session_id`."""
-    statement, _ = _summaries([TraceSpan.session_id == bindparam("session_id")], _bound(names))
+    statement, _ = _summaries([TraceSpan.session_id == sa.bindparam("session_id")], _bound(names))
     return statement
 
 
 @lru_cache
-def from_newest_spans(names: Names, shape: SeekShape) -> Select[Any]:
+def from_newest_spans(names: Names, shape: SeekShape) -> sa.Select[Any]:
     """The page from the newest `span_limit` spans; no rows unless they fill it.
 
     Sessions that were last active when the oldest of these spans started are left out, since
@@ -91,16 +80,16 @@ def from_newest_spans(names: Names, shape: SeekShape) -> Select[Any]:
     """
     given = _bound(names)
     spans = (
-        select(TraceSpan.session_id, TraceSpan.start_time)
+        sa.select(TraceSpan.session_id, TraceSpan.start_time)
         .where(*_carrying(given))
         .order_by(TraceSpan.start_time.desc())
-        .limit(bindparam("span_limit", type_=BigInteger))
+        .limit(sa.bindparam("span_limit", type_=sa.BigInteger))
         .cte("newest")
     )
-    oldest = select(func.min(spans.c.start_time)).scalar_subquery()
-    active = func.max(spans.c.start_time)
+    oldest = sa.select(sa.func.min(spans.c.start_time)).scalar_subquery()
+    active = sa.func.max(spans.c.start_time)
     by_session = (
-        select(spans.c.session_id, active.label("last_start_time"))
+        sa.select(spans.c.session_id, active.label("last_start_time"))
         .group_by(spans.c.session_id)
         .having(active > oldest)
     )
@@ -108,42 +97,42 @@ def from_newest_spans(names: Names, shape: SeekShape) -> Select[Any]:
 
 
 @lru_cache
-def from_all_spans(names: Names, shape: SeekShape) -> Select[Any]:
+def from_all_spans(names: Names, shape: SeekShape) -> sa.Select[Any]:
     """The page from the spans of all sessions that match, grouped and sorted."""
     given = _bound(names)
     carriers = _carrying(given)
     if conditions := _others(given):
-        matching = select(TraceSpan.session_id).where(*carriers, *conditions).distinct()
+        matching = sa.select(TraceSpan.session_id).where(*carriers, *conditions).distinct()
         # Materialized, or the planner would search again for each span.
         found = matching.cte("found").prefix_with("MATERIALIZED")
-        carriers.append(TraceSpan.session_id.in_(select(found.c.session_id)))
-    active = func.max(TraceSpan.start_time).label("last_start_time")
-    by_session = select(TraceSpan.session_id, active).where(*carriers)
+        carriers.append(TraceSpan.session_id.in_(sa.select(found.c.session_id)))
+    active = sa.func.max(TraceSpan.start_time).label("last_start_time")
+    by_session = sa.select(TraceSpan.session_id, active).where(*carriers)
     return _page(_of_page(by_session.group_by(TraceSpan.session_id), shape), given, shape)
 
 
 @lru_cache
-def from_walked_spans(names: Names, shape: SeekShape) -> Select[Any]:
+def from_walked_spans(names: Names, shape: SeekShape) -> sa.Select[Any]:
     """The page from the spans in order, each probed for whether it is the last of its session."""
     given = _bound(names)
     other = aliased(TraceSpan)
     same = [other.session_id == TraceSpan.session_id, *_carrying(given, other)]
     later = _probe([*same, other.start_time > TraceSpan.start_time], "later")
     statement = (
-        select(*SESSIONS.columns)
+        sa.select(*SESSIONS.columns)
         .distinct()  # the last ones may be several that start together
-        .outerjoin(later, true())
+        .outerjoin(later, sa.true())
         # Not IS NULL: the planner takes that for so rare that it would read all spans.
-        .where(later.c.found.is_not(true()), *_carrying(given))
+        .where(later.c.found.is_not(sa.true()), *_carrying(given))
     )
     if conditions := _others(given, other):
         matching = _probe([*same, *conditions], "matching")
-        statement = statement.join(matching, true())
+        statement = statement.join(matching, sa.true())
     return _page(SESSIONS.seek(statement, shape), given, shape)
 
 
 def _bound(names: Names) -> Given:
-    return {name: bindparam(name) for name in names}
+    return {name: sa.bindparam(name) for name in names}
 
 
 def _on(span: type[TraceSpan], given: Given, fields: Sequence[str]) -> Conditions:
@@ -161,44 +150,44 @@ def _others(given: Given, span: type[TraceSpan] = TraceSpan) -> Conditions:
     return _on(span, given, _OTHERS)
 
 
-def _of_page(rows: Select[Any, Any], shape: SeekShape) -> Select[Any, Any]:
+def _of_page(rows: sa.Select[Any, Any], shape: SeekShape) -> sa.Select[Any, Any]:
     """The rows of the page, of rows that each have a session and a time."""
     found = rows.subquery().c
     in_order = _by_activity(found)
-    return in_order.seek(select(*in_order.columns), shape)
+    return in_order.seek(sa.select(*in_order.columns), shape)
 
 
 def _by_activity(columns: Any) -> Keyset:
     return Keyset(SESSIONS.list_name, (columns.last_start_time, columns.session_id))
 
 
-def _probe(conditions: Sequence[ColumnElement[bool]], name: str) -> Any:
+def _probe(conditions: Sequence[sa.ColumnElement[bool]], name: str) -> Any:
     """Whether there is a span, probed for each row, so that PostgreSQL does not read all spans."""
-    return select(true().label("found")).where(*conditions).limit(1).lateral(name)
+    return sa.select(sa.true().label("found")).where(*conditions).limit(1).lateral(name)
 
 
 def _page(
-    rows: Select[Any, Any], given: Given, shape: SeekShape, *, full: bool = False
-) -> Select[Any]:
+    rows: sa.Select[Any, Any], given: Given, shape: SeekShape, *, full: bool = False
+) -> sa.Select[Any]:
     """The sessions of these rows, summed up.
 
     Args:
         full: only if the rows fill the page.
     """
     last = rows.cte("last")
-    wanted = func.array(select(last.c.session_id).scalar_subquery(), type_=ARRAY(Text))
-    conditions = [TraceSpan.session_id == func.any(wanted)]
+    wanted = sa.func.array(sa.select(last.c.session_id).scalar_subquery(), type_=ARRAY(sa.Text))
+    conditions = [TraceSpan.session_id == sa.func.any(wanted)]
     if full:
-        found = select(func.count()).select_from(last).scalar_subquery()
-        conditions.append(found == bindparam("row_limit", type_=BigInteger))
+        found = sa.select(sa.func.count()).select_from(last).scalar_subquery()
+        conditions.append(found == sa.bindparam("row_limit", type_=sa.BigInteger))
     statement, fact = _summaries(conditions, given)
     return _by_activity(fact.c).in_order(statement, descending=shape.descending)
 
 
-def _summaries(conditions: Conditions, given: Given) -> tuple[Select[Any], Subquery]:
+def _summaries(conditions: Conditions, given: Given) -> tuple[sa.Select[Any], sa.Subquery]:
     """The sessions of the spans that carry an id and meet the conditions, and their facts."""
     carrier = (
-        select(
+        sa.select(
             TraceSpan.session_id,
             TraceSpan.trace_id,
             TraceSpan.start_time,
@@ -211,41 +200,41 @@ def _summaries(conditions: Conditions, given: Given) -> tuple[Select[Any], Subqu
         .prefix_with("MATERIALIZED")
     )
     fact = (
-        select(
+        sa.select(
             carrier.c.session_id,
-            func.min(carrier.c.start_time).label("first_start_time"),
-            func.max(carrier.c.start_time).label("last_start_time"),
+            sa.func.min(carrier.c.start_time).label("first_start_time"),
+            sa.func.max(carrier.c.start_time).label("last_start_time"),
             _distinct(carrier.c.user_id).label("user_ids"),
             _distinct(carrier.c.service_name).label("service_names"),
         )
         .group_by(carrier.c.session_id)
         .subquery("fact")
     )
-    each_once = select(carrier.c.session_id, carrier.c.trace_id).distinct().subquery()
+    each_once = sa.select(carrier.c.session_id, carrier.c.trace_id).distinct().subquery()
     total = (
-        select(
+        sa.select(
             each_once.c.session_id,
-            func.count().label("trace_count"),
-            func.count().filter(Trace.status == "error").label("error_trace_count"),
-            func.coalesce(integer_sum(Trace.span_count), 0).label("span_count"),
-            func.coalesce(integer_sum(Trace.error_count), 0).label("error_span_count"),
+            sa.func.count().label("trace_count"),
+            sa.func.count().filter(Trace.status == "error").label("error_trace_count"),
+            sa.func.coalesce(integer_sum(Trace.span_count), 0).label("span_count"),
+            sa.func.coalesce(integer_sum(Trace.error_count), 0).label("error_span_count"),
             integer_sum(Trace.total_tokens).label("total_tokens"),
-            func.sum(Trace.total_cost_usd).label("total_cost_usd"),
+            sa.func.sum(Trace.total_cost_usd).label("total_cost_usd"),
         )
         .join_from(each_once, Trace, Trace.id == each_once.c.trace_id)
         .group_by(each_once.c.session_id)
         .subquery("total")
     )
-    statement = select(
+    statement = sa.select(
         *fact.c,
-        *(func.coalesce(total.c[count], 0).label(count) for count in _COUNTS),
+        *(sa.func.coalesce(total.c[count], 0).label(count) for count in _COUNTS),
         total.c.total_tokens,
         total.c.total_cost_usd,
     ).join_from(fact, total, total.c.session_id == fact.c.session_id, isouter=True)
     return statement, fact
 
 
-def _distinct(column: Any) -> ColumnElement[Any]:
+def _distinct(column: Any) -> sa.ColumnElement[Any]:
     """The values of a group, each once, in order."""
-    values = func.array_agg(column.distinct(), type_=ARRAY(Text))
+    values = sa.func.array_agg(column.distinct(), type_=ARRAY(sa.Text))
     return values.filter(column.is_not(None))

@@ -8,17 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Select,
-    SelectBase,
-    exists,
-    false,
-    func,
-    literal,
-    select,
-    union_all,
-)
+import sqlalchemy as sa
 
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
@@ -155,13 +145,13 @@ class TraceSearch:
             candidates = self._finder.few(start, end)
             if candidates is None:
                 return None
-            ids = union_all(self._ids_among(candidates), self._ids_reaching_beyond(start, end))
+            ids = sa.union_all(self._ids_among(candidates), self._ids_reaching_beyond(start, end))
             bounds = within(Trace.start_time, start, end)
             return self._of_traces(replace(seek, row_limit=row_limit), ids, *bounds)
 
         begin, end = self._filters.start_time, self._filters.end_time
         bounds = within(Trace.start_time, begin, end)
-        traces = seek.of(select(func.min(Trace.start_time), func.max(Trace.start_time)))
+        traces = seek.of(sa.select(sa.func.min(Trace.start_time), sa.func.max(Trace.start_time)))
         extremes = traces.where(*bounds).order_by(None).limit(None)
         oldest, newest = self._reader.row(extremes, seek.parameters)
         steps: list[Callable[[int], list[Trace]]] = []
@@ -190,26 +180,28 @@ class TraceSearch:
         statement = self._statement(make, seek, only_possible=only_possible)
         return self._reader.entities(statement, {**self._values(seek), "trace_limit": trace_limit})
 
-    def _walked(self, seek: Seek, *bounds: ColumnElement[bool]) -> list[Trace]:
+    def _walked(self, seek: Seek, *bounds: sa.ColumnElement[bool]) -> list[Trace]:
         """The rows within the bounds, however far the walk has to go."""
         statement = self._statement(statements.matching, seek)
         bounded = statement.where(*bounds) if bounds else statement
         return self._reader.entities(bounded, self._values(seek))
 
-    def _of_traces(self, seek: Seek, ids: SelectBase, *bounds: ColumnElement[bool]) -> list[Trace]:
+    def _of_traces(
+        self, seek: Seek, ids: sa.SelectBase, *bounds: sa.ColumnElement[bool]
+    ) -> list[Trace]:
         """The rows of these ids within the bounds, and of traces without spans."""
         # Materialized, or the planner would search the spans again for each trace.
         found = ids.cte("found").prefix_with("MATERIALIZED")
-        traces = seek.of(select(Trace)).where(*bounds, Trace.id.in_(select(found.c[0])))
+        traces = seek.of(sa.select(Trace)).where(*bounds, Trace.id.in_(sa.select(found.c[0])))
         return self._with_spanless(seek, self._reader.entities(traces, self._values(seek)), *bounds)
 
     def _with_spanless(
-        self, seek: Seek, rows: list[Trace], *bounds: ColumnElement[bool]
+        self, seek: Seek, rows: list[Trace], *bounds: sa.ColumnElement[bool]
     ) -> list[Trace]:
         """The rows, and those of the traces without spans that belong among them."""
         if self._conditions.needs_a_span:
             return rows
-        spanless = seek.of(select(Trace)).where(self._conditions.spanless(), *bounds)
+        spanless = seek.of(sa.select(Trace)).where(self._conditions.spanless(), *bounds)
         if len(rows) == seek.row_limit:  # those beyond the page are not needed
             edge, start = rows[-1].start_time, Trace.start_time
             spanless = spanless.where(start >= edge if seek.descending else start <= edge)
@@ -217,29 +209,29 @@ class TraceSearch:
         rows.sort(key=seek.keyset.key_of, reverse=seek.descending)
         return rows[: seek.row_limit]
 
-    def _all_ids(self) -> Select[UUID]:
+    def _all_ids(self) -> sa.Select[UUID]:
         """The ids of the traces of all spans that match."""
-        return select(TraceSpan.trace_id).where(*self._conditions.all())
+        return sa.select(TraceSpan.trace_id).where(*self._conditions.all())
 
-    def _ids_among(self, candidates: Candidates) -> Select[UUID]:
+    def _ids_among(self, candidates: Candidates) -> sa.Select[UUID]:
         """The ids of the traces of those candidates that match."""
-        found = select(TraceSpan.trace_id).where(*self._conditions.plain())
-        return candidates.restrict(found) if candidates.keys else found.where(false())
+        found = sa.select(TraceSpan.trace_id).where(*self._conditions.plain())
+        return candidates.restrict(found) if candidates.keys else found.where(sa.false())
 
-    def _ids_reaching_beyond(self, start: datetime, end: datetime) -> Select[UUID]:
+    def _ids_reaching_beyond(self, start: datetime, end: datetime) -> sa.Select[UUID]:
         """The ids of traces that start in [start, end) and have a span that matches later."""
-        later = exists().where(
+        later = sa.exists().where(
             TraceSpan.trace_id == Trace.id,
             TraceSpan.start_time >= end,
             TraceSpan.start_time <= Trace.last_span_start,
             *self._conditions.all(),
         )
         bounds = within(Trace.start_time, start, end)
-        return select(Trace.id).where(*bounds, Trace.last_span_start >= end, later)
+        return sa.select(Trace.id).where(*bounds, Trace.last_span_start >= end, later)
 
     def _are_few(self, conditions: Conditions) -> bool:
-        some = select(literal(1)).select_from(TraceSpan).where(*conditions)
-        counted = select(func.count()).select_from(some.limit(_FEW_SPANS + 1).subquery())
+        some = sa.select(sa.literal(1)).select_from(TraceSpan).where(*conditions)
+        counted = sa.select(sa.func.count()).select_from(some.limit(_FEW_SPANS + 1).subquery())
         return bool(self._reader.scalar(counted, self._parameters) <= _FEW_SPANS)
 
     def _statement(self, make: Any, seek: Seek, **options: Any) -> Any:
@@ -254,16 +246,16 @@ class TraceSearch:
 def _count(reader: Reader, filters: TraceFilters, kind: Total) -> int:
     """By the matching spans, which is less work than finding the traces in order."""
     if not filters.parameters():
-        return reader.count(select(Trace.id), kind)
+        return reader.count(sa.select(Trace.id), kind)
     return _exact(reader, filters) if kind == "exact" else _estimated(reader, filters)
 
 
 def _exact(reader: Reader, filters: TraceFilters) -> int:
     conditions = filters.in_sql()
-    traces = select(TraceSpan.trace_id).where(*conditions.all()).distinct()
+    traces = sa.select(TraceSpan.trace_id).where(*conditions.all()).distinct()
     found = reader.count(traces, "exact")
     if not conditions.needs_a_span:
-        found += reader.count(select(Trace.id).where(conditions.spanless()), "exact")
+        found += reader.count(sa.select(Trace.id).where(conditions.spanless()), "exact")
     return found
 
 
@@ -274,13 +266,13 @@ def _estimated(reader: Reader, filters: TraceFilters) -> int:
     statistics for a partitioned table as a whole.
     """
     conditions = filters.in_sql()
-    spans = select(TraceSpan.trace_id).where(*conditions.all())
+    spans = sa.select(TraceSpan.trace_id).where(*conditions.all())
     sample = spans.limit(_SAMPLE).subquery()
     seen, traces = reader.row(
-        select(func.count(), func.count(sample.c.trace_id.distinct())).select_from(sample)
+        sa.select(sa.func.count(), sa.func.count(sample.c.trace_id.distinct())).select_from(sample)
     )
     if seen < _SAMPLE:
         return int(traces)
     expected = reader.count(spans, "estimated") * float(traces / seen)
-    greatest = reader.count(select(Trace.id).where(*conditions.implied()), "estimated")
+    greatest = reader.count(sa.select(Trace.id).where(*conditions.implied()), "estimated")
     return max(int(traces), min(round(expected), greatest))
