@@ -133,11 +133,10 @@ def _span_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
     _add_durations(columns)
     spans = list(zip(*in_order(CHECKS[SPANS.name], columns, count), strict=True))
     events = [row.get("events") for row in rows]
-    for index, given in enumerate(events):
-        if given is not None:
-            events[index], repairs = events_of(given, spans[index])
-            if repairs:
-                raise NotColumnar
+    for index in [index for index, given in enumerate(events) if given is not None]:
+        events[index], repairs = events_of(events[index], spans[index])
+        if repairs:
+            raise NotColumnar
     trace_ids = [row["trace_id"] for row in rows]
     texts = {trace_id: ids.trace_text(trace_id) for trace_id in set(trace_ids)}
     trace_texts = [texts[trace_id] for trace_id in trace_ids]
