@@ -15,7 +15,7 @@ ARGS ?=
 
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help demo test bench bench-all bench-read soak check docs migrate clean
+.PHONY: help demo test bench bench-all bench-read soak check docs migrate revision clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,9 @@ docs: $(READY) ## build the documentation and the API reference into docs/_build
 
 migrate: $(READY) ## migrate the database of DATABASE_URL to the newest schema
 	@$(BIN)/alembic upgrade head
+
+revision: $(READY) ## write a migration for changed models: make revision MESSAGE="cached tokens"
+	@$(BIN)/python -m tests.new_revision "$(MESSAGE)"
 
 clean: ## remove the virtual environment, caches and builds
 	@rm -rf $(VENV) build dist docs/_build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

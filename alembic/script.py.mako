@@ -5,7 +5,8 @@ Revises: ${down_revision | comma,n}
 
 Rules for a migration (remove this paragraph when it keeps them):
 
-* Everything is qualified: pass `schema=schema`, and quote it in SQL text. Do not import the
+* Everything is qualified: begin with `schema = op.get_context().version_table_schema`, pass
+  `schema=schema`, and quote it in SQL text. Do not import the
   models: they change, a migration does not.
 * All of it runs in one transaction that holds an advisory lock, with a lock_timeout; on a timeout
   it is rolled back and tried again. So: short statements only; no rewrite of a table (a new
@@ -37,11 +38,16 @@ branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
 
 
+<%
+    def body(operations):
+        if not operations:
+            return "pass"
+        named = operations.replace(repr(config.attributes.get("schema_mark")), "schema")
+        return "schema = op.get_context().version_table_schema\n    " + named
+%>
 def upgrade() -> None:
-    schema = op.get_context().version_table_schema
-    ${(upgrades if upgrades else "pass").replace(repr(config.attributes.get("schema_mark")), "schema")}
+    ${body(upgrades)}
 
 
 def downgrade() -> None:
-    schema = op.get_context().version_table_schema
-    ${(downgrades if downgrades else "pass").replace(repr(config.attributes.get("schema_mark")), "schema")}
+    ${body(downgrades)}

@@ -1,167 +1,27 @@
 """Stores traces, metrics and logs of LLM applications in the application's own PostgreSQL."""
 
-from observatory_storage.config import (
-    PoolConfig,
-    PostgresConfig,
-    RedisConfig,
-    RetryConfig,
-    StorageConfig,
-)
-from observatory_storage.errors import (
-    BatchError,
-    CacheError,
-    ConfigError,
-    Conflict,
-    ConnectionLost,
-    MigrationError,
-    NotFound,
-    PoolError,
-    Rejected,
-    StorageError,
-    Timeout,
-    ValidationError,
-)
-from observatory_storage.health import ComponentHealth, HealthReport, PoolStats
-from observatory_storage.llm import LlmSpan
-from observatory_storage.models import (
-    Base,
-    LogRecord,
-    Metric,
-    MetricDataPoint,
-    Trace,
-    TraceEvent,
-    TraceSpan,
-)
-from observatory_storage.otlp import (
-    IngestResult,
-    detect_signal,
-    export_logs,
-    export_metrics,
-    export_traces,
-    ingest_logs,
-    ingest_metrics,
-    ingest_traces,
-)
-from observatory_storage.partition_indexes import (
-    IndexBuild,
-    IndexFailure,
-    PartitionIndex,
-    build_partition_indexes,
-)
-from observatory_storage.pool import StoragePool
-from observatory_storage.repositories import (
-    CostSummary,
-    CriticalSection,
-    DeletedRows,
-    DeletedTrace,
-    LatencyPercentiles,
-    LevelCount,
-    LogFilters,
-    LogRepository,
-    LogStats,
-    MetricFilters,
-    MetricRepository,
-    MetricStats,
-    Operation,
-    Page,
-    SessionFilters,
-    SessionSummary,
-    SpanFilters,
-    SpanNode,
-    SpanStats,
-    SpanTree,
-    TimeSeriesPoint,
-    TimeSeriesQuery,
-    TraceFilters,
-    TraceRepository,
-    TraceStats,
-)
-from observatory_storage.unit_of_work import UnitOfWork
-from observatory_storage.writers import (
-    BufferStats,
-    CopyWriter,
-    FlushResult,
-    LogWriter,
-    MetricWriter,
-    TraceWriter,
-    WriterConfig,
-    WriteStats,
-)
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Base",
-    "BatchError",
-    "BufferStats",
-    "CacheError",
-    "ComponentHealth",
-    "ConfigError",
-    "Conflict",
-    "ConnectionLost",
-    "CopyWriter",
-    "CostSummary",
-    "CriticalSection",
-    "DeletedRows",
-    "DeletedTrace",
-    "FlushResult",
-    "HealthReport",
-    "IndexBuild",
-    "IndexFailure",
-    "IngestResult",
-    "LatencyPercentiles",
-    "LevelCount",
-    "LlmSpan",
-    "LogFilters",
-    "LogRecord",
-    "LogRepository",
-    "LogStats",
-    "LogWriter",
-    "Metric",
-    "MetricDataPoint",
-    "MetricFilters",
-    "MetricRepository",
-    "MetricStats",
-    "MetricWriter",
-    "MigrationError",
-    "NotFound",
-    "Operation",
-    "Page",
-    "PartitionIndex",
-    "PoolConfig",
-    "PoolError",
-    "PoolStats",
-    "PostgresConfig",
-    "RedisConfig",
-    "Rejected",
-    "RetryConfig",
-    "SessionFilters",
-    "SessionSummary",
-    "SpanFilters",
-    "SpanNode",
-    "SpanStats",
-    "SpanTree",
-    "StorageConfig",
-    "StorageError",
-    "StoragePool",
-    "TimeSeriesPoint",
-    "TimeSeriesQuery",
-    "Timeout",
-    "Trace",
-    "TraceEvent",
-    "TraceFilters",
-    "TraceRepository",
-    "TraceSpan",
-    "TraceStats",
-    "TraceWriter",
-    "UnitOfWork",
-    "ValidationError",
-    "WriteStats",
-    "WriterConfig",
-    "build_partition_indexes",
-    "detect_signal",
-    "export_logs",
-    "export_metrics",
-    "export_traces",
-    "ingest_logs",
-    "ingest_metrics",
-    "ingest_traces",
-]
+if TYPE_CHECKING:
+    from observatory_storage.public_names import *  # noqa: F403 - they are listed there, once
+    from observatory_storage.public_names import __all__ as __all__
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import the public names when the first of them is used.
+
+        The command line imports this package too, and must not wait for SQLAlchemy to print its
+        version.
+        """
+        from importlib import import_module
+        from importlib.util import find_spec
+
+        if find_spec(f"{__name__}.{name}") is not None:
+            # A submodule, which `from observatory_storage import ids` looks up here first.
+            return import_module(f"{__name__}.{name}")
+        value: object = getattr(import_module(f"{__name__}.public_names"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__getattr__("__all__")})

@@ -184,9 +184,13 @@ _BY_STATE: dict[str, tuple[type[StorageError], bool]] = {
     "23": (ValidationError, False),
 }
 
-# No such table, no such schema.
-_UNMIGRATED = ("42P01", "3F000")
-_MIGRATE = "run pool.run_migrations() or alembic upgrade head"
+# undefined_table, undefined_column, invalid_schema_name: of a table of this package, they mean that
+# its migrations have not been run.
+_UNMIGRATED = ("42P01", "42703", "3F000")
+_MIGRATE = (
+    "the schema is older than this version of observatory_storage: run `observatory-storage"
+    " migrate` or pool.run_migrations(), unless the name is one of your own"
+)
 
 
 def sqlstate_of(error: BaseException) -> str | None:
@@ -213,7 +217,7 @@ def translate(error: BaseException) -> StorageError | None:
                 return _data_error(original, message)
             return kind(message, retryable=retryable)
         if state in _UNMIGRATED:
-            message += f"; if it is one of this package's: {_MIGRATE}"
+            message += f"; {_MIGRATE}"
     disconnected = isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated
     # Without a SQLSTATE the server never answered: the network or the connection is at fault.
     if disconnected or (state is None and isinstance(original, psycopg.OperationalError)):

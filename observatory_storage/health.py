@@ -14,6 +14,7 @@ from sqlalchemy.pool import QueuePool
 from observatory_storage.bounded_pool import BoundedPool, acquire_within
 from observatory_storage.engine import single_attempt
 from observatory_storage.errors import translate, translated
+from observatory_storage.serialization import Result
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -32,7 +33,7 @@ _OF_POOL: Final = 0.8  # of the time that a health check may take
 
 
 @dataclass(frozen=True, slots=True)
-class ComponentHealth:
+class ComponentHealth(Result):
     """The result of the health check of one server.
 
     Attributes:
@@ -49,7 +50,7 @@ class ComponentHealth:
 
 
 @dataclass(frozen=True, slots=True)
-class HealthReport:
+class HealthReport(Result):
     """The result of `StoragePool.health_check`.
 
     Attributes:
@@ -65,7 +66,7 @@ class HealthReport:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolStats:
+class PoolStats(Result):
     """The connections that a pool has in this process.
 
     Attributes:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID, uuid5
 
 from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
+from observatory_storage.times import MICROSECOND, UNIX_EPOCH
 
 __all__ = [
     "are_span_ids",
@@ -41,8 +42,6 @@ _HEX_SPAN = re.compile(r"[0-9a-fA-F]{16}")
 _LOWER_HEX = re.compile(r"[0-9a-f]*")
 _SPAN_DIGITS: Final = 16
 _NO_SPAN: Final = "0" * _SPAN_DIGITS
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def trace_uuid(value: str | UUID, field: str = "trace_id") -> UUID:
@@ -179,7 +178,7 @@ def data_point_id(
         start_timestamp: the start, with a time zone.
         origin: further values that distinguish two points, such as nanoseconds without a column.
     """
-    start = None if start_timestamp is None else (start_timestamp - _EPOCH) // _MICROSECOND
+    start = None if start_timestamp is None else (start_timestamp - UNIX_EPOCH) // MICROSECOND
     return _of("point", dict(attributes or {}), start, origin)
 
 

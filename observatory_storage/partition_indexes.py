@@ -33,9 +33,10 @@ from observatory_storage.errors import (
     translate,
     translated,
 )
-from observatory_storage.llm.content import content_vector
+from observatory_storage.llm.content_search import content_vector
 from observatory_storage.llm.dialects import USAGE_COLUMNS
 from observatory_storage.models import Base
+from observatory_storage.serialization import Result
 
 __all__ = ["IndexBuild", "IndexFailure", "PartitionIndex", "build_partition_indexes"]
 
@@ -60,7 +61,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionIndex:
+class PartitionIndex(Result):
     """An index of a closed partition.
 
     Attributes:
@@ -75,7 +76,7 @@ class PartitionIndex:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexFailure:
+class IndexFailure(Result):
     """An index that could not be built. The next run tries again.
 
     Attributes:
@@ -88,7 +89,7 @@ class IndexFailure:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexBuild:
+class IndexBuild(Result):
     """The result of `build_partition_indexes`.
 
     Attributes:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Self
 
 from sqlalchemy.orm import Session
 
-from observatory_storage.errors import translate, translated
+from observatory_storage.errors import StorageError, translate, translated
 from observatory_storage.repositories import LogRepository, MetricRepository, TraceRepository
-from observatory_storage.repositories.streams import forget_streams
+from observatory_storage.repositories.reading.entities import OPEN_UNIT
+from observatory_storage.repositories.reading.reader import CLOSED, CLOSED_MESSAGE
+from observatory_storage.repositories.reading.streams import forget_streams
 
 if TYPE_CHECKING:
     from observatory_storage.storing import Source
@@ -18,12 +20,19 @@ __all__ = ["UnitOfWork"]
 
 
 class UnitOfWork:
-    """One session, one transaction: rolled back at the end unless `commit` was called.
+    """One session and one transaction, which is rolled back at the end unless it is committed.
+
+    Rows that the repositories return can be changed: set an attribute, then call `commit`.
 
     The transaction begins with the first statement. After `commit` or `rollback` the next
     statement begins another one, which must be committed again. Errors of the database leave the
-    block as `StorageError`, the driver's as its cause. Rows that were read or committed stay
-    usable after the block.
+    block as `StorageError`, with the driver's error as the cause. Rows that were read or committed
+    stay usable after the block. The unit of work itself does not: each use then raises
+    `StorageError`.
+
+    Example:
+        >>> with pool.unit_of_work() as uow:
+        ...     page = uow.traces.list(service_name="chat", limit=20)
 
     Attributes:
         session: the SQLAlchemy session; without autoflush, and nothing in it expires.
@@ -33,6 +42,7 @@ class UnitOfWork:
 
     def __init__(self, session: Session, source: Source) -> None:
         self.session = session
+        session.info[OPEN_UNIT] = True
         self.source = source
         self.traces = TraceRepository(session)
         self.metrics = MetricRepository(session)
@@ -44,20 +54,27 @@ class UnitOfWork:
         Raises:
             StorageError: nothing was committed. After `ConnectionLost` that is not certain.
         """
+        self._check_open()
         forget_streams(self.session)
         with translated():
             self.session.commit()
 
     def rollback(self) -> None:
-        """Undo everything since the last commit; objects in the session are let go as they are."""
+        """Undo everything since the last commit; objects leave the session as they are."""
+        self._check_open()
         forget_streams(self.session)
         with translated():
-            # A rollback expires what the session holds: to keep it readable, let go of it first.
+            # A rollback expires what the session holds. Without the session it stays readable.
             self.session.expunge_all()
             self.session.rollback()
 
     def __enter__(self) -> Self:
+        self._check_open()
         return self
+
+    def _check_open(self) -> None:
+        if self.session.info.get(CLOSED):
+            raise StorageError(CLOSED_MESSAGE)
 
     def __exit__(
         self,
@@ -67,6 +84,8 @@ class UnitOfWork:
     ) -> None:
         try:
             forget_streams(self.session)
+            self.session.info.pop(OPEN_UNIT, None)
+            self.session.info[CLOSED] = True
             with translated():
                 self.session.close()
         finally:

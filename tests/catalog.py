@@ -14,19 +14,21 @@ def engine_for(url: str, **options: Any) -> sa.Engine:
     )
 
 
-# Everything that tells two versions of a table apart, by its name without the schema.
+# Everything that tells two versions of a table apart, by its name without the schema. The order of
+# its columns does not: nothing depends on it, and a migration can add a column only at the end.
 DEFINITIONS = {
     "tables": """
         SELECT c.relname, c.relkind::text, c.relpersistence::text, c.reloptions,
                pg_get_partkeydef(c.oid)
         FROM pg_class c WHERE c.relnamespace = :schema AND c.relkind IN ('r', 'p', 'v', 'S')""",
     "columns": """
-        SELECT c.relname, a.attname, a.attnum, format_type(a.atttypid, a.atttypmod),
-               l.collname, a.attnotnull, pg_get_expr(d.adbin, d.adrelid), a.attidentity::text
+        SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), l.collname,
+               a.attnotnull, pg_get_expr(d.adbin, d.adrelid), a.attidentity::text
         FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
         LEFT JOIN pg_collation l ON l.oid = a.attcollation
         LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
-        WHERE c.relnamespace = :schema AND c.relkind IN ('r', 'p') AND a.attnum > 0""",
+        WHERE c.relnamespace = :schema AND c.relkind IN ('r', 'p') AND a.attnum > 0
+              AND NOT a.attisdropped""",
     "indexes": """
         SELECT c.relname, i.relname, pg_get_indexdef(i.oid), i.reloptions
         FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid

@@ -20,6 +20,8 @@ from observatory_storage.cli import main
 TRACE = "5b8efff798038103d269b633813fc60c"
 OTHER_TRACE = "5b8effffffffffffffffffffffffffff"
 FAILED_SPAN = "00000000000000a2"
+# The telemetry below is of a fixed day: commands that look at the last day by default need this.
+SINCE = ["--since", "2026-06-01"]
 # 2026-07-01 12:00:00 UTC
 START = 1_782_907_200_000_000_000
 
@@ -49,17 +51,23 @@ Run = Callable[..., Result]
 def runner(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], folder: Path) -> Run:
     """Runs commands in an empty folder and without settings but those given.
 
-    The variables `columns` and `stdin` of a call are no settings.
+    The variables `columns` and `stdin` of a call are no settings. Without columns the output has
+    no width, as in a pipe.
     """
     monkeypatch.chdir(folder)
 
-    def run(*arguments: str, columns: int = 120, stdin: bytes = b"", **settings: str) -> Result:
+    def run(
+        *arguments: str, columns: int | None = 120, stdin: bytes = b"", **settings: str
+    ) -> Result:
         with monkeypatch.context() as patch:
             for name in ("DATABASE_URL", "DB_NAME", "DB_HOST", "DB_PASSWORD", "REDIS_URL"):
                 patch.delenv(name, raising=False)
             for name, value in settings.items():
                 patch.setenv(name, value)
-            patch.setenv("COLUMNS", str(columns))
+            if columns is None:
+                patch.delenv("COLUMNS", raising=False)
+            else:
+                patch.setenv("COLUMNS", str(columns))
             patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
             capfd.readouterr()
             with logging_as_before(), pytest.raises(SystemExit) as ended:
@@ -135,6 +143,8 @@ def traces_request() -> dict[str, Any]:
                 "gen_ai.usage.output_tokens": 34,
                 "gen_ai.usage.cost": 0.001234567,
                 "user.id": "ada",
+                "session.id": "talk-1",
+                "gen_ai.prompt": "why is the sky blue",
                 "retries": 2,
             }
         ),
@@ -144,7 +154,8 @@ def traces_request() -> dict[str, Any]:
         span(0xA2, 0xA1, 10, 500, **failed),
         span(0xA3, 0xA1, 600, 1400, **called),
     ]
-    lone = span(0xC1, None, 60_000, 1, traceId=OTHER_TRACE, name="tick")
+    in_session = attributes({"session.id": "talk-2"})
+    lone = span(0xC1, None, 60_000, 1, traceId=OTHER_TRACE, name="tick", attributes=in_session)
     return {
         "resourceSpans": [
             {"resource": resource("assistant"), "scopeSpans": [{"spans": assistant}]},

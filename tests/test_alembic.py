@@ -29,11 +29,13 @@ def empty(empty_database_url: str) -> Iterator[sa.Engine]:
     engine.dispose()
 
 
-def alembic(url: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def alembic(
+    url: str, *arguments: str, folder: Path = ROOT, **variables: str
+) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DB_", "DATABASE_"))}
     return subprocess.run(
         [sys.executable, "-m", "alembic", *arguments],
-        cwd=ROOT,
+        cwd=folder,
         env={**environment, "DATABASE_URL": url, **variables},
         capture_output=True,
         text=True,
@@ -102,3 +104,35 @@ def test_a_generated_migration_names_the_schema_and_states_the_rules(
     assert "application" not in text
     assert "CONCURRENTLY" in text
     compile(text, str(made), "exec")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--autogenerate"]], ids=["empty", "autogenerate"])
+def test_a_new_migration_passes_the_checks(
+    arguments: list[str], empty: sa.Engine, empty_database_url: str, tmp_path: Path
+) -> None:
+    migrate.upgrade(empty)
+    with empty.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE logs DROP COLUMN event_name, DROP COLUMN otlp")
+    shutil.copytree(
+        ROOT / "alembic", tmp_path / "alembic", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for name in ("alembic.ini", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    made = alembic(empty_database_url, "revision", *arguments, "-m", "two columns", folder=tmp_path)
+    assert made.returncode == 0, made.stderr
+    [path] = tmp_path.glob("alembic/versions/*_two_columns.py")
+    assert ("op.add_column" in path.read_text()) is bool(arguments)
+    for command_line in (["check"], ["format", "--check"]):
+        checked = subprocess.run(
+            [sys.executable, "-m", "ruff", *command_line, str(path)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert checked.returncode == 0, checked.stdout
+    upgraded = alembic(empty_database_url, "upgrade", "head", folder=tmp_path)
+    assert upgraded.returncode == 0, upgraded.stderr
+    if arguments:
+        upgraded_again = alembic(empty_database_url, "check", folder=tmp_path)
+        assert "No new upgrade operations detected" in upgraded_again.stdout

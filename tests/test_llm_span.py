@@ -61,7 +61,7 @@ def test_a_call_with_everything_becomes_a_genai_span() -> None:
     columns = {
         column.name: getattr(span, column.name)
         for column in TraceSpan.__table__.columns
-        if column.name != "created_at"
+        if getattr(span, column.name) is not None  # a column that is not listed below has no value
     }
     assert columns == {
         "trace_id": trace_uuid("5b8efff798038103d269b633813fc60c"),
@@ -77,7 +77,6 @@ def test_a_call_with_everything_becomes_a_genai_span() -> None:
         "duration_us": 412_500,
         "duration_ns": 0,
         "status": "ok",
-        "status_message": None,
         "attributes": {
             "app.feature": "geography",
             "gen_ai.operation.name": "chat",
@@ -117,10 +116,7 @@ def test_a_call_with_everything_becomes_a_genai_span() -> None:
             "service.name": "chat",
             "deployment.environment.name": "production",
         },
-        "scope_name": None,
-        "scope_version": None,
         "scope_attributes": {},
-        "otlp": None,
         "provider": "openai",
         "model": "gpt-4o-mini",
         "prompt_tokens": 14,
@@ -157,7 +153,8 @@ def test_what_a_call_stores_reads_back_from_its_attributes_alone() -> None:
     span = call.to_span()
     written = {column: getattr(span, column) for column in ALIASES}
     json.dumps(span.attributes, allow_nan=False)
-    assert written == {"completion_cost_usd": None} | facts(
+    assert written["completion_cost_usd"] is None
+    assert {column: value for column, value in written.items() if value is not None} == facts(
         span.attributes,
         name=span.name,
         scope_name=span.scope_name,

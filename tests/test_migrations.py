@@ -14,18 +14,22 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.pool import NullPool
 
 from observatory_embedded import EmbeddedPostgres
 from observatory_storage import migrate
 from observatory_storage.config import PoolConfig, PostgresConfig, StorageConfig
-from observatory_storage.errors import ConnectionLost, MigrationError
+from observatory_storage.errors import ConnectionLost, MigrationError, StorageError
 from observatory_storage.layout import PARTITIONED, Partitions, advisory_key
 from observatory_storage.models import Base
 from observatory_storage.pool import StoragePool
+from observatory_storage.writers import CopyWriter
 from tests.catalog import DEFINITIONS, definitions, engine_for, everything
 
 ROOT = Path(__file__).resolve().parent.parent
+# All of this package, the oldest first.
+REVISIONS = [script.revision for script in ScriptDirectory(ROOT / "alembic").walk_revisions()][::-1]
 # Quoting matters in it, and a test that forgets the schema finds nothing.
 ODD = 'Obs: "50%"'
 
@@ -50,7 +54,7 @@ def test_migrated_tables_are_defined_as_the_models_are(empty: sa.Engine) -> None
     found, expected = definitions(empty, "migrated"), definitions(empty, "modelled")
     for kind in DEFINITIONS:
         assert found[kind] == expected[kind], kind
-    assert len(found["tables"]) == len(Base.metadata.tables) == 6
+    assert len(found["tables"]) == len(Base.metadata.tables)
     assert found["triggers"] == []
 
 
@@ -74,6 +78,32 @@ def test_alembic_finds_no_difference(empty: sa.Engine, schema: str) -> None:
         assert any("'modify_default'" in difference for difference in different)
 
 
+def test_the_order_of_the_columns_does_not_matter(empty: sa.Engine) -> None:
+    # A newcomer puts a column of a model where it belongs; the migration adds it at the end.
+    migrate.upgrade(empty)
+    before = definitions(empty, "public")
+    with empty.begin() as connection:
+        connection.exec_driver_sql(
+            'ALTER TABLE logs DROP COLUMN event_name, ADD COLUMN event_name text COLLATE "C"'
+        )
+    assert definitions(empty, "public") == before
+
+
+def test_a_schema_that_is_older_than_the_package_is_named_as_such(pool: StoragePool) -> None:
+    span: dict[str, object] = {"trace_id": "5b8efff798038103d269b633813fc60c", "span_id": "a" * 16}
+    span |= {"name": "chat", "service_name": "s", "start_time": datetime.now(UTC)}
+    with pool.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE trace_spans DROP COLUMN environment")
+    told = "schema is older than this version .* run `observatory-storage migrate`"
+    with pytest.raises(StorageError, match=told):
+        CopyWriter(pool).write_spans([span])
+    with pool.unit_of_work() as uow, pytest.raises(StorageError, match=told):
+        uow.traces.list_spans()
+    migrate.downgrade(pool.engine)
+    with pool.unit_of_work() as uow, pytest.raises(StorageError, match=told):
+        uow.traces.list_spans()
+
+
 def test_large_columns_are_compressed_with_lz4(empty: sa.Engine) -> None:
     with empty.connect() as connection:
         known = connection.scalar(
@@ -86,11 +116,10 @@ def test_large_columns_are_compressed_with_lz4(empty: sa.Engine) -> None:
         compression = connection.execute(
             sa.text(
                 "SELECT DISTINCT attcompression::text FROM pg_attribute"
-                " WHERE attrelid::regclass::text IN"
-                " ('traces', 'trace_spans', 'trace_events', 'metrics', 'metric_data_points',"
-                " 'logs')"
+                " WHERE attrelid::regclass::text = ANY (:tables)"
                 " AND atttypid = 'jsonb'::regtype AND NOT attisdropped"
-            )
+            ),
+            {"tables": list(Base.metadata.tables)},
         ).scalars()
         assert list(compression) == ["l"]
 
@@ -128,7 +157,7 @@ def test_a_downgrade_keeps_what_it_did_not_make(empty: sa.Engine) -> None:
 
 
 def test_each_schema_has_its_own_revision(empty: sa.Engine) -> None:
-    assert migrate.pending(empty, "one") == ["0001"]
+    assert migrate.pending(empty, "one") == REVISIONS
     migrate.upgrade(empty, "one")
     assert migrate.current(empty, "one") == migrate.head()
     assert migrate.pending(empty, "one") == []
@@ -145,7 +174,8 @@ def test_the_search_path_does_not_matter(empty: sa.Engine) -> None:
     before = everything(empty)
     migrate.upgrade(empty)
     inspector = sa.inspect(empty)
-    assert len(inspector.get_table_names("public")) == 7
+    tables = {*Base.metadata.tables, "alembic_version"}
+    assert set(inspector.get_table_names("public")) == tables
     assert inspector.get_table_names("elsewhere") == []
     migrate.downgrade(empty)
     assert everything(empty) == before
@@ -321,14 +351,15 @@ def test_an_error_of_the_script_itself_is_a_migration_error(
 ) -> None:
     scripts = tmp_path / "alembic"
     shutil.copytree(ROOT / "alembic", scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    broken = "revision, down_revision = '0002', '0001'\ndef upgrade(): 1 / 0\n"
-    (scripts / "versions" / "0002_broken.py").write_text(broken)
+    newest = REVISIONS[-1]
+    broken = f"revision, down_revision = 'broken', {newest!r}\ndef upgrade(): 1 / 0\n"
+    (scripts / "versions" / "broken.py").write_text(broken)
     monkeypatch.setattr(migrate, "_location", lambda: scripts)
     before = everything(empty)
     with pytest.raises(MigrationError, match="ZeroDivisionError") as caught:
         migrate.upgrade(empty)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert everything(empty) == before
-    assert migrate.pending(empty) == ["0001", "0002"]
-    migrate.upgrade(empty, revision="0001")
-    assert migrate.pending(empty) == ["0002"]
+    assert migrate.pending(empty) == [*REVISIONS, "broken"]
+    migrate.upgrade(empty, revision=newest)
+    assert migrate.pending(empty) == ["broken"]

@@ -20,7 +20,7 @@ from tests.servers import RUN, Server
 REPOSITORY = Path(__file__).parent.parent
 TARGETS = [
     *("help", "demo", "test", "bench", "bench-all", "bench-read"),
-    *("soak", "check", "docs", "migrate", "clean"),
+    *("soak", "check", "docs", "migrate", "revision", "clean"),
 ]
 
 # Runs with the unpacked wheel, outside of the checkout.

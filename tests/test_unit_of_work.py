@@ -171,3 +171,28 @@ def test_session_is_closed_after_the_block(store: StoragePool) -> None:
         uow.commit()
     with pytest.raises(sa.exc.InvalidRequestError):
         uow.session.scalar(sa.text("SELECT 1"))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda uow: uow.traces.list(),
+        lambda uow: next(uow.traces.iterate()),
+        lambda uow: next(uow.traces.iterate_spans(trace_id=UUID(int=1))),
+        lambda uow: uow.traces.get_by_trace_id(UUID(int=1)),
+        lambda uow: uow.traces.delete(UUID(int=1)),
+        lambda uow: uow.traces.get_stats(),
+        lambda uow: uow.metrics.list(),
+        lambda uow: uow.logs.tail(),
+        lambda uow: uow.commit(),
+        lambda uow: uow.rollback(),
+        lambda uow: uow.__enter__(),
+    ],
+)
+def test_use_after_its_end_says_what_to_do(
+    store: StoragePool, use: Callable[[UnitOfWork], object]
+) -> None:
+    with store.unit_of_work() as uow:
+        pass
+    with pytest.raises(StorageError, match=r"unit of work has ended.*pool\.unit_of_work"):
+        use(uow)

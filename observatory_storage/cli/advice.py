@@ -1,8 +1,8 @@
 """What to do about an error, in a sentence.
 
-What PostgreSQL says about a refused connection is text in the server's language, without a code:
-so the cause is found by trying (is the port open, does another database let us in?), not by
-reading it.
+When PostgreSQL refuses a connection, libpq reports text in the server's language, without a
+SQLSTATE. So the cause is found by trying (is the port open? does another database let us in?), not
+by reading the message.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 
-from observatory_storage.cli.state import State
+from observatory_storage.cli.common_options import State
 from observatory_storage.config import StorageConfig
 from observatory_storage.errors import (
     CacheError,
@@ -29,12 +29,12 @@ from observatory_storage.errors import (
 __all__ = ["MIGRATE", "REDIS", "advice_for", "connection_advice"]
 
 MIGRATE = "Run: observatory-storage migrate"
-REDIS = "Start Redis or correct REDIS_URL; or leave it out, the storage works without Redis."
+REDIS = "Start Redis or correct REDIS_URL. Redis is optional: without REDIS_URL it is not used."
 
 _PROBE_SECS = 5
 # Databases that nearly every server has.
 _USUAL_DATABASES = ("postgres", "template1")
-# PostgreSQL's SSLRequest: its length, and the number that is its name.
+# PostgreSQL's SSLRequest message: its length and its code.
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 _MISSING_SCHEMA = frozenset({"42P01", "3F000", "42703"})  # no such table, schema, column
 _NO_PRIVILEGE = "42501"
@@ -43,31 +43,31 @@ _READ_ONLY = "25006"
 
 
 def advice_for(error: StorageError, state: State) -> str | None:
-    """Advice about an error that a command ended with; None where there is none to give."""
+    """Advice about an error that ended a command; None where there is none."""
     states = {sqlstate_of(each) for each in _chain(error)}
     if states & _MISSING_SCHEMA:
-        return f"The tables are not there, or not as this version needs them. {MIGRATE}"
+        return f"The tables are missing or not migrated to this version. {MIGRATE}"
     if _NO_PRIVILEGE in states:
-        return "The role may not do that: grant it the privilege, or connect as the tables' owner."
+        return "The role lacks the privilege: grant it, or connect as the owner of the tables."
     if _TOO_MANY_CONNECTIONS in states:
-        return "The server has no connection left: lower DB_POOL_MAX_CONNECTIONS here or elsewhere."
+        return "The server has no free connection: lower DB_POOL_MAX_CONNECTIONS here or elsewhere."
     if _READ_ONLY in states:
         return (
-            "Nothing can be written there: it is a replica (name the primary, or several hosts and"
-            " target_session_attrs=read-write), or default_transaction_read_only is on."
+            "The server is read-only: it is a replica (connect to the primary, or name several"
+            " hosts and target_session_attrs=read-write), or default_transaction_read_only is on."
         )
     if isinstance(error, Timeout):
-        return "Ask for less (a shorter time range), or raise the statement timeout."
+        return "Choose a shorter time range, or raise the statement timeout."
     if isinstance(error, CacheError):
         return REDIS
     if isinstance(error, (ConnectionLost, PoolError)):
-        with contextlib.suppress(StorageError):  # of a configuration that is wrong as well
+        with contextlib.suppress(StorageError):  # the configuration may be wrong as well
             return connection_advice(error, state.config())
     return None
 
 
 def connection_advice(error: BaseException, config: StorageConfig) -> str:
-    """Why PostgreSQL could not be connected to, and what to change. Tries a few connections."""
+    """Why the connection to PostgreSQL failed, and what to change. Tries a few connections."""
     postgres = config.postgres
     refused = next(
         (each for each in _chain(error) if isinstance(each, psycopg.OperationalError)), None
@@ -80,20 +80,20 @@ def connection_advice(error: BaseException, config: StorageConfig) -> str:
     if unreachable is not None:
         return unreachable
     if isinstance(refused, psycopg.errors.ConnectionTimeout):
-        # Nor would it answer what is tried below.
+        # The attempts below would time out too.
         return (
-            f"{host} port {port} takes connections and says nothing for"
-            f" {config.pool.connect_timeout_secs} s (DB_POOL_CONNECT_TIMEOUT): is it PostgreSQL,"
-            " and is it not overloaded?"
+            f"{host} port {port} accepted the connection and did not answer within"
+            f" {config.pool.connect_timeout_secs} s (DB_POOL_CONNECT_TIMEOUT): check that it is"
+            " PostgreSQL and not overloaded."
         )
     if tried is not None and tried.needs_password:
-        return "The server wants a password: set DB_PASSWORD, or add it to DATABASE_URL."
+        return "The server requires a password: set DB_PASSWORD, or add it to DATABASE_URL."
     if postgres.ssl_mode in {"require", "verify-ca", "verify-full"} and _is_without_ssl(host, port):
-        return f"The server has no SSL, and DB_SSL_MODE={postgres.ssl_mode} insists on it."
+        return f"The server does not offer SSL, which DB_SSL_MODE={postgres.ssl_mode} requires."
     if _databases(config, postgres.database) is not None:
         return (
-            "The server lets us in now: run it again. If it happens again, look at the server's"
-            " log; it may allow fewer connections than DB_POOL_MIN_CONNECTIONS,"
+            "The server accepts a connection now: run the command again. If it fails again, see the"
+            " server's log; it may allow fewer connections than DB_POOL_MIN_CONNECTIONS,"
             f" {config.pool.min_connections}."
         )
     present = _databases(config, *_USUAL_DATABASES)
@@ -103,47 +103,50 @@ def connection_advice(error: BaseException, config: StorageConfig) -> str:
             f" (createdb {postgres.database}), or correct DB_NAME or the end of DATABASE_URL."
         )
     if present is not None:
-        return f"The role {postgres.username!r} may not connect to {postgres.database!r}: grant it."
+        return (
+            f"The role {postgres.username!r} may not connect to {postgres.database!r}: grant it"
+            " CONNECT."
+        )
     if tried is not None and tried.used_password:
         return (
-            f"The server did not take this password for {postgres.username!r}, unless it says"
-            " otherwise above: correct DB_USER and DB_PASSWORD, or those in DATABASE_URL."
+            f"The server rejected the password of {postgres.username!r}, unless the error above"
+            " says otherwise: correct DB_USER and DB_PASSWORD, or those in DATABASE_URL."
         )
     return (
-        f"The server is there, but does not let {postgres.username!r} in, for the reason above:"
-        " correct DB_USER, allow the role in the server's pg_hba.conf, or free connections."
+        f"The server refused {postgres.username!r} for the reason above: correct DB_USER, allow"
+        " the role in the server's pg_hba.conf, or free connections."
     )
 
 
 def _unreachable(host: str, port: int) -> str | None:
-    """Advice where nobody listens; None where somebody does."""
-    right = "start PostgreSQL there, or correct DB_HOST and DB_PORT, or those in DATABASE_URL."
+    """Advice where nothing listens; None where something does."""
+    remedy = "start PostgreSQL there, or correct DB_HOST and DB_PORT, or those in DATABASE_URL."
     try:
-        _opened(host, port).close()
+        _connected(host, port).close()
     except socket.gaierror:
-        return f"There is no host of the name {host!r}: correct DB_HOST, or DATABASE_URL."
+        return f"There is no host named {host!r}: correct DB_HOST, or DATABASE_URL."
     except TimeoutError:
-        return f"{host} port {port} does not answer (a firewall?): {right}"
+        return f"{host} port {port} does not answer (a firewall?): {remedy}"
     except OSError:
-        return f"Nothing listens at {host} port {port}: {right}"
+        return f"Nothing listens on {host} port {port}: {remedy}"
     return None
 
 
 def _is_without_ssl(host: str, port: int) -> bool:
     try:
-        with _opened(host, port) as connection:
+        with _connected(host, port) as connection:
             connection.sendall(_SSL_REQUEST)
             return connection.recv(1) == b"N"
     except OSError:
         return False
 
 
-def _opened(host: str, port: int) -> socket.socket:
+def _connected(host: str, port: int) -> socket.socket:
     if not host.startswith(("/", "@")):
         return socket.create_connection((host, port), timeout=_PROBE_SECS)
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(_PROBE_SECS)
-    # libpq writes an abstract socket with "@", the kernel with a NUL.
+    # An abstract socket begins with "@" for libpq, and with a NUL for the kernel.
     path = f"{host}/.s.PGSQL.{port}"
     try:
         connection.connect(f"\0{path[1:]}" if path.startswith("@") else path)
@@ -153,9 +156,9 @@ def _opened(host: str, port: int) -> socket.socket:
     return connection
 
 
-def _databases(config: StorageConfig, *let_in: str) -> set[str] | None:
-    """The names of the server's databases; None where none of `let_in` lets us in."""
-    # Not by the URL as text: libpq and SQLAlchemy do not agree on all of its encoding.
+def _databases(config: StorageConfig, *candidates: str) -> set[str] | None:
+    """The names of the server's databases; None where none of `candidates` accepts us."""
+    # Not the URL as text: libpq and SQLAlchemy do not agree on all of its encoding.
     url = config.postgres.url()
     parameters: dict[str, Any] = {
         "host": url.host,
@@ -166,7 +169,7 @@ def _databases(config: StorageConfig, *let_in: str) -> set[str] | None:
         **config.postgres.connect_args(),
         "connect_timeout": _PROBE_SECS,
     }
-    for name in let_in:
+    for name in candidates:
         with (
             contextlib.suppress(psycopg.Error),
             psycopg.connect(**parameters, dbname=name) as connection,

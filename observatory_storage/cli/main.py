@@ -1,36 +1,59 @@
-"""The commands together, and what becomes of their errors."""
+"""The commands together, and the exit codes of their errors.
+
+A command's module is imported when the command runs: SQLAlchemy and the rest take a second, which
+``--version`` and ``--help`` need not wait for.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
-import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from importlib import import_module
+from typing import Final, NoReturn
 
 import click
-from rich.text import Text
 
-from observatory_storage.cli.advice import advice_for
-from observatory_storage.cli.check import check
-from observatory_storage.cli.indexes import indexes
-from observatory_storage.cli.ingest import ingest
-from observatory_storage.cli.logs import logs
-from observatory_storage.cli.metrics import metrics
-from observatory_storage.cli.migrate import migrate
-from observatory_storage.cli.output import new_console
-from observatory_storage.cli.state import State, common_options
-from observatory_storage.cli.text import clean
-from observatory_storage.cli.traces import trace, traces
-from observatory_storage.errors import ConfigError, NotFound, StorageError, ValidationError
+from observatory_storage.cli.common_options import State, common_options
 
-__all__ = ["commands", "main"]
+__all__ = ["COMMANDS", "commands", "main"]
 
-# Their message says all there is to know: what was asked for is not there, or not right.
-_PLAIN = (ConfigError, NotFound, ValidationError)
-_INTERRUPTED = 130  # as a shell reports SIGINT
+# Each command is `command` in the module of its name with `_command`.
+COMMANDS: Final = {
+    "check": "Check configuration, servers, migrations and permissions.",
+    "migrate": "Create the tables, or bring them to the newest revision.",
+    "indexes": "Build the search indexes of days that are over.",
+    "ingest": "Store OTLP from files or standard input.",
+    "export": "Print traces, metrics or logs as OTLP.",
+    "traces": "List traces.",
+    "trace": "Show one trace as a waterfall.",
+    "sessions": "List sessions (conversations).",
+    "services": "List services, or the operations of one.",
+    "costs": "Show tokens and cost of model calls.",
+    "logs": "List log records, or follow them.",
+    "metrics": "List metrics, or show one over time.",
+}
+_INTERRUPTED: Final = 130  # as a shell reports SIGINT
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"observatory_storage.cli.{cmd_name}_command")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(
+    cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="observatory-storage", message="%(prog)s %(version)s")
@@ -39,27 +62,25 @@ _INTERRUPTED = 130  # as a shell reports SIGINT
 def commands(context: click.Context) -> None:
     """Traces, metrics and logs of LLM applications in PostgreSQL.
 
-    The database is that of DATABASE_URL or DB_HOST, DB_NAME and so on, from the environment, .env
-    or the file of --config.
+    The database is the one of DATABASE_URL, or of DB_HOST, DB_NAME and so on. These are read from
+    the environment, .env, or the file of --config.
     """
     context.ensure_object(State)
-
-
-for command in (check, migrate, indexes, ingest, traces, trace, logs, metrics):
-    commands.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; ends the process.
 
-    The exit code is 0 when all went well, 1 when something did not, 2 for wrong use, and 130
-    after Ctrl-C. An error is one line on standard error, with advice below it where there is any.
+    The exit code is 0 for success, 1 for an error, 2 for wrong usage, and 130 after Ctrl-C. It is
+    0 too when the reader of the output leaves, as ``head`` does. An error is one line on standard
+    error, with advice below it where there is any.
     """
     state = State()
     try:
-        code = commands.main(
+        result = commands.main(
             arguments, prog_name="observatory-storage", standalone_mode=False, obj=state
         )
+        code = result if isinstance(result, int) else 0
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.ClickException as error:
@@ -67,23 +88,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = error.exit_code
     except click.Abort:
         code = _INTERRUPTED
-    except StorageError as error:
-        _report(str(error), advice_for(error, state), state, plain=isinstance(error, _PLAIN))
-        code = 1
-    except Exception as error:  # noqa: BLE001 - a mistake in this program is no reason to bury people in it
-        _report(f"{type(error).__name__}: {error}", None, state)
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    except SystemExit:
+        code = 0  # click ends the process so when nobody reads its help any more, and never else
+    except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback unasked
+        code = _code_of(error, state)
+    sys.exit(code)
 
 
-def _report(message: str, advice: str | None, state: State, *, plain: bool = False) -> None:
-    console = new_console(stderr=True)
-    if state.debug:
-        console.print(Text(traceback.format_exc().rstrip(), style="dim"))
-    first, *rest = message.splitlines() or [""]
-    line = Text("error: ", style="bold red").append(clean(first), style="")
-    console.print(line, soft_wrap=True)
-    for each in [*rest, *([advice] if advice else [])]:
-        console.print(Text(f"  {clean(each.strip())}"), soft_wrap=True)
-    if not (state.debug or advice or plain):
-        console.print(Text("  --log-level debug shows where it happened", style="dim"))
+def _code_of(error: Exception, state: State) -> int:
+    from observatory_storage.cli.console import ReaderLeft
+    from observatory_storage.cli.error_report import report
+
+    if isinstance(error, ReaderLeft):
+        # Python flushes standard output at exit, and would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    report(error, state)
+    return 1

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from sqlalchemy.engine import URL
 
-from observatory_storage.config.base import ConfigModel
+from observatory_storage.config.config_model import ConfigModel
 from observatory_storage.config.field_types import (
     ApplicationName,
     ExistingFile,

@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from observatory_storage.config.base import ConfigModel
+from observatory_storage.config.config_model import ConfigModel
 from observatory_storage.config.fields import Env
 from observatory_storage.config.problems import Loaded
 from observatory_storage.config.sections import (

@@ -15,8 +15,8 @@ import click
 from rich.text import Text
 
 from observatory_storage import PostgresConfig, StorageConfig, StorageError, StoragePool
-from observatory_storage.cli.output import new_console
-from observatory_storage.cli.text import clean
+from observatory_storage.cli.console import new_console
+from observatory_storage.cli.formatting import clean
 from observatory_storage.config.sources import VariablesSource
 
 __all__ = ["main"]

@@ -9,10 +9,10 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from observatory_storage import LogFilters, SpanFilters, StoragePool, TraceFilters
-from observatory_storage.cli.logs import logs_table
-from observatory_storage.cli.output import table
-from observatory_storage.cli.text import dollars, duration, tokens
-from observatory_storage.cli.traces import traces_table
+from observatory_storage.cli.formatting import count, dollars, duration
+from observatory_storage.cli.logs_command import logs_table
+from observatory_storage.cli.text_table import Column, table
+from observatory_storage.cli.traces_command import traces_table
 from observatory_storage.cli.waterfall import Waterfall
 from observatory_storage.unit_of_work import UnitOfWork
 
@@ -51,7 +51,7 @@ def _failed(work: UnitOfWork, start: datetime, end: datetime) -> RenderableType:
     if not found:
         return Text("none", style="dim")
     trace = work.traces.get(found[0].trace_id)
-    return Waterfall(trace, work.traces.get_spans(trace.id))
+    return Waterfall(trace, work.traces.get_tree(trace.id))
 
 
 def _costs(work: UnitOfWork, start: datetime, end: datetime) -> RenderableType:
@@ -60,16 +60,18 @@ def _costs(work: UnitOfWork, start: datetime, end: datetime) -> RenderableType:
         [
             each.provider or "",
             each.model or "",
-            tokens(each.span_count),
-            tokens(each.prompt_tokens),
-            tokens(each.completion_tokens),
+            count(each.span_count),
+            count(each.prompt_tokens),
+            count(each.completion_tokens),
             dollars(each.total_cost_usd),
         ]
         for each in summary
     ]
     total = sum((each.total_cost_usd or Decimal(0) for each in summary), Decimal(0))
     rows.append(["", "", "", "", "", dollars(total)])
-    return table(("PROVIDER", "MODEL", ">CALLS", ">TOKENS IN", ">TOKENS OUT", ">COST"), rows)
+    return table(
+        [*_named("PROVIDER", "MODEL"), *_right("CALLS", "TOKENS IN", "TOKENS OUT", "COST")], rows
+    )
 
 
 def _latencies(work: UnitOfWork, start: datetime, end: datetime) -> RenderableType:
@@ -79,7 +81,7 @@ def _latencies(work: UnitOfWork, start: datetime, end: datetime) -> RenderableTy
     rows = [
         [
             f"{hour.timestamp:%m-%d %H}:00",
-            tokens(hour.span_count),
+            count(hour.span_count),
             *(
                 duration(round(value * 1000))
                 for value in (hour.p50_us, hour.p90_us, hour.p95_us, hour.p99_us)
@@ -87,7 +89,15 @@ def _latencies(work: UnitOfWork, start: datetime, end: datetime) -> RenderableTy
         ]
         for hour in hours[-_HOURS_SHOWN:]
     ]
-    return table(("HOUR", ">REQUESTS", ">P50", ">P90", ">P95", ">P99"), rows)
+    return table([*_named("HOUR"), *_right("REQUESTS", "P50", "P90", "P95", "P99")], rows)
+
+
+def _named(*titles: str) -> list[Column]:
+    return [Column(title) for title in titles]
+
+
+def _right(*titles: str) -> list[Column]:
+    return [Column(title, right=True) for title in titles]
 
 
 def _print(console: Console, title: str, answer: RenderableType) -> None:

@@ -10,7 +10,7 @@ from rich.progress import Progress
 from rich.text import Text
 
 from observatory_storage import StoragePool
-from observatory_storage.cli.text import tokens
+from observatory_storage.cli.formatting import count
 from observatory_storage.demo.application import Application
 from observatory_storage.demo.counts import Counts, differences
 from observatory_storage.demo.outbox import Outbox
@@ -30,9 +30,9 @@ def run(pool: StoragePool, console: Console, *, traces: int, seed: int) -> list[
     emitted = emit(pool, console, traces=traces, seed=seed, until=end)
     secs = time.perf_counter() - began
     counts = (
-        f"{tokens(len(emitted.traces))} traces, {tokens(emitted.spans['spans'])} spans,"
-        f" {tokens(emitted.spans['events'])} events, {tokens(emitted.logs['records'])} log records,"
-        f" {tokens(sum(emitted.points.values()))} data points"
+        f"{count(len(emitted.traces))} traces, {count(emitted.spans['spans'])} spans,"
+        f" {count(emitted.spans['events'])} events, {count(emitted.logs['records'])} log records,"
+        f" {count(sum(emitted.points.values()))} data points"
     )
     console.print(
         Text(f"{counts} of {DAYS} simulated days, stored in {secs:.1f} s"), soft_wrap=True

@@ -18,7 +18,8 @@ __all__ = [
     "WRAPPER_VALUES",
 ]
 
-# Column -> the attributes that give it, the first usable one wins.
+# Column of `TraceSpan` -> the attributes that give it; the first usable one wins. The column's type
+# says how they are read (`readers.reader_of`).
 ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "provider": (
         "gen_ai.provider.name",
@@ -112,14 +113,9 @@ ENVIRONMENT_KEYS: Final = ALIASES["environment"]
 # Durations are milliseconds, except these.
 IN_SECONDS: Final = frozenset({"gen_ai.response.time_to_first_chunk"})
 
-# What a span that repeats the usage of the model calls inside it does not get.
-USAGE_COLUMNS: Final = (
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "prompt_cost_usd",
-    "completion_cost_usd",
-    "total_cost_usd",
+# Tokens and costs: a span that repeats the usage of the model calls inside it does not get them.
+USAGE_COLUMNS: Final = tuple(
+    column for column in ALIASES if column.endswith(("_tokens", "_cost_usd"))
 )
 
 _VERCEL_WRAPPERS: Final = frozenset(

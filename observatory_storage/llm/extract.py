@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
-from decimal import Context, Decimal
+from decimal import Context
 from types import NoneType
 from typing import Any, Final, NamedTuple
 
@@ -16,29 +15,17 @@ from observatory_storage.llm.dialects import (
     WRAPPER_NAMES,
     WRAPPER_VALUES,
 )
+from observatory_storage.llm.readers import MAX_INT64, read_seconds, read_text, reader_of
 
 __all__ = [
-    "MAX_AMOUNT",
-    "MAX_INT64",
-    "MAX_TEXT_BYTES",
     "READERS",
     "WRAPPERS",
     "add_totals",
     "facts",
     "may_repeat_others",
-    "read_amount",
-    "read_duration",
-    "read_text",
-    "read_tokens",
     "repeats_others",
 ]
 
-MAX_TEXT_BYTES: Final = 1024  # these columns are indexed, and a btree entry is bounded
-MAX_INT64: Final = 2**63 - 1
-MAX_AMOUNT: Final = 10**12  # more US dollars than any call costs: a larger number is a mistake
-
-# Longer numbers in text are no measurements; the bound also keeps hostile exponents out.
-_DECIMAL_TEXT: Final = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,2})?")
 # Wide enough to add any two amounts exactly, and deaf to the traps of the caller's own context.
 _EXACT: Final = Context(prec=400, traps=[])
 
@@ -75,65 +62,6 @@ def facts(
     return found
 
 
-def read_text(value: object) -> str | None:
-    """The value if it is text that an indexed column holds, else None."""
-    if not isinstance(value, str) or not value or len(value) > MAX_TEXT_BYTES or "\0" in value:
-        return None
-    if not value.isascii():
-        try:
-            if len(value.encode()) > MAX_TEXT_BYTES:
-                return None
-        except UnicodeEncodeError:  # a lone surrogate
-            return None
-    return value
-
-
-def read_tokens(value: object) -> int | None:
-    """The value as a count of tokens (an integer in any numeric form, or its digits), else None."""
-    if isinstance(value, int):
-        number = -1 if isinstance(value, bool) else value
-    elif isinstance(value, str):
-        # Some exporters make every attribute a string.
-        number = int(value) if value.isascii() and value.isdigit() and len(value) <= 19 else -1
-    elif isinstance(value, float):
-        # JavaScript and JSON know one kind of number: 12.0 is twelve tokens, 12.5 is nothing.
-        number = int(value) if value.is_integer() else -1
-    else:
-        return None
-    return number if 0 <= number <= MAX_INT64 else None
-
-
-def read_amount(value: object) -> Decimal | None:
-    """The value as US dollars, exactly as it is written in decimal, else None."""
-    if isinstance(value, float):
-        # repr is the shortest decimal that is this float: 0.1 stays 0.1. NaN fails the comparison.
-        return Decimal(repr(value or 0.0)) if 0 <= value < MAX_AMOUNT else None
-    if isinstance(value, str):
-        if _DECIMAL_TEXT.fullmatch(value) is None:
-            return None
-        amount = Decimal(value)
-    elif isinstance(value, Decimal):
-        if not value.is_finite() or not -100 <= int(value.as_tuple().exponent) <= 100:
-            return None
-        amount = value
-    elif isinstance(value, int) and not isinstance(value, bool):
-        return Decimal(value) if 0 <= value < MAX_AMOUNT else None
-    else:
-        return None
-    return amount if 0 <= amount < MAX_AMOUNT else None
-
-
-def read_duration(value: object) -> float | None:
-    """The value as a non-negative number of some unit of time, else None."""
-    if isinstance(value, str):
-        if _DECIMAL_TEXT.fullmatch(value) is None:
-            return None
-        value = float(value)
-    elif not isinstance(value, (int, float)) or isinstance(value, bool):
-        return None
-    return float(value) if 0 <= value <= MAX_INT64 else None
-
-
 def add_totals(columns: dict[str, Any]) -> None:
     """Add the totals that are absent: the sums of the sides that are known, zero being known."""
     if "total_tokens" not in columns:
@@ -148,23 +76,6 @@ def add_totals(columns: dict[str, Any]) -> None:
             columns["total_cost_usd"] = _EXACT.add(prompt, completion)
         elif prompt is not None or completion is not None:
             columns["total_cost_usd"] = completion if prompt is None else prompt
-
-
-def _read_seconds(value: object) -> float | None:
-    seconds = read_duration(value)
-    # Rounded to the nanosecond: 0.0123 s is 12.3 ms, not 12.299999999999999.
-    return None if seconds is None else round(seconds * 1000, 6)
-
-
-_KIND_OF: Final[dict[str, Callable[[object], Any]]] = {
-    "prompt_tokens": read_tokens,
-    "completion_tokens": read_tokens,
-    "total_tokens": read_tokens,
-    "prompt_cost_usd": read_amount,
-    "completion_cost_usd": read_amount,
-    "total_cost_usd": read_amount,
-    "ttft_ms": read_duration,
-}
 
 
 class Reader(NamedTuple):
@@ -187,7 +98,7 @@ READERS: Final[dict[str, Reader]] = {
     key: Reader(
         column,
         rank,
-        _read_seconds if key in IN_SECONDS else _KIND_OF.get(column, read_text),
+        read_seconds if key in IN_SECONDS else reader_of(column),
         column in USAGE_COLUMNS,
     )
     for column, keys in ALIASES.items()

@@ -27,7 +27,7 @@ from observatory_storage.models import (
     TraceSpan,
 )
 from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
-from observatory_storage.repositories.traces import TraceRepository
+from observatory_storage.repositories.traces.repository import TraceRepository
 from observatory_storage.storing import Source
 
 __all__ = [

@@ -20,6 +20,7 @@ from observatory_storage.rows import (
     prepare_metric,
     prepare_span,
 )
+from observatory_storage.serialization import Result
 from observatory_storage.storing import Source, store
 from observatory_storage.tables import METRICS
 
@@ -31,7 +32,7 @@ _METRIC_ID: Final = METRICS.position["id"]
 
 
 @dataclass(frozen=True, slots=True)
-class IngestResult:
+class IngestResult(Result):
     """The result of ingesting one OTLP request.
 
     Attributes:

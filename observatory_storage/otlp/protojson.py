@@ -12,12 +12,13 @@ import binascii
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
 from observatory_storage.ids import MAX_NAME_BYTES
+from observatory_storage.times import UNIX_EPOCH
 
 __all__ = [
     "MAX_INT64",
@@ -46,7 +47,6 @@ _MAX_INT32: Final = 2**31 - 1
 _INTEGER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 _HEX = re.compile(r"(?:[0-9a-f]{2})+", re.ASCII | re.IGNORECASE)
 UNNAMED: Final = "unnamed"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # A character has at most four bytes, so the bytes of a shorter text need not be counted.
 _ALWAYS_FITTING_LENGTH: Final = MAX_NAME_BYTES // 4
 _NAMED_DOUBLES: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -175,14 +175,14 @@ def hex_id(value: Any, field: str, digits: int | None = None) -> str:
 def moment(nanoseconds: int) -> tuple[datetime, int]:
     """A Unix time in nanoseconds as a datetime, and the nanoseconds beyond its microseconds."""
     microseconds, rest = divmod(nanoseconds, 1000)
-    return _EPOCH + timedelta(microseconds=microseconds), rest
+    return UNIX_EPOCH + timedelta(microseconds=microseconds), rest
 
 
 def nanoseconds(time: datetime | None, rest: int = 0) -> int:
     """The Unix time in nanoseconds: the inverse of `moment`; 0 for None."""
     if time is None:
         return 0
-    past = time - _EPOCH
+    past = time - UNIX_EPOCH
     # With integers, since a float has 53 bits and the nanoseconds of today need 61.
     return ((past.days * 86_400 + past.seconds) * 1_000_000 + past.microseconds) * 1000 + rest
 

@@ -1,30 +1,29 @@
-"""What is asked of the tables: filters, pages, results, and the three repositories."""
+"""The three repositories, with their filters, pages and results."""
 
-from observatory_storage.repositories.erasure import DeletedRows
-from observatory_storage.repositories.filters import (
-    LogFilters,
-    MetricFilters,
-    TimeSeriesQuery,
-)
-from observatory_storage.repositories.logs import LogRepository
-from observatory_storage.repositories.metrics import MetricRepository
-from observatory_storage.repositories.paging import Page
-from observatory_storage.repositories.results import (
+from observatory_storage.repositories.logs.filters import LogFilters
+from observatory_storage.repositories.logs.repository import LogRepository
+from observatory_storage.repositories.logs.results import LevelCount, LogStats
+from observatory_storage.repositories.metrics.filters import MetricFilters, TimeSeriesQuery
+from observatory_storage.repositories.metrics.repository import MetricRepository
+from observatory_storage.repositories.metrics.results import (
     CostSummary,
-    DeletedTrace,
     LatencyPercentiles,
-    LevelCount,
-    LogStats,
     MetricStats,
-    Operation,
-    SpanStats,
     TimeSeriesPoint,
+)
+from observatory_storage.repositories.reading.pages import Page
+from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
+from observatory_storage.repositories.traces.repository import TraceRepository
+from observatory_storage.repositories.traces.results import (
+    DeletedRows,
+    DeletedTrace,
+    Operation,
+    SessionSummary,
+    SpanStats,
     TraceStats,
 )
-from observatory_storage.repositories.sessions import SessionFilters, SessionSummary
-from observatory_storage.repositories.span_filters import SpanFilters, TraceFilters
-from observatory_storage.repositories.traces import TraceRepository
-from observatory_storage.repositories.tree import CriticalSection, SpanNode, SpanTree
+from observatory_storage.repositories.traces.session_filters import SessionFilters
+from observatory_storage.repositories.traces.tree import CriticalSection, SpanNode, SpanTree
 
 __all__ = [
     "CostSummary",

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import repeat
 from typing import Any, Final
 
 from observatory_storage import ids
 from observatory_storage.errors import BatchError, Rejected, ValidationError
-from observatory_storage.llm import facts_together
+from observatory_storage.llm import facts_by_column
 from observatory_storage.rows.column_checks import Column, NotColumnar, columns_of, in_order
 from observatory_storage.rows.prepare import PREPARE, prepare
 from observatory_storage.rows.prepare_span import USAGE, events_of
@@ -103,8 +104,16 @@ def _plain_rows(table: TableDefinition, rows: Sequence[Mapping[str, Any]]) -> It
 
 
 def _rows_of(table: TableDefinition, columns: dict[str, Column], count: int) -> Iterator[Row]:
-    ordered = in_order(CHECKS[table.name], columns, count)
-    return map(Row, repeat(table.name), zip(*ordered, strict=True))
+    values = zip(*in_order(CHECKS[table.name], columns, count), strict=True)
+    return _made(zip(repeat(table.name), values, repeat(None), repeat(""), repeat(0)))
+
+
+# `Row` itself from an iterable of its fields, without the Python code of a NamedTuple's `__new__`.
+_make_row: Final[Callable[[tuple[Any, ...]], Row]] = partial(tuple.__new__, Row)
+
+
+def _made(fields: Iterable[tuple[Any, ...]]) -> Iterator[Row]:
+    return map(_make_row, fields)
 
 
 def _span_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
@@ -113,7 +122,7 @@ def _span_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
         raise NotColumnar
     _name_services(columns, rows)
     count = len(rows)
-    found = facts_together(
+    found = facts_by_column(
         [row.get("attributes") or _NOTHING for row in rows],
         names=columns["name"],
         scope_names=columns.get("scope_name") or [None] * count,
@@ -123,24 +132,15 @@ def _span_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
         _complete(columns, column, values)
     _add_durations(columns)
     spans = list(zip(*in_order(CHECKS[SPANS.name], columns, count), strict=True))
+    events = [row.get("events") for row in rows]
+    for index in [index for index, given in enumerate(events) if given is not None]:
+        events[index], repairs = events_of(events[index], spans[index])
+        if repairs:
+            raise NotColumnar
     trace_ids = [row["trace_id"] for row in rows]
     texts = {trace_id: ids.trace_text(trace_id) for trace_id in set(trace_ids)}
-    return map(
-        Row,
-        repeat(SPANS.name),
-        spans,
-        [_events(row.get("events"), span) for row, span in zip(rows, spans, strict=True)],
-        [texts[trace_id] for trace_id in trace_ids],
-    )
-
-
-def _events(given: Any, span: tuple[Any, ...]) -> tuple[tuple[Any, ...], ...] | None:
-    if given is None:
-        return None
-    events, repairs = events_of(given, span)
-    if repairs:
-        raise NotColumnar
-    return events
+    trace_texts = [texts[trace_id] for trace_id in trace_ids]
+    return _made(zip(repeat(SPANS.name), spans, events, trace_texts, repeat(0)))
 
 
 def _data_point_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:

@@ -73,12 +73,12 @@ def as_mapping(row: object, model: type[Base]) -> dict[str, Any]:
     """
     if isinstance(row, model):
         for column in inspect(row).callables:  # columns that a list did not load
-            if column not in row.__dict__:
+            if column in TABLES[model.__tablename__].position and column not in row.__dict__:
                 raise ValidationError(
                     column, None, "was not loaded: read the row whole to write it"
                 )
         return {key: value for key, value in row.__dict__.items() if key[0] != "_"}
-    if isinstance(row, Mapping):
+    if isinstance(row, Mapping) and not isinstance(row, Base):  # which is another model's
         return dict(row)
     raise ValidationError(
         "row", row, f"must be a {model.__name__} or a mapping with its columns' names"

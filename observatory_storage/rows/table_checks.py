@@ -121,7 +121,7 @@ class TableChecks:
         places: for each key that a row may have: the position of its value in the prepared row,
             None where it is checked but not written; its check; whether it is encoded as JSON.
         defaults: a prepared row in which nothing was given.
-        required: the columns that must be given.
+        required: the columns that must be given, and their positions.
     """
 
     def __init__(self, table: TableDefinition, computed: tuple[str, ...] | None = None) -> None:
@@ -141,9 +141,11 @@ class TableChecks:
             None if columns[name].nullable else _DEFAULTS.get(name) for name in table.columns
         ]
         optional = {*_DEFAULTS, *(table.computed if computed is None else computed)}
-        self.required = tuple(
-            name for name in table.columns if not (columns[name].nullable or name in optional)
-        )
+        self.required = {
+            name: table.position[name]
+            for name in table.columns
+            if not (columns[name].nullable or name in optional)
+        }
         self._service = table.position.get("service_name")
 
     def prepare(self, values: Mapping[str, Any]) -> tuple[list[Any], int]:
@@ -176,8 +178,8 @@ class TableChecks:
                 repairs += repaired
             if position is not None:
                 prepared[position] = checked
-        for column in self.required:
-            if prepared[self.table.position[column]] is None:
+        for column, position in self.required.items():
+            if prepared[position] is None:
                 raise ValidationError(column, None, f"is required in {self.table.name}")
         if self._service is not None and values.get("service_name") is None:
             service = service_of(values.get("resource_attributes") or {})

@@ -111,13 +111,13 @@ def _write(copy: psycopg.Copy, target: UpsertTarget, rows: Iterable[Values]) -> 
     # Rows of one trace or metric share its id as one object: a UUID is converted once in a row.
     last: list[Any] = [None] * len(types)
     last_bytes: list[bytes | None] = [None] * len(types)
-    write_row = copy.write_row
+    write_row, epoch, unit = copy.write_row, _POSTGRESQL_EPOCH, MICROSECOND
     for row in rows:
         values = list(row)
         for position in times:
             moment = values[position]
             if moment is not None:
-                values[position] = (moment - _POSTGRESQL_EPOCH) // MICROSECOND
+                values[position] = (moment - epoch) // unit
         for position in uuids:
             uuid = values[position]
             if uuid is not last[position]:

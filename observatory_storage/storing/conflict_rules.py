@@ -14,7 +14,7 @@ from observatory_storage.storing.upsert_target import UpsertTarget, comparable_j
 from observatory_storage.tables import TABLES, TRACES, ConflictRule, TableDefinition, Values
 from observatory_storage.times import MICROSECOND
 
-__all__ = ["TARGETS", "microseconds", "target_of"]
+__all__ = ["TARGETS", "later", "microseconds", "target_of"]
 
 _TRACE_OBJECTS: Final = ("attributes", "resource_attributes")
 _TRACE_TEXT: Final = TRACES.position["trace_id"]
@@ -30,12 +30,14 @@ def _keep(target: UpsertTarget, statement: Insert) -> Insert:
     return statement.on_conflict_do_nothing(index_elements=list(target.key))
 
 
-def _earlier(earlier: Values, _: Values) -> Values:
-    return earlier
+def earlier(first: Values, _: Values) -> Values:
+    """Of two rows of one key in a batch, the first."""
+    return first
 
 
-def _later(_: Values, later: Values) -> Values:
-    return later
+def later(_: Values, second: Values) -> Values:
+    """Of two rows of one key in a batch, the second."""
+    return second
 
 
 def _replace(target: UpsertTarget, statement: Insert) -> Insert:
@@ -89,27 +91,25 @@ def _fill_unless_spans_tell(target: UpsertTarget, statement: Insert) -> Insert:
     )
 
 
-def _filled(earlier: Values, later: Values) -> Values:
+def _filled(first: Values, second: Values) -> Values:
     """What `_fill_unless_spans_tell` makes of two rows of a trace, where both are in one batch."""
     values = {
         column: old if new is None or (column in _TRACE_OBJECTS and new == EMPTY_OBJECT) else new
-        for column, old, new in zip(TRACES.columns, earlier, later, strict=True)
+        for column, old, new in zip(TRACES.columns, first, second, strict=True)
     }
-    values["trace_id"] = min(earlier[_TRACE_TEXT], later[_TRACE_TEXT])
+    values["trace_id"] = min(first[_TRACE_TEXT], second[_TRACE_TEXT])
     if values["end_time"] is not None:
         values["duration_us"] = (values["end_time"] - values["start_time"]) // MICROSECOND
     return tuple(values.values())
 
 
-_RULES: Final[
-    dict[
-        ConflictRule,
-        tuple[Callable[[UpsertTarget, Insert], Insert], Callable[[Values, Values], Values]],
-    ]
-] = {
-    "keep": (_keep, _earlier),
-    "replace": (_replace, _later),
-    "replace_unless_unended": (_replace_unless_unended, _later),
+_Conflict = Callable[[UpsertTarget, Insert], Insert]
+_Combine = Callable[[Values, Values], Values]
+# For each rule, what completes an INSERT, and what two rows of one key in a batch come to.
+_RULES: Final[dict[ConflictRule, tuple[_Conflict, _Combine]]] = {
+    "keep": (_keep, earlier),
+    "replace": (_replace, later),
+    "replace_unless_unended": (_replace_unless_unended, later),
     "fill_unless_spans_tell": (_fill_unless_spans_tell, _filled),
 }
 

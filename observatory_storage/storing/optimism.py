@@ -1,7 +1,7 @@
-"""Whether to try the optimistic way: it does not pay for rows that are there already.
+"""Whether to load rows without a merge: that does not pay for rows that are there already.
 
-A batch that meets a conflict has been sent in vain. After some in a row the rows are probably
-being sent again (a file ingested twice, a collector repeating itself), and the next batches are
+A batch that meets a conflict was sent for nothing. After several in a row, rows are probably being
+sent again (a file ingested twice, a collector that repeats itself). The next batches are then
 merged directly, until it is time to try once more.
 """
 
@@ -36,7 +36,7 @@ class Optimism:
         return True
 
     def learn(self, *, clean: bool) -> None:
-        """Take note of how a batch that went straight in came out."""
+        """Note whether a batch that was loaded without a merge met no conflict."""
         if clean:
             self._conflicts = 0
             return
@@ -51,6 +51,6 @@ _learnt: WeakKeyDictionary[Engine, dict[str, Optimism]] = WeakKeyDictionary()
 
 
 def optimism(connection: Connection, purpose: str) -> Optimism:
-    """The optimism for a purpose, shared by all who have it through the same engine."""
+    """The optimism for a purpose; one object for all users of an engine."""
     purposes = _learnt.setdefault(connection.engine, {})
     return purposes.setdefault(purpose, Optimism())

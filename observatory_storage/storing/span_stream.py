@@ -112,8 +112,8 @@ def stream_spans(loader: Loader, feed: SpanFeed, partitions: Partitions) -> Stre
 
 def _clean_parts(feed: SpanFeed, partitions: Partitions) -> Iterator[list[Row]]:
     for part in feed.parts():
-        starts = [row.values[_START] for row in part]
-        with_events = [row.values[_START] for row in part if row.events]
+        starts = [row[1][_START] for row in part]
+        with_events = [row[1][_START] for row in part if row[2]]
         if not partitions.hold(SPANS.name, starts):
             raise _NotClean
         if with_events and not partitions.hold(EVENTS.name, with_events):

@@ -7,6 +7,7 @@ The clean path copies the spans straight in and adds to their traces. When a spa
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
 
 from observatory_storage.rows import Row
 from observatory_storage.storing.binary_copy import copy_rows
@@ -20,6 +21,7 @@ from observatory_storage.tables import EVENTS, SPANS, TRACES, Values
 __all__ = ["SpanCopy", "write_spans"]
 
 _SPANS, _EVENTS, _TRACES = target_of(SPANS), target_of(EVENTS), target_of(TRACES)
+_events_of, _values_of = attrgetter("events"), attrgetter("values")
 _SPAN_ID, _START, _END = SPANS.positions("span_id", "start_time", "end_time")
 
 
@@ -87,10 +89,9 @@ class SpanCopy:
     def _values(self, parts: Iterable[Sequence[Row]]) -> Iterator[Values]:
         for part in parts:
             self._spans.add(part)
-            for row in part:
-                if row.events:
-                    self._events += row.events
-                yield row.values
+            for events in filter(None, map(_events_of, part)):
+                self._events += events
+            yield from map(_values_of, part)
         # Now, while the server is busy with the rows on their way.
         self._totals = rows_of_totals(self._spans.totals().values(), self._loader.connection)
 

@@ -11,29 +11,11 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    Boolean,
-    ColumnElement,
-    Connection,
-    Numeric,
-    and_,
-    bindparam,
-    case,
-    cast,
-    false,
-    func,
-    literal,
-    or_,
-    select,
-    tuple_,
-    update,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import Insert, aggregate_order_by, insert
 
 from observatory_storage.storing.binary_copy import encode
-from observatory_storage.storing.conflict_rules import microseconds
+from observatory_storage.storing.conflict_rules import later, microseconds
 from observatory_storage.storing.trace_totals import MAX_TOKENS, TOTALS_COLUMNS, TraceTotals
 from observatory_storage.storing.upsert import Loader
 from observatory_storage.storing.upsert_target import UpsertTarget
@@ -45,12 +27,16 @@ _TRACES: Final = TRACES.table
 _LEAD: Final = ("lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id")
 
 
-def _within_bigint(total: ColumnElement[Any], column: ColumnElement[Any]) -> ColumnElement[Any]:
+def _within_bigint(
+    total: sa.ColumnElement[Any], column: sa.ColumnElement[Any]
+) -> sa.ColumnElement[Any]:
     """The sum as the column holds it: absurd numbers of tokens must not cost their spans."""
-    if not isinstance(column.type, BigInteger):
+    if not isinstance(column.type, sa.BigInteger):
         return total
-    bounded = func.greatest(-MAX_TOKENS, func.least(total, MAX_TOKENS))  # these two ignore NULL
-    return case((total.is_not(None), cast(bounded, BigInteger)))
+    bounded = sa.func.greatest(
+        -MAX_TOKENS, sa.func.least(total, MAX_TOKENS)
+    )  # these two ignore NULL
+    return sa.case((total.is_not(None), sa.cast(bounded, sa.BigInteger)))
 
 
 def _add(_: UpsertTarget, statement: Insert) -> Insert:
@@ -58,59 +44,59 @@ def _add(_: UpsertTarget, statement: Insert) -> Insert:
     old, new = _TRACES.c, statement.excluded
     # A row without spans is what write_trace said: the first span overrides it.
     without_spans = old.lead_span_id.is_(None)
-    leads = or_(
+    leads = sa.or_(
         without_spans,
-        tuple_(*(new[column] for column in _LEAD)) < tuple_(*(old[column] for column in _LEAD)),
+        sa.tuple_(*(new[column] for column in _LEAD))
+        < sa.tuple_(*(old[column] for column in _LEAD)),
     )
-    start = case((without_spans, new.start_time), else_=func.least(old.start_time, new.start_time))
-    end = case((without_spans, new.end_time), else_=func.greatest(old.end_time, new.end_time))
+    start = sa.case(
+        (without_spans, new.start_time), else_=sa.func.least(old.start_time, new.start_time)
+    )
+    end = sa.case((without_spans, new.end_time), else_=sa.func.greatest(old.end_time, new.end_time))
     return statement.on_conflict_do_update(
         index_elements=["id"],
         set_={
-            "trace_id": func.least(old.trace_id, new.trace_id),
+            "trace_id": sa.func.least(old.trace_id, new.trace_id),
             "start_time": start,
             "end_time": end,
             "duration_us": microseconds(start, end),
-            "status": case(
-                (or_(without_spans, new.status == "error"), new.status),
+            "status": sa.case(
+                (sa.or_(without_spans, new.status == "error"), new.status),
                 (old.status == "error", old.status),
                 (new.status == "ok", new.status),
                 else_=old.status,
             ),
-            "last_span_start": func.greatest(old.last_span_start, new.last_span_start),
-            "span_count": case((without_spans, 0), else_=old.span_count) + new.span_count,
-            "error_count": case((without_spans, 0), else_=old.error_count) + new.error_count,
+            "last_span_start": sa.func.greatest(old.last_span_start, new.last_span_start),
+            "span_count": sa.case((without_spans, 0), else_=old.span_count) + new.span_count,
+            "error_count": sa.case((without_spans, 0), else_=old.error_count) + new.error_count,
             **{
-                column: case(
-                    (or_(without_spans, old[column].is_(None)), new[column]),
+                column: sa.case(
+                    (sa.or_(without_spans, old[column].is_(None)), new[column]),
                     else_=_within_bigint(
-                        cast(old[column], Numeric) + func.coalesce(new[column], 0), old[column]
+                        sa.cast(old[column], sa.Numeric) + sa.func.coalesce(new[column], 0),
+                        old[column],
                     ),
                 )
                 for column in ("total_tokens", "total_cost_usd")
             },
             **{
-                column: case((leads, new[column]), else_=old[column])
+                column: sa.case((leads, new[column]), else_=old[column])
                 for column in ("service_name", "root_span_name", *_LEAD)
             },
-            "updated_at": func.now(),
+            "updated_at": sa.func.now(),
         },
     )
 
 
-def _one_a_trace(_: Values, later: Values) -> Values:
-    return later
-
-
-_TOTALS: Final = UpsertTarget(TRACES, _add, _one_a_trace, TOTALS_COLUMNS, "stage_traces_totals")
+_TOTALS: Final = UpsertTarget(TRACES, _add, later, TOTALS_COLUMNS, "stage_traces_totals")
 _ADD_FEW: Final = _add(_TOTALS, insert(_TRACES))
 _FEW: Final = 8  # below this many traces a stage costs more than it saves
 # This locks a row that is there already, though it does not update it.
 _LOCK: Final = (
     insert(_TRACES)
-    .from_select(list(_TOTALS.columns), select(_TOTALS.stage))
+    .from_select(list(_TOTALS.columns), sa.select(_TOTALS.stage))
     .on_conflict_do_update(
-        index_elements=["id"], set_={"updated_at": _TRACES.c.updated_at}, where=false()
+        index_elements=["id"], set_={"updated_at": _TRACES.c.updated_at}, where=sa.false()
     )
     .returning(_TRACES.c.id)
 )
@@ -129,7 +115,7 @@ class TotalsRows(NamedTuple):
 
 
 def rows_of_totals(
-    totals: Iterable[TraceTotals], encode_for: Connection | None = None
+    totals: Iterable[TraceTotals], encode_for: sa.Connection | None = None
 ) -> TotalsRows:
     """The rows that add these totals to their traces.
 
@@ -182,28 +168,32 @@ def _recomputing() -> Any:
         spans.span_id,
     )
 
-    def of_lead(column: ColumnElement[Any]) -> ColumnElement[Any]:
-        return func.array_agg(aggregate_order_by(column, *order))[1]
+    def of_lead(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.func.array_agg(aggregate_order_by(column, *order))[1]
 
-    errors = func.count().filter(spans.status == "error")
+    errors = sa.func.count().filter(spans.status == "error")
     totals = (
-        select(
+        sa.select(
             spans.trace_id.label("id"),
-            func.min(spans.start_time).label("start_time"),
-            func.max(spans.end_time).label("end_time"),
-            case(
-                (errors > 0, literal("error")),
-                (func.count().filter(spans.status == "ok") > 0, literal("ok")),
-                else_=literal("unset"),
+            sa.func.min(spans.start_time).label("start_time"),
+            sa.func.max(spans.end_time).label("end_time"),
+            sa.case(
+                (errors > 0, sa.literal("error")),
+                (sa.func.count().filter(spans.status == "ok") > 0, sa.literal("ok")),
+                else_=sa.literal("unset"),
             ).label("status"),
-            func.count().label("span_count"),
+            sa.func.count().label("span_count"),
             errors.label("error_count"),
-            _within_bigint(func.sum(spans.total_tokens), spans.total_tokens).label("total_tokens"),
-            func.sum(spans.total_cost_usd).label("total_cost_usd"),
-            func.max(spans.start_time).label("last_span_start"),
+            _within_bigint(sa.func.sum(spans.total_tokens), spans.total_tokens).label(
+                "total_tokens"
+            ),
+            sa.func.sum(spans.total_cost_usd).label("total_cost_usd"),
+            sa.func.max(spans.start_time).label("last_span_start"),
             of_lead(spans.name).label("root_span_name"),
             of_lead(spans.service_name).label("service_name"),
-            cast(of_lead(spans.parent_span_id.is_not(None)), Boolean).label("lead_has_parent"),
+            sa.cast(of_lead(spans.parent_span_id.is_not(None)), sa.Boolean).label(
+                "lead_has_parent"
+            ),
             of_lead(spans.start_time).label("lead_start_time"),
             of_lead(spans.start_ns).label("lead_start_ns"),
             of_lead(spans.span_id).label("lead_span_id"),
@@ -212,23 +202,23 @@ def _recomputing() -> Any:
         .join_from(
             bounds,
             SPANS.table,
-            and_(
+            sa.and_(
                 spans.trace_id == bounds.c.id,
                 spans.start_time >= bounds.c.start_time,
                 spans.start_time <= bounds.c.last_span_start,
             ),
         )
-        .where(bounds.c.id == func.any(bindparam("ids", type_=ARRAY(_TRACES.c.id.type))))
+        .where(bounds.c.id == sa.func.any(sa.bindparam("ids", type_=sa.ARRAY(_TRACES.c.id.type))))
         .group_by(spans.trace_id)
         .subquery("totals")
     )
     return (
-        update(_TRACES)
+        sa.update(_TRACES)
         .where(_TRACES.c.id == totals.c.id)
         .values(
             **{column.name: column for column in totals.c if column.name != "id"},
             duration_us=microseconds(totals.c.start_time, totals.c.end_time),
-            updated_at=func.now(),
+            updated_at=sa.func.now(),
         )
     )
 
@@ -236,7 +226,7 @@ def _recomputing() -> Any:
 _RECOMPUTE: Final = _recomputing()
 
 
-def recompute_traces(connection: Connection, trace_ids: Iterable[UUID]) -> None:
+def recompute_traces(connection: sa.Connection, trace_ids: Iterable[UUID]) -> None:
     """Set traces, whose rows are locked, to what all their stored spans say."""
     if ids := list(trace_ids):
         connection.execute(_RECOMPUTE, {"ids": ids})

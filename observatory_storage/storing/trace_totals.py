@@ -32,23 +32,9 @@ _STATUS_OF_RANK: Final = ("unset", "ok", "error")
 MAX_TOKENS: Final = 2**63 - 1  # the greatest bigint
 
 TOTALS_COLUMNS: Final = (
-    "id",
-    "trace_id",
-    "service_name",
-    "start_time",
-    "end_time",
-    "status",
-    "root_span_name",
-    "span_count",
-    "error_count",
-    "total_tokens",
-    "total_cost_usd",
-    "last_span_start",
-    "lead_has_parent",
-    "lead_start_time",
-    "lead_start_ns",
-    "lead_span_id",
-    "duration_us",
+    *("id", "trace_id", "service_name", "start_time", "end_time", "status", "root_span_name"),
+    *("span_count", "error_count", "total_tokens", "total_cost_usd", "last_span_start"),
+    *("lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id", "duration_us"),
 )
 """The columns of `traces` that spans tell, in the order of `TraceTotals.row`."""
 
@@ -98,22 +84,6 @@ class TraceTotals:
         trace_id: the trace.
         spans: for each span, at least one, the text of its trace id and what is counted of it.
     """
-
-    __slots__ = (
-        "cost",
-        "end_time",
-        "errors",
-        "id",
-        "last_start",
-        "lead",
-        "name",
-        "rank",
-        "service_name",
-        "spans",
-        "start_time",
-        "text",
-        "tokens",
-    )
 
     def __init__(self, trace_id: UUID, spans: Sequence[tuple[str, tuple[Any, ...]]]) -> None:
         self.id = trace_id
@@ -185,9 +155,8 @@ class SpansByTrace:
     def add(self, rows: Iterable[Row]) -> None:
         """Gather prepared spans."""
         spans = self._spans
-        for row in rows:
-            values = row.values
-            spans[values[_TRACE_ID].int].append((row.trace_text, _counted(values)))
+        for _, values, _, trace_text, _ in rows:  # by position: this runs for every span
+            spans[values[_TRACE_ID].int].append((trace_text, _counted(values)))
 
     def totals(self) -> dict[int, TraceTotals]:
         """What the spans say of each trace, by the integer of its id."""

@@ -70,7 +70,7 @@ class Queue:
         return iter(self._batches)
 
     def add(self, batch: Batch) -> None:
-        """Put a batch in its place: one that failed goes before those that came after it."""
+        """Insert a batch in the order of numbers: one that failed goes before later ones."""
         index = len(self._batches)
         while index and self._batches[index - 1].number > batch.number:
             index -= 1
@@ -89,9 +89,9 @@ class Queue:
     def take(self, waits: list[float], running: Collection[Batch] = ()) -> Batch | None:
         """The first batch that may be tried now; adds to `waits` how long those before it have to.
 
-        The last version of a row must be the last one written. So a batch overtakes another, or
-        goes beside one that is `running`, only where they have no row in common; and while the
-        database is away all keep their places.
+        The last version of a row must be written last. So a batch overtakes another, or runs
+        beside one, only if they have no row in common. While the database is away, no batch
+        overtakes another.
         """
         now = time.monotonic()
         before = list(running)

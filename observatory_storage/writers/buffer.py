@@ -2,8 +2,8 @@
 
 A row is in exactly one place: the open batch, the queue, or a batch that is being written. It
 leaves the buffer only when its commit is confirmed, when the database has refused it for its data,
-or when it is safe in the spool, where there is one. A batch that could not be written goes back to
-its place in the queue.
+or when the spool has it on disk. A batch that could not be written returns to its place in the
+queue.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from observatory_storage.writers.batch_queue import Batch, Queue
 
 __all__ = ["Buffer"]
 
-# What is worth a transaction while there is no other: then a flush need not wait for a full batch.
+# So many rows are worth a transaction while no other runs: a flush does not wait for a full batch.
 _WORTH_WRITING: Final = 1000
 
 
 class Buffer:
-    """The rows of one writer. Nothing of it may be called without holding its lock.
+    """The rows of one writer. Callers hold its lock for every method.
 
     Args:
         batch_size: weight at which a batch is full.
         capacity: weight that the buffer takes.
 
     Attributes:
-        lock: guards all of it; may be taken again by the thread that holds it.
-        changed: told of whatever somebody may be waiting for.
-        closed: no more rows are to be taken.
+        lock: guards the buffer; reentrant.
+        changed: notified of every change that a thread may wait for.
+        closed: the writer takes no more rows.
     """
 
     def __init__(self, batch_size: int, capacity: int) -> None:
@@ -60,7 +60,7 @@ class Buffer:
 
     @property
     def waiting(self) -> bool:
-        """Whether there are rows that nobody is writing."""
+        """Whether there are rows that no thread is writing."""
         return bool(self._open.rows or self._queue)
 
     @property
@@ -113,9 +113,9 @@ class Buffer:
                 waits.append(left)
 
     def seal_all(self) -> list[tuple[Batch, int]]:
-        """All batches that hold rows now, each with the failed tries that say nothing of now.
+        """All batches that hold rows now, each with the number of tries that began before now.
 
-        They may be tried at once. A try that is under way may fail for what was so before this.
+        They may be tried at once. A try that is under way may fail for an earlier reason.
         """
         self.seal()
         self._queue.hurry()

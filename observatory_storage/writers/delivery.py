@@ -26,16 +26,16 @@ _MOST_LISTED: Final = 1000
 
 
 class Delivery:
-    """The way of a writer's batches to the database, or to its spool.
+    """Writes a writer's batches to the database, or to its spool.
 
     Args:
         source: the pool.
         config: of the writer.
-        buffer: where the batches come from.
-        recorder: told of what became of them, under the buffer's lock.
+        buffer: the batches come from it.
+        recorder: counts what became of them, under the buffer's lock.
 
     Attributes:
-        replay: the way through the spool, where there is one.
+        replay: writes through the spool; None without one.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class Delivery:
             self._buffer.put_back(batch, outcome, pause)
 
     def result(self) -> FlushResult:
-        """What became of the rows since this last returned; to be called under the buffer's lock.
+        """What became of the rows since this last returned. Callers hold the buffer's lock.
 
         Raises:
-            BatchError: rows were refused. What this could not tell then, it tells the next time.
+            BatchError: rows were refused. The next call tells of the committed ones.
         """
         rejected, self._rejected = self._rejected, []
         if rejected:
@@ -112,7 +112,7 @@ class Delivery:
         """Commit the rows; None where they went into the spool instead."""
         replay = self.replay
         if replay is not None and not replay.clear():
-            result.repaired += replay.take(rows)  # behind those that wait there already
+            result.repaired += replay.take(rows)  # behind the rows that wait there
             return None
         try:
             store_into(result, self._source, rows, self._config.method)

@@ -21,14 +21,14 @@ _IDLE_SECS: Final = 5.0  # a thread without work ends, and with it the last hold
 class Flusher:
     """Takes batches out of a buffer, by as many threads as there is work for.
 
-    All methods are to be called under the buffer's lock.
+    Callers hold the buffer's lock for every public method.
 
     Args:
-        buffer: what is to be emptied.
+        buffer: is emptied.
         config: of the writer: how many threads at most, and after how long a row is flushed.
         write: writes a batch and then settles it or puts it back; called without the lock.
-        owner: the writer, which lives as long as there is a thread: at the interpreter's exit it
-            is still known.
+        owner: the writer. It is kept alive as long as there is a thread, so that the hook at the
+            interpreter's exit still finds it.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Flusher:
         awaited = self._buffer.seal_all()
         failed: list[Batch] = []
         for batch, tries in awaited:
-            # What has a row in common with one that failed is not tried before that is written.
+            # A batch that shares a row with one that failed is not tried before that is written.
             if not (failed and batch.shares_rows_with(failed)):
                 self._await(batch, tries, deadline)
                 if batch.done or batch.tries <= tries:
@@ -100,7 +100,7 @@ class Flusher:
         """Write batches until there has been nothing to do for a while.
 
         Args:
-            owner: is only held.
+            owner: is only kept alive.
         """
         thread = threading.current_thread()
         try:
@@ -123,7 +123,7 @@ class Flusher:
                 if not buffer.waiting:
                     rest = idle_since + _IDLE_SECS - time.monotonic()
                     if rest <= 0 or buffer.closed:
-                        # Under the same lock: who adds a row now starts another thread.
+                        # Under the same lock: a call that adds a row now starts another thread.
                         self._threads.discard(thread)
                         return None
                     waits.append(rest)

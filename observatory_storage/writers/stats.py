@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from observatory_storage.rows import Row
+from observatory_storage.serialization import Result
 from observatory_storage.storing import Method, StoreResult, chosen_method
 
 __all__ = ["BufferStats", "FlushResult", "Recorder", "WriteStats", "Written"]
@@ -19,7 +20,7 @@ _LATEST_FLUSHES: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class FlushResult:
+class FlushResult(Result):
     """What became of the rows written since the last flush that returned.
 
     Attributes:
@@ -32,7 +33,7 @@ class FlushResult:
 
 
 @dataclass(frozen=True, slots=True)
-class BufferStats:
+class BufferStats(Result):
     """The buffer at this moment.
 
     Attributes:
@@ -47,7 +48,7 @@ class BufferStats:
 
 
 @dataclass(slots=True)
-class WriteStats:
+class WriteStats(Result):
     """What a writer has done since it began; after a fork, since that.
 
     The latencies are those of the latest 1,000 batches that were committed straight from the

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from observatory_storage import StoragePool, UnitOfWork
-from observatory_storage.repositories import span_search, trace_search
+from observatory_storage.repositories.traces import span_search, trace_search
 
 # After so many runs psycopg and PostgreSQL would take a generic plan, if statements were prepared.
 RUNS = 12

@@ -121,9 +121,9 @@ def meets(row: Row, filters: TraceFilters | SpanFilters) -> bool:
         tests.append(row["start_time"] >= f.start_time)
     if f.end_time is not None:
         tests.append(row["start_time"] < f.end_time)
-    if f.min_duration_us is not None:
+    if isinstance(f.min_duration_us, Decimal):
         tests.append(took is not None and took >= f.min_duration_us * 1000)
-    if f.max_duration_us is not None:
+    if isinstance(f.max_duration_us, Decimal):
         tests.append(took is not None and took <= f.max_duration_us * 1000)
     tests += [_has(row, key, value) for key, value in (f.attributes or {}).items()]
     if isinstance(f, SpanFilters):

@@ -176,7 +176,7 @@ def test_a_cursor_is_one_that_a_page_gave(
         lambda uow: uow.metrics.get_stats(""),
         lambda uow: uow.metrics.get_by_name(None),
         lambda uow: uow.metrics.get_cost_summary(group_by=("nothing",)),
-        lambda uow: uow.metrics.get_cost_summary(group_by="model"),
+        lambda uow: uow.metrics.get_cost_summary(group_by="mode"),
         lambda uow: uow.metrics.get_cost_summary(bucket_size_secs=0),
         lambda uow: uow.metrics.get_latency_percentiles(bucket_size_secs=-5),
         lambda uow: uow.metrics.get_latency_percentiles(service_name=5),

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from observatory_storage import StoragePool
-from observatory_storage.llm.content import COMPLETIONS, PROMPTS, content_vector
-from observatory_storage.repositories.sought import Words, _required_word
-from observatory_storage.repositories.text_search import has_words
+from observatory_storage.llm.content_search import COMPLETIONS, PROMPTS, content_vector
+from observatory_storage.repositories.reading.text_search import has_words
+from observatory_storage.repositories.traces.json_conditions import WordsCondition, _required_word
 
 
 def documents(values: list[Any]) -> sa.TableValuedAlias:
@@ -148,7 +148,7 @@ def test_no_value_makes_it_fail_and_letters_are_where_words_are(shared_pool: Sto
                 continue
             used += 1
             found = has_words(content_vector(attributes), query)
-            quick = Words(query)._in(attributes)
+            quick = WordsCondition(query)._in(attributes)
             differing = sa.select(attributes).where(found.is_distinct_from(quick))
             assert not connection.scalars(differing).all(), (query, word)
     assert used > 20

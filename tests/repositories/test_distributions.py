@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from observatory_storage.repositories.distributions import (
+from observatory_storage.repositories.metrics.distributions import (
     Amounts,
     cells_of,
     has_fallen,

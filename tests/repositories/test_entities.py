@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from observatory_storage import CopyWriter, StorageError, StoragePool, TraceRepository
-from observatory_storage.models import Base
+from observatory_storage.models import Base, TraceEvent, TraceSpan
 from tests.repositories.lists import LISTS, Listing
 from tests.repositories.samples import a_span, an_event, statements, trace_key
 
@@ -74,3 +75,118 @@ def test_a_session_may_choose_the_engine_by_the_entity(pool: StoragePool) -> Non
         (trace,) = TraceRepository(session).list()
         assert trace.trace_id == trace_key(1)
         assert len(list(TraceRepository(session).iterate_spans())) == 1
+
+
+def test_a_changed_attribute_is_committed(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([a_span(1, 1)])
+    with pool.unit_of_work() as uow:
+        trace = uow.traces.get_by_trace_id(trace_key(1))
+        trace.status_message = "first"
+        uow.commit()
+        trace.status_message = "looked into"
+        uow.commit()
+    with pool.unit_of_work() as uow:
+        assert uow.traces.get(trace.id).status_message == "looked into"
+
+
+def test_a_change_of_a_row_read_between_two_commits_is_committed(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([a_span(1, 1)])
+    with pool.unit_of_work() as uow:
+        trace = uow.traces.get_by_trace_id(trace_key(1))
+        uow.commit()
+        trace.status_message = "looked into"
+        uow.commit()
+    with pool.unit_of_work() as uow:
+        assert uow.traces.get(trace.id).status_message == "looked into"
+
+
+def test_a_changed_attribute_is_rolled_back_without_commit(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([a_span(1, 1)])
+    with pool.unit_of_work() as uow:
+        trace = uow.traces.get_by_trace_id(trace_key(1))
+        trace.status_message = "not committed"
+    with pool.unit_of_work() as uow:
+        assert uow.traces.get(trace.id).status_message is None
+
+
+def test_a_column_that_the_list_left_out_can_be_set(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([a_span(1, 1, attributes={"a": 1})])
+    with pool.unit_of_work() as uow:
+        (span,) = uow.traces.list_spans()
+        span.attributes = {"b": 2}
+        uow.commit()
+        assert uow.traces.get_span(span.trace_id, span.span_id).attributes == {"b": 2}
+
+
+def test_the_attributes_of_a_row_can_be_set_after_its_unit_of_work(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([a_span(1, 1)])
+    with pool.unit_of_work() as uow:
+        trace = uow.traces.get_by_trace_id(trace_key(1))
+    trace.status_message = "set later"
+    assert inspect(trace).detached
+    with pool.unit_of_work() as other:
+        other.session.merge(trace)
+        other.commit()
+        assert other.traces.get(trace.id).status_message == "set later"
+
+
+def test_a_copy_of_a_row_leaves_its_session_behind(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([a_span(1, 1)])
+    with pool.unit_of_work() as uow:
+        trace = uow.traces.get_by_trace_id(trace_key(1))
+        for same in (copy.copy(trace), copy.deepcopy(trace), pickle.loads(pickle.dumps(trace))):
+            same.status_message = "of the copy"
+            assert trace.status_message is None
+        uow.commit()
+        assert uow.traces.get(trace.id).status_message is None
+
+
+def test_a_change_that_the_session_would_not_write_is_an_error(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([a_span(1, 1)])
+    with pool.unit_of_work() as uow:
+        trace = uow.traces.get_by_trace_id(trace_key(1))
+        own = uow.session.get_one(type(trace), trace.id)
+        with pytest.raises(StorageError, match="holds the same row as another object"):
+            trace.status_message = "lost"
+        own.status_message = "kept"
+        uow.commit()
+        assert uow.traces.get(trace.id).status_message == "kept"
+
+
+def test_a_span_that_a_session_adds_stores_its_events(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([a_span(1, 1, events=[an_event()])])  # makes the partitions
+    start = a_span(1, 1)["start_time"]
+    events = [TraceEvent(name=name, timestamp=start) for name in ("first", "second", "third")]
+    with pool.unit_of_work() as uow:
+        key = uow.traces.get_by_trace_id(trace_key(1)).id
+        uow.session.add(
+            TraceSpan(
+                trace_id=key,
+                span_id="b" * 16,
+                name="x",
+                service_name="s",
+                start_time=start,
+                start_ns=7,
+                events=events,
+            )
+        )
+        events[2].trace_id, events[2].span_id = key, "b" * 16
+        events[2].span_start_time, events[2].span_start_ns, events[2].position = start, 7, 2
+        uow.session.add(events[2])  # which stores it by itself
+        uow.commit()
+        stored = uow.traces.get_events(key, "b" * 16)
+    assert [event.name for event in stored] == ["first", "second", "third"]
+    assert [event.position for event in stored] == [0, 1, 2]
+    assert {event.span_start_ns for event in stored} == {7}
+
+
+@each_list
+def test_a_relationship_that_is_not_loaded_names_the_call_that_reads_it(
+    pool: StoragePool, listing: Listing
+) -> None:
+    listing.write(pool, [1])
+    with pool.unit_of_work() as uow:
+        (entity,) = listing.page(uow, limit=1)
+        for relationship in inspect(type(entity)).relationships:
+            with pytest.raises(StorageError, match=r"was not loaded: call uow\.\w+\.get\w*\("):
+                getattr(entity, relationship.key)

@@ -26,7 +26,7 @@ from observatory_storage import (
 )
 from observatory_storage.llm.dialects import ALIASES
 from observatory_storage.models import MetricDataPoint, TraceSpan
-from observatory_storage.repositories import erasure
+from observatory_storage.repositories.traces import deletion
 from tests.repositories.samples import (
     DAY,
     SECOND,
@@ -152,7 +152,7 @@ def _silent(trace: int, **attributes: Any) -> Row:
 def test_all_of_it_goes_and_nothing_else(
     pool: StoragePool, monkeypatch: pytest.MonkeyPatch, column: str, erase: Erase, at_a_time: int
 ) -> None:
-    monkeypatch.setattr(erasure, "_TRACES_AT_A_TIME", at_a_time)
+    monkeypatch.setattr(deletion, "_TRACES_AT_A_TIME", at_a_time)
     name = "ann o'%_\\"
     _of_others(pool, column, name)
     before = contents(pool)
@@ -291,7 +291,7 @@ def test_the_exemplars_that_stay_are_exported_as_they_came(pool: StoragePool) ->
 def test_the_statements_go_with_the_batches_not_with_the_traces(
     pool: StoragePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(erasure, "_TRACES_AT_A_TIME", 30)
+    monkeypatch.setattr(deletion, "_TRACES_AT_A_TIME", 30)
     CopyWriter(pool).write_spans([a_span(n, 1, user_id="ann") for n in range(1, 91)])
     counted = []
     with pool.unit_of_work() as uow:

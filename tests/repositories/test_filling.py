@@ -14,8 +14,12 @@ from hypothesis import strategies as st
 
 from observatory_storage import CopyWriter, StoragePool, ValidationError
 from observatory_storage.repositories import TimeSeriesPoint, TimeSeriesQuery
-from observatory_storage.repositories.buckets import bucket_count, bucket_floor, buckets_between
-from observatory_storage.repositories.filling import filled
+from observatory_storage.repositories.metrics.gap_filling import fill_gaps
+from observatory_storage.repositories.reading.time_buckets import (
+    bucket_count,
+    bucket_floor,
+    buckets_between,
+)
 from tests.repositories.samples import DAY, SECOND, START, Row
 
 METRIC = UUID(int=1)
@@ -76,14 +80,16 @@ def test_weeks_begin_on_mondays() -> None:
 )
 def test_every_bucket_is_filled(fill: str, expected: list[float | None]) -> None:
     points = [a_point(60, 1.0), a_point(180, 2.0)]
-    found = filled(points, query(fill=fill))
+    found = fill_gaps(points, query(fill=fill))
     assert [point.value for point in found] == expected
     assert [point.timestamp for point in found] == [START + at * SECOND for at in (0, 60, 120, 180)]
 
 
 def test_every_group_is_filled_by_itself() -> None:
     points = [a_point(0, 1.0, k=1), a_point(60, 2.0, k=True), a_point(120, 3.0, k=1.0)]
-    found = filled(points, query(fill="previous", group_by=("k",), end_time=START + 180 * SECOND))
+    found = fill_gaps(
+        points, query(fill="previous", group_by=("k",), end_time=START + 180 * SECOND)
+    )
     assert [(point.group["k"] is True, point.value) for point in found] == [
         (False, 1.0),
         (True, None),
@@ -96,10 +102,10 @@ def test_every_group_is_filled_by_itself() -> None:
 
 @pytest.mark.parametrize(("group_by", "count"), [((), 4), (("k",), 0)])
 def test_without_points_there_is_one_group_or_none(group_by: tuple[str, ...], count: int) -> None:
-    assert [point.value for point in filled([], query(fill="zero", group_by=group_by))] == (
+    assert [point.value for point in fill_gaps([], query(fill="zero", group_by=group_by))] == (
         [0.0] * count
     )
-    assert filled([], query(fill="zero", group_by=group_by, end_time=START)) == []
+    assert fill_gaps([], query(fill="zero", group_by=group_by, end_time=START)) == []
 
 
 def test_more_points_than_can_be_shown_are_refused() -> None:
@@ -109,9 +115,9 @@ def test_more_points_than_can_be_shown_are_refused() -> None:
         query(**year, fill="null")
     assert refused.value.field == "bucket_size_secs"
     day = query(end_time=START + DAY, fill="zero", group_by=("k",))
-    assert len(filled([a_point(0, 1.0, k=n) for n in range(10)], day)) == 14_400
+    assert len(fill_gaps([a_point(0, 1.0, k=n) for n in range(10)], day)) == 14_400
     with pytest.raises(ValidationError, match="200 groups of 1440 buckets") as refused:
-        filled([a_point(0, 1.0, k=n) for n in range(200)], day)
+        fill_gaps([a_point(0, 1.0, k=n) for n in range(200)], day)
     assert refused.value.field == "group_by"
 
 
@@ -123,7 +129,7 @@ def test_what_cannot_be_filled_in_is_refused(fill: Any) -> None:
 
 def test_the_widest_buckets_stay_within_the_calendar() -> None:
     wide = 10_000 * 365 * 86_400
-    found = filled([], query(bucket_size_secs=wide, fill="null"))
+    found = fill_gaps([], query(bucket_size_secs=wide, fill="null"))
     assert [point.timestamp for point in found] == [datetime(1970, 1, 5, tzinfo=UTC)]
     with pytest.raises(ValidationError, match="year 1") as refused:
         query(start_time=datetime(1960, 1, 1, tzinfo=UTC), bucket_size_secs=wide)

@@ -276,7 +276,7 @@ def test_summaries_are_asked_for_in_a_way_that_makes_sense(shared_pool: StorageP
             ("end_time", summary, {"end_time": START - SECOND}),
             ("end_time", latency, {"end_time": START - SECOND}),
             ("group_by", summary, {"group_by": ("name; DROP TABLE traces",)}),
-            ("group_by", summary, {"group_by": "model"}),
+            ("group_by", summary, {"group_by": "mode"}),
             ("bucket_size_secs", summary, {"bucket_size_secs": 0}),
             ("bucket_size_secs", latency, {"bucket_size_secs": -1}),
             ("operation", latency, {"operation": 5}),

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from observatory_storage import StoragePool
 from observatory_storage.errors import ValidationError
-from observatory_storage.repositories import Page, paging
-from observatory_storage.repositories.paging import (
+from observatory_storage.repositories import Page
+from observatory_storage.repositories.reading import cursors
+from observatory_storage.repositories.reading.cursors import (
     decode_cursor,
     encode_cursor,
     from_plain,
@@ -124,7 +125,7 @@ def test_each_part_of_a_forged_cursor_is_checked(
 @pytest.mark.parametrize("content", ["[" * 9000, "5", "{}", "[]", '"a"', "null", "[[]]", "nan"])
 def test_what_is_no_list_of_values_is_refused(content: str) -> None:
     with pytest.raises(ValidationError):
-        decode_cursor("after", paging._base64(_sealed(content.encode())), "spans", {})
+        decode_cursor("after", cursors._base64(_sealed(content.encode())), "spans", {})
 
 
 @settings(max_examples=100)
@@ -152,7 +153,7 @@ def test_each_part_of_a_tails_cursor_is_checked(
 
 
 def _sealed(content: bytes) -> bytes:
-    return paging._checksum(content) + content
+    return cursors._checksum(content) + content
 
 
 def _values_of(pool: StoragePool, listing: Listing) -> list[Any]:
@@ -161,7 +162,7 @@ def _values_of(pool: StoragePool, listing: Listing) -> list[Any]:
         cursor = listing.page(uow, limit=1).next
     assert cursor is not None
     raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-    fingerprint, *values = json.loads(raw[paging._CHECKSUM_BYTES :])
+    fingerprint, *values = json.loads(raw[cursors._CHECKSUM_BYTES :])
     FINGERPRINTS[listing.name] = fingerprint
     return list(values)
 
@@ -171,7 +172,7 @@ def _ask_with(pool: StoragePool, listing: Listing, values: list[Any]) -> None:
     if listing.name not in FINGERPRINTS:
         _values_of(pool, listing)
     content = json.dumps([FINGERPRINTS[listing.name], *values]).encode()
-    cursor = paging._base64(_sealed(content))
+    cursor = cursors._base64(_sealed(content))
     for way in ("after", "before"):
         with pool.unit_of_work() as uow, contextlib.suppress(ValidationError):
             assert len(listing.page(uow, limit=2, **{way: cursor})) <= 2

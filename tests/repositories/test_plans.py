@@ -20,8 +20,7 @@ from observatory_storage.repositories import (
     TimeSeriesQuery,
     TraceFilters,
 )
-from observatory_storage.repositories.conditions import asked
-from observatory_storage.repositories.paging import encode_cursor, to_plain
+from observatory_storage.repositories.reading.cursors import encode_cursor, to_plain
 from tests.repositories.hot_questions import (
     END_TIME,
     EVERY_DAY,
@@ -170,7 +169,7 @@ def test_the_last_page_costs_what_the_first_does(
         # The place of which fifty rows are left, without walking there.
         place = select(*columns).where(*filters.conditions()).order_by(*columns).offset(50).limit(1)
         values = [to_plain(value) for value in uow.session.execute(place).one()]
-        last = encode_cursor(name, asked(filters), values)
+        last = encode_cursor(name, filters.query(), values)
         assert len(list_of(uow, filters=filters, after=last)) == 50
         assert list_of(uow, filters=filters, after=last).next is None
     costs = []

@@ -19,7 +19,7 @@ from observatory_storage import (
     TraceFilters,
     ValidationError,
 )
-from observatory_storage.repositories import sessions
+from observatory_storage.repositories.traces import sessions
 from tests.repositories.samples import (
     DAY,
     SECOND,

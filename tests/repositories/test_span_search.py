@@ -21,12 +21,8 @@ from observatory_storage import (
     build_partition_indexes,
 )
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.repositories import (
-    Page,
-    SpanFilters,
-    TraceFilters,
-    candidates,
-)
+from observatory_storage.repositories import Page, SpanFilters, TraceFilters
+from observatory_storage.repositories.traces import candidates
 from tests.repositories.plans import walk_first
 from tests.repositories.samples import (
     DAY,

@@ -11,9 +11,9 @@ from sqlalchemy import BindParameter, Select
 from sqlalchemy.sql import visitors
 
 from observatory_storage import SessionFilters, StoragePool, TraceFilters
-from observatory_storage.repositories import session_statements, trace_statements
-from observatory_storage.repositories.paging import Way
-from observatory_storage.repositories.span_conditions import template
+from observatory_storage.repositories.reading.pages import SeekShape
+from observatory_storage.repositories.traces import session_statements, trace_statements
+from observatory_storage.repositories.traces.filters import template
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 ALL = TraceFilters(
@@ -36,8 +36,9 @@ ALL = TraceFilters(
     max_cost_usd=Decimal(2),
 )
 OF_SESSIONS = frozenset({"user_id", "service_name", "environment", "start_time", "end_time"})
-BACK = Way(descending=True, beyond=True)
-PAGE = {"most", "after_start_time", "after_id"}
+ALL_CONDITIONS = template(frozenset(ALL.parameters()))
+BACK = SeekShape(descending=True, from_key=True)
+PAGE = {"row_limit", "key_start_time", "key_id"}
 
 
 def binds(statement: Select[Any]) -> list[BindParameter[Any]]:
@@ -48,19 +49,19 @@ def binds(statement: Select[Any]) -> list[BindParameter[Any]]:
     ("statement", "own"),
     [
         (
-            trace_statements.nearest(template(frozenset(ALL.parameters())), BACK, possible=True),
-            PAGE | {"walked"},
+            trace_statements.matching_nearest(ALL_CONDITIONS, BACK, only_possible=True),
+            PAGE | {"trace_limit"},
         ),
-        (trace_statements.matching(template(frozenset(ALL.parameters())), BACK), PAGE),
+        (trace_statements.matching(ALL_CONDITIONS, BACK), PAGE),
         (
-            trace_statements.of_newest(template(frozenset(ALL.parameters())), BACK),
-            PAGE | {"newest"},
+            trace_statements.of_newest_spans(ALL_CONDITIONS, BACK),
+            PAGE | {"span_limit"},
         ),
         (
-            session_statements.walked(OF_SESSIONS, BACK),
-            {"most", "after_last_start_time", "after_session_id"},
+            session_statements.from_walked_spans(OF_SESSIONS, BACK),
+            {"row_limit", "key_last_start_time", "key_session_id"},
         ),
-        (session_statements.of_id(OF_SESSIONS), {"session_id"}),
+        (session_statements.by_id(OF_SESSIONS), {"session_id"}),
     ],
 )
 def test_all_values_are_parameters(statement: Select[Any], own: set[str]) -> None:
@@ -72,8 +73,8 @@ def test_all_values_are_parameters(statement: Select[Any], own: set[str]) -> Non
 
 
 def test_every_field_is_asked_for() -> None:
-    made = trace_statements.nearest(template(frozenset(ALL.parameters())), BACK, possible=True)
-    of_traces_without_spans = {"min_bare_duration_us", "max_bare_duration_us"}
+    made = trace_statements.matching_nearest(ALL_CONDITIONS, BACK, only_possible=True)
+    of_traces_without_spans = {"min_spanless_duration_us", "max_spanless_duration_us"}
     assert ALL.parameters().keys() - of_traces_without_spans <= {one.key for one in binds(made)}
     bare = TraceFilters(min_duration_us=1, max_duration_us=2)
     made = trace_statements.matching(template(frozenset(bare.parameters())), BACK)
@@ -83,20 +84,20 @@ def test_every_field_is_asked_for() -> None:
 def test_the_same_fields_share_a_statement_whatever_their_values(
     shared_pool: StoragePool,
 ) -> None:
-    made = trace_statements.nearest.cache_info
+    made = trace_statements.matching_nearest.cache_info
     with shared_pool.unit_of_work() as uow:
         uow.traces.list(TraceFilters(service_name="one", attributes={"a": 1}))
         uow.traces.list_sessions(SessionFilters(user_id="one"))
-        before = made().misses, session_statements.grouped.cache_info().misses
+        before = made().misses, session_statements.from_all_spans.cache_info().misses
         uow.traces.list(TraceFilters(service_name="two", attributes={"b": "c"}, limit=7))
         uow.traces.list_sessions(SessionFilters(user_id="two", limit=7))
-        assert (made().misses, session_statements.grouped.cache_info().misses) == before
+        assert (made().misses, session_statements.from_all_spans.cache_info().misses) == before
 
 
 def test_words_are_not_kept(shared_pool: StoragePool) -> None:
     """They say what the condition looks like: each search would be a statement of its own."""
-    before = trace_statements.nearest.cache_info().currsize
+    before = trace_statements.matching_nearest.cache_info().currsize
     with shared_pool.unit_of_work() as uow:
         uow.traces.list(TraceFilters(text="a secret"))
         uow.traces.search_text("another secret")
-    assert trace_statements.nearest.cache_info().currsize == before
+    assert trace_statements.matching_nearest.cache_info().currsize == before

@@ -227,7 +227,7 @@ def test_weeks_begin_on_mondays_in_every_time_zone(pool: StoragePool) -> None:
 @pytest.mark.parametrize(
     ("field", "given"),
     [
-        ("group_by", {"group_by": "model"}),
+        ("group_by", {"group_by": "mode"}),
         ("group_by", {"group_by": ("name; DROP TABLE traces",)}),
         ("group_by", {"group_by": ("model", "model")}),
         ("group_by", {"group_by": (5,)}),

@@ -15,9 +15,8 @@ from observatory_storage.repositories import (
     Page,
     SpanFilters,
     TraceFilters,
-    candidates,
-    trace_search,
 )
+from observatory_storage.repositories.traces import candidates, trace_search
 from tests.repositories.samples import (
     DAY,
     SECOND,
@@ -276,7 +275,7 @@ def test_what_is_read_outlives_the_unit_of_work_and_is_as_the_database_has_it(
         after = uow.traces.list()[0]
         before.service_name = "changed"
         uow.commit()
-        assert uow.traces.get(trace_key(1)).service_name == "service"
+        assert uow.traces.get(trace_key(1)).service_name == "changed"
     assert (before.span_count, after.span_count) == (1, 2)
     assert after.updated_at - after.created_at >= timedelta(0)
 

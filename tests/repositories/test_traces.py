@@ -60,8 +60,9 @@ def test_what_is_not_there_is_not_found(pool: StoragePool) -> None:
             uow.traces.get_span(trace_key(2), span_key(1))
         with pytest.raises(NotFound):
             uow.traces.get_span(trace_key(1), span_key(2))
-        assert uow.traces.get_spans(trace_key(2)) == []
-        assert uow.traces.get_events(trace_key(2)) == []
+        for ask in (uow.traces.get_spans, uow.traces.get_events, uow.traces.get_tree):
+            with pytest.raises(NotFound, match=f"there is no trace {trace_key(2)}"):
+                ask(trace_key(2))
         assert uow.traces.get_events(trace_key(1)) == []
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -50,6 +50,7 @@ from observatory_storage import (
     TraceFilters,
     TraceRepository,
     TraceSpan,
+    TraceStats,
     TraceWriter,
     UnitOfWork,
     ValidationError,
@@ -121,6 +122,13 @@ def traces(uow: UnitOfWork, start: datetime, end: datetime, trace_id: str | UUID
     assert_type(page.previous, str | None)
     rows: Sequence[Trace] = page
     assert_type(uow.traces.list(filters, after=page.next), Page[Trace])
+    assert_type(uow.traces.list(service_name="chat", limit=5), Page[Trace])
+    uow.traces.list(servicename="chat")  # type: ignore[call-arg]  # what users are told
+    uow.traces.list(service_name=5)  # type: ignore[arg-type]  # what users are told
+    assert_type(uow.traces.get_stats(model="m"), TraceStats)
+    assert_type(uow.traces.get_stats(kind="client", group_by="model"), list[SpanStats])
+    assert_type(uow.traces.get_spans(page[0]), list[TraceSpan])
+    assert_type(uow.logs.list(min_severity="WARNING", trace_id=page[0]), Page[LogRecord])
     assert_type(uow.traces.iterate(filters), Iterator[Trace])
     assert_type(uow.traces.search_text("refund", SpanFilters(start_time=start)), Page[TraceSpan])
     trace = uow.traces.get_by_trace_id("5b8efff798038103d269b633813fc60c")
@@ -161,6 +169,31 @@ def traces(uow: UnitOfWork, start: datetime, end: datetime, trace_id: str | UUID
     assert_type(uow.traces.delete_session("s").logs, int)
     uow.commit()
     del rows
+
+
+def rows(trace: Trace, span: TraceSpan, metric: Metric, point: MetricDataPoint) -> None:
+    assert_type(trace.status, Literal["unset", "ok", "error"])
+    assert_type(
+        span.kind, Literal["unspecified", "internal", "server", "client", "producer", "consumer"]
+    )
+    assert_type(metric.temporality, Literal["unspecified", "delta", "cumulative"] | None)
+    if metric.metric_type == "updowncounter":
+        print(metric.name)
+    trace.status_message = "looked into"
+    span.statsu = "ok"  # type: ignore[attr-defined]  # a mistake is seen
+    trace.status = "failed"  # type: ignore[assignment]  # and so is this one
+    assert_type(trace.spans, list[TraceSpan])
+    assert_type(trace.logs, list[LogRecord])
+    assert_type(span.trace, Trace | None)
+    assert_type(span.events, list[TraceEvent])
+    assert_type(metric.points, list[MetricDataPoint])
+    assert_type(point.metric, Metric | None)
+    joined = sa.select(Trace.trace_id, TraceSpan.name).join(Trace.spans).join(TraceSpan.events)
+    assert_type(joined, sa.Select[str, str])
+    assert_type(span["name"], Any)
+    assert_type(dict(span), dict[str, Any])
+    assert_type(span.to_dict(json=True), dict[str, Any])
+    assert_type(Page((trace,)).to_dict(), dict[str, Any])
 
 
 def metrics(uow: UnitOfWork, start: datetime, end: datetime, metric_id: UUID) -> None:

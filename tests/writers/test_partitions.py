@@ -280,13 +280,11 @@ def test_another_schema_whatever_its_name(empty_database_url: str, schema: str) 
             writer.write_spans(spans)
             writer.write_spans([{**span, "name": method, "status": "error"} for span in spans])
             writer.write_logs([a_log(0)])
-        found = {table: len(rows) for table, rows in contents(pool).items()}
+        found = {table: len(rows) for table, rows in contents(pool).items() if rows}
         assert found == {
             "traces": 2,
             "trace_spans": 8,
             "trace_events": 8,
-            "metrics": 0,
-            "metric_data_points": 0,
             "logs": 2,
         }
         assert names(pool, "trace_spans") == ["p202603"]

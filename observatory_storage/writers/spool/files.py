@@ -104,6 +104,7 @@ class Spool:
         """Whether it holds no file."""
         return not self._files
 
+    # Both copy the list: iterating over one that gets shorter meanwhile skips files.
     @property
     def waiting_bytes(self) -> int:
         """How much of its files is not done with."""
@@ -111,7 +112,6 @@ class Spool:
 
     def holds_own(self) -> bool:
         """Whether rows wait in it that were put in here, not adopted."""
-        # A copy: to go through a list that gets shorter meanwhile is to pass over some of it.
         return any(file.own for file in tuple(self._files))
 
     def prepare(self) -> None:
@@ -132,21 +132,16 @@ class Spool:
     def append(self, rows: Sequence[Row]) -> int:
         """Put rows at the end; on return they are on the disk.
 
-        Returns:
-            How many texts were repaired because UTF-8 cannot hold them.
+        Returns how many texts were repaired because UTF-8 cannot hold them.
 
         Raises:
             StorageError: there is no room, or the disk failed; none of the rows is in.
         """
-        lines, repairs = [], 0
-        for row in rows:
-            line, repaired = line_format.encode(row)
-            lines.append(line)
-            repairs += repaired
-        data = b"".join(lines)
+        encoded = [line_format.encode(row) for row in rows]
+        data = b"".join([line for line, _ in encoded])
         with self._lock, self._translated("take rows"):
             with self._alone():
-                self._check_room(len(data))
+                self._check_space(len(data))
                 file = self._growing() or self._create()
             try:
                 _write(file.descriptor, data, file.size)
@@ -162,7 +157,7 @@ class Spool:
                         self._remove(file)
                 raise
             file.size += len(data)
-        return repairs
+        return sum([repairs for _, repairs in encoded])
 
     def adopt(self) -> bool:
         """Take over the files whose owners are gone, the oldest first; True if there were any.
@@ -206,10 +201,7 @@ class Spool:
                     weight += 1 + len(record.row.events or ())
                     unknown |= record.unknown
                 elif record.torn:
-                    _log.warning(
-                        "%s ends within a row: its writer was killed before it was whole",
-                        file.path,
-                    )
+                    _log.warning("%s ends within a row: its writer was killed", file.path)
                 else:
                     damaged += 1
                     _log.warning("%s has a line that cannot be read: %s", file.path, record.problem)
@@ -230,7 +222,7 @@ class Spool:
         """
         file = chunk.file
         with self._lock, self._translated("be emptied"):
-            if file not in self._files:  # released meanwhile: whoever adopts it begins again
+            if file not in self._files:  # released meanwhile: it will be read again from its start
                 return
             file.position = chunk.end
             file.damaged += chunk.damaged
@@ -245,7 +237,7 @@ class Spool:
 
     def abandon(self) -> None:
         """Forget all files in a forked child: they are the parent's, and stay locked by it."""
-        # The lock may have been held by a thread that is not here.
+        # Without the lock, which a thread of the parent may have held at the fork.
         for file in self._files:
             os.close(file.descriptor)
         self._files = []
@@ -256,7 +248,7 @@ class Spool:
         last = self._files[-1] if self._files else None
         if last is None or not last.growing or last.size >= _FILE_BYTES:
             return None
-        # Rows in a file that somebody has removed would never be seen again.
+        # Rows written to a file that was removed would be lost.
         return last if os.fstat(last.descriptor).st_nlink else None
 
     def _create(self) -> _File:
@@ -285,7 +277,7 @@ class Spool:
         self._files.remove(file)
         os.close(file.descriptor)
 
-    def _check_room(self, needed: int) -> None:
+    def _check_space(self, needed: int) -> None:
         used = 0
         for path in self._directory.iterdir():
             with contextlib.suppress(FileNotFoundError):  # just removed by its owner
@@ -320,7 +312,7 @@ class Spool:
 
 
 def _adopted(path: Path) -> _File | None:
-    """The file, where nobody else holds it."""
+    """The file, unless another process holds its lock."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:

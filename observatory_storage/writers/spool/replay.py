@@ -1,8 +1,8 @@
 """Rows into a spool while the database is away, and from there to the database.
 
 While rows of a writer wait in its spool, those that follow go there too, so that the database gets
-them in the order of writing. One thread tries to move them on; nobody else waits for a server that
-does not answer.
+them in the order of writing. One thread replays them, so no caller waits for a server that does not
+answer.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Replay:
         return True
 
     def stop(self) -> None:
-        """End the thread, and leave what is spooled to whoever adopts it."""
+        """End the thread, and leave the spooled rows to the process that adopts them."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 
 from observatory_storage import TraceFilters
-from observatory_storage.llm.content import content_vector
+from observatory_storage.llm.content_search import content_vector
 from observatory_storage.models import Trace
 from observatory_storage.unit_of_work import UnitOfWork
 from tests.benchmarks.reading.dataset import DAY, Dataset

@@ -11,8 +11,7 @@ from typing import Any, Final
 
 from observatory_storage import LogFilters, Page, SpanFilters, TraceFilters
 from observatory_storage.ids import trace_uuid, uuid_of
-from observatory_storage.repositories.conditions import asked
-from observatory_storage.repositories.paging import encode_cursor, to_plain
+from observatory_storage.repositories.reading.cursors import encode_cursor, to_plain
 from observatory_storage.unit_of_work import UnitOfWork
 from tests.benchmarks.measure import percentile
 from tests.benchmarks.reading.dataset import Dataset, Told
@@ -58,7 +57,7 @@ _TRACES, _SPANS, _LOGS = TraceFilters(limit=PAGE), SpanFilters(limit=PAGE), LogF
 
 def _cursor(name: str, filters: Any, *key: Any) -> str:
     # A walk of millions of rows would give the same.
-    return encode_cursor(name, asked(filters), [to_plain(value) for value in key])
+    return encode_cursor(name, filters.query(), [to_plain(value) for value in key])
 
 
 def _of_trace(told: Told) -> str:

@@ -1,0 +1,291 @@
+"""``check``: whether everything is in place that the storage needs, and if not, what to do."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import click
+import sqlalchemy as sa
+from rich.text import Text
+
+from observatory_storage import migrate
+from observatory_storage.cli.advice import MIGRATE, REDIS, advice_for, connection_advice
+from observatory_storage.cli.common_options import (
+    State,
+    StorageCommand,
+    common_options,
+    json_option,
+)
+from observatory_storage.cli.console import Output
+from observatory_storage.cli.formatting import clean
+from observatory_storage.config import StorageConfig
+from observatory_storage.config.sources import DotEnvSource, VariablesSource
+from observatory_storage.errors import StorageError, translated
+from observatory_storage.health import HealthReport, check_redis
+from observatory_storage.layout import PARTITIONED
+from observatory_storage.models import Base
+from observatory_storage.pool import StoragePool
+from observatory_storage.repositories import TraceFilters
+
+__all__ = ["command"]
+
+logger = logging.getLogger(__name__)
+
+_MARKS = {"ok": ("✓", "+", "green"), "failed": ("✗", "x", "bold red"), "skipped": ("-", "-", "dim")}
+
+
+# The role's privileges on each table: one row for each name, with NULLs where the table is missing.
+# Only the owner of a table can attach a partition.
+_PRIVILEGES = sa.text("""
+    SELECT wanted.name,
+           pg_catalog.has_table_privilege(found.oid, 'SELECT') AS readable,
+           pg_catalog.has_table_privilege(found.oid, 'INSERT')
+               AND pg_catalog.has_table_privilege(found.oid, 'UPDATE')
+               AND pg_catalog.has_table_privilege(found.oid, 'DELETE') AS writable,
+           pg_catalog.pg_has_role(found.relowner, 'USAGE') AS owned
+      FROM pg_catalog.unnest(CAST(:names AS text[])) AS wanted (name)
+      LEFT JOIN (pg_catalog.pg_class AS found
+                 JOIN pg_catalog.pg_namespace AS place
+                   ON place.oid = found.relnamespace AND place.nspname = :schema)
+        ON found.relname = wanted.name
+     ORDER BY wanted.name
+""")
+_SURROUNDINGS = sa.text("""
+    SELECT current_user AS role,
+           pg_catalog.current_setting('transaction_read_only') = 'on' AS read_only,
+           pg_catalog.has_schema_privilege(oid, 'CREATE') AS may_create
+      FROM pg_catalog.pg_namespace
+     WHERE nspname = :schema
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The result of one step of the check."""
+
+    name: str
+    result: Literal["ok", "failed", "skipped"]
+    detail: str
+    advice: str | None = None
+
+
+@click.command("check", cls=StorageCommand)
+@json_option
+@common_options
+@click.pass_obj
+def command(state: State) -> None:
+    """Check configuration, servers, migrations, permissions and a sample query.
+
+    The exit code is 1 when a step failed. Each failure comes with advice.
+    """
+    output = state.output()
+    steps = []
+    for step in _Check(state).steps():
+        steps.append(step)
+        if not output.json:
+            _show(output, step)
+    failed = sum(step.result == "failed" for step in steps)
+    if output.json:
+        output.write({"ok": not failed, "steps": steps})
+    else:
+        verdict = f"{failed} of {len(steps)} steps failed" if failed else "everything is in order"
+        output.show(Text(verdict, style="bold red" if failed else "bold green"))
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+class _Failed(Exception):
+    """A step failed: what is wrong, and what to do about it."""
+
+    def __init__(self, detail: str, advice: str) -> None:
+        super().__init__(detail)
+        self.advice = advice
+
+
+class _Check:
+    """The steps in order. A step is skipped when another one that it needs has failed."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._config: StorageConfig | None = None
+        self._pool: StoragePool | None = None
+        self._health: HealthReport | None = None
+        self._migrated: bool | None = None
+
+    def steps(self) -> Iterator[Step]:
+        """Run them."""
+        with ExitStack() as stack:
+            yield self._step("configuration", self._configuration, needs=True)
+            yield self._step("connection", lambda: self._connect(stack), needs=self._config)
+            yield self._step("PostgreSQL", self._postgres, needs=self._pool)
+            yield self._step("Redis", self._redis, needs=self._config)
+            yield self._step("migrations", self._migrations, needs=self._pool)
+            yield self._step("tables", self._tables, needs=self._migrated)
+            yield self._step("pool", self._statistics, needs=self._pool)
+            yield self._step("query", self._query, needs=self._migrated)
+
+    def _step(self, name: str, run: Callable[[], str], *, needs: Any) -> Step:
+        if needs is None:
+            return Step(name, "skipped", "skipped: a step above failed")
+        try:
+            return Step(name, "ok", run())
+        except _Failed as failure:
+            logger.debug("step %s failed", name, exc_info=True)
+            return Step(name, "failed", str(failure), failure.advice)
+        except StorageError as error:
+            logger.debug("step %s failed", name, exc_info=True)
+            return Step(name, "failed", str(error), advice_for(error, self._state))
+
+    def _configuration(self) -> str:
+        try:
+            self._config = self._state.config()
+        except StorageError as error:
+            raise _Failed(
+                str(error), "Correct the setting; .env.example lists all of them."
+            ) from error
+        postgres = self._config.postgres
+        where = ", ".join(self._sources()) or "defaults only"
+        return (
+            f"{postgres.username}@{postgres.host}:{postgres.port}/{postgres.database}, schema"
+            f" {postgres.schema_name}, ssl {postgres.ssl_mode}\nread from {where}"
+        )
+
+    def _sources(self) -> Iterator[str]:
+        """Where settings come from; of several sources of a setting the first counts."""
+        for source in (VariablesSource(StorageConfig), DotEnvSource(StorageConfig)):
+            source.read()
+            names = (origin.name for origin in source.loaded.origins.values())
+            # The parts of a URL are listed one by one: "DATABASE_URL (host)".
+            yield from dict.fromkeys(name.partition(" (")[0] for name in names)
+        if self._state.config_file is not None:
+            yield str(self._state.config_file)
+
+    def _connect(self, stack: ExitStack) -> str:
+        assert self._config is not None
+        began = time.perf_counter()
+        try:
+            pool = stack.enter_context(StoragePool(self._config))
+        except StorageError as error:
+            attempts = self._config.retry.max_attempts
+            detail = f"{error} (up to {attempts} attempts)"
+            raise _Failed(detail, connection_advice(error, self._config)) from error
+        self._pool = pool
+        return f"opened {_connections(pool.stats().size)} in {_milliseconds(began)}"
+
+    def _postgres(self) -> str:
+        assert self._pool is not None
+        self._health = self._pool.health_check()
+        postgres = self._health.postgres
+        if not postgres.ok:
+            raise _Failed(str(postgres.error), "The server stopped answering: look at its log.")
+        return f"version {postgres.version}, answered in {postgres.latency_ms:.1f} ms"
+
+    def _redis(self) -> str:
+        assert self._config is not None
+        if self._config.redis.url is None:
+            return "not used (REDIS_URL is not set)"
+        if self._health is not None:
+            redis = self._health.redis
+        else:
+            # Redis is checked without PostgreSQL too, on a pool that does not connect to it.
+            with StoragePool(self._config, connect=False) as pool:
+                assert pool.redis is not None
+                redis = check_redis(pool.redis)
+        assert redis is not None
+        if not redis.ok:
+            raise _Failed(str(redis.error), REDIS)
+        return f"version {redis.version}, answered in {redis.latency_ms:.1f} ms"
+
+    def _migrations(self) -> str:
+        assert self._pool is not None
+        waiting = migrate.pending(self._pool.engine, self._pool.schema)
+        if waiting:
+            at = migrate.current(self._pool.engine, self._pool.schema)
+            raise _Failed(
+                f"{len(waiting)} pending: the schema is at {at or 'no revision'}, the newest is"
+                f" {migrate.head()}",
+                MIGRATE,
+            )
+        self._migrated = True
+        return f"the schema is at the newest revision, {migrate.head()}"
+
+    def _tables(self) -> str:
+        assert self._pool is not None
+        names = sorted(Base.metadata.tables)
+        schema = self._pool.schema
+        with translated(), self._pool.engine.connect() as connection:
+            tables = connection.execute(_PRIVILEGES, {"names": names, "schema": schema}).all()
+            around = connection.execute(_SURROUNDINGS, {"schema": schema}).one()
+        missing = [row.name for row in tables if row.readable is None]
+        if missing:
+            raise _Failed(
+                f"missing in schema {schema}: {', '.join(missing)}",
+                "They were dropped or renamed after the migration: restore them.",
+            )
+        unreadable = [row.name for row in tables if not row.readable]
+        if unreadable:
+            raise _Failed(
+                f"{around.role} may not read {', '.join(unreadable)}",
+                "Grant SELECT on them, or connect as their owner.",
+            )
+        if around.read_only:
+            reason = "transactions are read-only: a replica, or default_transaction_read_only"
+        elif not all(row.writable for row in tables):
+            reason = f"{around.role} may not INSERT, UPDATE and DELETE"
+        elif not all(row.owned for row in tables if row.name in PARTITIONED):
+            reason = f"{around.role} does not own the tables, so it cannot add partitions"
+        elif not around.may_create:
+            reason = f"{around.role} may not CREATE partitions in schema {schema}"
+        else:
+            return f"all {len(tables)} can be read and written"
+        raise _Failed(
+            f"all {len(tables)} can be read, but not written: {reason}",
+            "To write, connect to the primary as the owner of the tables or a member of that role."
+            " A program that only reads needs no change.",
+        )
+
+    def _statistics(self) -> str:
+        assert self._pool is not None
+        stats = self._pool.stats()
+        return (
+            f"{_connections(stats.size)} open: {stats.idle} idle, {stats.active} in use; at least"
+            f" {stats.min}, at most {stats.max or 'any number'}"
+        )
+
+    def _query(self) -> str:
+        assert self._pool is not None
+        began = time.perf_counter()
+        with self._pool.unit_of_work() as work:
+            newest = work.traces.list(TraceFilters(limit=1))
+        found = (
+            f"the newest trace is {newest[0].trace_id}" if newest else "no traces are stored yet"
+        )
+        return f"answered in {_milliseconds(began)}: {found}"
+
+
+def _show(output: Output, step: Step) -> None:
+    mark, ascii_mark, style = _MARKS[step.result]
+    if output.console.options.ascii_only:
+        mark = ascii_mark
+    line = Text(f"{mark} ", style=style)
+    line.append(f"{step.name:<14}", style="bold" if step.result != "skipped" else "dim")
+    first, *rest = step.detail.splitlines() or [""]
+    line.append(clean(first), style="dim" if step.result == "skipped" else "")
+    for each in rest:
+        line.append(f"\n{'':<16}{clean(each.strip())}")
+    if step.advice:
+        line.append(f"\n{'':<16}{clean(step.advice)}", style="yellow")
+    output.console.print(line, soft_wrap=True)
+
+
+def _connections(number: int) -> str:
+    return f"{number} connection" + ("" if number == 1 else "s")
+
+
+def _milliseconds(began: float) -> str:
+    return f"{(time.perf_counter() - began) * 1000:.0f} ms"

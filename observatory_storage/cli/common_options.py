@@ -1,0 +1,140 @@
+"""The options of every command, and the configuration and the pool that they lead to."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+# Everything else is imported where it is used: --version and --help need none of it.
+if TYPE_CHECKING:
+    from observatory_storage.cli.console import Output
+    from observatory_storage.config import StorageConfig
+    from observatory_storage.pool import StoragePool
+
+__all__ = ["State", "StorageCommand", "common_options", "json_option"]
+
+_LEVELS = ("debug", "info", "warning", "error")
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class State:
+    """The common options as given, on the group or on the command."""
+
+    config_file: Path | None = None
+    log_level: str = "error"
+    json: bool = False
+
+    @property
+    def debug(self) -> bool:
+        """Whether to show everything, tracebacks included."""
+        return self.log_level == "debug"
+
+    def output(self) -> Output:
+        """Standard output in the chosen form."""
+        from observatory_storage.cli.console import Output, new_console
+
+        return Output(new_console(), json=self.json)
+
+    def config(self) -> StorageConfig:
+        """The configuration, of the file where one is given, else of the environment alone.
+
+        Raises:
+            ConfigError: it is not usable.
+        """
+        from observatory_storage.config import StorageConfig
+
+        if self.config_file is not None:
+            return StorageConfig.from_file(self.config_file)
+        return StorageConfig.from_env()
+
+    def pool(self) -> StoragePool:
+        """A pool that connects when it is first used: most commands need one connection."""
+        from observatory_storage.pool import StoragePool
+
+        return StoragePool(self.config(), connect=False)
+
+    def start_logging(self) -> None:
+        """Send the package's log to standard error, from the chosen level on."""
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logger = logging.getLogger("observatory_storage")
+        logger.handlers = [handler]
+        logger.setLevel(self.log_level.upper())
+
+
+class StorageCommand(click.Command):
+    """A command that logs as chosen, and reports a refused value by the name of its option.
+
+    For this an option's parameter has the name of the field that it fills: ``--since`` fills
+    ``start_time``.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command.
+
+        Raises:
+            click.BadParameter: an option's value is refused.
+        """
+        from observatory_storage.errors import ValidationError
+
+        ctx.ensure_object(State).start_logging()
+        try:
+            return super().invoke(ctx)
+        except ValidationError as error:
+            options = {str(option.name): option for option in self.params}
+            if error.field not in options:
+                raise
+            rule = re.sub(
+                r"\w+",
+                lambda word: max(options[word[0]].opts, key=len) if word[0] in options else word[0],
+                error.rule,
+            )
+            raise click.BadParameter(rule, ctx, options[error.field]) from error
+
+
+def _setter(field: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def store(context: click.Context, _: click.Parameter, value: Any) -> None:
+        if value is not None:
+            setattr(context.ensure_object(State), field, value)
+
+    return store
+
+
+def common_options(command: Command) -> Command:
+    """Add the options that may stand before or after the command's name."""
+    for option in (
+        click.option(
+            "--log-level",
+            type=click.Choice(_LEVELS),
+            expose_value=False,
+            callback=_setter("log_level"),
+            help="What to log to standard error; debug shows tracebacks too.",
+        ),
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            expose_value=False,
+            callback=_setter("config_file"),
+            help="A .yaml, .toml or .json file. The environment and .env override it.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+json_option = click.option(
+    "--json",
+    is_flag=True,
+    default=None,
+    expose_value=False,
+    callback=_setter("json"),
+    help="Print JSON for programs.",
+)

@@ -1,0 +1,120 @@
+"""The options that choose traces, log records and metrics, to list them or to export them.
+
+Each option's parameter has the name of the field of the filters that it fills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from observatory_storage.cli import option_types
+from observatory_storage.models import METRIC_TYPES, STATUSES
+
+__all__ = ["log_filters", "metric_filters", "time_range", "trace_filters"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_SINCE = click.option(
+    "--since",
+    "start_time",
+    type=option_types.time,
+    help="From this time on: 2026-07-01T12:00, or 2h for two hours ago.",
+)
+_UNTIL = click.option("--until", "end_time", type=option_types.time, help="Before this time.")
+_TEXT_HELP = 'words, "a phrase", begin*, -without, one or another.'
+_ATTRIBUTES = click.option(
+    "--attribute",
+    "-a",
+    "attributes",
+    type=option_types.attribute,
+    multiple=True,
+    callback=option_types.attributes_of,
+    metavar="KEY=VALUE",
+    help='An attribute. 5 and true are a number and a boolean, "5" in quotes is text. Repeatable.',
+)
+_SERVICE = click.option("--service", "service_name", help="The service's name.")
+
+
+def time_range(command: Command) -> Command:
+    """Add ``--since`` and ``--until``."""
+    return _SINCE(_UNTIL(command))
+
+
+def trace_filters(command: Command) -> Command:
+    """Add the options that choose traces: the fields of `TraceFilters`."""
+    return _added(
+        command,
+        _SERVICE,
+        click.option("--operation", help="The name of a span."),
+        click.option("--status", type=click.Choice(STATUSES), help="The status of a span."),
+        _SINCE,
+        _UNTIL,
+        click.option(
+            "--min-duration",
+            "min_duration_us",
+            type=option_types.microseconds,
+            help="A span took at least so long: 250ms.",
+        ),
+        click.option(
+            "--max-duration",
+            "max_duration_us",
+            type=option_types.microseconds,
+            help="A span took at most so long.",
+        ),
+        click.option(
+            "--min-cost", "min_cost_usd", type=float, help="A span cost at least so many US$."
+        ),
+        click.option(
+            "--max-cost", "max_cost_usd", type=float, help="A span cost at most so many US$."
+        ),
+        click.option("--min-tokens", type=int, help="A span used at least so many tokens."),
+        click.option("--max-tokens", type=int, help="A span used at most so many tokens."),
+        click.option("--text", help=f"In a prompt or completion: {_TEXT_HELP}"),
+        click.option("--provider", help="The provider of a model call."),
+        click.option("--model", help="The model of a model call."),
+        click.option("--user", "user_id", help="The user's id."),
+        click.option("--session", "session_id", help="The session's id, or its beginning."),
+        click.option("--environment", help="The environment."),
+        _ATTRIBUTES,
+    )
+
+
+def log_filters(command: Command) -> Command:
+    """Add the options that choose log records: the fields of `LogFilters`."""
+    return _added(
+        command,
+        _SERVICE,
+        click.option(
+            "--level",
+            "min_severity",
+            type=option_types.severity,
+            help="At least this level: TRACE, DEBUG, INFO, WARN, ERROR, FATAL, or 1 to 24.",
+        ),
+        click.option("--trace", "trace_id", help="The trace's id, or its beginning."),
+        click.option(
+            "--span", "span_id", help="The span's id; with --trace its beginning will do."
+        ),
+        click.option("--text", help=f"In the body: {_TEXT_HELP}"),
+        click.option("--contains", help="Text anywhere in the body, as it is; needs --since."),
+        _SINCE,
+        _UNTIL,
+        _ATTRIBUTES,
+    )
+
+
+def metric_filters(command: Command) -> Command:
+    """Add the options that choose metrics: the fields of `MetricFilters`."""
+    return _added(
+        command,
+        _SERVICE,
+        click.option("--type", "metric_type", type=click.Choice(METRIC_TYPES), help="The type."),
+    )
+
+
+def _added(command: Command, *options: Callable[[Command], Command]) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command

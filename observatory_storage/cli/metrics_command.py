@@ -1,0 +1,180 @@
+"""``metrics``: a list of metrics, or one of them over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from rich.console import RenderableType
+from rich.text import Text
+
+from observatory_storage.cli import option_types
+from observatory_storage.cli.common_options import (
+    State,
+    StorageCommand,
+    common_options,
+    json_option,
+)
+from observatory_storage.cli.console import Output
+from observatory_storage.cli.filter_options import metric_filters
+from observatory_storage.cli.formatting import clean, moment
+from observatory_storage.cli.page_output import page_options, show_pages
+from observatory_storage.cli.text_table import WIDE, Column, table
+from observatory_storage.errors import NotFound
+from observatory_storage.models import Metric
+from observatory_storage.repositories import MetricFilters, TimeSeriesPoint, TimeSeriesQuery
+from observatory_storage.repositories.metrics.filters import AGGREGATIONS
+from observatory_storage.unit_of_work import UnitOfWork
+
+__all__ = ["command"]
+
+_NAME = Column("NAME", narrowest=12, keep=9)
+_TYPE = Column("TYPE", keep=8)
+_UNIT = Column("UNIT", narrowest=6, keep=6)
+_SERVICE = Column("SERVICE", narrowest=6, keep=7)
+
+_EXAMPLES = """\b
+Examples:
+  observatory-storage metrics --service gateway
+  observatory-storage metrics requests --aggregation rate --by http.route --since 7d --bucket 1d
+"""
+
+
+@click.command("metrics", cls=StorageCommand, epilog=_EXAMPLES)
+@click.argument("name", required=False)
+@metric_filters
+@click.option(
+    "--aggregation",
+    type=click.Choice(AGGREGATIONS),
+    help="Show the metrics called NAME over time, their points aggregated so.",
+)
+@click.option(
+    "--bucket",
+    "bucket_size_secs",
+    type=option_types.duration,
+    default="1h",
+    show_default=True,
+    help="The width of a bucket of time.",
+)
+@click.option("--by", "group_by", multiple=True, help="Group by this attribute. Repeatable.")
+@click.option(
+    "--since", "start_time", type=option_types.time, default="1d", help="Points from here. [1d]"
+)
+@click.option("--until", "end_time", type=option_types.time, help="Points before this. [now]")
+@page_options
+@json_option
+@common_options
+@click.pass_obj
+def command(
+    state: State,
+    /,
+    *,
+    name: str | None,
+    service_name: str | None,
+    metric_type: str | None,
+    aggregation: str | None,
+    after: str | None,
+    everything: bool,
+    limit: int,
+    **series: Any,
+) -> None:
+    """List metrics by name, or show those called NAME over time."""
+    if aggregation is not None and name is None:
+        raise click.UsageError("--aggregation needs the NAME of a metric")
+    output = state.output()
+    filters = MetricFilters(
+        name=name, service_name=service_name, metric_type=metric_type, limit=limit
+    )
+    with state.pool() as pool, pool.unit_of_work() as work:
+        if aggregation is None:
+            show_pages(
+                output,
+                lambda cursor: work.metrics.list(filters, after=cursor),
+                lambda page: _metrics_table(page, output.console.width),
+                after=after,
+                everything=everything,
+            )
+            return
+        found = list(work.metrics.iterate(filters))
+        if not found:
+            raise NotFound(f"there is no metric {name}")
+        for metric in found:
+            _show_series(output, work, metric, aggregation, **series)
+
+
+def _metrics_table(page: Sequence[Metric], width: int) -> RenderableType:
+    if width < WIDE:
+        narrow = ([row.name, row.metric_type, row.unit or "", row.service_name] for row in page)
+        return table((_NAME, _TYPE, _UNIT, _SERVICE), narrow, gap=1)
+    rows = (
+        [
+            row.name,
+            row.metric_type,
+            row.temporality or "",
+            row.unit or "",
+            row.service_name,
+            row.description or "",
+        ]
+        for row in page
+    )
+    description = Column("DESCRIPTION", narrowest=6)
+    return table((_NAME, _TYPE, Column("TEMPORALITY"), _UNIT, _SERVICE, description), rows)
+
+
+def _show_series(
+    output: Output,
+    work: UnitOfWork,
+    metric: Metric,
+    aggregation: str,
+    *,
+    bucket_size_secs: timedelta,
+    group_by: tuple[str, ...],
+    start_time: datetime,
+    end_time: datetime | None,
+) -> None:
+    query = TimeSeriesQuery(
+        metric.id,
+        start_time,
+        end_time or datetime.now(UTC),
+        aggregation=aggregation,
+        bucket_size_secs=bucket_size_secs.total_seconds(),
+        group_by=group_by,
+    )
+    points = work.metrics.query_time_series(query)
+    if output.json:
+        output.write_all(_documents(metric, aggregation, points))
+        return
+    unit = f" in {metric.unit}" if metric.unit else ""
+    title = f"{metric.name}, {aggregation}{unit}, {metric.service_name} ({metric.metric_type})"
+    output.show(Text(clean(title), style="bold"))
+    columns = [
+        Column("TIME (UTC)", keep=9),
+        Column("VALUE", right=True, keep=8),
+        *(Column(key, narrowest=6) for key in group_by),
+    ]
+    rows = (
+        [
+            moment(point.timestamp),
+            "-" if point.value is None else f"{point.value:,.6g}",
+            *("-" if value is None else str(value) for value in point.group.values()),
+        ]
+        for point in points
+    )
+    output.show(table(columns, rows))
+
+
+def _documents(
+    metric: Metric, aggregation: str, points: Iterable[TimeSeriesPoint]
+) -> Iterator[Mapping[str, object]]:
+    for point in points:
+        yield {
+            "metric_id": metric.id,
+            "name": metric.name,
+            "service_name": metric.service_name,
+            "aggregation": aggregation,
+            "timestamp": point.timestamp,
+            "group": point.group,
+            "value": point.value,
+        }

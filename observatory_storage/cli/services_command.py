@@ -1,0 +1,92 @@
+"""``services``: the services that report spans, and what each of them does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import click
+from rich.console import RenderableType
+
+from observatory_storage.cli import option_types
+from observatory_storage.cli.common_options import (
+    State,
+    StorageCommand,
+    common_options,
+    json_option,
+)
+from observatory_storage.cli.formatting import count, dollars, duration
+from observatory_storage.cli.text_table import Column, table
+from observatory_storage.repositories import SpanFilters, SpanStats
+
+__all__ = ["command"]
+
+
+@click.command("services", cls=StorageCommand)
+@click.argument("service_name", metavar="[NAME]", required=False)
+@click.option(
+    "--since", "start_time", type=option_types.time, default="1d", help="Spans from here. [1d]"
+)
+@click.option("--until", "end_time", type=option_types.time, help="Spans before this. [now]")
+@json_option
+@common_options
+@click.pass_obj
+def command(
+    state: State, service_name: str | None, start_time: datetime, end_time: datetime | None
+) -> None:
+    """List services with their spans of the last day, or the operations of the service NAME.
+
+    A service without spans in that time is listed too.
+    """
+    output = state.output()
+    filters = SpanFilters(service_name=service_name, start_time=start_time, end_time=end_time)
+    group = "service_name" if service_name is None else "operation"
+    with state.pool() as pool, pool.unit_of_work() as work:
+        stats = work.traces.get_stats(filters, group_by=(group,))
+        names = (
+            work.traces.services()
+            if service_name is None
+            else sorted({operation.name for operation in work.traces.operations(service_name)})
+        )
+    busy = {each.group[group] for each in stats}
+    idle = [name for name in names if name not in busy]
+    if output.json:
+        output.write_all(stats)
+        output.write_all({"group": {group: name}, "span_count": 0} for name in idle)
+    else:
+        title = "SERVICE" if service_name is None else "OPERATION"
+        output.show(_services_table(title, group, stats, idle))
+
+
+def _services_table(
+    title: str, group: str, stats: Sequence[SpanStats], idle: Sequence[str]
+) -> RenderableType:
+    columns = (
+        Column(title, narrowest=12, keep=9),
+        Column("SPANS", right=True, keep=8),
+        Column("TRACES", right=True, keep=5),
+        Column("ERRORS", right=True, keep=7),
+        Column("P50", right=True, keep=3),
+        Column("P95", right=True, keep=6),
+        Column("TOKENS", right=True, keep=2),
+        Column("COST", right=True, keep=4),
+    )
+    rows = [
+        [
+            each.group[group] or "-",
+            count(each.span_count),
+            count(each.trace_count),
+            count(each.error_count),
+            _duration(each.p50_duration_us),
+            _duration(each.p95_duration_us),
+            count(each.total_tokens),
+            dollars(each.total_cost_usd),
+        ]
+        for each in stats
+    ]
+    rows += [[name, "0", "0", "0", "-", "-", "", ""] for name in idle]
+    return table(columns, rows)
+
+
+def _duration(microseconds: float | None) -> str:
+    return duration(None if microseconds is None else microseconds * 1000)

@@ -1,0 +1,310 @@
+"""`LlmSpan`: one call to a language model, written by hand."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, cast
+
+from observatory_storage import ids
+from observatory_storage.errors import ValidationError
+from observatory_storage.llm import messages
+from observatory_storage.llm import span_validation as checks
+from observatory_storage.llm.dialects import ALIASES
+from observatory_storage.llm.extract import add_totals, facts
+from observatory_storage.llm.readers import (
+    read_amount,
+    read_duration,
+    read_text,
+    read_tokens,
+    reader_of,
+)
+from observatory_storage.models import STATUSES, TraceEvent, TraceSpan
+
+__all__ = ["LlmSpan"]
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+_UNKNOWN_SERVICE: Final = "unknown_service"
+
+_CHECK_OF_READER: Final[dict[Callable[[object], Any], Callable[[str, object], None]]] = {
+    read_text: checks.name,
+    read_tokens: checks.count,
+    read_amount: checks.amount,
+    read_duration: checks.milliseconds,
+}
+# Of the fields that are no columns of their own, or whose check the column's type does not tell.
+_CHECKS: Final[dict[str, Callable[[str, object], None]]] = {
+    **dict.fromkeys(("operation", "name", "service_name"), checks.name),
+    **dict.fromkeys(("status_message", "response_model", "response_id"), checks.text),
+    **dict.fromkeys(("prompt", "completion"), checks.text),
+    **dict.fromkeys(("start_time", "end_time"), checks.time),
+    **dict.fromkeys(("temperature", "top_p"), checks.number),
+    **dict.fromkeys(("attributes", "resource_attributes"), checks.attributes),
+    "duration_ms": checks.milliseconds,
+    "max_tokens": checks.count,
+    "finish_reasons": checks.texts,
+    "events": checks.events,
+}
+
+# Field -> the attribute that says the same. The other columns' is the first of their aliases.
+_ATTRIBUTES: Final = {
+    "operation": "gen_ai.operation.name",
+    "temperature": "gen_ai.request.temperature",
+    "top_p": "gen_ai.request.top_p",
+    "max_tokens": "gen_ai.request.max_tokens",
+    "response_model": "gen_ai.response.model",
+    "response_id": "gen_ai.response.id",
+    # OpenTelemetry has no names for costs: OpenInference's.
+    "prompt_cost_usd": "llm.cost.prompt",
+    "completion_cost_usd": "llm.cost.completion",
+    "total_cost_usd": "llm.cost.total",
+}
+# These go elsewhere: into the resource, and in seconds.
+_WRITTEN_BY_HAND: Final = frozenset({"environment", "ttft_ms"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlmSpan:
+    """One call to a language model, for `TraceWriter.write_span_from_llm`. Only `model` is needed.
+
+    Identity: ids that are not given are drawn at random once, so writing the same object again
+    replaces its span. `trace_id` is any trace id that the package takes, `span_id` and
+    `parent_span_id` are 16 hex digits. `name` is "{operation} {model}" unless given.
+
+    Time: give `start_time` (aware), and `end_time` or `duration_ms`. Without a start the call
+    ended at `end_time`, or just now, and began `duration_ms` earlier. Without `end_time` and
+    `duration_ms` its end is unknown.
+
+    Content: `prompt` or `input_messages`, `completion` or `output_messages`. A message is a text
+    or a mapping with a role and parts (OpenTelemetry) or a role and content (chat APIs).
+
+    Usage: tokens include the cached and the reasoning ones; costs are US dollars; a total that is
+    not given is the sum of the sides that are. They are stored as given: for a span that sums up
+    other written calls (``operation="invoke_agent"``) leave them out, or a sum counts them twice.
+
+    Raises `ValidationError` at construction, naming the field, its value and the rule.
+    """
+
+    model: str
+    provider: str | None = None
+    operation: str = "chat"
+    name: str | None = None
+    trace_id: str | uuid.UUID | None = None
+    span_id: str | None = None
+    parent_span_id: str | None = None
+    service_name: str | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    duration_ms: float | None = None
+    status: str | None = None
+    status_message: str | None = None
+    error: BaseException | str | None = None
+    prompt: str | None = field(default=None, repr=False)
+    completion: str | None = field(default=None, repr=False)
+    input_messages: Sequence[str | Mapping[str, Any]] | None = field(default=None, repr=False)
+    output_messages: Sequence[str | Mapping[str, Any]] | None = field(default=None, repr=False)
+    system_instructions: str | Sequence[str | Mapping[str, Any]] | None = field(
+        default=None, repr=False
+    )
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    response_model: str | None = None
+    response_id: str | None = None
+    finish_reasons: Sequence[str] | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_cost_usd: Decimal | float | str | None = None
+    completion_cost_usd: Decimal | float | str | None = None
+    total_cost_usd: Decimal | float | str | None = None
+    ttft_ms: float | None = None
+    user_id: str | None = None
+    session_id: str | None = None
+    environment: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    resource_attributes: Mapping[str, Any] = field(default_factory=dict)
+    events: Sequence[TraceEvent | Mapping[str, Any]] = ()
+
+    def __post_init__(self) -> None:
+        self._check()
+        self._settle_identity()
+        # The end is left as given, so that `dataclasses.replace` can still move the start.
+        start_time, _ = checks.interval(self.start_time, self.end_time, self.duration_ms)
+        _set(self, "start_time", start_time)
+        self._settle_outcome()
+
+    def to_span(self) -> TraceSpan:
+        """The span of this call: kind "client", GenAI attributes, the LLM columns filled.
+
+        Events given as mappings become `TraceEvent` instances with the key of the span; instances
+        are taken as they are.
+        """
+        start_time, end_time = checks.interval(self.start_time, self.end_time, self.duration_ms)
+        trace_id = cast("str | uuid.UUID", self.trace_id)  # settled at construction
+        key = {"trace_id": ids.trace_uuid(trace_id), "span_id": self.span_id}
+        attributes, resource = self._attributes(), self._resource_attributes()
+        return TraceSpan(
+            **key,
+            parent_span_id=self.parent_span_id,
+            name=self.name,
+            kind="client",
+            service_name=self.service_name,
+            start_time=start_time,
+            start_ns=0,
+            end_time=end_time,
+            end_ns=0,
+            duration_us=None if end_time is None else (end_time - start_time) // _MICROSECOND,
+            duration_ns=0,
+            status=self.status,
+            status_message=self.status_message,
+            attributes=attributes,
+            links=[],
+            resource_attributes=resource,
+            scope_attributes={},
+            events=[
+                event
+                if isinstance(event, TraceEvent)
+                else TraceEvent(
+                    **{"timestamp": start_time, "timestamp_ns": 0, "attributes": {}, **event},
+                    **key,
+                    span_start_time=start_time,
+                    span_start_ns=0,
+                    position=position,
+                )
+                for position, event in enumerate(self.events)
+            ],
+            **self._columns(attributes, resource),
+        )
+
+    def _check(self) -> None:
+        for required in ("model", "operation"):
+            if getattr(self, required) is None:
+                raise ValidationError(required, None, "is required")
+        for field_name, check in _ALL_CHECKS.items():
+            check(field_name, getattr(self, field_name))
+        for short, full in (("prompt", "input_messages"), ("completion", "output_messages")):
+            if getattr(self, short) is not None and getattr(self, full) is not None:
+                raise ValidationError(short, getattr(self, short), f"says the same as {full}")
+        self._contents()
+
+    def _settle_identity(self) -> None:
+        if self.trace_id is None:
+            _set(self, "trace_id", ids.new_trace_id())
+        else:
+            ids.trace_uuid(self.trace_id)
+        _set(
+            self,
+            "span_id",
+            ids.new_span_id() if self.span_id is None else ids.span_id(self.span_id),
+        )
+        if self.parent_span_id is not None:
+            _set(self, "parent_span_id", ids.span_id(self.parent_span_id, "parent_span_id"))
+        if self.name is None:
+            # Named after a model, a span may still not outgrow the column.
+            name = f"{self.operation} {self.model}"
+            _set(self, "name", name if checks.fits(name) else self.operation)
+        if self.service_name is None:
+            named = self.resource_attributes.get("service.name")
+            _set(self, "service_name", named if checks.fits(named) else _UNKNOWN_SERVICE)
+
+    def _settle_outcome(self) -> None:
+        if self.status is not None and self.status not in STATUSES:
+            raise ValidationError("status", self.status, f"must be one of {', '.join(STATUSES)}")
+        if self.error is None:
+            _set(self, "status", self.status or "unset")
+            return
+        if not isinstance(self.error, (BaseException, str)):
+            raise ValidationError("error", self.error, "must be an exception or text")
+        if self.status not in (None, "error"):
+            raise ValidationError("status", self.status, "must be error where an error is given")
+        _set(self, "status", "error")
+        if self.status_message is None:
+            _set(self, "status_message", str(self.error) or type(self.error).__name__)
+
+    def _contents(self) -> dict[str, Any]:
+        contents: dict[str, Any] = {}
+        given = self.prompt if self.input_messages is None else self.input_messages
+        if given is not None:
+            contents["gen_ai.input.messages"] = messages.input_messages(given, "input_messages")
+        given = self.completion if self.output_messages is None else self.output_messages
+        if given is not None:
+            contents["gen_ai.output.messages"] = messages.output_messages(
+                given, "output_messages", self.finish_reasons or ()
+            )
+        if self.system_instructions is not None:
+            contents["gen_ai.system_instructions"] = messages.instructions(
+                self.system_instructions, "system_instructions"
+            )
+        return contents
+
+    def _attributes(self) -> dict[str, Any]:
+        attributes = dict(self.attributes)
+        for field_name, key in _ALL_ATTRIBUTES.items():
+            value = getattr(self, field_name)
+            if value is not None:
+                attributes[key] = _plain(read_amount(value)) if field_name in _AMOUNTS else value
+        if self.ttft_ms is not None:
+            attributes["gen_ai.response.time_to_first_chunk"] = self.ttft_ms / 1000
+        if self.finish_reasons is not None:
+            attributes["gen_ai.response.finish_reasons"] = list(self.finish_reasons)
+        if self.error is not None:
+            attributes.setdefault("error.type", _error_type(self.error))
+        return attributes | self._contents()
+
+    def _resource_attributes(self) -> dict[str, Any]:
+        resource = dict(self.resource_attributes)
+        if self.service_name != _UNKNOWN_SERVICE:
+            resource["service.name"] = self.service_name
+        if self.environment is not None:
+            resource["deployment.environment.name"] = self.environment
+        return resource
+
+    def _columns(self, attributes: dict[str, Any], resource: dict[str, Any]) -> dict[str, Any]:
+        columns = facts(
+            attributes, name=self.name or "", scope_name=None, resource_attributes=resource
+        )
+        for column in _COLUMNS:
+            value = getattr(self, column)
+            if value is not None:
+                columns[column] = read_amount(value) if column in _AMOUNTS else value
+        if self.ttft_ms is not None:
+            columns["ttft_ms"] = float(self.ttft_ms)
+        add_totals(columns)
+        return dict.fromkeys(ALIASES) | columns
+
+
+# The LLM columns that are fields too; the others come from the attributes alone.
+_COLUMNS: Final = tuple(each.name for each in fields(LlmSpan) if each.name in ALIASES)
+_AMOUNTS: Final = frozenset(column for column in _COLUMNS if reader_of(column) is read_amount)
+_ALL_CHECKS: Final = _CHECKS | {name: _CHECK_OF_READER[reader_of(name)] for name in _COLUMNS}
+_ALL_ATTRIBUTES: Final = {
+    name: ALIASES[name][0] for name in _COLUMNS if name not in _WRITTEN_BY_HAND
+} | _ATTRIBUTES
+
+
+def _set(span: LlmSpan, field_name: str, value: object) -> None:
+    object.__setattr__(span, field_name, value)
+
+
+def _plain(amount: Decimal | None) -> float | str | None:
+    """The amount as JSON has it: a number, or its digits where a double would lose some."""
+    if amount is None:
+        return None
+    number = float(amount)
+    return number if Decimal(repr(number)) == amount else str(amount)
+
+
+def _error_type(error: BaseException | str) -> str:
+    """OpenTelemetry's `error.type`: the exception's full name; "_OTHER" where none is known."""
+    if isinstance(error, str):
+        return "_OTHER"
+    kind = type(error)
+    return (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )

@@ -1,0 +1,44 @@
+"""The six tables as SQLAlchemy models: the one place where a column, an index or a check is named.
+
+Migrations, COPY column lists, validation and filters derive from the models. The models name no
+schema: the engine's ``schema_translate_map`` fills it in. ``docs/your-own-queries.md`` shows how to
+query them in a session of one's own.
+"""
+
+from observatory_storage.models.base import Base
+from observatory_storage.models.logs import LogRecord
+from observatory_storage.models.metrics import (
+    METRIC_TYPES,
+    TEMPORALITIES,
+    Metric,
+    MetricDataPoint,
+    MetricType,
+    Temporality,
+)
+from observatory_storage.models.traces import (
+    KINDS,
+    STATUSES,
+    Kind,
+    Status,
+    Trace,
+    TraceEvent,
+    TraceSpan,
+)
+
+__all__ = [
+    "KINDS",
+    "METRIC_TYPES",
+    "STATUSES",
+    "TEMPORALITIES",
+    "Base",
+    "Kind",
+    "LogRecord",
+    "Metric",
+    "MetricDataPoint",
+    "MetricType",
+    "Status",
+    "Temporality",
+    "Trace",
+    "TraceEvent",
+    "TraceSpan",
+]

@@ -1,0 +1,178 @@
+"""What the models share: their base class, and the forms of column that many tables have."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Double,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    Text,
+    Uuid,
+    func,
+    inspect,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from observatory_storage.serialization import to_json
+
+__all__ = ["JSON", "NAME", "ORIGIN", "Base", "fraction", "json_object", "now", "one_of"]
+
+# Ids and names compare by their bytes: cheaper to index, and the same on every host.
+NAME: Final = Text(collation="C")
+JSON: Final = JSONB(none_as_null=True)
+_TIME: Final = DateTime(timezone=True)
+_SHOWN_CHARACTERS: Final = 80
+_set: Final = object.__setattr__
+
+# The key, in the `info` of a row's instance state, of the session that the row was read in.
+ORIGIN: Final = "observatory_storage.origin"
+
+
+class Base(DeclarativeBase):
+    """The base of the models. Each row is also a read-only mapping of its loaded columns.
+
+    ``row["name"]``, ``dict(row)`` and ``{**row, "status": "error"}`` work; so pandas takes a list
+    of rows. A column that a list has left out is not among them.
+
+    A row that a repository returned belongs to no session. To set an attribute of it while its unit
+    of work is open adds it to that session, so that the next commit updates this one row. What a
+    JSON value holds is not watched: assign a new dictionary instead of changing the old one. To
+    have a trace's totals follow, write its span again with a writer.
+    """
+
+    _shown: ClassVar[str] = ""  # the columns that `repr` shows
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "ix": "ix_%(column_0_label)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - the name and form are SQLAlchemy's
+        str: Text(),
+        datetime: _TIME,
+        int: BigInteger(),
+        float: Double(),
+        Decimal: Numeric(),
+        uuid.UUID: Uuid(),
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+    }
+
+    def to_dict(self, *, json: bool = False) -> dict[str, Any]:
+        """The loaded columns by name, as a new dictionary.
+
+        Loaded collections (``events``, ``spans``, ``points``, ``logs``) are lists of dictionaries
+        in it; a row that it belongs to (``span.trace``) is not included.
+
+        Args:
+            json: make each value one that `json.dumps` takes. Times become ISO 8601 text in UTC
+                (``2026-01-31T12:00:00Z``), UUIDs dashed text, Decimals text with all their digits.
+        """
+        named: dict[str, Any] = to_json(self._loaded()) if json else self._loaded()
+        for relationship in inspect(type(self)).relationships:
+            if relationship.uselist and relationship.key in self.__dict__:
+                rows = self.__dict__[relationship.key]
+                named[relationship.key] = [row.to_dict(json=json) for row in rows]
+        return named
+
+    def _loaded(self) -> dict[str, Any]:
+        names = (attribute.key for attribute in inspect(type(self)).column_attrs)
+        return {name: self.__dict__[name] for name in names if name in self.__dict__}
+
+    def keys(self) -> KeysView[str]:
+        """The names of the loaded columns, in the table's order."""
+        return self._loaded().keys()
+
+    def values(self) -> ValuesView[Any]:
+        """The values of the loaded columns."""
+        return self._loaded().values()
+
+    def items(self) -> ItemsView[str, Any]:
+        """The loaded columns with their values."""
+        return self._loaded().items()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a loaded column, or the default."""
+        return self._loaded().get(name, default)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._loaded()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._loaded())
+
+    def __len__(self) -> int:
+        return len(self._loaded())
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __init__(self, **values: Any) -> None:
+        kind = type(self)
+        for name, value in values.items():
+            if not hasattr(kind, name):
+                raise TypeError(f"{name!r} is not an attribute of {kind.__name__}")
+            _set(self, name, value)  # a new row has no origin to look for
+
+    if not TYPE_CHECKING:  # a type checker would take any name for an attribute
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            state = self.__dict__.get("_sa_instance_state")
+            if state is not None and state.key is not None and state.session_id is None:
+                origin = state.info.get(ORIGIN)
+                # A copy by `copy.copy` shares its state with the row that the state tracks.
+                if origin is not None and state.obj() is self and name in state.mapper.columns:
+                    origin.attach(self)
+            _set(self, name, value)
+
+    def __repr__(self) -> str:
+        # Only what is loaded: showing a row must not query the database for the rest of it.
+        values = ((name, self.__dict__.get(name)) for name in self._shown.split())
+        facts = (f" {name}={_brief(value)}" for name, value in values if value is not None)
+        return f"<{type(self).__name__}{''.join(facts)}>"
+
+
+# pandas makes columns by name of rows that are mappings. `Mapping` cannot be a base class here: its
+# metaclass is not SQLAlchemy's, and it would compare rows by their content.
+Mapping.register(Base)
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, str):
+        return repr(value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}…")
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def json_object(doc: str) -> Mapped[dict[str, Any]]:
+    """A column for a JSON object, empty unless given."""
+    return mapped_column(JSON, server_default=text("'{}'"), doc=doc)
+
+
+def now(doc: str) -> Mapped[datetime]:
+    """A column that the server fills with the time of the transaction."""
+    return mapped_column(server_default=func.now(), doc=doc)
+
+
+def fraction(doc: str) -> Mapped[int]:
+    """A column for the nanoseconds (0-999) that a time has beyond its microseconds."""
+    return mapped_column(SmallInteger, server_default=text("0"), doc=doc)
+
+
+def one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    """The check that a column holds one of the values."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)

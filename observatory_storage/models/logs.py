@@ -1,0 +1,106 @@
+"""Log records."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Index, PrimaryKeyConstraint, SmallInteger, func, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.sql.elements import ColumnElement
+
+from observatory_storage.models.base import JSON, NAME, Base, fraction, json_object, now
+
+if TYPE_CHECKING:
+    from observatory_storage.models.traces import Trace
+
+__all__ = ["LogRecord"]
+
+# A tsvector holds at most 1 MB. A longer body is stored whole, and found by its beginning.
+_SEARCHED_CHARACTERS: Final = 100_000
+_ERROR_SEVERITY: Final = 17  # OpenTelemetry's SeverityNumber: ERROR begins at 17
+
+
+class LogRecord(Base):
+    """A log record. A body that is text is in ``body``, any other one in ``body_json``.
+
+    Times are microseconds; ``timestamp_ns`` is the nanoseconds (0-999) beyond them.
+    """
+
+    __tablename__ = "logs"
+    _shown = "timestamp severity_text service_name body trace_id"
+
+    id: Mapped[uuid.UUID] = mapped_column(
+        primary_key=True, doc="Given, drawn at random, or (ingested) computed from the content."
+    )
+    timestamp: Mapped[datetime] = mapped_column(primary_key=True, doc="When it happened.")
+    timestamp_ns: Mapped[int] = fraction("The nanoseconds beyond `timestamp`.")
+    observed_timestamp: Mapped[datetime | None] = mapped_column(
+        doc="When the collection system saw it."
+    )
+    severity_number: Mapped[int | None] = mapped_column(
+        SmallInteger, doc="OpenTelemetry's SeverityNumber, 1 (TRACE) to 24 (FATAL4)."
+    )
+    severity_text: Mapped[str | None] = mapped_column(NAME, doc="The level as its source names it.")
+    body: Mapped[str | None] = mapped_column(doc="The message.")
+    body_json: Mapped[Any | None] = mapped_column(JSON, doc="A body that is not text.")
+    event_name: Mapped[str | None] = mapped_column(NAME, doc="Names the type of event.")
+    service_name: Mapped[str] = mapped_column(NAME, doc="The resource's `service.name`.")
+    trace_id: Mapped[uuid.UUID | None] = mapped_column(doc="The `id` of the trace it belongs to.")
+    span_id: Mapped[str | None] = mapped_column(NAME, doc="The span in which it was logged.")
+    trace_flags: Mapped[int | None] = mapped_column(doc="W3C trace flags; 1 means sampled.")
+    attributes: Mapped[dict[str, Any]] = json_object("Its attributes.")
+    resource_attributes: Mapped[dict[str, Any]] = json_object(
+        "Attributes of the resource (process, host, service) that reported it."
+    )
+    scope_name: Mapped[str | None] = mapped_column(NAME, doc="The instrumentation scope: a logger.")
+    scope_version: Mapped[str | None] = mapped_column(NAME, doc="The scope's version.")
+    scope_attributes: Mapped[dict[str, Any]] = json_object("The scope's attributes.")
+    otlp: Mapped[dict[str, Any] | None] = mapped_column(
+        JSON, doc="What OTLP says beyond the columns: dropped counts, schema URLs and types."
+    )
+    created_at: Mapped[datetime] = now("When the row was first written.")
+
+    trace: Mapped[Trace | None] = relationship(
+        viewonly=True,
+        lazy="raise",
+        primaryjoin="foreign(LogRecord.trace_id) == Trace.id",
+        doc="Its trace.",
+        info={"call": "uow.traces.get(log.trace_id)"},
+    )
+
+    @staticmethod
+    def search_vector(body: ColumnElement[str | None]) -> ColumnElement[Any]:
+        """The expression that the full-text index is built on, and that a search must repeat."""
+        return func.to_tsvector(
+            text("'simple'::regconfig"), func.left(body, text(str(_SEARCHED_CHARACTERS)))
+        )
+
+    __table_args__ = (
+        PrimaryKeyConstraint("timestamp", "id"),
+        Index("ix_logs_service_name", "service_name", "timestamp"),
+        Index("ix_logs_created_at", "created_at"),
+        Index(
+            "ix_logs_errors",
+            "service_name",
+            "timestamp",
+            postgresql_where=text(f"severity_number >= {_ERROR_SEVERITY}"),
+        ),
+        Index(
+            "ix_logs_trace_id",
+            "trace_id",
+            "timestamp",
+            postgresql_where=text("trace_id IS NOT NULL"),
+        ),
+        {"postgresql_partition_by": "RANGE (timestamp)"},
+    )
+
+
+# The index covers all rows, not only those with a body: PostgreSQL keeps no statistics of the
+# expression of a partial index, and would estimate that each word occurs in 0.5 % of the records.
+Index(
+    "ix_logs_body",
+    LogRecord.search_vector(LogRecord.__table__.c.body),
+    postgresql_using="gin",
+)

@@ -1,0 +1,309 @@
+"""Traces, their spans, and the spans' events."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+from sqlalchemy import (
+    Boolean,
+    Connection,
+    Index,
+    Integer,
+    SmallInteger,
+    event,
+    insert,
+    inspect,
+    text,
+)
+from sqlalchemy.orm import Mapped, Mapper, mapped_column, object_session, relationship
+
+from observatory_storage.models.base import (
+    JSON,
+    NAME,
+    Base,
+    fraction,
+    json_object,
+    now,
+    one_of,
+)
+
+if TYPE_CHECKING:
+    from observatory_storage.models.logs import LogRecord
+
+__all__ = ["KINDS", "STATUSES", "Kind", "Status", "Trace", "TraceEvent", "TraceSpan"]
+
+Status = Literal["unset", "ok", "error"]
+Kind = Literal["unspecified", "internal", "server", "client", "producer", "consumer"]
+STATUSES: Final[tuple[Status, ...]] = get_args(Status)
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+
+
+class Trace(Base):
+    """A trace: what its spans add up to. Times and durations are microseconds.
+
+    The writers compute a trace's times, status, counts and totals from its spans. Costs are US
+    dollars.
+    """
+
+    __tablename__ = "traces"
+    _shown = "trace_id root_span_name service_name start_time duration_us status span_count"
+
+    id: Mapped[uuid.UUID] = mapped_column(
+        primary_key=True, doc="The UUID that `trace_id` stands for; spans and logs refer to it."
+    )
+    trace_id: Mapped[str] = mapped_column(
+        NAME, doc="The trace id as it was given; 32 hex digits are in lower case."
+    )
+    service_name: Mapped[str] = mapped_column(NAME, doc="The service of the lead span.")
+    start_time: Mapped[datetime] = mapped_column(doc="When its first span starts.")
+    end_time: Mapped[datetime | None] = mapped_column(
+        doc="When its last span ends; None while none has ended."
+    )
+    duration_us: Mapped[int | None] = mapped_column(
+        doc="From `start_time` to `end_time`, in microseconds."
+    )
+    status: Mapped[Status] = mapped_column(
+        NAME, server_default="unset", doc='"error" if a span failed; else "ok" or "unset".'
+    )
+    status_message: Mapped[str | None] = mapped_column(doc="What a failed span says of its error.")
+    root_span_name: Mapped[str | None] = mapped_column(NAME, doc="The name of the lead span.")
+    attributes: Mapped[dict[str, Any]] = json_object("Attributes given for the trace as a whole.")
+    resource_attributes: Mapped[dict[str, Any]] = json_object(
+        "Attributes of the resource (process, host, service) that reported the trace."
+    )
+    span_count: Mapped[int] = mapped_column(
+        server_default=text("0"), doc="How many spans are stored."
+    )
+    error_count: Mapped[int] = mapped_column(
+        server_default=text("0"), doc='How many of them have the status "error".'
+    )
+    total_tokens: Mapped[int | None] = mapped_column(
+        doc="The tokens of its spans; None if no span reports any."
+    )
+    total_cost_usd: Mapped[Decimal | None] = mapped_column(
+        doc="The cost of its spans, in US dollars; None if no span reports one."
+    )
+    last_span_start: Mapped[datetime | None] = mapped_column(
+        doc="When its last span starts: with `start_time` it bounds the search for its spans."
+    )
+    # The lead span gives the trace its name and service. It is the least span by (has a parent,
+    # start, span id), and its order is kept so that the choice does not depend on arrival.
+    lead_has_parent: Mapped[bool | None] = mapped_column(
+        Boolean, doc="Whether the lead span has a parent."
+    )
+    lead_start_time: Mapped[datetime | None] = mapped_column(doc="When the lead span starts.")
+    lead_start_ns: Mapped[int | None] = mapped_column(
+        SmallInteger, doc="The nanoseconds beyond `lead_start_time`."
+    )
+    lead_span_id: Mapped[str | None] = mapped_column(NAME, doc="The id of the lead span.")
+    created_at: Mapped[datetime] = now("When the row was first written.")
+    updated_at: Mapped[datetime] = now("When the row was last written.")
+
+    spans: Mapped[list[TraceSpan]] = relationship(
+        viewonly=True,
+        lazy="raise",
+        primaryjoin="Trace.id == foreign(TraceSpan.trace_id)",
+        order_by="(TraceSpan.start_time, TraceSpan.start_ns, TraceSpan.span_id)",
+        doc="Its spans, by start.",
+        info={"call": "uow.traces.get_spans(trace.id)"},
+    )
+    logs: Mapped[list[LogRecord]] = relationship(
+        viewonly=True,
+        lazy="raise",
+        primaryjoin="Trace.id == foreign(LogRecord.trace_id)",
+        order_by="(LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id)",
+        doc="Its log records, by time.",
+        info={"call": "uow.logs.get_by_trace(trace.id)"},
+    )
+
+    __table_args__ = (
+        one_of("status", STATUSES),
+        Index("ix_traces_trace_id", "trace_id"),
+        # Of the columns that a merge changes, only the start is indexed: the other changes stay
+        # HOT updates, for which the migration leaves room (fillfactor 70, which SQLAlchemy 2.0
+        # cannot say here).
+        Index("ix_traces_start_time", "start_time", "id"),
+        # Traces of which no span has arrived yet are searched by their own columns.
+        Index(
+            "ix_traces_without_spans",
+            "start_time",
+            "id",
+            postgresql_where=text("lead_span_id IS NULL"),
+        ),
+    )
+
+
+class TraceSpan(Base):
+    """A span of a trace. The columns from `provider` on describe a call to a language model.
+
+    Times and ``duration_us`` are microseconds; ``start_ns``, ``end_ns`` and ``duration_ns`` are
+    the nanoseconds (0-999) beyond them. Costs are US dollars.
+
+    To store a span with its events, use a writer, or add it to a session: a span that is inserted
+    by a session stores the `TraceEvent`s in `events`, with the span's key and their positions.
+    """
+
+    __tablename__ = "trace_spans"
+    _shown = "trace_id span_id name kind service_name start_time duration_us status model"
+
+    trace_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, doc="The `id` of its trace.")
+    span_id: Mapped[str] = mapped_column(NAME, primary_key=True, doc="16 hex digits.")
+    parent_span_id: Mapped[str | None] = mapped_column(
+        NAME, doc="The span that it belongs to; None for a root."
+    )
+    name: Mapped[str] = mapped_column(NAME, doc="The operation, such as `chat gpt-4o`.")
+    kind: Mapped[Kind] = mapped_column(
+        NAME, server_default="internal", doc="OpenTelemetry's SpanKind, in lower case."
+    )
+    service_name: Mapped[str] = mapped_column(NAME, doc="The resource's `service.name`.")
+    start_time: Mapped[datetime] = mapped_column(primary_key=True, doc="When it starts.")
+    start_ns: Mapped[int] = mapped_column(
+        SmallInteger,
+        primary_key=True,
+        server_default=text("0"),
+        doc="The nanoseconds beyond `start_time`.",
+    )
+    end_time: Mapped[datetime | None] = mapped_column(doc="When it ends; None if that is unknown.")
+    end_ns: Mapped[int] = fraction("The nanoseconds beyond `end_time`.")
+    duration_us: Mapped[int | None] = mapped_column(doc="How long it took, in whole microseconds.")
+    duration_ns: Mapped[int] = fraction("The nanoseconds beyond `duration_us`.")
+    status: Mapped[Status] = mapped_column(
+        NAME, server_default="unset", doc="OpenTelemetry's status code, in lower case."
+    )
+    status_message: Mapped[str | None] = mapped_column(doc="What it says of its error.")
+    attributes: Mapped[dict[str, Any]] = json_object(
+        "Its attributes, the LLM ones included: prompts, completions, request settings."
+    )
+    links: Mapped[list[Any]] = mapped_column(
+        JSON, server_default=text("'[]'"), doc="Links to other spans, as OTLP/JSON has them."
+    )
+    resource_attributes: Mapped[dict[str, Any]] = json_object(
+        "Attributes of the resource (process, host, service) that reported it."
+    )
+    scope_name: Mapped[str | None] = mapped_column(
+        NAME, doc="The instrumentation scope, such as `opentelemetry.instrumentation.openai`."
+    )
+    scope_version: Mapped[str | None] = mapped_column(NAME, doc="The scope's version.")
+    scope_attributes: Mapped[dict[str, Any]] = json_object("The scope's attributes.")
+    otlp: Mapped[dict[str, Any] | None] = mapped_column(
+        JSON, doc="What OTLP says beyond the columns: trace state, flags, dropped counts and types."
+    )
+    provider: Mapped[str | None] = mapped_column(NAME, doc="Who serves the model: `openai`.")
+    model: Mapped[str | None] = mapped_column(
+        NAME, doc="The model that was asked for; the one that answered if no request is known."
+    )
+    prompt_tokens: Mapped[int | None] = mapped_column(doc="Input tokens, cached ones included.")
+    completion_tokens: Mapped[int | None] = mapped_column(
+        doc="Output tokens, reasoning ones included."
+    )
+    total_tokens: Mapped[int | None] = mapped_column(doc="As reported, or the sum of the two.")
+    prompt_cost_usd: Mapped[Decimal | None] = mapped_column(doc="The input's cost in US dollars.")
+    completion_cost_usd: Mapped[Decimal | None] = mapped_column(
+        doc="The output's cost in US dollars."
+    )
+    total_cost_usd: Mapped[Decimal | None] = mapped_column(
+        doc="In US dollars: as reported, or the sum of the two."
+    )
+    ttft_ms: Mapped[float | None] = mapped_column(
+        doc="The time to the first token, in milliseconds."
+    )
+    user_id: Mapped[str | None] = mapped_column(NAME, doc="The application's user.")
+    session_id: Mapped[str | None] = mapped_column(NAME, doc="The session or conversation.")
+    environment: Mapped[str | None] = mapped_column(NAME, doc="Such as `production`.")
+    created_at: Mapped[datetime] = now("When the row was first written.")
+
+    trace: Mapped[Trace | None] = relationship(
+        viewonly=True,
+        lazy="raise",
+        primaryjoin="foreign(TraceSpan.trace_id) == Trace.id",
+        doc="Its trace.",
+        info={"call": "uow.traces.get(span.trace_id)"},
+    )
+    events: Mapped[list[TraceEvent]] = relationship(
+        viewonly=True,
+        lazy="raise",
+        order_by="TraceEvent.position",
+        primaryjoin="and_(TraceSpan.trace_id == foreign(TraceEvent.trace_id),"
+        " TraceSpan.span_id == foreign(TraceEvent.span_id),"
+        " TraceSpan.start_time == foreign(TraceEvent.span_start_time),"
+        " TraceSpan.start_ns == foreign(TraceEvent.span_start_ns))",
+        doc="Its events, in their order.",
+        info={"call": "uow.traces.get_events(span.trace_id)"},
+    )
+
+    __table_args__ = (
+        one_of("status", STATUSES),
+        one_of("kind", KINDS),
+        Index("ix_trace_spans_start_time", "start_time"),
+        Index("ix_trace_spans_operation", "service_name", "name", "start_time"),
+        Index("ix_trace_spans_kind", "service_name", "name", "kind"),
+        Index(
+            "ix_trace_spans_errors",
+            "service_name",
+            "start_time",
+            postgresql_where=text("status = 'error'"),
+        ),
+        *(
+            Index(
+                f"ix_trace_spans_{column}",
+                column,
+                "start_time",
+                postgresql_where=text(f"{column} IS NOT NULL"),
+            )
+            for column in ("model", "user_id", "session_id")
+        ),
+        {"postgresql_partition_by": "RANGE (start_time)"},
+    )
+
+
+class TraceEvent(Base):
+    """An event of a span. It is stored in the partition of its span's start, not of its own time.
+
+    Times are microseconds; ``timestamp_ns`` is the nanoseconds (0-999) beyond them.
+    """
+
+    __tablename__ = "trace_events"
+    _shown = "trace_id span_id position name timestamp"
+
+    trace_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, doc="The `id` of its trace.")
+    span_id: Mapped[str] = mapped_column(NAME, primary_key=True, doc="The `span_id` of its span.")
+    span_start_time: Mapped[datetime] = mapped_column(
+        primary_key=True, doc="The `start_time` of its span."
+    )
+    span_start_ns: Mapped[int] = mapped_column(
+        SmallInteger,
+        primary_key=True,
+        server_default=text("0"),
+        doc="The `start_ns` of its span.",
+    )
+    position: Mapped[int] = mapped_column(
+        Integer, primary_key=True, autoincrement=False, doc="Its place among the events, from 0."
+    )
+    name: Mapped[str] = mapped_column(NAME, doc="What happened, such as `exception`.")
+    timestamp: Mapped[datetime] = mapped_column(doc="When it happened.")
+    timestamp_ns: Mapped[int] = fraction("The nanoseconds beyond `timestamp`.")
+    attributes: Mapped[dict[str, Any]] = json_object("Its attributes.")
+    otlp: Mapped[dict[str, Any] | None] = mapped_column(
+        JSON, doc="What OTLP says beyond the columns: dropped counts and types."
+    )
+    created_at: Mapped[datetime] = now("When the row was first written.")
+
+    __table_args__ = ({"postgresql_partition_by": "RANGE (span_start_time)"},)
+
+
+@event.listens_for(TraceSpan, "after_insert")
+def _insert_events(_: Mapper[TraceSpan], connection: Connection, span: TraceSpan) -> None:
+    """Store the events of a span that a session inserts; the relationship itself is view-only."""
+    key = {
+        "trace_id": span.trace_id,
+        "span_id": span.span_id,
+        "span_start_time": span.start_time,
+        "span_start_ns": span.start_ns or 0,
+    }
+    for position, row in enumerate(inspect(span).dict.get("events", ())):
+        if object_session(row) is None:  # else the session inserts it by itself
+            given = {"position": position} | dict(row)
+            connection.execute(insert(TraceEvent), given | key)

@@ -1,0 +1,1 @@
+"""Log records: filters, full-text search, counts, and a tail."""

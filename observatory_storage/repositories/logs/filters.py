@@ -1,0 +1,162 @@
+"""Which log records: frozen dataclasses in which None means any.
+
+Values and keys are literal, and time ranges half-open: [start_time, end_time).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypedDict
+
+from sqlalchemy import and_, or_
+
+from observatory_storage import ids
+from observatory_storage.errors import ValidationError
+from observatory_storage.models import LogRecord
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.filter_fields import (
+    Conditions,
+    Filters,
+    Given,
+    at_least,
+    before,
+    equals,
+    filter_field,
+    limit_field,
+)
+from observatory_storage.repositories.reading.text_search import (
+    has_words,
+    matches,
+    substring_pattern,
+)
+from observatory_storage.repositories.reading.validation import AttributeValue, TraceId
+
+__all__ = ["LEVELS", "LogFilters", "LogKeywords", "LogSearchKeywords"]
+
+# The least severity number of each level of OpenTelemetry, which has four numbers.
+LEVELS: Final = {"TRACE": 1, "DEBUG": 5, "INFO": 9, "WARN": 13, "ERROR": 17, "FATAL": 21}
+# By the names of OpenTelemetry (DEBUG, DEBUG2, ...) and of Python's logging.
+_SEVERITIES: Final = {
+    **{
+        f"{level}{step + 1 if step else ''}": number + step
+        for level, number in LEVELS.items()
+        for step in range(4)
+    },
+    "WARNING": LEVELS["WARN"],
+    "CRITICAL": LEVELS["FATAL"],
+}
+
+
+class LogSearchKeywords(TypedDict, total=False):
+    """The fields of `LogFilters` but for the text."""
+
+    service_name: str | None
+    min_severity: int | str | None
+    trace_id: TraceId | None
+    span_id: str | None
+    start_time: datetime | None
+    end_time: datetime | None
+    attributes: Mapping[str, AttributeValue] | None
+    limit: int
+    contains: str | None
+
+
+class LogKeywords(LogSearchKeywords, total=False):
+    """The fields of `LogFilters`, for methods that take them as keywords."""
+
+    text: str | None
+
+
+def _severity(field: str, value: Any) -> int:
+    if not isinstance(value, str):
+        return validation.integer(field, value, lowest=1, highest=24)
+    found = _SEVERITIES.get(value.upper())
+    if found is None:
+        rule = f"must be 1 to 24 or one of {', '.join(LEVELS)}, WARNING, CRITICAL, or as DEBUG2"
+        raise ValidationError(field, value, rule)
+    return found
+
+
+def _attribute_parameters(name: str, attributes: Any) -> dict[str, Any]:
+    pairs = enumerate(attributes.items())
+    return {f"{name}_{number}": {key: value} for number, (key, value) in pairs}
+
+
+def _has_attributes(record: Any, given: Given) -> Conditions:
+    found: Conditions = []
+    while (name := f"attributes_{len(found)}") in given:
+        columns = (record.attributes, record.resource_attributes, record.scope_attributes)
+        found.append(or_(*(column.contains(given[name]) for column in columns)))
+    return found
+
+
+def _has_words(record: Any, given: Given) -> Conditions:
+    if "text" not in given:
+        return []
+    words = has_words(LogRecord.search_vector(LogRecord.__table__.c.body), given["text"])
+    # The index is partial: its predicate must be in the statement.
+    return [and_(record.body.is_not(None), words)]
+
+
+def _contains(record: Any, given: Given) -> Conditions:
+    return [matches(record.body, given["contains"])] if "contains" in given else []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogFilters(Filters):
+    """Which log records: those that meet every condition.
+
+    Args:
+        min_severity: a severity number (1 to 24) or the name of a level, of OpenTelemetry
+            (``"WARN"``, ``"DEBUG2"``) or Python's logging (``"WARNING"``, ``"CRITICAL"``), in any
+            case. A record without a severity number does not meet it.
+        trace_id: hex text, UUID or the `Trace`.
+        start_time: records of this time or later.
+        end_time: records before this time.
+        attributes: keys to text, numbers or bools, each to be met by the record's own attributes,
+            its resource's or its scope's.
+        text: words that the body must have, as in a web search: all of them, ``"a phrase"``,
+            ``or``, ``-not``, ``begin*``. Words are taken as written, without regard to case.
+        contains: text that the body must have in it, literally but for upper and lower case. No
+            index helps: all bodies of the time range are read, so ``start_time`` must be given.
+        limit: the most rows in a page.
+
+    Raises:
+        ValidationError: a value is of the wrong type or out of range, or a time has no zone.
+    """
+
+    service_name: str | None = filter_field(validation.text, equals("service_name"))
+    min_severity: int | str | None = filter_field(
+        _severity, at_least("severity_number", "min_severity")
+    )
+    trace_id: TraceId | None = filter_field(validation.trace_key, equals("trace_id"))
+    span_id: str | None = filter_field(
+        lambda field, value: ids.span_id(value, field), equals("span_id")
+    )
+    start_time: datetime | None = filter_field(
+        validation.moment, at_least("timestamp", "start_time")
+    )
+    end_time: datetime | None = filter_field(validation.moment, before("timestamp", "end_time"))
+    attributes: Mapping[str, AttributeValue] | None = filter_field(
+        validation.attributes,
+        _has_attributes,
+        parameters=_attribute_parameters,
+        is_hashable=False,
+    )
+    text: str | None = filter_field(validation.search, _has_words)
+    limit: int = limit_field()
+    contains: str | None = filter_field(
+        validation.substring,
+        _contains,
+        parameters=lambda name, value: {name: substring_pattern(value)},
+    )
+
+    def _check_together(self) -> None:
+        validation.in_order(self.start_time, self.end_time)
+        if self.contains is not None and self.start_time is None:
+            raise ValidationError("start_time", None, "is required where contains is given")
+
+    def listed(self) -> Any:
+        return LogRecord

@@ -1,0 +1,176 @@
+"""Log records found by the words of their bodies: the newest first, or the best first.
+
+In order of time the planner would walk the records, newest first, and look for the words in each
+body, because it cannot know how rare a word is. That suits a word that every other record has, and
+takes seconds for one that hardly any has. So time is cut into slices, each wider than the one
+before. The full-text index finds all matches of a slice, which are then sorted, and the search
+ends with the slice that fills the page. Frequent words fill it soon; of rare ones even the widest
+slice has few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Double, Select, Subquery, cast, func, literal_column, select
+from sqlalchemy.orm import InstrumentedAttribute, aliased, defer
+
+from observatory_storage.models import LogRecord
+from observatory_storage.repositories.logs.filters import LogFilters
+from observatory_storage.repositories.reading.filter_fields import within
+from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
+from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.reading.text_search import text_query
+
+__all__ = ["LOGS", "LogSearch", "RankedLogSearch", "RankedRecord"]
+
+LOGS: Final = Keyset("logs", (LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id))
+
+# Where the slices end, counted from where the page begins. The last one is all the rest.
+_SLICES: Final = (
+    timedelta(minutes=10),
+    timedelta(hours=2),
+    timedelta(days=1),
+    timedelta(days=12),
+)
+# Of two bodies with the words alike, the shorter is the better match.
+_DIVIDED_BY_LENGTH: Final = 1
+
+
+class RankedRecord(NamedTuple):
+    """A record with the key that it is sorted by."""
+
+    rank: float
+    timestamp: datetime
+    timestamp_ns: int
+    id: UUID
+    record: LogRecord
+
+
+class LogSearch:
+    """The list of the records that match filters with a text, newest first: a `pages.Search`.
+
+    Args:
+        left_out: columns that are not loaded.
+    """
+
+    keyset: Keyset = LOGS
+
+    def __init__(
+        self,
+        reader: Reader,
+        filters: LogFilters,
+        left_out: Sequence[InstrumentedAttribute[Any]] = (),
+    ) -> None:
+        self._reader = reader
+        self._filters = filters
+        self.query: Mapping[str, Any] = filters.query()
+        self._left_out = left_out
+        self._matching = select(LogRecord).where(*filters.conditions())
+
+    def count(self, kind: Total) -> int:
+        return self._reader.count(self._matching, kind)
+
+    def rows(self, seek: Seek) -> list[LogRecord]:
+        """The records of a page, found in slices of time."""
+        begin = self._newest_moment() if seek.key is None else seek.key[0]
+        found: list[LogRecord] = []
+        unordered = seek.of(self._matching).order_by(None).limit(None)
+        limits = (self._filters.start_time, self._filters.end_time)
+        for start, end in _slices(begin, *limits, backwards=not seek.descending):
+            matches = _planned_for_all(unordered.where(*within(LogRecord.timestamp, start, end)))
+            keyset = Keyset(LOGS.list_name, tuple(matches.c[c.key] for c in LOGS.columns))
+            in_order = keyset.in_order(
+                _records_of(matches, self._left_out), descending=seek.descending
+            )
+            page = in_order.limit(seek.row_limit - len(found))
+            found += self._reader.entities(page, seek.parameters)
+            if len(found) == seek.row_limit:
+                break
+        return found
+
+    def _newest_moment(self) -> datetime | None:
+        """The time of the newest of the records until now; None where there are none."""
+        filters = self._filters
+        of_service = LogFilters(service_name=filters.service_name).conditions()
+        # A clock that runs ahead must not put all correct records into one slice.
+        newest: datetime | None = self._reader.scalar(
+            select(func.max(LogRecord.timestamp)).where(
+                LogRecord.timestamp <= datetime.now(UTC),
+                *of_service,
+                *within(LogRecord.timestamp, filters.start_time, filters.end_time),
+            )
+        )
+        return newest
+
+
+class RankedLogSearch:
+    """The list of the records that match, best first, of equally good ones the newest."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        filters: LogFilters,
+        left_out: Sequence[InstrumentedAttribute[Any]] = (),
+    ) -> None:
+        self._reader = reader
+        self._filters = filters
+        self.query: Mapping[str, Any] = filters.query()
+        self._matching = select(LogRecord).where(*filters.conditions())
+        rank = func.ts_rank_cd(
+            LogRecord.search_vector(LogRecord.__table__.c.body),
+            text_query(filters.text or ""),
+            _DIVIDED_BY_LENGTH,
+        )
+        ranked = _planned_for_all(self._matching.add_columns(cast(rank, Double).label("rank")))
+        self._records = _records_of(ranked, left_out).add_columns(ranked.c.rank)
+        key = (ranked.c.rank, *(ranked.c[column.key] for column in LOGS.columns))
+        self.keyset = Keyset("logs by rank", key)
+
+    def count(self, kind: Total) -> int:
+        return self._reader.count(self._matching, kind)
+
+    def rows(self, seek: Seek) -> list[RankedRecord]:
+        found: list[tuple[LogRecord, float]] = self._reader.entities_with(
+            seek.of(self._records), seek.parameters
+        )
+        return [RankedRecord(rank, r.timestamp, r.timestamp_ns, r.id, r) for r, rank in found]
+
+
+def _records_of(matches: Subquery, left_out: Sequence[InstrumentedAttribute[Any]]) -> Select[Any]:
+    """The records of a subquery, without the columns that are left out."""
+    record = aliased(LogRecord, matches)
+    columns = (getattr(record, column.key) for column in left_out)
+    return select(record).options(*(defer(column, raiseload=True) for column in columns))
+
+
+def _slices(
+    begin: datetime | None, start: datetime | None, end: datetime | None, *, backwards: bool
+) -> Iterator[tuple[datetime | None, datetime | None]]:
+    """Half-open ranges of time, from the beginning on, that cover all from the start to the end."""
+    cuts: list[datetime | None] = []
+    for width in _SLICES:
+        if begin is None:
+            break
+        try:
+            cut = begin + width if backwards else begin - width
+        except OverflowError:
+            break
+        if (end is not None and cut >= end) if backwards else (start is not None and cut <= start):
+            break
+        cuts.append(cut)
+    for one, other in pairwise([None, *cuts, None]):
+        yield (one, other) if backwards else (other, one)
+
+
+def _planned_for_all(statement: Select[Any]) -> Subquery:
+    """A subquery that is planned for all its rows, and not for the first few in some order.
+
+    The quoted number is a constant to the planner. An integer would have to be converted first,
+    and would rule out parallel plans.
+    """
+    return statement.offset(literal_column("'0'")).subquery("matches")

@@ -1,0 +1,196 @@
+"""The tail of the log: what a poll may give, and where the next one goes on.
+
+Records do not become visible in the order of their timestamps, nor of any other column: a
+transaction that wrote first may commit last. So the tail follows the numbers of transactions
+(``xmin``, which every row has; a savepoint has a later one of its own). A record is settled when
+every transaction with a smaller number has ended. A poll gives the settled records in the order of
+those numbers, and within one by time. No record can become visible before what a poll has passed,
+so none is skipped and none is given twice, whatever its timestamp. The price is that a transaction
+that has written something, in any database of the server, holds the tail up until it ends.
+
+No index has ``xmin``, so ``created_at``, which is when a row's transaction began, bounds the
+search. Each poll notes when the oldest running transaction began. Once all numbers that were given
+out by then have settled, no record yet to come is of a transaction that began earlier.
+Transactions that the server does not show to this role are trusted to begin writing within a
+minute of their start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import column
+from sqlalchemy.orm.interfaces import ORMOption
+
+from observatory_storage.errors import ValidationError
+from observatory_storage.models import LogRecord
+from observatory_storage.repositories.logs.filters import LogFilters
+from observatory_storage.repositories.reading.cursors import (
+    NOT_A_KEY,
+    damaged_cursor,
+    decode_cursor,
+    encode_cursor,
+    from_plain,
+    key_value,
+    to_plain,
+)
+from observatory_storage.repositories.reading.pages import Page
+from observatory_storage.repositories.reading.reader import Reader
+
+__all__ = ["Tail"]
+
+_LIST_NAME: Final = "tail"
+_TRUSTED: Final = timedelta(minutes=1)
+# ``xmin`` has the lower 32 bits of a transaction's number.
+_XIDS: Final = 2**32
+_KEY: Final = (LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id)
+_ACTIVITY: Final = sa.table(
+    "pg_stat_activity",
+    column("xact_start", sa.DateTime(timezone=True)),
+    column("datname", sa.Text),
+    schema="pg_catalog",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """Where a tail stands.
+
+    Attributes:
+        xid: all records of transactions with smaller numbers have been given,
+        key: and of this one those up to this key; None where none of it have.
+        since: no record that is yet to be given is of a transaction that began earlier.
+        mark_xid: the first number that had not been given out when ``mark_since`` was noted.
+        mark_since: what ``since`` will be when all smaller numbers have settled.
+    """
+
+    xid: int
+    key: tuple[datetime, int, UUID] | None
+    since: datetime
+    mark_xid: int
+    mark_since: datetime
+
+
+class Tail:
+    """Follows the log, one poll at a time."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def poll(
+        self, cursor: str | None, filters: LogFilters, options: Sequence[ORMOption]
+    ) -> Page[LogRecord]:
+        """The records that settled since the cursor's poll; without one, the newest."""
+        # In this order: a transaction that gets its number after the second statement either began
+        # after the first, or is seen by it.
+        oldest = self._oldest_start() - _TRUSTED
+        settled, unused = self._numbers()
+        if cursor is None:
+            rows = self._newest(filters, settled, options)
+            place = _Position(settled, None, oldest, unused, oldest)
+        else:
+            place = _position_at(cursor, filters.query(), settled)
+            rows, place = self._beyond(place, filters, settled, options)
+            if place.key is None and place.mark_xid <= settled:
+                place = replace(place, since=place.mark_since, mark_xid=unused, mark_since=oldest)
+        return Page(tuple(rows), next=_cursor_of(place, filters.query()))
+
+    def _oldest_start(self) -> datetime:
+        """When the oldest transaction began that runs in this database: not after our own did."""
+        visible = sa.select(sa.func.min(_ACTIVITY.c.xact_start)).where(
+            _ACTIVITY.c.datname == sa.func.current_database()
+        )
+        oldest: datetime = self._reader.scalar(
+            sa.select(sa.func.least(visible.scalar_subquery(), sa.func.transaction_timestamp()))
+        )
+        return oldest.astimezone(UTC)
+
+    def _numbers(self) -> tuple[int, int]:
+        """Below the first number all transactions have ended; the second is not given out yet."""
+        snapshot = sa.func.pg_current_snapshot()
+        ends = (sa.func.pg_snapshot_xmin(snapshot), sa.func.pg_snapshot_xmax(snapshot))
+        settled, unused = self._reader.row(
+            sa.select(*(sa.cast(sa.cast(e, sa.Text), sa.BigInteger) for e in ends))
+        )
+        return settled, unused
+
+    def _newest(
+        self, filters: LogFilters, settled: int, options: Sequence[ORMOption]
+    ) -> list[LogRecord]:
+        rows = self._reader.entities(
+            sa.select(LogRecord)
+            .where(*filters.conditions(), _age(settled).between(1, _XIDS // 2))
+            .order_by(*(c.desc() for c in _KEY))
+            .limit(filters.limit)
+            .options(*options)
+        )
+        return rows[::-1]
+
+    def _beyond(
+        self, place: _Position, filters: LogFilters, settled: int, options: Sequence[ORMOption]
+    ) -> tuple[list[LogRecord], _Position]:
+        age, passed = _age(settled), settled - place.xid
+        if place.key is None:
+            unseen: sa.ColumnElement[bool] = age <= passed
+        else:
+            key = sa.tuple_(*(sa.literal(v, c.type) for v, c in zip(place.key, _KEY, strict=True)))
+            unseen = sa.or_(age < passed, sa.and_(age == passed, sa.tuple_(*_KEY) > key))
+        pairs = self._reader.entities_with(
+            sa.select(LogRecord, age.label("age"))
+            .where(LogRecord.created_at >= place.since, *filters.conditions(), age >= 1, unseen)
+            .order_by(age.desc(), *_KEY)
+            .limit(filters.limit)
+            .options(*options)
+        )
+        rows = [record for record, _ in pairs]
+        if len(rows) < filters.limit:
+            return rows, replace(place, xid=settled, key=None)
+        last, its_age = pairs[-1]
+        key_of_last = (last.timestamp, last.timestamp_ns, last.id)
+        return rows, replace(place, xid=settled - its_age, key=key_of_last)
+
+
+def _age(settled: int) -> sa.ColumnElement[int]:
+    """How many numbers before ``settled`` the row's transaction has; numbers wrap at 32 bits."""
+    xmin = sa.literal_column("xmin::text::bigint", sa.BigInteger)
+    return (sa.literal(settled % _XIDS + _XIDS, sa.BigInteger) - xmin) % sa.literal(
+        _XIDS, sa.BigInteger
+    )
+
+
+def _cursor_of(place: _Position, query: Mapping[str, Any]) -> str:
+    key = None if place.key is None else [to_plain(value) for value in place.key]
+    times = (place.since, place.mark_since)
+    values = [place.xid, key, place.mark_xid, *(to_plain(value) for value in times)]
+    return encode_cursor(_LIST_NAME, query, values)
+
+
+def _position_at(cursor: str, query: Mapping[str, Any], settled: int) -> _Position:
+    values = decode_cursor("cursor", cursor, _LIST_NAME, query)
+    try:
+        place = _position(*values)
+    except NOT_A_KEY:
+        raise damaged_cursor("cursor", cursor) from None
+    if not 0 <= settled - place.xid < _XIDS // 2:
+        raise ValidationError("cursor", cursor, "is too old, or of another server")
+    return place
+
+
+def _position(xid: Any, key: Any, mark_xid: Any, since: Any, mark_since: Any) -> _Position:
+    if key is not None:
+        timestamp, timestamp_ns, id_ = (
+            key_value(value, column.type) for value, column in zip(key, _KEY, strict=True)
+        )
+        key = (timestamp, timestamp_ns, id_)
+    return _Position(
+        key_value(xid, sa.BigInteger()),
+        key,
+        from_plain(since, datetime),
+        key_value(mark_xid, sa.BigInteger()),
+        from_plain(mark_since, datetime),
+    )

@@ -1,0 +1,1 @@
+"""Metrics: definitions, data points, time series, and the cost and latency of spans."""

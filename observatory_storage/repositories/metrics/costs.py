@@ -1,0 +1,123 @@
+"""Tokens, cost and latency of spans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import func, literal_column, or_, select
+
+from observatory_storage.models import TraceSpan
+from observatory_storage.repositories.metrics.results import CostSummary, LatencyPercentiles
+from observatory_storage.repositories.reading.aggregates import (
+    integer_sum,
+    percentile_array,
+    with_percentiles,
+)
+from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.reading.time_buckets import BucketSize, bucket_column
+from observatory_storage.repositories.traces.filters import SpanFilters
+from observatory_storage.repositories.traces.statistics import DURATION_US, group_columns
+
+__all__ = ["cost_summaries", "latency_percentiles"]
+
+_GROUPS: Final = (
+    "provider",
+    "model",
+    "service_name",
+    "operation",
+    "environment",
+    "user_id",
+    "session_id",
+)
+_TOKENS: Final = (TraceSpan.prompt_tokens, TraceSpan.completion_tokens, TraceSpan.total_tokens)
+_COSTS: Final = (
+    TraceSpan.prompt_cost_usd,
+    TraceSpan.completion_cost_usd,
+    TraceSpan.total_cost_usd,
+)
+
+
+def cost_summaries(
+    reader: Reader,
+    filters: SpanFilters,
+    *,
+    group_by: str | Sequence[str],
+    bucket_size_secs: BucketSize | None,
+    time_zone: str | None,
+    limit: int | None,
+) -> list[CostSummary]:
+    """Tokens and cost by group and bucket; see `MetricRepository.get_cost_summary`.
+
+    Args:
+        limit: the most groups of each bucket.
+
+    Raises:
+        ValidationError: a group, a bucket or a time zone is unknown.
+    """
+    groups = group_columns(group_by, _GROUPS)
+    spans = (
+        select(
+            bucket_column(TraceSpan.start_time, bucket_size_secs, time_zone),
+            *groups.values(),
+            *_TOKENS,
+            *_COSTS,
+        )
+        .where(
+            *filters.conditions(),
+            or_(TraceSpan.total_tokens.is_not(None), TraceSpan.total_cost_usd.is_not(None)),
+        )
+        # Hides from the planner that a bucket is computed from a time, of which there are as many
+        # as spans: it would sort all of them rather than hash few groups, and not in parallel.
+        # The quoted number is a constant to the planner; an integer would have to be converted.
+        .offset(literal_column("'0'"))
+        .subquery("spans")
+        .c
+    )
+    by = [spans[column.name] for column in groups.values()]
+    cost, tokens = func.sum(spans.total_cost_usd), func.sum(spans.total_tokens)
+    in_order = (cost.desc().nulls_last(), tokens.desc().nulls_last(), *by)
+    place = func.row_number().over(partition_by=spans.bucket, order_by=in_order)
+    totals = (
+        select(
+            place.label("place"),
+            *by,
+            spans.bucket,
+            func.count().label("span_count"),
+            func.count().filter(spans.total_cost_usd.is_(None)).label("unpriced_span_count"),
+            *(integer_sum(spans[column.key]).label(column.key) for column in _TOKENS),
+            *(func.sum(spans[column.key]).label(column.key) for column in _COSTS),
+        )
+        .group_by(*by, spans.bucket)
+        .subquery("totals")
+    )
+    statement = select(totals).order_by(totals.c.bucket, totals.c.place)
+    if limit is not None:
+        statement = statement.where(totals.c.place <= limit)
+    summaries = []
+    for columns in reader.records(statement):
+        del columns["place"]
+        group = {name: columns.pop(column.name) for name, column in groups.items()}
+        summaries.append(CostSummary(group=group, timestamp=columns.pop("bucket"), **columns))
+    return summaries
+
+
+def latency_percentiles(
+    reader: Reader, filters: SpanFilters, bucket_size_secs: BucketSize
+) -> list[LatencyPercentiles]:
+    """Percentiles of durations by bucket; see `MetricRepository.get_latency_percentiles`."""
+    records = reader.records(
+        select(
+            bucket_column(TraceSpan.start_time, bucket_size_secs),
+            func.count().label("span_count"),
+            percentile_array(DURATION_US).label("percentiles"),
+        )
+        .where(*filters.conditions(), TraceSpan.duration_us.is_not(None))
+        .group_by("bucket")
+        .order_by("bucket")
+    )
+    found = []
+    for record in records:
+        columns = with_percentiles(record, "_us")
+        found.append(LatencyPercentiles(timestamp=columns.pop("bucket"), **columns))
+    return found

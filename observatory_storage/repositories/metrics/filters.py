@@ -1,0 +1,155 @@
+"""Which metrics, and which series of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, TypedDict
+from uuid import UUID
+
+from observatory_storage import ids
+from observatory_storage.errors import ValidationError
+from observatory_storage.models import METRIC_TYPES, Metric
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.filter_fields import (
+    Filters,
+    equals,
+    filter_field,
+    limit_field,
+)
+from observatory_storage.repositories.reading.time_buckets import (
+    BucketSize,
+    bucket_count,
+    bucket_floor,
+)
+
+__all__ = [
+    "AGGREGATIONS",
+    "FILLS",
+    "MOST_FILLED",
+    "MetricFilters",
+    "MetricKeywords",
+    "TimeSeriesKeywords",
+    "TimeSeriesQuery",
+]
+
+AGGREGATIONS: Final = (
+    "avg",
+    "sum",
+    "min",
+    "max",
+    "count",
+    "last",
+    "rate",
+    "increase",
+    "p50",
+    "p90",
+    "p95",
+    "p99",
+)
+FILLS: Final = ("null", "zero", "previous")
+# More points than this no chart shows.
+MOST_FILLED: Final = 200_000
+
+
+class MetricKeywords(TypedDict, total=False):
+    """The fields of `MetricFilters`, for methods that take them as keywords."""
+
+    service_name: str | None
+    metric_type: str | None
+    name: str | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricFilters(Filters):
+    """Which metrics: those that meet every condition.
+
+    Args:
+        metric_type: ``counter``, ``updowncounter``, ``gauge``, ``histogram``,
+            ``exponential_histogram`` or ``summary``.
+        limit: the most rows in a page.
+
+    Raises:
+        ValidationError: a value is of the wrong type or out of range.
+    """
+
+    service_name: str | None = filter_field(validation.text, equals("service_name"))
+    metric_type: str | None = filter_field(validation.one_of(METRIC_TYPES), equals("metric_type"))
+    name: str | None = filter_field(validation.text, equals("name"))
+    limit: int = limit_field()
+
+    def listed(self) -> Any:
+        return Metric
+
+
+class TimeSeriesKeywords(TypedDict, total=False):
+    """The fields of `TimeSeriesQuery`, for methods that take them as keywords."""
+
+    metric_id: str | UUID
+    start_time: datetime
+    end_time: datetime
+    aggregation: str
+    bucket_size_secs: BucketSize
+    group_by: str | Sequence[str]
+    fill: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSeriesQuery:
+    """One metric over time: see `MetricRepository.query_time_series`.
+
+    Args:
+        metric_id: the metric's id, UUID or text.
+        start_time: points of this time or later.
+        end_time: points before this time.
+        aggregation: one of ``avg sum min max count last rate increase p50 p90 p95 p99``.
+        bucket_size_secs: the width of a bucket of time, in seconds (may be a fraction) or as a
+            timedelta.
+        group_by: a key of the points' attributes, or several; each combination of values is a
+            group.
+        fill: what stands in buckets that have no value: ``"null"`` for None, ``"zero"``, or
+            ``"previous"`` for the value of the bucket before (None where there was none yet). Then
+            every group that has a point in the range has every bucket, 200,000 in all at most;
+            without ``group_by`` there is one group, points or not. By default such buckets are
+            absent.
+
+    Raises:
+        ValidationError: a value is of the wrong type or out of range, or a time has no zone.
+    """
+
+    metric_id: str | UUID
+    start_time: datetime
+    end_time: datetime
+    aggregation: str = "avg"
+    bucket_size_secs: BucketSize = 60
+    group_by: str | Sequence[str] = ()
+    fill: str | None = None
+
+    def __post_init__(self) -> None:
+        self._keep("metric_id", ids.uuid_of(self.metric_id, "metric_id"))
+        start, end = validation.required_times(self.start_time, self.end_time)
+        self._keep("start_time", start)
+        self._keep("end_time", end)
+        validation.required_text("aggregation", self.aggregation)
+        validation.choice("aggregation", self.aggregation, AGGREGATIONS)
+        width = validation.bucket("bucket_size_secs", self.bucket_size_secs)
+        try:
+            bucket_floor(width, start)
+        except OverflowError:
+            rule = "must not make the first bucket begin before the year 1"
+            raise ValidationError("bucket_size_secs", self.bucket_size_secs, rule) from None
+        self._keep("group_by", validation.names("group_by", self.group_by))
+        validation.choice("fill", self.fill, FILLS)
+        if self.fill is not None and bucket_count(width, start, end) > MOST_FILLED:
+            rule = f"must not make more than {MOST_FILLED} buckets in the range, to be filled in"
+            raise ValidationError("bucket_size_secs", self.bucket_size_secs, rule)
+
+    @property
+    def bucket(self) -> timedelta:
+        """The width of a bucket."""
+        return validation.bucket("bucket_size_secs", self.bucket_size_secs)
+
+    def _keep(self, field: str, value: object) -> None:
+        object.__setattr__(self, field, value)

@@ -1,0 +1,1 @@
+"""What the three repositories share: the session, pages and cursors, filters, validation."""

@@ -1,0 +1,136 @@
+"""Makes entities of rows, which are detached until one of their attributes is set.
+
+A session's own loader keeps what it has loaded, and answers from that again. But COPY writes rows
+without the session, and filling its identity map only to empty it is much of the cost of a short
+page. So rows are read on the session's connection and put into instances as its loader does. The
+events of loading (`InstanceEvents.load`, `do_orm_execute`) are not sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import takewhile
+from typing import Any, Final, Generic, TypeVar, cast
+from weakref import ref
+
+from sqlalchemy import Select, inspect
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import InstanceState, LoaderCallableStatus, Mapper, PassiveFlag, Session
+from sqlalchemy.orm.attributes import instance_state
+
+from observatory_storage.errors import StorageError
+from observatory_storage.models.base import ORIGIN, Base
+
+__all__ = ["OPEN_UNIT", "EntityMaker", "entity_of", "mapper_of"]
+
+T = TypeVar("T")
+
+# In `Session.info` while a unit of work has the session, also between its transactions.
+OPEN_UNIT: Final = "observatory_storage.open_unit"
+_LEFT_OUT: Final = "ask the list for it (payload=True), or read the row by itself"
+
+
+class _NotLoaded:
+    """The value of an attribute that was not loaded: reading it raises.
+
+    SQLAlchemy's own error advises a session or a loading strategy, and neither would help.
+    """
+
+    def __init__(self, attribute: str, remedy: str) -> None:
+        self._attribute, self._remedy = attribute, remedy
+
+    def __call__(self, state: InstanceState[Any], passive: PassiveFlag) -> Any:
+        if not passive & PassiveFlag.SQL_OK:
+            return LoaderCallableStatus.PASSIVE_NO_RESULT
+        name = f"{state.class_.__name__}.{self._attribute}"
+        raise StorageError(f"{name} was not loaded: {self._remedy}")
+
+
+class _Origin:
+    """The session that entities were read in: setting an attribute of one attaches it again."""
+
+    def __init__(self, session: Session | None = None) -> None:
+        self._session = None if session is None else ref(session)
+
+    def attach(self, entity: Base) -> None:
+        session = None if self._session is None else self._session()
+        # The attributes of what was read in a session that has ended can be set as well.
+        if session is None or not (session.in_transaction() or OPEN_UNIT in session.info):
+            return
+        try:
+            session.add(entity)
+        except InvalidRequestError as error:
+            raise StorageError(
+                f"{entity!r} cannot be changed: the session holds the same row as another object;"
+                " change that one"
+            ) from error
+
+    def __reduce__(self) -> tuple[type[_Origin], tuple[()]]:
+        # A pickled entity leaves its session behind.
+        return _Origin, ()
+
+
+class EntityMaker(Generic[T]):
+    """Makes the entities of a result.
+
+    Args:
+        mapper: of the entity.
+        names: of the result's columns. The entity's come first, and are its attributes' names.
+        session: the one that the result was read in.
+    """
+
+    def __init__(self, mapper: Mapper[T], names: Iterable[str], session: Session) -> None:
+        self._origin = _Origin(session)
+        self._new = mapper.class_manager.new_instance
+        self._identity = mapper.identity_key_from_primary_key
+        columns = _columns(mapper)
+        self._names = list(takewhile(columns.__contains__, names))
+        self._key = [self._names.index(name) for name in _primary_key(mapper)]
+        self._not_loaded: dict[str, Any] = _relationships(mapper) | {
+            name: _NotLoaded(name, _LEFT_OUT) for name in columns if name not in self._names
+        }
+
+    def __call__(self, rows: Iterable[Any]) -> Iterator[T]:
+        names, key, not_loaded = self._names, self._key, self._not_loaded
+        origin = self._origin
+        for row in rows:
+            entity = self._new()
+            entity.__dict__.update(zip(names, row, strict=False))  # the row may have more columns
+            state = instance_state(entity)
+            state.key = self._identity(tuple([row[index] for index in key]))
+            state.callables = not_loaded.copy()
+            state.info[ORIGIN] = origin
+            yield entity
+
+
+def entity_of(statement: Select[*tuple[Any, ...]]) -> Mapper[Any]:
+    """The mapper of the entity that a statement begins with."""
+    mapper = mapper_of(statement)
+    if mapper is None:
+        raise TypeError("the statement does not begin with an entity")
+    return mapper
+
+
+def mapper_of(statement: Select[*tuple[Any, ...]]) -> Mapper[Any] | None:
+    """The mapper of what a statement selects first; None if that is mapped by none."""
+    entity = statement.column_descriptions[0].get("entity")
+    return None if entity is None else cast(Mapper[Any], inspect(entity).mapper)
+
+
+@cache
+def _columns(mapper: Mapper[Any]) -> tuple[str, ...]:
+    return tuple(attribute.key for attribute in mapper.column_attrs)
+
+
+@cache
+def _primary_key(mapper: Mapper[Any]) -> tuple[str, ...]:
+    return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
+
+
+@cache
+def _relationships(mapper: Mapper[Any]) -> dict[str, _NotLoaded]:
+    return {
+        relationship.key: _NotLoaded(relationship.key, f"call {relationship.info['call']}")
+        for relationship in mapper.relationships
+    }

@@ -1,0 +1,227 @@
+"""Filters whose fields are declared once: the type, the check of a value, and the condition.
+
+A filter is a frozen dataclass. Each field is declared with `filter_field`, which takes the check
+and the condition together, so that a field without a condition cannot be declared by mistake.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from decimal import Decimal
+from functools import cache
+from typing import Any, Final, Self
+
+from sqlalchemy import ColumnElement, bindparam
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.types import NULLTYPE
+
+from observatory_storage.errors import ValidationError
+from observatory_storage.repositories.reading import validation
+
+__all__ = [
+    "Condition",
+    "Conditions",
+    "FieldRule",
+    "Filters",
+    "Given",
+    "at_least",
+    "at_most",
+    "before",
+    "bound",
+    "equals",
+    "filter_field",
+    "limit_field",
+    "no_condition",
+    "rules_of",
+    "within",
+]
+
+Conditions = list[ColumnElement[bool]]
+# Bind parameters by name: those of the fields that are given. A text that is searched for comes as
+# itself, because the words decide what their condition looks like.
+Given = Mapping[str, Any]
+# The conditions on a row (an entity or an alias of one); none where the parameter is not given.
+Condition = Callable[[Any, Given], Conditions]
+
+_RULE: Final = "rule"
+_NOT_OF_THE_CURSOR: Final = {"limit", "start_time", "end_time"}
+
+
+def _by_name(name: str, value: Any) -> dict[str, Any]:
+    return {name: value}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRule:
+    """What a field of a filter means.
+
+    Args:
+        check: the value as it is kept, of the field's name and what was given; it raises
+            `ValidationError`.
+        condition: what a row must meet.
+        parameters: the values of the condition's bind parameters, of the field's name and value.
+        is_required: None is not a value of the field.
+    """
+
+    check: Callable[[str, Any], Any]
+    condition: Condition
+    parameters: Callable[[str, Any], dict[str, Any]] = _by_name
+    is_required: bool = False
+
+
+def filter_field(
+    check: Callable[[str, Any], Any],
+    condition: Condition,
+    *,
+    kind: Callable[..., FieldRule] = FieldRule,
+    default: Any = None,
+    is_hashable: bool = True,
+    **meaning: Any,
+) -> Any:
+    """A dataclass field with its rule, of which `meaning` has the further arguments."""
+    rule = kind(check, condition, **meaning)
+    return field(default=default, hash=None if is_hashable else False, metadata={_RULE: rule})
+
+
+def no_condition(_row: Any, _given: Given) -> Conditions:
+    """For a field that does not choose rows, or not by a row's columns."""
+    return []
+
+
+def limit_field(kind: Callable[..., FieldRule] = FieldRule) -> Any:
+    """The most rows in a page."""
+    return filter_field(
+        validation.limit,
+        no_condition,
+        kind=kind,
+        default=validation.DEFAULT_LIMIT,
+        parameters=lambda _name, _value: {},
+        is_required=True,
+    )
+
+
+@cache
+def rules_of(kind: Any) -> Mapping[str, Any]:
+    """The rules of a filter's fields, by name."""
+    undeclared = [one.name for one in fields(kind) if _RULE not in one.metadata]
+    if undeclared:
+        raise TypeError(f"{kind.__name__}: declare {', '.join(undeclared)} with filter_field")
+    return {one.name: one.metadata[_RULE] for one in fields(kind)}
+
+
+class Filters:
+    """What all filters can do. None means that any value will do."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for name, rule in self._rules.items():
+            value = getattr(self, name)
+            if value is not None or rule.is_required:
+                object.__setattr__(self, name, rule.check(name, value))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Check what several fields must meet together."""
+
+    @classmethod
+    def of(cls, filters: Any, keywords: Mapping[str, Any]) -> Self:
+        """The filters that a method was given, as an object or as keywords.
+
+        Raises:
+            ValidationError: both were given, or the object is of another class.
+        """
+        if filters is None:
+            return cls(**keywords)
+        if not isinstance(filters, cls):
+            raise ValidationError("filters", filters, f"must be {cls.__name__}")
+        if keywords:
+            names = ", ".join(keywords)
+            raise ValidationError("filters", filters, f"must not be given together with {names}")
+        return filters
+
+    def parameters(self) -> dict[str, Any]:
+        """The values of the bind parameters, of the fields that are given."""
+        found: dict[str, Any] = {}
+        for name, rule, value in self._given():
+            found.update(rule.parameters(name, value))
+        return found
+
+    def conditions(self) -> Conditions:
+        """The conditions on the rows that are listed, with their values."""
+        row, given = self.listed(), bound(self.parameters())
+        return [each for rule in self._rules.values() for each in rule.condition(row, given)]
+
+    def listed(self) -> Any:
+        """The entity whose rows the filters choose."""
+        raise NotImplementedError
+
+    def query(self) -> dict[str, Any]:
+        """What distinguishes the cursors of these filters.
+
+        Neither the size of a page nor the bounds of time do: a cursor keeps its place in a list of
+        "the last 24 hours", which has other bounds at each call.
+        """
+        return {
+            name: _plain(value) if isinstance(value, (int, float, Decimal)) else value
+            for name, _, value in self._given()
+            if name not in _NOT_OF_THE_CURSOR
+        }
+
+    @property
+    def _rules(self) -> Mapping[str, Any]:
+        kind: Any = type(self)
+        return rules_of(kind)
+
+    def _given(self) -> Iterator[tuple[str, Any, Any]]:
+        for name, rule in self._rules.items():
+            value = getattr(self, name)
+            if value is not None:
+                yield name, rule, value
+
+
+def bound(parameters: Mapping[str, Any]) -> Given:
+    """Bind parameters with their values, whose types are those of the columns they meet."""
+    return {
+        name: value if name == "text" else bindparam(name, value, type_=NULLTYPE)
+        for name, value in parameters.items()
+    }
+
+
+def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[..., Condition]:
+    def condition_on(column: str, parameter: str | None = None) -> Condition:
+        name = parameter or column
+
+        def condition(row: Any, given: Given) -> Conditions:
+            return [compare(getattr(row, column), given[name])] if name in given else []
+
+        return condition
+
+    return condition_on
+
+
+# Each makes the condition that a column compares so with a parameter, by default one of its name.
+equals: Final = _comparison(operator.eq)
+at_least: Final = _comparison(operator.ge)
+at_most: Final = _comparison(operator.le)
+before: Final = _comparison(operator.lt)
+
+
+def within(
+    column: InstrumentedAttribute[datetime], start: datetime | None, end: datetime | None
+) -> Conditions:
+    """That a time lies in [start, end)."""
+    found: Conditions = []
+    if start is not None:
+        found.append(column >= start)
+    if end is not None:
+        found.append(column < end)
+    return found
+
+
+def _plain(number: float | Decimal) -> str:
+    """The same for equal numbers: 1, 1.0 and 1.00."""
+    return str(Decimal(str(number)).normalize())

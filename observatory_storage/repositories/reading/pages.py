@@ -1,0 +1,266 @@
+"""Keyset pagination: a page begins beyond a row's key, so that no page costs more than the first.
+
+A list is a `Search`: it finds rows in the order of a `Keyset`. `read_page` and `read_all` make
+pages of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar, get_args, overload
+
+from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, tuple_, type_coerce
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql.elements import KeyedColumnElement
+
+from observatory_storage.errors import ValidationError
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.cursors import (
+    NOT_A_KEY,
+    damaged_cursor,
+    decode_cursor,
+    encode_cursor,
+    key_value,
+    to_plain,
+)
+from observatory_storage.serialization import Result
+
+__all__ = [
+    "Keyset",
+    "Page",
+    "PageRequest",
+    "Search",
+    "Seek",
+    "SeekShape",
+    "Total",
+    "read_all",
+    "read_page",
+]
+
+# How the rows of a list are counted: all of them, or as the planner expects.
+Total = Literal["exact", "estimated"]
+TOTALS: Final = get_args(Total)
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+S = TypeVar("S", bound="Select[*tuple[Any, ...]]")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Result, Sequence[T], Generic[T]):
+    """Some rows of a longer list, and how to go on from there.
+
+    Attributes:
+        rows: the rows, in the list's order whichever way the page was reached.
+        next: the cursor of the page after this one (``after=``); None at the end.
+        previous: the cursor of the page before this one (``before=``); None at the beginning.
+        total: the number of rows on all pages together, where it was asked for (``total=``).
+        total_kind: how the total was found: "exact" if the rows were counted, "estimated" if it
+            is what the planner expects.
+    """
+
+    rows: tuple[T, ...]
+    next: str | None = None
+    previous: str | None = None
+    total: int | None = None
+    total_kind: Total | None = None
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class PageRequest(NamedTuple):
+    """Which page of a list is wanted.
+
+    Attributes:
+        limit: the most rows in the page.
+        after: the cursor ``next`` of the page before it.
+        before: the cursor ``previous`` of the page after it.
+        total: whether and how the rows of all pages are counted.
+    """
+
+    limit: int
+    after: str | None = None
+    before: str | None = None
+    total: Total | None = None
+
+
+class SeekShape(NamedTuple):
+    """What the statement of a page looks like, whatever values it is run with.
+
+    Attributes:
+        descending: the order in which rows are met.
+        from_key: whether the rows begin beyond a key.
+    """
+
+    descending: bool
+    from_key: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Keyset:
+    """The order of a list: columns that together are unique, all ascending or all descending.
+
+    Args:
+        list_name: distinguishes the cursors of this list from those of others.
+        columns: the sort key. The time column comes first where the table is partitioned.
+        descending: newest first.
+    """
+
+    list_name: str
+    columns: tuple[InstrumentedAttribute[Any] | KeyedColumnElement[Any], ...]
+    descending: bool = True
+
+    def seek(self, statement: S, shape: SeekShape) -> S:
+        """The statement's rows of one page; `Seek.parameters` has the values."""
+        if shape.from_key:
+            statement = statement.where(*self._beyond_key(descending=shape.descending))
+        ordered = self.in_order(statement, descending=shape.descending)
+        return ordered.limit(bindparam("row_limit", type_=BigInteger))
+
+    def in_order(self, statement: S, *, descending: bool) -> S:
+        """The statement's rows in this order."""
+        return statement.order_by(*(c.desc() if descending else c.asc() for c in self.columns))
+
+    def key_of(self, row: object) -> list[Any]:
+        """The values of a row's sort key."""
+        return [getattr(row, column.key) for column in self.columns]
+
+    def cursor_of(self, row: object, query: Mapping[str, Any]) -> str:
+        """The cursor at a row."""
+        return encode_cursor(self.list_name, query, [to_plain(v) for v in self.key_of(row)])
+
+    def key_at(self, field: str, cursor: str, query: Mapping[str, Any]) -> list[Any]:
+        """The key that a cursor holds.
+
+        Raises:
+            ValidationError: the cursor is damaged or another query's.
+        """
+        values = decode_cursor(field, cursor, self.list_name, query)
+        if len(values) != len(self.columns):
+            raise damaged_cursor(field, cursor)
+        try:
+            return [key_value(v, c.type) for v, c in zip(values, self.columns, strict=True)]
+        except NOT_A_KEY:
+            raise damaged_cursor(field, cursor) from None
+
+    def _beyond_key(self, *, descending: bool) -> list[ColumnElement[bool]]:
+        bound = [type_coerce(bindparam(f"key_{c.key}"), c.type) for c in self.columns]
+        row, key = tuple_(*self.columns), tuple_(*bound)
+        # PostgreSQL prunes no partition by a comparison of rows; it does by the first column's.
+        if descending:
+            return [row < key, self.columns[0] <= bound[0]]
+        return [row > key, self.columns[0] >= bound[0]]
+
+
+@dataclass(frozen=True, slots=True)
+class Seek:
+    """The rows that a page needs: so many of them, beyond a key, in one direction.
+
+    Attributes:
+        row_limit: the most rows; one more than the page has, which tells whether more follow.
+        descending: the order in which rows are met; the reverse of the list's for ``before``.
+        key: of the row beyond which they begin; None at the beginning or the end of the list.
+    """
+
+    keyset: Keyset
+    row_limit: int
+    descending: bool
+    key: Sequence[Any] | None = None
+
+    @property
+    def shape(self) -> SeekShape:
+        return SeekShape(self.descending, self.key is not None)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The values of the bind parameters that `Keyset.seek` makes."""
+        found: dict[str, Any] = {"row_limit": self.row_limit}
+        if self.key is not None:
+            names = (f"key_{column.key}" for column in self.keyset.columns)
+            found.update(zip(names, self.key, strict=True))
+        return found
+
+    def of(self, statement: S) -> S:
+        """The statement's rows, to be run with `parameters`."""
+        return self.keyset.seek(statement, self.shape)
+
+    def following(self, rows: Sequence[object]) -> Seek:
+        """The seek for what follows these rows, which are the first of this one."""
+        if not rows:
+            return self
+        key = self.keyset.key_of(rows[-1])
+        return replace(self, key=key, row_limit=self.row_limit - len(rows))
+
+
+class Search(Protocol[T_co]):
+    """A list of rows in the order of a keyset.
+
+    Attributes:
+        query: what distinguishes this query's cursors from those of others on the same list.
+    """
+
+    @property
+    def keyset(self) -> Keyset: ...
+    @property
+    def query(self) -> Mapping[str, Any]: ...
+    def rows(self, seek: Seek) -> Sequence[T_co]:
+        """The rows that the seek asks for."""
+
+    def count(self, kind: Total) -> int:
+        """The number of rows of the whole list."""
+
+
+def read_page(search: Search[T], request: PageRequest) -> Page[T]:
+    """A page of a list, with the total where it is asked for.
+
+    Raises:
+        ValidationError: a cursor is damaged or another query's, or both cursors are given.
+    """
+    limit, after, before, total = request
+    validation.choice("total", total, TOTALS)
+    if after is not None and before is not None:
+        raise ValidationError("before", before, "must not be given together with after")
+    keyset, query, backwards = search.keyset, search.query, before is not None
+    field, cursor = ("before", before) if backwards else ("after", after)
+    key = None if cursor is None else keyset.key_at(field, cursor, query)
+    seek = Seek(keyset, limit + 1, keyset.descending != backwards, key)
+    found = search.rows(seek)
+    has_more, rows = len(found) == seek.row_limit, list(found[:limit])
+    if backwards:
+        rows.reverse()
+    page: Page[T] = Page(())
+    if rows:
+        has_next, has_previous = (True, has_more) if backwards else (has_more, key is not None)
+        page = Page(
+            tuple(rows),
+            next=keyset.cursor_of(rows[-1], query) if has_next else None,
+            previous=keyset.cursor_of(rows[0], query) if has_previous else None,
+        )
+    if total is None:
+        return page
+    if cursor is None and page.next is None:
+        return replace(page, total=len(page), total_kind="exact")  # the page is the whole list
+    count = search.count(total)
+    if total == "estimated":
+        count = max(count, len(page) + (page.next is not None) + (page.previous is not None))
+    return replace(page, total=count, total_kind=total)
+
+
+def read_all(search: Search[T], batch_size: int) -> Iterator[T]:
+    """The rows of all pages, one page at a time in memory."""
+    after: str | None = None
+    while True:
+        page = read_page(search, PageRequest(batch_size, after))
+        yield from page
+        after = page.next
+        if after is None:
+            return

@@ -1,0 +1,196 @@
+"""The one door to the session: every statement of a repository goes through a `Reader`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+from sqlalchemy import CursorResult, Delete, Select, Update, func, literal, select
+from sqlalchemy.dialects.postgresql import Insert
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.sql import ClauseElement, Executable
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from observatory_storage.errors import NotFound, StorageError, translated
+from observatory_storage.repositories.reading.entities import EntityMaker, entity_of, mapper_of
+from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
+from observatory_storage.repositories.reading.streams import batches
+from observatory_storage.repositories.reading.validation import BATCH_SIZE
+
+__all__ = ["CLOSED", "CLOSED_MESSAGE", "Parameters", "Reader", "StatementSearch"]
+
+T = TypeVar("T")
+U = TypeVar("U")
+Parameters = Mapping[str, Any] | None
+
+# Of `Session.info`: set when the unit of work that owns the session has ended.
+CLOSED: Final = "observatory_storage closed"
+CLOSED_MESSAGE: Final = (
+    "the unit of work has ended: use it within its block, or open another one"
+    " (with pool.unit_of_work() as uow)"
+)
+
+
+class _Explained(Executable, ClauseElement):
+    """The plan of a statement, which is not run."""
+
+    inherit_cache = False
+
+    def __init__(self, statement: Select[Any]) -> None:
+        self.statement = statement
+
+
+@compiles(_Explained)
+def _compile_explained(element: _Explained, compiler: SQLCompiler, **kw: Any) -> str:
+    # The parameters stay bound, and the planner is told their values.
+    return f"EXPLAIN (FORMAT JSON) {compiler.process(element.statement, **kw)}"
+
+
+class Reader:
+    """Runs the statements of the repositories; the transaction is the session's owner's.
+
+    Entities come detached: as the database has them now, whatever the session holds, and usable
+    after it has ended. Changing one changes no row.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def session(self) -> Session:
+        """The session.
+
+        Raises:
+            StorageError: its unit of work has ended.
+        """
+        if self._session.info.get(CLOSED):
+            raise StorageError(CLOSED_MESSAGE)
+        return self._session
+
+    def entities(self, statement: Select[T], parameters: Parameters = None) -> list[T]:
+        """The entities that the statement selects."""
+        with translated():
+            result, make = self._entity_result(statement, parameters)
+            return list(make(result.all()))
+
+    def entities_with(
+        self, statement: Select[T, U], parameters: Parameters = None
+    ) -> list[tuple[T, U]]:
+        """The entities, each with the value that is selected beside it."""
+        with translated():
+            result, make = self._entity_result(statement, parameters)
+            rows = result.all()
+            return [(entity, row[-1]) for entity, row in zip(make(rows), rows, strict=True)]
+
+    def entity(self, statement: Select[T], parameters: Parameters, what: str) -> T:
+        """The first entity that the statement selects.
+
+        Raises:
+            NotFound: there is none; the message says that there is no `what`.
+        """
+        found = self.entities(statement, parameters)
+        if not found:
+            raise NotFound(f"there is no {what}")
+        return found[0]
+
+    def entity_batches(
+        self, statement: Select[T], batch_size: int, parameters: Parameters = None
+    ) -> Iterator[Sequence[T]]:
+        """The entities through a server-side cursor, one batch at a time in memory."""
+        with translated():
+            result, make = self._entity_result(statement, parameters, yield_per=batch_size)
+            for rows in batches(self.session, result):
+                yield list(make(rows))
+
+    def rows(self, statement: Executable, parameters: Parameters = None) -> Sequence[Any]:
+        """All rows of the statement."""
+        with translated():
+            return self.session.execute(statement, parameters).all()
+
+    def records(self, statement: Executable, parameters: Parameters = None) -> list[dict[str, Any]]:
+        """All rows of the statement, their values by label."""
+        with translated():
+            result = self.session.execute(statement, parameters)
+            labels = tuple(result.keys())
+            return [dict(zip(labels, row, strict=True)) for row in result]
+
+    def row(self, statement: Executable, parameters: Parameters = None) -> Any:
+        """The one row of the statement."""
+        with translated():
+            return self.session.execute(statement, parameters).one()
+
+    def scalar(self, statement: Executable, parameters: Parameters = None) -> Any:
+        """The first value of the first row; None without rows."""
+        with translated():
+            return self.session.scalar(statement, parameters)
+
+    def stream(self, statement: Select[*tuple[Any, ...]]) -> Iterator[Any]:
+        """The rows through a server-side cursor, one batch at a time in memory."""
+        options = {"yield_per": BATCH_SIZE}
+        with translated():
+            result = self._execute(mapper_of(statement), statement, None, options)
+            for rows in batches(self.session, result):
+                yield from rows
+
+    def count(self, statement: Select[Any], kind: Total, parameters: Parameters = None) -> int:
+        """The number of rows that the statement gives, counted or as the planner expects it."""
+        if kind == "exact":
+            counted = select(func.count()).select_from(statement.subquery())
+            return int(self.scalar(counted, parameters))
+        (document,) = self.row(_Explained(statement), parameters)
+        return int(document[0]["Plan"]["Plan Rows"])
+
+    def run(self, statement: Executable) -> None:
+        """Run a statement without a result."""
+        with translated():
+            self.session.execute(statement)
+
+    def change(self, statement: Delete | Insert | Update) -> int:
+        """Run a statement; the number of rows that it changed."""
+        changed = statement.returning(literal(1).label("one")).cte("changed")
+        return int(self.scalar(select(func.count()).select_from(changed)))
+
+    def _entity_result(
+        self, statement: Any, parameters: Parameters, **options: Any
+    ) -> tuple[CursorResult[Any], EntityMaker[Any]]:
+        mapper = entity_of(statement)
+        result = self._execute(mapper, statement, parameters, options)
+        return result, EntityMaker(mapper, result.keys(), self.session)
+
+    def _execute(
+        self,
+        mapper: Mapper[Any] | None,
+        statement: Executable,
+        parameters: Parameters,
+        options: Mapping[str, Any],
+    ) -> CursorResult[Any]:
+        """Run a statement on the session's connection, without its identity map."""
+        session = self.session
+        if session.autoflush:
+            session.flush()
+        connection = session.connection({"mapper": mapper, "clause": statement})
+        return connection.execute(statement, parameters, execution_options=options)
+
+
+@dataclass(frozen=True, slots=True)
+class StatementSearch(Generic[T]):
+    """A list that one statement finds: a `pages.Search`.
+
+    Attributes:
+        query: what distinguishes this query's cursors from those of others on the same list.
+        parameters: values of the statement's bind parameters.
+    """
+
+    reader: Reader
+    keyset: Keyset
+    statement: Select[T]
+    query: Mapping[str, Any]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def rows(self, seek: Seek) -> Sequence[T]:
+        return self.reader.entities(seek.of(self.statement), {**self.parameters, **seek.parameters})
+
+    def count(self, kind: Total) -> int:
+        return self.reader.count(self.statement, kind, self.parameters)

@@ -1,0 +1,97 @@
+"""A list in order of time, found slice by slice, for rare and frequent values alike.
+
+A frequent value is found best by walking rows in order and looking into each; a rare one by an
+index. No statistics say which of the two a value is. So time is cut into slices, each twice as
+wide as the one before, until the page is full. The candidates of a slice are sorted where they are
+few. Where they are many the slice is cut in two, and a slice of one day is walked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
+
+__all__ = ["moment_after", "slices", "through_slices"]
+
+T = TypeVar("T")
+
+# Rows of [start, end), at most so many, in the list's order.
+Walk = Callable[[datetime, datetime, int], list[T]]
+# The same; None where there are too many candidates.
+LookUp = Callable[[datetime, datetime, int], list[T] | None]
+
+_DAY: Final = timedelta(days=1)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def through_slices(
+    start: datetime,
+    end: datetime,
+    limit: int,
+    look_up: LookUp[T],
+    walk: Walk[T],
+    *,
+    descending: bool,
+) -> list[T]:
+    """The first rows of [start, end), from the end on if descending.
+
+    Args:
+        look_up: finds the rows of a slice by an index.
+        walk: finds them by reading rows in order.
+    """
+
+    def of_slice(start: datetime, end: datetime, row_limit: int) -> list[T]:
+        found = look_up(start, end, row_limit)
+        if found is not None:
+            return found
+        if end - start <= _DAY:
+            return walk(start, end, row_limit)
+        middle = _middle(start, end)
+        halves = ((start, middle), (middle, end))
+        return through(iter(halves[::-1] if descending else halves), row_limit)
+
+    def through(ranges: Iterator[tuple[datetime, datetime]], row_limit: int) -> list[T]:
+        rows: list[T] = []
+        for one in ranges:
+            rows += of_slice(*one, row_limit - len(rows))
+            if len(rows) == row_limit:
+                break
+        return rows
+
+    # Days of UTC, where clocks are never set back.
+    whole = start.astimezone(UTC), end.astimezone(UTC)
+    return through(slices(*whole, descending=descending), limit)
+
+
+def slices(
+    start: datetime, end: datetime, *, descending: bool
+) -> Iterator[tuple[datetime, datetime]]:
+    """Half-open slices that cover [start, end), from the end on if descending."""
+    width = _DAY
+    while end > start:
+        low, high = start, end
+        if end - start > width:  # slices begin with days, as partitions do
+            if descending:
+                low = _day_of(end - _MICROSECOND) - (width - _DAY)
+            else:
+                high = _day_of(start) + width
+        yield low, high
+        start, end, width = (start, low, 2 * width) if descending else (high, end, 2 * width)
+
+
+def moment_after(moment: datetime) -> datetime | None:
+    """The next moment; None at the end of time."""
+    try:
+        return moment + _MICROSECOND
+    except OverflowError:
+        return None
+
+
+def _day_of(moment: datetime) -> datetime:
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _middle(start: datetime, end: datetime) -> datetime:
+    middle = start + (end - start) / 2
+    return _day_of(middle) if end - start > 2 * _DAY else middle

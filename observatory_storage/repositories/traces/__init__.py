@@ -1,0 +1,1 @@
+"""Traces: their filters, searches, spans, sessions, statistics, and their deletion."""

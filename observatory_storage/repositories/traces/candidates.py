@@ -1,0 +1,132 @@
+"""Spans that meet one condition on JSON, found place by place, as long as they are few.
+
+In a closed partition an index finds them at once; an open one is read through. What is found are
+keys, so that the next statement, which has all conditions, starts from known rows: the planner
+cannot know how rare a value is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import TypeEngine
+
+from observatory_storage.models import TraceEvent, TraceSpan
+from observatory_storage.repositories.reading.filter_fields import within
+from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
+from observatory_storage.repositories.traces.json_conditions import (
+    JsonCondition,
+    on_span_or_events,
+)
+
+__all__ = ["CandidateFinder", "Candidates"]
+
+# With more candidates, walking the spans in order meets enough of them soon.
+_MOST: Final = 5_000
+
+
+class _Key(NamedTuple):
+    trace_id: UUID
+    span_id: str
+    start_time: datetime
+    start_ns: int
+
+
+_TYPES: Final[Sequence[TypeEngine[Any]]] = (
+    sa.Uuid(),
+    sa.Text(),
+    sa.DateTime(timezone=True),
+    sa.SmallInteger(),
+)
+_OF_SPAN: Final = [getattr(TraceSpan, name) for name in _Key._fields]
+_OF_EVENT: Final = [
+    TraceEvent.trace_id,
+    TraceEvent.span_id,
+    TraceEvent.span_start_time.label("start_time"),
+    TraceEvent.span_start_ns.label("start_ns"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Spans of which all meet one condition on JSON. Any span that matches is among them.
+
+    Attributes:
+        rest: the other conditions on JSON, with the filters' bounds of time.
+    """
+
+    keys: Sequence[_Key]
+    rest: Sequence[sa.ColumnElement[bool]]
+
+    def restrict(self, statement: sa.Select[Any]) -> sa.Select[Any]:
+        """The statement on `TraceSpan`, its rows being those candidates that match.
+
+        Args:
+            statement: has no condition on JSON.
+        """
+        names = [sa.column(name, kind) for name, kind in zip(_Key._fields, _TYPES, strict=True)]
+        arrays: list[sa.ColumnElement[Any]] = [
+            sa.literal(list(values), ARRAY(kind))
+            for values, kind in zip(zip(*self.keys, strict=True), _TYPES, strict=True)
+        ]
+        wanted = sa.func.unnest(*arrays).table_valued(*names).render_derived("wanted")
+        starts = [key.start_time for key in self.keys]
+        same_key = sa.and_(*(own == wanted.c[own.key] for own in _OF_SPAN))
+        return statement.join(wanted, same_key).where(
+            TraceSpan.start_time >= min(starts), TraceSpan.start_time <= max(starts), *self.rest
+        )
+
+
+class CandidateFinder:
+    """Looks for the candidates of filters that have conditions on JSON."""
+
+    def __init__(self, reader: Reader, filters: SpanFilters | TraceFilters) -> None:
+        self._reader = reader
+        self._filters = filters
+        self._range = filters.start_time, filters.end_time
+
+    def few(self, start: datetime | None, end: datetime | None) -> Candidates | None:
+        """The candidates that start in [start, end); None if they are too many to be listed."""
+        json = self._filters.in_sql().json()
+        for number, first in enumerate(json):
+            found = self._reader.rows(self._keys(first, start, end).limit(_MOST + 1))
+            if len(found) <= _MOST:
+                others = [*json[:number], *json[number + 1 :]]
+                rest = [on_span_or_events(other, *self._range) for other in others]
+                return Candidates(list({_Key(*row) for row in found}), rest)
+        return None
+
+    def _keys(self, json: JsonCondition, start: datetime | None, end: datetime | None) -> Any:
+        """The keys of the spans that meet the condition, or whose events do.
+
+        Materialized, so that the planner plans for all rows. For the first few it would read
+        through a partition, expecting the value to be frequent.
+        """
+        spans = (
+            sa.select(*_OF_SPAN)
+            .where(
+                *within(TraceSpan.start_time, start, end),
+                *self._filters.in_sql().plain(),
+                json.on_span(),
+            )
+            .cte("spans")
+            .prefix_with("MATERIALIZED")
+        )
+        bounds = [
+            *within(TraceEvent.span_start_time, start, end),
+            *within(TraceEvent.span_start_time, *self._range),
+        ]
+        events = (
+            sa.select(*_OF_EVENT)
+            .where(*bounds, json.on_event())
+            .cte("events")
+            .prefix_with("MATERIALIZED")
+        )
+        return sa.union_all(sa.select(spans), sa.select(events))

@@ -1,0 +1,199 @@
+"""Deletion of a trace, a user or a session from every table.
+
+Each first locks the rows of the traces, in the order of their ids as writers do. A writer that has
+spans for them therefore waits until the deletion is committed, and its spans then make the trace
+anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final, Literal
+from typing import cast as cast_type
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.schema import CreateTable, DropTable
+
+from observatory_storage.errors import NotFound, ValidationError
+from observatory_storage.llm.dialects import ALIASES
+from observatory_storage.models import LogRecord, MetricDataPoint, Trace, TraceEvent, TraceSpan
+from observatory_storage.repositories.metrics.exemplars import without_exemplars
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.traces.results import DeletedRows, DeletedTrace
+from observatory_storage.repositories.traces.spans import (
+    events_of_trace,
+    spans_of_trace,
+    start_bounds,
+)
+
+__all__ = ["delete_all_of", "delete_trace"]
+
+_TRACES_AT_A_TIME: Final = 500
+
+
+# The traces that are being deleted, and where their spans lie in time.
+_DELETED: Final = sa.Table(
+    "deleted_traces",
+    sa.MetaData(),
+    sa.Column("trace_id", Trace.id.type, primary_key=True),
+    sa.Column("first_start", Trace.start_time.type),
+    sa.Column("last_start", Trace.start_time.type),
+    sa.Column("hex", sa.Text(collation="C"), unique=True),
+    schema="pg_temp",
+    prefixes=["TEMPORARY"],
+    postgresql_on_commit="DROP",
+)
+_Batch = tuple[list[UUID], datetime, datetime]
+
+
+def delete_trace(reader: Reader, key: UUID, name: object) -> DeletedTrace:
+    """Delete a trace with its spans, their events, and the log records that name it.
+
+    Args:
+        name: the id as the caller gave it, for the error.
+
+    Raises:
+        NotFound: there is nothing of such a trace.
+    """
+    one = sa.select(
+        sa.literal(key, Trace.id.type), sa.literal(key.hex), sa.func.now(), sa.func.now()
+    )
+    is_made = reader.change(_locking(one))
+    bounds = None if is_made else start_bounds(reader, key)
+    # A trace without a row may have log records, and spans that no writer has written.
+    spans = spans_of_trace(key, bounds) if bounds else [TraceSpan.trace_id == key]
+    events = events_of_trace(key, bounds) if bounds else [TraceEvent.trace_id == key]
+    deleted = DeletedTrace(
+        events=reader.change(sa.delete(TraceEvent).where(*events)),
+        spans=reader.change(sa.delete(TraceSpan).where(*spans)),
+        logs=reader.change(sa.delete(LogRecord).where(LogRecord.trace_id == key)),
+    )
+    reader.change(sa.delete(Trace).where(Trace.id == key))
+    if bounds is None and not (deleted.spans or deleted.events or deleted.logs):
+        raise NotFound(f"there is no trace {name}")
+    return deleted
+
+
+def delete_all_of(
+    reader: Reader, column: Literal["user_id", "session_id"], value: str
+) -> DeletedRows:
+    """Delete a user or a session from every table; see `TraceRepository.delete_user`.
+
+    Raises:
+        ValidationError: the id is empty or not text.
+    """
+    wanted = validation.required_text(column, value)
+    if not wanted:
+        raise ValidationError(column, value, "must not be empty")
+    pairs = [{key: wanted} for key in ALIASES[column]]
+    reader.run(CreateTable(_DELETED))
+    reader.run(_noting_traces_of_spans(getattr(TraceSpan, column) == wanted))
+    reader.run(_noting_traces(_naming(Trace.attributes, pairs)))
+    traces = -reader.change(_LOCKING)
+    reader.run(_WIDENING)
+    spans = events = logs = 0
+    for trace_ids, first, last in _batches(reader):
+        these = sa.literal(trace_ids, ARRAY(Trace.id.type))
+        start = TraceEvent.span_start_time.between(first, last)
+        events += reader.change(
+            sa.delete(TraceEvent).where(TraceEvent.trace_id == sa.func.any(these), start)
+        )
+        start = TraceSpan.start_time.between(first, last)
+        spans += reader.change(
+            sa.delete(TraceSpan).where(TraceSpan.trace_id == sa.func.any(these), start)
+        )
+        # Log records of a trace may be earlier or later than its spans.
+        logs += reader.change(sa.delete(LogRecord).where(LogRecord.trace_id == sa.func.any(these)))
+        traces += reader.change(sa.delete(Trace).where(Trace.id == sa.func.any(these)))
+    logs += reader.change(sa.delete(LogRecord).where(_naming(LogRecord.attributes, pairs)))
+    points = sa.delete(MetricDataPoint).where(_naming(MetricDataPoint.attributes, pairs))
+    data_points = reader.change(points)
+    redacted = reader.change(without_exemplars(_DELETED.c.hex, pairs))
+    reader.run(DropTable(_DELETED))
+    return DeletedRows(
+        traces=traces,
+        spans=spans,
+        events=events,
+        logs=logs,
+        data_points=data_points,
+        redacted_data_points=redacted,
+    )
+
+
+def _batches(reader: Reader) -> Iterator[_Batch]:
+    """The noted traces some at a time, with the times between which their spans start."""
+    # Traces of one time together: their spans are in few partitions.
+    ordered = sa.select(_DELETED.c.trace_id, _DELETED.c.first_start, _DELETED.c.last_start)
+    rows = reader.stream(ordered.order_by(_DELETED.c.first_start, _DELETED.c.trace_id))
+    while batch := list(islice(rows, _TRACES_AT_A_TIME)):
+        last = max(row.last_start for row in batch)
+        yield [row.trace_id for row in batch], batch[0].first_start, last
+
+
+def _noting_traces_of_spans(condition: sa.ColumnElement[bool]) -> Any:
+    """Note the traces of the spans."""
+    found = (
+        sa.select(
+            TraceSpan.trace_id,
+            sa.func.min(TraceSpan.start_time),
+            sa.func.max(TraceSpan.start_time),
+            _hex(TraceSpan.trace_id),
+        )
+        .where(condition)
+        .group_by(TraceSpan.trace_id)
+    )
+    return insert(_DELETED).from_select(list(_DELETED.c), found)
+
+
+def _noting_traces(condition: sa.ColumnElement[bool]) -> Any:
+    found = sa.select(Trace.id, Trace.start_time, Trace.start_time, _hex(Trace.id)).where(condition)
+    return insert(_DELETED).from_select(list(_DELETED.c), found).on_conflict_do_nothing()
+
+
+def _locking(traces: sa.Select[Any, Any, Any, Any]) -> Insert:
+    """Lock the rows of traces in the order of their ids, and make those that are missing.
+
+    A trace without a row cannot be locked, and a writer may be making it at this moment. A row of
+    our own, which is deleted before the transaction ends, makes that writer wait.
+    """
+    table = cast_type(sa.Table, Trace.__table__)
+    id_, *others = traces.subquery("given").c
+    columns = ["id", "trace_id", "start_time", "last_span_start", "service_name"]
+    rows = sa.select(id_, *others, sa.literal("")).order_by(id_)
+    return (
+        insert(table)
+        .from_select(columns, rows)
+        .on_conflict_do_update(
+            index_elements=["id"], set_={"updated_at": table.c.updated_at}, where=sa.false()
+        )
+    )
+
+
+_LOCKING: Final = _locking(
+    sa.select(_DELETED.c.trace_id, _DELETED.c.hex, _DELETED.c.first_start, _DELETED.c.last_start)
+)
+# Once they are locked, the traces say where their spans lie.
+_WIDENING: Final = (
+    sa.update(_DELETED)
+    .where(_DELETED.c.trace_id == Trace.id)
+    .values(
+        first_start=sa.func.least(_DELETED.c.first_start, Trace.start_time),
+        last_start=sa.func.greatest(_DELETED.c.last_start, Trace.last_span_start),
+    )
+)
+
+
+def _hex(trace_id: InstrumentedAttribute[UUID]) -> sa.ColumnElement[str]:
+    return sa.func.replace(sa.cast(trace_id, sa.Text), "-", "")
+
+
+def _naming(
+    attributes: InstrumentedAttribute[dict[str, Any]], pairs: Sequence[dict[str, str]]
+) -> sa.ColumnElement[bool]:
+    return sa.or_(*(attributes.contains(pair) for pair in pairs))

@@ -1,0 +1,303 @@
+"""Which traces and which spans: frozen dataclasses in which None means any.
+
+Values and keys are literal: there are no wildcards and no paths. Time ranges are half-open,
+[start_time, end_time).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, TypedDict
+
+from sqlalchemy import bindparam, func, or_, tuple_, type_coerce
+
+from observatory_storage.models import KINDS, STATUSES, TraceSpan
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.filter_fields import (
+    Conditions,
+    Filters,
+    Given,
+    at_least,
+    at_most,
+    before,
+    bound,
+    equals,
+    limit_field,
+    no_condition,
+    rules_of,
+)
+from observatory_storage.repositories.reading.validation import AttributeValue, Number, TraceId
+from observatory_storage.repositories.traces.json_conditions import (
+    attribute_conditions,
+    attribute_parameters,
+    words_condition,
+)
+from observatory_storage.repositories.traces.span_conditions import (
+    SpanConditions,
+    SpanFieldRule,
+    span_field,
+)
+
+__all__ = [
+    "SpanFilters",
+    "SpanKeywords",
+    "SpanSearchKeywords",
+    "TraceFilters",
+    "TraceKeywords",
+    "template",
+]
+
+
+class _CommonKeywords(TypedDict, total=False):
+    service_name: str | None
+    operation: str | None
+    status: str | None
+    start_time: datetime | None
+    end_time: datetime | None
+    min_duration_us: Number | timedelta | None
+    max_duration_us: Number | timedelta | None
+    attributes: Mapping[str, AttributeValue] | None
+    provider: str | None
+    model: str | None
+    user_id: str | None
+    session_id: str | None
+    environment: str | None
+    limit: int
+    min_tokens: int | None
+    max_tokens: int | None
+    min_cost_usd: Number | None
+    max_cost_usd: Number | None
+
+
+class TraceKeywords(_CommonKeywords, total=False):
+    """The fields of `TraceFilters`, for methods that take them as keywords."""
+
+    text: str | None
+
+
+class SpanSearchKeywords(_CommonKeywords, total=False):
+    """The fields of `SpanFilters` but for the text."""
+
+    trace_id: TraceId | None
+    kind: str | None
+    name: str | None
+
+
+class SpanKeywords(SpanSearchKeywords, total=False):
+    """The fields of `SpanFilters`, for methods that take them as keywords."""
+
+    text: str | None
+
+
+def _status(name: str, value: str) -> dict[str, Any]:
+    # A failed span makes its trace failed. Any other status a trace may have beside its spans'.
+    return {name: value, "trace_status": value} if value == "error" else {name: value}
+
+
+def _ends_after_start(trace: Any, given: Given) -> Conditions:
+    if "start_time" not in given:
+        return []
+    return [func.coalesce(trace.last_span_start, trace.start_time) >= given["start_time"]]
+
+
+def _least_duration(name: str, value: Decimal) -> dict[str, Any]:
+    whole, nanoseconds = divmod(math.ceil(value * 1000), 1000)
+    return {
+        name: whole,
+        "min_duration_ns": nanoseconds,
+        # A trace's times have no nanoseconds: its duration may be short by one microsecond.
+        "min_trace_duration_us": math.floor(value) - 1,
+        "min_spanless_duration_us": math.ceil(value),
+    }
+
+
+def _greatest_duration(name: str, value: Decimal) -> dict[str, Any]:
+    whole, nanoseconds = divmod(math.floor(value * 1000), 1000)
+    floor = {"max_spanless_duration_us": math.floor(value)}
+    return {name: whole, "max_duration_ns": nanoseconds, **floor}
+
+
+def _lasts_at_least(span: Any, given: Given) -> Conditions:
+    return [_took(span) >= _duration(given, "min")] if "min_duration_us" in given else []
+
+
+def _lasts_at_most(span: Any, given: Given) -> Conditions:
+    return [_took(span) <= _duration(given, "max")] if "max_duration_us" in given else []
+
+
+def _took(span: Any) -> Any:
+    return tuple_(span.duration_us, span.duration_ns)
+
+
+def _duration(given: Given, bound_name: str) -> Any:
+    columns = (TraceSpan.duration_us, TraceSpan.duration_ns)
+    return tuple_(*(type_coerce(given[f"{bound_name}_{c.key}"], c.type) for c in columns))
+
+
+def _may_last_so_long(trace: Any, given: Given) -> Conditions:
+    if "min_trace_duration_us" not in given:
+        return []
+    return [or_(trace.duration_us >= given["min_trace_duration_us"], trace.duration_us.is_(None))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CommonFilters(Filters):
+    """The conditions that a span can meet, for traces and spans alike.
+
+    A trace's tokens and costs are the sums of its spans': the trace has at least what one has.
+    """
+
+    service_name: str | None = span_field(validation.text, equals("service_name"), spanless=True)
+    operation: str | None = span_field(validation.text, equals("name", "operation"))
+    status: str | None = span_field(
+        validation.one_of(STATUSES),
+        equals("status"),
+        spanless=True,
+        implied=equals("status", "trace_status"),
+        parameters=_status,
+    )
+    start_time: datetime | None = span_field(
+        validation.moment, at_least("start_time"), spanless=True, implied=_ends_after_start
+    )
+    end_time: datetime | None = span_field(
+        validation.moment, before("start_time", "end_time"), spanless=True, implied=True
+    )
+    min_duration_us: Number | timedelta | None = span_field(
+        validation.duration_us,
+        _lasts_at_least,
+        spanless=at_least("duration_us", "min_spanless_duration_us"),
+        implied=_may_last_so_long,
+        parameters=_least_duration,
+    )
+    max_duration_us: Number | timedelta | None = span_field(
+        validation.duration_us,
+        _lasts_at_most,
+        spanless=at_most("duration_us", "max_spanless_duration_us"),
+        parameters=_greatest_duration,
+    )
+    attributes: Mapping[str, AttributeValue] | None = span_field(
+        validation.attributes,
+        no_condition,
+        json=attribute_conditions,
+        parameters=attribute_parameters,
+        is_hashable=False,
+    )
+    provider: str | None = span_field(validation.text, equals("provider"))
+    model: str | None = span_field(validation.text, equals("model"), is_indexed=True)
+    user_id: str | None = span_field(validation.text, equals("user_id"), is_indexed=True)
+    session_id: str | None = span_field(validation.text, equals("session_id"), is_indexed=True)
+    environment: str | None = span_field(validation.text, equals("environment"))
+    limit: int = limit_field(SpanFieldRule)
+    min_tokens: int | None = span_field(
+        validation.count, at_least("total_tokens", "min_tokens"), spanless=True, implied=True
+    )
+    max_tokens: int | None = span_field(
+        validation.count, at_most("total_tokens", "max_tokens"), spanless=True
+    )
+    min_cost_usd: Number | None = span_field(
+        validation.number, at_least("total_cost_usd", "min_cost_usd"), spanless=True, implied=True
+    )
+    max_cost_usd: Number | None = span_field(
+        validation.number, at_most("total_cost_usd", "max_cost_usd"), spanless=True
+    )
+    text: str | None = span_field(validation.search, no_condition, json=words_condition)
+
+    def _check_together(self) -> None:
+        validation.in_order(self.start_time, self.end_time)
+        for name in ("duration_us", "tokens", "cost_usd"):
+            least, greatest = f"min_{name}", f"max_{name}"
+            validation.ordered(least, getattr(self, least), greatest, getattr(self, greatest))
+
+    def listed(self) -> Any:
+        return TraceSpan
+
+    def conditions(self) -> Conditions:
+        """The conditions on `TraceSpan`, all of which one span must meet."""
+        return self.in_sql().all()
+
+    def in_sql(self) -> SpanConditions:
+        """What is asked of a span and of its trace, with the values."""
+        return SpanConditions(self._rules, bound(self.parameters()))
+
+    def searches_json(self) -> bool:
+        """Whether a condition is on JSON."""
+        return bool(self.attributes) or self.text is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceFilters(_CommonFilters):
+    """Which traces: those of which one span meets every condition at once.
+
+    A trace that has no spans (yet) is compared by itself: by its service, status, time, duration,
+    tokens, cost, and its own and its resource's attributes. It has no operation, provider, model,
+    user, session or environment.
+
+    Args:
+        operation: the span's name.
+        status: ``ok``, ``error`` or ``unset``.
+        start_time: the matching span starts at this time or later.
+        end_time: the matching span starts before this time.
+        min_duration_us: in microseconds, inclusive; a number (may be a fraction) or a timedelta.
+        max_duration_us: in microseconds, inclusive; a number or a timedelta.
+        attributes: keys to text, numbers or bools, each to be met by the span's own attributes,
+            its events', its resource's, its scope's or its links'. Numbers compare as numbers
+            (1 finds 1.0), never with text or bools.
+        limit: the most rows in a page.
+        min_tokens: the least of the span's ``total_tokens``, inclusive.
+        max_tokens: the most of it, inclusive.
+        min_cost_usd: the least of the span's ``total_cost_usd``, inclusive.
+        max_cost_usd: the most of it, inclusive.
+        text: words that the prompts and completions must have, as in a web search: see
+            `TraceRepository.search_text`.
+
+    Raises:
+        ValidationError: a value is of the wrong type or out of range, or a time has no zone.
+    """
+
+    def is_indexed(self) -> bool:
+        """Whether an index finds the matching spans by a value that may well be rare."""
+        if self.service_name is not None and self.operation is not None:
+            return True
+        return any(
+            rule.is_indexed and getattr(self, name) is not None
+            for name, rule in rules_of(TraceFilters).items()
+        )
+
+    def has_newest_spans(self) -> bool:
+        """Whether an index has the matching spans in the order of their starts."""
+        errors = self.service_name is not None and self.status == "error"
+        return (self.is_indexed() or errors) and not self.searches_json()
+
+    def is_likely_common(self) -> bool:
+        """Whether the indexed column is a model alone, and many spans mostly have a model."""
+        rare = (self.user_id, self.session_id, self.operation, self.status)
+        return self.model is not None and all(value is None for value in rare)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanFilters(_CommonFilters):
+    """Which spans: those that meet every condition. As `TraceFilters`, with more of them.
+
+    Args:
+        trace_id: hex text, UUID or the `Trace`.
+        kind: ``internal``, ``server``, ``client``, ``producer``, ``consumer``, ``unspecified``.
+        name: the same as ``operation``.
+
+    Raises:
+        ValidationError: a value is of the wrong type or out of range, or a time has no zone.
+    """
+
+    trace_id: TraceId | None = span_field(validation.trace_key, equals("trace_id"))
+    kind: str | None = span_field(validation.one_of(KINDS), equals("kind"))
+    name: str | None = span_field(validation.text, equals("name"))
+
+
+@lru_cache(maxsize=256)
+def template(names: frozenset[str]) -> SpanConditions:
+    """The conditions of trace filters whose parameters have these names, without their values."""
+    return SpanConditions(rules_of(TraceFilters), {name: bindparam(name) for name in names})

@@ -1,0 +1,69 @@
+"""Which sessions (conversations)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypedDict
+
+from observatory_storage.models import TraceSpan
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.filter_fields import (
+    Filters,
+    at_least,
+    before,
+    equals,
+    filter_field,
+    limit_field,
+)
+
+__all__ = ["SessionFilters", "SessionKeywords"]
+
+
+class SessionKeywords(TypedDict, total=False):
+    """The fields of `SessionFilters`, for methods that take them as keywords."""
+
+    user_id: str | None
+    service_name: str | None
+    environment: str | None
+    start_time: datetime | None
+    end_time: datetime | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFilters(Filters):
+    """Which sessions: those of which one span meets every condition.
+
+    Only spans that carry the session's id count. Where the root span of a trace alone carries it,
+    the root's service is compared, and not those of the spans below it.
+
+    Args:
+        start_time: the span starts at this time or later.
+        end_time: the span starts before this time.
+        limit: the most rows in a page.
+
+    Raises:
+        ValidationError: a value is of the wrong type or out of range, or a time has no zone.
+    """
+
+    user_id: str | None = filter_field(validation.text, equals("user_id"))
+    service_name: str | None = filter_field(validation.text, equals("service_name"))
+    environment: str | None = filter_field(validation.text, equals("environment"))
+    start_time: datetime | None = filter_field(validation.moment, at_least("start_time"))
+    end_time: datetime | None = filter_field(validation.moment, before("start_time", "end_time"))
+    limit: int = limit_field()
+
+    def _check_together(self) -> None:
+        validation.in_order(self.start_time, self.end_time)
+
+    def listed(self) -> Any:
+        return TraceSpan
+
+    def has_conditions(self) -> bool:
+        """Whether something is asked of the spans beside their time."""
+        return not {"start_time", "end_time"}.issuperset(self.parameters())
+
+    def is_indexed(self) -> bool:
+        """Whether an index finds the spans that match, or all of them do."""
+        return self.user_id is not None or not self.has_conditions()

@@ -1,0 +1,240 @@
+"""The statements about sessions, each built once for all filters with the same fields.
+
+One statement finds a page and sums it up. Its CTE `last` has when each session of the page was
+last active; `carrier` has the spans that carry these sessions' ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import aliased
+
+from observatory_storage.models import Trace, TraceSpan
+from observatory_storage.repositories.reading.aggregates import integer_sum
+from observatory_storage.repositories.reading.filter_fields import Conditions, Given, rules_of
+from observatory_storage.repositories.reading.pages import Keyset, SeekShape
+from observatory_storage.repositories.traces.session_filters import SessionFilters
+
+__all__ = [
+    "SESSIONS",
+    "by_id",
+    "from_all_spans",
+    "from_newest_spans",
+    "from_walked_spans",
+    "matching_sessions",
+    "span_count",
+]
+
+# In the order of the starts of their last spans.
+SESSIONS: Final = Keyset(
+    "sessions", (TraceSpan.start_time.label("last_start_time"), TraceSpan.session_id)
+)
+
+_COUNTS: Final = ("trace_count", "error_trace_count", "span_count", "error_span_count")
+_RANGE: Final = ("start_time", "end_time")
+_OTHERS: Final = tuple(name for name in rules_of(SessionFilters) if name not in _RANGE)
+
+Names = frozenset[str]
+
+
+@lru_cache
+def matching_sessions(names: Names) -> sa.Select[Any]:
+    """The ids of the sessions that match, each once.
+
+    Args:
+        names: of the filters' fields that are given.
+    """
+    given = _bound(names)
+    matching = [*_carrying(given), *_others(given)]
+    return sa.select(TraceSpan.session_id).where(*matching).distinct()
+
+
+@lru_cache
+def span_count(names: Names) -> sa.Select[Any]:
+    """The number of spans that match, counted up to `greatest`."""
+    given = _bound(names)
+    matching = [*_carrying(given), *_others(given)]
+    spans = sa.select(sa.literal(1)).select_from(TraceSpan).where(*matching)
+    some = spans.limit(sa.bindparam("greatest", type_=sa.BigInteger)).subquery()
+    return sa.select(sa.func.count()).select_from(some)
+
+
+@lru_cache
+def by_id(names: Names) -> sa.Select[Any]:
+    """The session `session_id`."""
+    statement, _ = _summaries([TraceSpan.session_id == sa.bindparam("session_id")], _bound(names))
+    return statement
+
+
+@lru_cache
+def from_newest_spans(names: Names, shape: SeekShape) -> sa.Select[Any]:
+    """The page from the newest `span_limit` spans; no rows unless they fill it.
+
+    Sessions that were last active when the oldest of these spans started are left out, since
+    others of that time may be missing.
+    """
+    given = _bound(names)
+    spans = (
+        sa.select(TraceSpan.session_id, TraceSpan.start_time)
+        .where(*_carrying(given))
+        .order_by(TraceSpan.start_time.desc())
+        .limit(sa.bindparam("span_limit", type_=sa.BigInteger))
+        .cte("newest")
+    )
+    oldest = sa.select(sa.func.min(spans.c.start_time)).scalar_subquery()
+    active = sa.func.max(spans.c.start_time)
+    by_session = (
+        sa.select(spans.c.session_id, active.label("last_start_time"))
+        .group_by(spans.c.session_id)
+        .having(active > oldest)
+    )
+    return _page(_of_page(by_session, shape), given, shape, full=True)
+
+
+@lru_cache
+def from_all_spans(names: Names, shape: SeekShape) -> sa.Select[Any]:
+    """The page from the spans of all sessions that match, grouped and sorted."""
+    given = _bound(names)
+    carriers = _carrying(given)
+    if conditions := _others(given):
+        matching = sa.select(TraceSpan.session_id).where(*carriers, *conditions).distinct()
+        # Materialized, or the planner would search again for each span.
+        found = matching.cte("found").prefix_with("MATERIALIZED")
+        carriers.append(TraceSpan.session_id.in_(sa.select(found.c.session_id)))
+    active = sa.func.max(TraceSpan.start_time).label("last_start_time")
+    by_session = sa.select(TraceSpan.session_id, active).where(*carriers)
+    return _page(_of_page(by_session.group_by(TraceSpan.session_id), shape), given, shape)
+
+
+@lru_cache
+def from_walked_spans(names: Names, shape: SeekShape) -> sa.Select[Any]:
+    """The page from the spans in order, each probed for whether it is the last of its session."""
+    given = _bound(names)
+    other = aliased(TraceSpan)
+    same = [other.session_id == TraceSpan.session_id, *_carrying(given, other)]
+    later = _probe([*same, other.start_time > TraceSpan.start_time], "later")
+    statement = (
+        sa.select(*SESSIONS.columns)
+        .distinct()  # the last ones may be several that start together
+        .outerjoin(later, sa.true())
+        # Not IS NULL: the planner takes that for so rare that it would read all spans.
+        .where(later.c.found.is_not(sa.true()), *_carrying(given))
+    )
+    if conditions := _others(given, other):
+        matching = _probe([*same, *conditions], "matching")
+        statement = statement.join(matching, sa.true())
+    return _page(SESSIONS.seek(statement, shape), given, shape)
+
+
+def _bound(names: Names) -> Given:
+    return {name: sa.bindparam(name) for name in names}
+
+
+def _on(span: type[TraceSpan], given: Given, fields: Sequence[str]) -> Conditions:
+    rules = rules_of(SessionFilters)
+    return [each for name in fields for each in rules[name].condition(span, given)]
+
+
+def _carrying(given: Given, span: type[TraceSpan] = TraceSpan) -> Conditions:
+    """That a span carries the id of a session, and starts within the time range."""
+    return [span.session_id.is_not(None), *_on(span, given, _RANGE)]
+
+
+def _others(given: Given, span: type[TraceSpan] = TraceSpan) -> Conditions:
+    """What else one of a session's spans must meet."""
+    return _on(span, given, _OTHERS)
+
+
+def _of_page(rows: sa.Select[Any, Any], shape: SeekShape) -> sa.Select[Any, Any]:
+    """The rows of the page, of rows that each have a session and a time."""
+    found = rows.subquery().c
+    in_order = _by_activity(found)
+    return in_order.seek(sa.select(*in_order.columns), shape)
+
+
+def _by_activity(columns: Any) -> Keyset:
+    return Keyset(SESSIONS.list_name, (columns.last_start_time, columns.session_id))
+
+
+def _probe(conditions: Sequence[sa.ColumnElement[bool]], name: str) -> Any:
+    """Whether there is a span, probed for each row, so that PostgreSQL does not read all spans."""
+    return sa.select(sa.true().label("found")).where(*conditions).limit(1).lateral(name)
+
+
+def _page(
+    rows: sa.Select[Any, Any], given: Given, shape: SeekShape, *, full: bool = False
+) -> sa.Select[Any]:
+    """The sessions of these rows, summed up.
+
+    Args:
+        full: only if the rows fill the page.
+    """
+    last = rows.cte("last")
+    wanted = sa.func.array(sa.select(last.c.session_id).scalar_subquery(), type_=ARRAY(sa.Text))
+    conditions = [TraceSpan.session_id == sa.func.any(wanted)]
+    if full:
+        found = sa.select(sa.func.count()).select_from(last).scalar_subquery()
+        conditions.append(found == sa.bindparam("row_limit", type_=sa.BigInteger))
+    statement, fact = _summaries(conditions, given)
+    return _by_activity(fact.c).in_order(statement, descending=shape.descending)
+
+
+def _summaries(conditions: Conditions, given: Given) -> tuple[sa.Select[Any], sa.Subquery]:
+    """The sessions of the spans that carry an id and meet the conditions, and their facts."""
+    carrier = (
+        sa.select(
+            TraceSpan.session_id,
+            TraceSpan.trace_id,
+            TraceSpan.start_time,
+            TraceSpan.user_id,
+            TraceSpan.service_name,
+        )
+        # The index is partial: its predicate must be in the statement.
+        .where(*_carrying(given), *conditions)
+        .cte("carrier")
+        .prefix_with("MATERIALIZED")
+    )
+    fact = (
+        sa.select(
+            carrier.c.session_id,
+            sa.func.min(carrier.c.start_time).label("first_start_time"),
+            sa.func.max(carrier.c.start_time).label("last_start_time"),
+            _distinct(carrier.c.user_id).label("user_ids"),
+            _distinct(carrier.c.service_name).label("service_names"),
+        )
+        .group_by(carrier.c.session_id)
+        .subquery("fact")
+    )
+    each_once = sa.select(carrier.c.session_id, carrier.c.trace_id).distinct().subquery()
+    total = (
+        sa.select(
+            each_once.c.session_id,
+            sa.func.count().label("trace_count"),
+            sa.func.count().filter(Trace.status == "error").label("error_trace_count"),
+            sa.func.coalesce(integer_sum(Trace.span_count), 0).label("span_count"),
+            sa.func.coalesce(integer_sum(Trace.error_count), 0).label("error_span_count"),
+            integer_sum(Trace.total_tokens).label("total_tokens"),
+            sa.func.sum(Trace.total_cost_usd).label("total_cost_usd"),
+        )
+        .join_from(each_once, Trace, Trace.id == each_once.c.trace_id)
+        .group_by(each_once.c.session_id)
+        .subquery("total")
+    )
+    statement = sa.select(
+        *fact.c,
+        *(sa.func.coalesce(total.c[count], 0).label(count) for count in _COUNTS),
+        total.c.total_tokens,
+        total.c.total_cost_usd,
+    ).join_from(fact, total, total.c.session_id == fact.c.session_id, isouter=True)
+    return statement, fact
+
+
+def _distinct(column: Any) -> sa.ColumnElement[Any]:
+    """The values of a group, each once, in order."""
+    values = sa.func.array_agg(column.distinct(), type_=ARRAY(sa.Text))
+    return values.filter(column.is_not(None))

@@ -1,0 +1,112 @@
+"""Spans in order of time, by conditions on JSON.
+
+The newest spans are walked first, which fills the page if the value is frequent. The rest of the
+range is searched in slices of time; see `time_slices`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm.interfaces import ORMOption
+
+from observatory_storage.models import TraceSpan
+from observatory_storage.repositories.reading.filter_fields import within
+from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
+from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.reading.time_slices import moment_after, through_slices
+from observatory_storage.repositories.traces.candidates import CandidateFinder
+from observatory_storage.repositories.traces.filters import SpanFilters
+from observatory_storage.repositories.traces.json_conditions import on_span_or_events
+
+__all__ = ["SpanSearch"]
+
+# So many spans are walked first. Fewer for words, since a prompt may have to be parsed.
+_WALKED: Final = 3_000
+_WALKED_FOR_WORDS: Final = 500
+
+
+class SpanSearch:
+    """The list of the spans that match filters with conditions on JSON: a `pages.Search`.
+
+    Args:
+        options: what is loaded of the spans.
+    """
+
+    def __init__(
+        self, reader: Reader, keyset: Keyset, filters: SpanFilters, options: Sequence[ORMOption]
+    ) -> None:
+        self.keyset = keyset
+        self._reader = reader
+        self._filters = filters
+        self.query: Mapping[str, object] = filters.query()
+        self._conditions = filters.in_sql()
+        self._matching = select(TraceSpan).where(*self._conditions.plain()).options(*options)
+        self._finder = CandidateFinder(reader, filters)
+
+    def count(self, kind: Total) -> int:
+        return self._reader.count(select(TraceSpan).where(*self._conditions.all()), kind)
+
+    def rows(self, seek: Seek) -> list[TraceSpan]:
+        """The spans of a page: walked first, then searched in slices of time."""
+        start, end = self._filters.start_time, self._filters.end_time
+        if seek.key is not None:
+            moment: datetime = seek.key[0]
+            start, end = (start, moment_after(moment)) if seek.descending else (moment, end)
+        statement, descending = seek.of(self._matching), seek.descending
+
+        def entities(found: Select[TraceSpan], row_limit: int) -> list[TraceSpan]:
+            values = {**seek.parameters, "row_limit": row_limit}
+            return self._reader.entities(found, values)
+
+        def walk(start: datetime | None, end: datetime | None, row_limit: int) -> list[TraceSpan]:
+            # No index serves an OR with events: the spans are taken in order, and looked into.
+            json = (on_span_or_events(one, start, end) for one in self._conditions.json())
+            bounds = within(TraceSpan.start_time, start, end)
+            return entities(statement.where(*bounds, *json), row_limit)
+
+        def look_up(start: datetime, end: datetime, row_limit: int) -> list[TraceSpan] | None:
+            candidates = self._finder.few(start, end)
+            if candidates is None or not candidates.keys:
+                return None if candidates is None else []
+            return entities(candidates.restrict(statement), row_limit)
+
+        edge = self._edge(start, end, descending=descending)
+        if edge is None:
+            return walk(start, end, seek.row_limit)
+        begins, ends = (edge, end) if descending else (start, edge)
+        found = walk(begins, ends, seek.row_limit)
+        if len(found) == seek.row_limit:
+            return found
+        begins, ends = (start, edge) if descending else (edge, end)
+        time = TraceSpan.start_time
+        extremes = select(func.min(time), func.max(time)).where(*within(time, begins, ends))
+        first, last = self._reader.row(extremes)
+        if first is None:
+            return found
+        steps: list[Callable[[int], list[TraceSpan]]] = [
+            lambda row_limit: walk(last, ends, row_limit),
+            lambda row_limit: through_slices(
+                first, last, row_limit, look_up, walk, descending=descending
+            ),
+        ]
+        for step in steps if descending else reversed(steps):
+            if len(found) < seek.row_limit:
+                found += step(seek.row_limit - len(found))
+        return found
+
+    def _edge(
+        self, start: datetime | None, end: datetime | None, *, descending: bool
+    ) -> datetime | None:
+        """Where the spans end that are walked first; None where these are all of the range."""
+        time = TraceSpan.start_time
+        statement = select(time).where(*within(time, start, end))
+        statement = statement.order_by(time.desc() if descending else time.asc())
+        walked = _WALKED if self._filters.text is None else _WALKED_FOR_WORDS
+        edge: datetime | None = self._reader.scalar(statement.offset(walked).limit(1))
+        if edge is None or descending:
+            return edge
+        return moment_after(edge)

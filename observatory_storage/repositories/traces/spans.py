@@ -1,0 +1,308 @@
+"""Spans and their events: of one trace, single ones, and lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final, Unpack
+from uuid import UUID
+
+from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, false, func, select
+from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm.attributes import set_committed_value
+
+from observatory_storage import ids
+from observatory_storage.errors import NotFound, ValidationError
+from observatory_storage.models import Trace, TraceEvent, TraceSpan
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.pages import (
+    Keyset,
+    Page,
+    PageRequest,
+    Search,
+    Total,
+    read_all,
+    read_page,
+)
+from observatory_storage.repositories.reading.reader import Reader, StatementSearch
+from observatory_storage.repositories.reading.validation import BATCH_SIZE, TraceId
+from observatory_storage.repositories.traces.filters import (
+    SpanFilters,
+    SpanKeywords,
+    SpanSearchKeywords,
+)
+from observatory_storage.repositories.traces.span_search import SpanSearch
+from observatory_storage.repositories.traces.tree import SpanTree
+
+__all__ = ["SpanQueries", "events_of_trace", "spans_of_trace", "start_bounds", "trace_name"]
+
+Bounds = tuple[datetime, datetime]
+
+_NEWEST_FIRST: Final = Keyset(
+    "spans", (TraceSpan.start_time, TraceSpan.start_ns, TraceSpan.trace_id, TraceSpan.span_id)
+)
+_OLDEST_FIRST: Final = replace(_NEWEST_FIRST, descending=False)
+_PAYLOAD: Final = (
+    TraceSpan.attributes,
+    TraceSpan.links,
+    TraceSpan.resource_attributes,
+    TraceSpan.scope_attributes,
+    TraceSpan.otlp,
+)
+_WITHOUT_PAYLOAD: Final = tuple(defer(column, raiseload=True) for column in _PAYLOAD)
+_START_BOUNDS: Final = select(
+    Trace.start_time, func.coalesce(Trace.last_span_start, Trace.start_time)
+).where(Trace.id == bindparam("trace_id"))
+
+
+def trace_name(trace_id: TraceId) -> object:
+    """The id as the caller knows it, for an error."""
+    return trace_id.trace_id if isinstance(trace_id, Trace) else trace_id
+
+
+def spans_of_trace(
+    key: UUID | BindParameter[Any], bounds: tuple[Any, Any]
+) -> list[ColumnElement[bool]]:
+    """The conditions on the spans of a trace, of which the first and last start are known."""
+    first, last = bounds
+    return [TraceSpan.trace_id == key, TraceSpan.start_time >= first, TraceSpan.start_time <= last]
+
+
+def events_of_trace(key: UUID, bounds: Bounds) -> list[ColumnElement[bool]]:
+    """The conditions on the events of a trace; an event's partition is its span's."""
+    start, (first, last) = TraceEvent.span_start_time, bounds
+    return [TraceEvent.trace_id == key, start >= first, start <= last]
+
+
+def start_bounds(reader: Reader, key: UUID) -> Bounds | None:
+    """When the trace's first and last span start; None where there is no such trace.
+
+    As constants they let the planner leave out all other partitions.
+    """
+    rows = reader.rows(_START_BOUNDS, {"trace_id": key})
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+_OF_TRACE: Final = select(TraceSpan).where(
+    *spans_of_trace(bindparam("trace_id"), (bindparam("first"), bindparam("last")))
+)
+_OF_TRACE_WITHOUT_PAYLOAD: Final = _OF_TRACE.options(*_WITHOUT_PAYLOAD)
+_OF_TRACE_IN_ORDER: Final = _OF_TRACE.order_by(
+    TraceSpan.start_time, TraceSpan.start_ns, TraceSpan.span_id
+)
+
+
+class SpanQueries:
+    """The questions of `TraceRepository` that are about spans and events."""
+
+    def __init__(self, session: Session) -> None:
+        self._reader = Reader(session)
+
+    def get_spans(self, trace_id: TraceId, *, with_events: bool = False) -> list[TraceSpan]:
+        """All spans of a trace, whole, by start.
+
+        Two statements, three with events, however many spans there are. For traces too large for
+        memory there is `iterate_spans`.
+
+        Args:
+            with_events: fill each span's ``events`` too.
+
+        Raises:
+            NotFound: there is no such trace.
+        """
+        key, bounds = self._located(trace_id)
+        spans = self._reader.entities(_OF_TRACE_IN_ORDER, _parameters(key, bounds))
+        if with_events:
+            _attach(spans, self._events(events_of_trace(key, bounds)))
+        return spans
+
+    def get_tree(self, trace_id: TraceId, *, payload: bool = False) -> SpanTree:
+        """The spans of a trace under their parents, with the critical path and self times.
+
+        Two statements, however many spans there are.
+
+        Args:
+            payload: load the JSON columns too (attributes, links, resource and scope attributes,
+                otlp). Without it, reading one of them raises.
+
+        Raises:
+            NotFound: there is no such trace.
+        """
+        statement = _OF_TRACE if payload else _OF_TRACE_WITHOUT_PAYLOAD
+        spans = self._reader.entities(statement, _parameters(*self._located(trace_id)))
+        return SpanTree.of(spans)
+
+    def get_events(self, trace_id: TraceId, span_id: str | None = None) -> list[TraceEvent]:
+        """The events of a trace, or of its spans of one id, by span and position.
+
+        Raises:
+            NotFound: there is no such trace.
+        """
+        span_key = None if span_id is None else ids.span_id(span_id)
+        conditions = events_of_trace(*self._located(trace_id))
+        if span_key is not None:
+            conditions.append(TraceEvent.span_id == span_key)
+        return self._events(conditions)
+
+    def get_span(self, trace_id: TraceId, span_id: str, *, with_events: bool = False) -> TraceSpan:
+        """A span, whole. Where spans of a trace share an id, the one that started first.
+
+        Args:
+            with_events: fill the span's ``events`` too.
+
+        Raises:
+            NotFound: there is none.
+        """
+        span_key = ids.span_id(span_id)
+        key, bounds = self._located(trace_id)
+        statement = _OF_TRACE_IN_ORDER.where(TraceSpan.span_id == span_key).limit(1)
+        what = f"span {span_id} in trace {trace_name(trace_id)}"
+        span = self._reader.entity(statement, _parameters(key, bounds), what)
+        if with_events:
+            own = events_of_trace(key, (span.start_time, span.start_time))
+            _attach([span], self._events([*own, TraceEvent.span_id == span_key]))
+        return span
+
+    def list_spans(
+        self,
+        filters: SpanFilters | None = None,
+        *,
+        after: str | None = None,
+        before: str | None = None,
+        payload: bool = False,
+        total: Total | None = None,
+        **fields: Unpack[SpanKeywords],
+    ) -> Page[TraceSpan]:
+        """A page of the spans that match, newest first.
+
+        Args:
+            payload: load the JSON columns too (attributes, links, resource and scope attributes,
+                otlp). Without it, reading one of them raises.
+            total: "exact" or "estimated": say how many there are in all, by one more statement.
+        """
+        wanted = SpanFilters.of(filters, fields)
+        search = self._span_search(wanted, payload=payload)
+        return read_page(search, PageRequest(wanted.limit, after, before, total))
+
+    def search_text(
+        self,
+        text: str,
+        filters: SpanFilters | None = None,
+        *,
+        after: str | None = None,
+        before: str | None = None,
+        payload: bool = False,
+        total: Total | None = None,
+        **fields: Unpack[SpanSearchKeywords],
+    ) -> Page[TraceSpan]:
+        """A page of the spans whose prompts and completions have the words, newest first.
+
+        All the words stand in the span's own attributes, or all in one of its events': see
+        `observatory_storage.llm.content` for which attributes, and how much of them. An index
+        finds them in days for which `build_partition_indexes` has run. The spans of other days
+        are read through, which takes some ten microseconds each: bound the time.
+
+        Args:
+            text: as in a web search: all the words, ``"a phrase"``, ``or``, ``-not``, and
+                ``begin*`` for words that begin so. Words are taken as written, without regard to
+                case.
+            filters: what else must be met, the time above all; without a text of their own.
+            payload, total: as for `list_spans`.
+        """
+        wanted = SpanFilters.of(filters, fields)
+        if wanted.text is not None:
+            raise ValidationError("filters", wanted.text, "must not have a text of their own")
+        wanted = replace(wanted, text=validation.required_text("text", text))
+        return self.list_spans(wanted, after=after, before=before, payload=payload, total=total)
+
+    def iterate_spans(
+        self,
+        filters: SpanFilters | None = None,
+        batch_size: int = BATCH_SIZE,
+        *,
+        payload: bool = False,
+        oldest_first: bool = False,
+        **fields: Unpack[SpanKeywords],
+    ) -> Iterator[TraceSpan]:
+        """All the spans that match, newest first, with one batch at a time in memory.
+
+        The filters' ``limit`` does not apply. With a ``trace_id`` the spans are read through one
+        server-side cursor, as they were at one moment: the transaction must stay open meanwhile.
+
+        Args:
+            payload: as for `list_spans`.
+            oldest_first: the reverse order.
+
+        Raises:
+            StorageError: the transaction ended before the spans of the ``trace_id`` were read.
+        """
+        wanted = SpanFilters.of(filters, fields)
+        size = validation.limit("batch_size", batch_size)
+        if wanted.trace_id is None:
+            search = self._span_search(wanted, payload=payload, oldest_first=oldest_first)
+            return read_all(search, size)
+        return self._stream_spans(wanted, size, payload=payload, oldest_first=oldest_first)
+
+    def _span_search(
+        self, filters: SpanFilters, *, payload: bool, oldest_first: bool = False
+    ) -> Search[TraceSpan]:
+        keyset = _OLDEST_FIRST if oldest_first else _NEWEST_FIRST
+        if filters.trace_id is None and filters.searches_json():
+            options = () if payload else _WITHOUT_PAYLOAD
+            return SpanSearch(self._reader, keyset, filters, options)
+        statement = self._matching(filters, payload=payload)
+        return StatementSearch(self._reader, keyset, statement, filters.query())
+
+    def _stream_spans(
+        self, filters: SpanFilters, batch_size: int, *, payload: bool, oldest_first: bool
+    ) -> Iterator[TraceSpan]:
+        # No index has the spans of a trace in order: each page of a large one costs all of it.
+        statement = self._matching(filters, payload=payload)
+        in_order = _NEWEST_FIRST.in_order(statement, descending=not oldest_first)
+        for batch in self._reader.entity_batches(in_order, batch_size):
+            yield from batch
+
+    def _matching(self, filters: SpanFilters, *, payload: bool) -> Select[TraceSpan]:
+        statement = select(TraceSpan).where(*filters.conditions())
+        if isinstance(filters.trace_id, UUID):
+            bounds = start_bounds(self._reader, filters.trace_id)
+            of_trace = spans_of_trace(filters.trace_id, bounds) if bounds else [false()]
+            statement = statement.where(*of_trace)
+        return statement if payload else statement.options(*_WITHOUT_PAYLOAD)
+
+    def _located(self, trace_id: TraceId) -> tuple[UUID, Bounds]:
+        """The key of a trace, and when its first and last span start."""
+        key = validation.trace_key("trace_id", trace_id)
+        bounds = start_bounds(self._reader, key)
+        if bounds is None:
+            raise NotFound(f"there is no trace {trace_name(trace_id)}")
+        return key, bounds
+
+    def _events(self, conditions: Sequence[ColumnElement[bool]]) -> list[TraceEvent]:
+        return self._reader.entities(
+            select(TraceEvent)
+            .where(*conditions)
+            .order_by(
+                TraceEvent.span_start_time,
+                TraceEvent.span_start_ns,
+                TraceEvent.span_id,
+                TraceEvent.position,
+            )
+        )
+
+
+def _parameters(key: UUID, bounds: Bounds) -> dict[str, Any]:
+    """The parameters of a statement on the spans of a trace."""
+    return {"trace_id": key, "first": bounds[0], "last": bounds[1]}
+
+
+def _attach(spans: Sequence[TraceSpan], events: Sequence[TraceEvent]) -> None:
+    """Give each span its events, which come in order."""
+    of_span: dict[Any, list[TraceEvent]] = {}
+    for event in events:
+        key = (event.span_id, event.span_start_time, event.span_start_ns)
+        of_span.setdefault(key, []).append(event)
+    for span in spans:
+        key = (span.span_id, span.start_time, span.start_ns)
+        set_committed_value(span, "events", of_span.get(key, []))

@@ -1,0 +1,123 @@
+"""Totals over traces, and over their spans by group and time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Double, Label, cast, func, literal, or_, select
+from sqlalchemy.orm import InstrumentedAttribute
+
+from observatory_storage.models import Trace, TraceSpan
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.aggregates import (
+    integer_sum,
+    percentile_array,
+    with_percentiles,
+)
+from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.reading.time_buckets import BucketSize, bucket_column
+from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
+from observatory_storage.repositories.traces.results import SpanStats, TraceStats
+
+__all__ = ["DURATION_US", "group_columns", "span_stats", "trace_stats"]
+
+_SPAN_GROUPS: Final[Mapping[str, InstrumentedAttribute[Any]]] = {
+    "service_name": TraceSpan.service_name,
+    "operation": TraceSpan.name,
+    "kind": TraceSpan.kind,
+    "status": TraceSpan.status,
+    "provider": TraceSpan.provider,
+    "model": TraceSpan.model,
+    "environment": TraceSpan.environment,
+    "user_id": TraceSpan.user_id,
+    "session_id": TraceSpan.session_id,
+}
+# With its nanoseconds; NULL while the span has not ended.
+DURATION_US: Final = cast(TraceSpan.duration_us, Double) + cast(
+    TraceSpan.duration_ns, Double
+) / literal(1000.0, Double)
+
+
+def group_columns(
+    group_by: str | Sequence[str], names: Sequence[str] = tuple(_SPAN_GROUPS)
+) -> dict[str, Label[Any]]:
+    """The columns of a ``group_by``, by their names.
+
+    Args:
+        names: those that can be grouped by.
+
+    Raises:
+        ValidationError: it is no name or sequence of names, or one is not known.
+    """
+    given = validation.names("group_by", group_by)
+    for name in given:
+        validation.choice("group_by", name, names)
+    # A label of its own: GROUP BY would take the name of a column for that column.
+    return {name: _SPAN_GROUPS[name].label(f"group_{name}") for name in given}
+
+
+def trace_stats(reader: Reader, filters: TraceFilters) -> TraceStats:
+    """Totals over the whole traces of which a span matches."""
+    statement = select(
+        func.count().label("trace_count"),
+        func.count().filter(Trace.status == "error").label("error_trace_count"),
+        func.coalesce(integer_sum(Trace.span_count), 0).label("span_count"),
+        func.coalesce(integer_sum(Trace.error_count), 0).label("error_span_count"),
+        integer_sum(Trace.total_tokens).label("total_tokens"),
+        func.sum(Trace.total_cost_usd).label("total_cost_usd"),
+        func.min(Trace.duration_us).label("min_duration_us"),
+        func.max(Trace.duration_us).label("max_duration_us"),
+        cast(func.avg(Trace.duration_us), Double).label("avg_duration_us"),
+        percentile_array(cast(Trace.duration_us, Double)).label("percentiles"),
+        func.min(Trace.start_time).label("first_start_time"),
+        func.max(Trace.start_time).label("last_start_time"),
+    )
+    in_sql = filters.in_sql()
+    if conditions := in_sql.all():
+        of_spans = Trace.id.in_(select(TraceSpan.trace_id).where(*conditions))
+        statement = statement.where(or_(of_spans, in_sql.spanless()))
+    (record,) = reader.records(statement)
+    return TraceStats(**with_percentiles(record, "_duration_us"))
+
+
+def span_stats(
+    reader: Reader,
+    filters: TraceFilters | SpanFilters,
+    group_by: str | Sequence[str],
+    bucket_size_secs: BucketSize | None,
+    time_zone: str | None,
+) -> list[SpanStats]:
+    """Totals over the spans that match, by group and bucket of time.
+
+    Raises:
+        ValidationError: a group, a bucket or a time zone is unknown.
+    """
+    groups = group_columns(group_by)
+    bucket = bucket_column(TraceSpan.start_time, bucket_size_secs, time_zone)
+    statement = (
+        select(
+            *groups.values(),
+            bucket,
+            func.count().label("span_count"),
+            func.count(TraceSpan.trace_id.distinct()).label("trace_count"),
+            func.count().filter(TraceSpan.status == "error").label("error_count"),
+            func.min(DURATION_US).label("min_duration_us"),
+            func.max(DURATION_US).label("max_duration_us"),
+            func.avg(DURATION_US).label("avg_duration_us"),
+            percentile_array(DURATION_US).label("percentiles"),
+            integer_sum(TraceSpan.prompt_tokens).label("prompt_tokens"),
+            integer_sum(TraceSpan.completion_tokens).label("completion_tokens"),
+            integer_sum(TraceSpan.total_tokens).label("total_tokens"),
+            func.sum(TraceSpan.total_cost_usd).label("total_cost_usd"),
+        )
+        .where(*filters.conditions())
+        .group_by(*groups.values(), "bucket")
+        .order_by("bucket", func.count().desc(), *groups.values())
+    )
+    found = []
+    for record in reader.records(statement):
+        columns = with_percentiles(record, "_duration_us")
+        group = {name: columns.pop(column.name) for name, column in groups.items()}
+        found.append(SpanStats(group=group, timestamp=columns.pop("bucket"), **columns))
+    return found

@@ -1,0 +1,278 @@
+"""Finds the traces of which a span matches, in whichever of five ways reads least."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from observatory_storage.models import Trace, TraceSpan
+from observatory_storage.repositories.reading.filter_fields import Conditions, within
+from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
+from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.reading.time_slices import through_slices
+from observatory_storage.repositories.traces import trace_statements as statements
+from observatory_storage.repositories.traces.candidates import CandidateFinder, Candidates
+from observatory_storage.repositories.traces.filters import TraceFilters, template
+
+__all__ = ["TraceSearch"]
+
+# The traces of so many spans that an index finds are looked up and sorted. With more spans,
+# walking the traces in order meets enough of them soon.
+_FEW_SPANS: Final = 5_000
+# How many matching spans a trace is expected to have, where the newest spans are looked at first.
+_SPANS_A_TRACE: Final = 4
+# Before a condition on JSON is looked up by indexes, so many traces are walked; and so many if the
+# first ones promise to fill the page. Fewer for words, since a prompt may have to be parsed.
+_WALKED: Final = (60, 300)
+_WALKED_FOR_WORDS: Final = (15, 50)
+# So many traces are walked for a model, which is likely common, and for a service.
+_WALKED_FOR_MODEL: Final = 150
+_WALKED_FOR_SERVICE: Final = 900
+# So many traces of a service among these say that walking on will find the others.
+_PROMISING: Final = 2
+# Statements with conditions on more attributes than these are built anew each time.
+_MOST_KEPT: Final = 4
+# So many matching spans show how many of them a trace has.
+_SAMPLE: Final = 5_000
+
+
+class TraceSearch:
+    """The list of the traces that match: a `pages.Search`."""
+
+    keyset: Keyset = statements.TRACES
+
+    def __init__(self, reader: Reader, filters: TraceFilters) -> None:
+        self._reader = reader
+        self._filters = filters
+        self.query: Mapping[str, Any] = filters.query()
+        self._parameters = filters.parameters()
+        # Words decide what their condition looks like, so a statement with words is not kept.
+        self._is_kept = filters.text is None and len(filters.attributes or ()) <= _MOST_KEPT
+        names = frozenset(self._parameters)
+        self._conditions = template(names) if self._is_kept else filters.in_sql()
+        self._finder = CandidateFinder(reader, filters)
+
+    def count(self, kind: Total) -> int:
+        return _count(self._reader, self._filters, kind)
+
+    def rows(self, seek: Seek) -> Sequence[Trace]:
+        """The traces of a page.
+
+        There are five ways to find them. No statistics say which is the shortest, so the first
+        statements of a way are bounded, and what they find decides.
+
+        1. *In order*: without a condition the page is read from the index of traces by start.
+        2. *From the newest spans*: the first page by a model, user, session, operation, or the
+           errors of a service. An index has these spans by their start, and the newest belong to
+           the newest traces. A model is likely common: for it some traces are walked before.
+        3. *From all spans*: if an index finds few matching spans, their traces are sorted.
+        4. *By JSON* (attributes, text): a few traces are walked, which fills the page if the value
+           is frequent. If it is rare, all its spans are looked up by the indexes of closed
+           partitions. If neither holds, the same is done in slices of time.
+        5. *By walking*: the traces are read in order, and each is probed for a matching span. For
+           a service of which the first traces have next to none, its spans are counted; if they
+           are few, as in way 3.
+        """
+        filters = self._filters
+        if not self._parameters:
+            return self._reader.entities(statements.all_traces(seek.shape), seek.parameters)
+        if seek.key is None and filters.has_newest_spans():
+            page = self._from_newest_spans(seek)
+            if page is not None:
+                return page
+        if filters.is_indexed() and self._are_few(self._conditions.all()):
+            return self._of_traces(seek, self._all_ids())
+        return self._by_json(seek) if filters.searches_json() else self._by_walking(seek)
+
+    def _from_newest_spans(self, seek: Seek) -> Sequence[Trace] | None:
+        """The first page; None if the newest spans do not decide it."""
+        if self._filters.is_likely_common():
+            walked = self._nearest(seek, _WALKED_FOR_MODEL)
+            if len(walked) == seek.row_limit:
+                return walked
+        statement = self._statement(statements.of_newest_spans, seek)
+        span_limit = _SPANS_A_TRACE * seek.row_limit
+        while span_limit <= _FEW_SPANS:
+            parameters = {**self._values(seek), "span_limit": span_limit}
+            found = self._reader.entities_with(statement, parameters)
+            if not found:  # perhaps no span matches, perhaps all are of one long trace
+                return None
+            seen = found[0][1]
+            if len(found) == seek.row_limit or seen < span_limit:
+                return self._with_spanless(seek, [trace for trace, _ in found])
+            span_limit *= _SPANS_A_TRACE
+        return None
+
+    def _by_json(self, seek: Seek) -> Sequence[Trace]:
+        few, most = _WALKED if self._filters.text is None else _WALKED_FOR_WORDS
+        rows = self._nearest(seek, few)
+        # More are walked if these have at least half of the matches that would fill the page.
+        if len(rows) < seek.row_limit and 2 * len(rows) * most >= seek.row_limit * few:
+            rows += self._nearest(seek.following(rows), most - few)
+        if len(rows) == seek.row_limit:
+            return rows
+        candidates = self._finder.few(self._filters.start_time, self._filters.end_time)
+        if candidates is not None:
+            return self._of_traces(seek, self._ids_among(candidates))
+        return self._through_slices(seek)
+
+    def _by_walking(self, seek: Seek) -> Sequence[Trace]:
+        filters = self._filters
+        # Slow traces are few, and their own rows rule out the others before spans are looked at.
+        if filters.service_name is None or filters.min_duration_us is not None:
+            return self._walked(seek)
+        # Traces of any kind: to look for so many that may match could be the whole walk.
+        rows = self._nearest(seek, _WALKED_FOR_SERVICE, only_possible=False)
+        if len(rows) == seek.row_limit:
+            return rows
+        if len(rows) < _PROMISING and self._are_few(self._conditions.of_service()):
+            return self._of_traces(seek, self._all_ids())
+        return [*rows, *self._walked(seek.following(rows))]
+
+    def _through_slices(self, seek: Seek) -> list[Trace]:
+        """The page in slices of the traces' own starts, for a value that many spans have."""
+
+        def walk(start: datetime | None, end: datetime | None, row_limit: int) -> list[Trace]:
+            bounds = within(Trace.start_time, start, end)
+            return self._walked(replace(seek, row_limit=row_limit), *bounds)
+
+        def look_up(start: datetime, end: datetime, row_limit: int) -> list[Trace] | None:
+            candidates = self._finder.few(start, end)
+            if candidates is None:
+                return None
+            ids = sa.union_all(self._ids_among(candidates), self._ids_reaching_beyond(start, end))
+            bounds = within(Trace.start_time, start, end)
+            return self._of_traces(replace(seek, row_limit=row_limit), ids, *bounds)
+
+        begin, end = self._filters.start_time, self._filters.end_time
+        bounds = within(Trace.start_time, begin, end)
+        traces = seek.of(sa.select(sa.func.min(Trace.start_time), sa.func.max(Trace.start_time)))
+        extremes = traces.where(*bounds).order_by(None).limit(None)
+        oldest, newest = self._reader.row(extremes, seek.parameters)
+        steps: list[Callable[[int], list[Trace]]] = []
+        if oldest is not None:
+            steps.append(lambda row_limit: walk(newest, None, row_limit))
+            steps.append(
+                lambda row_limit: through_slices(
+                    oldest, newest, row_limit, look_up, walk, descending=seek.descending
+                )
+            )
+        if begin is not None:  # a trace may begin before the range in which its span matches
+            steps.append(lambda row_limit: walk(None, begin, row_limit))
+        page: list[Trace] = []
+        for step in steps if seek.descending else reversed(steps):
+            if len(page) < seek.row_limit:
+                page += step(seek.row_limit - len(page))
+        return page
+
+    def _nearest(self, seek: Seek, trace_limit: int, *, only_possible: bool = True) -> list[Trace]:
+        """The rows among the first `trace_limit` traces.
+
+        Args:
+            only_possible: count only traces that may match by their own rows.
+        """
+        make = statements.matching_nearest
+        statement = self._statement(make, seek, only_possible=only_possible)
+        return self._reader.entities(statement, {**self._values(seek), "trace_limit": trace_limit})
+
+    def _walked(self, seek: Seek, *bounds: sa.ColumnElement[bool]) -> list[Trace]:
+        """The rows within the bounds, however far the walk has to go."""
+        statement = self._statement(statements.matching, seek)
+        bounded = statement.where(*bounds) if bounds else statement
+        return self._reader.entities(bounded, self._values(seek))
+
+    def _of_traces(
+        self, seek: Seek, ids: sa.SelectBase, *bounds: sa.ColumnElement[bool]
+    ) -> list[Trace]:
+        """The rows of these ids within the bounds, and of traces without spans."""
+        # Materialized, or the planner would search the spans again for each trace.
+        found = ids.cte("found").prefix_with("MATERIALIZED")
+        traces = seek.of(sa.select(Trace)).where(*bounds, Trace.id.in_(sa.select(found.c[0])))
+        return self._with_spanless(seek, self._reader.entities(traces, self._values(seek)), *bounds)
+
+    def _with_spanless(
+        self, seek: Seek, rows: list[Trace], *bounds: sa.ColumnElement[bool]
+    ) -> list[Trace]:
+        """The rows, and those of the traces without spans that belong among them."""
+        if self._conditions.needs_a_span:
+            return rows
+        spanless = seek.of(sa.select(Trace)).where(self._conditions.spanless(), *bounds)
+        if len(rows) == seek.row_limit:  # those beyond the page are not needed
+            edge, start = rows[-1].start_time, Trace.start_time
+            spanless = spanless.where(start >= edge if seek.descending else start <= edge)
+        rows += self._reader.entities(spanless, self._values(seek))
+        rows.sort(key=seek.keyset.key_of, reverse=seek.descending)
+        return rows[: seek.row_limit]
+
+    def _all_ids(self) -> sa.Select[UUID]:
+        """The ids of the traces of all spans that match."""
+        return sa.select(TraceSpan.trace_id).where(*self._conditions.all())
+
+    def _ids_among(self, candidates: Candidates) -> sa.Select[UUID]:
+        """The ids of the traces of those candidates that match."""
+        found = sa.select(TraceSpan.trace_id).where(*self._conditions.plain())
+        return candidates.restrict(found) if candidates.keys else found.where(sa.false())
+
+    def _ids_reaching_beyond(self, start: datetime, end: datetime) -> sa.Select[UUID]:
+        """The ids of traces that start in [start, end) and have a span that matches later."""
+        later = sa.exists().where(
+            TraceSpan.trace_id == Trace.id,
+            TraceSpan.start_time >= end,
+            TraceSpan.start_time <= Trace.last_span_start,
+            *self._conditions.all(),
+        )
+        bounds = within(Trace.start_time, start, end)
+        return sa.select(Trace.id).where(*bounds, Trace.last_span_start >= end, later)
+
+    def _are_few(self, conditions: Conditions) -> bool:
+        some = sa.select(sa.literal(1)).select_from(TraceSpan).where(*conditions)
+        counted = sa.select(sa.func.count()).select_from(some.limit(_FEW_SPANS + 1).subquery())
+        return bool(self._reader.scalar(counted, self._parameters) <= _FEW_SPANS)
+
+    def _statement(self, make: Any, seek: Seek, **options: Any) -> Any:
+        """The statement, kept for all filters in which the same fields are given."""
+        make = make if self._is_kept else make.__wrapped__
+        return make(self._conditions, seek.shape, **options)
+
+    def _values(self, seek: Seek) -> dict[str, Any]:
+        return {**self._parameters, **seek.parameters}
+
+
+def _count(reader: Reader, filters: TraceFilters, kind: Total) -> int:
+    """By the matching spans, which is less work than finding the traces in order."""
+    if not filters.parameters():
+        return reader.count(sa.select(Trace.id), kind)
+    return _exact(reader, filters) if kind == "exact" else _estimated(reader, filters)
+
+
+def _exact(reader: Reader, filters: TraceFilters) -> int:
+    conditions = filters.in_sql()
+    traces = sa.select(TraceSpan.trace_id).where(*conditions.all()).distinct()
+    found = reader.count(traces, "exact")
+    if not conditions.needs_a_span:
+        found += reader.count(sa.select(Trace.id).where(conditions.spanless()), "exact")
+    return found
+
+
+def _estimated(reader: Reader, filters: TraceFilters) -> int:
+    """The matching spans that the planner expects, divided by how many of them a trace has.
+
+    The planner itself does not know how spans spread over traces: autovacuum gathers no
+    statistics for a partitioned table as a whole.
+    """
+    conditions = filters.in_sql()
+    spans = sa.select(TraceSpan.trace_id).where(*conditions.all())
+    sample = spans.limit(_SAMPLE).subquery()
+    seen, traces = reader.row(
+        sa.select(sa.func.count(), sa.func.count(sample.c.trace_id.distinct())).select_from(sample)
+    )
+    if seen < _SAMPLE:
+        return int(traces)
+    expected = reader.count(spans, "estimated") * float(traces / seen)
+    greatest = reader.count(sa.select(Trace.id).where(*conditions.implied()), "estimated")
+    return max(int(traces), min(round(expected), greatest))

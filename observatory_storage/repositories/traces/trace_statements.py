@@ -1,0 +1,107 @@
+"""The statements that search for traces, each built once for all filters with the same fields.
+
+Building a statement takes about as long as running it. Each is therefore kept for its conditions'
+template and the shape of the page. It holds no values: those are parameters, of the filters and of
+the `Seek`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from sqlalchemy import BigInteger, Select, bindparam, func, literal, or_, select, true
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import aliased
+
+from observatory_storage.models import Trace, TraceSpan
+from observatory_storage.repositories.reading.pages import Keyset, SeekShape
+from observatory_storage.repositories.traces.span_conditions import SpanConditions
+
+__all__ = ["TRACES", "all_traces", "matching", "matching_nearest", "of_newest_spans"]
+
+TRACES: Final = Keyset("traces", (Trace.start_time, Trace.id))
+
+_SPAN_LIMIT: Final = bindparam("span_limit", type_=BigInteger)
+
+
+@lru_cache
+def all_traces(shape: SeekShape) -> Select[Trace]:
+    """The traces themselves, without a condition."""
+    return TRACES.seek(select(Trace), shape)
+
+
+@lru_cache(maxsize=256)
+def matching(conditions: SpanConditions, shape: SeekShape) -> Select[Trace]:
+    """Walks the traces in order, and probes each for a matching span in its partitions only."""
+    return _probed(all_traces(shape).where(*conditions.implied()), Trace, conditions)
+
+
+@lru_cache(maxsize=256)
+def matching_nearest(
+    conditions: SpanConditions, shape: SeekShape, *, only_possible: bool
+) -> Select[Trace]:
+    """The same, among the first `trace_limit` traces.
+
+    Args:
+        only_possible: count only traces that may match by their own rows.
+    """
+    # An alias has no schema to be written at each column, which halves the statement's text.
+    trace = aliased(Trace, name="trace")
+    counted = conditions.implied(trace) if only_possible else conditions.begun(trace)
+    walked = _by_time(trace).seek(select(trace), shape).where(*counted)
+    first_ones = walked.limit(bindparam("trace_limit", type_=BigInteger))
+    near = aliased(Trace, first_ones.subquery("near"))
+    found = select(near) if only_possible else select(near).where(*conditions.implied(near))
+    in_order = _by_time(near).seek(found, SeekShape(shape.descending, from_key=False))
+    return _probed(in_order, near, conditions)
+
+
+@lru_cache(maxsize=256)
+def of_newest_spans(conditions: SpanConditions, shape: SeekShape) -> Select[Trace, int]:
+    """The traces of the newest `span_limit` spans that match, and how many spans these are.
+
+    If there are more matching spans, only traces that begin after the oldest of these are given.
+    A trace begins before its spans do, so no other trace can come between.
+    """
+    spans = (
+        select(TraceSpan.trace_id, TraceSpan.start_time)
+        .where(*conditions.all())
+        .order_by(TraceSpan.start_time.desc())
+        .limit(_SPAN_LIMIT)
+        .cte("spans")
+    )
+    # With an array PostgreSQL looks the traces up by their key, however few there are.
+    ids = func.array(select(spans.c.trace_id).scalar_subquery(), type_=ARRAY(Trace.id.type))
+    seen = select(func.count()).select_from(spans).scalar_subquery()
+    oldest = select(func.min(spans.c.start_time)).scalar_subquery()
+    found = all_traces(shape).where(
+        Trace.id == func.any(ids), or_(seen < _SPAN_LIMIT, Trace.start_time > oldest)
+    )
+    return found.add_columns(seen.label("seen"))
+
+
+def _by_time(trace: type[Trace]) -> Keyset:
+    return Keyset(TRACES.list_name, (trace.start_time, trace.id))
+
+
+def _probed(
+    statement: Select[Trace], trace: type[Trace], conditions: SpanConditions
+) -> Select[Trace]:
+    """The statement's traces of which a span matches, or which match without one."""
+    probe = (
+        select(literal(1).label("found"))
+        .select_from(TraceSpan)
+        .where(
+            TraceSpan.trace_id == trace.id,
+            TraceSpan.start_time >= trace.start_time,
+            TraceSpan.start_time <= trace.last_span_start,
+            *conditions.all(),
+        )
+        .limit(1)
+        .lateral("probe")
+    )
+    if conditions.needs_a_span:
+        return statement.join(probe, true())
+    found = or_(probe.c.found.is_not(None), conditions.spanless(trace))
+    return statement.outerjoin(probe, true()).where(found)

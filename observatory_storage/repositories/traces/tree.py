@@ -1,0 +1,289 @@
+"""The spans of a trace as a tree, even where parents are missing, shared or circular."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from observatory_storage.models import TraceSpan
+from observatory_storage.repositories.traces.critical_path import critical_sections
+from observatory_storage.serialization import Result
+
+__all__ = ["CriticalSection", "SpanNode", "SpanTree"]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_NO_PARENT: Final = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpanNode(Result):
+    """A span and its place in the tree of its trace.
+
+    Attributes:
+        span: the span.
+        children: the spans whose parent it is, by start.
+        depth: 0 for a root.
+        offset_ns: nanoseconds from the start of the trace's first span to the start of this one.
+        duration_ns: its duration in nanoseconds, 0 where its end is before its start. None while
+            it has no end.
+        self_time_ns: how many nanoseconds it ran while none of its children did: its duration
+            less the union of theirs, as far as they lie within it. None while it has no end. A
+            child without an end counts as running.
+        is_orphan: the span is a root because the parent that it names is not stored.
+        breaks_cycle: the span is a root because the parent that it names is the span itself or
+            one of its descendants. Of the spans of such a cycle it is the earliest.
+        on_critical_path: the critical path leads through the span; see `SpanTree`.
+    """
+
+    span: TraceSpan
+    children: tuple[SpanNode, ...] = field(repr=False)
+    depth: int
+    offset_ns: int
+    duration_ns: int | None
+    self_time_ns: int | None
+    is_orphan: bool
+    breaks_cycle: bool
+    on_critical_path: bool
+
+    @property
+    def self_time_us(self) -> float | None:
+        """`self_time_ns` in microseconds."""
+        return None if self.self_time_ns is None else self.self_time_ns / 1000
+
+    def to_dict(self, *, json: bool = False) -> dict[str, Any]:
+        """The fields by name without the children, with the span as a dictionary."""
+        return {
+            "span": self.span.to_dict(json=json),
+            "depth": self.depth,
+            "offset_ns": self.offset_ns,
+            "duration_ns": self.duration_ns,
+            "self_time_ns": self.self_time_ns,
+            "is_orphan": self.is_orphan,
+            "breaks_cycle": self.breaks_cycle,
+            "on_critical_path": self.on_critical_path,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CriticalSection(Result):
+    """A section of the critical path in which the trace waited for a span, not for its children.
+
+    Attributes:
+        node: the span.
+        offset_ns: nanoseconds from the start of the trace's first span to the section's start.
+        duration_ns: the section's length in nanoseconds; never zero.
+    """
+
+    node: SpanNode
+    offset_ns: int
+    duration_ns: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpanTree(Result):
+    """The spans of a trace, each once, under their parents.
+
+    A span is a root when it names no parent, when its parent is not stored
+    (`SpanNode.is_orphan`), or when it is the earliest of spans that are each other's ancestors
+    (`SpanNode.breaks_cycle`).
+
+    A client and a server may share a span id. A span whose parent has a shared id becomes the
+    child of the span of its own service. If several of these had begun when the child began, it
+    belongs to the last of them. If none of its own service had begun, spans of other services are
+    considered in the same way.
+
+    The critical path is the chain of spans that determined when the trace ended. It is computed
+    backwards, as Jaeger does it. From the end of a span the walk enters the child that ended last.
+    From the start of that child it continues with the child that ended last before that moment,
+    until it reaches the start of the span. The time between the children is the span's own
+    section. Children are clipped to the part of their parent that is on the path, so neither
+    skewed clocks nor background work lead beyond the parent. Of children that end together, the
+    walk enters the one that began first. A span without duration is not on the path. A span
+    without an end is assumed to last until the latest time known in the trace. The roots are
+    treated as children of one span that covers the whole trace: the path has a gap where no root
+    was running.
+
+    Attributes:
+        roots: the spans without a parent in the tree, by start.
+        nodes: all spans, parents before their children, siblings by start.
+        critical_path: from the start of the trace to its end; no two sections overlap.
+        duration_ns: nanoseconds from the start of the first span to the latest time known.
+    """
+
+    roots: tuple[SpanNode, ...]
+    nodes: tuple[SpanNode, ...] = field(repr=False)
+    critical_path: tuple[CriticalSection, ...] = field(repr=False)
+    duration_ns: int
+
+    @property
+    def has_root(self) -> bool:
+        """Whether a span names no parent. Otherwise the beginning of the trace is not stored."""
+        return any(node.span.parent_span_id is None for node in self.roots)
+
+    def to_dict(self, *, json: bool = False) -> dict[str, Any]:
+        """The nodes and the critical path as lists, however deep the tree is.
+
+        Each node has as ``parent`` the index in ``nodes`` of its parent, None for a root; each
+        section of the ``critical_path`` has as ``node`` the index of its node.
+        """
+        index = {id(node): index for index, node in enumerate(self.nodes)}
+        parents = {id(child): index[id(node)] for node in self.nodes for child in node.children}
+        return {
+            "nodes": [
+                node.to_dict(json=json) | {"parent": parents.get(id(node))} for node in self.nodes
+            ],
+            "critical_path": [
+                {
+                    "node": index[id(section.node)],
+                    "offset_ns": section.offset_ns,
+                    "duration_ns": section.duration_ns,
+                }
+                for section in self.critical_path
+            ],
+        }
+
+    @classmethod
+    def of(cls, spans: Iterable[TraceSpan]) -> SpanTree:
+        """The tree of the spans of one trace, given in any order."""
+        return _Builder(spans).tree()
+
+
+class _Builder:
+    """Builds the tree on the spans' indexes in the order of their starts.
+
+    Plain numbers are cheap, and loops over them need no recursion.
+    """
+
+    def __init__(self, spans: Iterable[TraceSpan]) -> None:
+        timed = ((_nanoseconds(span.start_time, span.start_ns), span) for span in spans)
+        ordered = sorted(timed, key=lambda pair: (pair[0], pair[1].span_id))
+        self.starts = [start for start, _ in ordered]
+        self.spans = [span for _, span in ordered]
+        self.known_ends = [
+            None if span.end_time is None else max(_nanoseconds(span.end_time, span.end_ns), start)
+            for start, span in ordered
+        ]
+        known = (end for end in self.known_ends if end is not None)
+        self.latest = max([*self.starts[-1:], *known], default=0)
+        self.ends = [self.latest if end is None else end for end in self.known_ends]
+
+    def tree(self) -> SpanTree:
+        parents, orphans = self._parents()
+        cycle_breakers = _break_cycles(parents)
+        children: list[list[int]] = [[] for _ in parents]
+        roots: list[int] = []
+        for index, parent in enumerate(parents):
+            (roots if parent == _NO_PARENT else children[parent]).append(index)
+        sections, on_path = critical_sections(roots, children, self.starts, self.ends)
+        first = self.starts[0] if self.starts else 0
+        order = list(_depth_first(roots, children))
+        nodes: dict[int, SpanNode] = {}
+        for index, depth in reversed(order):  # children before their parents
+            start, end = self.starts[index], self.known_ends[index]
+            nodes[index] = SpanNode(
+                span=self.spans[index],
+                children=tuple(nodes[child] for child in children[index]),
+                depth=depth,
+                offset_ns=start - first,
+                duration_ns=None if end is None else end - start,
+                self_time_ns=self._self_time(index, children[index]),
+                is_orphan=index in orphans,
+                breaks_cycle=index in cycle_breakers,
+                on_critical_path=index in on_path,
+            )
+        return SpanTree(
+            roots=tuple(nodes[index] for index in roots),
+            nodes=tuple(nodes[index] for index, _ in order),
+            critical_path=tuple(
+                CriticalSection(nodes[index], start - first, end - start)
+                for index, start, end in sections
+            ),
+            duration_ns=self.latest - first,
+        )
+
+    def _parents(self) -> tuple[list[int], set[int]]:
+        """The parent of each span or `_NO_PARENT`, and the spans whose parent is not stored."""
+        by_id: defaultdict[str, list[int]] = defaultdict(list)
+        for index, span in enumerate(self.spans):
+            by_id[span.span_id].append(index)
+        by_service: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        for span_id, indexes in by_id.items():
+            if len(indexes) > 1:
+                for index in indexes:
+                    by_service[span_id, self.spans[index].service_name].append(index)
+        parents, orphans = [], set()
+        for index, span in enumerate(self.spans):
+            parent_id = span.parent_span_id
+            if parent_id is None:
+                parents.append(_NO_PARENT)
+            elif parent_id not in by_id:
+                parents.append(_NO_PARENT)
+                orphans.add(index)
+            else:
+                same_service = by_service.get((parent_id, span.service_name), ())
+                parents.append(self._parent(index, by_id[parent_id], same_service))
+        return parents, orphans
+
+    def _parent(self, child: int, same_id: Sequence[int], same_service: Sequence[int]) -> int:
+        """The parent of a span among those that have the id of its parent."""
+        if len(same_id) == 1:
+            return same_id[0]
+        for candidates in (same_service, same_id):
+            begun = bisect_right(candidates, self.starts[child], key=self.starts.__getitem__)
+            last = begun - 1
+            if last >= 0 and candidates[last] == child:
+                last -= 1
+            if last >= 0:
+                return candidates[last]
+        return same_id[0] if same_id[0] != child else same_id[1]
+
+    def _self_time(self, index: int, children: Sequence[int]) -> int | None:
+        end = self.known_ends[index]
+        if end is None:
+            return None
+        covered_until, self_time = self.starts[index], 0
+        for child in children:  # by start
+            start = min(self.starts[child], end)
+            if start > covered_until:
+                self_time += start - covered_until
+            covered_until = max(covered_until, min(self.ends[child], end))
+        return self_time + end - covered_until
+
+
+def _break_cycles(parents: list[int]) -> set[int]:
+    """Make the earliest span of each cycle a root, and return these spans."""
+    roots: set[int] = set()
+    checked = bytearray(len(parents))
+    for start in range(len(parents)):
+        index, chain = start, dict[int, None]()
+        while index != _NO_PARENT and not checked[index]:
+            if index in chain:
+                ancestors = list(chain)
+                earliest = min(ancestors[ancestors.index(index) :])
+                parents[earliest] = _NO_PARENT
+                roots.add(earliest)
+                break
+            chain[index] = None
+            index = parents[index]
+        for checked_index in chain:
+            checked[checked_index] = 1
+    return roots
+
+
+def _depth_first(roots: Sequence[int], children: Sequence[list[int]]) -> Iterator[tuple[int, int]]:
+    """Each span with its depth, parents first."""
+    # An explicit stack: a chain of spans may be longer than Python's recursion limit.
+    stack = [(index, 0) for index in reversed(roots)]
+    while stack:
+        index, depth = stack.pop()
+        yield index, depth
+        stack += [(child, depth + 1) for child in reversed(children[index])]
+
+
+def _nanoseconds(time: datetime, fraction: int | None) -> int:
+    return (time - _EPOCH) // _MICROSECOND * 1000 + (fraction or 0)

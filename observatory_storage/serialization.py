@@ -1,0 +1,62 @@
+"""`to_dict`: rows, pages and results as plain dictionaries, on request ready for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
+from typing import Any, cast
+from uuid import UUID
+
+__all__ = ["Result", "to_json"]
+
+
+class Result:
+    """The base of the dataclasses that the package returns: it adds `to_dict`."""
+
+    __slots__ = ()
+
+    def to_dict(self, *, json: bool = False) -> dict[str, Any]:
+        """The fields by name, as a new dictionary; rows and results inside become dictionaries too.
+
+        Args:
+            json: make each value one that `json.dumps` takes. Times become ISO 8601 text in UTC
+                (``2026-01-31T12:00:00Z``), UUIDs dashed text, Decimals text with all their digits,
+                tuples lists, and errors their message.
+        """
+        names = [field.name for field in fields(cast(Any, self))]
+        named = {name: _plain(getattr(self, name), json=json) for name in names}
+        return to_json(named) if json else named
+
+
+def to_json(value: Any) -> Any:
+    """The value in the types of JSON; `Result.to_dict` lists what becomes of which type."""
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, (Decimal, UUID, PurePath, BaseException)):
+        return str(value)
+    if isinstance(value, Enum):
+        return to_json(value.value)
+    if isinstance(value, Mapping):
+        return {str(key): to_json(each) for key, each in value.items()}
+    if isinstance(value, Iterable):
+        return [to_json(each) for each in value]
+    return str(value)
+
+
+def _plain(value: Any, *, json: bool) -> Any:
+    """The value with the rows and results in it as dictionaries."""
+    if hasattr(value, "to_dict"):
+        return value.to_dict(json=json)
+    if hasattr(value, "_asdict"):  # a named tuple
+        value = value._asdict()
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(each, json=json) for each in value)
+    if isinstance(value, Mapping):
+        return {key: _plain(each, json=json) for key, each in value.items()}
+    return value

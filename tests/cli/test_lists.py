@@ -1,0 +1,231 @@
+"""What the commands that read show, to people and to programs."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import orjson
+import pytest
+
+from tests.commands import (
+    OTHER_TRACE,
+    SINCE,
+    TRACE,
+    Run,
+)
+
+
+def test_traces_are_a_table(run_on_filled: Run) -> None:
+    result = run_on_filled("traces", columns=140)
+    assert result.code == 0, result.err
+    head, newest, oldest = result.out.splitlines()
+    assert head.split()[:5] == ["START", "(UTC)", "TRACE", "STATUS", "SERVICE"]
+    assert newest.split()[:5] == [
+        "2026-07-01",
+        "12:01:00.000",
+        OTHER_TRACE,
+        "unset",
+        "model-server",
+    ]
+    assert (
+        oldest.split()
+        == (
+            f"2026-07-01 12:00:00.000 {TRACE} error assistant POST /ask 2.00 s 4 1! 1,234 $0.0012"
+        ).split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--service", "assistant"], [TRACE]),
+        (["--operation", "tick"], [OTHER_TRACE]),
+        (["--status", "error"], [TRACE]),
+        (["--since", "2026-07-01T12:00:30"], [OTHER_TRACE]),
+        (["--until", "2026-07-01T14:00:30+02:00"], [TRACE]),
+        (["--since", "1h", "--until", "1m"], []),
+        (["--min-duration", "1.5s"], [TRACE]),
+        (["--max-duration", "1ms"], [OTHER_TRACE]),
+        (["--provider", "acme", "--model", "large", "--user", "ada"], [TRACE]),
+        (["--session", "none"], []),
+        (["--session", "talk-1"], [TRACE]),
+        (["--text", '"sky blue"'], [TRACE]),
+        (["--min-cost", "0.001"], [TRACE]),
+        (["--max-cost", "0.001"], []),
+        (["--min-tokens", "1234"], [TRACE]),
+        (["--max-tokens", "1233"], []),
+        (["-a", "retries=2"], [TRACE]),
+        (["-a", 'retries="2"'], []),
+        (["-a", "retries=2", "-a", "user.id=ada"], [TRACE]),
+    ],
+)
+def test_filters_of_traces(run_on_filled: Run, options: list[str], found: list[str]) -> None:
+    result = run_on_filled("traces", "--json", *options)
+    assert result.code == 0, result.err
+    assert [line["trace_id"] for line in result.lines] == found
+
+
+def test_pages_lead_on(run_on_filled: Run) -> None:
+    first = run_on_filled("traces", "--limit", "1", "--json")
+    assert [line["trace_id"] for line in first.lines] == [OTHER_TRACE]
+    cursor = first.err.split()[-1]
+    assert first.err == f"more with --after {cursor}\n"
+    second = run_on_filled("traces", "--limit", "1", "--json", "--after", cursor)
+    assert [line["trace_id"] for line in second.lines] == [TRACE]
+    assert not second.err
+    everything = run_on_filled("traces", "--limit", "1", "--json", "--all")
+    assert [line["trace_id"] for line in everything.lines] == [OTHER_TRACE, TRACE]
+
+
+def test_json_is_exact(run_on_filled: Run) -> None:
+    result = run_on_filled("traces", "--json", "--user", "ada")
+    assert result.lines[0]["start_time"] == "2026-07-01T12:00:00Z"
+    # As a number with all of its digits, not the nearest float.
+    assert '"total_cost_usd":0.001234567,' in result.out
+    assert Decimal("0.001234567") == Decimal(str(result.lines[0]["total_cost_usd"]))
+
+
+def test_trace_is_a_waterfall(run_on_filled: Run) -> None:
+    result = run_on_filled("trace", TRACE, columns=100)
+    title, facts, head, *rows = result.out.splitlines()
+    assert title.split() == ["POST", "/ask", "assistant", TRACE]
+    assert (
+        facts
+        == "2026-07-01 12:00:00.000 UTC · 2.00 s · 4 spans · 1 failed · 1,234 tokens · $0.0012"
+    )
+    assert head.split() == ["SPAN", "0", "2.00", "s", "DURATION", "TOKENS", "COST"]
+    names = [row.split("━")[0].rstrip() for row in rows]
+    assert names == [
+        "POST /ask assistant",
+        "├ ✗ chat small",
+        "    no answer within 15 s",
+        "└ chat large",
+        "  └ generate model-server",
+    ]
+    assert rows[3].split()[-4:] == ["1.40", "s", "1,234", "$0.0012"]
+
+
+def test_trace_as_json_is_whole(run_on_filled: Run) -> None:
+    document = run_on_filled("trace", TRACE, "--json").document
+    assert document["trace"]["span_count"] == len(document["spans"]) == 4
+    assert [event["name"] for event in document["events"]] == ["exception"]
+    assert document["spans"][2]["attributes"]["retries"] == 2
+    assert document["spans"][0]["start_ns"] == 7
+
+
+def test_trace_shows_no_more_than_its_limit(run_on_filled: Run) -> None:
+    shown = run_on_filled("trace", TRACE, "--limit", "1").out
+    assert "… 3 more spans, 1 of them failed: a higher --limit shows them" in shown
+
+
+def test_sessions_are_a_table(run_on_filled: Run) -> None:
+    head, newest, oldest = run_on_filled("sessions").out.splitlines()
+    assert head.split()[:4] == ["LAST", "ACTIVE", "(UTC)", "SESSION"]
+    assert newest.split() == ["2026-07-01", "12:01:00.000", "talk-2", "model-server", "1", "1"]
+    assert " ".join(oldest.split()) == (
+        "2026-07-01 12:00:00.600 talk-1 ada assistant 1 1! 4 1! 1,234 $0.0012"
+    )
+    (session,) = run_on_filled("sessions", "--user", "ada", "--json").lines
+    assert (session["session_id"], session["span_count"]) == ("talk-1", 4)
+    first = run_on_filled("sessions", "--limit", "1")
+    assert "more with --after " in first.err
+
+
+def test_services_are_a_table(run_on_filled: Run) -> None:
+    head, *rows = run_on_filled("services", *SINCE).out.splitlines()
+    assert head.split() == ["SERVICE", "SPANS", "TRACES", "ERRORS", "P50", "P95", "TOKENS", "COST"]
+    assert [row.split()[:4] for row in rows] == [
+        ["assistant", "3", "1", "1"],
+        ["model-server", "2", "2", "0"],
+    ]
+    assert run_on_filled("services", "--since", "1h").out.splitlines()[1].split()[:2] == [
+        "assistant",
+        "0",
+    ]
+    operations = run_on_filled("services", "model-server", *SINCE).out.splitlines()
+    assert [row.split()[0] for row in operations] == ["OPERATION", "generate", "tick"]
+    found = run_on_filled("services", *SINCE, "--json").lines
+    assert [(each["group"], each["span_count"]) for each in found] == [
+        ({"service_name": "assistant"}, 3),
+        ({"service_name": "model-server"}, 2),
+    ]
+
+
+def test_costs_are_a_table(run_on_filled: Run) -> None:
+    head, row = run_on_filled("costs", *SINCE).out.splitlines()
+    assert head.split()[:4] == ["PROVIDER", "MODEL", "CALLS", "UNPRICED"]
+    assert head.split()[4:] == ["PROMPT", "COMPLETION", "TOKENS", "COST"]
+    assert row.split() == ["acme", "large", "1", "0", "1,200", "34", "1,234", "$0.0012"]
+    by_user = run_on_filled("costs", *SINCE, "--by", "user", "--bucket", "1d").out.splitlines()[1]
+    assert by_user.split()[:3] == ["2026-07-01", "00:00:00.000", "ada"]
+    (summary,) = run_on_filled("costs", *SINCE, "--json").lines
+    assert summary["group"] == {"provider": "acme", "model": "large"}
+    assert run_on_filled("costs").out == "none\n"
+
+
+def test_logs_are_a_table(run_on_filled: Run) -> None:
+    result = run_on_filled("logs", "--level", "error")
+    _, line = result.out.splitlines()
+    # Neither the terminal nor rich takes what was logged for an order.
+    assert " ".join(line.split()) == (
+        f"2026-07-01 12:00:01.000 ERROR assistant {TRACE} the model [bold]gave up[/bold]\ufffd[31m"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--text", '"gave up"'], [17]),
+        (["--level", "17"], [17]),
+        (["--trace", TRACE], [17, 9]),
+        (["--trace", TRACE[:8]], [17, 9]),
+        (["--trace", TRACE[:9].upper()], [17, 9]),
+        (["--trace", f"{TRACE[:8]}-{TRACE[8:11]}"], [17, 9]),
+        (["--trace", TRACE[:8], "--span", "00000000000000A1"], [9]),
+        (["--contains", "gave U", *SINCE], [17]),
+        (["--trace", TRACE, "--span", "00000000000000a1"], [9]),
+        (["-a", "attempt=3"], [17]),
+        (["--service", "assistant", "--until", "2026-07-01T12:00:01"], [9]),
+    ],
+)
+def test_filters_of_logs(run_on_filled: Run, options: list[str], found: list[int]) -> None:
+    result = run_on_filled("logs", "--json", *options)
+    assert result.code == 0, result.err
+    assert [line["severity_number"] for line in result.lines] == found
+
+
+def test_logs_as_json_are_whole(run_on_filled: Run) -> None:
+    newest = run_on_filled("logs", "--json").lines[0]
+    assert newest["event_name"] == "done"
+    assert newest["body_json"] == {"size": 5}
+    assert newest["resource_attributes"] == {"service.name": "assistant"}
+
+
+def test_metrics_are_a_table(run_on_filled: Run) -> None:
+    _, line = run_on_filled("metrics").out.splitlines()
+    assert " ".join(line.split()) == "requests counter delta {request} assistant Requests served"
+    assert run_on_filled("metrics", "--json", "--type", "gauge").lines == []
+
+
+def test_metric_over_time(run_on_filled: Run) -> None:
+    series = ["requests", "--aggregation", "sum", "--by", "model", "--bucket", "2m"]
+    times = ["--since", "2026-07-01T12:00", "--until", "2026-07-01T13:00"]
+    result = run_on_filled("metrics", *series, *times)
+    title, _, *rows = result.out.splitlines()
+    assert title == "requests, sum in {request}, assistant (counter)"
+    assert [row.split() for row in rows] == [
+        ["2026-07-01", "12:00:00.000", "30", "large"],
+        ["2026-07-01", "12:02:00.000", "30", "large"],
+    ]
+    points = run_on_filled("metrics", *series, *times, "--json").lines
+    assert [(point["timestamp"], point["value"], point["group"]) for point in points] == [
+        ("2026-07-01T12:00:00Z", 30, {"model": "large"}),
+        ("2026-07-01T12:02:00Z", 30, {"model": "large"}),
+    ]
+
+
+def test_long_numbers_keep_their_digits() -> None:
+    from observatory_storage.cli.json_values import json_value
+
+    shown = orjson.dumps(json_value({"a": 2**70, "b": Decimal("1E-20"), "c": [1.0]}))
+    assert shown == b'{"a":1180591620717411303424,"b":0.00000000000000000001,"c":[1.0]}'

@@ -1,0 +1,390 @@
+"""Each field of each filter chooses rows, and a method takes the fields as keywords too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, get_type_hints
+
+import pytest
+
+from observatory_storage import (
+    CopyWriter,
+    LogFilters,
+    MetricFilters,
+    SessionFilters,
+    SpanFilters,
+    StoragePool,
+    TimeSeriesQuery,
+    Trace,
+    TraceFilters,
+    TraceWriter,
+    UnitOfWork,
+    ValidationError,
+)
+from observatory_storage.repositories.logs.filters import LogKeywords
+from observatory_storage.repositories.metrics.filters import MetricKeywords, TimeSeriesKeywords
+from observatory_storage.repositories.reading.filter_fields import Filters
+from observatory_storage.repositories.traces.filters import SpanKeywords, TraceKeywords
+from observatory_storage.repositories.traces.session_filters import SessionKeywords
+from tests.repositories.samples import DAY, SECOND, START, Row, a_log, a_span, trace_key
+
+FILTERS: dict[type[Any], type[Any]] = {
+    TraceFilters: TraceKeywords,
+    SpanFilters: SpanKeywords,
+    SessionFilters: SessionKeywords,
+    LogFilters: LogKeywords,
+    MetricFilters: MetricKeywords,
+}
+LISTS: dict[type[Any], Callable[[UnitOfWork], Callable[..., Any]]] = {
+    TraceFilters: lambda uow: uow.traces.list,
+    SpanFilters: lambda uow: uow.traces.list_spans,
+    SessionFilters: lambda uow: uow.traces.list_sessions,
+    LogFilters: lambda uow: uow.logs.list,
+    MetricFilters: lambda uow: uow.metrics.list,
+}
+# Of two rows, the value of each field that the first row alone meets.
+OF_SPANS: dict[str, Any] = {
+    "service_name": "first",
+    "operation": "first",
+    "status": "ok",
+    "start_time": START,
+    "end_time": START + SECOND,
+    "min_duration_us": timedelta(seconds=5),
+    "max_duration_us": timedelta(seconds=5),
+    "attributes": {"key": "first"},
+    "provider": "first",
+    "model": "first",
+    "user_id": "first",
+    "session_id": "first",
+    "environment": "first",
+    "min_tokens": 50,
+    "max_tokens": 50,
+    "min_cost_usd": Decimal(5),
+    "max_cost_usd": Decimal(5),
+    "text": "first",
+}
+OF_TRACE: dict[str, Any] = {"trace_id": trace_key(1), "kind": "client", "name": "first"}
+OF_LOGS: dict[str, Any] = {
+    "service_name": "first",
+    "min_severity": "ERROR",
+    "trace_id": trace_key(1),
+    "span_id": f"{1:016x}",
+    "start_time": START,
+    "end_time": START + SECOND,
+    "attributes": {"key": "first"},
+    "text": "first",
+    "contains": "irs",
+}
+VALUES: dict[type[Any], dict[str, Any]] = {
+    TraceFilters: OF_SPANS,
+    SpanFilters: {**OF_SPANS, **OF_TRACE},
+    SessionFilters: {
+        name: OF_SPANS[name]
+        for name in ("user_id", "service_name", "environment", "start_time", "end_time")
+    },
+    LogFilters: OF_LOGS,
+    MetricFilters: {"service_name": "first", "metric_type": "gauge", "name": "first"},
+}
+# A time before the first row's, for what needs a bound.
+NEEDS: dict[str, dict[str, Any]] = {"contains": {"start_time": START - 9 * DAY}}
+# Of the second row: later or earlier, more or less, so that both bounds of a range are tried.
+LATER = {"end_time", "max_duration_us", "max_tokens", "max_cost_usd"}
+
+
+@pytest.fixture(scope="module")
+def two_rows(shared_pool: StoragePool) -> StoragePool:
+    """For each table a first row, which the values are about, one below it and one above."""
+    spans, logs, metrics = [], [], []
+    for number, (name, factor) in enumerate((("first", 0), ("below", -1), ("above", 1)), start=1):
+        start = START + factor * DAY
+        spans.append(
+            a_span(
+                number,
+                number,
+                start,
+                end_time=start + (5 + factor) * SECOND,
+                name=name,
+                service_name=name,
+                kind="client" if factor == 0 else "server",
+                status="ok" if factor == 0 else "error",
+                provider=name,
+                model=name,
+                user_id=name,
+                session_id=name,
+                environment=name,
+                total_tokens=50 + factor,
+                total_cost_usd=Decimal(5 + factor),
+                attributes={"key": name, "gen_ai.prompt": name},
+            )
+        )
+        logs.append(
+            a_log(
+                number,
+                start,
+                service_name=name,
+                severity_number=17 if factor == 0 else 9,
+                trace_id=trace_key(number),
+                span_id=f"{number:016x}",
+                attributes={"key": name},
+                body=name,
+            )
+        )
+        kind = "gauge" if factor == 0 else "counter"
+        metrics.append({"name": name, "service_name": name, "metric_type": kind})
+    writer = CopyWriter(shared_pool)
+    writer.write_spans(spans)
+    writer.write_logs(logs)
+    writer.write_metrics(metrics)
+    return shared_pool
+
+
+EVERY_FIELD = [
+    (kind, field.name) for kind in FILTERS for field in fields(kind) if field.name != "limit"
+]
+
+
+@pytest.mark.parametrize(("kind", "field"), EVERY_FIELD, ids=str)
+def test_every_field_narrows_the_list(two_rows: StoragePool, kind: type[Any], field: str) -> None:
+    value = VALUES[kind][field]
+    with two_rows.unit_of_work() as uow:
+        everything = len(LISTS[kind](uow)())
+        found = LISTS[kind](uow)(kind(**{field: value, **NEEDS.get(field, {})}))
+        assert 0 < len(found) < everything == 3
+        names = {_name(row) for row in found}
+        assert "first" in names
+        assert names <= ({"first", "below"} if field in LATER else {"first", "above"})
+
+
+def _name(row: Any) -> str:
+    return str(row.service_names[0] if hasattr(row, "service_names") else row.service_name)
+
+
+# A trace without spans has these columns itself; the other fields only a span can meet.
+OF_SPANLESS_TRACES = (
+    "service_name", "status", "start_time", "end_time", "min_duration_us", "max_duration_us",
+    "attributes", "min_tokens", "max_tokens", "min_cost_usd", "max_cost_usd", "text",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("field", OF_SPANS)
+def test_every_field_narrows_the_list_of_traces_without_spans(
+    pool: StoragePool, field: str
+) -> None:
+    with TraceWriter(pool) as writer:
+        for number, (name, factor) in enumerate((("first", 0), ("below", -1), ("above", 1))):
+            start = START + factor * DAY
+            writer.write_trace(
+                {
+                    "trace_id": trace_key(number + 1),
+                    "service_name": name,
+                    "status": "ok" if factor == 0 else "unset",
+                    "start_time": start,
+                    "end_time": start + (5 + factor) * SECOND,
+                    "total_tokens": 50 + factor,
+                    "total_cost_usd": Decimal(5 + factor),
+                    "attributes": {"key": name, "gen_ai.prompt": name},
+                }
+            )
+    with pool.unit_of_work() as uow:
+        found = [
+            row.service_name for row in uow.traces.list(TraceFilters(**{field: OF_SPANS[field]}))
+        ]
+    if field in OF_SPANLESS_TRACES:
+        assert "first" in found
+        assert len(found) < 3
+    else:
+        assert found == []
+
+
+@pytest.mark.parametrize("kind", FILTERS)
+def test_keywords_are_the_fields_of_the_filters(kind: type[Any]) -> None:
+    assert get_type_hints(FILTERS[kind]) == {
+        name: hint
+        for name, hint in get_type_hints(kind).items()
+        if name in {field.name for field in fields(kind)}
+    }
+
+
+def test_keywords_of_a_time_series_are_the_fields_of_its_query() -> None:
+    assert get_type_hints(TimeSeriesKeywords) == get_type_hints(TimeSeriesQuery)
+
+
+def test_a_field_without_a_condition_cannot_be_declared() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Undeclared(Filters):
+        tag: str | None = None
+
+    with pytest.raises(TypeError, match="declare tag with filter_field"):
+        Undeclared(tag="a")
+
+
+@pytest.mark.parametrize("kind", FILTERS)
+def test_filters_are_keyword_only(kind: type[Any]) -> None:
+    with pytest.raises(TypeError, match="positional"):
+        kind("first")
+
+
+@pytest.mark.parametrize("kind", FILTERS)
+def test_keywords_work_as_well_as_filters(two_rows: StoragePool, kind: type[Any]) -> None:
+    with two_rows.unit_of_work() as uow:
+        for field, value in VALUES[kind].items():
+            given = {field: value, **NEEDS.get(field, {}), "limit": 2}
+            assert _keys(LISTS[kind](uow)(**given)) == _keys(LISTS[kind](uow)(kind(**given)))
+        with pytest.raises(TypeError, match="servicename"):
+            LISTS[kind](uow)(servicename="first")
+        with pytest.raises(ValidationError, match="together with limit") as refused:
+            LISTS[kind](uow)(kind(), limit=5)
+        assert refused.value.field == "filters"
+
+
+def _keys(rows: Any) -> list[str]:
+    return [_name(row) for row in rows]
+
+
+def test_every_method_that_takes_filters_takes_keywords(two_rows: StoragePool) -> None:
+    with two_rows.unit_of_work() as uow:
+        assert [one.service_name for one in uow.traces.iterate(model="first")] == ["first"]
+        assert [one.name for one in uow.traces.iterate_spans(user_id="first")] == ["first"]
+        assert [one.session_id for one in uow.traces.iterate_sessions(user_id="first")] == ["first"]
+        assert [one.name for one in uow.traces.search_text("first", model="first")] == ["first"]
+        assert uow.traces.get_stats(service_name="first").trace_count == 1
+        (group,) = uow.traces.get_stats(kind="client", group_by="model")
+        assert dict(group.group) == {"model": "first"}
+        assert [one.body for one in uow.logs.iterate(min_severity="error")] == ["first"]
+        assert [one.body for one in uow.logs.search_text("first", service_name="first")] == [
+            "first"
+        ]
+        assert uow.logs.get_stats(service_name="first").log_count == 1
+        assert [one.count for one in uow.logs.count_by_level(service_name="first")] == [1]
+        assert len(uow.logs.tail(service_name="first")) <= 1
+        assert [one.name for one in uow.metrics.iterate(name="first")] == ["first"]
+        (metric,) = uow.metrics.get_by_name("first")
+        times: Row = {"start_time": START, "end_time": START + DAY}
+        assert uow.metrics.query_time_series(metric_id=metric.id, **times) == []
+        query = TimeSeriesQuery(metric.id, **times)
+        with pytest.raises(ValidationError, match="together with fill"):
+            uow.metrics.query_time_series(query, fill="zero")
+
+
+@pytest.mark.parametrize("kind", FILTERS)
+def test_filters_have_a_hash(kind: type[Any]) -> None:
+    values = VALUES[kind]
+    given: Row = {**values, "end_time": values["end_time"]} if "end_time" in values else values
+    one, same = kind(**given), kind(**given)
+    assert one == same
+    assert len({one, same, kind(limit=3)}) == 2
+
+
+@pytest.mark.parametrize("kind", [TraceFilters, SpanFilters, SessionFilters, LogFilters])
+@pytest.mark.parametrize("way", ["after", "before"])
+def test_a_cursor_goes_with_other_bounds_of_time(
+    two_rows: StoragePool, kind: type[Any], way: str
+) -> None:
+    """As a list of the last two days has, which a command or a view asks for again."""
+    with two_rows.unit_of_work() as uow:
+        page_of = LISTS[kind](uow)
+        first = page_of(kind(start_time=START - 2 * DAY, end_time=START + 2 * DAY, limit=1))
+        second = page_of(kind(start_time=START - 2 * DAY + SECOND, limit=1), after=first.next)
+        assert _keys(first) + _keys(second) == ["above", "first"]
+        if way == "before":
+            again = page_of(kind(end_time=START + 3 * DAY, limit=1), before=second.previous)
+            assert _keys(again) == ["above"]
+        else:
+            gone = page_of(kind(start_time=START + DAY, limit=1), after=second.next)
+            assert (_keys(gone), gone.next) == ([], None)
+
+
+def test_a_cursor_of_points_goes_with_other_bounds_of_time(pool: StoragePool) -> None:
+    CopyWriter(pool).write_metrics([{"name": "m", "service_name": "s", "metric_type": "gauge"}])
+    with pool.unit_of_work() as uow:
+        (metric,) = uow.metrics.get_by_name("m")
+        rows: list[Row] = [
+            {"metric_id": metric.id, "timestamp": START + n * SECOND, "value": n} for n in range(4)
+        ]
+        CopyWriter(uow).write_data_points(rows)
+        first = uow.metrics.get_data_points(metric.id, START, limit=2)
+        after = uow.metrics.get_data_points(metric.id, START + SECOND, limit=2, after=first.next)
+        assert [point.value for point in (*first, *after)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("TRACE", 1), ("trace4", 4), ("Debug", 5), ("DEBUG2", 6), ("INFO", 9), ("info4", 12),
+        ("WARN", 13), ("warning", 13), ("WARNING", 13), ("ERROR", 17), ("error3", 19),
+        ("critical", 21), ("FATAL", 21), ("Fatal4", 24),
+    ],
+)  # fmt: skip
+def test_a_severity_is_named_as_by_opentelemetry_or_python(name: str, number: int) -> None:
+    assert LogFilters(min_severity=name).min_severity == number
+
+
+@pytest.mark.parametrize("name", ["DEBUG5", "DEBUG1", "DEBUG0", "CRITICAL2", "NOTSET", "", "13"])
+def test_an_unknown_severity_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        LogFilters(min_severity=name)
+    assert refused.value.field == "min_severity"
+
+
+def test_a_duration_may_be_a_timedelta() -> None:
+    filters = TraceFilters(min_duration_us=timedelta(microseconds=3), max_duration_us=SECOND)
+    assert (filters.min_duration_us, filters.max_duration_us) == (Decimal(3), Decimal(1_000_000))
+    for wrong in (timedelta(-1), timedelta.max):
+        with pytest.raises(ValidationError) as refused:
+            TraceFilters(min_duration_us=wrong)
+        assert refused.value.field == "min_duration_us"
+
+
+def test_a_bucket_may_be_a_timedelta(two_rows: StoragePool) -> None:
+    with two_rows.unit_of_work() as uow:
+        metrics, hour = uow.metrics, timedelta(hours=1)
+        assert uow.traces.get_stats(bucket_size_secs=hour) == uow.traces.get_stats(
+            bucket_size_secs=3600
+        )
+        assert metrics.get_cost_summary(bucket_size_secs=hour) == metrics.get_cost_summary(
+            bucket_size_secs=3600
+        )
+        assert metrics.get_latency_percentiles(
+            bucket_size_secs=hour
+        ) == metrics.get_latency_percentiles(bucket_size_secs=3600)
+        assert uow.logs.count_by_level(bucket_size_secs=hour) == uow.logs.count_by_level(
+            bucket_size_secs=3600
+        )
+    query = TimeSeriesQuery(trace_key(1), START, START + DAY, bucket_size_secs=hour)
+    assert query.bucket == hour
+    for wrong in (timedelta(0), -hour, timedelta.max):
+        with pytest.raises(ValidationError) as refused:
+            TimeSeriesQuery(trace_key(1), START, START + DAY, bucket_size_secs=wrong)
+        assert refused.value.field == "bucket_size_secs"
+
+
+def test_one_group_may_be_given_as_text(two_rows: StoragePool) -> None:
+    with two_rows.unit_of_work() as uow:
+        by_model = uow.traces.get_stats(group_by=("model",))
+        assert uow.traces.get_stats(group_by="model") == by_model
+        by_name = uow.metrics.get_cost_summary(group_by=("operation",))
+        assert uow.metrics.get_cost_summary(group_by="operation") == by_name
+    query = TimeSeriesQuery(trace_key(1), START, START + DAY, group_by="model")
+    assert query.group_by == ("model",)
+
+
+def test_a_trace_is_taken_wherever_its_id_is(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([a_span(1, 1), a_span(2, 2)])
+    CopyWriter(pool).write_logs([a_log(1, trace_id=trace_key(1))])
+    with pool.unit_of_work() as uow:
+        trace = uow.traces.get_by_trace_id(trace_key(1))
+        assert isinstance(trace, Trace)
+        assert uow.traces.get(trace).id == uow.traces.get_by_trace_id(trace).id == trace.id
+        assert [span.trace_id for span in uow.traces.get_spans(trace)] == [trace.id]
+        assert uow.traces.get_events(trace) == []
+        assert len(uow.traces.get_tree(trace).nodes) == 1
+        assert uow.traces.get_span(trace, f"{1:016x}").trace_id == trace.id
+        assert len(uow.traces.list_spans(trace_id=trace)) == 1
+        assert len(uow.logs.list(trace_id=trace)) == len(uow.logs.get_by_trace(trace)) == 1
+        assert uow.traces.delete(trace).spans == 1
+        with pytest.raises(ValidationError) as refused:
+            uow.traces.get_spans(uow)  # type: ignore[arg-type]  # what is tried here
+        assert refused.value.field == "trace_id"
