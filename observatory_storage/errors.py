@@ -191,6 +191,12 @@ _MIGRATE = (
     "the schema is older than this version of observatory_storage: run `observatory-storage"
     " migrate` or pool.run_migrations(), unless the name is one of your own"
 )
+# A standby, a primary of before a failover, or a session that was set to read only.
+_READ_ONLY = "25006"
+_WRITABLE = (
+    "the server or the session takes no writes: connect to the primary, with"
+    " target_session_attrs=read-write if the URL names several hosts"
+)
 
 
 def sqlstate_of(error: BaseException) -> str | None:
@@ -215,6 +221,8 @@ def translate(error: BaseException) -> StorageError | None:
             kind, retryable = found
             if kind is ValidationError:
                 return _data_error(original, message)
+            if state == _READ_ONLY:
+                message += f"; {_WRITABLE}"
             return kind(message, retryable=retryable)
         if state in _UNMIGRATED:
             message += f"; {_MIGRATE}"

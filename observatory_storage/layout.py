@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.pool import Pool, QueuePool
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from observatory_storage.errors import Conflict, StorageError, translated
+from observatory_storage.errors import Conflict, StorageError, sqlstate_of, translated
 from observatory_storage.processes import PerProcess
 from observatory_storage.tables import TABLES
 
@@ -40,6 +40,7 @@ _MAX: Final = datetime.max.replace(tzinfo=UTC)
 _FIRST_YEAR: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LAST_YEAR: Final = datetime(2100, 1, 1, tzinfo=UTC)
 _LOCK_TIMEOUT: Final = "2s"
+_NO_PRIVILEGE: Final = "42501"
 _ATTEMPTS: Final = 8
 _NAME = re.compile(rf"({'|'.join(PARTITIONED)})_(p\d{{4}}(\d\d){{0,2}}|past|future)")
 _BOUND = re.compile(r"FROM \((MINVALUE|'[^']+')\) TO \((MAXVALUE|'[^']+')\)")
@@ -174,7 +175,16 @@ class Partitions:
             with translated(), self._engine.begin() as connection:
                 return self._make_in(connection, table_name, moments)
 
-        known = attempts(make)
+        try:
+            known = attempts(make)
+        except StorageError as error:
+            if error.__cause__ is None or sqlstate_of(error.__cause__) != _NO_PRIVILEGE:
+                raise
+            raise StorageError(
+                f"{table_name} has no partition for {min(moments)}, and the role may not make one:"
+                f" {error}. Writing needs no ownership while partitions are made ahead; the tables'"
+                " owner makes them by pool.partitions.ensure(table, moments)"
+            ) from error.__cause__
         self._known = {**self._known, table_name: known}
 
     def _make_in(

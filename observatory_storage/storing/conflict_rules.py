@@ -47,7 +47,7 @@ def _replace(target: UpsertTarget, statement: Insert) -> Insert:
         column: new[column] for column in target.columns if column not in target.key
     }
     if "updated_at" in target.table.c:
-        changed["updated_at"] = func.now()
+        changed["updated_at"] = new.updated_at
     return statement.on_conflict_do_update(
         index_elements=list(target.key),
         set_=changed,
@@ -87,7 +87,9 @@ def _fill_unless_spans_tell(target: UpsertTarget, statement: Insert) -> Insert:
         tuple_(*(comparable_json(value) for value in changed.values()))
     )
     return statement.on_conflict_do_update(
-        index_elements=list(target.key), set_={**changed, "updated_at": func.now()}, where=differs
+        index_elements=list(target.key),
+        set_={**changed, "updated_at": new.updated_at},
+        where=differs,
     )
 
 

@@ -16,9 +16,8 @@ from observatory_storage.storing.conflict_rules import TARGETS, target_of
 from observatory_storage.storing.spans import write_spans
 from observatory_storage.storing.transaction import (
     Source,
-    ensure_partitions,
-    repairing,
     retrying,
+    write_with_partitions,
     writing,
 )
 from observatory_storage.storing.upsert import Loader, Method
@@ -96,8 +95,7 @@ def store_into(
         result.retries += 1
 
     def once() -> int:
-        ensure_partitions(source, rows)
-        return repairing(rows, write)
+        return write_with_partitions(source, rows, write)
 
     def write(these: Sequence[Row]) -> None:
         with writing(source), source.engine.begin() as connection:

@@ -83,7 +83,7 @@ def _add(_: UpsertTarget, statement: Insert) -> Insert:
                 column: sa.case((leads, new[column]), else_=old[column])
                 for column in ("service_name", "root_span_name", *_LEAD)
             },
-            "updated_at": sa.func.now(),
+            "updated_at": new.updated_at,
         },
     )
 

@@ -12,7 +12,13 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 
 from observatory_storage.backoff import backoff
 from observatory_storage.config import StorageConfig
-from observatory_storage.errors import StorageError, ValidationError, sqlstate_of, translated
+from observatory_storage.errors import (
+    StorageError,
+    ValidationError,
+    sqlstate_of,
+    translate,
+    translated,
+)
 from observatory_storage.layout import Partitions
 from observatory_storage.rows import Row
 from observatory_storage.storing.upsert import is_text_error
@@ -22,9 +28,9 @@ __all__ = [
     "PartitionMissing",
     "Source",
     "ensure_partitions",
-    "repairing",
     "retrying",
     "source_of",
+    "write_with_partitions",
     "writing",
 ]
 
@@ -93,7 +99,38 @@ def ensure_partitions(
             source.partitions.ensure_within(within, table_name, needed)
 
 
-def repairing(rows: Sequence[Row], write: Callable[[Sequence[Row]], None]) -> int:
+def write_with_partitions(
+    source: Source,
+    rows: Sequence[Row],
+    write: Callable[[Sequence[Row]], None],
+    within: Connection | None = None,
+) -> int:
+    """Make the partitions of the rows, and write the rows.
+
+    Args:
+        source: the pool.
+        rows: prepared rows.
+        write: writes them inside `writing`.
+        within: see `ensure_partitions`.
+
+    Returns:
+        How many texts had to be repaired.
+    """
+    ensure_partitions(source, rows, within)
+    try:
+        return _repairing(rows, write)
+    except PartitionMissing:
+        # Either a partition was dropped, or the name of a violated check was: proxies and
+        # extensions leave it out. Once the partitions are there, only a check is left.
+        ensure_partitions(source, rows, within)
+        try:
+            return _repairing(rows, write)
+        except PartitionMissing as error:
+            cause = error.__cause__ or error
+            raise (translate(cause) or error) from cause
+
+
+def _repairing(rows: Sequence[Row], write: Callable[[Sequence[Row]], None]) -> int:
     """Write the rows, and once more with clean text where the server or the driver objects to it.
 
     Checking all text for what PostgreSQL cannot hold beforehand would cost every clean row.

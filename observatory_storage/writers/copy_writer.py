@@ -28,9 +28,8 @@ from observatory_storage.storing import (
 from observatory_storage.storing.span_stream import SpanFeed, StreamOutcome, stream_spans
 from observatory_storage.storing.transaction import (
     PartitionMissing,
-    ensure_partitions,
-    repairing,
     retrying,
+    write_with_partitions,
     writing,
 )
 from observatory_storage.tables import (
@@ -124,8 +123,11 @@ class CopyWriter:
         return len(prepared)
 
     def _stream_alone(self, feed: SpanFeed) -> None:
-        with writing(self._source), self._source.engine.begin() as connection:
-            outcome = stream_spans(Loader(connection), feed, self._source.partitions)
+        try:
+            with writing(self._source), self._source.engine.begin() as connection:
+                outcome = stream_spans(Loader(connection), feed, self._source.partitions)
+        except PartitionMissing:
+            outcome = StreamOutcome.NOT_CLEAN
         if outcome is not StreamOutcome.WRITTEN:
             self._write_alone(feed.all(), optimistic=outcome is not StreamOutcome.CONFLICT)
 
@@ -134,21 +136,13 @@ class CopyWriter:
             with writing(self._source), self._source.engine.begin() as connection:
                 write_batch(Loader(connection, self._method), these, optimistic=optimistic)
 
-        ensure_partitions(self._source, rows)
-        repairing(rows, write)
+        write_with_partitions(self._source, rows, write)
 
     def _write_within(self, session: Session, rows: list[Row]) -> None:
-        try:
-            self._write_nested(session, rows)
-        except PartitionMissing:  # it was dropped meanwhile: once more from the savepoint
-            self._write_nested(session, rows)
-
-    def _write_nested(self, session: Session, rows: list[Row]) -> None:
         def write(these: Sequence[Row]) -> None:
             with writing(self._source), session.begin_nested():
                 write_batch(Loader(session.connection(), self._method), these)
 
         # A session that has no connection yet gets one when the partitions are there.
         held = session.connection() if session.in_transaction() else None
-        ensure_partitions(self._source, rows, held)
-        repairing(rows, write)
+        write_with_partitions(self._source, rows, write, held)

@@ -27,7 +27,7 @@ import sqlalchemy as sa
 from sqlalchemy import column
 from sqlalchemy.orm.interfaces import ORMOption
 
-from observatory_storage.errors import ValidationError
+from observatory_storage.errors import StorageError, ValidationError
 from observatory_storage.models import LogRecord
 from observatory_storage.repositories.logs.filters import LogFilters
 from observatory_storage.repositories.reading.cursors import (
@@ -114,9 +114,18 @@ class Tail:
         """Below the first number all transactions have ended; the second is not given out yet."""
         snapshot = sa.func.pg_current_snapshot()
         ends = (sa.func.pg_snapshot_xmin(snapshot), sa.func.pg_snapshot_xmax(snapshot))
-        settled, unused = self._reader.row(
-            sa.select(*(sa.cast(sa.cast(e, sa.Text), sa.BigInteger) for e in ends))
+        settled, unused, is_standby = self._reader.row(
+            sa.select(
+                *(sa.cast(sa.cast(e, sa.Text), sa.BigInteger) for e in ends),
+                sa.func.pg_is_in_recovery(),
+            )
         )
+        if is_standby:
+            # A standby's snapshot does not say which transactions of the primary are under way.
+            raise StorageError(
+                "logs.tail cannot follow the log on a standby, where it would skip records of long"
+                " transactions: connect to the primary (target_session_attrs=primary)"
+            )
         return settled, unused
 
     def _newest(
