@@ -1,6 +1,7 @@
 """Runs the Alembic migrations on a given engine; `alembic/env.py` and the pool both come here.
 
-Everything of the package lives in one schema, with an ``alembic_version`` of its own there. One
+Everything of the package lives in one schema, with a version table of its own there, so that an
+application's Alembic may use the same schema. One
 transaction takes an advisory lock, brings the schema to the wanted revision and commits, so that
 processes that start together migrate once, and a failure leaves what was there before. The lock
 belongs to that transaction rather than to the session: pgbouncer in transaction mode can hand the
@@ -15,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import alembic.context
+import alembic.op
 import sqlalchemy as sa
 import tenacity
 from alembic import command
@@ -27,6 +30,7 @@ from alembic.util.exc import CommandError
 from observatory_storage.errors import MigrationError, sqlstate_of, translate, translated
 from observatory_storage.layout import advisory_key
 from observatory_storage.models import Base
+from observatory_storage.processes import PerProcess
 
 __all__ = [
     "comparison",
@@ -49,11 +53,20 @@ _BLOCKED: Final = frozenset({"55P03", "40P01"})  # lock_timeout ran out, deadloc
 # Marks a schema that a migration created, so that the downgrade knows to drop it.
 _CREATED: Final = "created by observatory_storage"
 
+# The tables of the first release, by which its schemas are known.
+_FIRST_TABLES: Final = frozenset(
+    ("traces", "trace_spans", "trace_events", "metrics", "metric_data_points", "logs")
+)
 # Stands in generated operations where the migration names its schema.
 _SCHEMA_MARK: Final = "<schema>"
 
+# Not Alembic's ``alembic_version``, which the application's own migrations may use.
+VERSION_TABLE: Final = "observatory_version"
+# The table that versions were kept in before there was one of our own.
+_FORMER_VERSION_TABLE: Final = "alembic_version"
+_DUPLICATE_TABLE: Final = "42P07"
 # Alembic keeps the running environment in module globals: one migration a process at a time.
-_one_at_a_time = threading.RLock()
+_one_at_a_time: Final = PerProcess(threading.RLock)
 
 
 def upgrade(engine: sa.Engine, schema: str = "public", revision: str = "head") -> None:
@@ -70,8 +83,8 @@ def upgrade(engine: sa.Engine, schema: str = "public", revision: str = "head") -
 def downgrade(engine: sa.Engine, schema: str = "public", revision: str = "base") -> None:
     """Take the schema down to a revision; ``base`` removes everything, all rows included.
 
-    At ``base`` the partitions and ``alembic_version`` go too, and the schema itself when a
-    migration had created it and nothing else is in it.
+    At ``base`` the partitions and the version table go too, and the schema itself when a migration
+    had created it and nothing else is in it.
 
     Raises:
         MigrationError, ConnectionLost, PoolError: as `upgrade` does.
@@ -82,7 +95,8 @@ def downgrade(engine: sa.Engine, schema: str = "public", revision: str = "base")
 def current(engine: sa.Engine, schema: str = "public") -> str | None:
     """The revision that the schema is at; None where nothing has been migrated."""
     with translated(), engine.connect() as connection:
-        return _migration_context(connection, schema).get_current_revision()
+        revision = _migration_context(connection, schema).get_current_revision()
+        return revision or _former_revision(connection, schema)
 
 
 def head() -> str:
@@ -97,9 +111,14 @@ def pending(engine: sa.Engine, schema: str = "public") -> list[str]:
     """The revisions that `upgrade` would apply, in their order.
 
     Raises:
-        MigrationError: the schema is at a revision that this version does not know.
+        MigrationError: the schema is at a revision that this version does not know, or lacks
+            tables of its revision; or the database is not in UTF-8.
     """
     at = current(engine, schema)
+    with translated(), engine.connect() as connection:
+        _check_encoding(connection)
+        if at == head():
+            _check_tables(connection, schema)
     scripts = _scripts()
     _check_known(scripts, at, schema)
     waiting = [script.revision for script in scripts.iterate_revisions("heads", at or "base")]
@@ -124,7 +143,12 @@ def run(
     """
     # The transaction is Alembic's own, so that a migration may use its `autocommit_block`.
     options = comparison(connection, schema) if compare else {}
-    environment.configure(connection=connection, version_table_schema=schema, **options)
+    environment.configure(
+        connection=connection,
+        version_table=VERSION_TABLE,
+        version_table_schema=schema,
+        **options,
+    )
     environment.config.attributes["schema_mark"] = _SCHEMA_MARK
 
     @tenacity.retry(
@@ -140,11 +164,15 @@ def run(
             # Neither a timeout of the session nor one of the role stops a long migration.
             connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
             connection.execute(sa.text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-            _check_known(environment.script, _revision_of(environment), schema)
+            _check_encoding(connection)
             _create_schema(connection, schema)
+            _adopt_former_version(environment, connection, schema)
+            _check_known(environment.script, _revision_of(environment), schema)
             environment.run_migrations()
             if _revision_of(environment) is None:
                 _remove_traces(connection, schema)
+            elif _revision_of(environment) == environment.script.get_current_head():
+                _check_tables(connection, schema)
             return True
 
     # Asked for again and again rather than waited for: a waiting statement holds a snapshot, and
@@ -167,6 +195,7 @@ def write_sql(environment: EnvironmentContext, schema: str) -> None:
     environment.configure(
         dialect_name="postgresql",
         literal_binds=True,
+        version_table=VERSION_TABLE,
         version_table_schema=schema,
     )
     with environment.begin_transaction():
@@ -209,14 +238,30 @@ def _mark_schema(_: object, __: object, directives: list[Any]) -> None:
 
 
 def _command(engine: sa.Engine, schema: str, action: Callable[[Config], None]) -> None:
-    with _one_at_a_time:
+    with _one_at_a_time.get():
         with translated():
             connection = engine.connect()
-        with connection, _migration_errors(schema):
+        with connection, _outer_environment_kept(), _migration_errors(schema):
             config = _config()
             config.attributes["connection"] = connection
             config.attributes["schema"] = schema
             action(config)
+
+
+@contextmanager
+def _outer_environment_kept() -> Iterator[None]:
+    """Keep the environment of a migration of the application that this one runs within.
+
+    Alembic has one environment and one set of operations in module globals, and removes them when
+    the inner migration ends.
+    """
+    outer = [getattr(module, "_proxy", None) for module in (alembic.context, alembic.op)]
+    try:
+        yield
+    finally:
+        for proxy in outer:
+            if proxy is not None:
+                proxy._install_proxy()
 
 
 @contextmanager
@@ -232,6 +277,11 @@ def _migration_errors(schema: str) -> Iterator[None]:
         if known is error:  # already one of ours, with its own cause
             raise
         message = str(known) if known else f"{type(error).__name__}: {error}"
+        if sqlstate_of(error) == _DUPLICATE_TABLE:
+            message += (
+                "; the schema has a table of this name that is not one of this package's:"
+                " give the storage a schema of its own, by DB_SCHEMA"
+            )
         retryable = known.retryable if known else False
         raise MigrationError(f"schema {schema!r}: {message}", retryable=retryable) from error
 
@@ -256,11 +306,76 @@ def _location() -> Path:
 
 
 def _migration_context(connection: sa.Connection, schema: str) -> MigrationContext:
-    return MigrationContext.configure(connection, opts={"version_table_schema": schema})
+    return MigrationContext.configure(
+        connection, opts={"version_table": VERSION_TABLE, "version_table_schema": schema}
+    )
 
 
 def _revision_of(environment: EnvironmentContext) -> str | None:
     return environment.get_context().get_current_revision()
+
+
+def _former_revision(connection: sa.Connection, schema: str) -> str | None:
+    """The revision of a schema that an earlier release of this package migrated."""
+    tables = sa.inspect(connection).get_table_names(schema)
+    if _FORMER_VERSION_TABLE not in tables or not _FIRST_TABLES.issubset(tables):
+        return None
+    known = [script.revision for script in _scripts().walk_revisions()]
+    statement = sa.text(
+        f"SELECT version_num FROM {_quoted(schema)}.{_FORMER_VERSION_TABLE}"  # noqa: S608 - quoted
+        " WHERE version_num = ANY(:known)"
+    )
+    revision: str | None = connection.scalar(statement, {"known": known})
+    return revision
+
+
+def _adopt_former_version(
+    environment: EnvironmentContext, connection: sa.Connection, schema: str
+) -> None:
+    """Move the version of a schema that an earlier release migrated into the table of our own."""
+    if _revision_of(environment) is not None:
+        return
+    revision = _former_revision(connection, schema)
+    if revision is None:
+        return
+    environment.get_context()._ensure_version_table()
+    former = f"{_quoted(schema)}.{_FORMER_VERSION_TABLE}"
+    for statement in (
+        f"INSERT INTO {_quoted(schema)}.{VERSION_TABLE} VALUES (:revision)",  # noqa: S608 - quoted
+        f"DELETE FROM {former} WHERE version_num = :revision",  # noqa: S608 - quoted
+    ):
+        connection.execute(sa.text(statement), {"revision": revision})
+    # What is left in it are the application's own revisions.
+    if not connection.scalar(sa.text(f"SELECT count(*) FROM {former}")):  # noqa: S608 - quoted
+        connection.execute(sa.text(f"DROP TABLE {former}"))
+
+
+def _check_encoding(connection: sa.Connection) -> None:
+    """Make sure that the database holds every character.
+
+    Raises:
+        MigrationError: names its encoding, and says what to do.
+    """
+    encoding = connection.scalar(sa.text("SELECT current_setting('server_encoding')"))
+    if encoding != "UTF8":
+        raise MigrationError(
+            f"the database has the encoding {encoding}, which does not hold all text: create one"
+            " with CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8' and use that"
+        )
+
+
+def _check_tables(connection: sa.Connection, schema: str) -> None:
+    """Make sure that a schema at the newest revision has the tables.
+
+    Raises:
+        MigrationError: names those that it lacks.
+    """
+    missing = sorted(Base.metadata.tables.keys() - sa.inspect(connection).get_table_names(schema))
+    if missing:
+        raise MigrationError(
+            f"schema {schema!r} is at the newest revision but lacks {', '.join(missing)}: restore"
+            f" them, or drop {VERSION_TABLE} and the others, and migrate again"
+        )
 
 
 def _check_known(scripts: ScriptDirectory, revision: str | None, schema: str) -> None:
@@ -269,8 +384,7 @@ def _check_known(scripts: ScriptDirectory, revision: str | None, schema: str) ->
         raise MigrationError(
             f"schema {schema!r} is at revision {revision!r}, which this version of"
             f" observatory_storage (up to {scripts.get_current_head()!r}) does not know:"
-            " a newer version has migrated it (install that one), or the application's own"
-            " Alembic uses the schema (give the storage another one, by DB_SCHEMA)"
+            " a newer version has migrated it: install that one"
         )
 
 
@@ -290,7 +404,7 @@ def _create_schema(connection: sa.Connection, schema: str) -> None:
 def _remove_traces(connection: sa.Connection, schema: str) -> None:
     """Drop the version table, and the schema if a migration made it and it is empty now."""
     quoted = _quoted(schema)
-    connection.execute(sa.text(f"DROP TABLE IF EXISTS {quoted}.alembic_version"))
+    connection.execute(sa.text(f"DROP TABLE IF EXISTS {quoted}.{VERSION_TABLE}"))
     empty = sa.text(
         "SELECT true FROM pg_catalog.pg_namespace AS n WHERE nspname = :schema"
         " AND pg_catalog.obj_description(n.oid, 'pg_namespace') = :created"

@@ -55,7 +55,7 @@ def definitions(engine: sa.Engine, schema: str) -> dict[str, list[str]]:
             kind: sorted(
                 str(tuple(row)).replace(quoted, "schema").replace(f"{schema}.", "schema.")
                 for row in connection.execute(sa.text(query), {"schema": oid})
-                if row[0] != "alembic_version"
+                if row[0] != "observatory_version"
             )
             for kind, query in DEFINITIONS.items()
         }

@@ -174,7 +174,7 @@ def test_the_search_path_does_not_matter(empty: sa.Engine) -> None:
     before = everything(empty)
     migrate.upgrade(empty)
     inspector = sa.inspect(empty)
-    tables = {*Base.metadata.tables, "alembic_version"}
+    tables = {*Base.metadata.tables, "observatory_version"}
     assert set(inspector.get_table_names("public")) == tables
     assert inspector.get_table_names("elsewhere") == []
     migrate.downgrade(empty)
@@ -209,7 +209,7 @@ def test_ten_processes_at_once_migrate_once(empty_database_url: str, empty: sa.E
             process.join(timeout=10)
     assert [process.exitcode for process in processes] == [0] * 10
     with empty.connect() as connection:
-        versions = connection.exec_driver_sql("SELECT version_num FROM shared.alembic_version")
+        versions = connection.exec_driver_sql("SELECT version_num FROM shared.observatory_version")
         assert versions.scalars().all() == [migrate.head()]
 
 
@@ -299,7 +299,7 @@ def test_a_failing_migration_leaves_nothing_behind(empty: sa.Engine) -> None:
 def test_a_newer_revision_is_refused_by_name(empty: sa.Engine) -> None:
     migrate.upgrade(empty)
     with empty.begin() as connection:
-        connection.exec_driver_sql("UPDATE public.alembic_version SET version_num = 'f00d'")
+        connection.exec_driver_sql("UPDATE public.observatory_version SET version_num = 'f00d'")
     refused: list[Callable[[], object]] = [
         lambda: migrate.upgrade(empty),
         lambda: migrate.downgrade(empty),

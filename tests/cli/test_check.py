@@ -186,7 +186,7 @@ def test_tables_that_may_not_be_written(run: Run, guarded_server: EmbeddedPostgr
 
     with psycopg.connect(guarded_server.url_of("shared"), autocommit=True) as connection:
         connection.execute("CREATE ROLE reader LOGIN PASSWORD 'reader'")
-        connection.execute("GRANT SELECT ON traces, alembic_version TO reader")
+        connection.execute("GRANT SELECT ON traces, observatory_version TO reader")
         assert "reader may not read logs, metric_data_points" in detail()
         connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
         assert "not written: reader may not INSERT, UPDATE and DELETE" in detail()
