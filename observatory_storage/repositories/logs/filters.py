@@ -15,7 +15,7 @@ from sqlalchemy import and_, or_
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import LogRecord
-from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading import text_search, validation
 from observatory_storage.repositories.reading.filter_fields import (
     Conditions,
     Filters,
@@ -26,12 +26,6 @@ from observatory_storage.repositories.reading.filter_fields import (
     filter_field,
     limit_field,
 )
-from observatory_storage.repositories.reading.text_search import (
-    has_words,
-    matches,
-    substring_pattern,
-)
-from observatory_storage.repositories.reading.validation import AttributeValue, TraceId
 
 __all__ = ["LEVELS", "LogFilters", "LogKeywords", "LogSearchKeywords"]
 
@@ -54,11 +48,11 @@ class LogSearchKeywords(TypedDict, total=False):
 
     service_name: str | None
     min_severity: int | str | None
-    trace_id: TraceId | None
+    trace_id: validation.TraceId | None
     span_id: str | None
     start_time: datetime | None
     end_time: datetime | None
-    attributes: Mapping[str, AttributeValue] | None
+    attributes: Mapping[str, validation.AttributeValue] | None
     limit: int
     contains: str | None
 
@@ -95,13 +89,15 @@ def _has_attributes(record: Any, given: Given) -> Conditions:
 def _has_words(record: Any, given: Given) -> Conditions:
     if "text" not in given:
         return []
-    words = has_words(LogRecord.search_vector(LogRecord.__table__.c.body), given["text"])
+    words = text_search.has_words(
+        LogRecord.search_vector(LogRecord.__table__.c.body), given["text"]
+    )
     # The index is partial: its predicate must be in the statement.
     return [and_(record.body.is_not(None), words)]
 
 
 def _contains(record: Any, given: Given) -> Conditions:
-    return [matches(record.body, given["contains"])] if "contains" in given else []
+    return [text_search.matches(record.body, given["contains"])] if "contains" in given else []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +127,7 @@ class LogFilters(Filters):
     min_severity: int | str | None = filter_field(
         _severity, at_least("severity_number", "min_severity")
     )
-    trace_id: TraceId | None = filter_field(validation.trace_key, equals("trace_id"))
+    trace_id: validation.TraceId | None = filter_field(validation.trace_key, equals("trace_id"))
     span_id: str | None = filter_field(
         lambda field, value: ids.span_id(value, field), equals("span_id")
     )
@@ -139,7 +135,7 @@ class LogFilters(Filters):
         validation.moment, at_least("timestamp", "start_time")
     )
     end_time: datetime | None = filter_field(validation.moment, before("timestamp", "end_time"))
-    attributes: Mapping[str, AttributeValue] | None = filter_field(
+    attributes: Mapping[str, validation.AttributeValue] | None = filter_field(
         validation.attributes,
         _has_attributes,
         parameters=_attribute_parameters,
@@ -150,7 +146,7 @@ class LogFilters(Filters):
     contains: str | None = filter_field(
         validation.substring,
         _contains,
-        parameters=lambda name, value: {name: substring_pattern(value)},
+        parameters=lambda name, value: {name: text_search.substring_pattern(value)},
     )
 
     def _check_together(self) -> None:
