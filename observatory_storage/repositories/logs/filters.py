@@ -26,6 +26,7 @@ from observatory_storage.repositories.reading.filter_fields import (
     filter_field,
     limit_field,
 )
+from observatory_storage.repositories.reading.validation import AttributeValue, TraceId
 
 __all__ = ["LEVELS", "LogFilters", "LogKeywords", "LogSearchKeywords"]
 
@@ -48,11 +49,11 @@ class LogSearchKeywords(TypedDict, total=False):
 
     service_name: str | None
     min_severity: int | str | None
-    trace_id: validation.TraceId | None
+    trace_id: TraceId | None
     span_id: str | None
     start_time: datetime | None
     end_time: datetime | None
-    attributes: Mapping[str, validation.AttributeValue] | None
+    attributes: Mapping[str, AttributeValue] | None
     limit: int
     contains: str | None
 
@@ -127,7 +128,7 @@ class LogFilters(Filters):
     min_severity: int | str | None = filter_field(
         _severity, at_least("severity_number", "min_severity")
     )
-    trace_id: validation.TraceId | None = filter_field(validation.trace_key, equals("trace_id"))
+    trace_id: TraceId | None = filter_field(validation.trace_key, equals("trace_id"))
     span_id: str | None = filter_field(
         lambda field, value: ids.span_id(value, field), equals("span_id")
     )
@@ -135,7 +136,7 @@ class LogFilters(Filters):
         validation.moment, at_least("timestamp", "start_time")
     )
     end_time: datetime | None = filter_field(validation.moment, before("timestamp", "end_time"))
-    attributes: Mapping[str, validation.AttributeValue] | None = filter_field(
+    attributes: Mapping[str, AttributeValue] | None = filter_field(
         validation.attributes,
         _has_attributes,
         parameters=_attribute_parameters,

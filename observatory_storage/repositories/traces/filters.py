@@ -31,6 +31,7 @@ from observatory_storage.repositories.reading.filter_fields import (
     no_condition,
     rules_of,
 )
+from observatory_storage.repositories.reading.validation import AttributeValue, Number, TraceId
 from observatory_storage.repositories.traces import json_conditions
 from observatory_storage.repositories.traces.span_conditions import (
     SpanConditions,
@@ -54,9 +55,9 @@ class _CommonKeywords(TypedDict, total=False):
     status: str | None
     start_time: datetime | None
     end_time: datetime | None
-    min_duration_us: validation.Number | timedelta | None
-    max_duration_us: validation.Number | timedelta | None
-    attributes: Mapping[str, validation.AttributeValue] | None
+    min_duration_us: Number | timedelta | None
+    max_duration_us: Number | timedelta | None
+    attributes: Mapping[str, AttributeValue] | None
     provider: str | None
     model: str | None
     user_id: str | None
@@ -65,8 +66,8 @@ class _CommonKeywords(TypedDict, total=False):
     limit: int
     min_tokens: int | None
     max_tokens: int | None
-    min_cost_usd: validation.Number | None
-    max_cost_usd: validation.Number | None
+    min_cost_usd: Number | None
+    max_cost_usd: Number | None
 
 
 class TraceKeywords(_CommonKeywords, total=False):
@@ -78,7 +79,7 @@ class TraceKeywords(_CommonKeywords, total=False):
 class SpanSearchKeywords(_CommonKeywords, total=False):
     """The fields of `SpanFilters` but for the text."""
 
-    trace_id: validation.TraceId | None
+    trace_id: TraceId | None
     kind: str | None
     name: str | None
 
@@ -162,20 +163,20 @@ class _CommonFilters(Filters):
     end_time: datetime | None = span_field(
         validation.moment, before("start_time", "end_time"), spanless=True, implied=True
     )
-    min_duration_us: validation.Number | timedelta | None = span_field(
+    min_duration_us: Number | timedelta | None = span_field(
         validation.duration_us,
         _lasts_at_least,
         spanless=at_least("duration_us", "min_spanless_duration_us"),
         implied=_may_last_so_long,
         parameters=_least_duration,
     )
-    max_duration_us: validation.Number | timedelta | None = span_field(
+    max_duration_us: Number | timedelta | None = span_field(
         validation.duration_us,
         _lasts_at_most,
         spanless=at_most("duration_us", "max_spanless_duration_us"),
         parameters=_greatest_duration,
     )
-    attributes: Mapping[str, validation.AttributeValue] | None = span_field(
+    attributes: Mapping[str, AttributeValue] | None = span_field(
         validation.attributes,
         no_condition,
         json=json_conditions.attribute_conditions,
@@ -194,10 +195,10 @@ class _CommonFilters(Filters):
     max_tokens: int | None = span_field(
         validation.count, at_most("total_tokens", "max_tokens"), spanless=True
     )
-    min_cost_usd: validation.Number | None = span_field(
+    min_cost_usd: Number | None = span_field(
         validation.number, at_least("total_cost_usd", "min_cost_usd"), spanless=True, implied=True
     )
-    max_cost_usd: validation.Number | None = span_field(
+    max_cost_usd: Number | None = span_field(
         validation.number, at_most("total_cost_usd", "max_cost_usd"), spanless=True
     )
     text: str | None = span_field(
@@ -289,7 +290,7 @@ class SpanFilters(_CommonFilters):
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.
     """
 
-    trace_id: validation.TraceId | None = span_field(validation.trace_key, equals("trace_id"))
+    trace_id: TraceId | None = span_field(validation.trace_key, equals("trace_id"))
     kind: str | None = span_field(validation.one_of(KINDS), equals("kind"))
     name: str | None = span_field(validation.text, equals("name"))
 

@@ -9,14 +9,24 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, false
 
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.repositories.reading import filter_fields
-from observatory_storage.repositories.traces import json_conditions
+from observatory_storage.repositories.reading.filter_fields import (
+    Condition,
+    Conditions,
+    FieldRule,
+    Given,
+    filter_field,
+    within,
+)
+from observatory_storage.repositories.traces.json_conditions import (
+    JsonCondition,
+    on_span_or_events,
+)
 
 __all__ = ["SpanConditions", "SpanFieldRule", "span_field"]
 
 
 @dataclass(frozen=True, slots=True)
-class SpanFieldRule(filter_fields.FieldRule):
+class SpanFieldRule(FieldRule):
     """What a field means for spans (`condition`), and for their traces.
 
     Args:
@@ -28,18 +38,18 @@ class SpanFieldRule(filter_fields.FieldRule):
         is_indexed: whether an index has the spans by this column and their start.
     """
 
-    spanless: filter_fields.Condition | None = None
-    implied: filter_fields.Condition | None = None
-    json: Callable[[filter_fields.Given], list[json_conditions.JsonCondition]] | None = None
+    spanless: Condition | None = None
+    implied: Condition | None = None
+    json: Callable[[Given], list[JsonCondition]] | None = None
     is_indexed: bool = False
 
 
 def span_field(
     check: Callable[[str, Any], Any],
-    condition: filter_fields.Condition,
+    condition: Condition,
     *,
-    spanless: bool | filter_fields.Condition = False,
-    implied: bool | filter_fields.Condition = False,
+    spanless: bool | Condition = False,
+    implied: bool | Condition = False,
     **meaning: Any,
 ) -> Any:
     """A field of the filters of spans; see `SpanFieldRule`.
@@ -48,13 +58,13 @@ def span_field(
         spanless, implied: True for the condition itself, since traces have the column too.
     """
 
-    def chosen(given: bool | filter_fields.Condition) -> filter_fields.Condition | None:
+    def chosen(given: bool | Condition) -> Condition | None:
         if isinstance(given, bool):
             return condition if given else None
         return given
 
     meaning |= {"spanless": chosen(spanless), "implied": chosen(implied)}
-    return filter_fields.filter_field(check, condition, kind=SpanFieldRule, **meaning)
+    return filter_field(check, condition, kind=SpanFieldRule, **meaning)
 
 
 class SpanConditions:
@@ -67,7 +77,7 @@ class SpanConditions:
 
     __slots__ = ("_given", "_rules", "needs_a_span")
 
-    def __init__(self, rules: Mapping[str, SpanFieldRule], given: filter_fields.Given) -> None:
+    def __init__(self, rules: Mapping[str, SpanFieldRule], given: Given) -> None:
         self._rules = rules.values()
         self._given = given
         self.needs_a_span = any(
@@ -75,19 +85,16 @@ class SpanConditions:
             for name, rule in rules.items()
         )
 
-    def all(self) -> filter_fields.Conditions:
+    def all(self) -> Conditions:
         """The conditions on `TraceSpan`, all of which one span must meet."""
         bounds = self._given.get("start_time"), self._given.get("end_time")
-        return [
-            *self.plain(),
-            *(json_conditions.on_span_or_events(one, *bounds) for one in self.json()),
-        ]
+        return [*self.plain(), *(on_span_or_events(one, *bounds) for one in self.json())]
 
-    def plain(self) -> filter_fields.Conditions:
+    def plain(self) -> Conditions:
         """Those on columns that are not JSON."""
         return self._on(TraceSpan, *(rule.condition for rule in self._rules))
 
-    def json(self) -> list[json_conditions.JsonCondition]:
+    def json(self) -> list[JsonCondition]:
         """Those on the JSON of the span or one of its events."""
         return [one for rule in self._rules if rule.json for one in rule.json(self._given)]
 
@@ -99,21 +106,19 @@ class SpanConditions:
         in_json = (one.on_trace(trace) for one in self.json())
         return and_(trace.lead_span_id.is_(None), *own, *in_json)
 
-    def implied(self, trace: type[Trace] = Trace) -> filter_fields.Conditions:
+    def implied(self, trace: type[Trace] = Trace) -> Conditions:
         """What the row of a matching trace meets."""
         return self._on(trace, *(rule.implied for rule in self._rules))
 
-    def begun(self, trace: type[Trace] = Trace) -> filter_fields.Conditions:
+    def begun(self, trace: type[Trace] = Trace) -> Conditions:
         """That a trace begins before the range of time ends."""
-        return filter_fields.within(trace.start_time, None, self._given.get("end_time"))
+        return within(trace.start_time, None, self._given.get("end_time"))
 
-    def of_service(self) -> filter_fields.Conditions:
+    def of_service(self) -> Conditions:
         """The conditions on a span's service and time, which one index can answer."""
         bounds = self._given.get("start_time"), self._given.get("end_time")
         of_service = TraceSpan.service_name == self._given["service_name"]
-        return [of_service, *filter_fields.within(TraceSpan.start_time, *bounds)]
+        return [of_service, *within(TraceSpan.start_time, *bounds)]
 
-    def _on(
-        self, row: type[Trace | TraceSpan], *conditions: filter_fields.Condition | None
-    ) -> filter_fields.Conditions:
+    def _on(self, row: type[Trace | TraceSpan], *conditions: Condition | None) -> Conditions:
         return [each for one in conditions if one for each in one(row, self._given)]
