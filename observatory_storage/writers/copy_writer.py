@@ -10,15 +10,7 @@ from sqlalchemy.orm import Session
 from observatory_storage import models, tables
 from observatory_storage.errors import ValidationError
 from observatory_storage.rows import PART, Row, prepare_all, remember_id
-from observatory_storage.storing import (
-    Loader,
-    Method,
-    Source,
-    chosen_method,
-    source_of,
-    transaction,
-    write_batch,
-)
+from observatory_storage.storing import Loader, Method, chosen_method, transaction, write_batch
 from observatory_storage.storing.span_stream import SpanFeed, StreamOutcome, stream_spans
 
 __all__ = ["CopyWriter"]
@@ -30,7 +22,7 @@ class UnitOfWork(Protocol):
     @property
     def session(self) -> Session: ...
     @property
-    def source(self) -> Source: ...
+    def source(self) -> transaction.Source: ...
 
 
 class CopyWriter:
@@ -49,9 +41,9 @@ class CopyWriter:
         method: "copy" for binary COPY, "insert" for INSERT, "auto" for COPY from a few rows on.
     """
 
-    def __init__(self, target: Source | UnitOfWork, *, method: Method = "auto") -> None:
+    def __init__(self, target: transaction.Source | UnitOfWork, *, method: Method = "auto") -> None:
         self._session: Session | None = getattr(target, "session", None)
-        self._source = source_of("target", getattr(target, "source", target))
+        self._source = transaction.source_of("target", getattr(target, "source", target))
         if method not in get_args(Method):
             raise ValidationError("method", method, f"must be one of {', '.join(get_args(Method))}")
         self._method: Method = method
@@ -119,9 +111,8 @@ class CopyWriter:
     def _write_within(self, session: Session, rows: list[Row]) -> None:
         try:
             self._write_nested(session, rows)
-        except (
-            transaction.PartitionMissing
-        ):  # it was dropped meanwhile: once more from the savepoint
+        except transaction.PartitionMissing:
+            # The partition was dropped meanwhile: once more from the savepoint.
             self._write_nested(session, rows)
 
     def _write_nested(self, session: Session, rows: list[Row]) -> None:

@@ -90,11 +90,9 @@ def _has_attributes(record: Any, given: Given) -> Conditions:
 def _has_words(record: Any, given: Given) -> Conditions:
     if "text" not in given:
         return []
-    words = text_search.has_words(
-        LogRecord.search_vector(LogRecord.__table__.c.body), given["text"]
-    )
+    vector = LogRecord.search_vector(LogRecord.__table__.c.body)
     # The index is partial: its predicate must be in the statement.
-    return [and_(record.body.is_not(None), words)]
+    return [and_(record.body.is_not(None), text_search.has_words(vector, given["text"]))]
 
 
 def _contains(record: Any, given: Given) -> Conditions:

@@ -102,9 +102,8 @@ class Keyset:
 
     def cursor_of(self, row: object, query: Mapping[str, Any]) -> str:
         """The cursor at a row."""
-        return cursors.encode_cursor(
-            self.list_name, query, [cursors.to_plain(v) for v in self.key_of(row)]
-        )
+        key = [cursors.to_plain(value) for value in self.key_of(row)]
+        return cursors.encode_cursor(self.list_name, query, key)
 
     def key_at(self, field: str, cursor: str, query: Mapping[str, Any]) -> list[Any]:
         """The key that a cursor holds.
