@@ -136,7 +136,6 @@ def _batches(reader: Reader) -> Iterator[_Batch]:
 
 
 def _noting_traces_of_spans(condition: sa.ColumnElement[bool]) -> Any:
-    """Note the traces of the spans."""
     found = (
         sa.select(
             TraceSpan.trace_id,

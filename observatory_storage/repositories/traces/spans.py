@@ -281,7 +281,6 @@ class SpanQueries:
 
 
 def _parameters(key: UUID, bounds: Bounds) -> dict[str, Any]:
-    """The parameters of a statement on the spans of a trace."""
     return {"trace_id": key, "first": bounds[0], "last": bounds[1]}
 
 
