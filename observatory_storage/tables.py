@@ -16,16 +16,8 @@ from typing import Any, Final, Literal
 from sqlalchemy import Table
 from sqlalchemy.dialects.postgresql import JSONB
 
+from observatory_storage import models
 from observatory_storage.errors import ValidationError
-from observatory_storage.models import (
-    Base,
-    LogRecord,
-    Metric,
-    MetricDataPoint,
-    Trace,
-    TraceEvent,
-    TraceSpan,
-)
 
 __all__ = [
     "DATA_POINTS",
@@ -66,7 +58,7 @@ class TableDefinition:
             storage computes.
     """
 
-    model: type[Base]
+    model: type[models.Base]
     on_conflict: ConflictRule
     computed: tuple[str, ...] = ("id",)
     version_key: tuple[str, ...] = ()
@@ -125,7 +117,7 @@ class TableDefinition:
 
 
 TRACES: Final = TableDefinition(
-    Trace,
+    models.Trace,
     on_conflict="fill_unless_spans_tell",
     computed=("id", "trace_id"),
     filled_by_storage=_TIMES_OF_WRITING
@@ -133,14 +125,14 @@ TRACES: Final = TableDefinition(
 )
 # An event has the version key of its span: neither is written before what was written earlier.
 SPANS: Final = TableDefinition(
-    TraceSpan, on_conflict="replace_unless_unended", version_key=("span_id",)
+    models.TraceSpan, on_conflict="replace_unless_unended", version_key=("span_id",)
 )
-EVENTS: Final = TableDefinition(TraceEvent, on_conflict="replace", version_key=("span_id",))
+EVENTS: Final = TableDefinition(models.TraceEvent, on_conflict="replace", version_key=("span_id",))
 # The columns of an event that hold its span's key: trace_id, span_id, start_time, start_ns.
 SPAN_KEY_OF_EVENT: Final = ("trace_id", "span_id", "span_start_time", "span_start_ns")
-METRICS: Final = TableDefinition(Metric, on_conflict="replace")
-DATA_POINTS: Final = TableDefinition(MetricDataPoint, on_conflict="keep")
-LOGS: Final = TableDefinition(LogRecord, on_conflict="keep", version_key=("id",))
+METRICS: Final = TableDefinition(models.Metric, on_conflict="replace")
+DATA_POINTS: Final = TableDefinition(models.MetricDataPoint, on_conflict="keep")
+LOGS: Final = TableDefinition(models.LogRecord, on_conflict="keep", version_key=("id",))
 
 TABLES: Final = {table.name: table for table in (TRACES, SPANS, EVENTS, METRICS, DATA_POINTS, LOGS)}
 """All tables by their names."""

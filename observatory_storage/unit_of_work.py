@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Self
 
 from sqlalchemy.orm import Session
 
-from observatory_storage.errors import StorageError, translate, translated
+from observatory_storage.errors import translate, translated
 from observatory_storage.repositories import LogRepository, MetricRepository, TraceRepository
-from observatory_storage.repositories.reading.entities import OPEN_UNIT
-from observatory_storage.repositories.reading.reader import CLOSED, CLOSED_MESSAGE
+from observatory_storage.repositories.reading.entities import UNIT_IS_OPEN
+from observatory_storage.repositories.reading.reader import check_open
 from observatory_storage.repositories.reading.streams import forget_streams
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class UnitOfWork:
 
     def __init__(self, session: Session, source: Source) -> None:
         self.session = session
-        session.info[OPEN_UNIT] = True
+        session.info[UNIT_IS_OPEN] = True
         self.source = source
         self.traces = TraceRepository(session)
         self.metrics = MetricRepository(session)
@@ -54,14 +54,14 @@ class UnitOfWork:
         Raises:
             StorageError: nothing was committed. After `ConnectionLost` that is not certain.
         """
-        self._check_open()
+        check_open(self.session)
         forget_streams(self.session)
         with translated():
             self.session.commit()
 
     def rollback(self) -> None:
         """Undo everything since the last commit; objects leave the session as they are."""
-        self._check_open()
+        check_open(self.session)
         forget_streams(self.session)
         with translated():
             # A rollback expires what the session holds. Without the session it stays readable.
@@ -69,12 +69,8 @@ class UnitOfWork:
             self.session.rollback()
 
     def __enter__(self) -> Self:
-        self._check_open()
+        check_open(self.session)
         return self
-
-    def _check_open(self) -> None:
-        if self.session.info.get(CLOSED):
-            raise StorageError(CLOSED_MESSAGE)
 
     def __exit__(
         self,
@@ -84,8 +80,7 @@ class UnitOfWork:
     ) -> None:
         try:
             forget_streams(self.session)
-            self.session.info.pop(OPEN_UNIT, None)
-            self.session.info[CLOSED] = True
+            self.session.info[UNIT_IS_OPEN] = False
             with translated():
                 self.session.close()
         finally:

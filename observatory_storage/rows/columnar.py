@@ -40,23 +40,37 @@ def prepare_all(table: TableDefinition, rows: Sequence[Any]) -> list[Row]:
     Raises:
         ValidationError: names the first that is not valid by its index.
     """
-    prepared: list[Row] = []
-    for start in range(0, len(rows), PART):
-        part = rows[start : start + PART]
-        together = _prepare_columns(table, part)
-        prepared += _prepare_each(table, part, start) if together is None else together
-    return prepared
+
+    def refuse(index: int, _: Any, error: ValidationError) -> None:
+        raise ValidationError(error.field, error.value, error.rule, index) from None
+
+    return _prepared(table, rows, refuse)
 
 
 def prepare_many(
     table: TableDefinition, rows: Iterable[Any]
 ) -> tuple[list[Row], BatchError | None]:
     """The good rows, ready to write, and one error that lists the others."""
-    given = list(rows)
-    prepared: list[Row] = []
     rejected: list[Rejected] = []
-    for start in range(0, len(given), PART):
-        part = given[start : start + PART]
+
+    def refuse(index: int, row: Any, error: ValidationError) -> None:
+        rejected.append(Rejected(index, row, error))
+
+    prepared = _prepared(table, list(rows), refuse)
+    return prepared, BatchError(rejected) if rejected else None
+
+
+def _prepared(
+    table: TableDefinition, rows: Sequence[Any], refuse: Callable[[int, Any, ValidationError], None]
+) -> list[Row]:
+    """The rows in parts: column by column where that works, and otherwise one by one.
+
+    Args:
+        refuse: called with the index of a row that is not valid, the row, and the error.
+    """
+    prepared: list[Row] = []
+    for start in range(0, len(rows), PART):
+        part = rows[start : start + PART]
         together = _prepare_columns(table, part)
         if together is not None:
             prepared += together
@@ -65,17 +79,7 @@ def prepare_many(
             try:
                 prepared.append(prepare(table, row))
             except ValidationError as error:
-                rejected.append(Rejected(index, row, error))
-    return prepared, BatchError(rejected) if rejected else None
-
-
-def _prepare_each(table: TableDefinition, rows: Sequence[Any], first: int) -> list[Row]:
-    prepared = []
-    for index, row in enumerate(rows, first):
-        try:
-            prepared.append(prepare(table, row))
-        except ValidationError as error:
-            raise ValidationError(error.field, error.value, error.rule, index) from None
+                refuse(index, row, error)
     return prepared
 
 

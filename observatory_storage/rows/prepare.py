@@ -10,21 +10,12 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from observatory_storage import ids
+from observatory_storage import ids, tables
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import LogRecord, Metric, MetricDataPoint, Trace, TraceEvent
 from observatory_storage.rows.prepare_span import duration, end_of, prepare_span
 from observatory_storage.rows.row import Row, as_mapping
 from observatory_storage.rows.table_checks import CHECKS, UNKNOWN_SERVICE
-from observatory_storage.tables import (
-    DATA_POINTS,
-    EVENTS,
-    LOGS,
-    METRICS,
-    SPANS,
-    TRACES,
-    TableDefinition,
-)
 
 __all__ = [
     "PREPARE",
@@ -36,18 +27,18 @@ __all__ = [
     "prepare_trace",
 ]
 
-_TRACE_ID, _TRACE_TEXT, _START, _END, _DURATION = TRACES.positions(
+_TRACE_ID, _TRACE_TEXT, _START, _END, _DURATION = tables.TRACES.positions(
     "id", "trace_id", "start_time", "end_time", "duration_us"
 )
-_METRIC_ID: Final = METRICS.position["id"]
-_POINT_ID, *_POINT_BOUNDS = DATA_POINTS.positions(
+_METRIC_ID: Final = tables.METRICS.position["id"]
+_POINT_ID, *_POINT_BOUNDS = tables.DATA_POINTS.positions(
     "id", "start_timestamp", "timestamp", "min", "max"
 )
 # Notes in ``otlp`` that are part of a metric's identity: what the columns cannot hold.
 _IDENTIFYING_NOTES: Final = ("resource", "scope", "name", "temporality", "data")
 
 
-def prepare(table: TableDefinition, row: Any) -> Row:
+def prepare(table: tables.TableDefinition, row: Any) -> Row:
     """A row of any table, an ORM instance or a mapping with the columns' names, ready to write.
 
     Raises:
@@ -57,7 +48,7 @@ def prepare(table: TableDefinition, row: Any) -> Row:
     return _prepare_plain(table, row) if own is None else own(row)
 
 
-def _prepare_plain(table: TableDefinition, row: Any) -> Row:
+def _prepare_plain(table: tables.TableDefinition, row: Any) -> Row:
     values, _, repairs = _checked(table, row)
     position = table.position.get("id")
     if position is not None and values[position] is None:
@@ -65,7 +56,7 @@ def _prepare_plain(table: TableDefinition, row: Any) -> Row:
     return Row(table.name, tuple(values), repairs=repairs)
 
 
-def _checked(table: TableDefinition, row: Any) -> tuple[list[Any], Mapping[str, Any], int]:
+def _checked(table: tables.TableDefinition, row: Any) -> tuple[list[Any], Mapping[str, Any], int]:
     """The checked values, what was given, and how many values in the JSON were repaired."""
     given = row if type(row) is dict else as_mapping(row, table.model)
     values, repairs = CHECKS[table.name].prepare(given)
@@ -74,17 +65,17 @@ def _checked(table: TableDefinition, row: Any) -> tuple[list[Any], Mapping[str, 
 
 def prepare_event(row: TraceEvent | Mapping[str, Any]) -> Row:
     """A row of `trace_events` by itself: it names its span, the span's start and its position."""
-    return _prepare_plain(EVENTS, row)
+    return _prepare_plain(tables.EVENTS, row)
 
 
 def prepare_log(row: LogRecord | Mapping[str, Any]) -> Row:
     """A row of `logs`; without an id it gets a random one."""
-    return _prepare_plain(LOGS, row)
+    return _prepare_plain(tables.LOGS, row)
 
 
 def prepare_trace(row: Trace | Mapping[str, Any]) -> Row:
     """A row of `traces`; its id is computed from its ``trace_id``."""
-    values, given, repairs = _checked(TRACES, row)
+    values, given, repairs = _checked(tables.TRACES, row)
     field = "id" if given.get("trace_id") is None else "trace_id"
     trace_id = given.get(field)
     if trace_id is None:
@@ -95,13 +86,13 @@ def prepare_trace(row: Trace | Mapping[str, Any]) -> Row:
         values[_DURATION], _ = duration(values[_START], 0, values[_END], 0)
     elif values[_DURATION] is not None:
         values[_END], _ = end_of(values[_START], 0, values[_DURATION], 0)
-    return Row(TRACES.name, tuple(values), repairs=repairs)
+    return Row(tables.TRACES.name, tuple(values), repairs=repairs)
 
 
 def prepare_metric(row: Metric | Mapping[str, Any]) -> Row:
     """A row of `metrics`; its id is computed from what defines it."""
-    values, given, repairs = _checked(METRICS, row)
-    named = dict(zip(METRICS.columns, values, strict=True))
+    values, given, repairs = _checked(tables.METRICS, row)
+    named = dict(zip(tables.METRICS.columns, values, strict=True))
     otlp = given.get("otlp") or {}
     computed = ids.metric_id(
         name=named["name"],
@@ -117,12 +108,12 @@ def prepare_metric(row: Metric | Mapping[str, Any]) -> Row:
         origin={key: otlp[key] for key in _IDENTIFYING_NOTES if key in otlp} or None,
     )
     _set_id(values, _METRIC_ID, computed, "is computed from the definition")
-    return Row(METRICS.name, tuple(values), repairs=repairs)
+    return Row(tables.METRICS.name, tuple(values), repairs=repairs)
 
 
 def prepare_data_point(row: MetricDataPoint | Mapping[str, Any]) -> Row:
     """A row of `metric_data_points`; its id, where not given, comes from attributes and start."""
-    values, given, repairs = _checked(DATA_POINTS, row)
+    values, given, repairs = _checked(tables.DATA_POINTS, row)
     start, end, least, greatest = (values[position] for position in _POINT_BOUNDS)
     if least is not None and greatest is not None and least > greatest:
         raise ValidationError("min", least, f"must not be greater than max={greatest!r}")
@@ -132,7 +123,7 @@ def prepare_data_point(row: MetricDataPoint | Mapping[str, Any]) -> Row:
         values[_POINT_ID] = ids.data_point_id(
             attributes=given.get("attributes"), start_timestamp=start
         )
-    return Row(DATA_POINTS.name, tuple(values), repairs=repairs)
+    return Row(tables.DATA_POINTS.name, tuple(values), repairs=repairs)
 
 
 def _set_id(values: list[Any], position: int, computed: uuid.UUID, rule: str) -> None:
@@ -142,9 +133,9 @@ def _set_id(values: list[Any], position: int, computed: uuid.UUID, rule: str) ->
 
 
 PREPARE: Final[dict[str, Callable[[Any], Row]]] = {
-    TRACES.name: prepare_trace,
-    SPANS.name: prepare_span,
-    METRICS.name: prepare_metric,
-    DATA_POINTS.name: prepare_data_point,
+    tables.TRACES.name: prepare_trace,
+    tables.SPANS.name: prepare_span,
+    tables.METRICS.name: prepare_metric,
+    tables.DATA_POINTS.name: prepare_data_point,
 }
 """The tables whose rows are completed in a way of their own."""

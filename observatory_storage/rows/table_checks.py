@@ -7,9 +7,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, Double, Integer, Numeric
-from sqlalchemy import SmallInteger as Small
-from sqlalchemy import Uuid as UuidType
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from observatory_storage import ids, jsonb
@@ -19,18 +17,13 @@ from observatory_storage.rows import value_checks as checks
 from observatory_storage.rows.value_checks import Check, Refused
 from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS, TABLES, TableDefinition
 
-__all__ = [
-    "CHECKS",
-    "EVENTS_OF_SPANS",
-    "UNKNOWN_SERVICE",
-    "TableChecks",
-    "service_of",
-]
+__all__ = ["CHECKS", "EVENTS_OF_SPANS", "UNKNOWN_SERVICE", "TableChecks", "service_of"]
 
 UNKNOWN_SERVICE: Final = "unknown_service"  # OpenTelemetry's name for a service without one
 
 _COUNT: Final = checks.integer(0, checks.MAX_INT64)
-_FRACTION: Final = checks.integer(0, 999)
+# What a time or a duration has beyond its microseconds.
+_NANOSECONDS: Final = ("start_ns", "end_ns", "duration_ns", "timestamp_ns", "span_start_ns")
 
 # Checks that do not follow from a column's type; "table.column" wins over "column".
 _CHECKS: Final[dict[str, Check]] = {
@@ -38,21 +31,12 @@ _CHECKS: Final[dict[str, Check]] = {
     "kind": checks.choice(KINDS),
     "metric_type": checks.choice(METRIC_TYPES),
     "temporality": checks.choice(TEMPORALITIES),
-    "name": checks.name,
-    "service_name": checks.name,
-    "model": checks.name,
-    "user_id": checks.name,
-    "session_id": checks.name,
+    **dict.fromkeys(("name", "service_name", "model", "user_id", "session_id"), checks.name),
     "span_id": ids.span_id,
     "parent_span_id": partial(ids.span_id, field="parent_span_id"),
     "lead_span_id": partial(ids.span_id, field="lead_span_id"),
     "trace_id": ids.trace_uuid,
-    "start_ns": _FRACTION,
-    "end_ns": _FRACTION,
-    "duration_ns": _FRACTION,
-    "timestamp_ns": _FRACTION,
-    "span_start_ns": _FRACTION,
-    "lead_start_ns": _FRACTION,
+    **dict.fromkeys((*_NANOSECONDS, "lead_start_ns"), checks.integer(0, 999)),
     "position": checks.integer(0, 2**31 - 1),
     "severity_number": checks.integer(1, 24),
     "trace_flags": checks.integer(0, 2**32 - 1),
@@ -67,38 +51,32 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "service_name": UNKNOWN_SERVICE,
     "status": "unset",
     "kind": "internal",
-    "start_ns": 0,
-    "end_ns": 0,
-    "duration_ns": 0,
-    "timestamp_ns": 0,
-    "span_start_ns": 0,
+    **dict.fromkeys((*_NANOSECONDS, "span_count", "error_count"), 0),
     "attributes": jsonb.EMPTY_OBJECT,
     "resource_attributes": jsonb.EMPTY_OBJECT,
     "scope_attributes": jsonb.EMPTY_OBJECT,
     "links": jsonb.EMPTY_ARRAY,
-    "span_count": 0,
-    "error_count": 0,
 }
 
 
-def _check_of(table: TableDefinition, column: Column[Any]) -> Check:
+def _check_of(table: TableDefinition, column: sa.Column[Any]) -> Check:
     known = _CHECKS.get(f"{table.name}.{column.name}") or _CHECKS.get(column.name)
     if known is not None:
         return known
     match column.type:
         case JSONB():
             return checks.mapping
-        case UuidType():
+        case sa.Uuid():
             return partial(ids.uuid_of, field=column.name)
-        case DateTime():
+        case sa.DateTime():
             return checks.time
-        case Double():
+        case sa.Double():
             return checks.number
-        case Numeric():
+        case sa.Numeric():
             return checks.cost
-        case Boolean():
+        case sa.Boolean():
             return checks.flag
-        case Small() | BigInteger() | Integer():
+        case sa.Integer():
             return _COUNT
         case _:
             return checks.text

@@ -141,13 +141,10 @@ def _copying(
     names = ", ".join(f'"{column}"' for column in target.columns)
     statement = f"COPY {qualified(connection, table)} ({names}) FROM STDIN (FORMAT BINARY)"
     try:
-        with (
-            _driver_of(connection).cursor() as cursor,
-            cursor.copy(
-                statement.encode(), writer=_SendBuffer(cursor, sent or SentBytes())
-            ) as copy,
-        ):
-            yield copy
+        with _driver_of(connection).cursor() as cursor:
+            buffer = _SendBuffer(cursor, sent or SentBytes())
+            with cursor.copy(statement.encode(), writer=buffer) as copy:
+                yield copy
     except psycopg.errors.ReadOnlySqlTransaction:
         # The engine, which replaces such connections, does not see the errors of a COPY.
         connection.invalidate()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, cast, extract, func, tuple_
-from sqlalchemy import case as when
+from sqlalchemy import BigInteger, ColumnElement, and_, case, cast, extract, func, tuple_
 from sqlalchemy.dialects.postgresql import Insert
 
 from observatory_storage.jsonb import EMPTY_OBJECT
@@ -40,8 +39,8 @@ def later(_: Values, second: Values) -> Values:
     return second
 
 
-def _replace(target: UpsertTarget, statement: Insert) -> Insert:
-    """A row that differs replaces the one that is there."""
+def _replace(target: UpsertTarget, statement: Insert, *conditions: ColumnElement[bool]) -> Insert:
+    """A row that differs replaces the one that is there, where the conditions are met."""
     new = statement.excluded
     changed: dict[str, ColumnElement[Any]] = {
         column: new[column] for column in target.columns if column not in target.key
@@ -51,18 +50,14 @@ def _replace(target: UpsertTarget, statement: Insert) -> Insert:
     return statement.on_conflict_do_update(
         index_elements=list(target.key),
         set_=changed,
-        where=target.distinct(target.table.c, new),
+        where=and_(target.distinct(target.table.c, new), *conditions),
     )
 
 
 def _replace_unless_unended(target: UpsertTarget, statement: Insert) -> Insert:
     """As `_replace`, but an ended span is never replaced by an unended one."""
     new, old = statement.excluded, target.table.c
-    return statement.on_conflict_do_update(
-        index_elements=list(target.key),
-        set_={column: new[column] for column in target.columns if column not in target.key},
-        where=target.distinct(old, new) & (old.end_time.is_(None) | new.end_time.is_not(None)),
-    )
+    return _replace(target, statement, old.end_time.is_(None) | new.end_time.is_not(None))
 
 
 def _fill_unless_spans_tell(target: UpsertTarget, statement: Insert) -> Insert:
@@ -78,9 +73,9 @@ def _fill_unless_spans_tell(target: UpsertTarget, statement: Insert) -> Insert:
         microseconds(changed["start_time"], changed["end_time"]), changed["duration_us"]
     )
     for column in changed.keys() - {*_TRACE_OBJECTS, "status_message"}:
-        changed[column] = when((has_spans, old[column]), else_=changed[column])
+        changed[column] = case((has_spans, old[column]), else_=changed[column])
     for column in _TRACE_OBJECTS:
-        changed[column] = when((new[column] == {}, old[column]), else_=new[column])
+        changed[column] = case((new[column] == {}, old[column]), else_=new[column])
     # The text of an id does not depend on which writer came first.
     changed["trace_id"] = func.least(old.trace_id, new.trace_id)
     differs = tuple_(*(comparable_json(old[column]) for column in changed)).is_distinct_from(

@@ -102,7 +102,8 @@ def _merge(
     inserted = {tuple(key) for key in connection.execute(_INSERT_NEW)}
     loader.upsert(_TRACES, [*trace_rows])
     new_traces = lock_traces(loader, rows_of_totals(totals_of(spans.values())))
-    bounds = _bounds(spans)
+    starts = [span.values[_START] for span in spans.values()]
+    bounds = {"earliest": min(starts), "latest": max(starts)}  # which prune partitions
     stored = _stored_versions(connection, bounds)
     for key in inserted:
         del stored[key]
@@ -133,12 +134,6 @@ def _merge(
             if facts.outranks(facts_of(counted[key].values))
         },
     )
-
-
-def _bounds(spans: dict[Key, Row]) -> dict[str, Any]:
-    """The range of the spans' starts, which prunes partitions."""
-    starts = [span.values[_START] for span in spans.values()]
-    return {"earliest": min(starts), "latest": max(starts)}
 
 
 def _inserting_new() -> Any:
@@ -203,17 +198,8 @@ def _stored_versions(
 
 def _deleting_events() -> Any:
     old, staged = _EVENTS.table.c, _EVENTS.stage.c
-    types = [_EVENTS.table.c[column].type for column in SPAN_KEY_OF_EVENT]
-    given = (
-        func.unnest(
-            *(
-                bindparam(column, type_=ARRAY(kind))
-                for column, kind in zip(SPAN_KEY_OF_EVENT, types, strict=True)
-            )
-        )
-        .table_valued(*SPAN_KEY_OF_EVENT)
-        .render_derived(name="given")
-    )
+    keys = [bindparam(name, type_=ARRAY(old[name].type)) for name in SPAN_KEY_OF_EVENT]
+    given = func.unnest(*keys).table_valued(*SPAN_KEY_OF_EVENT).render_derived(name="given")
     same = (
         select(1)
         .select_from(_EVENTS.stage)

@@ -11,15 +11,10 @@ from tenacity import RetryCallState
 
 from observatory_storage.errors import Rejected, StorageError, ValidationError, sqlstate_of
 from observatory_storage.rows import Row, prepare_trace
+from observatory_storage.storing import transaction
 from observatory_storage.storing.binary_copy import SentBytes
 from observatory_storage.storing.conflict_rules import TARGETS, target_of
 from observatory_storage.storing.spans import write_spans
-from observatory_storage.storing.transaction import (
-    Source,
-    retrying,
-    write_with_partitions,
-    writing,
-)
 from observatory_storage.storing.upsert import Loader, Method
 from observatory_storage.tables import EVENTS, SPANS, TRACES, table_named
 
@@ -52,7 +47,7 @@ class StoreResult:
     sent: SentBytes = field(default_factory=SentBytes)
 
 
-def store(source: Source, rows: Sequence[Row], method: Method = "auto") -> StoreResult:
+def store(source: transaction.Source, rows: Sequence[Row], method: Method = "auto") -> StoreResult:
     """Commit the rows, as one transaction where the server takes them all.
 
     Transient errors are retried as whole batches with exponential backoff and jitter: keys are
@@ -71,7 +66,7 @@ def store(source: Source, rows: Sequence[Row], method: Method = "auto") -> Store
 
 def store_into(
     result: StoreResult,
-    source: Source,
+    source: transaction.Source,
     rows: Sequence[Row],
     method: Method = "auto",
     *,
@@ -95,14 +90,14 @@ def store_into(
         result.retries += 1
 
     def once() -> int:
-        return write_with_partitions(source, rows, write)
+        return transaction.write_with_partitions(source, rows, write)
 
     def write(these: Sequence[Row]) -> None:
-        with writing(source), source.engine.begin() as connection:
+        with transaction.writing(source), source.engine.begin() as connection:
             write_batch(Loader(connection, method, result.sent), these)
 
     try:
-        result.repaired += retrying(source.config, once, before_sleep=count)
+        result.repaired += transaction.retrying(source.config, once, before_sleep=count)
     except StorageError as error:
         if not _is_about_data(error):
             raise

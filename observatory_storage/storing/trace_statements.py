@@ -33,9 +33,8 @@ def _within_bigint(
     """The sum as the column holds it: absurd numbers of tokens must not cost their spans."""
     if not isinstance(column.type, sa.BigInteger):
         return total
-    bounded = sa.func.greatest(
-        -MAX_TOKENS, sa.func.least(total, MAX_TOKENS)
-    )  # these two ignore NULL
+    # These two functions ignore NULL.
+    bounded = sa.func.greatest(-MAX_TOKENS, sa.func.least(total, MAX_TOKENS))
     return sa.case((total.is_not(None), sa.cast(bounded, sa.BigInteger)))
 
 
@@ -161,17 +160,14 @@ def lock_traces(loader: Loader, totals: TotalsRows) -> set[UUID]:
 def _recomputing() -> Any:
     spans = SPANS.table.c
     bounds = _TRACES.alias("bounds")
-    order = (
-        spans.parent_span_id.is_not(None),
-        spans.start_time,
-        spans.start_ns,
-        spans.span_id,
-    )
+    order = (spans.parent_span_id.is_not(None), spans.start_time, spans.start_ns, spans.span_id)
 
     def of_lead(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         return sa.func.array_agg(aggregate_order_by(column, *order))[1]
 
     errors = sa.func.count().filter(spans.status == "error")
+    tokens = _within_bigint(sa.func.sum(spans.total_tokens), spans.total_tokens)
+    has_parent = sa.cast(of_lead(spans.parent_span_id.is_not(None)), sa.Boolean)
     totals = (
         sa.select(
             spans.trace_id.label("id"),
@@ -184,16 +180,12 @@ def _recomputing() -> Any:
             ).label("status"),
             sa.func.count().label("span_count"),
             errors.label("error_count"),
-            _within_bigint(sa.func.sum(spans.total_tokens), spans.total_tokens).label(
-                "total_tokens"
-            ),
+            tokens.label("total_tokens"),
             sa.func.sum(spans.total_cost_usd).label("total_cost_usd"),
             sa.func.max(spans.start_time).label("last_span_start"),
             of_lead(spans.name).label("root_span_name"),
             of_lead(spans.service_name).label("service_name"),
-            sa.cast(of_lead(spans.parent_span_id.is_not(None)), sa.Boolean).label(
-                "lead_has_parent"
-            ),
+            has_parent.label("lead_has_parent"),
             of_lead(spans.start_time).label("lead_start_time"),
             of_lead(spans.start_ns).label("lead_start_ns"),
             of_lead(spans.span_id).label("lead_span_id"),

@@ -10,25 +10,24 @@ from typing import Any, Final, cast
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Column, ColumnElement, Dialect, MetaData, Table, Text, TypeDecorator, tuple_
+from sqlalchemy import ColumnElement, FromClause, Table, Text, tuple_
 from sqlalchemy.dialects.postgresql import JSONB, Insert, dialect, insert
-from sqlalchemy.sql import FromClause, select
 
 from observatory_storage.tables import TableDefinition, Values
 
 __all__ = ["UpsertTarget", "comparable_json"]
 
 _TEMPORARY_SCHEMA: Final = "pg_temp"
-_DIALECT: Final = cast(Dialect, dialect())  # type: ignore[no-untyped-call]  # as SQLAlchemy has it
+_DIALECT: Final = cast(sa.Dialect, dialect())  # type: ignore[no-untyped-call]  # as SQLAlchemy has it
 
 
-class _EncodedJson(TypeDecorator[bytes]):
+class _EncodedJson(sa.TypeDecorator[bytes]):
     """jsonb whose values are encoded already: the version byte goes, the text stays."""
 
     impl = Text
     cache_ok = True
 
-    def process_bind_param(self, value: bytes | None, dialect: Dialect) -> str | None:
+    def process_bind_param(self, value: bytes | None, dialect: sa.Dialect) -> str | None:
         return None if value is None else value[1:].decode()
 
     def bind_expression(self, bindparam: sa.BindParameter[bytes]) -> ColumnElement[Any]:
@@ -89,22 +88,18 @@ class UpsertTarget:
         """The temporary table that rows are merged through."""
         return self._of_prepared_rows(self.stage_name, _TEMPORARY_SCHEMA)
 
-    def _of_prepared_rows(self, name: str, schema: str | None) -> Table:
+    def _of_prepared_rows(self, table_name: str, schema: str | None) -> Table:
+        json, stored = self.definition.json_columns, self.table.c
         columns = (
-            Column(
-                column,
-                _EncodedJson()
-                if column in self.definition.json_columns
-                else self.table.c[column].type,
-            )
-            for column in self.columns
+            sa.Column(name, _EncodedJson() if name in json else stored[name].type)
+            for name in self.columns
         )
-        return Table(name, MetaData(), *columns, schema=schema)
+        return Table(table_name, sa.MetaData(), *columns, schema=schema)
 
     @cached_property
     def merge(self) -> Insert:
         """INSERT … SELECT from the stage, with what happens on a conflict."""
-        staged = select(*(self.stage.c[column] for column in self.columns))
+        staged = sa.select(*(self.stage.c[column] for column in self.columns))
         return self.conflict(self, insert(self.table).from_select(list(self.columns), staged))
 
     def distinct(self, left: FromClause | Any, right: FromClause | Any) -> ColumnElement[bool]:

@@ -15,14 +15,7 @@ from typing import Any, Final, Self
 
 from observatory_storage.errors import BatchError, Rejected, StorageError, ValidationError
 from observatory_storage.processes import process_lock
-from observatory_storage.rows import (
-    PART,
-    Row,
-    as_mapping,
-    prepare,
-    prepare_many,
-    remember_id,
-)
+from observatory_storage.rows import PART, Row, as_mapping, prepare, prepare_many, remember_id
 from observatory_storage.storing import Source, source_of
 from observatory_storage.tables import TableDefinition
 from observatory_storage.writers import process_hooks

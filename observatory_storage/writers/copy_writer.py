@@ -7,39 +7,11 @@ from typing import Any, Protocol, get_args
 
 from sqlalchemy.orm import Session
 
+from observatory_storage import models, tables
 from observatory_storage.errors import ValidationError
-from observatory_storage.models import (
-    LogRecord,
-    Metric,
-    MetricDataPoint,
-    Trace,
-    TraceEvent,
-    TraceSpan,
-)
 from observatory_storage.rows import PART, Row, prepare_all, remember_id
-from observatory_storage.storing import (
-    Loader,
-    Method,
-    Source,
-    chosen_method,
-    source_of,
-    write_batch,
-)
+from observatory_storage.storing import Loader, Method, chosen_method, transaction, write_batch
 from observatory_storage.storing.span_stream import SpanFeed, StreamOutcome, stream_spans
-from observatory_storage.storing.transaction import (
-    PartitionMissing,
-    retrying,
-    write_with_partitions,
-    writing,
-)
-from observatory_storage.tables import (
-    DATA_POINTS,
-    EVENTS,
-    LOGS,
-    METRICS,
-    TRACES,
-    TableDefinition,
-)
 
 __all__ = ["CopyWriter"]
 
@@ -50,7 +22,7 @@ class UnitOfWork(Protocol):
     @property
     def session(self) -> Session: ...
     @property
-    def source(self) -> Source: ...
+    def source(self) -> transaction.Source: ...
 
 
 class CopyWriter:
@@ -69,44 +41,44 @@ class CopyWriter:
         method: "copy" for binary COPY, "insert" for INSERT, "auto" for COPY from a few rows on.
     """
 
-    def __init__(self, target: Source | UnitOfWork, *, method: Method = "auto") -> None:
+    def __init__(self, target: transaction.Source | UnitOfWork, *, method: Method = "auto") -> None:
         self._session: Session | None = getattr(target, "session", None)
-        self._source = source_of("target", getattr(target, "source", target))
+        self._source = transaction.source_of("target", getattr(target, "source", target))
         if method not in get_args(Method):
             raise ValidationError("method", method, f"must be one of {', '.join(get_args(Method))}")
         self._method: Method = method
 
-    def write_traces(self, rows: Iterable[Trace | Mapping[str, Any]]) -> int:
+    def write_traces(self, rows: Iterable[models.Trace | Mapping[str, Any]]) -> int:
         """Write what no span says of these traces."""
-        return self._write(TRACES, rows)
+        return self._write(tables.TRACES, rows)
 
-    def write_spans(self, rows: Iterable[TraceSpan | Mapping[str, Any]]) -> int:
+    def write_spans(self, rows: Iterable[models.TraceSpan | Mapping[str, Any]]) -> int:
         """Write spans with their events, and merge what they say into their traces."""
         feed = SpanFeed(rows)
         # Few spans are prepared in no time, and checked without a connection then.
         streams = self._session is None and len(feed) > PART
         if streams and chosen_method(self._method, len(feed)) == "copy":
-            retrying(self._source.config, lambda: self._stream_alone(feed))
+            transaction.retrying(self._source.config, lambda: self._stream_alone(feed))
             return len(feed)
         return self._write_prepared(feed.all())
 
-    def write_events(self, rows: Iterable[TraceEvent | Mapping[str, Any]]) -> int:
+    def write_events(self, rows: Iterable[models.TraceEvent | Mapping[str, Any]]) -> int:
         """Write events by themselves: each names its span, the span's start and its position."""
-        return self._write(EVENTS, rows)
+        return self._write(tables.EVENTS, rows)
 
-    def write_metrics(self, rows: Iterable[Metric | Mapping[str, Any]]) -> int:
+    def write_metrics(self, rows: Iterable[models.Metric | Mapping[str, Any]]) -> int:
         """Write definitions of metrics; one that is there already is refreshed."""
-        return self._write(METRICS, rows)
+        return self._write(tables.METRICS, rows)
 
-    def write_data_points(self, rows: Iterable[MetricDataPoint | Mapping[str, Any]]) -> int:
+    def write_data_points(self, rows: Iterable[models.MetricDataPoint | Mapping[str, Any]]) -> int:
         """Write data points; one that is there already stays."""
-        return self._write(DATA_POINTS, rows)
+        return self._write(tables.DATA_POINTS, rows)
 
-    def write_logs(self, rows: Iterable[LogRecord | Mapping[str, Any]]) -> int:
+    def write_logs(self, rows: Iterable[models.LogRecord | Mapping[str, Any]]) -> int:
         """Write log records; one that is there already stays."""
-        return self._write(LOGS, rows)
+        return self._write(tables.LOGS, rows)
 
-    def _write(self, table: TableDefinition, rows: Iterable[Any]) -> int:
+    def _write(self, table: tables.TableDefinition, rows: Iterable[Any]) -> int:
         given = list(rows)
         prepared = prepare_all(table, given)
         for row, made in zip(given, prepared, strict=True):
@@ -117,32 +89,32 @@ class CopyWriter:
         if not prepared:
             return 0
         if self._session is None:
-            retrying(self._source.config, lambda: self._write_alone(prepared))
+            transaction.retrying(self._source.config, lambda: self._write_alone(prepared))
         else:
             self._write_within(self._session, prepared)
         return len(prepared)
 
     def _stream_alone(self, feed: SpanFeed) -> None:
         try:
-            with writing(self._source), self._source.engine.begin() as connection:
+            with transaction.writing(self._source), self._source.engine.begin() as connection:
                 outcome = stream_spans(Loader(connection), feed, self._source.partitions)
-        except PartitionMissing:
+        except transaction.PartitionMissing:
             outcome = StreamOutcome.NOT_CLEAN
         if outcome is not StreamOutcome.WRITTEN:
             self._write_alone(feed.all(), optimistic=outcome is not StreamOutcome.CONFLICT)
 
     def _write_alone(self, rows: list[Row], *, optimistic: bool = True) -> None:
         def write(these: Sequence[Row]) -> None:
-            with writing(self._source), self._source.engine.begin() as connection:
+            with transaction.writing(self._source), self._source.engine.begin() as connection:
                 write_batch(Loader(connection, self._method), these, optimistic=optimistic)
 
-        write_with_partitions(self._source, rows, write)
+        transaction.write_with_partitions(self._source, rows, write)
 
     def _write_within(self, session: Session, rows: list[Row]) -> None:
         def write(these: Sequence[Row]) -> None:
-            with writing(self._source), session.begin_nested():
+            with transaction.writing(self._source), session.begin_nested():
                 write_batch(Loader(session.connection(), self._method), these)
 
         # A session that has no connection yet gets one when the partitions are there.
         held = session.connection() if session.in_transaction() else None
-        write_with_partitions(self._source, rows, write, held)
+        transaction.write_with_partitions(self._source, rows, write, held)

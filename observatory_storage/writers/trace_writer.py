@@ -7,17 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
-from observatory_storage import ids
+from observatory_storage import ids, rows
 from observatory_storage.errors import ValidationError
 from observatory_storage.llm import LlmSpan
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
-from observatory_storage.rows import (
-    Row,
-    as_mapping,
-    prepare_event,
-    prepare_span,
-    prepare_trace,
-)
 from observatory_storage.tables import EVENTS, SPANS, TRACES
 from observatory_storage.writers.buffered_writer import BufferedWriter
 
@@ -45,7 +38,7 @@ class TraceWriter(BufferedWriter):
         Raises:
             ValidationError: names the field, the value and the rule.
         """
-        row = self._write(TRACES, trace) or prepare_trace(trace)
+        row = self._write(TRACES, trace) or rows.prepare_trace(trace)
         written: UUID = row.values[TRACES.position["id"]]
         return written
 
@@ -93,8 +86,8 @@ class TraceWriter(BufferedWriter):
         span = call.to_span()
         text = ids.trace_text(call.trace_id or span.trace_id)
 
-        def prepare(row: TraceSpan | Mapping[str, Any]) -> Row:
-            prepared = prepare_span(row)
+        def prepare(row: TraceSpan | Mapping[str, Any]) -> rows.Row:
+            prepared = rows.prepare_span(row)
             # Unless redaction gave it to another trace.
             same = prepared.values[_SPAN_TRACE_ID] == ids.trace_uuid(text)
             return prepared._replace(trace_text=text) if same else prepared
@@ -102,13 +95,13 @@ class TraceWriter(BufferedWriter):
         self._write(SPANS, span, prepare)
         return span
 
-    def _prepare_event(self, event: TraceEvent | Mapping[str, Any]) -> Row:
-        values = as_mapping(event, TraceEvent)
+    def _prepare_event(self, event: TraceEvent | Mapping[str, Any]) -> rows.Row:
+        values = rows.as_mapping(event, TraceEvent)
         trace_id, span_id = values.get("trace_id"), values.get("span_id")
         lacks_start = values.get("span_start_time") is None
         if (lacks_start or values.get("position") is None) and trace_id and span_id:
             self._complete(values, (ids.trace_uuid(trace_id), ids.span_id(span_id)), lacks_start)
-        return prepare_event(values)
+        return rows.prepare_event(values)
 
     def _complete(self, values: dict[str, Any], span: tuple[UUID, str], lacks_start: bool) -> None:
         """Fill in the event's place from its span, where that is buffered."""

@@ -15,7 +15,7 @@ from sqlalchemy import and_, or_
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import LogRecord
-from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading import text_search, validation
 from observatory_storage.repositories.reading.filter_fields import (
     Conditions,
     Filters,
@@ -25,11 +25,6 @@ from observatory_storage.repositories.reading.filter_fields import (
     equals,
     filter_field,
     limit_field,
-)
-from observatory_storage.repositories.reading.text_search import (
-    has_words,
-    matches,
-    substring_pattern,
 )
 from observatory_storage.repositories.reading.validation import AttributeValue, TraceId
 
@@ -95,13 +90,13 @@ def _has_attributes(record: Any, given: Given) -> Conditions:
 def _has_words(record: Any, given: Given) -> Conditions:
     if "text" not in given:
         return []
-    words = has_words(LogRecord.search_vector(LogRecord.__table__.c.body), given["text"])
+    vector = LogRecord.search_vector(LogRecord.__table__.c.body)
     # The index is partial: its predicate must be in the statement.
-    return [and_(record.body.is_not(None), words)]
+    return [and_(record.body.is_not(None), text_search.has_words(vector, given["text"]))]
 
 
 def _contains(record: Any, given: Given) -> Conditions:
-    return [matches(record.body, given["contains"])] if "contains" in given else []
+    return [text_search.matches(record.body, given["contains"])] if "contains" in given else []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +145,7 @@ class LogFilters(Filters):
     contains: str | None = filter_field(
         validation.substring,
         _contains,
-        parameters=lambda name, value: {name: substring_pattern(value)},
+        parameters=lambda name, value: {name: text_search.substring_pattern(value)},
     )
 
     def _check_together(self) -> None:

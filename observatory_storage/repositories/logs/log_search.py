@@ -61,10 +61,7 @@ class LogSearch:
     keyset: Keyset = LOGS
 
     def __init__(
-        self,
-        reader: Reader,
-        filters: LogFilters,
-        left_out: Sequence[InstrumentedAttribute[Any]] = (),
+        self, reader: Reader, filters: LogFilters, left_out: Sequence[InstrumentedAttribute[Any]]
     ) -> None:
         self._reader = reader
         self._filters = filters
@@ -112,13 +109,9 @@ class RankedLogSearch:
     """The list of the records that match, best first, of equally good ones the newest."""
 
     def __init__(
-        self,
-        reader: Reader,
-        filters: LogFilters,
-        left_out: Sequence[InstrumentedAttribute[Any]] = (),
+        self, reader: Reader, filters: LogFilters, left_out: Sequence[InstrumentedAttribute[Any]]
     ) -> None:
         self._reader = reader
-        self._filters = filters
         self.query: Mapping[str, Any] = filters.query()
         self._matching = select(LogRecord).where(*filters.conditions())
         rank = func.ts_rank_cd(

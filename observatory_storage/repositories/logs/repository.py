@@ -24,19 +24,9 @@ from observatory_storage.repositories.logs.filters import (
 from observatory_storage.repositories.logs.log_search import LOGS, LogSearch, RankedLogSearch
 from observatory_storage.repositories.logs.results import LevelCount, LogStats
 from observatory_storage.repositories.logs.tail import Tail
-from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading import pages, time_buckets, validation
 from observatory_storage.repositories.reading.filter_fields import within
-from observatory_storage.repositories.reading.pages import (
-    Page,
-    PageRequest,
-    Search,
-    Total,
-    read_all,
-    read_page,
-)
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
-from observatory_storage.repositories.reading.time_buckets import BucketSize, bucket_column
-from observatory_storage.repositories.reading.validation import BATCH_SIZE, TraceId
 
 __all__ = ["LogRepository"]
 
@@ -95,9 +85,9 @@ class LogRepository:
         after: str | None = None,
         before: str | None = None,
         payload: bool = False,
-        total: Total | None = None,
+        total: pages.Total | None = None,
         **fields: Unpack[LogKeywords],
-    ) -> Page[LogRecord]:
+    ) -> pages.Page[LogRecord]:
         """A page of the records that match, newest first.
 
         Args:
@@ -107,13 +97,13 @@ class LogRepository:
             ValidationError: a cursor is damaged or another query's.
         """
         wanted = LogFilters.of(filters, fields)
-        request = PageRequest(wanted.limit, after, before, total)
-        return read_page(self._search(wanted, payload=payload), request)
+        search = self._search(wanted, payload=payload)
+        return pages.read_page(search, wanted.limit, after, before, total)
 
     def iterate(
         self,
         filters: LogFilters | None = None,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int = validation.BATCH_SIZE,
         *,
         payload: bool = False,
         **fields: Unpack[LogKeywords],
@@ -124,11 +114,11 @@ class LogRepository:
         """
         wanted = LogFilters.of(filters, fields)
         size = validation.limit("batch_size", batch_size)
-        return read_all(self._search(wanted, payload=payload), size)
+        return pages.read_all(self._search(wanted, payload=payload), size)
 
     def get_by_trace(
         self,
-        trace_id: TraceId,
+        trace_id: validation.TraceId,
         start_time: datetime | None = None,
         end_time: datetime | None = None,
     ) -> builtins.list[LogRecord]:
@@ -137,11 +127,9 @@ class LogRepository:
         Records may be of a time before or after the trace's own, so that nothing but these bounds
         limits the search: without them the index of every partition is looked into.
         """
-        start, end = validation.times(start_time, end_time)
-        statement = _OF_TRACE.where(*within(LogRecord.timestamp, start, end))
-        return self._reader.entities(
-            statement, {"trace_id": validation.trace_key("trace_id", trace_id)}
-        )
+        bounds = within(LogRecord.timestamp, *validation.times(start_time, end_time))
+        key = validation.trace_key("trace_id", trace_id)
+        return self._reader.entities(_OF_TRACE.where(*bounds), {"trace_id": key})
 
     def search_text(
         self,
@@ -152,9 +140,9 @@ class LogRepository:
         before: str | None = None,
         order: Literal["time", "rank"] = "time",
         payload: bool = False,
-        total: Total | None = None,
+        total: pages.Total | None = None,
         **fields: Unpack[LogSearchKeywords],
-    ) -> Page[LogRecord]:
+    ) -> pages.Page[LogRecord]:
         """A page of the records whose body has the words.
 
         Words are taken as written, without regard to case; of a body the first 100,000
@@ -178,19 +166,19 @@ class LogRepository:
         if wanted.text is not None:
             raise ValidationError("filters", wanted.text, "must not have a text of their own")
         wanted = replace(wanted, text=validation.required_text("text", text))
-        request = PageRequest(wanted.limit, after, before, total)
         if order == "time":
-            return read_page(self._search(wanted, payload=payload), request)
-        left_out = () if payload else _LEFT_OUT
-        page = read_page(RankedLogSearch(self._reader, wanted, left_out), request)
+            search = self._search(wanted, payload=payload)
+            return pages.read_page(search, wanted.limit, after, before, total)
+        by_rank = RankedLogSearch(self._reader, wanted, () if payload else _LEFT_OUT)
+        page = pages.read_page(by_rank, wanted.limit, after, before, total)
         records = tuple(ranked.record for ranked in page)
-        return Page(records, page.next, page.previous, page.total, page.total_kind)
+        return pages.Page(records, page.next, page.previous, page.total, page.total_kind)
 
     def count_by_level(
         self,
         filters: LogFilters | None = None,
         *,
-        bucket_size_secs: BucketSize | None = None,
+        bucket_size_secs: time_buckets.BucketSize | None = None,
         time_zone: str | None = None,
         **fields: Unpack[LogKeywords],
     ) -> builtins.list[LevelCount]:
@@ -207,7 +195,7 @@ class LogRepository:
             ValidationError: a bucket or a time zone is not one.
         """
         wanted = LogFilters.of(filters, fields)
-        bucket = bucket_column(LogRecord.timestamp, bucket_size_secs, time_zone)
+        bucket = time_buckets.bucket_column(LogRecord.timestamp, bucket_size_secs, time_zone)
         number = LogRecord.severity_number
         by_number = (
             select(bucket, number, func.count().label("records"))
@@ -250,7 +238,7 @@ class LogRepository:
         *,
         payload: bool = False,
         **fields: Unpack[LogKeywords],
-    ) -> Page[LogRecord]:
+    ) -> pages.Page[LogRecord]:
         """One poll of the log: what arrived since the poll that gave the cursor.
 
         Without a cursor, the newest records, oldest of them first. The page's ``next`` is always
@@ -268,7 +256,7 @@ class LogRepository:
         wanted = LogFilters.of(filters, fields)
         return Tail(self._reader).poll(cursor, wanted, () if payload else _WITHOUT_PAYLOAD)
 
-    def _search(self, filters: LogFilters, *, payload: bool) -> Search[LogRecord]:
+    def _search(self, filters: LogFilters, *, payload: bool) -> pages.Search[LogRecord]:
         if filters.text is not None:
             return LogSearch(self._reader, filters, () if payload else _LEFT_OUT)
         options = () if payload else _WITHOUT_PAYLOAD

@@ -24,21 +24,12 @@ from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import column
 from sqlalchemy.orm.interfaces import ORMOption
 
 from observatory_storage.errors import StorageError, ValidationError
 from observatory_storage.models import LogRecord
 from observatory_storage.repositories.logs.filters import LogFilters
-from observatory_storage.repositories.reading.cursors import (
-    NOT_A_KEY,
-    damaged_cursor,
-    decode_cursor,
-    encode_cursor,
-    from_plain,
-    key_value,
-    to_plain,
-)
+from observatory_storage.repositories.reading import cursors
 from observatory_storage.repositories.reading.pages import Page
 from observatory_storage.repositories.reading.reader import Reader
 
@@ -51,8 +42,8 @@ _XIDS: Final = 2**32
 _KEY: Final = (LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id)
 _ACTIVITY: Final = sa.table(
     "pg_stat_activity",
-    column("xact_start", sa.DateTime(timezone=True)),
-    column("datname", sa.Text),
+    sa.column("xact_start", sa.DateTime(timezone=True)),
+    sa.column("datname", sa.Text),
     schema="pg_catalog",
 )
 
@@ -173,18 +164,18 @@ def _age(settled: int) -> sa.ColumnElement[int]:
 
 
 def _cursor_of(place: _Position, query: Mapping[str, Any]) -> str:
-    key = None if place.key is None else [to_plain(value) for value in place.key]
+    key = None if place.key is None else [cursors.to_plain(value) for value in place.key]
     times = (place.since, place.mark_since)
-    values = [place.xid, key, place.mark_xid, *(to_plain(value) for value in times)]
-    return encode_cursor(_LIST_NAME, query, values)
+    values = [place.xid, key, place.mark_xid, *(cursors.to_plain(value) for value in times)]
+    return cursors.encode_cursor(_LIST_NAME, query, values)
 
 
 def _position_at(cursor: str, query: Mapping[str, Any], settled: int) -> _Position:
-    values = decode_cursor("cursor", cursor, _LIST_NAME, query)
+    values = cursors.decode_cursor("cursor", cursor, _LIST_NAME, query)
     try:
         place = _position(*values)
-    except NOT_A_KEY:
-        raise damaged_cursor("cursor", cursor) from None
+    except cursors.NOT_A_KEY:
+        raise cursors.damaged_cursor("cursor", cursor) from None
     if not 0 <= settled - place.xid < _XIDS // 2:
         raise ValidationError("cursor", cursor, "is too old, or of another server")
     return place
@@ -193,13 +184,13 @@ def _position_at(cursor: str, query: Mapping[str, Any], settled: int) -> _Positi
 def _position(xid: Any, key: Any, mark_xid: Any, since: Any, mark_since: Any) -> _Position:
     if key is not None:
         timestamp, timestamp_ns, id_ = (
-            key_value(value, column.type) for value, column in zip(key, _KEY, strict=True)
+            cursors.key_value(value, column.type) for value, column in zip(key, _KEY, strict=True)
         )
         key = (timestamp, timestamp_ns, id_)
     return _Position(
-        key_value(xid, sa.BigInteger()),
+        cursors.key_value(xid, sa.BigInteger()),
         key,
-        from_plain(since, datetime),
-        key_value(mark_xid, sa.BigInteger()),
-        from_plain(mark_since, datetime),
+        cursors.from_plain(since, datetime),
+        cursors.key_value(mark_xid, sa.BigInteger()),
+        cursors.from_plain(mark_since, datetime),
     )

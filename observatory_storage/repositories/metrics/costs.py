@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import func, literal_column, or_, select
+from sqlalchemy import Label, func, literal_column, or_, select
 
 from observatory_storage.models import TraceSpan
 from observatory_storage.repositories.metrics.results import CostSummary, LatencyPercentiles
-from observatory_storage.repositories.reading.aggregates import (
-    integer_sum,
-    percentile_array,
-    with_percentiles,
-)
+from observatory_storage.repositories.reading import aggregates, time_buckets
 from observatory_storage.repositories.reading.reader import Reader
-from observatory_storage.repositories.reading.time_buckets import BucketSize, bucket_column
 from observatory_storage.repositories.traces.filters import SpanFilters
 from observatory_storage.repositories.traces.statistics import DURATION_US, group_columns
 
 __all__ = ["cost_summaries", "latency_percentiles"]
 
 _GROUPS: Final = (
-    "provider",
-    "model",
-    "service_name",
-    "operation",
-    "environment",
-    "user_id",
-    "session_id",
+    *("provider", "model", "service_name", "operation", "environment"),
+    *("user_id", "session_id"),
 )
 _TOKENS: Final = (TraceSpan.prompt_tokens, TraceSpan.completion_tokens, TraceSpan.total_tokens)
 _COSTS: Final = (
@@ -41,10 +31,8 @@ _COSTS: Final = (
 def cost_summaries(
     reader: Reader,
     filters: SpanFilters,
-    *,
     group_by: str | Sequence[str],
-    bucket_size_secs: BucketSize | None,
-    time_zone: str | None,
+    bucket: Label[Any],
     limit: int | None,
 ) -> list[CostSummary]:
     """Tokens and cost by group and bucket; see `MetricRepository.get_cost_summary`.
@@ -53,16 +41,11 @@ def cost_summaries(
         limit: the most groups of each bucket.
 
     Raises:
-        ValidationError: a group, a bucket or a time zone is unknown.
+        ValidationError: a group is unknown.
     """
     groups = group_columns(group_by, _GROUPS)
     spans = (
-        select(
-            bucket_column(TraceSpan.start_time, bucket_size_secs, time_zone),
-            *groups.values(),
-            *_TOKENS,
-            *_COSTS,
-        )
+        select(bucket, *groups.values(), *_TOKENS, *_COSTS)
         .where(
             *filters.conditions(),
             or_(TraceSpan.total_tokens.is_not(None), TraceSpan.total_cost_usd.is_not(None)),
@@ -85,7 +68,7 @@ def cost_summaries(
             spans.bucket,
             func.count().label("span_count"),
             func.count().filter(spans.total_cost_usd.is_(None)).label("unpriced_span_count"),
-            *(integer_sum(spans[column.key]).label(column.key) for column in _TOKENS),
+            *(aggregates.integer_sum(spans[column.key]).label(column.key) for column in _TOKENS),
             *(func.sum(spans[column.key]).label(column.key) for column in _COSTS),
         )
         .group_by(*by, spans.bucket)
@@ -103,14 +86,14 @@ def cost_summaries(
 
 
 def latency_percentiles(
-    reader: Reader, filters: SpanFilters, bucket_size_secs: BucketSize
+    reader: Reader, filters: SpanFilters, bucket_size_secs: time_buckets.BucketSize
 ) -> list[LatencyPercentiles]:
     """Percentiles of durations by bucket; see `MetricRepository.get_latency_percentiles`."""
     records = reader.records(
         select(
-            bucket_column(TraceSpan.start_time, bucket_size_secs),
+            time_buckets.bucket_column(TraceSpan.start_time, bucket_size_secs),
             func.count().label("span_count"),
-            percentile_array(DURATION_US).label("percentiles"),
+            aggregates.percentile_array(DURATION_US).label("percentiles"),
         )
         .where(*filters.conditions(), TraceSpan.duration_us.is_not(None))
         .group_by("bucket")
@@ -118,6 +101,6 @@ def latency_percentiles(
     )
     found = []
     for record in records:
-        columns = with_percentiles(record, "_us")
+        columns = aggregates.with_percentiles(record, "_us")
         found.append(LatencyPercentiles(timestamp=columns.pop("bucket"), **columns))
     return found

@@ -11,17 +11,13 @@ from uuid import UUID
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import METRIC_TYPES, Metric
-from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading import time_buckets, validation
+from observatory_storage.repositories.reading.aggregates import PERCENTILES
 from observatory_storage.repositories.reading.filter_fields import (
     Filters,
     equals,
     filter_field,
     limit_field,
-)
-from observatory_storage.repositories.reading.time_buckets import (
-    BucketSize,
-    bucket_count,
-    bucket_floor,
 )
 
 __all__ = [
@@ -35,18 +31,8 @@ __all__ = [
 ]
 
 AGGREGATIONS: Final = (
-    "avg",
-    "sum",
-    "min",
-    "max",
-    "count",
-    "last",
-    "rate",
-    "increase",
-    "p50",
-    "p90",
-    "p95",
-    "p99",
+    *("avg", "sum", "min", "max", "count", "last", "rate", "increase"),
+    *PERCENTILES,
 )
 FILLS: Final = ("null", "zero", "previous")
 # More points than this no chart shows.
@@ -91,7 +77,7 @@ class TimeSeriesKeywords(TypedDict, total=False):
     start_time: datetime
     end_time: datetime
     aggregation: str
-    bucket_size_secs: BucketSize
+    bucket_size_secs: time_buckets.BucketSize
     group_by: str | Sequence[str]
     fill: str | None
 
@@ -123,7 +109,7 @@ class TimeSeriesQuery:
     start_time: datetime
     end_time: datetime
     aggregation: str = "avg"
-    bucket_size_secs: BucketSize = 60
+    bucket_size_secs: time_buckets.BucketSize = 60
     group_by: str | Sequence[str] = ()
     fill: str | None = None
 
@@ -136,13 +122,13 @@ class TimeSeriesQuery:
         validation.choice("aggregation", self.aggregation, AGGREGATIONS)
         width = validation.bucket("bucket_size_secs", self.bucket_size_secs)
         try:
-            bucket_floor(width, start)
+            time_buckets.bucket_floor(width, start)
         except OverflowError:
             rule = "must not make the first bucket begin before the year 1"
             raise ValidationError("bucket_size_secs", self.bucket_size_secs, rule) from None
         self._keep("group_by", validation.names("group_by", self.group_by))
         validation.choice("fill", self.fill, FILLS)
-        if self.fill is not None and bucket_count(width, start, end) > MOST_FILLED:
+        if self.fill is not None and time_buckets.bucket_count(width, start, end) > MOST_FILLED:
             rule = f"must not make more than {MOST_FILLED} buckets in the range, to be filled in"
             raise ValidationError("bucket_size_secs", self.bucket_size_secs, rule)
 

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
-from observatory_storage.models import Metric, MetricDataPoint
+from observatory_storage.models import Metric, MetricDataPoint, TraceSpan
+from observatory_storage.repositories.metrics import results
 from observatory_storage.repositories.metrics.costs import cost_summaries, latency_percentiles
 from observatory_storage.repositories.metrics.filters import (
     MetricFilters,
@@ -22,34 +23,17 @@ from observatory_storage.repositories.metrics.filters import (
     TimeSeriesKeywords,
     TimeSeriesQuery,
 )
-from observatory_storage.repositories.metrics.results import (
-    CostSummary,
-    LatencyPercentiles,
-    MetricStats,
-    TimeSeriesPoint,
-)
 from observatory_storage.repositories.metrics.time_series import TimeSeries
-from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading import pages, time_buckets, validation
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
-from observatory_storage.repositories.reading.pages import (
-    Keyset,
-    Page,
-    PageRequest,
-    Search,
-    Total,
-    read_all,
-    read_page,
-)
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
-from observatory_storage.repositories.reading.time_buckets import BucketSize
-from observatory_storage.repositories.reading.validation import BATCH_SIZE
 from observatory_storage.repositories.traces.filters import SpanFilters
 
 __all__ = ["MetricRepository"]
 
 _BY_ID: Final = select(Metric).where(Metric.id == bindparam("id"))
-_METRICS: Final = Keyset("metrics", (Metric.name, Metric.id), descending=False)
-_POINTS: Final = Keyset(
+_METRICS: Final = pages.Keyset("metrics", (Metric.name, Metric.id), descending=False)
+_POINTS: Final = pages.Keyset(
     "metric_data_points", (MetricDataPoint.timestamp, MetricDataPoint.id), descending=False
 )
 
@@ -88,9 +72,9 @@ class MetricRepository:
         *,
         after: str | None = None,
         before: str | None = None,
-        total: Total | None = None,
+        total: pages.Total | None = None,
         **fields: Unpack[MetricKeywords],
-    ) -> Page[Metric]:
+    ) -> pages.Page[Metric]:
         """A page of the metrics that match, by name.
 
         Args:
@@ -100,18 +84,17 @@ class MetricRepository:
             ValidationError: a cursor is damaged or another query's.
         """
         wanted = MetricFilters.of(filters, fields)
-        request = PageRequest(wanted.limit, after, before, total)
-        return read_page(self._search(wanted), request)
+        return pages.read_page(self._search(wanted), wanted.limit, after, before, total)
 
     def iterate(
         self,
         filters: MetricFilters | None = None,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int = validation.BATCH_SIZE,
         **fields: Unpack[MetricKeywords],
     ) -> Iterator[Metric]:
         """All the metrics that match, by name; the filters' ``limit`` does not apply."""
         size = validation.limit("batch_size", batch_size)
-        return read_all(self._search(MetricFilters.of(filters, fields)), size)
+        return pages.read_all(self._search(MetricFilters.of(filters, fields)), size)
 
     def get_data_points(
         self,
@@ -119,11 +102,11 @@ class MetricRepository:
         start_time: datetime | None = None,
         end_time: datetime | None = None,
         *,
-        limit: int = BATCH_SIZE,
+        limit: int = validation.BATCH_SIZE,
         after: str | None = None,
         before: str | None = None,
-        total: Total | None = None,
-    ) -> Page[MetricDataPoint]:
+        total: pages.Total | None = None,
+    ) -> pages.Page[MetricDataPoint]:
         """A page of a metric's points in [start_time, end_time), oldest first.
 
         Args:
@@ -133,19 +116,20 @@ class MetricRepository:
             ValidationError: the id is no UUID, the end is before the start, a cursor is damaged
                 or another query's.
         """
-        request = PageRequest(validation.limit("limit", limit), after, before, total)
-        return read_page(self._point_search(metric_id, start_time, end_time), request)
+        most = validation.limit("limit", limit)
+        search = self._point_search(metric_id, start_time, end_time)
+        return pages.read_page(search, most, after, before, total)
 
     def iterate_data_points(
         self,
         metric_id: str | UUID,
         start_time: datetime | None = None,
         end_time: datetime | None = None,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int = validation.BATCH_SIZE,
     ) -> Iterator[MetricDataPoint]:
         """All points of a metric in [start_time, end_time), oldest first, batch by batch."""
         size = validation.limit("batch_size", batch_size)
-        return read_all(self._point_search(metric_id, start_time, end_time), size)
+        return pages.read_all(self._point_search(metric_id, start_time, end_time), size)
 
     def get_latest_data_point(self, metric_id: str | UUID) -> MetricDataPoint | None:
         """The metric's newest point; None where it has none."""
@@ -160,7 +144,7 @@ class MetricRepository:
 
     def query_time_series(
         self, query: TimeSeriesQuery | None = None, **fields: Unpack[TimeSeriesKeywords]
-    ) -> builtins.list[TimeSeriesPoint]:
+    ) -> builtins.list[results.TimeSeriesPoint]:
         """A metric's points, aggregated by bucket of time and group.
 
         Buckets without a value are absent, unless ``query.fill`` says what stands there. They are
@@ -198,7 +182,7 @@ class MetricRepository:
         metric_id: str | UUID,
         start_time: datetime | None = None,
         end_time: datetime | None = None,
-    ) -> MetricStats:
+    ) -> results.MetricStats:
         """Totals over a metric's points in [start_time, end_time)."""
         key = ids.uuid_of(metric_id, "metric_id")
         point, value = MetricDataPoint, MetricDataPoint.value
@@ -215,7 +199,7 @@ class MetricRepository:
                 func.array_agg(newest).filter(value.is_not(None))[1].label("last_value"),
             ).where(*_points_of(key, *validation.times(start_time, end_time)))
         )
-        return MetricStats(metric_id=key, **row._mapping)
+        return results.MetricStats(metric_id=key, **row._mapping)
 
     def get_cost_summary(
         self,
@@ -223,7 +207,7 @@ class MetricRepository:
         end_time: datetime | None = None,
         *,
         group_by: str | Sequence[str] = ("provider", "model"),
-        bucket_size_secs: BucketSize | None = None,
+        bucket_size_secs: time_buckets.BucketSize | None = None,
         time_zone: str | None = None,
         limit: int | None = None,
         service_name: str | None = None,
@@ -233,7 +217,7 @@ class MetricRepository:
         user_id: str | None = None,
         session_id: str | None = None,
         environment: str | None = None,
-    ) -> builtins.list[CostSummary]:
+    ) -> builtins.list[results.CostSummary]:
         """Tokens and cost of the spans that start in [start_time, end_time), by group.
 
         Without a bound the range is open on that side, and every partition there is read.
@@ -268,14 +252,8 @@ class MetricRepository:
             environment=environment,
         )
         most = None if limit is None else validation.limit("limit", limit)
-        return cost_summaries(
-            self._reader,
-            wanted,
-            group_by=group_by,
-            bucket_size_secs=bucket_size_secs,
-            time_zone=time_zone,
-            limit=most,
-        )
+        bucket = time_buckets.bucket_column(TraceSpan.start_time, bucket_size_secs, time_zone)
+        return cost_summaries(self._reader, wanted, group_by, bucket, most)
 
     def get_latency_percentiles(
         self,
@@ -284,8 +262,8 @@ class MetricRepository:
         *,
         service_name: str | None = None,
         operation: str | None = None,
-        bucket_size_secs: BucketSize = 3600,
-    ) -> builtins.list[LatencyPercentiles]:
+        bucket_size_secs: time_buckets.BucketSize = 3600,
+    ) -> builtins.list[results.LatencyPercentiles]:
         """Percentiles of the durations of spans that start in [start_time, end_time), by bucket.
 
         Spans that have not ended are left out. Buckets are counted from Monday, 1970-01-05 UTC.
@@ -302,13 +280,13 @@ class MetricRepository:
         )
         return latency_percentiles(self._reader, wanted, bucket_size_secs)
 
-    def _search(self, filters: MetricFilters) -> Search[Metric]:
+    def _search(self, filters: MetricFilters) -> pages.Search[Metric]:
         statement = select(Metric).where(*filters.conditions())
         return StatementSearch(self._reader, _METRICS, statement, filters.query())
 
     def _point_search(
         self, metric_id: str | UUID, start_time: datetime | None, end_time: datetime | None
-    ) -> Search[MetricDataPoint]:
+    ) -> pages.Search[MetricDataPoint]:
         key = ids.uuid_of(metric_id, "metric_id")
         conditions = _points_of(key, *validation.times(start_time, end_time))
         statement = select(MetricDataPoint).where(*conditions)

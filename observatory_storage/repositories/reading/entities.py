@@ -22,12 +22,13 @@ from sqlalchemy.orm.attributes import instance_state
 from observatory_storage.errors import StorageError
 from observatory_storage.models.base import ORIGIN, Base
 
-__all__ = ["OPEN_UNIT", "EntityMaker", "entity_of", "mapper_of"]
+__all__ = ["UNIT_IS_OPEN", "EntityMaker", "mapper_of"]
 
 T = TypeVar("T")
 
-# In `Session.info` while a unit of work has the session, also between its transactions.
-OPEN_UNIT: Final = "observatory_storage.open_unit"
+# In `Session.info` where a unit of work owns the session: True also between its transactions, and
+# False once it has ended.
+UNIT_IS_OPEN: Final = "observatory_storage.unit_is_open"
 _LEFT_OUT: Final = "ask the list for it (payload=True), or read the row by itself"
 
 
@@ -56,7 +57,7 @@ class _Origin:
     def attach(self, entity: Base) -> None:
         session = None if self._session is None else self._session()
         # The attributes of what was read in a session that has ended can be set as well.
-        if session is None or not (session.in_transaction() or OPEN_UNIT in session.info):
+        if session is None or not (session.in_transaction() or session.info.get(UNIT_IS_OPEN)):
             return
         try:
             session.add(entity)
@@ -102,14 +103,6 @@ class EntityMaker(Generic[T]):
             state.callables = not_loaded.copy()
             state.info[ORIGIN] = origin
             yield entity
-
-
-def entity_of(statement: Select[*tuple[Any, ...]]) -> Mapper[Any]:
-    """The mapper of the entity that a statement begins with."""
-    mapper = mapper_of(statement)
-    if mapper is None:
-        raise TypeError("the statement does not begin with an entity")
-    return mapper
 
 
 def mapper_of(statement: Select[*tuple[Any, ...]]) -> Mapper[Any] | None:

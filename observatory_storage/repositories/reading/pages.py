@@ -15,28 +15,10 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import KeyedColumnElement
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.repositories.reading import validation
-from observatory_storage.repositories.reading.cursors import (
-    NOT_A_KEY,
-    damaged_cursor,
-    decode_cursor,
-    encode_cursor,
-    key_value,
-    to_plain,
-)
+from observatory_storage.repositories.reading import cursors, validation
 from observatory_storage.serialization import Result
 
-__all__ = [
-    "Keyset",
-    "Page",
-    "PageRequest",
-    "Search",
-    "Seek",
-    "SeekShape",
-    "Total",
-    "read_all",
-    "read_page",
-]
+__all__ = ["Keyset", "Page", "Search", "Seek", "SeekShape", "Total", "read_all", "read_page"]
 
 # How the rows of a list are counted: all of them, or as the planner expects.
 Total = Literal["exact", "estimated"]
@@ -75,22 +57,6 @@ class Page(Result, Sequence[T], Generic[T]):
 
     def __len__(self) -> int:
         return len(self.rows)
-
-
-class PageRequest(NamedTuple):
-    """Which page of a list is wanted.
-
-    Attributes:
-        limit: the most rows in the page.
-        after: the cursor ``next`` of the page before it.
-        before: the cursor ``previous`` of the page after it.
-        total: whether and how the rows of all pages are counted.
-    """
-
-    limit: int
-    after: str | None = None
-    before: str | None = None
-    total: Total | None = None
 
 
 class SeekShape(NamedTuple):
@@ -136,7 +102,8 @@ class Keyset:
 
     def cursor_of(self, row: object, query: Mapping[str, Any]) -> str:
         """The cursor at a row."""
-        return encode_cursor(self.list_name, query, [to_plain(v) for v in self.key_of(row)])
+        key = [cursors.to_plain(value) for value in self.key_of(row)]
+        return cursors.encode_cursor(self.list_name, query, key)
 
     def key_at(self, field: str, cursor: str, query: Mapping[str, Any]) -> list[Any]:
         """The key that a cursor holds.
@@ -144,13 +111,13 @@ class Keyset:
         Raises:
             ValidationError: the cursor is damaged or another query's.
         """
-        values = decode_cursor(field, cursor, self.list_name, query)
+        values = cursors.decode_cursor(field, cursor, self.list_name, query)
         if len(values) != len(self.columns):
-            raise damaged_cursor(field, cursor)
+            raise cursors.damaged_cursor(field, cursor)
         try:
-            return [key_value(v, c.type) for v, c in zip(values, self.columns, strict=True)]
-        except NOT_A_KEY:
-            raise damaged_cursor(field, cursor) from None
+            return [cursors.key_value(v, c.type) for v, c in zip(values, self.columns, strict=True)]
+        except cursors.NOT_A_KEY:
+            raise cursors.damaged_cursor(field, cursor) from None
 
     def _beyond_key(self, *, descending: bool) -> list[ColumnElement[bool]]:
         bound = [type_coerce(bindparam(f"key_{c.key}"), c.type) for c in self.columns]
@@ -219,13 +186,25 @@ class Search(Protocol[T_co]):
         """The number of rows of the whole list."""
 
 
-def read_page(search: Search[T], request: PageRequest) -> Page[T]:
+def read_page(
+    search: Search[T],
+    limit: int,
+    after: str | None = None,
+    before: str | None = None,
+    total: Total | None = None,
+) -> Page[T]:
     """A page of a list, with the total where it is asked for.
+
+    Args:
+        search: the list.
+        limit: the most rows in the page.
+        after: the cursor ``next`` of the page before it.
+        before: the cursor ``previous`` of the page after it.
+        total: whether and how the rows of all pages are counted.
 
     Raises:
         ValidationError: a cursor is damaged or another query's, or both cursors are given.
     """
-    limit, after, before, total = request
     validation.choice("total", total, TOTALS)
     if after is not None and before is not None:
         raise ValidationError("before", before, "must not be given together with after")
@@ -257,10 +236,8 @@ def read_page(search: Search[T], request: PageRequest) -> Page[T]:
 
 def read_all(search: Search[T], batch_size: int) -> Iterator[T]:
     """The rows of all pages, one page at a time in memory."""
-    after: str | None = None
-    while True:
-        page = read_page(search, PageRequest(batch_size, after))
+    page = read_page(search, batch_size)
+    yield from page
+    while page.next is not None:
+        page = read_page(search, batch_size, page.next)
         yield from page
-        after = page.next
-        if after is None:
-            return

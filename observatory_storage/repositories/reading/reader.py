@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import CursorResult, Delete, Select, Update, func, literal, select
 from sqlalchemy.dialects.postgresql import Insert
@@ -14,23 +14,29 @@ from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from observatory_storage.errors import NotFound, StorageError, translated
-from observatory_storage.repositories.reading.entities import EntityMaker, entity_of, mapper_of
+from observatory_storage.repositories.reading.entities import UNIT_IS_OPEN, EntityMaker, mapper_of
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.streams import batches
 from observatory_storage.repositories.reading.validation import BATCH_SIZE
 
-__all__ = ["CLOSED", "CLOSED_MESSAGE", "Parameters", "Reader", "StatementSearch"]
+__all__ = ["Parameters", "Reader", "StatementSearch", "check_open"]
 
 T = TypeVar("T")
 U = TypeVar("U")
 Parameters = Mapping[str, Any] | None
 
-# Of `Session.info`: set when the unit of work that owns the session has ended.
-CLOSED: Final = "observatory_storage closed"
-CLOSED_MESSAGE: Final = (
-    "the unit of work has ended: use it within its block, or open another one"
-    " (with pool.unit_of_work() as uow)"
-)
+
+def check_open(session: Session) -> None:
+    """Check that the unit of work that owns the session, where one does, has not ended.
+
+    Raises:
+        StorageError: it has.
+    """
+    if session.info.get(UNIT_IS_OPEN) is False:
+        raise StorageError(
+            "the unit of work has ended: use it within its block, or open another one"
+            " (with pool.unit_of_work() as uow)"
+        )
 
 
 class _Explained(Executable, ClauseElement):
@@ -65,8 +71,7 @@ class Reader:
         Raises:
             StorageError: its unit of work has ended.
         """
-        if self._session.info.get(CLOSED):
-            raise StorageError(CLOSED_MESSAGE)
+        check_open(self._session)
         return self._session
 
     def entities(self, statement: Select[T], parameters: Parameters = None) -> list[T]:
@@ -155,7 +160,9 @@ class Reader:
     def _entity_result(
         self, statement: Any, parameters: Parameters, **options: Any
     ) -> tuple[CursorResult[Any], EntityMaker[Any]]:
-        mapper = entity_of(statement)
+        mapper = mapper_of(statement)
+        if mapper is None:
+            raise TypeError("the statement does not begin with an entity")
         result = self._execute(mapper, statement, parameters, options)
         return result, EntityMaker(mapper, result.keys(), self.session)
 

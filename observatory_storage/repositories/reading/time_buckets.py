@@ -17,7 +17,6 @@ from sqlalchemy.types import Interval
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.repositories.reading import validation
-from observatory_storage.repositories.reading.validation import Number
 
 __all__ = [
     "BucketSize",
@@ -34,7 +33,7 @@ _LOCAL_ORIGIN: Final = datetime(1970, 1, 5)  # noqa: DTZ001 - local time of any 
 _DAY: Final = timedelta(days=1)
 
 # Seconds, or a timedelta.
-BucketSize = Number | timedelta
+BucketSize = validation.Number | timedelta
 
 
 def bucket_start(width: timedelta, moment: Any) -> ColumnElement[datetime]:

@@ -8,11 +8,12 @@ few. Where they are many the slice is cut in two, and a slice of one day is walk
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final, TypeVar
 
-__all__ = ["moment_after", "slices", "through_slices"]
+__all__ = ["moment_after", "slices", "through_slices", "until_full"]
 
 T = TypeVar("T")
 
@@ -49,19 +50,28 @@ def through_slices(
             return walk(start, end, row_limit)
         middle = _middle(start, end)
         halves = ((start, middle), (middle, end))
-        return through(iter(halves[::-1] if descending else halves), row_limit)
+        return through(halves[::-1] if descending else halves, row_limit)
 
-    def through(ranges: Iterator[tuple[datetime, datetime]], row_limit: int) -> list[T]:
-        rows: list[T] = []
-        for one in ranges:
-            rows += of_slice(*one, row_limit - len(rows))
-            if len(rows) == row_limit:
-                break
-        return rows
+    def through(ranges: Iterable[tuple[datetime, datetime]], row_limit: int) -> list[T]:
+        return until_full((partial(of_slice, *one) for one in ranges), row_limit)
 
     # Days of UTC, where clocks are never set back.
     whole = start.astimezone(UTC), end.astimezone(UTC)
     return through(slices(*whole, descending=descending), limit)
+
+
+def until_full(steps: Iterable[Callable[[int], list[T]]], row_limit: int) -> list[T]:
+    """The rows of the steps, taken one after the other until there are so many.
+
+    Args:
+        steps: each gives at most as many rows as it is asked for.
+    """
+    rows: list[T] = []
+    for step in steps:
+        if len(rows) == row_limit:
+            break
+        rows += step(row_limit - len(rows))
+    return rows
 
 
 def slices(

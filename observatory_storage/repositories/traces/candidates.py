@@ -20,11 +20,8 @@ from sqlalchemy.types import TypeEngine
 from observatory_storage.models import TraceEvent, TraceSpan
 from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.traces import json_conditions
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
-from observatory_storage.repositories.traces.json_conditions import (
-    JsonCondition,
-    on_span_or_events,
-)
 
 __all__ = ["CandidateFinder", "Candidates"]
 
@@ -99,11 +96,13 @@ class CandidateFinder:
             found = self._reader.rows(self._keys(first, start, end).limit(_MOST + 1))
             if len(found) <= _MOST:
                 others = [*json[:number], *json[number + 1 :]]
-                rest = [on_span_or_events(other, *self._range) for other in others]
+                rest = [json_conditions.on_span_or_events(other, *self._range) for other in others]
                 return Candidates(list({_Key(*row) for row in found}), rest)
         return None
 
-    def _keys(self, json: JsonCondition, start: datetime | None, end: datetime | None) -> Any:
+    def _keys(
+        self, json: json_conditions.JsonCondition, start: datetime | None, end: datetime | None
+    ) -> Any:
         """The keys of the spans that meet the condition, or whose events do.
 
         Materialized, so that the planner plans for all rows. For the first few it would read

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final, Literal
-from typing import cast as cast_type
+from typing import Any, Final, Literal, cast
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -137,7 +136,6 @@ def _batches(reader: Reader) -> Iterator[_Batch]:
 
 
 def _noting_traces_of_spans(condition: sa.ColumnElement[bool]) -> Any:
-    """Note the traces of the spans."""
     found = (
         sa.select(
             TraceSpan.trace_id,
@@ -162,7 +160,7 @@ def _locking(traces: sa.Select[Any, Any, Any, Any]) -> Insert:
     A trace without a row cannot be locked, and a writer may be making it at this moment. A row of
     our own, which is deleted before the transaction ends, makes that writer wait.
     """
-    table = cast_type(sa.Table, Trace.__table__)
+    table = cast(sa.Table, Trace.__table__)
     id_, *others = traces.subquery("given").c
     columns = ["id", "trace_id", "start_time", "last_span_start", "service_name"]
     rows = sa.select(id_, *others, sa.literal("")).order_by(id_)

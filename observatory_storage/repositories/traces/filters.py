@@ -32,11 +32,7 @@ from observatory_storage.repositories.reading.filter_fields import (
     rules_of,
 )
 from observatory_storage.repositories.reading.validation import AttributeValue, Number, TraceId
-from observatory_storage.repositories.traces.json_conditions import (
-    attribute_conditions,
-    attribute_parameters,
-    words_condition,
-)
+from observatory_storage.repositories.traces import json_conditions
 from observatory_storage.repositories.traces.span_conditions import (
     SpanConditions,
     SpanFieldRule,
@@ -183,8 +179,8 @@ class _CommonFilters(Filters):
     attributes: Mapping[str, AttributeValue] | None = span_field(
         validation.attributes,
         no_condition,
-        json=attribute_conditions,
-        parameters=attribute_parameters,
+        json=json_conditions.attribute_conditions,
+        parameters=json_conditions.attribute_parameters,
         is_hashable=False,
     )
     provider: str | None = span_field(validation.text, equals("provider"))
@@ -205,7 +201,9 @@ class _CommonFilters(Filters):
     max_cost_usd: Number | None = span_field(
         validation.number, at_most("total_cost_usd", "max_cost_usd"), spanless=True
     )
-    text: str | None = span_field(validation.search, no_condition, json=words_condition)
+    text: str | None = span_field(
+        validation.search, no_condition, json=json_conditions.words_condition
+    )
 
     def _check_together(self) -> None:
         validation.in_order(self.start_time, self.end_time)

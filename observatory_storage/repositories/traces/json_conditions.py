@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, SQLColumnExpression, Text, and_, cast, exists, func, or_
 
@@ -28,14 +28,6 @@ __all__ = [
     "on_span_or_events",
     "words_condition",
 ]
-
-
-class JsonCondition(Protocol):
-    """What a span, an event or a trace without spans may meet."""
-
-    def on_span(self) -> ColumnElement[bool]: ...
-    def on_event(self) -> ColumnElement[bool]: ...
-    def on_trace(self, trace: type[Trace] = Trace) -> ColumnElement[bool]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +84,10 @@ class WordsCondition:
         if not word.isascii():  # JSON may write it with escapes
             has_letters = or_(has_letters, func.strpos(written, "\\u") > 0)
         return and_(has_letters, found)
+
+
+# What a span, an event or a trace without spans may meet.
+JsonCondition = AttributeCondition | WordsCondition
 
 
 def attribute_parameters(name: str, attributes: Any) -> dict[str, Any]:

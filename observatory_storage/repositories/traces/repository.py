@@ -11,31 +11,14 @@ from sqlalchemy import ColumnElement, Select, bindparam, func, select, true, tup
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.repositories.reading import validation
-from observatory_storage.repositories.reading.pages import (
-    Page,
-    PageRequest,
-    Total,
-    read_all,
-    read_page,
-)
-from observatory_storage.repositories.reading.reader import Reader
-from observatory_storage.repositories.reading.time_buckets import BucketSize
-from observatory_storage.repositories.reading.validation import BATCH_SIZE, TraceId
+from observatory_storage.repositories.reading import pages, time_buckets, validation
+from observatory_storage.repositories.traces import results
 from observatory_storage.repositories.traces.deletion import delete_all_of, delete_trace
 from observatory_storage.repositories.traces.filters import (
     SpanFilters,
     SpanKeywords,
     TraceFilters,
     TraceKeywords,
-)
-from observatory_storage.repositories.traces.results import (
-    DeletedRows,
-    DeletedTrace,
-    Operation,
-    SessionSummary,
-    SpanStats,
-    TraceStats,
 )
 from observatory_storage.repositories.traces.session_filters import SessionFilters, SessionKeywords
 from observatory_storage.repositories.traces.sessions import SessionSearch, session_by_id
@@ -59,7 +42,7 @@ class TraceRepository(SpanQueries):
     ``limit``, ``start_time`` and ``end_time``.
     """
 
-    def get(self, id: TraceId) -> Trace:  # noqa: A002 - the column's name
+    def get(self, id: validation.TraceId) -> Trace:  # noqa: A002 - the column's name
         """The trace of an id.
 
         Raises:
@@ -68,7 +51,7 @@ class TraceRepository(SpanQueries):
         key = validation.trace_key("id", id)
         return self._reader.entity(_BY_ID, {"id": key}, f"trace {trace_name(id)}")
 
-    def get_by_trace_id(self, trace_id: TraceId) -> Trace:
+    def get_by_trace_id(self, trace_id: validation.TraceId) -> Trace:
         """The trace that a program knows by this id.
 
         Raises:
@@ -83,9 +66,9 @@ class TraceRepository(SpanQueries):
         *,
         after: str | None = None,
         before: str | None = None,
-        total: Total | None = None,
+        total: pages.Total | None = None,
         **fields: Unpack[TraceKeywords],
-    ) -> Page[Trace]:
+    ) -> pages.Page[Trace]:
         """A page of the traces that match, newest first.
 
         A forward walk never misses a trace; one whose start moved earlier meanwhile may come
@@ -100,12 +83,12 @@ class TraceRepository(SpanQueries):
         """
         wanted = TraceFilters.of(filters, fields)
         search = TraceSearch(self._reader, wanted)
-        return read_page(search, PageRequest(wanted.limit, after, before, total))
+        return pages.read_page(search, wanted.limit, after, before, total)
 
     def iterate(
         self,
         filters: TraceFilters | None = None,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int = validation.BATCH_SIZE,
         **fields: Unpack[TraceKeywords],
     ) -> Iterator[Trace]:
         """All the traces that match, newest first, with one batch at a time in memory.
@@ -113,17 +96,37 @@ class TraceRepository(SpanQueries):
         The filters' ``limit`` does not apply.
         """
         size = validation.limit("batch_size", batch_size)
-        return read_all(TraceSearch(self._reader, TraceFilters.of(filters, fields)), size)
+        return pages.read_all(TraceSearch(self._reader, TraceFilters.of(filters, fields)), size)
 
     def services(self) -> builtins.list[str]:
         """The names of the services that have spans, in order."""
-        return _service_names(self._reader)
-
-    def operations(self, service_name: str) -> builtins.list[Operation]:
-        """The names of a service's spans with the kinds that they have, in order."""
-        return _operation_names(
-            self._reader, validation.required_text("service_name", service_name)
+        # Skips through the index from name to name; the cost goes with the number of names.
+        least = select(func.min(TraceSpan.service_name).label("name")).cte("names", recursive=True)
+        following = (
+            select(func.min(TraceSpan.service_name))
+            .where(TraceSpan.service_name > least.c.name)
+            .scalar_subquery()
         )
+        names = least.union_all(select(following).where(least.c.name.is_not(None)))
+        found = select(names).where(names.c.name.is_not(None))
+        return [row.name for row in self._reader.rows(found)]
+
+    def operations(self, service_name: str) -> builtins.list[results.Operation]:
+        """The names of a service's spans with the kinds that they have, in order."""
+        own = TraceSpan.service_name == validation.required_text("service_name", service_name)
+        columns = (TraceSpan.name, TraceSpan.kind)
+
+        def first_beyond(*conditions: ColumnElement[bool]) -> Select[str, str]:
+            return select(*columns).where(own, *conditions).order_by(*columns).limit(1)
+
+        # As in `services`, by name and kind.
+        found = first_beyond().cte("operations", recursive=True)
+        beyond = tuple_(*columns) > tuple_(found.c.name, found.c.kind)
+        following = first_beyond(beyond, TraceSpan.name >= found.c.name).lateral()
+        pairs = found.union_all(
+            select(following.c.name, following.c.kind).select_from(found.join(following, true()))
+        )
+        return [results.Operation(*row) for row in self._reader.rows(select(*pairs.c))]
 
     def list_sessions(
         self,
@@ -131,9 +134,9 @@ class TraceRepository(SpanQueries):
         *,
         after: str | None = None,
         before: str | None = None,
-        total: Total | None = None,
+        total: pages.Total | None = None,
         **fields: Unpack[SessionKeywords],
-    ) -> Page[SessionSummary]:
+    ) -> pages.Page[results.SessionSummary]:
         """A page of the sessions that match, the last active first.
 
         The time range chooses the spans that are looked at, and so the traces: those of which a
@@ -148,20 +151,20 @@ class TraceRepository(SpanQueries):
         """
         wanted = SessionFilters.of(filters, fields)
         search = SessionSearch(self._reader, wanted)
-        return read_page(search, PageRequest(wanted.limit, after, before, total))
+        return pages.read_page(search, wanted.limit, after, before, total)
 
     def iterate_sessions(
         self,
         filters: SessionFilters | None = None,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int = validation.BATCH_SIZE,
         **fields: Unpack[SessionKeywords],
-    ) -> Iterator[SessionSummary]:
+    ) -> Iterator[results.SessionSummary]:
         """All the sessions that match, the last active first, one batch at a time in memory.
 
         The filters' ``limit`` does not apply.
         """
         size = validation.limit("batch_size", batch_size)
-        return read_all(SessionSearch(self._reader, SessionFilters.of(filters, fields)), size)
+        return pages.read_all(SessionSearch(self._reader, SessionFilters.of(filters, fields)), size)
 
     def get_session(
         self,
@@ -169,7 +172,7 @@ class TraceRepository(SpanQueries):
         *,
         start_time: datetime | None = None,
         end_time: datetime | None = None,
-    ) -> SessionSummary:
+    ) -> results.SessionSummary:
         """A session, or what of it lies in [start_time, end_time).
 
         Raises:
@@ -182,36 +185,36 @@ class TraceRepository(SpanQueries):
     @overload
     def get_stats(
         self, filters: TraceFilters | None = None, **fields: Unpack[TraceKeywords]
-    ) -> TraceStats: ...
+    ) -> results.TraceStats: ...
     @overload
     def get_stats(
         self,
         filters: TraceFilters | SpanFilters | None = None,
         *,
         group_by: str | Sequence[str],
-        bucket_size_secs: BucketSize | None = None,
+        bucket_size_secs: time_buckets.BucketSize | None = None,
         time_zone: str | None = None,
         **fields: Unpack[SpanKeywords],
-    ) -> builtins.list[SpanStats]: ...
+    ) -> builtins.list[results.SpanStats]: ...
     @overload
     def get_stats(
         self,
         filters: TraceFilters | SpanFilters | None = None,
         *,
         group_by: str | Sequence[str] = ...,
-        bucket_size_secs: BucketSize,
+        bucket_size_secs: time_buckets.BucketSize,
         time_zone: str | None = None,
         **fields: Unpack[SpanKeywords],
-    ) -> builtins.list[SpanStats]: ...
+    ) -> builtins.list[results.SpanStats]: ...
     def get_stats(
         self,
         filters: TraceFilters | SpanFilters | None = None,
         *,
         group_by: str | Sequence[str] | None = None,
-        bucket_size_secs: BucketSize | None = None,
+        bucket_size_secs: time_buckets.BucketSize | None = None,
         time_zone: str | None = None,
         **fields: Any,
-    ) -> TraceStats | builtins.list[SpanStats]:
+    ) -> results.TraceStats | builtins.list[results.SpanStats]:
         """Totals over the traces that match, or over the spans that match by group and time.
 
         Without ``group_by`` and ``bucket_size_secs`` the traces are counted of which a span
@@ -240,7 +243,7 @@ class TraceRepository(SpanQueries):
         by = () if group_by is None else group_by
         return span_stats(self._reader, wanted, by, bucket_size_secs, time_zone)
 
-    def delete(self, trace_id: TraceId) -> DeletedTrace:
+    def delete(self, trace_id: validation.TraceId) -> results.DeletedTrace:
         """Delete a trace with its spans, their events, and the log records that name it.
 
         Raises:
@@ -249,7 +252,7 @@ class TraceRepository(SpanQueries):
         key = validation.trace_key("trace_id", trace_id)
         return delete_trace(self._reader, key, trace_name(trace_id))
 
-    def delete_user(self, user_id: str) -> DeletedRows:
+    def delete_user(self, user_id: str) -> results.DeletedRows:
         """Erase a user from every table: whatever was committed before.
 
         What is deleted:
@@ -271,7 +274,7 @@ class TraceRepository(SpanQueries):
         """
         return delete_all_of(self._reader, "user_id", user_id)
 
-    def delete_session(self, session_id: str) -> DeletedRows:
+    def delete_session(self, session_id: str) -> results.DeletedRows:
         """Erase a session from every table, as `delete_user` does a user.
 
         Raises:
@@ -279,36 +282,3 @@ class TraceRepository(SpanQueries):
             Conflict: another transaction had some of the rows; it may be tried again.
         """
         return delete_all_of(self._reader, "session_id", session_id)
-
-
-def _service_names(reader: Reader) -> builtins.list[str]:
-    """Skips through the index from name to name; the cost goes with the number of names."""
-    least = select(func.min(TraceSpan.service_name).label("name")).cte("names", recursive=True)
-    following = (
-        select(func.min(TraceSpan.service_name))
-        .where(TraceSpan.service_name > least.c.name)
-        .scalar_subquery()
-    )
-    names = least.union_all(select(following).where(least.c.name.is_not(None)))
-    return [row.name for row in reader.rows(select(names).where(names.c.name.is_not(None)))]
-
-
-def _operation_names(reader: Reader, service_name: str) -> builtins.list[Operation]:
-    """As `_service_names`, by name and kind."""
-
-    def first_beyond(*conditions: ColumnElement[bool]) -> Select[str, str]:
-        return (
-            select(TraceSpan.name, TraceSpan.kind)
-            .where(TraceSpan.service_name == service_name, *conditions)
-            .order_by(TraceSpan.name, TraceSpan.kind)
-            .limit(1)
-        )
-
-    found = first_beyond().cte("operations", recursive=True)
-    beyond = tuple_(TraceSpan.name, TraceSpan.kind) > tuple_(found.c.name, found.c.kind)
-    following = first_beyond(beyond, TraceSpan.name >= found.c.name).lateral()
-    pairs = found.union_all(
-        select(following.c.name, following.c.kind).select_from(found.join(following, true()))
-    )
-    statement = select(pairs.c.name, pairs.c.kind)
-    return [Operation(name=row.name, kind=row.kind) for row in reader.rows(statement)]

@@ -15,10 +15,10 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.repositories.reading.aggregates import integer_sum
 from observatory_storage.repositories.reading.filter_fields import Conditions, Given, rules_of
 from observatory_storage.repositories.reading.pages import Keyset, SeekShape
 from observatory_storage.repositories.traces.session_filters import SessionFilters
+from observatory_storage.repositories.traces.statistics import TRACE_TOTALS
 
 __all__ = [
     "SESSIONS",
@@ -212,15 +212,7 @@ def _summaries(conditions: Conditions, given: Given) -> tuple[sa.Select[Any], sa
     )
     each_once = sa.select(carrier.c.session_id, carrier.c.trace_id).distinct().subquery()
     total = (
-        sa.select(
-            each_once.c.session_id,
-            sa.func.count().label("trace_count"),
-            sa.func.count().filter(Trace.status == "error").label("error_trace_count"),
-            sa.func.coalesce(integer_sum(Trace.span_count), 0).label("span_count"),
-            sa.func.coalesce(integer_sum(Trace.error_count), 0).label("error_span_count"),
-            integer_sum(Trace.total_tokens).label("total_tokens"),
-            sa.func.sum(Trace.total_cost_usd).label("total_cost_usd"),
-        )
+        sa.select(each_once.c.session_id, *TRACE_TOTALS)
         .join_from(each_once, Trace, Trace.id == each_once.c.trace_id)
         .group_by(each_once.c.session_id)
         .subquery("total")

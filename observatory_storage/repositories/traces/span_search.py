@@ -17,7 +17,11 @@ from observatory_storage.models import TraceSpan
 from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.reader import Reader
-from observatory_storage.repositories.reading.time_slices import moment_after, through_slices
+from observatory_storage.repositories.reading.time_slices import (
+    moment_after,
+    through_slices,
+    until_full,
+)
 from observatory_storage.repositories.traces.candidates import CandidateFinder
 from observatory_storage.repositories.traces.filters import SpanFilters
 from observatory_storage.repositories.traces.json_conditions import on_span_or_events
@@ -79,7 +83,8 @@ class SpanSearch:
             return walk(start, end, seek.row_limit)
         begins, ends = (edge, end) if descending else (start, edge)
         found = walk(begins, ends, seek.row_limit)
-        if len(found) == seek.row_limit:
+        left = seek.row_limit - len(found)
+        if not left:
             return found
         begins, ends = (start, edge) if descending else (edge, end)
         time = TraceSpan.start_time
@@ -93,10 +98,7 @@ class SpanSearch:
                 first, last, row_limit, look_up, walk, descending=descending
             ),
         ]
-        for step in steps if descending else reversed(steps):
-            if len(found) < seek.row_limit:
-                found += step(seek.row_limit - len(found))
-        return found
+        return found + until_full(steps if descending else reversed(steps), left)
 
     def _edge(
         self, start: datetime | None, end: datetime | None, *, descending: bool

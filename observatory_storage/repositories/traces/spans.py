@@ -15,16 +15,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from observatory_storage import ids
 from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
-from observatory_storage.repositories.reading import validation
-from observatory_storage.repositories.reading.pages import (
-    Keyset,
-    Page,
-    PageRequest,
-    Search,
-    Total,
-    read_all,
-    read_page,
-)
+from observatory_storage.repositories.reading import pages, validation
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.reading.validation import BATCH_SIZE, TraceId
 from observatory_storage.repositories.traces.filters import (
@@ -39,7 +30,7 @@ __all__ = ["SpanQueries", "events_of_trace", "spans_of_trace", "start_bounds", "
 
 Bounds = tuple[datetime, datetime]
 
-_NEWEST_FIRST: Final = Keyset(
+_NEWEST_FIRST: Final = pages.Keyset(
     "spans", (TraceSpan.start_time, TraceSpan.start_ns, TraceSpan.trace_id, TraceSpan.span_id)
 )
 _OLDEST_FIRST: Final = replace(_NEWEST_FIRST, descending=False)
@@ -90,6 +81,12 @@ _OF_TRACE: Final = select(TraceSpan).where(
 _OF_TRACE_WITHOUT_PAYLOAD: Final = _OF_TRACE.options(*_WITHOUT_PAYLOAD)
 _OF_TRACE_IN_ORDER: Final = _OF_TRACE.order_by(
     TraceSpan.start_time, TraceSpan.start_ns, TraceSpan.span_id
+)
+_EVENTS_IN_ORDER: Final = select(TraceEvent).order_by(
+    TraceEvent.span_start_time,
+    TraceEvent.span_start_ns,
+    TraceEvent.span_id,
+    TraceEvent.position,
 )
 
 
@@ -171,9 +168,9 @@ class SpanQueries:
         after: str | None = None,
         before: str | None = None,
         payload: bool = False,
-        total: Total | None = None,
+        total: pages.Total | None = None,
         **fields: Unpack[SpanKeywords],
-    ) -> Page[TraceSpan]:
+    ) -> pages.Page[TraceSpan]:
         """A page of the spans that match, newest first.
 
         Args:
@@ -183,7 +180,7 @@ class SpanQueries:
         """
         wanted = SpanFilters.of(filters, fields)
         search = self._span_search(wanted, payload=payload)
-        return read_page(search, PageRequest(wanted.limit, after, before, total))
+        return pages.read_page(search, wanted.limit, after, before, total)
 
     def search_text(
         self,
@@ -193,9 +190,9 @@ class SpanQueries:
         after: str | None = None,
         before: str | None = None,
         payload: bool = False,
-        total: Total | None = None,
+        total: pages.Total | None = None,
         **fields: Unpack[SpanSearchKeywords],
-    ) -> Page[TraceSpan]:
+    ) -> pages.Page[TraceSpan]:
         """A page of the spans whose prompts and completions have the words, newest first.
 
         All the words stand in the span's own attributes, or all in one of its events': see
@@ -241,12 +238,12 @@ class SpanQueries:
         size = validation.limit("batch_size", batch_size)
         if wanted.trace_id is None:
             search = self._span_search(wanted, payload=payload, oldest_first=oldest_first)
-            return read_all(search, size)
+            return pages.read_all(search, size)
         return self._stream_spans(wanted, size, payload=payload, oldest_first=oldest_first)
 
     def _span_search(
         self, filters: SpanFilters, *, payload: bool, oldest_first: bool = False
-    ) -> Search[TraceSpan]:
+    ) -> pages.Search[TraceSpan]:
         keyset = _OLDEST_FIRST if oldest_first else _NEWEST_FIRST
         if filters.trace_id is None and filters.searches_json():
             options = () if payload else _WITHOUT_PAYLOAD
@@ -280,20 +277,10 @@ class SpanQueries:
         return key, bounds
 
     def _events(self, conditions: Sequence[ColumnElement[bool]]) -> list[TraceEvent]:
-        return self._reader.entities(
-            select(TraceEvent)
-            .where(*conditions)
-            .order_by(
-                TraceEvent.span_start_time,
-                TraceEvent.span_start_ns,
-                TraceEvent.span_id,
-                TraceEvent.position,
-            )
-        )
+        return self._reader.entities(_EVENTS_IN_ORDER.where(*conditions))
 
 
 def _parameters(key: UUID, bounds: Bounds) -> dict[str, Any]:
-    """The parameters of a statement on the spans of a trace."""
     return {"trace_id": key, "first": bounds[0], "last": bounds[1]}
 
 

@@ -9,18 +9,12 @@ from sqlalchemy import Double, Label, cast, func, literal, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.repositories.reading import validation
-from observatory_storage.repositories.reading.aggregates import (
-    integer_sum,
-    percentile_array,
-    with_percentiles,
-)
+from observatory_storage.repositories.reading import aggregates, time_buckets, validation
 from observatory_storage.repositories.reading.reader import Reader
-from observatory_storage.repositories.reading.time_buckets import BucketSize, bucket_column
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
 from observatory_storage.repositories.traces.results import SpanStats, TraceStats
 
-__all__ = ["DURATION_US", "group_columns", "span_stats", "trace_stats"]
+__all__ = ["DURATION_US", "TRACE_TOTALS", "group_columns", "span_stats", "trace_stats"]
 
 _SPAN_GROUPS: Final[Mapping[str, InstrumentedAttribute[Any]]] = {
     "service_name": TraceSpan.service_name,
@@ -37,6 +31,15 @@ _SPAN_GROUPS: Final[Mapping[str, InstrumentedAttribute[Any]]] = {
 DURATION_US: Final = cast(TraceSpan.duration_us, Double) + cast(
     TraceSpan.duration_ns, Double
 ) / literal(1000.0, Double)
+# Of whole traces.
+TRACE_TOTALS: Final = (
+    func.count().label("trace_count"),
+    func.count().filter(Trace.status == "error").label("error_trace_count"),
+    func.coalesce(aggregates.integer_sum(Trace.span_count), 0).label("span_count"),
+    func.coalesce(aggregates.integer_sum(Trace.error_count), 0).label("error_span_count"),
+    aggregates.integer_sum(Trace.total_tokens).label("total_tokens"),
+    func.sum(Trace.total_cost_usd).label("total_cost_usd"),
+)
 
 
 def group_columns(
@@ -60,16 +63,11 @@ def group_columns(
 def trace_stats(reader: Reader, filters: TraceFilters) -> TraceStats:
     """Totals over the whole traces of which a span matches."""
     statement = select(
-        func.count().label("trace_count"),
-        func.count().filter(Trace.status == "error").label("error_trace_count"),
-        func.coalesce(integer_sum(Trace.span_count), 0).label("span_count"),
-        func.coalesce(integer_sum(Trace.error_count), 0).label("error_span_count"),
-        integer_sum(Trace.total_tokens).label("total_tokens"),
-        func.sum(Trace.total_cost_usd).label("total_cost_usd"),
+        *TRACE_TOTALS,
         func.min(Trace.duration_us).label("min_duration_us"),
         func.max(Trace.duration_us).label("max_duration_us"),
         cast(func.avg(Trace.duration_us), Double).label("avg_duration_us"),
-        percentile_array(cast(Trace.duration_us, Double)).label("percentiles"),
+        aggregates.percentile_array(cast(Trace.duration_us, Double)).label("percentiles"),
         func.min(Trace.start_time).label("first_start_time"),
         func.max(Trace.start_time).label("last_start_time"),
     )
@@ -78,14 +76,14 @@ def trace_stats(reader: Reader, filters: TraceFilters) -> TraceStats:
         of_spans = Trace.id.in_(select(TraceSpan.trace_id).where(*conditions))
         statement = statement.where(or_(of_spans, in_sql.spanless()))
     (record,) = reader.records(statement)
-    return TraceStats(**with_percentiles(record, "_duration_us"))
+    return TraceStats(**aggregates.with_percentiles(record, "_duration_us"))
 
 
 def span_stats(
     reader: Reader,
     filters: TraceFilters | SpanFilters,
     group_by: str | Sequence[str],
-    bucket_size_secs: BucketSize | None,
+    bucket_size_secs: time_buckets.BucketSize | None,
     time_zone: str | None,
 ) -> list[SpanStats]:
     """Totals over the spans that match, by group and bucket of time.
@@ -94,7 +92,7 @@ def span_stats(
         ValidationError: a group, a bucket or a time zone is unknown.
     """
     groups = group_columns(group_by)
-    bucket = bucket_column(TraceSpan.start_time, bucket_size_secs, time_zone)
+    bucket = time_buckets.bucket_column(TraceSpan.start_time, bucket_size_secs, time_zone)
     statement = (
         select(
             *groups.values(),
@@ -105,10 +103,10 @@ def span_stats(
             func.min(DURATION_US).label("min_duration_us"),
             func.max(DURATION_US).label("max_duration_us"),
             func.avg(DURATION_US).label("avg_duration_us"),
-            percentile_array(DURATION_US).label("percentiles"),
-            integer_sum(TraceSpan.prompt_tokens).label("prompt_tokens"),
-            integer_sum(TraceSpan.completion_tokens).label("completion_tokens"),
-            integer_sum(TraceSpan.total_tokens).label("total_tokens"),
+            aggregates.percentile_array(DURATION_US).label("percentiles"),
+            aggregates.integer_sum(TraceSpan.prompt_tokens).label("prompt_tokens"),
+            aggregates.integer_sum(TraceSpan.completion_tokens).label("completion_tokens"),
+            aggregates.integer_sum(TraceSpan.total_tokens).label("total_tokens"),
             func.sum(TraceSpan.total_cost_usd).label("total_cost_usd"),
         )
         .where(*filters.conditions())
@@ -117,7 +115,7 @@ def span_stats(
     )
     found = []
     for record in reader.records(statement):
-        columns = with_percentiles(record, "_duration_us")
+        columns = aggregates.with_percentiles(record, "_duration_us")
         group = {name: columns.pop(column.name) for name, column in groups.items()}
         found.append(SpanStats(group=group, timestamp=columns.pop("bucket"), **columns))
     return found

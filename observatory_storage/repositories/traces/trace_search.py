@@ -14,7 +14,7 @@ from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.reader import Reader
-from observatory_storage.repositories.reading.time_slices import through_slices
+from observatory_storage.repositories.reading.time_slices import through_slices, until_full
 from observatory_storage.repositories.traces import trace_statements as statements
 from observatory_storage.repositories.traces.candidates import CandidateFinder, Candidates
 from observatory_storage.repositories.traces.filters import TraceFilters, template
@@ -58,7 +58,11 @@ class TraceSearch:
         self._finder = CandidateFinder(reader, filters)
 
     def count(self, kind: Total) -> int:
-        return _count(self._reader, self._filters, kind)
+        """By the matching spans, which is less work than finding the traces in order."""
+        if not self._parameters:
+            return self._reader.count(sa.select(Trace.id), kind)
+        count = _exact if kind == "exact" else _estimated
+        return count(self._reader, self._filters)
 
     def rows(self, seek: Seek) -> Sequence[Trace]:
         """The traces of a page.
@@ -164,11 +168,7 @@ class TraceSearch:
             )
         if begin is not None:  # a trace may begin before the range in which its span matches
             steps.append(lambda row_limit: walk(None, begin, row_limit))
-        page: list[Trace] = []
-        for step in steps if seek.descending else reversed(steps):
-            if len(page) < seek.row_limit:
-                page += step(seek.row_limit - len(page))
-        return page
+        return until_full(steps if seek.descending else reversed(steps), seek.row_limit)
 
     def _nearest(self, seek: Seek, trace_limit: int, *, only_possible: bool = True) -> list[Trace]:
         """The rows among the first `trace_limit` traces.
@@ -241,13 +241,6 @@ class TraceSearch:
 
     def _values(self, seek: Seek) -> dict[str, Any]:
         return {**self._parameters, **seek.parameters}
-
-
-def _count(reader: Reader, filters: TraceFilters, kind: Total) -> int:
-    """By the matching spans, which is less work than finding the traces in order."""
-    if not filters.parameters():
-        return reader.count(sa.select(Trace.id), kind)
-    return _exact(reader, filters) if kind == "exact" else _estimated(reader, filters)
 
 
 def _exact(reader: Reader, filters: TraceFilters) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -57,16 +57,9 @@ class SpanNode(Result):
 
     def to_dict(self, *, json: bool = False) -> dict[str, Any]:
         """The fields by name without the children, with the span as a dictionary."""
-        return {
-            "span": self.span.to_dict(json=json),
-            "depth": self.depth,
-            "offset_ns": self.offset_ns,
-            "duration_ns": self.duration_ns,
-            "self_time_ns": self.self_time_ns,
-            "is_orphan": self.is_orphan,
-            "breaks_cycle": self.breaks_cycle,
-            "on_critical_path": self.on_critical_path,
-        }
+        names = [each.name for each in fields(self) if each.name != "children"]
+        values = {name: getattr(self, name) for name in names}
+        return {**values, "span": self.span.to_dict(json=json)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,8 +21,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import orjson
-from sqlalchemy import DateTime, Double, Numeric
-from sqlalchemy import Uuid as UuidType
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
@@ -158,13 +157,13 @@ def _reader(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
     match kind:
         case JSONB():
             return lambda text: _VERSION + text.encode()
-        case UuidType():
+        case sa.Uuid():
             return UUID
-        case DateTime():
+        case sa.DateTime():
             return datetime.fromisoformat
-        case Double():
+        case sa.Double():
             return None
-        case Numeric():
+        case sa.Numeric():
             return Decimal
         case _:
             return None
