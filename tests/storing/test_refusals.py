@@ -1,0 +1,74 @@
+"""What a server refuses without saying why is told apart by asking it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+
+from observatory_storage import CopyWriter, LogWriter, PostgresConfig, StorageConfig, StoragePool
+from observatory_storage.errors import BatchError, StorageError, ValidationError
+
+AT = datetime(2026, 3, 4, 12, tzinfo=UTC)
+# As a proxy or an extension reports a violated check: without the constraint's name.
+NAMELESS = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.body = 'refused' THEN
+        RAISE EXCEPTION 'new row violates a check' USING ERRCODE = '23514';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON logs FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
+
+def log(body: str) -> dict[str, Any]:
+    return {"timestamp": AT, "service_name": "service", "body": body}
+
+
+def test_violated_check_without_a_name_costs_its_row_alone(
+    pool: StoragePool, database_url: str
+) -> None:
+    CopyWriter(pool).write_logs([log("first")])
+    with psycopg.connect(database_url) as connection:
+        connection.execute(NAMELESS)
+    writer = LogWriter(pool)
+    for body in ("good", "refused", "also good"):
+        writer.write_log(log(body))
+    with pytest.raises(BatchError) as caught:
+        writer.flush()
+    assert [one.row["body"] for one in caught.value.rejected] == ["refused"]
+    assert writer.write_stats().retries == 0
+    with pytest.raises(ValidationError, match="violates a check"):
+        CopyWriter(pool).write_logs([log("refused")])
+    with pool.unit_of_work() as uow:
+        assert {one.body for one in uow.logs.list()} == {"first", "good", "also good"}
+
+
+@pytest.fixture
+def writer_url(database_url: str) -> str:
+    """The URL of the database for a role that owns nothing and may write."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "DO $$ BEGIN CREATE ROLE telemetry_writer LOGIN;"
+            " EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+        )
+        connection.execute("GRANT USAGE ON SCHEMA public TO telemetry_writer")
+        connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO telemetry_writer")
+    return database_url
+
+
+def test_role_that_owns_nothing_writes_into_partitions_made_ahead(
+    pool: StoragePool, writer_url: str
+) -> None:
+    pool.partitions.ensure("logs", [AT])
+    config = PostgresConfig.from_url(writer_url, parameters={"options": "-c role=telemetry_writer"})
+    with StoragePool(StorageConfig(postgres=config)) as theirs:
+        assert CopyWriter(theirs).write_logs([log("written")]) == 1
+        later = {**log("too late"), "timestamp": AT.replace(year=2031)}
+        with pytest.raises(StorageError, match=r"logs has no partition for 2031.*made ahead"):
+            CopyWriter(theirs).write_logs([later])
