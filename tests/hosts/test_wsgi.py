@@ -58,7 +58,7 @@ def test_uwsgi(options: tuple[str, ...], database_url: str) -> None:
     [
         ("-k", "sync"),
         ("-k", "sync", "--preload"),
-        ("-k", "sync", "--max-requests", "5"),
+        ("-k", "sync", "--max-requests", "20"),
         ("-k", "gthread", "--threads", "4", "--preload"),
         ("-k", "gevent"),
         ("-k", "gevent", "--preload"),
