@@ -50,10 +50,10 @@ def cost_summaries(
     """Tokens and cost by group and bucket; see `MetricRepository.get_cost_summary`.
 
     Args:
-        limit: the most groups of each bucket.
+        limit: the maximum number of groups in each bucket.
 
     Raises:
-        ValidationError: a group, a bucket or a time zone is unknown.
+        ValidationError: a group, the bucket width or the time zone is invalid.
     """
     groups = group_columns(group_by, _GROUPS)
     spans = (
