@@ -240,6 +240,8 @@ class TraceFilters(_CommonFilters):
     user, session or environment.
 
     Args:
+        service_name, provider, model, user_id, session_id, environment: the value of the span's
+            column of this name.
         operation: the name of the span.
         status: ``ok``, ``error`` or ``unset``.
         start_time: the matching span starts at this time or later.
