@@ -1,4 +1,4 @@
-"""What becomes of buffered rows when a process forks, and when it ends."""
+"""Handles the buffered rows of a process that forks or exits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class Buffering(Protocol):
-    """A writer with a buffer, as this module needs it."""
+    """The methods of a buffered writer that this module calls."""
 
     def close(self) -> FlushResult: ...
     def buffer_stats(self) -> BufferStats: ...

@@ -23,7 +23,9 @@ def columns_of(entity: Any) -> dict[str, Any]:
 
 
 @each_list
-def test_an_entity_is_as_a_session_loads_it(pool: StoragePool, listing: Listing) -> None:
+def test_an_entity_equals_the_instance_that_a_session_loads(
+    pool: StoragePool, listing: Listing
+) -> None:
     listing.write(pool, [1])
     with pool.unit_of_work() as uow:
         (entity,) = listing.page(uow, limit=1)
@@ -57,7 +59,7 @@ def test_an_entity_can_be_pickled_and_merged(pool: StoragePool, listing: Listing
         assert inspect(entity).detached
 
 
-def test_what_the_session_holds_stays_as_it_is(pool: StoragePool) -> None:
+def test_objects_in_the_session_stay_unchanged(pool: StoragePool) -> None:
     CopyWriter(pool).write_spans([a_span(1, 1, events=[an_event()])])
     with pool.unit_of_work() as uow:
         listed = uow.traces.get_by_trace_id(trace_key(1))
@@ -141,7 +143,9 @@ def test_a_copy_of_a_row_leaves_its_session_behind(pool: StoragePool) -> None:
         assert uow.traces.get(trace.id).status_message is None
 
 
-def test_a_change_that_the_session_would_not_write_is_an_error(pool: StoragePool) -> None:
+def test_changing_a_row_that_the_session_holds_as_another_object_is_an_error(
+    pool: StoragePool,
+) -> None:
     CopyWriter(pool).write_spans([a_span(1, 1)])
     with pool.unit_of_work() as uow:
         trace = uow.traces.get_by_trace_id(trace_key(1))

@@ -165,7 +165,9 @@ RULES: list[tuple[str, str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("table", "column", "value", "rule"), RULES)
-def test_what_breaks_a_rule_is_refused(table: str, column: str, value: Any, rule: str) -> None:
+def test_a_value_that_breaks_a_rule_is_refused(
+    table: str, column: str, value: Any, rule: str
+) -> None:
     with pytest.raises(ValidationError) as caught:
         prepared(table, **{column: value})
     error = caught.value
@@ -178,7 +180,7 @@ def test_what_breaks_a_rule_is_refused(table: str, column: str, value: Any, rule
 @pytest.mark.parametrize(
     ("table", "column"), [(table, column) for table, row in LEAST.items() for column in row]
 )
-def test_what_a_row_must_have(table: str, column: str) -> None:
+def test_a_row_must_have_the_required_columns(table: str, column: str) -> None:
     row = {key: value for key, value in LEAST[table].items() if key != column}
     for without in (row, row | {column: None}):
         with pytest.raises(ValidationError, match="is required in") as caught:
@@ -195,7 +197,7 @@ def test_an_unknown_column_is_refused_with_the_nearest_name(table: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "\ud800", 5, None, (1, 2), "_sa_instance_state"])
-def test_a_key_that_is_like_no_column_is_refused(key: Any) -> None:
+def test_an_unknown_column_name_is_refused(key: Any) -> None:
     with pytest.raises(ValidationError, match=r"is not a column of logs$"):
         PREPARE["logs"]({"timestamp": NOON, key: None, 7: 7})
 
@@ -278,7 +280,7 @@ def test_an_event_of_a_span_is_refused_by_its_place(events: Any, field: str, rul
     assert rule in caught.value.rule
 
 
-def test_what_nests_too_deeply_is_refused_by_name() -> None:
+def test_a_value_nested_too_deeply_is_refused_by_name() -> None:
     endless: dict[str, Any] = {}
     endless["self"] = endless
     deep: list[Any] = []
@@ -312,7 +314,7 @@ def test_many_rows_the_good_and_the_others() -> None:
     assert prepare_many(TABLES["logs"], iter([good]))[1] is None
 
 
-def test_what_is_refused_is_shown_but_not_in_full() -> None:
+def test_a_refused_value_is_shown_in_part() -> None:
     with pytest.raises(ValidationError) as caught:
         prepared(SPANS, name="secret " * 1000)
     assert caught.value.value == "secret " * 1000
