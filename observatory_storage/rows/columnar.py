@@ -20,7 +20,7 @@ from observatory_storage.rows.prepare import PREPARE, prepare
 from observatory_storage.rows.prepare_span import USAGE, events_of
 from observatory_storage.rows.row import Row, as_mapping
 from observatory_storage.rows.table_checks import CHECKS, service_of
-from observatory_storage.tables import DATA_POINTS, SPANS, TableDefinition
+from observatory_storage.tables import DATA_POINTS, SPANS, TableDefinition, Values
 from observatory_storage.times import MICROSECOND
 
 __all__ = ["PART", "prepare_all", "prepare_many"]
@@ -132,11 +132,12 @@ def _span_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
         _complete(columns, column, values)
     _add_durations(columns)
     spans = list(zip(*in_order(CHECKS[SPANS.name], columns, count), strict=True))
-    events = [row.get("events") for row in rows]
-    for index in [index for index, given in enumerate(events) if given is not None]:
-        events[index], repairs = events_of(events[index], spans[index])
-        if repairs:
-            raise NotColumnar
+    events: list[tuple[Values, ...] | None] = [None] * count
+    for index, row in enumerate(rows):
+        if (given := row.get("events")) is not None:
+            events[index], repairs = events_of(given, spans[index])
+            if repairs:
+                raise NotColumnar
     trace_ids = [row["trace_id"] for row in rows]
     texts = {trace_id: ids.trace_text(trace_id) for trace_id in set(trace_ids)}
     trace_texts = [texts[trace_id] for trace_id in trace_ids]
