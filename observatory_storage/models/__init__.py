@@ -1,4 +1,4 @@
-"""The six tables as SQLAlchemy models: the only definition of columns, indexes and checks.
+"""The tables as SQLAlchemy models: the one place where a column, an index or a check is named.
 
 Migrations, COPY column lists, validation and filters derive from the models. The models name no
 schema: the engine's ``schema_translate_map`` fills it in. ``docs/your-own-queries.md`` shows how to
