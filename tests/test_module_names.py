@@ -17,6 +17,7 @@ SHARED = {
     "logs",
     "filters",  # the filters of one signal, in repositories/<signal>/
     "repository",  # the repository of one signal
+    "results",  # what its methods return
 }
 
 

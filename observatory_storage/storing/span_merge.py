@@ -19,13 +19,13 @@ from sqlalchemy.dialects.postgresql import insert
 from observatory_storage.errors import Conflict
 from observatory_storage.rows import Row
 from observatory_storage.storing.conflict_rules import target_of
-from observatory_storage.storing.trace_statements import (
+from observatory_storage.storing.trace_totals import SpanFacts, facts_of, totals_of
+from observatory_storage.storing.trace_upsert import (
     add_totals,
     lock_traces,
     recompute_traces,
     rows_of_totals,
 )
-from observatory_storage.storing.trace_totals import SpanFacts, facts_of, totals_of
 from observatory_storage.storing.upsert import Loader
 from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS, TRACES, Values
 
@@ -67,8 +67,8 @@ def merge_spans(
     Args:
         loader: a loader on a connection in a transaction.
         spans: the last version of each span, in `ORDER`.
-        trace_rows: see `spans.write_spans`.
-        lone_events: see `spans.write_spans`.
+        trace_rows: see `span_copy.write_spans`.
+        lone_events: see `span_copy.write_spans`.
 
     Raises:
         Conflict: spans were deleted at every attempt. A later call may succeed.

@@ -17,8 +17,8 @@ from observatory_storage.errors import ValidationError
 from observatory_storage.layout import Partitions
 from observatory_storage.models import TraceSpan
 from observatory_storage.rows import PART, Row, prepare_all
-from observatory_storage.storing.spans import SpanCopy
-from observatory_storage.storing.trace_statements import add_totals
+from observatory_storage.storing.span_copy import SpanCopy
+from observatory_storage.storing.trace_upsert import add_totals
 from observatory_storage.storing.upsert import Loader, is_text_error
 from observatory_storage.tables import EVENTS, SPANS
 

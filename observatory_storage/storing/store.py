@@ -14,7 +14,7 @@ from observatory_storage.rows import Row, prepare_trace
 from observatory_storage.storing import transaction
 from observatory_storage.storing.binary_copy import SentBytes
 from observatory_storage.storing.conflict_rules import TARGETS, target_of
-from observatory_storage.storing.spans import write_spans
+from observatory_storage.storing.span_copy import write_spans
 from observatory_storage.storing.upsert import Loader, Method
 from observatory_storage.tables import EVENTS, SPANS, TRACES, table_named
 

@@ -13,8 +13,8 @@ from observatory_storage.rows import Row
 from observatory_storage.storing.binary_copy import copy_rows
 from observatory_storage.storing.conflict_rules import target_of
 from observatory_storage.storing.span_merge import Key, merge_spans, place_of
-from observatory_storage.storing.trace_statements import TotalsRows, add_totals, rows_of_totals
 from observatory_storage.storing.trace_totals import SpansByTrace, totals_of
+from observatory_storage.storing.trace_upsert import TotalsRows, add_totals, rows_of_totals
 from observatory_storage.storing.upsert import Loader, chosen_method
 from observatory_storage.tables import EVENTS, SPANS, TRACES, Values
 
