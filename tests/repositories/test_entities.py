@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import pickle
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from observatory_storage import CopyWriter, StorageError, StoragePool, TraceRepository
-from observatory_storage.models import Base, TraceEvent, TraceSpan
+from observatory_storage.models import Base, Trace, TraceEvent, TraceSpan
 from tests.repositories.lists import LISTS, Listing
 from tests.repositories.samples import a_span, an_event, statements, trace_key
 
@@ -178,6 +179,16 @@ def test_a_span_that_a_session_adds_stores_its_events(pool: StoragePool) -> None
     assert [event.name for event in stored] == ["first", "second", "third"]
     assert [event.position for event in stored] == [0, 1, 2]
     assert {event.span_start_ns for event in stored} == {7}
+
+
+def test_rows_that_a_session_would_leave_out_are_an_error(pool: StoragePool) -> None:
+    start = a_span(1, 1)["start_time"]
+    span = TraceSpan(span_id="b" * 16, name="x", service_name="s", start_time=start)
+    trace = Trace(id=UUID(int=1), trace_id="t", service_name="s", start_time=start, spans=[span])
+    with pool.unit_of_work() as uow:
+        uow.session.add(trace)
+        with pytest.raises(StorageError, match=r"Trace\.spans stores no rows"):
+            uow.commit()
 
 
 @each_list
