@@ -132,7 +132,7 @@ def _span_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
         _complete(columns, column, values)
     _add_durations(columns)
     spans = list(zip(*in_order(CHECKS[SPANS.name], columns, count), strict=True))
-    events = [row.get("events") for row in rows]
+    events: list[Any] = [row.get("events") for row in rows]
     for index in [index for index, given in enumerate(events) if given is not None]:
         events[index], repairs = events_of(events[index], spans[index])
         if repairs:

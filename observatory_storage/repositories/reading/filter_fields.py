@@ -137,9 +137,10 @@ class Filters:
             TypeError: a keyword is not a field.
         """
         if filters is None:
-            names = [each.name for each in fields(cls)]
-            for unknown in keywords.keys() - set(names):
-                near = get_close_matches(unknown, names, n=1)
+            kind: Any = cls
+            known = list(rules_of(kind))
+            for unknown in keywords.keys() - set(known):
+                near = get_close_matches(unknown, known, n=1)
                 advice = f"; did you mean {near[0]!r}?" if near else ""
                 raise TypeError(f"{cls.__name__} has no field {unknown!r}{advice}")
             return cls(**keywords)
