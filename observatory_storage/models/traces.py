@@ -18,6 +18,7 @@ from sqlalchemy import (
     inspect,
     text,
 )
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Mapped, Mapper, mapped_column, object_session, relationship
 
 from observatory_storage.models.base import (
@@ -305,6 +306,19 @@ class TraceEvent(Base):
     created_at: Mapped[datetime] = now("When the row was first written.")
 
     __table_args__ = ({"postgresql_partition_by": "RANGE (span_start_time)"},)
+
+
+@event.listens_for(Base, "before_insert", propagate=True)
+def _refuse_related_rows(mapper: Mapper[Any], _: Connection, row: Base) -> None:
+    """Raise for rows in a view-only relationship that the session would silently leave out."""
+    for key in mapper.relationships.keys() & inspect(row).dict.keys():
+        related = inspect(row).dict[key]
+        rows = related if isinstance(related, list) else [related]
+        stored = key == "events" or all(object_session(each) for each in rows if each)
+        if not stored:
+            raise InvalidRequestError(
+                f"{mapper.class_.__name__}.{key} stores no rows: add them to the session themselves"
+            )
 
 
 @event.listens_for(TraceSpan, "after_insert")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import pickle
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from observatory_storage import CopyWriter, StorageError, StoragePool, TraceRepository
-from observatory_storage.models import Base, TraceEvent, TraceSpan
+from observatory_storage.models import Base, Trace, TraceEvent, TraceSpan
 from tests.repositories.lists import LISTS, Listing
 from tests.repositories.samples import a_span, an_event, statements, trace_key
 
@@ -184,6 +185,16 @@ def test_a_span_that_a_session_adds_stores_its_events(pool: StoragePool) -> None
     assert {event.span_start_ns for event in stored} == {7}
 
 
+def test_rows_that_a_session_would_leave_out_are_an_error(pool: StoragePool) -> None:
+    start = a_span(1, 1)["start_time"]
+    span = TraceSpan(span_id="b" * 16, name="x", service_name="s", start_time=start)
+    trace = Trace(id=UUID(int=1), trace_id="t", service_name="s", start_time=start, spans=[span])
+    with pool.unit_of_work() as uow:
+        uow.session.add(trace)
+        with pytest.raises(StorageError, match=r"Trace\.spans stores no rows"):
+            uow.commit()
+
+
 @each_list
 def test_a_relationship_that_is_not_loaded_names_the_call_that_reads_it(
     pool: StoragePool, listing: Listing
@@ -194,3 +205,15 @@ def test_a_relationship_that_is_not_loaded_names_the_call_that_reads_it(
         for relationship in inspect(type(entity)).relationships:
             with pytest.raises(StorageError, match=r"was not loaded: call uow\.\w+\.get\w*\("):
                 getattr(entity, relationship.key)
+
+
+def test_row_that_is_read_again_after_a_commit_can_be_changed_again(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([a_span(1, 1)])
+    with pool.unit_of_work() as uow:
+        first = uow.traces.get_by_trace_id(trace_key(1))
+        first.status_message = "first"
+        uow.commit()
+        again = uow.traces.get_by_trace_id(trace_key(1))
+        again.status_message = "again"
+        uow.commit()
+        assert uow.traces.get(again.id).status_message == "again"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import cache
 from typing import Any, Final, Self
 
@@ -134,8 +135,15 @@ class Filters:
 
         Raises:
             ValidationError: both were given, or the object is of another class.
+            TypeError: a keyword is not a field.
         """
         if filters is None:
+            kind: Any = cls
+            known = list(rules_of(kind))
+            for unknown in keywords.keys() - set(known):
+                near = get_close_matches(unknown, known, n=1)
+                advice = f"; did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"{cls.__name__} has no field {unknown!r}{advice}")
             return cls(**keywords)
         if not isinstance(filters, cls):
             raise ValidationError("filters", filters, f"must be {cls.__name__}")
