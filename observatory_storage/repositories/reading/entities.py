@@ -60,9 +60,11 @@ class _Origin:
         # The attributes of what was read in a session that has ended can be set as well.
         if session is None or not (session.in_transaction() or session.info.get(UNIT_IS_OPEN)):
             return
-        held = session.identity_map.get(instance_state(entity).key)
-        if held is not None and not session.is_modified(held):
-            session.expunge(held)  # an earlier version of the row, with nothing left to write
+        key = instance_state(entity).key
+        held = None if key is None else session.identity_map.get(key)
+        # The same row as it was read before, with nothing left to write.
+        if held and ORIGIN in instance_state(held).info and not session.is_modified(held):
+            session.expunge(held)
         try:
             session.add(entity)
         except InvalidRequestError as error:
