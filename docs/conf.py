@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+
 project = "observatory_storage"
 release = importlib.metadata.version("observatory-storage")
 copyright = "the authors of observatory_storage"  # noqa: A001 - Sphinx's name for the setting
@@ -30,3 +33,8 @@ napoleon_custom_sections = [("Attributes", "params_style")]
 
 # Alembic logs its plugins when it is imported.
 logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def setup(app: Sphinx) -> None:
+    """Show Mermaid diagrams as text: GitHub draws them, and Pygments has no lexer for them."""
+    app.add_lexer("mermaid", TextLexer)

@@ -1,9 +1,9 @@
-"""The one tree of errors, and the one place where a driver's error becomes one of them.
+"""The error classes, and the translation of driver errors into them.
 
-Every door to PostgreSQL runs inside `translated()`, so users meet these classes only; the
-driver's own error stays as ``__cause__``. What an error means is decided by its SQLSTATE
-(PostgreSQL documentation, appendix A), never by the text of its message, which the server
-translates into its own language.
+Every call to PostgreSQL runs inside `translated()`, so users meet only these classes; the driver's
+error is the ``__cause__``. The class of an error follows from its SQLSTATE (PostgreSQL
+documentation, appendix A), never from its message, because the server may write messages in another
+language.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class ValidationError(StorageError, ValueError):
     Attributes:
         field: the name of the field or argument.
         value: the value that was given.
-        rule: what would have been right.
-        index: the place of the row in its batch, where there is one.
+        rule: the rule that the value breaks.
+        index: the index of the row in its batch; None outside of a batch.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class CacheError(StorageError):
 
 
 class Rejected(NamedTuple):
-    """One row of a batch that was not taken: its place in the batch, itself, and why."""
+    """One refused row of a batch: its index in the batch, the row, and the error."""
 
     index: int  # type: ignore[assignment]  # takes the place of the method that tuples have
     row: Any
@@ -155,7 +155,7 @@ def shown(value: object) -> str:
 
 
 def _portable(value: Any) -> Any:
-    """The value, or what an error shows of it where it cannot go to another process."""
+    """The value, or its text as errors show it, if the value cannot be pickled."""
     try:
         pickle.dumps(value)
     except Exception:  # noqa: BLE001 - pickle raises whatever the value's class does
@@ -200,7 +200,7 @@ _WRITABLE = (
 
 
 def sqlstate_of(error: BaseException) -> str | None:
-    """The SQLSTATE of a psycopg error, also where SQLAlchemy has wrapped it."""
+    """The SQLSTATE of a psycopg error, even if SQLAlchemy has wrapped it."""
     original = getattr(error, "orig", None) or error
     state = getattr(original, "sqlstate", None)
     return state if isinstance(state, str) else None

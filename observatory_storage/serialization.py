@@ -1,4 +1,4 @@
-"""`to_dict`: rows, pages and results as plain dictionaries, on request ready for JSON."""
+"""`to_dict`: converts rows, pages and results to plain dictionaries, optionally for JSON."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["Result", "to_json"]
 
 
 class Result:
-    """The base of the dataclasses that the package returns: it adds `to_dict`."""
+    """The base class of the dataclasses that the package returns. It adds `to_dict`."""
 
     __slots__ = ()
 
     def to_dict(self, *, json: bool = False) -> dict[str, Any]:
-        """The fields by name, as a new dictionary; rows and results inside become dictionaries too.
+        """Return the fields by name, as a new dictionary; nested results become dictionaries too.
 
         Args:
-            json: make each value one that `json.dumps` takes. Times become ISO 8601 text in UTC
-                (``2026-01-31T12:00:00Z``), UUIDs dashed text, Decimals text with all their digits,
-                tuples lists, and errors their message.
+            json: convert each value for `json.dumps`. Times become ISO 8601 text in UTC
+                (``2026-01-31T12:00:00Z``), UUIDs become dashed text, Decimals become text with all
+                their digits, tuples become lists, and errors become their messages.
         """
         names = [field.name for field in fields(cast(Any, self))]
         named = {name: _plain(getattr(self, name), json=json) for name in names}
@@ -33,7 +33,7 @@ class Result:
 
 
 def to_json(value: Any) -> Any:
-    """The value in the types of JSON; `Result.to_dict` lists what becomes of which type."""
+    """The value converted to JSON types; `Result.to_dict` lists the conversions."""
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, datetime):
@@ -50,7 +50,7 @@ def to_json(value: Any) -> Any:
 
 
 def _plain(value: Any, *, json: bool) -> Any:
-    """The value with the rows and results in it as dictionaries."""
+    """The value, with the rows and results in it converted to dictionaries."""
     if hasattr(value, "to_dict"):
         return value.to_dict(json=json)
     if hasattr(value, "_asdict"):  # a named tuple

@@ -1,4 +1,4 @@
-"""The unit of work: one session and its transaction, with the repositories on it."""
+"""The unit of work: one session with its transaction and the repositories."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["UnitOfWork"]
 
 
 class UnitOfWork:
-    """One session and one transaction, which is rolled back at the end unless it is committed.
+    """One session with one transaction, which is rolled back at the end unless you commit it.
 
     Rows that the repositories return can be changed: set an attribute, then call `commit`.
 
-    The transaction begins with the first statement. After `commit` or `rollback` the next
-    statement begins another one, which must be committed again. Errors of the database leave the
-    block as `StorageError`, with the driver's error as the cause. Rows that were read or committed
-    stay usable after the block. The unit of work itself does not: each use then raises
+    The transaction begins with the first statement. After `commit` or `rollback`, the next
+    statement begins a new transaction, which must be committed as well. Database errors are raised
+    as `StorageError`, with the driver's error as the cause. Rows that were read or committed stay
+    usable after the block. The unit of work itself cannot be used after the block: every use raises
     `StorageError`.
 
     Example:
@@ -35,9 +35,9 @@ class UnitOfWork:
         ...     page = uow.traces.list(service_name="chat", limit=20)
 
     Attributes:
-        session: the SQLAlchemy session; without autoflush, and nothing in it expires.
+        session: the SQLAlchemy session. It does not autoflush, and objects do not expire on commit.
         traces, metrics, logs: the repositories.
-        source: the pool that it came from.
+        source: the pool that created it.
     """
 
     def __init__(self, session: Session, source: Source) -> None:
@@ -49,10 +49,11 @@ class UnitOfWork:
         self.logs = LogRepository(session)
 
     def commit(self) -> None:
-        """Flush what was added to the session, and commit.
+        """Flush the changes in the session, and commit the transaction.
 
         Raises:
-            StorageError: nothing was committed. After `ConnectionLost` that is not certain.
+            StorageError: nothing was committed. After `ConnectionLost` the commit may have
+                succeeded or not.
         """
         check_open(self.session)
         forget_streams(self.session)
@@ -60,7 +61,7 @@ class UnitOfWork:
             self.session.commit()
 
     def rollback(self) -> None:
-        """Undo everything since the last commit; objects leave the session as they are."""
+        """Roll back all changes since the last commit. Objects keep their values."""
         check_open(self.session)
         forget_streams(self.session)
         with translated():

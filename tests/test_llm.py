@@ -11,6 +11,7 @@ import pytest
 
 from observatory_storage.llm import facts
 from observatory_storage.llm.dialects import ALIASES, WRAPPER_NAMES, WRAPPER_VALUES
+from observatory_storage.llm.readers import read_text, reader_of
 from observatory_storage.tables import TABLES
 
 DOCS = Path(__file__).parent.parent / "docs" / "llm.md"
@@ -313,7 +314,7 @@ def test_a_span_that_speaks_of_no_model_has_no_columns() -> None:
 def test_the_first_usable_attribute_wins_whatever_the_order(
     column: str, keys: tuple[str, ...]
 ) -> None:
-    text = column in {"provider", "model", "user_id", "session_id", "environment"}
+    text = reader_of(column) is read_text
     values: dict[str, Any] = {
         key: f"value-{rank}" if text else rank + 1 for rank, key in enumerate(keys)
     }

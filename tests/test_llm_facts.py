@@ -80,7 +80,7 @@ def test_a_column_without_a_reader_is_an_error() -> None:
 
 
 # What CONTRIBUTING.md says of a new column that attributes give.
-NEW_COLUMN = """    session_id: Mapped[str | None] = mapped_column(NAME"""
+NEW_COLUMN = "    session_id: Mapped[str | None] = mapped_column("
 NEW_ALIASES = """    "user_id": ("""
 PROGRAM = """
 from observatory_storage.llm import LlmSpan, facts_by_column

@@ -1,8 +1,8 @@
-"""What to do about an error, in a sentence.
+"""Advice for errors: what the user can do about each.
 
 When PostgreSQL refuses a connection, libpq reports text in the server's language, without a
-SQLSTATE. So the cause is found by trying (is the port open? does another database let us in?), not
-by reading the message.
+SQLSTATE. So the cause is found by trying connections (is the port open? does another database
+accept the role?), not by reading the message.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _READ_ONLY = "25006"
 
 
 def advice_for(error: StorageError, state: State) -> str | None:
-    """Advice about an error that ended a command; None where there is none."""
+    """The advice for an error that ended a command, or None."""
     states = {sqlstate_of(each) for each in _chain(error)}
     if states & _MISSING_SCHEMA:
         return f"The tables are missing or not migrated to this version. {MIGRATE}"
@@ -119,7 +119,7 @@ def connection_advice(error: BaseException, config: StorageConfig) -> str:
 
 
 def _unreachable(host: str, port: int) -> str | None:
-    """Advice where nothing listens; None where something does."""
+    """The advice if nothing listens on the port; None if something does."""
     remedy = "start PostgreSQL there, or correct DB_HOST and DB_PORT, or those in DATABASE_URL."
     try:
         _connected(host, port).close()
@@ -157,7 +157,7 @@ def _connected(host: str, port: int) -> socket.socket:
 
 
 def _databases(config: StorageConfig, *candidates: str) -> set[str] | None:
-    """The names of the server's databases; None where none of `candidates` accepts us."""
+    """The names of the server's databases; None if no candidate accepts a connection."""
     # Not the URL as text: libpq and SQLAlchemy do not agree on all of its encoding.
     url = config.postgres.url()
     parameters: dict[str, Any] = {

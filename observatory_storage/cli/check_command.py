@@ -1,4 +1,4 @@
-"""``check``: whether everything is in place that the storage needs, and if not, what to do."""
+"""``check``: checks the configuration, the servers and the schema, and advises on failures."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class _Check:
         )
 
     def _sources(self) -> Iterator[str]:
-        """Where settings come from; of several sources of a setting the first counts."""
+        """The sources of the settings. The first source that has a setting takes precedence."""
         for source in (VariablesSource(StorageConfig), DotEnvSource(StorageConfig)):
             source.read()
             names = (origin.name for origin in source.loaded.origins.values())

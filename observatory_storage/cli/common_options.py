@@ -1,4 +1,4 @@
-"""The options of every command, and the configuration and the pool that they lead to."""
+"""The options of every command, and the configuration and the pool made from them."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class State:
         return Output(new_console(), json=self.json)
 
     def config(self) -> StorageConfig:
-        """The configuration, of the file where one is given, else of the environment alone.
+        """The configuration, from the file if one is given, and from the environment.
 
         Raises:
-            ConfigError: it is not usable.
+            ConfigError: the configuration is invalid.
         """
         from observatory_storage.config import StorageConfig
 
@@ -62,7 +62,7 @@ class State:
         return StoragePool(self.config(), connect=False)
 
     def start_logging(self) -> None:
-        """Send the package's log to standard error, from the chosen level on."""
+        """Log the package's messages of the chosen level and above to standard error."""
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger = logging.getLogger("observatory_storage")
@@ -71,10 +71,10 @@ class State:
 
 
 class StorageCommand(click.Command):
-    """A command that logs as chosen, and reports a refused value by the name of its option.
+    """A command that sets up logging, and reports a refused value by the name of its option.
 
-    For this an option's parameter has the name of the field that it fills: ``--since`` fills
-    ``start_time``.
+    Therefore the parameter of an option has the name of the filter field that it sets: ``--since``
+    sets ``start_time``.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -116,7 +116,7 @@ def common_options(command: Command) -> Command:
             type=click.Choice(_LEVELS),
             expose_value=False,
             callback=_setter("log_level"),
-            help="What to log to standard error; debug shows tracebacks too.",
+            help="The lowest level to log to standard error; debug also shows tracebacks.",
         ),
         click.option(
             "--config",

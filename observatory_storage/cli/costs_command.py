@@ -47,7 +47,7 @@ _NUMBERS = (
     multiple=True,
     type=click.Choice(list(_GROUPS)),
     default=["provider", "model"],
-    help="Group by this. Repeatable. [provider, model]",
+    help="A column to group by. Repeatable. [provider, model]",
 )
 @click.option(
     "--bucket",
@@ -55,9 +55,13 @@ _NUMBERS = (
     type=option_types.duration,
     help="Also group by buckets of time, such as 1h or 1d.",
 )
-@click.option("--time-zone", help="Days begin at midnight there, such as Asia/Tokyo.")
+@click.option("--time-zone", help="The time zone in which days begin, such as Asia/Tokyo.")
 @click.option(
-    "--since", "start_time", type=option_types.time, default="1d", help="Calls from here. [1d]"
+    "--since",
+    "start_time",
+    type=option_types.time,
+    default="1d",
+    help="Calls from this time on. [1d]",
 )
 @click.option("--until", "end_time", type=option_types.time, help="Calls before this. [now]")
 @click.option("--service", "service_name", help="The service's name.")
@@ -65,7 +69,7 @@ _NUMBERS = (
 @click.option("--model", help="The model.")
 @click.option("--user", "user_id", help="The user's id.")
 @click.option("--environment", help="The environment.")
-@click.option("--limit", type=click.IntRange(1, 2**31 - 1), help="At most so many groups.")
+@click.option("--limit", type=click.IntRange(1, 2**31 - 1), help="The maximum number of groups.")
 @json_option
 @common_options
 @click.pass_obj
@@ -79,7 +83,7 @@ def command(
 ) -> None:
     """Show tokens and cost of the model calls of the last day, the most expensive first.
 
-    UNPRICED counts the calls whose cost is not known; COST is without them.
+    UNPRICED counts the calls whose cost is unknown. COST does not include them.
     """
     output = state.output()
     with state.pool() as pool, pool.unit_of_work() as work:

@@ -1,4 +1,4 @@
-"""``export``: what is stored, as OTLP in JSON lines."""
+"""``export``: prints stored telemetry as OTLP in JSON lines."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ __all__ = ["command"]
 def command() -> None:
     """Print traces, metrics or logs as OTLP, one request in JSON on each line.
 
-    The lines are what the file exporter of the OpenTelemetry Collector writes. `ingest` stores
-    them again, and any OTLP receiver takes them.
+    The lines are what the file exporter of the OpenTelemetry Collector writes. `ingest` stores them
+    again, and any OTLP receiver accepts them.
     """
 
 
@@ -36,7 +36,7 @@ _output_option = click.option(
     "--output",
     "-o",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write to this file, which is replaced, and not to standard output.",
+    help="Write to this file instead of standard output. An existing file is replaced.",
 )
 
 

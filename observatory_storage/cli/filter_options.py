@@ -1,6 +1,6 @@
-"""The options that choose traces, log records and metrics, to list them or to export them.
+"""The options that select traces, log records and metrics, for lists and exports.
 
-Each option's parameter has the name of the field of the filters that it fills.
+The parameter of an option has the name of the filter field that it sets.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def time_range(command: Command) -> Command:
 
 
 def trace_filters(command: Command) -> Command:
-    """Add the options that choose traces: the fields of `TraceFilters`."""
+    """Add the options that select traces: the fields of `TraceFilters`."""
     return _added(
         command,
         _SERVICE,
@@ -56,23 +56,23 @@ def trace_filters(command: Command) -> Command:
             "--min-duration",
             "min_duration_us",
             type=option_types.microseconds,
-            help="A span took at least so long: 250ms.",
+            help="The minimum duration of a span, such as 250ms.",
         ),
         click.option(
             "--max-duration",
             "max_duration_us",
             type=option_types.microseconds,
-            help="A span took at most so long.",
+            help="The maximum duration of a span.",
         ),
         click.option(
-            "--min-cost", "min_cost_usd", type=float, help="A span cost at least so many US$."
+            "--min-cost", "min_cost_usd", type=float, help="The minimum cost of a span, in US$."
         ),
         click.option(
-            "--max-cost", "max_cost_usd", type=float, help="A span cost at most so many US$."
+            "--max-cost", "max_cost_usd", type=float, help="The maximum cost of a span, in US$."
         ),
-        click.option("--min-tokens", type=int, help="A span used at least so many tokens."),
-        click.option("--max-tokens", type=int, help="A span used at most so many tokens."),
-        click.option("--text", help=f"In a prompt or completion: {_TEXT_HELP}"),
+        click.option("--min-tokens", type=int, help="The minimum tokens of a span."),
+        click.option("--max-tokens", type=int, help="The maximum tokens of a span."),
+        click.option("--text", help=f"Search prompts and completions: {_TEXT_HELP}"),
         click.option("--provider", help="The provider of a model call."),
         click.option("--model", help="The model of a model call."),
         click.option("--user", "user_id", help="The user's id."),
@@ -83,7 +83,7 @@ def trace_filters(command: Command) -> Command:
 
 
 def log_filters(command: Command) -> Command:
-    """Add the options that choose log records: the fields of `LogFilters`."""
+    """Add the options that select log records: the fields of `LogFilters`."""
     return _added(
         command,
         _SERVICE,
@@ -94,11 +94,9 @@ def log_filters(command: Command) -> Command:
             help="At least this level: TRACE, DEBUG, INFO, WARN, ERROR, FATAL, or 1 to 24.",
         ),
         click.option("--trace", "trace_id", help="The trace's id, or its beginning."),
-        click.option(
-            "--span", "span_id", help="The span's id; with --trace its beginning will do."
-        ),
-        click.option("--text", help=f"In the body: {_TEXT_HELP}"),
-        click.option("--contains", help="Text anywhere in the body, as it is; needs --since."),
+        click.option("--span", "span_id", help="The span's id, or with --trace its beginning."),
+        click.option("--text", help=f"Search the body: {_TEXT_HELP}"),
+        click.option("--contains", help="A substring of the body, in any case; needs --since."),
         _SINCE,
         _UNTIL,
         _ATTRIBUTES,
@@ -106,7 +104,7 @@ def log_filters(command: Command) -> Command:
 
 
 def metric_filters(command: Command) -> Command:
-    """Add the options that choose metrics: the fields of `MetricFilters`."""
+    """Add the options that select metrics: the fields of `MetricFilters`."""
     return _added(
         command,
         _SERVICE,

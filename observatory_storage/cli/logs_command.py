@@ -1,4 +1,4 @@
-"""``logs``: log records, as a list or as they arrive."""
+"""``logs``: lists log records, or follows them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def filters_of(work: UnitOfWork, given: dict[str, Any]) -> LogFilters:
     """The filters of the options of `log_filters`, with whole ids.
 
     Raises:
-        NotFound: there is no such trace, or several have ids that begin so.
+        NotFound: there is no such trace, or several trace ids have this beginning.
         ValidationError: a value is out of range.
     """
     trace_id, span_id = given["trace_id"], given["span_id"]

@@ -1,7 +1,7 @@
 """The commands together, and the exit codes of their errors.
 
-A command's module is imported when the command runs: SQLAlchemy and the rest take a second, which
-``--version`` and ``--help`` need not wait for.
+A command's module is imported when the command runs: importing SQLAlchemy and the rest takes a
+second, which ``--version`` and ``--help`` do not need.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class _LazyGroup(click.Group):
 def commands(context: click.Context) -> None:
     """Traces, metrics and logs of LLM applications in PostgreSQL.
 
-    The database is the one of DATABASE_URL, or of DB_HOST, DB_NAME and so on. These are read from
-    the environment, .env, or the file of --config.
+    DATABASE_URL names the database, or DB_HOST, DB_NAME and so on do. Settings are read from the
+    environment, .env, and the file given with --config.
     """
     context.ensure_object(State)
 

@@ -48,7 +48,7 @@ Examples:
 @click.option(
     "--aggregation",
     type=click.Choice(AGGREGATIONS),
-    help="Show the metrics called NAME over time, their points aggregated so.",
+    help="The aggregation of the points, to show the metrics called NAME over time.",
 )
 @click.option(
     "--bucket",
@@ -58,9 +58,13 @@ Examples:
     show_default=True,
     help="The width of a bucket of time.",
 )
-@click.option("--by", "group_by", multiple=True, help="Group by this attribute. Repeatable.")
+@click.option("--by", "group_by", multiple=True, help="An attribute to group by. Repeatable.")
 @click.option(
-    "--since", "start_time", type=option_types.time, default="1d", help="Points from here. [1d]"
+    "--since",
+    "start_time",
+    type=option_types.time,
+    default="1d",
+    help="Points from this time on. [1d]",
 )
 @click.option("--until", "end_time", type=option_types.time, help="Points before this. [now]")
 @page_options

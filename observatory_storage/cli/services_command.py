@@ -1,4 +1,4 @@
-"""``services``: the services that report spans, and what each of them does."""
+"""``services``: lists services, or the operations of one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ __all__ = ["command"]
 @click.command("services", cls=StorageCommand)
 @click.argument("service_name", metavar="[NAME]", required=False)
 @click.option(
-    "--since", "start_time", type=option_types.time, default="1d", help="Spans from here. [1d]"
+    "--since",
+    "start_time",
+    type=option_types.time,
+    default="1d",
+    help="Spans from this time on. [1d]",
 )
 @click.option("--until", "end_time", type=option_types.time, help="Spans before this. [now]")
 @json_option

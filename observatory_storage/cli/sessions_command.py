@@ -45,7 +45,7 @@ _COLUMNS = (
 @common_options
 @click.pass_obj
 def command(state: State, /, *, after: str | None, everything: bool, **given: Any) -> None:
-    """List sessions (conversations), the last active first.
+    """List sessions (conversations), most recently active first.
 
     Counts, tokens and cost are those of the session's traces.
     """

@@ -21,10 +21,11 @@ class Column:
     """A column of a table.
 
     Attributes:
-        title: shown above it.
-        right: its cells are aligned to the right.
-        narrowest: the width to which it is cut when there is too little room; None: it never is.
-        keep: it is dropped last: the higher the number, the later. An id has the highest one.
+        title: the title of the column.
+        right: whether cells are aligned to the right.
+        narrowest: the width to which it may be cut if there is too little room; None if it may not
+            be cut.
+        keep: the column with the lowest number is dropped first. An id has the highest number.
     """
 
     title: str

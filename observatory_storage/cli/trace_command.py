@@ -31,8 +31,8 @@ __all__ = ["command"]
 def command(state: State, trace_id: str, limit: int) -> None:
     """Show the trace ID as a waterfall.
 
-    The beginning of an id is enough when only one trace's id begins so. With --json: one document
-    with the trace, all its spans and all their events.
+    The beginning of an id is enough if only one trace id has it. With --json, the output is one
+    document with the trace, all its spans and all their events.
     """
     output = state.output()
     with state.pool() as pool, pool.unit_of_work() as work:

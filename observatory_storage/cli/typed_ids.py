@@ -57,7 +57,7 @@ def find_trace_id(work: UnitOfWork, typed: str) -> str:
 
 
 def find_span_id(work: UnitOfWork, trace_id: str, typed: str) -> str:
-    """The id of a span of a trace, of which the beginning is given.
+    """The id of the span of a trace whose id has the given beginning.
 
     Raises:
         NotFound: several spans of the trace have ids that begin so.
@@ -73,7 +73,7 @@ def find_span_id(work: UnitOfWork, trace_id: str, typed: str) -> str:
 
 
 def find_session_id(work: UnitOfWork, typed: str) -> str:
-    """The id of a session, or what was typed where no session has an id that begins so.
+    """The id of the session whose id has the given beginning, or the text itself if there is none.
 
     Raises:
         NotFound: several sessions have ids that begin so, and none has exactly this one.

@@ -1,4 +1,4 @@
-"""One trace as a waterfall: which span ran inside which, when, for how long and at what cost."""
+"""One trace as a waterfall: the spans under their parents, with times, durations and costs."""
 
 from __future__ import annotations
 

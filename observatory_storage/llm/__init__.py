@@ -1,4 +1,4 @@
-"""What a span says of a call to a language model: read from others' spans, or written by hand."""
+"""LLM columns of spans: read from the attributes of instrumentations, or written by hand."""
 
 from observatory_storage.llm.extract import facts
 from observatory_storage.llm.extract_columns import facts_by_column

@@ -1,11 +1,11 @@
-r"""Prompts and completions, to be searched by their words: where they stand, and the expression.
+r"""Full-text search of prompts and completions: their attributes, and the tsvector expression.
 
-Instrumentations keep them in attributes of the span or of its events, as text, as structures, or
-as JSON in text, whole or flattened into many attributes (``llm.input_messages.0.message.content``).
+Instrumentations keep them in attributes of the span or of its events, as text, as structures, or as
+JSON in text, whole or flattened into many attributes (``llm.input_messages.0.message.content``).
 
-The expression must not fail for any value: an index on it would refuse the row. Hence the limits
-(a tsvector holds at most 1 MB), the silent path, and no parsing of JSON in text, only of its
-escapes: ``caf\u00e9`` is found as "café", and a backslash with b, f, n, r or t is white space.
+The expression must not fail for any value: an index on it would refuse the row. Hence the limits (a
+tsvector holds at most 1 MB), the silent path, and no parsing of JSON in text, only of its escapes:
+``caf\u00e9`` is found as "café", and a backslash with b, f, n, r or t is white space.
 """
 
 from __future__ import annotations

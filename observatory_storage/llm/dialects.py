@@ -1,8 +1,8 @@
-"""The attribute names by which instrumentations report a model call: the one table of aliases.
+"""The attribute names by which instrumentations report a model call.
 
-OpenTelemetry GenAI (`gen_ai.*`, the names of older releases too), OpenInference (`llm.*`),
-the Vercel AI SDK (`ai.*`) and OpenLLMetry (`traceloop.*`, its early `llm.*`). LiteLLM's and
-OpenLLMetry's additions to `gen_ai.*` stand with it. `docs/llm.md` shows this table to users.
+OpenTelemetry GenAI (`gen_ai.*`, the names of older releases too), OpenInference (`llm.*`), the
+Vercel AI SDK (`ai.*`) and OpenLLMetry (`traceloop.*`, its early `llm.*`). The additions of LiteLLM
+and OpenLLMetry to `gen_ai.*` are included. `docs/llm.md` shows this table to users.
 """
 
 from __future__ import annotations

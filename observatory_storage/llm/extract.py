@@ -37,12 +37,13 @@ def facts(
     scope_name: str | None,
     resource_attributes: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The LLM columns of a span that its attributes give; a column that is not known is absent.
+    """Read the LLM columns of a span from its attributes. Unknown columns are absent.
 
-    Takes whichever dialect the span speaks (see `dialects`). Tokens are int, costs `Decimal` in
-    US dollars, ``ttft_ms`` float in milliseconds, all others str. A total that is not reported is
-    the sum of the sides that are. A value of the wrong type or size counts as absent; nothing is
-    raised. A span that only repeats the usage of the model calls inside it has no tokens or costs.
+    It reads all dialects (see `dialects`). Tokens are int, costs `Decimal` in US dollars,
+    ``ttft_ms`` float in milliseconds, all others str. A total that is not reported is the sum of
+    the reported prompt and completion values. A value of the wrong type or size counts as absent;
+    nothing is raised. A span that only repeats the usage of the model calls inside it has no tokens
+    or costs.
     """
     found: dict[str, Any] = {}
     known = _KNOWN & attributes.keys()
@@ -63,7 +64,7 @@ def facts(
 
 
 def add_totals(columns: dict[str, Any]) -> None:
-    """Add the totals that are absent: the sums of the sides that are known, zero being known."""
+    """Add absent totals: the sums of the known prompt and completion values, zeros included."""
     if "total_tokens" not in columns:
         tokens = [
             columns[side] for side in ("prompt_tokens", "completion_tokens") if side in columns
@@ -82,9 +83,9 @@ class Reader(NamedTuple):
     """How an attribute is read.
 
     Attributes:
-        column: what it gives.
-        rank: its place among that column's attributes: the least wins.
-        read: makes the column's value of the attribute's; None where it is not usable.
+        column: the column that it fills.
+        rank: its precedence among the attributes of the column: the least rank wins.
+        read: converts the attribute's value to the column's; None if it is not valid.
         is_usage: whether the column is tokens or a cost.
     """
 
@@ -114,9 +115,9 @@ _AGENT: Final = "invoke_agent"  # OpenTelemetry names spans by this, and the age
 
 
 def _read(attributes: Mapping[str, Any], known: Iterable[str], found: dict[str, Any]) -> bool:
-    """Find for each column the usable value of the attribute that ranks first.
+    """Find for each column the first valid value by rank.
 
-    Returns whether tokens or costs are among what was found.
+    Returns whether tokens or costs were found.
     """
     ranks: dict[str, int] = {}
     has_usage = False
@@ -150,5 +151,5 @@ def repeats_others(attributes: Mapping[str, Any], name: object, scope_name: obje
 
 
 def may_repeat_others(names: Iterable[str]) -> bool:
-    """Whether one of these names may be that of a span for which `repeats_others` is true."""
+    """Whether `repeats_others` may be true for a span with one of these names."""
     return any(name in _WRAPPER_NAMES or name.startswith(_AGENT) for name in names)

@@ -1,4 +1,4 @@
-"""`facts` of many spans at once, column by column: the same values at a part of the cost."""
+"""`facts` of many spans at once, column by column: the same values in less time."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def facts_by_column(
     scope_names: Sequence[str | None],
     resource_attributes: Sequence[Mapping[str, Any]],
 ) -> dict[str, list[Any]]:
-    """The LLM columns of spans that their attributes give; None where a span does not know one.
+    """Read the LLM columns of spans from their attributes; None for unknown values.
 
-    See `facts` for what they are. A column that no span knows is absent.
+    `facts` describes the columns. A column that is unknown for all spans is absent.
     """
     keys = set[Any]().union(*attributes)
     found: dict[str, list[Any]] = {}
@@ -56,7 +56,7 @@ def facts_by_column(
 
 
 def _are_marked(attributes: Sequence[Mapping[str, Any]], keys: AbstractSet[Any]) -> bool:
-    """Whether one of the spans has an attribute that says that it repeats others."""
+    """Whether one of the spans has an attribute that marks it as repeating others."""
     for key in WRAPPERS.keys() & keys:
         values = {value for given in attributes if type(value := given.get(key)) is str}
         if any(value.lower() in WRAPPERS[key] for value in values):
@@ -81,7 +81,7 @@ def _filled(first: list[Any] | None, then: list[Any]) -> list[Any]:
 
 
 def _add_totals(found: dict[str, list[Any]]) -> None:
-    """As `add_totals` of each span."""
+    """The same as `add_totals` of each span."""
     if found.keys() & USAGE_COLUMNS == set(_SIDES):
         try:
             totals = list(map(add, *(found[side] for side in _SIDES)))

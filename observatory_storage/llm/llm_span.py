@@ -68,24 +68,27 @@ _WRITTEN_BY_HAND: Final = frozenset({"environment", "ttft_ms"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlmSpan:
-    """One call to a language model, for `TraceWriter.write_span_from_llm`. Only `model` is needed.
+    """One call to a language model, for `TraceWriter.write_span_from_llm`.
 
-    Identity: ids that are not given are drawn at random once, so writing the same object again
-    replaces its span. `trace_id` is any trace id that the package takes, `span_id` and
-    `parent_span_id` are 16 hex digits. `name` is "{operation} {model}" unless given.
+    Only `model` is required.
 
-    Time: give `start_time` (aware), and `end_time` or `duration_ms`. Without a start the call
-    ended at `end_time`, or just now, and began `duration_ms` earlier. Without `end_time` and
-    `duration_ms` its end is unknown.
+    Identity: missing ids are generated at random when the object is created, so writing the same
+    object again replaces its span. `trace_id` may be any text or UUID. `span_id` and
+    `parent_span_id` are 16 hex digits. The default of `name` is "{operation} {model}".
 
-    Content: `prompt` or `input_messages`, `completion` or `output_messages`. A message is a text
-    or a mapping with a role and parts (OpenTelemetry) or a role and content (chat APIs).
+    Time: pass `start_time` (with a time zone), and `end_time` or `duration_ms`. Without
+    `start_time`, the call ends at `end_time` (the default is now) and starts `duration_ms` earlier.
+    Without `end_time` and `duration_ms`, the end is unknown.
 
-    Usage: tokens include the cached and the reasoning ones; costs are US dollars; a total that is
-    not given is the sum of the sides that are. They are stored as given: for a span that sums up
-    other written calls (``operation="invoke_agent"``) leave them out, or a sum counts them twice.
+    Content: pass `prompt` or `input_messages`, and `completion` or `output_messages`. A message is
+    a text, or a mapping with a role and either parts (OpenTelemetry) or content (chat APIs).
 
-    Raises `ValidationError` at construction, naming the field, its value and the rule.
+    Usage: token counts include cached and reasoning tokens. Costs are in US dollars. A total that
+    is not given is the sum of the given prompt and completion values. Omit usage for a span that
+    summarizes other spans (``operation="invoke_agent"``), because it is stored as given and sums
+    would count it twice.
+
+    The constructor raises a `ValidationError` that names the field, its value and the rule.
     """
 
     model: str
@@ -138,10 +141,10 @@ class LlmSpan:
         self._settle_outcome()
 
     def to_span(self) -> TraceSpan:
-        """The span of this call: kind "client", GenAI attributes, the LLM columns filled.
+        """Create the span of this call: kind "client", with GenAI attributes and the LLM columns.
 
-        Events given as mappings become `TraceEvent` instances with the key of the span; instances
-        are taken as they are.
+        Events given as mappings become `TraceEvent` instances with the key of the span. Instances
+        are used as they are.
         """
         start_time, end_time = checks.interval(self.start_time, self.end_time, self.duration_ms)
         trace_id = cast("str | uuid.UUID", self.trace_id)  # settled at construction
@@ -291,7 +294,7 @@ def _set(span: LlmSpan, field_name: str, value: object) -> None:
 
 
 def _plain(amount: Decimal | None) -> float | str | None:
-    """The amount as JSON has it: a number, or its digits where a double would lose some."""
+    """The amount for JSON: a number, or text if a double would lose digits."""
     if amount is None:
         return None
     number = float(amount)
@@ -299,7 +302,7 @@ def _plain(amount: Decimal | None) -> float | str | None:
 
 
 def _error_type(error: BaseException | str) -> str:
-    """OpenTelemetry's `error.type`: the exception's full name; "_OTHER" where none is known."""
+    """OpenTelemetry's `error.type`: the exception's full name, or "_OTHER" if unknown."""
     if isinstance(error, str):
         return "_OTHER"
     kind = type(error)

@@ -1,4 +1,4 @@
-"""Messages in the form of OpenTelemetry's GenAI conventions: a role, and parts of a type each."""
+"""Converts messages to the form of OpenTelemetry's GenAI conventions: a role and typed parts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _RULE = "must be text, or a sequence of texts and mappings"
 
 
 def input_messages(value: object, field: str) -> list[dict[str, Any]]:
-    """The messages sent to the model; a text is one message of the user."""
+    """The messages sent to the model. A text becomes one message of the user."""
     return [_message(item, "user", field) for item in _items(value, field)]
 
 
 def output_messages(
     value: object, field: str, finish_reasons: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """The model's answers, one message a choice, each with its finish reason where it is known."""
+    """The model's answers: one message for each choice, with its finish reason if known."""
     messages = [_message(item, "assistant", field) for item in _items(value, field)]
     # There may be fewer reasons than answers, and the other way round.
     for message, reason in zip(messages, finish_reasons, strict=False):

@@ -1,4 +1,4 @@
-"""What the value of an attribute says, as the value of a column; None where it is not usable."""
+"""Readers that convert an attribute's value to a column's value; None if it is not valid."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DECIMAL_TEXT: Final = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-
 
 
 def read_text(value: object) -> str | None:
-    """The value if it is text that an indexed column holds, else None."""
+    """The value if it is text that an indexed column can hold, else None."""
     if not isinstance(value, str) or not value or len(value) > MAX_TEXT_BYTES or "\0" in value:
         return None
     if not value.isascii():
@@ -98,7 +98,7 @@ def read_seconds(value: object) -> float | None:
 
 
 def reader_of(column: str) -> Callable[[object], Any]:
-    """What reads the values of a column of `TraceSpan`, by the column's type.
+    """The reader of a column of `TraceSpan`, by the column's type.
 
     Raises:
         TypeError: no reader is known for the type.

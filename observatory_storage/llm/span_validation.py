@@ -1,4 +1,4 @@
-"""Checks of what a user gives to `LlmSpan`: each raises `ValidationError` naming field and rule."""
+"""Checks of the arguments of `LlmSpan`. Each error names the field and the rule."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _EVENT_KEYS: Final = frozenset({"name", "timestamp", "timestamp_ns", "attributes
 
 
 def fits(value: object) -> bool:
-    """Whether an indexed text column takes the value."""
+    """Whether an indexed text column can hold the value."""
     return read_text(value) is not None
 
 
 def name(field: str, value: object) -> None:
-    """Text that an indexed column takes."""
+    """Text that an indexed column can hold."""
     if value is not None and not fits(value):
         rule = (
             f"must be text of 1 to {MAX_TEXT_BYTES} bytes of UTF-8, without NUL or lone surrogates"
@@ -70,7 +70,7 @@ def texts(field: str, value: object) -> None:
 
 
 def count(field: str, value: object) -> None:
-    """A count as an integer: digits in text are for exporters, not for a user's hand."""
+    """A count, which must be an integer. Digits in text are accepted only from exporters."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_INT64:
@@ -109,7 +109,7 @@ def time(field: str, value: object) -> None:
 def interval(
     start: datetime | None, end: datetime | None, duration_ms: float | None
 ) -> tuple[datetime, datetime | None]:
-    """The start and the end that two of the three say; see `LlmSpan` for what is left out."""
+    """The start and the end, computed from the given ones of the three; see `LlmSpan`."""
     if start is None and end is not None and duration_ms is None:
         raise ValidationError(
             "start_time", None, "is required with end_time, unless duration_ms is given"
@@ -143,7 +143,7 @@ def _utc(field: str, value: datetime | None) -> datetime | None:
 
 
 def attributes(field: str, value: object) -> None:
-    """A mapping by text; its values are checked where they are encoded."""
+    """A mapping with text keys. Its values are checked when they are encoded."""
     if not isinstance(value, Mapping):
         raise ValidationError(field, value, "must be a mapping")
     for key in value:

@@ -1,8 +1,8 @@
-"""The six tables as SQLAlchemy models: the one place where a column, an index or a check is named.
+"""The tables as SQLAlchemy models: the one place where a column, an index or a check is named.
 
 Migrations, COPY column lists, validation and filters derive from the models. The models name no
 schema: the engine's ``schema_translate_map`` fills it in. ``docs/your-own-queries.md`` shows how to
-query them in a session of one's own.
+query them in your own session.
 """
 
 from observatory_storage.models.base import Base

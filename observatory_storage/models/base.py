@@ -1,4 +1,4 @@
-"""What the models share: their base class, and the forms of column that many tables have."""
+"""Shared by the models: their base class, and kinds of columns that many tables have."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ ORIGIN: Final = "observatory_storage.origin"
 
 
 class Base(DeclarativeBase):
-    """The base of the models. Each row is also a read-only mapping of its loaded columns.
+    """The base class of the models. A row is also a read-only mapping of its loaded columns.
 
-    ``row["name"]``, ``dict(row)`` and ``{**row, "status": "error"}`` work; so pandas takes a list
-    of rows. A column that a list has left out is not among them.
+    ``row["name"]``, ``dict(row)`` and ``{**row, "status": "error"}`` work, and pandas takes a list
+    of rows. Columns that are not loaded are not in the mapping.
 
-    A row that a repository returned belongs to no session. To set an attribute of it while its unit
-    of work is open adds it to that session, so that the next commit updates this one row. What a
-    JSON value holds is not watched: assign a new dictionary instead of changing the old one. To
-    have a trace's totals follow, write its span again with a writer.
+    A row that a repository returned is detached from the session. If you set an attribute while its
+    unit of work is open, the row is added to the session, and the next commit updates this row.
+    Changes inside a JSON value are not detected: assign a new dictionary. Changing a span does not
+    update the totals of its trace: write the span again with a writer instead.
     """
 
     _shown: ClassVar[str] = ""  # the columns that `repr` shows
@@ -73,14 +73,15 @@ class Base(DeclarativeBase):
     }
 
     def to_dict(self, *, json: bool = False) -> dict[str, Any]:
-        """The loaded columns by name, as a new dictionary.
+        """Return the loaded columns by name, as a new dictionary.
 
-        Loaded collections (``events``, ``spans``, ``points``, ``logs``) are lists of dictionaries
-        in it; a row that it belongs to (``span.trace``) is not included.
+        Loaded collections (``events``, ``spans``, ``points``, ``logs``) are included as lists of
+        dictionaries. A parent row (``span.trace``) is not included.
 
         Args:
-            json: make each value one that `json.dumps` takes. Times become ISO 8601 text in UTC
-                (``2026-01-31T12:00:00Z``), UUIDs dashed text, Decimals text with all their digits.
+            json: convert each value for `json.dumps`. Times become ISO 8601 text in UTC
+                (``2026-01-31T12:00:00Z``), UUIDs become dashed text, and Decimals become text with
+                all their digits.
         """
         named: dict[str, Any] = to_json(self._loaded()) if json else self._loaded()
         for relationship in inspect(type(self)).relationships:
@@ -94,19 +95,19 @@ class Base(DeclarativeBase):
         return {name: self.__dict__[name] for name in names if name in self.__dict__}
 
     def keys(self) -> KeysView[str]:
-        """The names of the loaded columns, in the table's order."""
+        """Return the names of the loaded columns, in the table's order."""
         return self._loaded().keys()
 
     def values(self) -> ValuesView[Any]:
-        """The values of the loaded columns."""
+        """Return the values of the loaded columns."""
         return self._loaded().values()
 
     def items(self) -> ItemsView[str, Any]:
-        """The loaded columns with their values."""
+        """Return the loaded columns with their values."""
         return self._loaded().items()
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The value of a loaded column, or the default."""
+        """Return the value of a loaded column, or the default."""
         return self._loaded().get(name, default)
 
     def __getitem__(self, name: str) -> Any:
@@ -158,21 +159,21 @@ def _brief(value: object) -> str:
 
 
 def json_object(doc: str) -> Mapped[dict[str, Any]]:
-    """A column for a JSON object, empty unless given."""
+    """A column for a JSON object; the default is an empty object."""
     return mapped_column(JSON, server_default=text("'{}'"), doc=doc)
 
 
 def now(doc: str) -> Mapped[datetime]:
-    """A column that the server fills with the time of the transaction."""
+    """A column that the server sets to the time of the transaction."""
     return mapped_column(server_default=func.now(), doc=doc)
 
 
 def fraction(doc: str) -> Mapped[int]:
-    """A column for the nanoseconds (0-999) that a time has beyond its microseconds."""
+    """A column for the nanoseconds (0-999) of a time beyond its microseconds."""
     return mapped_column(SmallInteger, server_default=text("0"), doc=doc)
 
 
 def one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
-    """The check that a column holds one of the values."""
+    """The check that a column has one of the values."""
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=column)

@@ -23,32 +23,36 @@ _ERROR_SEVERITY: Final = 17  # OpenTelemetry's SeverityNumber: ERROR begins at 1
 
 
 class LogRecord(Base):
-    """A log record. A body that is text is in ``body``, any other one in ``body_json``.
+    """A log record. ``body`` contains a text body, ``body_json`` any other body.
 
-    Times are microseconds; ``timestamp_ns`` is the nanoseconds (0-999) beyond them.
+    Times have microseconds; ``timestamp_ns`` has the remaining nanoseconds (0-999).
     """
 
     __tablename__ = "logs"
     _shown = "timestamp severity_text service_name body trace_id"
 
     id: Mapped[uuid.UUID] = mapped_column(
-        primary_key=True, doc="Given, drawn at random, or (ingested) computed from the content."
+        primary_key=True, doc="As given, or random; OTLP ingestion computes it from the content."
     )
-    timestamp: Mapped[datetime] = mapped_column(primary_key=True, doc="When it happened.")
+    timestamp: Mapped[datetime] = mapped_column(primary_key=True, doc="The time of the record.")
     timestamp_ns: Mapped[int] = fraction("The nanoseconds beyond `timestamp`.")
     observed_timestamp: Mapped[datetime | None] = mapped_column(
-        doc="When the collection system saw it."
+        doc="The time at which the collection system observed it."
     )
     severity_number: Mapped[int | None] = mapped_column(
         SmallInteger, doc="OpenTelemetry's SeverityNumber, 1 (TRACE) to 24 (FATAL4)."
     )
-    severity_text: Mapped[str | None] = mapped_column(NAME, doc="The level as its source names it.")
+    severity_text: Mapped[str | None] = mapped_column(
+        NAME, doc="The level name that the source uses."
+    )
     body: Mapped[str | None] = mapped_column(doc="The message.")
     body_json: Mapped[Any | None] = mapped_column(JSON, doc="A body that is not text.")
-    event_name: Mapped[str | None] = mapped_column(NAME, doc="Names the type of event.")
+    event_name: Mapped[str | None] = mapped_column(NAME, doc="The name of the event type.")
     service_name: Mapped[str] = mapped_column(NAME, doc="The resource's `service.name`.")
-    trace_id: Mapped[uuid.UUID | None] = mapped_column(doc="The `id` of the trace it belongs to.")
-    span_id: Mapped[str | None] = mapped_column(NAME, doc="The span in which it was logged.")
+    trace_id: Mapped[uuid.UUID | None] = mapped_column(doc="The `id` of its trace.")
+    span_id: Mapped[str | None] = mapped_column(
+        NAME, doc="The `span_id` of the span in which it was logged."
+    )
     trace_flags: Mapped[int | None] = mapped_column(doc="W3C trace flags; 1 means sampled.")
     attributes: Mapped[dict[str, Any]] = json_object("Its attributes.")
     resource_attributes: Mapped[dict[str, Any]] = json_object(
@@ -58,7 +62,7 @@ class LogRecord(Base):
     scope_version: Mapped[str | None] = mapped_column(NAME, doc="The scope's version.")
     scope_attributes: Mapped[dict[str, Any]] = json_object("The scope's attributes.")
     otlp: Mapped[dict[str, Any] | None] = mapped_column(
-        JSON, doc="What OTLP says beyond the columns: dropped counts, schema URLs and types."
+        JSON, doc="OTLP fields without a column: dropped counts, schema URLs and types."
     )
     created_at: Mapped[datetime] = now("When the row was first written.")
 
@@ -72,7 +76,7 @@ class LogRecord(Base):
 
     @staticmethod
     def search_vector(body: ColumnElement[str | None]) -> ColumnElement[Any]:
-        """The expression that the full-text index is built on, and that a search must repeat."""
+        """The expression of the full-text index. A search must use the same expression."""
         return func.to_tsvector(
             text("'simple'::regconfig"), func.left(body, text(str(_SEARCHED_CHARACTERS)))
         )

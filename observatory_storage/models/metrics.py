@@ -29,9 +29,9 @@ TEMPORALITIES: Final[tuple[Temporality, ...]] = get_args(Temporality)
 
 
 class Metric(Base):
-    """The definition of a metric, as one resource and scope report it. `unit` is its points' unit.
+    """The definition of a metric that one resource and scope report.
 
-    The same name reported by two services is two metrics.
+    If two services report the same name, these are two metrics.
     """
 
     __tablename__ = "metrics"
@@ -42,9 +42,11 @@ class Metric(Base):
         doc="Computed from name, type, unit, temporality, resource and scope.",
     )
     name: Mapped[str] = mapped_column(NAME, doc="Such as `gen_ai.client.operation.duration`.")
-    description: Mapped[str | None] = mapped_column(doc="What is measured, in words.")
+    description: Mapped[str | None] = mapped_column(doc="A description of what is measured.")
     unit: Mapped[str | None] = mapped_column(NAME, doc="The unit of its points, in UCUM: `ms`.")
-    metric_type: Mapped[MetricType] = mapped_column(NAME, doc="The kind of its points.")
+    metric_type: Mapped[MetricType] = mapped_column(
+        NAME, doc="The type of the metric, such as `counter`."
+    )
     temporality: Mapped[Temporality | None] = mapped_column(
         NAME, doc="Whether points are `delta` or `cumulative`; None for gauges and summaries."
     )
@@ -57,7 +59,7 @@ class Metric(Base):
     scope_version: Mapped[str | None] = mapped_column(NAME, doc="The scope's version.")
     scope_attributes: Mapped[dict[str, Any]] = json_object("The scope's attributes.")
     otlp: Mapped[dict[str, Any] | None] = mapped_column(
-        JSON, doc="What OTLP says beyond the columns: metadata, schema URLs and types."
+        JSON, doc="OTLP fields without a column: schema URLs and types."
     )
     created_at: Mapped[datetime] = now("When the row was first written.")
     updated_at: Mapped[datetime] = now("When the row was last written.")
@@ -80,40 +82,45 @@ class Metric(Base):
 
 
 class MetricDataPoint(Base):
-    """One measurement of a metric, in the metric's `unit`. Times are microseconds.
+    """One measurement of a metric, in the metric's `unit`. Times have microseconds.
 
-    Gauges and counters have `value`; histograms and summaries have `count`, `sum` and the columns
-    after them.
+    Points of gauges and counters have `value`. Points of histograms and summaries have `count` and
+    `sum`; `min`, `max`, `buckets` and `quantiles` depend on the type.
     """
 
     __tablename__ = "metric_data_points"
     _shown = "metric_id timestamp value count sum"
 
     id: Mapped[uuid.UUID] = mapped_column(
-        primary_key=True, doc="Computed from the attributes and the start: it tells series apart."
+        primary_key=True,
+        doc="Computed from the attributes and the start; it identifies the series.",
     )
     metric_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, doc="The `id` of its metric.")
     start_timestamp: Mapped[datetime | None] = mapped_column(
-        doc="When counting began, for sums and histograms."
+        doc="The start of the counted interval, for sums and histograms."
     )
-    timestamp: Mapped[datetime] = mapped_column(primary_key=True, doc="When it was measured.")
+    timestamp: Mapped[datetime] = mapped_column(
+        primary_key=True, doc="The time of the measurement."
+    )
     value: Mapped[float | None] = mapped_column(doc="The value of a gauge or a counter.")
-    count: Mapped[int | None] = mapped_column(doc="How many values a histogram has counted.")
-    sum: Mapped[float | None] = mapped_column(doc="Their sum.")
-    min: Mapped[float | None] = mapped_column(doc="The least of them.")
-    max: Mapped[float | None] = mapped_column(doc="The greatest of them.")
+    count: Mapped[int | None] = mapped_column(
+        doc="The number of observations of a histogram or summary."
+    )
+    sum: Mapped[float | None] = mapped_column(doc="The sum of the observations.")
+    min: Mapped[float | None] = mapped_column(doc="The least observation.")
+    max: Mapped[float | None] = mapped_column(doc="The greatest observation.")
     buckets: Mapped[dict[str, Any] | None] = mapped_column(
-        JSON, doc="A histogram's buckets: their bounds and counts."
+        JSON, doc="The bounds and counts of a histogram's buckets."
     )
     quantiles: Mapped[list[Any] | None] = mapped_column(
-        JSON, doc="A summary's quantiles with their values."
+        JSON, doc="The quantiles of a summary, with their values."
     )
     exemplars: Mapped[list[Any] | None] = mapped_column(
-        JSON, doc="Example measurements, with the spans in which they were taken."
+        JSON, doc="Exemplars: single measurements with their spans."
     )
     attributes: Mapped[dict[str, Any]] = json_object("The attributes of its series.")
     otlp: Mapped[dict[str, Any] | None] = mapped_column(
-        JSON, doc="What OTLP says beyond the columns: flags, nanoseconds and types."
+        JSON, doc="OTLP fields without a column: flags, nanoseconds and types."
     )
     created_at: Mapped[datetime] = now("When the row was first written.")
 

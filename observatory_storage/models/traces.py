@@ -18,6 +18,7 @@ from sqlalchemy import (
     inspect,
     text,
 )
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Mapped, Mapper, mapped_column, object_session, relationship
 
 from observatory_storage.models.base import (
@@ -42,7 +43,7 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 
 class Trace(Base):
-    """A trace: what its spans add up to. Times and durations are microseconds.
+    """A trace, with totals over its spans. Times have microseconds.
 
     The writers compute a trace's times, status, counts and totals from its spans. Costs are US
     dollars.
@@ -52,15 +53,15 @@ class Trace(Base):
     _shown = "trace_id root_span_name service_name start_time duration_us status span_count"
 
     id: Mapped[uuid.UUID] = mapped_column(
-        primary_key=True, doc="The UUID that `trace_id` stands for; spans and logs refer to it."
+        primary_key=True, doc="The UUID computed from `trace_id`; spans and logs refer to it."
     )
     trace_id: Mapped[str] = mapped_column(
         NAME, doc="The trace id as it was given; 32 hex digits are in lower case."
     )
     service_name: Mapped[str] = mapped_column(NAME, doc="The service of the lead span.")
-    start_time: Mapped[datetime] = mapped_column(doc="When its first span starts.")
+    start_time: Mapped[datetime] = mapped_column(doc="The start of its first span.")
     end_time: Mapped[datetime | None] = mapped_column(
-        doc="When its last span ends; None while none has ended."
+        doc="The end of its last span; None while no span has ended."
     )
     duration_us: Mapped[int | None] = mapped_column(
         doc="From `start_time` to `end_time`, in microseconds."
@@ -68,17 +69,19 @@ class Trace(Base):
     status: Mapped[Status] = mapped_column(
         NAME, server_default="unset", doc='"error" if a span failed; else "ok" or "unset".'
     )
-    status_message: Mapped[str | None] = mapped_column(doc="What a failed span says of its error.")
+    status_message: Mapped[str | None] = mapped_column(
+        doc="The error message, as given to `write_trace`."
+    )
     root_span_name: Mapped[str | None] = mapped_column(NAME, doc="The name of the lead span.")
     attributes: Mapped[dict[str, Any]] = json_object("Attributes given for the trace as a whole.")
     resource_attributes: Mapped[dict[str, Any]] = json_object(
         "Attributes of the resource (process, host, service) that reported the trace."
     )
     span_count: Mapped[int] = mapped_column(
-        server_default=text("0"), doc="How many spans are stored."
+        server_default=text("0"), doc="The number of stored spans."
     )
     error_count: Mapped[int] = mapped_column(
-        server_default=text("0"), doc='How many of them have the status "error".'
+        server_default=text("0"), doc='The number of stored spans with the status "error".'
     )
     total_tokens: Mapped[int | None] = mapped_column(
         doc="The tokens of its spans; None if no span reports any."
@@ -87,14 +90,14 @@ class Trace(Base):
         doc="The cost of its spans, in US dollars; None if no span reports one."
     )
     last_span_start: Mapped[datetime | None] = mapped_column(
-        doc="When its last span starts: with `start_time` it bounds the search for its spans."
+        doc="The start of its last span. Together with `start_time` it bounds its spans."
     )
     # The lead span gives the trace its name and service. It is the least span by (has a parent,
     # start, span id), and its order is kept so that the choice does not depend on arrival.
     lead_has_parent: Mapped[bool | None] = mapped_column(
         Boolean, doc="Whether the lead span has a parent."
     )
-    lead_start_time: Mapped[datetime | None] = mapped_column(doc="When the lead span starts.")
+    lead_start_time: Mapped[datetime | None] = mapped_column(doc="The start of the lead span.")
     lead_start_ns: Mapped[int | None] = mapped_column(
         SmallInteger, doc="The nanoseconds beyond `lead_start_time`."
     )
@@ -139,11 +142,11 @@ class Trace(Base):
 class TraceSpan(Base):
     """A span of a trace. The columns from `provider` on describe a call to a language model.
 
-    Times and ``duration_us`` are microseconds; ``start_ns``, ``end_ns`` and ``duration_ns`` are
-    the nanoseconds (0-999) beyond them. Costs are US dollars.
+    Times and ``duration_us`` have microseconds; ``start_ns``, ``end_ns`` and ``duration_ns`` have
+    the remaining nanoseconds (0-999). Costs are US dollars.
 
-    To store a span with its events, use a writer, or add it to a session: a span that is inserted
-    by a session stores the `TraceEvent`s in `events`, with the span's key and their positions.
+    To store a span with its events, use a writer, or add the span to a session. The session then
+    also inserts the `TraceEvent`s in `events`, with the span's key and their positions.
     """
 
     __tablename__ = "trace_spans"
@@ -152,28 +155,28 @@ class TraceSpan(Base):
     trace_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, doc="The `id` of its trace.")
     span_id: Mapped[str] = mapped_column(NAME, primary_key=True, doc="16 hex digits.")
     parent_span_id: Mapped[str | None] = mapped_column(
-        NAME, doc="The span that it belongs to; None for a root."
+        NAME, doc="The `span_id` of its parent; None for a root."
     )
     name: Mapped[str] = mapped_column(NAME, doc="The operation, such as `chat gpt-4o`.")
     kind: Mapped[Kind] = mapped_column(
         NAME, server_default="internal", doc="OpenTelemetry's SpanKind, in lower case."
     )
     service_name: Mapped[str] = mapped_column(NAME, doc="The resource's `service.name`.")
-    start_time: Mapped[datetime] = mapped_column(primary_key=True, doc="When it starts.")
+    start_time: Mapped[datetime] = mapped_column(primary_key=True, doc="The start of the span.")
     start_ns: Mapped[int] = mapped_column(
         SmallInteger,
         primary_key=True,
         server_default=text("0"),
         doc="The nanoseconds beyond `start_time`.",
     )
-    end_time: Mapped[datetime | None] = mapped_column(doc="When it ends; None if that is unknown.")
+    end_time: Mapped[datetime | None] = mapped_column(doc="The end of the span; None if unknown.")
     end_ns: Mapped[int] = fraction("The nanoseconds beyond `end_time`.")
-    duration_us: Mapped[int | None] = mapped_column(doc="How long it took, in whole microseconds.")
+    duration_us: Mapped[int | None] = mapped_column(doc="The duration in whole microseconds.")
     duration_ns: Mapped[int] = fraction("The nanoseconds beyond `duration_us`.")
     status: Mapped[Status] = mapped_column(
         NAME, server_default="unset", doc="OpenTelemetry's status code, in lower case."
     )
-    status_message: Mapped[str | None] = mapped_column(doc="What it says of its error.")
+    status_message: Mapped[str | None] = mapped_column(doc="The error message of a failed span.")
     attributes: Mapped[dict[str, Any]] = json_object(
         "Its attributes, the LLM ones included: prompts, completions, request settings."
     )
@@ -189,30 +192,38 @@ class TraceSpan(Base):
     scope_version: Mapped[str | None] = mapped_column(NAME, doc="The scope's version.")
     scope_attributes: Mapped[dict[str, Any]] = json_object("The scope's attributes.")
     otlp: Mapped[dict[str, Any] | None] = mapped_column(
-        JSON, doc="What OTLP says beyond the columns: trace state, flags, dropped counts and types."
+        JSON, doc="OTLP fields without a column: trace state, flags, dropped counts and types."
     )
-    provider: Mapped[str | None] = mapped_column(NAME, doc="Who serves the model: `openai`.")
+    provider: Mapped[str | None] = mapped_column(
+        NAME, doc="The provider of the model, such as `openai`."
+    )
     model: Mapped[str | None] = mapped_column(
-        NAME, doc="The model that was asked for; the one that answered if no request is known."
+        NAME, doc="The requested model, or the responding one if no requested one is known."
     )
-    prompt_tokens: Mapped[int | None] = mapped_column(doc="Input tokens, cached ones included.")
+    prompt_tokens: Mapped[int | None] = mapped_column(doc="Input tokens, including cached ones.")
     completion_tokens: Mapped[int | None] = mapped_column(
-        doc="Output tokens, reasoning ones included."
+        doc="Output tokens, including reasoning tokens."
     )
-    total_tokens: Mapped[int | None] = mapped_column(doc="As reported, or the sum of the two.")
+    total_tokens: Mapped[int | None] = mapped_column(
+        doc="All tokens: as reported, or the sum of prompt and completion."
+    )
     prompt_cost_usd: Mapped[Decimal | None] = mapped_column(doc="The input's cost in US dollars.")
     completion_cost_usd: Mapped[Decimal | None] = mapped_column(
         doc="The output's cost in US dollars."
     )
     total_cost_usd: Mapped[Decimal | None] = mapped_column(
-        doc="In US dollars: as reported, or the sum of the two."
+        doc="In US dollars: as reported, or the sum of prompt and completion."
     )
     ttft_ms: Mapped[float | None] = mapped_column(
         doc="The time to the first token, in milliseconds."
     )
-    user_id: Mapped[str | None] = mapped_column(NAME, doc="The application's user.")
-    session_id: Mapped[str | None] = mapped_column(NAME, doc="The session or conversation.")
-    environment: Mapped[str | None] = mapped_column(NAME, doc="Such as `production`.")
+    user_id: Mapped[str | None] = mapped_column(NAME, doc="The id of the application's user.")
+    session_id: Mapped[str | None] = mapped_column(
+        NAME, doc="The id of the session or conversation."
+    )
+    environment: Mapped[str | None] = mapped_column(
+        NAME, doc="The deployment environment, such as `production`."
+    )
     created_at: Mapped[datetime] = now("When the row was first written.")
 
     trace: Mapped[Trace | None] = relationship(
@@ -260,9 +271,9 @@ class TraceSpan(Base):
 
 
 class TraceEvent(Base):
-    """An event of a span. It is stored in the partition of its span's start, not of its own time.
+    """An event of a span, stored in the partition of the span's start.
 
-    Times are microseconds; ``timestamp_ns`` is the nanoseconds (0-999) beyond them.
+    Times have microseconds; ``timestamp_ns`` has the remaining nanoseconds (0-999).
     """
 
     __tablename__ = "trace_events"
@@ -280,23 +291,39 @@ class TraceEvent(Base):
         doc="The `start_ns` of its span.",
     )
     position: Mapped[int] = mapped_column(
-        Integer, primary_key=True, autoincrement=False, doc="Its place among the events, from 0."
+        Integer,
+        primary_key=True,
+        autoincrement=False,
+        doc="Its position among the events of its span, from 0.",
     )
-    name: Mapped[str] = mapped_column(NAME, doc="What happened, such as `exception`.")
-    timestamp: Mapped[datetime] = mapped_column(doc="When it happened.")
+    name: Mapped[str] = mapped_column(NAME, doc="The name of the event, such as `exception`.")
+    timestamp: Mapped[datetime] = mapped_column(doc="The time of the event.")
     timestamp_ns: Mapped[int] = fraction("The nanoseconds beyond `timestamp`.")
     attributes: Mapped[dict[str, Any]] = json_object("Its attributes.")
     otlp: Mapped[dict[str, Any] | None] = mapped_column(
-        JSON, doc="What OTLP says beyond the columns: dropped counts and types."
+        JSON, doc="OTLP fields without a column: dropped counts and types."
     )
     created_at: Mapped[datetime] = now("When the row was first written.")
 
     __table_args__ = ({"postgresql_partition_by": "RANGE (span_start_time)"},)
 
 
+@event.listens_for(Base, "before_insert", propagate=True)
+def _refuse_related_rows(mapper: Mapper[Any], _: Connection, row: Base) -> None:
+    """Raise for rows in a view-only relationship that the session would silently leave out."""
+    for key in mapper.relationships.keys() & inspect(row).dict.keys():
+        related = inspect(row).dict[key]
+        rows = related if isinstance(related, list) else [related]
+        stored = key == "events" or all(object_session(each) for each in rows if each)
+        if not stored:
+            raise InvalidRequestError(
+                f"{mapper.class_.__name__}.{key} stores no rows: add them to the session themselves"
+            )
+
+
 @event.listens_for(TraceSpan, "after_insert")
 def _insert_events(_: Mapper[TraceSpan], connection: Connection, span: TraceSpan) -> None:
-    """Store the events of a span that a session inserts; the relationship itself is view-only."""
+    """Insert the events of a span that a session inserts: the relationship is view-only."""
     key = {
         "trace_id": span.trace_id,
         "span_id": span.span_id,

@@ -1,6 +1,6 @@
-"""Prepared rows into PostgreSQL: one transaction, its COPY or INSERT, its merges and its retries.
+"""Stores prepared rows in PostgreSQL: transactions, COPY and INSERT, merges and retries.
 
-Buffered writers, `CopyWriter` and OTLP requests all store their rows by `store` or `write_batch`.
+Buffered writers, `CopyWriter` and OTLP requests all call `store` or `write_batch`.
 """
 
 from observatory_storage.storing.store import StoreResult, store, store_into, write_batch

@@ -1,7 +1,7 @@
 """Binary COPY of prepared rows into a table, on the connection's own driver connection.
 
-psycopg converts a `datetime` and a `UUID` in Python, value by value; integers and bytes it sends
-from C. So times go out as the integers, and UUIDs as the bytes, that they are on the wire.
+psycopg converts a `datetime` and a `UUID` in Python, value by value, but integers and bytes in C.
+Therefore times are sent as integers and UUIDs as bytes, which are the same on the wire.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SENT_AS: Final = {_TIME: "bigint", "uuid": "bytea"}
 
 @dataclass(slots=True)
 class SentBytes:
-    """How many bytes of rows have been sent, in attempts that failed too."""
+    """The number of bytes sent for rows, including failed attempts."""
 
     count: int = 0
 
@@ -49,13 +49,13 @@ def copy_rows(
     table: Table,
     sent: SentBytes | None = None,
 ) -> None:
-    """Copy prepared rows into the table; they are taken as the COPY goes on."""
+    """Copy prepared rows into the table. The rows are consumed while the COPY runs."""
     with _copying(connection, target, table, sent) as copy:
         _write(copy, target, rows)
 
 
 def encode(connection: Connection, target: UpsertTarget, rows: Iterable[Values]) -> list[bytes]:
-    """The data of a COPY of these rows, made while the connection is busy with another."""
+    """Encode the data of a COPY, while the connection is busy with another COPY."""
     blocks = _Blocks()
     with psycopg.Copy(_driver_of(connection).cursor(), binary=True, writer=blocks) as copy:
         _write(copy, target, rows)
@@ -69,14 +69,14 @@ def copy_encoded(
     table: Table,
     sent: SentBytes | None = None,
 ) -> None:
-    """Copy what `encode` made into the table."""
+    """Copy data from `encode` into the table."""
     with _copying(connection, target, table, sent) as copy:
         for block in encoded:
             copy.write(block)
 
 
 class _Blocks(Writer):
-    """Keeps the data of a COPY."""
+    """Collects the data of a COPY."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
@@ -86,7 +86,7 @@ class _Blocks(Writer):
 
 
 class _SendBuffer(LibpqWriter):
-    """Sends the data of a COPY, and waits only for a server that is far behind."""
+    """Sends the data of a COPY. It waits only if the server is far behind."""
 
     def __init__(self, cursor: psycopg.Cursor[Any], sent: SentBytes) -> None:
         super().__init__(cursor)

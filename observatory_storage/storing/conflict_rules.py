@@ -1,4 +1,4 @@
-"""What happens to a row whose key is there already: a function for each rule of the registry."""
+"""The rules on conflict, for rows whose key exists already: one function for each rule."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _TRACE_TEXT: Final = TRACES.position["trace_id"]
 
 
 def microseconds(start: ColumnElement[Any], end: ColumnElement[Any]) -> ColumnElement[int]:
-    """How long it is from start to end; NULL where one of them is."""
+    """The microseconds from start to end; NULL if one of them is NULL."""
     return cast(extract("epoch", end - start) * 1_000_000, BigInteger)
 
 
 def _keep(target: UpsertTarget, statement: Insert) -> Insert:
-    """A row that is there already stays as it is."""
+    """An existing row stays as it is."""
     return statement.on_conflict_do_nothing(index_elements=list(target.key))
 
 
 def earlier(first: Values, _: Values) -> Values:
-    """Of two rows of one key in a batch, the first."""
+    """The first of two rows of one key in a batch."""
     return first
 
 
 def later(_: Values, second: Values) -> Values:
-    """Of two rows of one key in a batch, the second."""
+    """The second of two rows of one key in a batch."""
     return second
 
 
@@ -55,13 +55,13 @@ def _replace(target: UpsertTarget, statement: Insert, *conditions: ColumnElement
 
 
 def _replace_unless_unended(target: UpsertTarget, statement: Insert) -> Insert:
-    """As `_replace`, but an ended span is never replaced by an unended one."""
+    """The same as `_replace`, but an ended span is never replaced by an unended one."""
     new, old = statement.excluded, target.table.c
     return _replace(target, statement, old.end_time.is_(None) | new.end_time.is_not(None))
 
 
 def _fill_unless_spans_tell(target: UpsertTarget, statement: Insert) -> Insert:
-    """A row from `write_trace` changes only what no span of the trace tells, and clears nothing."""
+    """A row from `write_trace` sets only columns that no span determines, and clears none."""
     new, old = statement.excluded, target.table.c
     has_spans = old.lead_span_id.is_not(None)
     changed: dict[str, ColumnElement[Any]] = {
@@ -89,7 +89,7 @@ def _fill_unless_spans_tell(target: UpsertTarget, statement: Insert) -> Insert:
 
 
 def _filled(first: Values, second: Values) -> Values:
-    """What `_fill_unless_spans_tell` makes of two rows of a trace, where both are in one batch."""
+    """Combine two rows of a trace in one batch, as `_fill_unless_spans_tell` does in SQL."""
     values = {
         column: old if new is None or (column in _TRACE_OBJECTS and new == EMPTY_OBJECT) else new
         for column, old, new in zip(TRACES.columns, first, second, strict=True)
@@ -112,7 +112,7 @@ _RULES: Final[dict[ConflictRule, tuple[_Conflict, _Combine]]] = {
 
 
 def target_of(table: TableDefinition) -> UpsertTarget:
-    """Where the prepared rows of a table go."""
+    """The upsert target of the prepared rows of a table."""
     return TARGETS[table.name]
 
 

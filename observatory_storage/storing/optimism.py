@@ -1,8 +1,8 @@
-"""Whether to load rows without a merge: that does not pay for rows that are there already.
+"""Decides whether to load rows without a merge, which fails for rows that exist already.
 
-A batch that meets a conflict was sent for nothing. After several in a row, rows are probably being
-sent again (a file ingested twice, a collector that repeats itself). The next batches are then
-merged directly, until it is time to try once more.
+A batch that meets a conflict was sent in vain. After several conflicts in a row, rows are probably
+being sent again, for example from a file that is ingested twice. The next batches are then merged
+without an attempt to load them directly. After these, one more attempt is made.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _BATCHES_MERGED_DIRECTLY: Final = 32
 
 
 class Optimism:
-    """What was learnt of one purpose through one engine.
+    """The recent conflicts of one purpose on one engine.
 
-    Threads may race for it: nothing depends on its being exact.
+    Threads may race for it, because nothing depends on exact counts.
     """
 
     def __init__(self) -> None:
@@ -29,14 +29,14 @@ class Optimism:
         self._direct = 0
 
     def allows(self) -> bool:
-        """Whether the next batch may go straight in."""
+        """Whether to load the next batch without a merge."""
         if self._direct:
             self._direct -= 1
             return False
         return True
 
     def learn(self, *, clean: bool) -> None:
-        """Note whether a batch that was loaded without a merge met no conflict."""
+        """Record whether a batch was loaded without a conflict."""
         if clean:
             self._conflicts = 0
             return
@@ -51,6 +51,6 @@ _learnt: WeakKeyDictionary[Engine, dict[str, Optimism]] = WeakKeyDictionary()
 
 
 def optimism(connection: Connection, purpose: str) -> Optimism:
-    """The optimism for a purpose; one object for all users of an engine."""
+    """The `Optimism` of a purpose. All users of an engine share one object."""
     purposes = _learnt.setdefault(connection.engine, {})
     return purposes.setdefault(purpose, Optimism())

@@ -1,4 +1,4 @@
-"""Merging spans of which some are there already.
+"""Merges spans, some of which exist already.
 
 The traces are locked before stored spans are read and replaced. Only spans that are new or differ
 from the stored ones are added to their traces.
@@ -19,13 +19,13 @@ from sqlalchemy.dialects.postgresql import insert
 from observatory_storage.errors import Conflict
 from observatory_storage.rows import Row
 from observatory_storage.storing.conflict_rules import target_of
-from observatory_storage.storing.trace_statements import (
+from observatory_storage.storing.trace_totals import SpanFacts, facts_of, totals_of
+from observatory_storage.storing.trace_upsert import (
     add_totals,
     lock_traces,
     recompute_traces,
     rows_of_totals,
 )
-from observatory_storage.storing.trace_totals import SpanFacts, facts_of, totals_of
 from observatory_storage.storing.upsert import Loader
 from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS, TRACES, Values
 
@@ -42,7 +42,7 @@ _MAX_MERGES: Final = 5
 
 
 def place_of(span: Row) -> tuple[Any, ...]:
-    """The place of a span in `ORDER`."""
+    """The sort key of a span in `ORDER`."""
     values = span.values
     # UUID compares in Python code; its integer, which has the same order, does not.
     return values[_START], values[_START_NS], values[_TRACE_ID].int, values[_SPAN_ID]
@@ -60,18 +60,18 @@ def merge_spans(
     trace_rows: Sequence[Values] = (),
     lone_events: Sequence[Values] = (),
 ) -> None:
-    """Write spans, their events, and what they say of their traces.
+    """Write spans and their events, and add the spans to the totals of their traces.
 
-    Begins again from a savepoint where another transaction deletes spans meanwhile.
+    If another transaction deletes spans meanwhile, the merge is repeated from a savepoint.
 
     Args:
-        loader: on a connection in a transaction.
-        spans: the last version of each, in `ORDER`.
-        trace_rows: see `spans.write_spans`.
-        lone_events: see `spans.write_spans`.
+        loader: a loader on a connection in a transaction.
+        spans: the last version of each span, in `ORDER`.
+        trace_rows: see `span_copy.write_spans`.
+        lone_events: see `span_copy.write_spans`.
 
     Raises:
-        Conflict: that happened again and again; another attempt may succeed.
+        Conflict: spans were deleted at every attempt. A later call may succeed.
     """
     for merges_left in reversed(range(_MAX_MERGES)):
         try:
@@ -91,8 +91,8 @@ def _merge(
 ) -> None:
     """Merge once.
 
-    Whoever replaces or deletes spans holds their trace's row. So the stored spans, read once the
-    traces are locked, do not change until the commit.
+    A transaction that replaces or deletes spans locks the row of their trace. So stored spans that
+    are read after locking the traces do not change until the commit.
 
     Raises:
         _Deleted: another transaction deleted some of them between the two reads.
@@ -179,7 +179,7 @@ _STORED: Final = _reading_stored()
 def _stored_versions(
     connection: Connection, bounds: dict[str, Any]
 ) -> dict[Key, tuple[SpanFacts, bool]]:
-    """By key: the facts of the stored version of a staged span, and whether the two differ."""
+    """By key: the facts of the stored version, and whether it differs from the staged one."""
     found: dict[Key, tuple[SpanFacts, bool]] = {}
     for old in connection.execute(_STORED, bounds):
         facts = SpanFacts(
@@ -224,9 +224,9 @@ def _replace_events(
     lone_events: Sequence[Values],
     bounds: dict[str, Any],
 ) -> None:
-    """Make the events of these spans those that come with them; equal ones stay.
+    """Replace the stored events of these spans by the given ones. Equal events stay.
 
-    A span that was not there yet takes none away, as it does not on the clean path.
+    A new span removes no events, as on the path without conflicts.
     """
     with_events = {key: row for key, row in written.items() if row.events is not None}
     if not with_events:

@@ -1,8 +1,8 @@
-"""Spans from the caller straight into COPY: each part is prepared while the server inserts others.
+"""Streams spans from the caller into COPY: parts are prepared while the server inserts others.
 
 The server takes longer for a row than the client, so preparing during the COPY costs no time. The
-stream only handles clean spans. When it meets anything else (a key that is there already, a
-partition to be made, text to be repaired), the batch is written by `store.write_batch`.
+stream handles only clean spans. If a key exists already, a partition is missing or text must be
+repaired, `store.write_batch` writes the batch.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from observatory_storage.errors import ValidationError
 from observatory_storage.layout import Partitions
 from observatory_storage.models import TraceSpan
 from observatory_storage.rows import PART, Row, prepare_all
-from observatory_storage.storing.spans import SpanCopy
-from observatory_storage.storing.trace_statements import add_totals
+from observatory_storage.storing.span_copy import SpanCopy
+from observatory_storage.storing.trace_upsert import add_totals
 from observatory_storage.storing.upsert import Loader, is_text_error
 from observatory_storage.tables import EVENTS, SPANS
 
@@ -28,7 +28,7 @@ _START: Final = SPANS.position["start_time"]
 
 
 class SpanFeed:
-    """Spans that are prepared as they are asked for, in the order of their starts."""
+    """Prepares spans on demand, in the order of their starts."""
 
     def __init__(self, rows: Iterable[Any]) -> None:
         self._rows = list(rows)
@@ -37,7 +37,7 @@ class SpanFeed:
         return len(self._rows)
 
     def parts(self) -> Iterator[list[Row]]:
-        """All the spans, some at a time.
+        """All the spans, in parts.
 
         Raises:
             ValidationError: names the row by its index in the batch.
@@ -61,10 +61,10 @@ class SpanFeed:
 
 
 def _order_of(rows: list[Any]) -> Sequence[int]:
-    """The indexes of unprepared rows in the order of `span_merge.ORDER`, as far as it shows.
+    """The indexes of unprepared rows in `span_merge.ORDER`, as far as it can be determined.
 
-    Writers that meet in one order wait for each other. In two orders they can deadlock, which a
-    retry resolves.
+    Writers that use the same order wait for each other. With different orders they can deadlock,
+    which a retry resolves.
     """
     try:
         starts = [row["start_time"] for row in rows if type(row) is dict]
@@ -83,7 +83,7 @@ def _key_of(row: Any) -> tuple[Any, ...]:
 
 
 class StreamOutcome(Enum):
-    """How a stream ended: all is written, or nothing."""
+    """The outcome of a stream: it has written all spans or none."""
 
     WRITTEN = auto()
     CONFLICT = auto()
@@ -95,7 +95,7 @@ class _NotClean(Exception):
 
 
 def stream_spans(loader: Loader, feed: SpanFeed, partitions: Partitions) -> StreamOutcome:
-    """Write the spans of the feed, their events and what they say of their traces."""
+    """Write the spans of the feed with their events, and add them to their traces."""
     try:
         totals = SpanCopy(loader).run(_clean_parts(feed, partitions))
     except _NotClean:

@@ -1,4 +1,4 @@
-"""Prepared rows into PostgreSQL: one transaction, retried, with bad rows set apart."""
+"""Stores prepared rows in one transaction, with retries, and isolates refused rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from observatory_storage.rows import Row, prepare_trace
 from observatory_storage.storing import transaction
 from observatory_storage.storing.binary_copy import SentBytes
 from observatory_storage.storing.conflict_rules import TARGETS, target_of
-from observatory_storage.storing.spans import write_spans
+from observatory_storage.storing.span_copy import write_spans
 from observatory_storage.storing.upsert import Loader, Method
 from observatory_storage.tables import EVENTS, SPANS, TRACES, table_named
 
@@ -30,14 +30,14 @@ _DATA_CLASSES: Final = frozenset({"22", "23", "54"})
 
 @dataclass(slots=True)
 class StoreResult:
-    """What became of a batch.
+    """The result of storing a batch.
 
     Attributes:
-        committed: how many rows are committed.
+        committed: the number of committed rows.
         rejected: the rows that were refused for their data.
-        retries: attempts that a transient error made necessary.
-        repaired: texts changed because PostgreSQL cannot hold them.
-        sent: bytes of rows that were sent, in attempts that failed too.
+        retries: the number of attempts that were repeated after a transient error.
+        repaired: the number of texts that were changed because PostgreSQL cannot store them.
+        sent: the number of bytes sent for rows, including failed attempts.
     """
 
     committed: int = 0
@@ -48,16 +48,17 @@ class StoreResult:
 
 
 def store(source: transaction.Source, rows: Sequence[Row], method: Method = "auto") -> StoreResult:
-    """Commit the rows, as one transaction where the server takes them all.
+    """Commit the rows, in one transaction if the server accepts all of them.
 
-    Transient errors are retried as whole batches with exponential backoff and jitter: keys are
-    deterministic, so a commit whose answer was lost is safe to repeat. A batch that is refused
-    for its data is halved until the bad rows stand alone, and all others are committed.
+    After a transient error, the whole batch is repeated with exponential backoff and jitter. This
+    is safe even if the confirmation of a commit was lost, because keys are deterministic. A batch
+    that is refused for its data is halved until the bad rows are isolated. All other rows are
+    committed.
 
     Raises:
         ValidationError: a row names a table that is not in the registry; nothing is written.
-        StorageError: the database could not be written to at all; what was committed before that
-            stays, and writing the whole batch again changes nothing of it.
+        StorageError: the database could not be written to. Rows that were committed before stay,
+            and writing the whole batch again does not change them.
     """
     result = StoreResult()
     store_into(result, source, rows, method)
@@ -72,13 +73,13 @@ def store_into(
     *,
     first_index: int = 0,
 ) -> None:
-    """As `store`; the result also tells what was done before an error.
+    """The same as `store`, but `result` also covers the work before an error.
 
     Args:
-        result: is added to.
+        result: the result to add to.
         source: the pool.
         rows: prepared rows.
-        method: how they go into their tables.
+        method: how rows are written to their tables.
         first_index: the index of the first row, by which `result.rejected` names rows.
     """
     for name in {row.table for row in rows}:
@@ -115,9 +116,9 @@ def write_batch(loader: Loader, rows: Sequence[Row], *, optimistic: bool = True)
     """Write rows of any tables inside the transaction of the loader's connection.
 
     Args:
-        loader: on a connection in a transaction.
+        loader: a loader on a connection in a transaction.
         rows: prepared rows.
-        optimistic: False where the spans among them have met a conflict already.
+        optimistic: False if the spans among the rows have met a conflict already.
     """
     by_table: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -136,10 +137,10 @@ def write_batch(loader: Loader, rows: Sequence[Row], *, optimistic: bool = True)
 
 
 def _traces_to_lock(traces: Sequence[Row], spans: Sequence[Row]) -> list[Row]:
-    """Rows of traces that only the spans of this batch tell of, locked along with the others.
+    """Rows for the traces of this batch's spans that have no row in it, to lock all in order.
 
-    One statement locks them all, in the order of their ids: two statements would be two orders,
-    and could deadlock with another writer. The spans override what these rows say.
+    One statement locks all traces in the order of their ids. Two statements would lock in two
+    orders, and could deadlock with another writer. The spans override the values of these rows.
     """
     if not traces:
         return []

@@ -1,4 +1,4 @@
-"""What a batch of spans says of its traces, added up in Python."""
+"""Computes the trace totals of a batch of spans in Python."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _TRACE_ID: Final = SPANS.position["trace_id"]
 
 
 class SpanFacts(NamedTuple):
-    """What a trace takes from one of its spans."""
+    """The values of a span that the totals of its trace use."""
 
     end_time: datetime | None
     status: str
@@ -60,7 +60,7 @@ class SpanFacts(NamedTuple):
     service_name: str
 
     def outranks(self, new: SpanFacts) -> bool:
-        """Whether replacing this by `new` may take away what adding cannot: an extremum."""
+        """Whether replacing this by `new` may change an extremum, which adding cannot do."""
         return (
             (self.end_time is not None and (new.end_time is None or new.end_time < self.end_time))
             or _STATUS_RANK[self.status] > _STATUS_RANK[new.status]
@@ -78,11 +78,11 @@ def facts_of(span: Sequence[Any]) -> SpanFacts:
 
 
 class TraceTotals:
-    """What some spans of one trace say of it together.
+    """The totals of some spans of one trace.
 
     Args:
         trace_id: the trace.
-        spans: for each span, at least one, the text of its trace id and what is counted of it.
+        spans: at least one span: for each, the text of its trace id and its facts.
     """
 
     def __init__(self, trace_id: UUID, spans: Sequence[tuple[str, tuple[Any, ...]]]) -> None:
@@ -114,9 +114,9 @@ class TraceTotals:
                 self.cost = cost if self.cost is None else _EXACT.add(self.cost, cost)
 
     def subtract(self, replaced: SpanFacts) -> None:
-        """Take back the counts of a stored span that one of these spans replaces.
+        """Subtract the counts of a stored span that one of these spans replaces.
 
-        Extrema stay: a trace that may lose one is recomputed, see `SpanFacts.outranks`.
+        Extrema stay. A trace that may lose one is recomputed; see `SpanFacts.outranks`.
         """
         self.spans -= 1
         self.errors -= replaced.status == "error"
@@ -126,7 +126,7 @@ class TraceTotals:
             self.cost = _EXACT.subtract(self.cost or _ZERO, replaced.cost)
 
     def row(self) -> tuple[Any, ...]:
-        """In the order of `TOTALS_COLUMNS`."""
+        """The totals as a row in the order of `TOTALS_COLUMNS`."""
         return (
             self.id,
             self.text,
@@ -146,20 +146,20 @@ class TraceTotals:
 
 
 class SpansByTrace:
-    """Spans gathered by trace: only what their totals are added up from."""
+    """Groups spans by trace, and keeps only the values that totals need."""
 
     def __init__(self) -> None:
         # By the integers of the trace ids: UUID hashes in Python, an integer in C.
         self._spans: defaultdict[int, list[tuple[str, tuple[Any, ...]]]] = defaultdict(list)
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Gather prepared spans."""
+        """Add prepared spans."""
         spans = self._spans
         for _, values, _, trace_text, _ in rows:  # by position: this runs for every span
             spans[values[_TRACE_ID].int].append((trace_text, _counted(values)))
 
     def totals(self) -> dict[int, TraceTotals]:
-        """What the spans say of each trace, by the integer of its id."""
+        """The totals of each trace, by the integer of its id."""
         return {
             number: TraceTotals(UUID(int=number), spans) for number, spans in self._spans.items()
         }
@@ -168,11 +168,11 @@ class SpansByTrace:
 def totals_of(
     rows: Iterable[Row], replaced: Iterable[tuple[UUID, SpanFacts]] = ()
 ) -> list[TraceTotals]:
-    """What spans say of their traces, one total for each trace.
+    """Compute the totals of spans, one for each trace.
 
     Args:
         rows: prepared spans.
-        replaced: the trace id and the facts of stored spans that some of them replace.
+        replaced: the trace id and the facts of the stored spans that are replaced.
     """
     spans = SpansByTrace()
     spans.add(rows)

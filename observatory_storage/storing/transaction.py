@@ -1,4 +1,4 @@
-"""What a transaction of rows goes through: its pool, its partitions, its retries, its errors."""
+"""The steps around a write transaction: its pool, partitions, retries and errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _T = TypeVar("_T")
 
 
 class Source(Protocol):
-    """What writing needs of a pool."""
+    """The attributes of a pool that writing needs."""
 
     @property
     def engine(self) -> Engine: ...
@@ -52,10 +52,10 @@ class Source(Protocol):
 
 
 def source_of(field: str, value: Any) -> Source:
-    """The pool that a writer was given.
+    """Check the pool that a writer was given, and return it.
 
     Raises:
-        ValidationError: it is something else.
+        ValidationError: it is not a pool.
     """
     if not hasattr(value, "partitions"):
         # A URL may have been given, with a password in it: not shown.
@@ -72,16 +72,16 @@ class PartitionMissing(StorageError):
 def ensure_partitions(
     source: Source, rows: Sequence[Row], within: Connection | None = None
 ) -> None:
-    """Make the partitions that the rows need, in a transaction of their own.
+    """Create the partitions that the rows need, in a separate transaction.
 
     Args:
         source: the pool.
         rows: prepared rows.
-        within: a connection that the caller holds: see `Partitions.ensure_within`.
+        within: a connection that the caller holds; see `Partitions.ensure_within`.
 
     Raises:
         ValidationError: a row names a table that is not in the registry.
-        StorageError: the partitions could not be made.
+        StorageError: the partitions could not be created.
     """
     moments: dict[str, list[Any]] = defaultdict(list)
     tables = {row.table for row in rows}
@@ -131,12 +131,12 @@ def write_with_partitions(
 
 
 def _repairing(rows: Sequence[Row], write: Callable[[Sequence[Row]], None]) -> int:
-    """Write the rows, and once more with clean text where the server or the driver objects to it.
+    """Write the rows. If PostgreSQL or psycopg refuses text, repair it and write once more.
 
-    Checking all text for what PostgreSQL cannot hold beforehand would cost every clean row.
+    Checking all text beforehand would slow down every clean row.
 
     Returns:
-        How many texts had to be repaired.
+        The number of texts that were repaired.
     """
     try:
         write(rows)
@@ -151,7 +151,7 @@ def _repairing(rows: Sequence[Row], write: Callable[[Sequence[Row]], None]) -> i
 
 @contextmanager
 def writing(source: Source) -> Iterator[None]:
-    """Translate errors; after a missing partition, look partitions up again before the next try."""
+    """Translate errors. If a partition is missing, look up partitions before the next attempt."""
     try:
         with translated():
             yield
@@ -175,7 +175,7 @@ def retrying(
     *,
     before_sleep: Callable[[RetryCallState], None] | None = None,
 ) -> _T:
-    """Repeat the action while it fails for a transient reason, as often as configured."""
+    """Repeat the action after transient errors, as often as configured."""
     retry = config.retry
     attempts = Retrying(
         stop=stop_after_attempt(retry.max_attempts),

@@ -1,4 +1,4 @@
-"""Prepared rows into a table: straight in by INSERT or COPY, or merged with the rows there."""
+"""Writes prepared rows to a table by INSERT or COPY, or merges them with existing rows."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _TEXT_STATES: Final = frozenset({"22021", "22P05"})
 
 
 def chosen_method(method: Method, rows: int) -> Literal["insert", "copy"]:
-    """The method that "auto" takes for a batch of this many rows."""
+    """The method that "auto" uses for a batch of this many rows."""
     if method == "auto":
         return "copy" if rows >= _COPY_FROM_ROWS else "insert"
     return method
 
 
 class Loader:
-    """Puts prepared rows into tables, all within the transaction of one connection.
+    """Writes prepared rows to tables, within the transaction of one connection.
 
     Args:
-        connection: in a transaction.
-        method: how rows go into their tables.
+        connection: a connection in a transaction.
+        method: how rows are written to their tables.
         sent: counts the bytes that are sent.
     """
 
@@ -54,13 +54,13 @@ class Loader:
         encoded: Sequence[bytes] = (),
         optimistic: bool = True,
     ) -> None:
-        """Put rows straight in; where that meets a conflict, merge them.
+        """Load rows into their table. After a conflict, merge them instead.
 
         Args:
-            target: where they go.
+            target: the target of the rows.
             rows: prepared rows.
-            encoded: the same rows, unique and in order, as `binary_copy.encode` made them.
-            optimistic: False to merge them at once.
+            encoded: the same rows, unique and in order, encoded by `binary_copy.encode`.
+            optimistic: False to merge without an attempt to load.
         """
         if not rows:
             return
@@ -81,7 +81,7 @@ class Loader:
         table: Table | None = None,
         encoded: Sequence[bytes] = (),
     ) -> None:
-        """Put rows into the target's table, or into the one given, by the method."""
+        """Write rows to the target's table, or to the given one, by the loader's method."""
         into = target.target if table is None else table
         if encoded:
             copy_encoded(self.connection, target, encoded, into, self.sent)
@@ -103,7 +103,7 @@ class Loader:
     def stage(
         self, target: UpsertTarget, rows: Sequence[Values], encoded: Sequence[bytes] = ()
     ) -> None:
-        """Put rows into the target's temporary table, which `unstage` or the commit drops."""
+        """Write rows to the target's temporary table, which `unstage` or the commit drops."""
         like = qualified(self.connection, target.table)
         self.connection.exec_driver_sql(
             f"CREATE TEMPORARY TABLE {qualified(self.connection, target.stage)}"
@@ -116,12 +116,13 @@ class Loader:
         self.connection.exec_driver_sql(f"DROP TABLE {qualified(self.connection, target.stage)}")
 
     def attempt(self, target: UpsertTarget, load: Callable[[], object]) -> bool:
-        """Load in a savepoint; False when that failed and merging may succeed.
+        """Load in a savepoint; False if that failed and merging may succeed.
 
-        False at once while attempts do not pay, see `optimism`.
+        It returns False without an attempt after several conflicts in a row; see `optimism`.
 
-        No rule depends on which error it was, since distributions of PostgreSQL report duplicates
-        in different ways: only on whether the connection lives and the error is not transient.
+        The decision does not depend on the SQLSTATE, because distributions of PostgreSQL report
+        duplicates differently. It depends only on whether the connection is alive and the error is
+        not transient.
         """
         learnt = optimism(self.connection, target.stage.name)
         if not learnt.allows():
@@ -141,7 +142,7 @@ class Loader:
 
 
 def is_text_error(error: BaseException) -> bool:
-    """Whether the error is about text that PostgreSQL cannot hold: NUL, or a lone surrogate."""
+    """Whether the error is about text that PostgreSQL cannot store: NUL or a lone surrogate."""
     original = getattr(error, "orig", None) or error
     if isinstance(original, UnicodeEncodeError):
         return True

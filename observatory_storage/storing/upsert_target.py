@@ -1,4 +1,4 @@
-"""A table as rows are put into it: its columns and their types, its stage, its merge."""
+"""A table as the target of writes: its columns and their types, its stage and its merge."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DIALECT: Final = cast(sa.Dialect, dialect())  # type: ignore[no-untyped-call]  
 
 
 class _EncodedJson(sa.TypeDecorator[bytes]):
-    """jsonb whose values are encoded already: the version byte goes, the text stays."""
+    """jsonb whose values are encoded already: only the version byte is removed."""
 
     impl = Text
     cache_ok = True
@@ -36,14 +36,14 @@ class _EncodedJson(sa.TypeDecorator[bytes]):
 
 @dataclass(frozen=True, eq=False)
 class UpsertTarget:
-    """Where rows of some columns go, and what happens to a row whose key is there already.
+    """The target of rows with certain columns, and the rule for rows whose key exists already.
 
     Attributes:
-        definition: of the table.
-        conflict: completes an INSERT with what happens to a row whose key is there already.
-        combine: what two rows of one key in a batch, the earlier and the later, come to.
-        columns: the columns that its rows have.
-        stage_name: the name of the temporary table that rows are merged through.
+        definition: the definition of the table.
+        conflict: adds the ON CONFLICT clause to an INSERT.
+        combine: combines two rows of one key in a batch, the earlier and the later.
+        columns: the columns of the rows.
+        stage_name: the name of the temporary table from which rows are merged.
     """
 
     definition: TableDefinition
@@ -70,7 +70,7 @@ class UpsertTarget:
 
     @cached_property
     def types(self) -> list[str]:
-        """The columns' types in PostgreSQL; encoded jsonb goes as bytes."""
+        """The PostgreSQL types of the columns; encoded jsonb is sent as bytes."""
         return [
             "bytea"
             if column in self.definition.json_columns
@@ -80,12 +80,12 @@ class UpsertTarget:
 
     @cached_property
     def target(self) -> Table:
-        """The table as a target of INSERT of prepared rows."""
+        """The table as the target of an INSERT of prepared rows."""
         return self._of_prepared_rows(self.name, None)
 
     @cached_property
     def stage(self) -> Table:
-        """The temporary table that rows are merged through."""
+        """The temporary table from which rows are merged."""
         return self._of_prepared_rows(self.stage_name, _TEMPORARY_SCHEMA)
 
     def _of_prepared_rows(self, table_name: str, schema: str | None) -> Table:
@@ -98,7 +98,7 @@ class UpsertTarget:
 
     @cached_property
     def merge(self) -> Insert:
-        """INSERT … SELECT from the stage, with what happens on a conflict."""
+        """INSERT … SELECT from the stage, with the ON CONFLICT clause."""
         staged = sa.select(*(self.stage.c[column] for column in self.columns))
         return self.conflict(self, insert(self.table).from_select(list(self.columns), staged))
 
@@ -110,7 +110,7 @@ class UpsertTarget:
         return [comparable_json(side[name]) for name in self.columns if name not in self.key]
 
     def unique(self, rows: list[Values]) -> list[Values]:
-        """One row of each key, in the order of the keys: writers meet in one order."""
+        """One row for each key, sorted by key: all writers use the same order."""
         key_of = self.key_of
         found: dict[Any, Values] = {}
         for row in rows:
@@ -127,5 +127,5 @@ def _sortable(key: Any) -> Any:
 
 
 def comparable_json(value: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The value, jsonb as text: jsonb holds 1 and 1.0 for equal, and those are two values here."""
+    """The value, with jsonb as text: jsonb considers 1 and 1.0 equal, but they differ here."""
     return sa.cast(value, Text) if isinstance(value.type, (JSONB, _EncodedJson)) else value

@@ -1,4 +1,4 @@
-"""Writing: `CopyWriter` for rows at hand, buffered writers for rows as they come."""
+"""Writing: `CopyWriter` commits rows at once, and the buffered writers in the background."""
 
 from observatory_storage.storing import Source, StoreResult, store
 from observatory_storage.writers.config import WriterConfig

@@ -1,4 +1,4 @@
-"""Batches that wait to be written, in the order in which their rows came."""
+"""Batches that wait to be written, in the order in which their rows arrived."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Batch:
 
     Attributes:
         number: its place in the order in which rows were written.
-        weight: its rows, events included.
-        tries: how many tries to write it have failed, the last one with `error`.
-        not_before: when it may be tried again, on the monotonic clock.
-        done: all rows are committed, refused for their data, or spooled.
+        weight: the number of its rows, events included.
+        tries: the number of failed attempts to write it; `error` is the error of the last one.
+        not_before: the time of the next attempt, on the monotonic clock.
+        done: whether all rows are committed, refused for their data, or spooled.
     """
 
     __slots__ = ("_keys", "done", "error", "not_before", "number", "rows", "tries", "weight")
@@ -37,15 +37,15 @@ class Batch:
         self._keys: frozenset[Hashable] | None = None
 
     def failed(self, error: StorageError, delay_secs: float) -> None:
-        """Note a failed try, and when there may be another."""
+        """Record a failed attempt, and the time of the next one."""
         self.tries += 1
         self.error = error
         self.not_before = time.monotonic() + delay_secs
 
     def shares_rows_with(self, others: Iterable[Batch]) -> bool:
-        """Whether it may have another version of a row of theirs, by the tables' version keys.
+        """Whether one of its rows may be another version of one of theirs, by the version keys.
 
-        Only for a sealed batch.
+        The batch must be sealed.
         """
         return any(not self._known_keys().isdisjoint(other._known_keys()) for other in others)
 
@@ -70,7 +70,7 @@ class Queue:
         return iter(self._batches)
 
     def add(self, batch: Batch) -> None:
-        """Insert a batch in the order of numbers: one that failed goes before later ones."""
+        """Insert a batch in the order of numbers: a batch that failed precedes later ones."""
         index = len(self._batches)
         while index and self._batches[index - 1].number > batch.number:
             index -= 1
@@ -82,16 +82,16 @@ class Queue:
             self._batches.remove(batch)
 
     def hurry(self) -> None:
-        """Let every batch be tried at once."""
+        """Let every batch be tried immediately."""
         for batch in self._batches:
             batch.not_before = 0.0
 
     def take(self, waits: list[float], running: Collection[Batch] = ()) -> Batch | None:
-        """The first batch that may be tried now; adds to `waits` how long those before it have to.
+        """The first batch that may be tried now. Adds the waiting times of earlier ones to `waits`.
 
-        The last version of a row must be written last. So a batch overtakes another, or runs
-        beside one, only if they have no row in common. While the database is away, no batch
-        overtakes another.
+        The last version of a row must be written last. So a batch overtakes another batch, or runs
+        in parallel with it, only if they have no row in common. While the database is away, no
+        batch overtakes another.
         """
         now = time.monotonic()
         before = list(running)

@@ -1,4 +1,4 @@
-"""Rows that are not safe yet, and where each of them is.
+"""The buffer: rows that are neither committed nor spooled yet.
 
 A row is in exactly one place: the open batch, the queue, or a batch that is being written. It
 leaves the buffer only when its commit is confirmed, when the database has refused it for its data,
@@ -24,11 +24,11 @@ _WORTH_WRITING: Final = 1000
 
 
 class Buffer:
-    """The rows of one writer. Callers hold its lock for every method.
+    """The rows of one writer. Callers must hold its lock for every method.
 
     Args:
-        batch_size: weight at which a batch is full.
-        capacity: weight that the buffer takes.
+        batch_size: the weight at which a batch is full.
+        capacity: the maximum weight of the buffer.
 
     Attributes:
         lock: guards the buffer; reentrant.
@@ -50,12 +50,12 @@ class Buffer:
 
     @property
     def weight(self) -> int:
-        """All rows that it holds, events included."""
+        """The number of rows in the buffer, events included."""
         return self._sealed + self._open.weight
 
     @property
     def weight_running(self) -> int:
-        """Those of them that are being written."""
+        """The number of these rows that are being written."""
         return sum(batch.weight for batch in self._running)
 
     @property
@@ -65,13 +65,13 @@ class Buffer:
 
     @property
     def batches(self) -> int:
-        """How many batches there are, the open one included where it has rows."""
+        """The number of batches, including the open batch if it has rows."""
         return len(self._queue) + len(self._running) + bool(self._open.rows)
 
     def add(self, rows: Sequence[Row], start: int = 0) -> int:
-        """Take rows, from the index `start` on; returns the index of the first without room.
+        """Add rows from index `start` on; return the index of the first row that does not fit.
 
-        A row heavier than the whole buffer finds room in an empty one.
+        A row that is heavier than the whole buffer is taken into an empty buffer.
         """
         batch, index = self._open, start
         weight = self._sealed + batch.weight
@@ -94,7 +94,7 @@ class Buffer:
         return index
 
     def seal(self) -> Batch:
-        """Put the open batch into the queue, where it has rows; returns the open one after that."""
+        """Put the open batch into the queue, if it has rows; return the new open batch."""
         batch = self._open
         if batch.rows:
             self._open = Batch(batch.number + 1)
@@ -104,7 +104,7 @@ class Buffer:
         return self._open
 
     def seal_when_due(self, interval_secs: float, waits: list[float]) -> None:
-        """Seal the open batch once its first row has waited so long; adds to `waits` until when."""
+        """Seal the open batch if it is due; else add the time until it is due to `waits`."""
         if self._open.rows:
             left = self._opened_at + interval_secs - time.monotonic()
             if left <= 0:
@@ -113,9 +113,9 @@ class Buffer:
                 waits.append(left)
 
     def seal_all(self) -> list[tuple[Batch, int]]:
-        """All batches that hold rows now, each with the number of tries that began before now.
+        """Seal all batches with rows; return each with the number of attempts that began so far.
 
-        They may be tried at once. A try that is under way may fail for an earlier reason.
+        They may be tried immediately. An attempt that is under way may fail for an earlier reason.
         """
         self.seal()
         self._queue.hurry()
@@ -123,7 +123,7 @@ class Buffer:
         return [(batch, batch.tries + (batch in self._running)) for batch in self.held()]
 
     def take(self, waits: list[float]) -> Batch | None:
-        """A batch to be written now, see `Queue.take`; `settle` or `put_back` must follow."""
+        """Take a batch to write now (see `Queue.take`), to be settled or put back afterwards."""
         self._seal_when_idle()
         batch = self._queue.take(waits, self._running)
         if batch is not None:
@@ -135,13 +135,13 @@ class Buffer:
             self.seal()
 
     def hurry(self, batch: Batch) -> None:
-        """Let the batch be tried at once, where it waits for another try."""
+        """Let the batch be tried immediately, if it waits for another attempt."""
         if batch.not_before and batch not in self._running:
             batch.not_before = 0.0
             self.changed.notify_all()
 
     def settle(self, batch: Batch) -> None:
-        """Forget a batch that is done with, wherever it is."""
+        """Remove a batch that is done, wherever it is."""
         if batch in self._running:
             self._running.remove(batch)
         else:
@@ -164,6 +164,6 @@ class Buffer:
         return sorted((*self._running, *self._queue), key=lambda batch: batch.number)
 
     def newest_first(self) -> Iterator[Row]:
-        """All rows, the last one written first."""
+        """All rows, the newest first."""
         for batch in reversed((*self.held(), self._open)):
             yield from reversed(batch.rows)

@@ -1,4 +1,4 @@
-"""What the buffered writers share: rows are taken from any thread and flushed by others.
+"""The base of the buffered writers: any thread adds rows, and other threads flush them.
 
 A row goes through `_write` or `_write_many` into the `buffer`. The threads of the `flusher` take
 batches from there, and the `delivery` writes them to the database or the spool.
@@ -34,11 +34,11 @@ _Part = tuple[Sequence[int], list[Any], list[Any]]
 
 
 class BufferedWriter:
-    """What the three writers share: use `TraceWriter`, `MetricWriter` or `LogWriter`.
+    """The base of the buffered writers: use `TraceWriter`, `MetricWriter` or `LogWriter`.
 
-    Thread-safe, and a context manager that closes at its end. After a fork the child begins with
-    an empty buffer: what the parent had buffered, the parent writes. At the interpreter's exit,
-    and at that of a process of multiprocessing, what is buffered is flushed.
+    A writer is thread-safe. As a context manager it is closed at the end of the block. After a
+    fork, the child starts with an empty buffer, and the parent writes the rows that were buffered
+    before. When the interpreter or a process of multiprocessing exits, buffered rows are flushed.
     """
 
     def __init__(self, pool: Source, config: WriterConfig | None = None) -> None:
@@ -90,17 +90,17 @@ class BufferedWriter:
         return f"<{type(self).__name__} buffered={buffer.weight} closed={buffer.closed}>"
 
     def flush(self, timeout: float | None = None) -> FlushResult:
-        """Commit everything written before this call, or spool it while the database is away.
+        """Commit all rows written before this call, or spool them while the database is away.
 
         Args:
-            timeout: seconds to wait; None for as long as the retries take.
+            timeout: the seconds to wait; None to wait as long as the retries take.
 
         Raises:
-            BatchError: rows were refused for their data (all others are committed) and there is
-                no ``on_rejected``. It lists the first 1,000 of them.
+            BatchError: rows were refused for their data and there is no ``on_rejected``. All other
+                rows are committed. The error lists the first 1,000 refused rows.
             StorageError: rows could be neither written nor spooled; they stay buffered, and the
                 next flush tries again.
-            Timeout: the time ran out; what is left goes on being written in the background.
+            Timeout: the timeout passed. The remaining rows are written in the background.
         """
         if self._pid != os.getpid():
             self._begin_in_child()
@@ -113,16 +113,16 @@ class BufferedWriter:
             return self._delivery.result()
 
     def close(self, timeout: float | None = _CLOSE_TIMEOUT_SECS) -> FlushResult:
-        """Flush, and take no more rows. Closing again does nothing.
+        """Flush, and refuse further rows. Closing again does nothing.
 
-        With a spool, what remains goes there, whatever kept it from being written.
+        With a spool, rows that could not be written for any reason are spooled.
 
         Args:
-            timeout: seconds to wait for the flush; None for as long as the retries take.
+            timeout: the seconds to wait for the flush; None to wait as long as the retries take.
 
         Raises:
-            StorageError, BatchError, Timeout: as `flush` does; the writer is closed all the same,
-                and a further `flush` tries the remaining rows again.
+            StorageError, BatchError, Timeout: the same as for `flush`. The writer is closed
+                nevertheless; another `flush` tries the remaining rows again.
         """
         if self._pid != os.getpid():
             self._begin_in_child()
@@ -148,7 +148,7 @@ class BufferedWriter:
                 self._buffer.changed.notify_all()
 
     def buffer_stats(self) -> BufferStats:
-        """The buffer at this moment."""
+        """Return the current state of the buffer."""
         if self._pid != os.getpid():
             self._begin_in_child()
         with self._buffer.lock:
@@ -156,7 +156,7 @@ class BufferedWriter:
         return BufferStats(buffered, flying, self._config.max_buffered)
 
     def write_stats(self) -> WriteStats:
-        """What the writer has done so far: a copy, which does not change any more."""
+        """Return the statistics of the writer so far, as a copy."""
         if self._pid != os.getpid():
             self._begin_in_child()
         with self._buffer.lock:
@@ -170,7 +170,7 @@ class BufferedWriter:
         row: Any,
         prepare_row: Callable[[Any], Row] | None = None,
     ) -> Row | None:
-        """Prepare a row and buffer it; None where the redaction hook keeps it back."""
+        """Prepare a row and buffer it; None if the redaction hook drops it."""
         if self._pid != os.getpid():
             self._begin_in_child()
         given = row
@@ -183,10 +183,10 @@ class BufferedWriter:
         return prepared
 
     def _write_many(self, table: TableDefinition, rows: Iterable[Any]) -> None:
-        """Prepare and buffer rows, part by part, so that the first are flushed meanwhile.
+        """Prepare and buffer rows in parts, so that the first parts are flushed meanwhile.
 
         Raises:
-            BatchError: lists the rows that are not valid; all others are taken.
+            BatchError: lists the rows that are not valid. All other rows are buffered.
         """
         if self._pid != os.getpid():
             self._begin_in_child()
@@ -240,7 +240,7 @@ class BufferedWriter:
                 yield indexes, part, kept
 
     def _redacted(self, table: TableDefinition, row: Any) -> Mapping[str, Any] | None:
-        """The row as the redaction hook returns it; None where it keeps it back."""
+        """The row as the redaction hook returns it; None if the hook drops it."""
         assert self._config.redact is not None
         kept = self._config.redact(as_mapping(row, table.model))
         if kept is None:
@@ -249,7 +249,7 @@ class BufferedWriter:
         return kept
 
     def _add(self, rows: Sequence[Row], repairs: int) -> None:
-        """Put prepared rows into the buffer, or do with them as ``on_full`` says."""
+        """Put prepared rows into the buffer. If it is full, follow ``on_full``."""
         buffer = self._buffer
         with buffer.lock:
             if repairs:

@@ -25,31 +25,31 @@ class WriterConfig:
     """How a buffered writer collects and flushes.
 
     Attributes:
-        batch_size: rows (events count as rows) that make a flush begin, and the most that one
-            transaction takes. While nothing is being written, 1,000 rows are enough to begin.
-        flush_interval_secs: seconds after which buffered rows are flushed in any case; None for
-            no flush by time.
-        max_concurrency: how many flushes may run at once, each on a connection of its own. Batches
-            that have versions of one row go one after the other all the same.
-        max_buffered: rows (events count) that may be buffered, those being flushed included. A span
-            that is heavier by itself is taken into an empty buffer.
-        on_full: what a write does when the buffer is full: "block" until there is room, "raise"
-            `StorageError` (of many rows, those before it are taken), or "drop" the row and count
-            it. A flush begins in any case.
-        method: "copy", "insert", or "auto", which takes COPY from a few rows on.
-        redact: called with each row (a dict with the columns' names) before anything is buffered;
-            returns the row to write, or None to write nothing of it. The dict is new, but what it
-            contains is the caller's own: copy it before changing it.
-        on_rejected: called with a row that the database refused for its data, and the error, by
-            the thread that wrote it. Without it `flush` raises `BatchError` once the good rows are
-            committed.
-        spool_dir: a directory on a local disk that takes what cannot be written while the database
-            is away, or at close, and from which it is written later, also by another process.
-            Several writers and processes may share it.
-        spool_max_bytes: how much the files of that directory may take together.
+        batch_size: the number of rows, events included, at which a flush begins. It is also the
+            maximum of one transaction. While no flush is running, a flush begins at 1,000 rows.
+        flush_interval_secs: the seconds after which buffered rows are flushed in any case; None to
+            flush only by size.
+        max_concurrency: the maximum number of parallel flushes. Each uses its own connection.
+            Batches that contain versions of the same row are always written one after the other.
+        max_buffered: the maximum number of buffered rows, including events and rows that are being
+            flushed. A single span with more events than that is taken if the buffer is empty.
+        on_full: what a write does when the buffer is full. "block" waits until there is room.
+            "raise" raises `StorageError`; the rows before it in a list are buffered. "drop" drops
+            the row and counts it. A flush begins in any case.
+        method: "copy", "insert", or "auto", which uses INSERT for a single row and COPY for more.
+        redact: called with each row before it is buffered. The row is a dict by column names. The
+            function returns the row to write, or None to drop the row. The dict is new, but its
+            values belong to the caller: copy a value before you change it.
+        on_rejected: called with each row that the database refused for its data, and with the
+            error, in the thread that wrote the row. Without it, `flush` raises `BatchError` after
+            the other rows are committed.
+        spool_dir: a directory on a local disk for rows that cannot be written while the database is
+            away, or before `close` returns. They are written later, also by another process.
+            Several writers and processes may share the directory.
+        spool_max_bytes: the maximum total size of the files in this directory.
 
     Raises:
-        ValidationError: a setting is out of its range.
+        ValidationError: a setting is out of range.
     """
 
     batch_size: int = 1000

@@ -1,4 +1,4 @@
-"""`CopyWriter`: writes rows at once, all of them or none."""
+"""`CopyWriter`: each call writes all of its rows or none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["CopyWriter"]
 
 
 class UnitOfWork(Protocol):
-    """What writing needs of a unit of work: its session, and the pool that it came from."""
+    """The attributes of a unit of work that writing needs."""
 
     @property
     def session(self) -> Session: ...
@@ -26,19 +26,21 @@ class UnitOfWork(Protocol):
 
 
 class CopyWriter:
-    """Writes rows at once: each call is all rows or none.
+    """Writes rows without a buffer: each call writes all of its rows or none.
 
-    With a pool, a call is one transaction, which a passing error repeats as a whole. With a unit
-    of work, a call is part of its transaction: the caller commits. Partitions that are missing are
-    made on another connection of the pool and stay, whatever becomes of the rows; where the pool
-    has but one, within the unit of work.
+    With a pool, each call is one transaction, which is repeated after a transient error. With a
+    unit of work, a call is part of its transaction, and the caller commits. Missing partitions are
+    created on another connection of the pool, and stay even if the rows are rolled back. If the
+    pool has only one connection, they are created within the unit of work.
 
     Rows are ORM instances or mappings with the columns' names. Every method returns the number of
-    rows given, and raises `ValidationError` naming row, field and value where one is not valid.
+    rows that it was given. If a row is not valid, it raises a `ValidationError` that names row,
+    field and value.
 
     Args:
         target: a `StoragePool` or a `UnitOfWork`.
-        method: "copy" for binary COPY, "insert" for INSERT, "auto" for COPY from a few rows on.
+        method: "copy" for binary COPY, "insert" for INSERT, or "auto" for INSERT of a single row
+            and COPY of more.
     """
 
     def __init__(self, target: transaction.Source | UnitOfWork, *, method: Method = "auto") -> None:
@@ -49,11 +51,11 @@ class CopyWriter:
         self._method: Method = method
 
     def write_traces(self, rows: Iterable[models.Trace | Mapping[str, Any]]) -> int:
-        """Write what no span says of these traces."""
+        """Write the columns of traces that are not computed from spans."""
         return self._write(tables.TRACES, rows)
 
     def write_spans(self, rows: Iterable[models.TraceSpan | Mapping[str, Any]]) -> int:
-        """Write spans with their events, and merge what they say into their traces."""
+        """Write spans with their events, and merge them into the totals of their traces."""
         feed = SpanFeed(rows)
         # Few spans are prepared in no time, and checked without a connection then.
         streams = self._session is None and len(feed) > PART
@@ -63,19 +65,19 @@ class CopyWriter:
         return self._write_prepared(feed.all())
 
     def write_events(self, rows: Iterable[models.TraceEvent | Mapping[str, Any]]) -> int:
-        """Write events by themselves: each names its span, the span's start and its position."""
+        """Write events without their spans. Each names its span and has a position."""
         return self._write(tables.EVENTS, rows)
 
     def write_metrics(self, rows: Iterable[models.Metric | Mapping[str, Any]]) -> int:
-        """Write definitions of metrics; one that is there already is refreshed."""
+        """Write definitions of metrics. An existing definition is updated."""
         return self._write(tables.METRICS, rows)
 
     def write_data_points(self, rows: Iterable[models.MetricDataPoint | Mapping[str, Any]]) -> int:
-        """Write data points; one that is there already stays."""
+        """Write data points. An existing data point is kept."""
         return self._write(tables.DATA_POINTS, rows)
 
     def write_logs(self, rows: Iterable[models.LogRecord | Mapping[str, Any]]) -> int:
-        """Write log records; one that is there already stays."""
+        """Write log records. An existing log record is kept."""
         return self._write(tables.LOGS, rows)
 
     def _write(self, table: tables.TableDefinition, rows: Iterable[Any]) -> int:

@@ -1,4 +1,4 @@
-"""What becomes of a batch: committed, refused for its data, spooled, or put back."""
+"""Delivers a batch: its rows are committed, refused for their data, spooled, or put back."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Delivery:
 
     Args:
         source: the pool.
-        config: of the writer.
-        buffer: the batches come from it.
-        recorder: counts what became of them, under the buffer's lock.
+        config: the configuration of the writer.
+        buffer: the source of the batches.
+        recorder: counts the results, under the buffer's lock.
 
     Attributes:
-        replay: writes through the spool; None without one.
+        replay: the spool and its replay; None without a spool.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class Delivery:
             self._buffer.put_back(batch, outcome, pause)
 
     def result(self) -> FlushResult:
-        """What became of the rows since this last returned. Callers hold the buffer's lock.
+        """The results since the previous call returned. Callers must hold the buffer's lock.
 
         Raises:
-            BatchError: rows were refused. The next call tells of the committed ones.
+            BatchError: rows were refused. The next call reports the committed rows.
         """
         rejected, self._rejected = self._rejected, []
         if rejected:
@@ -109,7 +109,7 @@ class Delivery:
     # -- the spool -------------------------------------------------------------------------------
 
     def _commit_or_spool(self, rows: Sequence[Row], result: StoreResult) -> Written | None:
-        """Commit the rows; None where they went into the spool instead."""
+        """Commit the rows; None if they were spooled instead."""
         replay = self.replay
         if replay is not None and not replay.clear():
             result.repaired += replay.take(rows)  # behind the rows that wait there
@@ -124,10 +124,10 @@ class Delivery:
         return Written.of(rows, result, self._config.method)
 
     def spool_rest(self, because: StorageError) -> None:
-        """Spool what is still buffered, also what a thread has not finished writing.
+        """Spool all buffered rows, including those that a thread has not finished writing.
 
         Raises:
-            StorageError: there is no spool, or it cannot take them.
+            StorageError: there is no spool, or it cannot store the rows.
         """
         if self.replay is None:
             raise because
@@ -167,6 +167,6 @@ class Delivery:
                     _log.exception("on_rejected failed")
 
     def _remember(self, rejected: Sequence[Rejected]) -> None:
-        """Have the next flush list them, where there is no handler."""
+        """Let the next flush list the refused rows, if there is no handler."""
         if self._config.on_rejected is None:
             self._rejected += rejected[: _MOST_LISTED - len(self._rejected)]

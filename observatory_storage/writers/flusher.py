@@ -1,4 +1,4 @@
-"""The threads that empty a buffer, and waiting for them."""
+"""The threads that empty a buffer."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ _IDLE_SECS: Final = 5.0  # a thread without work ends, and with it the last hold
 
 
 class Flusher:
-    """Takes batches out of a buffer, by as many threads as there is work for.
+    """Writes the batches of a buffer, with as many threads as there is work for.
 
-    Callers hold the buffer's lock for every public method.
+    Callers must hold the buffer's lock for every public method.
 
     Args:
-        buffer: is emptied.
-        config: of the writer: how many threads at most, and after how long a row is flushed.
-        write: writes a batch and then settles it or puts it back; called without the lock.
-        owner: the writer. It is kept alive as long as there is a thread, so that the hook at the
-            interpreter's exit still finds it.
+        buffer: the buffer to empty.
+        config: the configuration of the writer: the maximum number of threads, and the flush
+            interval.
+        write: writes a batch and then settles it or puts it back. It is called without the lock.
+        owner: the writer. A running thread keeps it alive, so that the hook at the interpreter's
+            exit still finds it.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Flusher:
         self._threads: set[threading.Thread] = set()
 
     def start(self) -> bool:
-        """Have a thread for each batch, within the bound; False where none can be had."""
+        """Start a thread for each batch, within the limit; False if no thread can be started."""
         threads, most = self._threads, self._most_threads
         while len(threads) < most and len(threads) < self._buffer.batches:
             thread = threading.Thread(
@@ -56,7 +57,7 @@ class Flusher:
         return bool(threads)
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait for a change; where no thread can be had to bring one about, do its work here."""
+        """Wait for a change. If no thread can be started, write a batch in this thread."""
         waits = [] if timeout is None else [timeout]
         if self.start() or (batch := self._buffer.take(waits)) is None:
             self._buffer.changed.wait(min(waits, default=None))
@@ -64,11 +65,11 @@ class Flusher:
             self._write(batch)
 
     def flush(self, timeout: float | None, deadline: float | None) -> None:
-        """Wait until all that the buffer holds now has left it.
+        """Wait until all rows that the buffer holds now have left it.
 
         Raises:
-            StorageError: some of it could not be written; it stays in the buffer.
-            Timeout: the deadline, on the monotonic clock, is over.
+            StorageError: some rows could not be written. They stay in the buffer.
+            Timeout: the deadline, on the monotonic clock, has passed.
         """
         awaited = self._buffer.seal_all()
         failed: list[Batch] = []
@@ -88,7 +89,7 @@ class Flusher:
             raise Timeout(f"{left} rows were not committed within {timeout} s; they stay buffered")
 
     def _await(self, batch: Batch, tries: int, deadline: float | None) -> None:
-        """Wait until the batch is done with, or more tries than these have failed."""
+        """Wait until the batch is done, or until more attempts than these have failed."""
         while not batch.done and batch.tries <= tries:
             self._buffer.hurry(batch)
             left = None if deadline is None else deadline - time.monotonic()
@@ -100,7 +101,7 @@ class Flusher:
         """Write batches until there has been nothing to do for a while.
 
         Args:
-            owner: is only kept alive.
+            owner: the writer, which this reference keeps alive.
         """
         thread = threading.current_thread()
         try:

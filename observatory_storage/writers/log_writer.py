@@ -1,4 +1,4 @@
-"""`LogWriter`: log records, buffered."""
+"""`LogWriter`: a buffered writer of log records."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ class LogWriter(BufferedWriter):
     def write_log(self, record: LogRecord | Mapping[str, Any]) -> UUID:
         """Buffer a log record; returns its id.
 
-        A record without an id gets a random one at this call, so that a retry writes it once.
+        A record without an id gets a random one in this call. A retry uses the same id, so the
+        record is stored once.
 
         Raises:
-            ValidationError: names the field, the value and the rule.
+            ValidationError: the row is not valid. The error names the field, the value and the
+                rule.
         """
         row = self._write(LOGS, record) or prepare_log(record)
         written: UUID = row.values[LOGS.position["id"]]
@@ -33,6 +35,6 @@ class LogWriter(BufferedWriter):
         """Buffer log records.
 
         Raises:
-            BatchError: lists those that are not valid; all others are taken.
+            BatchError: lists the rows that are not valid. All other rows are buffered.
         """
         self._write_many(LOGS, records)

@@ -1,4 +1,4 @@
-"""`MetricWriter`: definitions of metrics and their data points, buffered."""
+"""`MetricWriter`: a buffered writer of metrics and their data points."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ class MetricWriter(BufferedWriter):
         """Buffer a metric's definition; returns its id.
 
         The id is computed from what defines the metric (name, type, unit, temporality, resource,
-        scope), so the same metric always has the same. An ORM instance learns it too.
+        scope), so the same metric always has the same id. The id is also set on an ORM instance.
 
         Raises:
-            ValidationError: names the field, the value and the rule.
+            ValidationError: the row is not valid. The error names the field, the value and the
+                rule.
         """
         row = self._write(METRICS, metric) or prepare_metric(metric)
         written: UUID = row.values[METRICS.position["id"]]
@@ -34,15 +35,16 @@ class MetricWriter(BufferedWriter):
         """Buffer definitions of metrics.
 
         Raises:
-            BatchError: lists those that are not valid; all others are taken.
+            BatchError: lists the rows that are not valid. All other rows are buffered.
         """
         self._write_many(METRICS, metrics)
 
     def write_data_point(self, point: MetricDataPoint | Mapping[str, Any]) -> None:
-        """Buffer a data point of the metric that its ``metric_id`` names.
+        """Buffer a data point. Its ``metric_id`` names its metric.
 
         Raises:
-            ValidationError: names the field, the value and the rule.
+            ValidationError: the row is not valid. The error names the field, the value and the
+                rule.
         """
         self._write(DATA_POINTS, point)
 
@@ -50,6 +52,6 @@ class MetricWriter(BufferedWriter):
         """Buffer data points.
 
         Raises:
-            BatchError: lists those that are not valid; all others are taken.
+            BatchError: lists the rows that are not valid. All other rows are buffered.
         """
         self._write_many(DATA_POINTS, points)

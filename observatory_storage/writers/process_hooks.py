@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class Buffering(Protocol):
-    """A writer with a buffer, as this module needs it."""
+    """The methods of a buffered writer that this module calls."""
 
     def close(self) -> FlushResult: ...
     def buffer_stats(self) -> BufferStats: ...

@@ -1,4 +1,4 @@
-"""The statistics of a buffered writer, and how they are kept."""
+"""The statistics of a buffered writer."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _LATEST_FLUSHES: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class FlushResult(Result):
-    """What became of the rows written since the last flush that returned.
+    """The result of a flush: the rows since the last flush that returned.
 
     Attributes:
-        committed: rows that PostgreSQL has committed, also those that went in the background.
-        spooled: rows that are safe in the spool, or have come into the database from there.
+        committed: the number of rows that PostgreSQL has committed, including background flushes.
+        spooled: the number of rows that were spooled, including those that were replayed since.
     """
 
     committed: int = 0
@@ -34,12 +34,12 @@ class FlushResult(Result):
 
 @dataclass(frozen=True, slots=True)
 class BufferStats(Result):
-    """The buffer at this moment.
+    """The state of a buffer.
 
     Attributes:
-        buffered: rows that are not committed yet, events included.
-        in_flight: those of them that a flush is writing.
-        capacity: how many may be buffered.
+        buffered: the number of rows that are not committed yet, events included.
+        in_flight: the number of these rows that a flush is writing.
+        capacity: the maximum number of buffered rows.
     """
 
     buffered: int
@@ -49,33 +49,35 @@ class BufferStats(Result):
 
 @dataclass(slots=True)
 class WriteStats(Result):
-    """What a writer has done since it began; after a fork, since that.
+    """The statistics of a writer since it was created, or since a fork in a forked child.
 
-    The latencies are those of the latest 1,000 batches that were committed straight from the
-    buffer, each from the moment when a flush took it up to its commit, retries included; a
-    percentile is the smallest of them that so many do not exceed, and 0.0 where there is none yet.
+    Latencies cover the latest 1,000 batches that were committed directly from the buffer. The
+    latency of a batch is the time from the moment a flush takes it until its commit, retries
+    included. Percentiles are nearest-rank, and 0.0 if there is no latency yet.
 
     Attributes:
-        rows: rows committed straight from the buffer, a span with its events being one.
-        batches: batches that these went in, each one transaction unless some of it was refused.
-        bytes: what was sent of rows, in attempts that failed too: for COPY all of it, for INSERT
-            their JSON and text.
-        retries: attempts that a passing error made necessary.
-        failed_flushes: flushes after which rows stayed in the buffer.
-        rejected: rows refused by the database for their data.
-        dropped: rows not taken because the buffer was full.
-        redacted: rows that the redaction hook kept back.
-        repaired: values changed because PostgreSQL cannot hold them.
-        spooled: rows put into the spool.
-        replayed: rows committed from the spool, those that other processes had left included.
-        damaged: lines of the spool that could not be read; their files are kept.
-        flush_seconds: seconds spent in flushes, all together, those that failed included.
-        flush_seconds_p50: median latency.
-        flush_seconds_p95: 95th percentile of the latencies.
-        flush_seconds_p99: 99th percentile of the latencies.
-        flush_seconds_max: the greatest of the latencies.
-        rows_per_second: `rows` over the whole time since the writer began.
-        recent_rows_per_second: the same over the last minute, or since the writer began.
+        rows: the number of rows committed directly from the buffer. A span with its events counts
+            as one.
+        batches: the number of batches of these rows. A batch is one transaction unless some of its
+            rows were refused.
+        bytes: the number of bytes sent for rows, including failed attempts: for COPY all data, for
+            INSERT the JSON and text values.
+        retries: the number of attempts that were repeated after a transient error.
+        failed_flushes: the number of flushes after which rows stayed in the buffer.
+        rejected: the number of rows that the database refused for their data.
+        dropped: the number of rows that were dropped because the buffer was full.
+        redacted: the number of rows that the redaction hook dropped.
+        repaired: the number of values that were changed because PostgreSQL cannot store them.
+        spooled: the number of rows that were spooled.
+        replayed: the number of rows committed from the spool, including those of other processes.
+        damaged: the number of spool lines that could not be read. Their files are kept.
+        flush_seconds: the total seconds spent in flushes, including failed ones.
+        flush_seconds_p50: the median latency, in seconds.
+        flush_seconds_p95: the 95th percentile of the latencies, in seconds.
+        flush_seconds_p99: the 99th percentile of the latencies, in seconds.
+        flush_seconds_max: the greatest latency, in seconds.
+        rows_per_second: `rows` divided by the seconds since the writer was created.
+        recent_rows_per_second: the same over the last minute, or since the writer was created.
         rows_by_method: `rows` by "copy" and "insert".
         batches_by_method: `batches` by the method that took most of their rows.
     """
@@ -104,12 +106,12 @@ class WriteStats(Result):
 
 
 class Written(NamedTuple):
-    """What a batch brought into the database.
+    """The result of writing a batch.
 
     Attributes:
-        result: what `store` has told.
-        rows_by_method: how many rows were committed.
-        method: the one that took most rows.
+        result: the result of `store`.
+        rows_by_method: the number of committed rows by method.
+        method: the method of most rows.
     """
 
     result: StoreResult
@@ -118,7 +120,7 @@ class Written(NamedTuple):
 
     @classmethod
     def of(cls, rows: Sequence[Row], result: StoreResult, method: Method) -> Written:
-        """What the result says of these rows, which were written as `method` says."""
+        """The result of these rows, which were written by `method`."""
         if result.rejected:
             refused = {one.index for one in result.rejected}
             rows = [row for index, row in enumerate(rows) if index not in refused]
@@ -130,10 +132,10 @@ class Written(NamedTuple):
 
 
 class Recorder:
-    """Keeps the statistics of one writer; to be used under its lock.
+    """Keeps the statistics of one writer. Callers must hold the buffer's lock.
 
     Attributes:
-        counts: what is only counted.
+        counts: the plain counters.
     """
 
     def __init__(self) -> None:
@@ -144,7 +146,7 @@ class Recorder:
         self._recent: deque[tuple[int, int]] = deque(maxlen=_RECENT_SECS)
 
     def committed(self, written: Written, seconds: float) -> None:
-        """A batch has been written, in so many seconds."""
+        """Record a batch and the seconds that it took."""
         counts, result = self.counts, written.result
         counts.rows += result.committed
         counts.batches += 1
@@ -161,7 +163,7 @@ class Recorder:
         self._recent.append((second, rows))
 
     def stats(self) -> WriteStats:
-        """All of it at this moment: a copy, which does not change any more."""
+        """A copy of the statistics."""
         now = time.monotonic()
         age = now - self._began
         window = min(age, _RECENT_SECS)
@@ -181,5 +183,5 @@ class Recorder:
 
 
 def _percentile(ordered: Sequence[float], percent: int) -> float:
-    """The nearest rank: the smallest value that so many per cent of all do not exceed."""
+    """The nearest-rank percentile: the smallest value that this share of all does not exceed."""
     return ordered[math.ceil(len(ordered) * percent / 100) - 1] if ordered else 0.0

@@ -1,4 +1,4 @@
-"""`TraceWriter`: traces, spans and events, buffered and written together."""
+"""`TraceWriter`: a buffered writer of traces, spans and events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EVENT_TRACE_ID, _EVENT_SPAN_ID, _POSITION = EVENTS.positions("trace_id", "span_
 
 
 class TraceWriter(BufferedWriter):
-    """Buffers traces, spans and events, and commits a span with its events and its trace.
+    """Buffers traces, spans and events. A span, its events and its trace are committed together.
 
     Rows are ORM instances or mappings with the columns' names.
     """
@@ -33,10 +33,11 @@ class TraceWriter(BufferedWriter):
         self._positions_lock = threading.RLock()
 
     def write_trace(self, trace: Trace | Mapping[str, Any]) -> UUID:
-        """Buffer what no span says of a trace; returns its id.
+        """Buffer the columns of a trace that are not computed from spans; return its id.
 
         Raises:
-            ValidationError: names the field, the value and the rule.
+            ValidationError: the row is not valid. The error names the field, the value and the
+                rule.
         """
         row = self._write(TRACES, trace) or rows.prepare_trace(trace)
         written: UUID = row.values[TRACES.position["id"]]
@@ -45,10 +46,11 @@ class TraceWriter(BufferedWriter):
     def write_span(self, span: TraceSpan | Mapping[str, Any]) -> None:
         """Buffer a span with its ``events``. A span sent again replaces the stored one.
 
-        Its events replace the stored ones where ``events`` is given, even empty.
+        If ``events`` is given, even empty, it replaces the stored events.
 
         Raises:
-            ValidationError: names the field, the value and the rule.
+            ValidationError: the row is not valid. The error names the field, the value and the
+                rule.
         """
         self._write(SPANS, span)
 
@@ -56,19 +58,20 @@ class TraceWriter(BufferedWriter):
         """Buffer spans.
 
         Raises:
-            BatchError: lists the spans that are not valid; all others are taken.
+            BatchError: lists the spans that are not valid. All other spans are buffered.
         """
         self._write_many(SPANS, spans)
 
     def write_event(self, event: TraceEvent | Mapping[str, Any]) -> None:
-        """Buffer an event by itself.
+        """Buffer an event without its span.
 
-        It names its span by ``trace_id``, ``span_id`` and ``span_start_time``, and its
-        ``position`` among the span's events; the last two may be left out while its span is in
-        this buffer.
+        The event names its span by ``trace_id``, ``span_id`` and ``span_start_time``, and has a
+        ``position`` among the events of the span. ``span_start_time`` and ``position`` may be
+        omitted while the span is in this buffer.
 
         Raises:
-            ValidationError: names the field, the value and the rule.
+            ValidationError: the row is not valid. The error names the field, the value and the
+                rule.
         """
         # Two threads that write events of one span must not find the same position free. The
         # buffer's lock would not do: it is released while an event waits for room.
@@ -76,10 +79,11 @@ class TraceWriter(BufferedWriter):
             self._write(EVENTS, event, self._prepare_event)
 
     def write_span_from_llm(self, call: LlmSpan) -> TraceSpan:
-        """Buffer the span that describes a call to a language model; returns that span.
+        """Buffer the span of a call to a language model, and return the span.
 
         Raises:
-            ValidationError: names the field, the value and the rule.
+            ValidationError: the row is not valid. The error names the field, the value and the
+                rule.
         """
         if not isinstance(call, LlmSpan):
             raise ValidationError("call", call, "must be LlmSpan")
@@ -104,7 +108,7 @@ class TraceWriter(BufferedWriter):
         return rows.prepare_event(values)
 
     def _complete(self, values: dict[str, Any], span: tuple[UUID, str], lacks_start: bool) -> None:
-        """Fill in the event's place from its span, where that is buffered."""
+        """Complete the event's key from its span, if the span is buffered."""
         following = 0
         with self._buffer.lock:
             for row in self._buffer.newest_first():

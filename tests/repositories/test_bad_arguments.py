@@ -102,7 +102,7 @@ def test_a_batch_is_a_number_of_rows(uow: UnitOfWork, name: str, size: Any) -> N
 
 
 @pytest.mark.parametrize("filters", FILTERS)
-def test_a_field_that_there_is_not_is_a_type_error(filters: Any) -> None:
+def test_an_unknown_filter_field_is_a_type_error(filters: Any) -> None:
     with pytest.raises(TypeError, match="servicename"):
         filters(servicename="a")
 
@@ -158,7 +158,7 @@ def test_a_range_may_be_empty_or_all_of_time(
 @pytest.mark.parametrize("name", [*LISTS, "metrics.get_data_points"])
 @pytest.mark.parametrize("field", ["after", "before"])
 @pytest.mark.parametrize("cursor", ["", "x", "'; DROP TABLE traces; --", "é", 5, b"x", object()])
-def test_a_cursor_is_one_that_a_page_gave(
+def test_a_text_that_is_not_a_cursor_is_refused(
     uow: UnitOfWork, name: str, field: str, cursor: Any
 ) -> None:
     ask = LISTS[name](uow) if name in LISTS else partial(uow.metrics.get_data_points, KEY)
@@ -197,7 +197,7 @@ def test_a_cursor_is_one_that_a_page_gave(
         lambda uow: uow.logs.tail("x"),
     ],
 )
-def test_what_makes_no_sense_is_a_validation_error(
+def test_an_invalid_argument_is_a_validation_error(
     uow: UnitOfWork, ask: Callable[[UnitOfWork], Any]
 ) -> None:
     with pytest.raises(ValidationError) as refused:

@@ -123,7 +123,9 @@ PIECES = [
 ]
 
 
-def test_no_value_makes_it_fail_and_letters_are_where_words_are(shared_pool: StoragePool) -> None:
+def test_the_expression_never_fails_and_finds_all_words_with_letters(
+    shared_pool: StoragePool,
+) -> None:
     chance = random.Random(3)
 
     def text(most: int) -> str:
@@ -173,5 +175,5 @@ def test_no_value_makes_it_fail_and_letters_are_where_words_are(shared_pool: Sto
         ("of a", None),
     ],
 )
-def test_a_word_that_must_stand_there(text: str, word: str | None) -> None:
+def test_the_longest_required_word_is_found(text: str, word: str | None) -> None:
     assert _required_word(text) == word

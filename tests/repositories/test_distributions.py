@@ -139,7 +139,7 @@ FINE = {"scale": 1, "zero_count": 1, "positive": {"offset": 0, "counts": [1, 2]}
         ({"bounds": [1.0, 3.0], "counts": [9, 9, 9]}, True),
     ],
 )
-def test_a_total_of_which_one_bucket_falls_began_anew(
+def test_a_histogram_with_a_decreased_bucket_was_reset(
     changed: dict[str, Any], fallen: bool
 ) -> None:
     later = {**SMALL, **changed}
@@ -171,7 +171,7 @@ def test_a_total_of_which_one_bucket_falls_began_anew(
         ),
     ],
 )
-def test_an_exponential_total_may_become_coarser_but_not_less(
+def test_an_exponential_histogram_may_become_coarser_but_not_decrease(
     changed: dict[str, Any], fallen: bool
 ) -> None:
     later = {**FINE, **changed}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import pickle
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
 from observatory_storage import CopyWriter, StorageError, StoragePool, TraceRepository
-from observatory_storage.models import Base, TraceEvent, TraceSpan
+from observatory_storage.models import Base, Trace, TraceEvent, TraceSpan
 from tests.repositories.lists import LISTS, Listing
 from tests.repositories.samples import a_span, an_event, statements, trace_key
 
@@ -23,7 +24,9 @@ def columns_of(entity: Any) -> dict[str, Any]:
 
 
 @each_list
-def test_an_entity_is_as_a_session_loads_it(pool: StoragePool, listing: Listing) -> None:
+def test_an_entity_equals_the_instance_that_a_session_loads(
+    pool: StoragePool, listing: Listing
+) -> None:
     listing.write(pool, [1])
     with pool.unit_of_work() as uow:
         (entity,) = listing.page(uow, limit=1)
@@ -57,7 +60,7 @@ def test_an_entity_can_be_pickled_and_merged(pool: StoragePool, listing: Listing
         assert inspect(entity).detached
 
 
-def test_what_the_session_holds_stays_as_it_is(pool: StoragePool) -> None:
+def test_objects_in_the_session_stay_unchanged(pool: StoragePool) -> None:
     CopyWriter(pool).write_spans([a_span(1, 1, events=[an_event()])])
     with pool.unit_of_work() as uow:
         listed = uow.traces.get_by_trace_id(trace_key(1))
@@ -141,7 +144,9 @@ def test_a_copy_of_a_row_leaves_its_session_behind(pool: StoragePool) -> None:
         assert uow.traces.get(trace.id).status_message is None
 
 
-def test_a_change_that_the_session_would_not_write_is_an_error(pool: StoragePool) -> None:
+def test_changing_a_row_that_the_session_holds_as_another_object_is_an_error(
+    pool: StoragePool,
+) -> None:
     CopyWriter(pool).write_spans([a_span(1, 1)])
     with pool.unit_of_work() as uow:
         trace = uow.traces.get_by_trace_id(trace_key(1))
@@ -180,6 +185,16 @@ def test_a_span_that_a_session_adds_stores_its_events(pool: StoragePool) -> None
     assert {event.span_start_ns for event in stored} == {7}
 
 
+def test_rows_that_a_session_would_leave_out_are_an_error(pool: StoragePool) -> None:
+    start = a_span(1, 1)["start_time"]
+    span = TraceSpan(span_id="b" * 16, name="x", service_name="s", start_time=start)
+    trace = Trace(id=UUID(int=1), trace_id="t", service_name="s", start_time=start, spans=[span])
+    with pool.unit_of_work() as uow:
+        uow.session.add(trace)
+        with pytest.raises(StorageError, match=r"Trace\.spans stores no rows"):
+            uow.commit()
+
+
 @each_list
 def test_a_relationship_that_is_not_loaded_names_the_call_that_reads_it(
     pool: StoragePool, listing: Listing
@@ -190,3 +205,15 @@ def test_a_relationship_that_is_not_loaded_names_the_call_that_reads_it(
         for relationship in inspect(type(entity)).relationships:
             with pytest.raises(StorageError, match=r"was not loaded: call uow\.\w+\.get\w*\("):
                 getattr(entity, relationship.key)
+
+
+def test_row_that_is_read_again_after_a_commit_can_be_changed_again(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([a_span(1, 1)])
+    with pool.unit_of_work() as uow:
+        first = uow.traces.get_by_trace_id(trace_key(1))
+        first.status_message = "first"
+        uow.commit()
+        again = uow.traces.get_by_trace_id(trace_key(1))
+        again.status_message = "again"
+        uow.commit()
+        assert uow.traces.get(again.id).status_message == "again"

@@ -97,7 +97,7 @@ def test_a_trace_goes_with_its_spans_events_and_logs(pool: StoragePool) -> None:
     assert contents(pool) == before
 
 
-def test_what_is_left_of_a_trace_goes_too(pool: StoragePool) -> None:
+def test_rows_of_a_trace_without_its_own_row_are_deleted(pool: StoragePool) -> None:
     CopyWriter(pool).write_logs([a_log(1, trace_id=trace_key(1))])
     pool.partitions.ensure("trace_spans", [START])
     with pool.unit_of_work() as uow:
@@ -149,7 +149,7 @@ def _silent(trace: int, **attributes: Any) -> Row:
 
 @EITHER
 @pytest.mark.parametrize("at_a_time", [1, 2, 500])
-def test_all_of_it_goes_and_nothing_else(
+def test_the_whole_user_is_erased_and_nothing_else(
     pool: StoragePool, monkeypatch: pytest.MonkeyPatch, column: str, erase: Erase, at_a_time: int
 ) -> None:
     monkeypatch.setattr(deletion, "_TRACES_AT_A_TIME", at_a_time)

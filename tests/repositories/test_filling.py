@@ -122,7 +122,7 @@ def test_more_points_than_can_be_shown_are_refused() -> None:
 
 
 @pytest.mark.parametrize("fill", ["linear", "", 0, "NULL"])
-def test_what_cannot_be_filled_in_is_refused(fill: Any) -> None:
+def test_an_unknown_fill_is_refused(fill: Any) -> None:
     with pytest.raises(ValidationError, match="null, zero, previous"):
         query(fill=fill)
 

@@ -388,3 +388,9 @@ def test_a_trace_is_taken_wherever_its_id_is(pool: StoragePool) -> None:
         with pytest.raises(ValidationError) as refused:
             uow.traces.get_spans(uow)  # type: ignore[arg-type]  # what is tried here
         assert refused.value.field == "trace_id"
+
+
+def test_a_misspelt_keyword_is_told_the_nearest_field(pool: StoragePool) -> None:
+    misspelt: dict[str, Any] = {"servce_name": "chat"}
+    with pool.unit_of_work() as uow, pytest.raises(TypeError, match="did you mean 'service_name'"):
+        uow.traces.list(**misspelt)

@@ -145,7 +145,7 @@ def test_a_page_takes_few_statements(shared_pool: StoragePool, records: list[Row
         _ = page[0].resource_attributes
 
 
-def test_what_is_written_meanwhile_hides_nothing(pool: StoragePool) -> None:
+def test_rows_written_meanwhile_hide_no_row(pool: StoragePool) -> None:
     writer = CopyWriter(pool)
     writer.write_logs([a_log(at, START - at * SECOND, body="word") for at in range(1, 30)])
     with pool.unit_of_work() as uow:

@@ -53,7 +53,9 @@ def test_a_walk_misses_nothing_and_doubles_nothing_while_others_write(
 
 
 @pytest.mark.parametrize("listing", LISTS, ids=str)
-def test_what_is_written_ahead_of_a_walk_is_met(pool: StoragePool, listing: Listing) -> None:
+def test_rows_written_ahead_of_the_iteration_are_returned(
+    pool: StoragePool, listing: Listing
+) -> None:
     listing.write(pool, [0, 10, 20, 30])
     with pool.unit_of_work() as uow:
         walk = listing.walk(uow, 1)
@@ -101,7 +103,7 @@ def test_the_total_is_the_same_on_every_page(
 
 
 @pytest.mark.parametrize("listing", LISTS, ids=str)
-def test_a_total_costs_statements_only_where_the_page_is_not_all(
+def test_a_total_runs_statements_only_if_there_are_more_pages(
     pool: StoragePool, listing: Listing
 ) -> None:
     listing.write(pool, OLD)
@@ -182,7 +184,7 @@ def _all(pool: StoragePool, listing: Listing) -> list[Any]:
 
 
 @pytest.mark.parametrize("listing", LISTS, ids=str)
-def test_a_page_may_be_as_large_as_it_likes(pool: StoragePool, listing: Listing) -> None:
+def test_a_page_may_be_of_any_size(pool: StoragePool, listing: Listing) -> None:
     listing.write(pool, [1, 2])
     with pool.unit_of_work() as uow:
         assert len(listing.page(uow, limit=2**31 - 1)) == 2

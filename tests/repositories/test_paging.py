@@ -41,7 +41,7 @@ def test_a_page_is_a_sequence() -> None:
     assert not Page(())
 
 
-def test_a_cursor_gives_back_what_it_holds() -> None:
+def test_a_cursor_decodes_to_its_values() -> None:
     assert decode_cursor("after", CURSOR, "spans", QUERY) == [1, "x", None]
 
 
@@ -71,13 +71,13 @@ def test_a_changed_cursor_is_refused(at: int) -> None:
 @pytest.mark.parametrize(
     "cursor", ["", "x", "é", CURSOR[:-1], CURSOR + "A", CURSOR + "=", "A" * 99_999]
 )
-def test_what_is_no_cursor_is_refused(cursor: str) -> None:
+def test_an_invalid_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(ValidationError):
         decode_cursor("before", cursor, "spans", QUERY)
 
 
 @pytest.mark.parametrize("cursor", [1, b"x", UUID(int=1)])
-def test_what_is_not_even_text_is_refused(cursor: Any) -> None:
+def test_a_cursor_that_is_not_text_is_refused(cursor: Any) -> None:
     with pytest.raises(ValidationError, match="must be the cursor"):
         decode_cursor("before", cursor, "spans", QUERY)
 
@@ -123,7 +123,7 @@ def test_each_part_of_a_forged_cursor_is_checked(
 
 
 @pytest.mark.parametrize("content", ["[" * 9000, "5", "{}", "[]", '"a"', "null", "[[]]", "nan"])
-def test_what_is_no_list_of_values_is_refused(content: str) -> None:
+def test_a_cursor_without_a_list_of_values_is_refused(content: str) -> None:
     with pytest.raises(ValidationError):
         decode_cursor("after", cursors._base64(_sealed(content.encode())), "spans", {})
 

@@ -118,7 +118,7 @@ def test_points_are_read_from_their_key(
     ],
     ids=["cost", "percentiles", "levels", "log statistics"],
 )
-def test_what_is_summed_up_is_read_once(
+def test_rows_of_an_aggregate_are_read_once(
     shared_pool: StoragePool, table: str, ask: Callable[[UnitOfWork], object]
 ) -> None:
     (plan,) = plans_of(shared_pool, ask)
@@ -157,7 +157,7 @@ def test_what_is_summed_up_is_read_once(
     ],
     ids=["traces", "spans", "logs", "logs of a service"],
 )
-def test_the_last_page_costs_what_the_first_does(
+def test_the_last_page_costs_the_same_as_the_first(
     shared_pool: StoragePool,
     name: str,
     filters: Any,

@@ -267,7 +267,7 @@ def test_a_process_may_begin_when_another_one_ends(shared_pool: StoragePool) -> 
 
 @pytest.mark.parametrize(("hours", "known"), [(0.9, True), (1.1, False)])
 @pytest.mark.parametrize("others", [0, 150])
-def test_what_went_before_is_looked_for_an_hour_back(
+def test_the_point_before_the_range_is_searched_an_hour_back(
     shared_pool: StoragePool, hours: float, known: bool, others: int
 ) -> None:
     before = round(-3600 * hours)

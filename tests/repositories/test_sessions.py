@@ -144,7 +144,7 @@ def test_pages_agree_with_plain_python(
         assert list(uow.traces.iterate_sessions(filters, 3)) == wanted
 
 
-def test_a_session_by_itself_is_as_the_list_has_it(
+def test_get_session_equals_the_session_in_the_list(
     shared_pool: StoragePool, rows: list[Row]
 ) -> None:
     day = {"start_time": START + DAY, "end_time": START + 2 * DAY}
@@ -160,9 +160,7 @@ def test_a_session_by_itself_is_as_the_list_has_it(
             assert uow.traces.get_session(session.session_id, **day) == session
 
 
-def test_a_session_of_which_there_is_nothing_is_not_found(
-    shared_pool: StoragePool, rows: list[Row]
-) -> None:
+def test_a_missing_session_is_not_found(shared_pool: StoragePool, rows: list[Row]) -> None:
     with shared_pool.unit_of_work() as uow:
         for name in ("nothing", "", "s%", "S1"):
             with pytest.raises(NotFound):
@@ -275,7 +273,7 @@ def test_bad_arguments_are_refused(shared_pool: StoragePool, rows: list[Row]) ->
             next(uow.traces.iterate_sessions(batch_size=0))
 
 
-def test_a_page_may_be_as_large_as_it_likes(shared_pool: StoragePool, rows: list[Row]) -> None:
+def test_a_page_may_be_of_any_size(shared_pool: StoragePool, rows: list[Row]) -> None:
     with shared_pool.unit_of_work() as uow:
         everything = uow.traces.list_sessions(SessionFilters(limit=2**31 - 1))
         assert len(everything) == uow.traces.list_sessions(total="exact").total

@@ -69,7 +69,7 @@ CLOSED: dict[str, Any] = {"start_time": BEGIN, "end_time": BEGIN + DAY}
         ({"text": "w4d*"}, "content"),
     ],
 )
-def test_what_is_rare_is_found_by_the_indexes_of_its_partition(
+def test_a_rare_value_is_found_by_the_indexes_of_its_partition(
     pool: StoragePool, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], purpose: str
 ) -> None:
     walk_first(monkeypatch, 20)
@@ -93,7 +93,7 @@ def test_what_is_rare_is_found_by_the_indexes_of_its_partition(
 
 @pytest.mark.parametrize("given", [{"attributes": {"all": True}}, {"text": "river"}], ids=str)
 @pytest.mark.parametrize("bounds", [{}, CLOSED], ids=["all", "closed"])
-def test_what_is_frequent_is_found_by_walking(
+def test_a_frequent_value_is_found_by_reading_in_order(
     pool: StoragePool,
     monkeypatch: pytest.MonkeyPatch,
     given: dict[str, Any],

@@ -118,7 +118,7 @@ def test_a_walk_costs_a_page_at_a_time(pool: StoragePool, listing: Listing) -> N
         assert len(seen) <= for_a_page * (len(rows) // 10 + 1)
 
 
-def test_a_list_asks_for_no_payload_that_it_is_not_asked_for(two_traces: StoragePool) -> None:
+def test_a_list_loads_payload_columns_only_on_request(two_traces: StoragePool) -> None:
     heavy = ("resource_attributes", "scope_attributes", "otlp")
     with two_traces.unit_of_work() as uow, statements(two_traces.engine) as seen:
         uow.traces.list_spans()

@@ -106,7 +106,7 @@ def collected(uow: UnitOfWork) -> None:
     assert found
 
 
-def test_walks_that_are_let_go_leave_few_cursors(filled: StoragePool) -> None:
+def test_abandoned_iterations_leave_few_cursors(filled: StoragePool) -> None:
     with filled.unit_of_work() as uow:
         before = uow.session.scalar(CURSORS)
         for _ in range(5):
@@ -127,7 +127,7 @@ def test_a_failed_transaction_hides_nothing(filled: StoragePool) -> None:
         fail()
 
 
-def test_a_walk_of_a_savepoint_that_is_undone_spoils_nothing(filled: StoragePool) -> None:
+def test_a_stream_in_a_rolled_back_savepoint_breaks_nothing(filled: StoragePool) -> None:
     with filled.unit_of_work() as uow:
         with uow.session.begin_nested() as savepoint:
             let_go(uow)

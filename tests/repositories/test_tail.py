@@ -93,7 +93,7 @@ def test_equal_timestamps_are_neither_skipped_nor_repeated(pool: StoragePool) ->
     assert found[-1] == []
 
 
-def test_a_later_commit_holds_back_what_came_after_it(pool: StoragePool) -> None:
+def test_a_later_commit_delays_the_records_after_it(pool: StoragePool) -> None:
     tail = Tail(pool)
     tail.poll()
     with pool.unit_of_work() as slow:
@@ -143,7 +143,7 @@ def test_a_poll_sees_its_own_transaction_only_when_it_is_committed(pool: Storage
         assert [record.id.int for record in third] == [1]
 
 
-def test_only_what_matches_is_given(pool: StoragePool) -> None:
+def test_only_matching_records_are_returned(pool: StoragePool) -> None:
     tail = Tail(pool, min_severity=17, service_name="service")
     write(pool, 1, severity_number=17)
     write(pool, 2, severity_number=9)

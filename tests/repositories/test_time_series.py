@@ -133,7 +133,7 @@ def test_a_delta_counter_adds_up(pool: StoragePool) -> None:
     assert ask(pool, metric_id, "count") == [(0, 2.0), (60, 1.0)]
 
 
-def test_a_rate_goes_by_what_of_the_bucket_was_asked_for(pool: StoragePool) -> None:
+def test_a_rate_divides_by_the_requested_part_of_the_bucket(pool: StoragePool) -> None:
     metric_id = a_metric(pool, "counter", temporality="delta")
     CopyWriter(pool).write_data_points(points(metric_id, [(50, 6.0), (65, 7.0)]))
     asked = {"start_time": START + 30 * SECOND, "end_time": START + 70 * SECOND}
@@ -172,7 +172,7 @@ def test_a_series_that_starts_within_the_range_counts_from_zero(pool: StoragePoo
     assert ask(pool, metric_id, "increase") == [(0, 7.0), (60, 5.0)]
 
 
-def test_a_restart_that_outgrows_the_old_total_is_still_one(pool: StoragePool) -> None:
+def test_a_restart_that_exceeds_the_old_total_is_still_a_restart(pool: StoragePool) -> None:
     metric_id = a_metric(pool, "counter", temporality="cumulative")
     writer = CopyWriter(pool)
     writer.write_data_points(points(metric_id, [(1, 5.0)], start_timestamp=START))
@@ -212,7 +212,7 @@ def test_an_updowncounter_may_fall(pool: StoragePool) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_whatever_the_temporality_the_same_was_added(pool: StoragePool, seed: int) -> None:
+def test_the_increase_does_not_depend_on_temporality(pool: StoragePool, seed: int) -> None:
     rng = random.Random(seed)
     delta = a_metric(pool, "counter", temporality="delta")
     cumulative = a_metric(pool, "counter", temporality="cumulative", unit="1")
@@ -340,7 +340,7 @@ def test_a_summary_reports_its_own_percentiles(pool: StoragePool) -> None:
         ("exponential_histogram", "min"),
     ],
 )
-def test_what_makes_no_sense_for_a_type_is_refused(
+def test_an_aggregation_that_the_type_does_not_support_is_refused(
     pool: StoragePool, metric_type: str, aggregation: str
 ) -> None:
     metric_id = a_metric(pool, metric_type, temporality="cumulative")

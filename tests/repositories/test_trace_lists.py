@@ -265,7 +265,7 @@ def test_lists_of_spans_load_payloads_only_if_asked(
             getattr(span, column)
 
 
-def test_what_is_read_outlives_the_unit_of_work_and_is_as_the_database_has_it(
+def test_rows_stay_usable_after_the_unit_of_work_with_the_values_of_the_database(
     pool: StoragePool,
 ) -> None:
     CopyWriter(pool).write_spans([a_span(1, 1)])
@@ -280,7 +280,7 @@ def test_what_is_read_outlives_the_unit_of_work_and_is_as_the_database_has_it(
     assert after.updated_at - after.created_at >= timedelta(0)
 
 
-def test_a_span_that_says_how_long_it_took_has_ended(pool: StoragePool) -> None:
+def test_a_span_with_a_duration_has_ended(pool: StoragePool) -> None:
     took = a_span(1, 1, end_time=None, duration_us=5_000_000)
     CopyWriter(pool).write_spans([took, a_span(1, 2)])
     with pool.unit_of_work() as uow:

@@ -113,7 +113,7 @@ def test_one_span_is_its_own_critical_path() -> None:
     assert tree.nodes[0].self_time_ns == 2
 
 
-def test_what_takes_no_time_is_not_on_the_critical_path() -> None:
+def test_a_span_without_duration_is_not_on_the_critical_path() -> None:
     tree = SpanTree.of([a_node(1, 0, 0), a_node(2, 0, 0, 1)])
     assert drawn(tree) == ["1", ".2"]
     assert tree.critical_path == ()
@@ -122,7 +122,7 @@ def test_what_takes_no_time_is_not_on_the_critical_path() -> None:
     assert path(tree) == [("1", 0, 9)]
 
 
-def test_the_path_leaves_out_what_ran_beside_it() -> None:
+def test_the_critical_path_leaves_out_parallel_spans() -> None:
     spans = [a_node(1, 0, 100), a_node(2, 20, 90, 1), a_node(3, 10, 60, 1), a_node(4, 0, 20, 1)]
     tree = SpanTree.of(spans)
     assert path(tree) == [("4", 0, 20), ("2", 20, 90), ("1", 90, 100)]
@@ -130,7 +130,7 @@ def test_the_path_leaves_out_what_ran_beside_it() -> None:
     assert tree.roots[0].self_time_ns == 10
 
 
-def test_of_spans_that_end_together_the_longest_is_on_the_path() -> None:
+def test_the_longest_of_spans_that_end_together_is_on_the_path() -> None:
     tree = SpanTree.of([a_node(1, 0, 100), a_node(2, 50, 100, 1), a_node(3, 10, 200, 1)])
     assert path(tree) == [("1", 0, 10), ("3", 10, 100)]
     same = SpanTree.of([a_node(1, 0, 100), a_node(3, 50, 100, 1), a_node(2, 50, 100, 1)])
@@ -152,7 +152,7 @@ def test_without_a_root_every_orphan_is_one() -> None:
     assert path(tree) == [("2", 0, 10), ("4", 10, 20), ("2", 20, 40), ("3", 60, 90)]
 
 
-def test_of_several_roots_the_path_takes_those_that_end_last() -> None:
+def test_the_critical_path_takes_the_roots_that_end_last() -> None:
     tree = SpanTree.of([a_node(1, 0, 50), a_node(2, 10, 60), a_node(3, 80, 90), a_node(4, 0, 5)])
     assert names(tree.roots) == ["1", "4", "2", "3"]
     assert path(tree) == [("4", 0, 5), ("2", 10, 60), ("3", 80, 90)]
@@ -254,7 +254,7 @@ def _random_spans(seed: int) -> list[TraceSpan]:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_trees_agree_with_what_each_nanosecond_says(seed: int) -> None:
+def test_trees_agree_with_a_simulation_of_each_nanosecond(seed: int) -> None:
     spans = _random_spans(seed)
     tree = SpanTree.of(spans)
     first = min(map(_ns, spans))

@@ -197,7 +197,7 @@ def test_valid_rows_are_not_prepared_one_by_one(monkeypatch: pytest.MonkeyPatch)
     assert prepare_all(SPANS, rows) == expected
 
 
-def test_the_first_that_is_not_valid_is_named_by_its_index() -> None:
+def test_the_first_invalid_row_is_named_by_its_index() -> None:
     rows = plain(PART + 20)
     rows[PART + 5]["span_id"] = rows[PART + 9]["span_id"] = "short"
     with pytest.raises(ValidationError) as caught:

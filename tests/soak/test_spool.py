@@ -23,7 +23,7 @@ GENERATIONS = scaled(3, 12)
 MOST_FLUSHES = scaled(6, 40)
 
 
-def test_what_flush_has_acknowledged_outlives_its_process(
+def test_flushed_rows_survive_the_process(
     frail_server: EmbeddedPostgres, frail_url: str, tmp_path: Path
 ) -> None:
     """Each generation of processes goes on where the last one's flushes returned.

@@ -87,7 +87,7 @@ def altered(troubles: Troubles, how: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("resent", [False, True], ids=["new spans", "spans sent again"])
-def test_who_gives_way_in_a_deadlock_tries_again(
+def test_the_victim_of_a_deadlock_tries_again(
     pool: StoragePool, troubles: Troubles, resent: bool
 ) -> None:
     CopyWriter(pool).write_traces(a_trace(n) for n in range(1, 4))
@@ -138,9 +138,7 @@ def in_background(work: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def test_a_pool_that_gives_up_at_once_loses_nothing_either(
-    frail_url: str, troubles: Troubles
-) -> None:
+def test_a_pool_without_retries_loses_no_rows(frail_url: str, troubles: Troubles) -> None:
     """Sessions end between the flushes, and the first attempt is the only one."""
     with quick_pool(as_writer(frail_url), ONCE) as pool, TraceWriter(pool, PATIENT) as writer:
         for number in range(1, 6):

@@ -8,7 +8,7 @@ from observatory_storage import CopyWriter, StoragePool
 from observatory_storage.storing.optimism import Optimism, optimism
 
 
-def test_three_conflicts_in_a_row_end_it_for_a_while() -> None:
+def test_three_conflicts_in_a_row_suspend_optimism() -> None:
     optimistic = Optimism()
     for clean in (False, False, True, False, False):
         assert optimistic.allows()
@@ -23,7 +23,7 @@ def test_three_conflicts_in_a_row_end_it_for_a_while() -> None:
     assert not optimistic.allows(), "one more conflict is enough after that"
 
 
-def test_a_clean_batch_restores_it() -> None:
+def test_a_batch_without_conflict_restores_optimism() -> None:
     optimistic = Optimism()
     for _ in range(3):
         optimistic.learn(clean=False)

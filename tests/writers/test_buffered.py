@@ -111,7 +111,7 @@ def test_a_full_batch_is_flushed_in_the_background(pool: StoragePool) -> None:
         assert writer.buffer_stats().buffered == 4
 
 
-def test_a_thousand_rows_are_enough_where_nothing_is_being_written(pool: StoragePool) -> None:
+def test_an_idle_writer_flushes_at_a_thousand_rows(pool: StoragePool) -> None:
     config = WriterConfig(batch_size=5000, flush_interval_secs=None)
     with LogWriter(pool, config) as writer:
         writer.write_logs([a_log(n) for n in range(999)])
@@ -185,7 +185,7 @@ def test_max_concurrency_flushes_at_once(pool: StoragePool, database_url: str) -
         assert writer.flush().committed == 5
 
 
-def test_threads_that_write_at_once_lose_nothing(pool: StoragePool) -> None:
+def test_parallel_threads_lose_no_rows(pool: StoragePool) -> None:
     config = WriterConfig(batch_size=50, max_concurrency=2, max_buffered=200)
     with LogWriter(pool, config) as writer, ThreadPoolExecutor(6) as executor:
 
@@ -213,7 +213,7 @@ def test_flush_ends_when_its_time_does(pool: StoragePool, database_url: str) -> 
         assert writer.flush(timeout=DEADLINE_SECS).committed == 2
 
 
-def test_close_says_what_remains(pool: StoragePool, database_url: str) -> None:
+def test_close_reports_the_remaining_rows(pool: StoragePool, database_url: str) -> None:
     pool.partitions.ensure("logs", [START])
     writer = LogWriter(pool, PATIENT)
     with locked(database_url, "logs"):

@@ -206,7 +206,7 @@ def test_rows_refused_in_the_background_are_told_by_the_next_flush(pool: Storage
         assert writer.flush() == FlushResult(committed=1)
 
 
-def test_what_was_written_is_not_changed_by_what_the_caller_changes_later(
+def test_later_changes_by_the_caller_do_not_change_written_rows(
     pool: StoragePool,
 ) -> None:
     attributes: dict[str, Any] = {"list": [1], "nested": {"a": 1}}

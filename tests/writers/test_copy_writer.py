@@ -110,7 +110,7 @@ def test_the_error_names_row_field_and_value(
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("rows", [3, 200])
-def test_rows_that_the_database_refuses_take_the_others_with_them(
+def test_rows_that_the_database_refuses_make_the_whole_call_fail(
     pool: StoragePool, method: Method, rows: int
 ) -> None:
     with pool.engine.begin() as connection:
@@ -220,7 +220,7 @@ def test_a_partition_dropped_meanwhile_is_made_again_within_a_unit_of_work(
     assert count(pool, "logs") == 1
 
 
-def test_an_error_that_passes_is_the_callers_within_a_unit_of_work(
+def test_a_transient_error_within_a_unit_of_work_is_raised_to_the_caller(
     pool: StoragePool,
 ) -> None:
     """Who alone could repeat what went before in the transaction."""

@@ -153,7 +153,7 @@ def test_a_batch_that_cannot_be_written_does_not_hold_up_the_others(
             assert writer.flush() == FlushResult(committed=2)
 
 
-def test_rows_refused_before_a_failure_are_told_by_the_flush_after_it(
+def test_rows_refused_before_a_failure_are_reported_by_the_next_flush(
     pool: StoragePool, database_url: str
 ) -> None:
     with pool.engine.begin() as connection:
@@ -177,7 +177,7 @@ def test_rows_refused_before_a_failure_are_told_by_the_flush_after_it(
 METRIC = "00000000-0000-4000-8000-00000000abcd"
 
 
-def test_a_failure_of_the_rows_own_making_is_no_reason_to_lose_them(pool: StoragePool) -> None:
+def test_rows_stay_buffered_if_the_table_is_missing(pool: StoragePool) -> None:
     """The table is not there: no row's fault, so all stay."""
     with pool.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE logs RENAME TO elsewhere")
@@ -191,7 +191,7 @@ def test_a_failure_of_the_rows_own_making_is_no_reason_to_lose_them(pool: Storag
         assert writer.flush() == FlushResult(committed=2)
 
 
-def test_where_no_thread_can_be_started_the_caller_flushes(
+def test_the_caller_flushes_if_no_thread_can_be_started(
     pool: StoragePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As at the end of the interpreter, where Python 3.12 starts none."""

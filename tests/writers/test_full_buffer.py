@@ -144,7 +144,7 @@ def test_of_many_threads_each_row_is_taken_or_counted(
 
 
 @pytest.mark.parametrize("on_full", ["drop", "raise"])
-def test_a_buffer_that_is_full_for_a_heavy_row_is_flushed(pool: StoragePool, on_full: Any) -> None:
+def test_a_buffer_without_room_for_a_heavy_row_is_flushed(pool: StoragePool, on_full: Any) -> None:
     """Nobody else would: no batch is full, and there is no interval."""
     config = WriterConfig(batch_size=3, max_buffered=3, flush_interval_secs=None, on_full=on_full)
     heavy = a_span(1, 3, events=[event("e")])
@@ -161,7 +161,7 @@ def test_a_buffer_that_is_full_for_a_heavy_row_is_flushed(pool: StoragePool, on_
 
 
 @pytest.mark.parametrize("on_full", ["drop", "raise"])
-def test_of_a_list_the_rows_that_find_room_are_taken(
+def test_the_rows_of_a_list_that_fit_into_the_buffer_are_taken(
     pool: StoragePool, database_url: str, on_full: Any
 ) -> None:
     config = WriterConfig(batch_size=2, max_buffered=5, flush_interval_secs=None, on_full=on_full)

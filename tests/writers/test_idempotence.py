@@ -159,9 +159,7 @@ def test_a_metric_sent_again_is_refreshed(pool: StoragePool, method: Method) -> 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one by one"])
 @pytest.mark.parametrize("method", METHODS)
-def test_write_trace_forgets_nothing_that_was_said_before(
-    pool: StoragePool, method: Method, together: bool
-) -> None:
+def test_write_trace_clears_no_column(pool: StoragePool, method: Method, together: bool) -> None:
     """In one batch as one by one."""
     rows = [
         a_trace(attributes={"a": 1}, status_message="first", end_time=START + timedelta(seconds=9)),

@@ -80,9 +80,7 @@ def test_instances_learn_their_ids(pool: StoragePool) -> None:
 
 
 @pytest.mark.parametrize("before", [0, 3, PART, PART + 3])
-def test_what_comes_before_an_error_of_the_iterator_is_taken(
-    pool: StoragePool, before: int
-) -> None:
+def test_rows_before_an_error_of_the_iterator_are_taken(pool: StoragePool, before: int) -> None:
     def rows() -> Iterator[Any]:
         yield from (a_span(1, n) for n in range(1, before + 1))
         raise LookupError("of the application")
@@ -94,7 +92,7 @@ def test_what_comes_before_an_error_of_the_iterator_is_taken(
     assert len(fetch(pool, TraceSpan)) == before
 
 
-def test_of_what_redaction_keeps_back_nothing_is_asked(pool: StoragePool) -> None:
+def test_rows_dropped_by_redaction_are_not_validated(pool: StoragePool) -> None:
     """Its events may lack what their span would have said; its values may be wrong."""
     config = WriterConfig(flush_interval_secs=None, redact=lambda _: None)
     with TraceWriter(pool, config) as writer:

@@ -108,7 +108,7 @@ def test_versions_of_a_row_are_not_written_at_once(versions: tuple[Row, Row, Row
     assert waits == []
 
 
-def test_a_batch_that_failed_by_itself_is_overtaken_only_by_other_rows() -> None:
+def test_a_failed_batch_is_overtaken_only_by_batches_without_its_rows() -> None:
     spans = [prepare_span(a_span(1, number)) for number in range(1, 5)]
     queue = Queue()
     failed, same, other = batches(spans[:2], spans[1:3], spans[3:])
@@ -133,7 +133,7 @@ def test_nothing_overtakes_while_the_database_is_away() -> None:
     assert queue.take([]) is None
 
 
-def test_of_many_versions_flushed_at_once_the_last_remains(pool: StoragePool) -> None:
+def test_the_last_of_many_parallel_versions_remains(pool: StoragePool) -> None:
     """Spans that have ended, metrics and traces replace what is there."""
     config = WriterConfig(batch_size=1, max_concurrency=4, flush_interval_secs=None)
     with MetricWriter(pool, config) as metrics, TraceWriter(pool, config) as traces:
@@ -148,7 +148,7 @@ def test_of_many_versions_flushed_at_once_the_last_remains(pool: StoragePool) ->
     assert sorted(row["version"] for row in given) == [117, 118, 119]
 
 
-def test_of_many_versions_flushed_at_once_the_first_remains_where_none_replaces(
+def test_the_first_of_many_parallel_versions_remains_if_none_replaces(
     pool: StoragePool,
 ) -> None:
     config = WriterConfig(batch_size=1, max_concurrency=4, flush_interval_secs=None)
@@ -160,7 +160,7 @@ def test_of_many_versions_flushed_at_once_the_first_remains_where_none_replaces(
     assert [row["body"] for row in fetch(pool, LogRecord)] == ["0", "20", "40"]
 
 
-def test_a_flush_does_not_wait_for_what_waits_for_a_batch_that_failed(
+def test_a_flush_does_not_wait_for_batches_behind_a_failed_batch(
     pool: StoragePool, database_url: str
 ) -> None:
     """It raises that failure; when the first can be written, so is the second, after it."""
@@ -182,7 +182,7 @@ def test_a_flush_does_not_wait_for_what_waits_for_a_batch_that_failed(
     assert [row["attributes"] for row in fetch(pool, Trace)] == [{"version": 2}]
 
 
-def test_other_batches_go_beside_one_that_holds_up_its_likes(
+def test_other_batches_run_beside_a_batch_that_blocks_versions_of_its_rows(
     pool: StoragePool, database_url: str
 ) -> None:
     """Two versions of a span and another span, by three threads, of which one has nothing to do."""

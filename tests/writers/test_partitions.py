@@ -138,7 +138,7 @@ def test_days_find_room_beside_a_month_made_earlier(pool: StoragePool) -> None:
     ]
 
 
-def test_a_month_or_year_gives_way_to_what_is_there_already(pool: StoragePool) -> None:
+def test_a_month_or_year_that_overlaps_a_partition_is_not_created(pool: StoragePool) -> None:
     with at(NOW):
         pool.partitions.ensure("logs", [NOW, NOW + DAY])
     later = NOW + timedelta(days=400)
@@ -213,7 +213,7 @@ def test_open_writers_and_readers_are_not_waited_for(pool: StoragePool, database
     assert count(pool, "logs") == 4
 
 
-def test_who_locks_the_table_is_waited_for_with_bounds(
+def test_waiting_for_a_table_lock_is_bounded(
     pool: StoragePool, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layout, "_LOCK_TIMEOUT", "20ms")
@@ -269,7 +269,7 @@ def test_the_servers_time_zone_and_date_style_do_not_matter(
 
 
 @pytest.mark.parametrize("schema", ['Odd "schema" 50%', "выше", "CamelCase"])
-def test_another_schema_whatever_its_name(empty_database_url: str, schema: str) -> None:
+def test_schemas_of_any_name_work(empty_database_url: str, schema: str) -> None:
     with quick_pool(empty_database_url, schema=schema) as pool:
         pool.run_migrations()
         spans = [

@@ -82,7 +82,9 @@ def test_the_end_of_the_interpreter_flushes(pool: StoragePool, database_url: str
     assert (count(pool, "logs"), count(pool, "traces")) == (10, 10)
 
 
-def test_what_cannot_be_flushed_at_the_end_is_said(embedded_server: EmbeddedPostgres) -> None:
+def test_rows_that_cannot_be_flushed_at_the_end_are_reported(
+    embedded_server: EmbeddedPostgres,
+) -> None:
     url = embedded_server.url
     with quick_pool(url) as pool:
         pool.run_migrations()

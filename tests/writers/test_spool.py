@@ -372,7 +372,7 @@ def test_a_full_spool_makes_flush_raise_and_loses_nothing(
     assert bodies(pool) == [f"{n:02}" for n in range(10)]
 
 
-def test_close_spools_what_time_or_trouble_has_left(
+def test_close_spools_the_rows_that_could_not_be_written(
     server: EmbeddedPostgres, pool: StoragePool, config: WriterConfig
 ) -> None:
     """Also where the database is there, and a flush would only raise."""

@@ -95,7 +95,7 @@ def line_of(row: Row) -> bytes:
 
 
 @pytest.mark.parametrize(("table", "values"), AWKWARD)
-def test_a_row_comes_back_as_it_was(table: str, values: dict[str, Any]) -> None:
+def test_a_row_reads_back_unchanged(table: str, values: dict[str, Any]) -> None:
     row = prepared(table, **values)
     line = line_of(row)
     (record,) = line_format.read(line)
@@ -263,7 +263,7 @@ def test_rows_come_out_in_the_order_in_which_they_went_in(tmp_path: Path) -> Non
     assert bodies(drain(spool)) == ["e"]
 
 
-def test_rows_stay_until_they_are_done_with(tmp_path: Path) -> None:
+def test_rows_stay_in_the_spool_until_they_are_done(tmp_path: Path) -> None:
     spool = spool_in(tmp_path)
     spool.append(logs("a", "b"))
     chunk = spool.read(1)
@@ -369,7 +369,7 @@ def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         spool_in(tmp_path / "file" / "spool")
 
 
-def test_a_file_that_somebody_has_removed_takes_no_more_rows(tmp_path: Path) -> None:
+def test_no_rows_are_appended_to_a_removed_file(tmp_path: Path) -> None:
     spool = spool_in(tmp_path)
     spool.append(logs("a"))
     the_file(tmp_path).unlink()
@@ -471,7 +471,7 @@ def test_ids_of_any_class_are_written(tmp_path: Path) -> None:
     assert record.row == row
 
 
-def test_spans_keep_what_they_say_of_their_events() -> None:
+def test_spooled_spans_keep_their_events() -> None:
     for events in (None, [], EVENTS):
         row = PREPARE["trace_spans"](a_span(events=events))
         (record,) = line_format.read(line_of(row))

@@ -60,7 +60,7 @@ def test_a_writer_counts_what_it_commits(pool: StoragePool) -> None:
     assert (len(fetch(pool, TraceSpan)), len(fetch(pool, TraceEvent))) == (20, 40)
 
 
-def test_bytes_are_what_was_sent(pool: StoragePool) -> None:
+def test_bytes_count_the_sent_data(pool: StoragePool) -> None:
     """All of a COPY, and of an INSERT what is JSON or text."""
     sent = {}
     methods: tuple[Method, ...] = ("insert", "copy")
@@ -78,7 +78,7 @@ def test_bytes_are_what_was_sent(pool: StoragePool) -> None:
 
 
 @pytest.mark.parametrize("method", ["insert", "copy"])
-def test_the_method_is_the_one_that_was_told(pool: StoragePool, method: Any) -> None:
+def test_the_chosen_method_is_used(pool: StoragePool, method: Any) -> None:
     config = WriterConfig(flush_interval_secs=None, method=method)
     with MetricWriter(pool, config) as writer:
         metric = writer.write_metric(a_metric())
@@ -97,7 +97,7 @@ def test_a_batch_of_several_tables_goes_by_several_methods(pool: StoragePool) ->
         assert writer.write_stats().batches_by_method == {"copy": 1}
 
 
-def test_what_the_database_refuses_is_not_counted_as_written(pool: StoragePool) -> None:
+def test_refused_rows_are_not_counted_as_written(pool: StoragePool) -> None:
     with pool.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE logs ADD CONSTRAINT refused CHECK (body <> 'bad')")
     rows = [a_log(n, body="bad" if n % 5 == 0 else "good") for n in range(20)]
@@ -173,7 +173,7 @@ def test_percentiles_are_of_the_latest_flushes() -> None:
                 assert sum(other < value for other in latest) < enough
 
 
-def test_what_is_kept_for_the_statistics_is_bounded(clock: Clock) -> None:
+def test_the_memory_of_the_statistics_is_bounded(clock: Clock) -> None:
     recorder = Recorder()
     for _ in range(5000):
         clock.now += 0.7

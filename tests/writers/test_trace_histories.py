@@ -105,7 +105,7 @@ class Stored:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_batches_leave_what_the_last_versions_say(pool: StoragePool, seed: int) -> None:
+def test_random_batches_leave_the_last_versions(pool: StoragePool, seed: int) -> None:
     model = Stored()
     source = random.Random(seed)
     for batch in batches(seed, 25):
@@ -131,7 +131,7 @@ def test_random_batches_leave_what_the_last_versions_say(pool: StoragePool, seed
     check_traces(pool)
 
 
-def test_versions_written_at_once_by_four_threads(database_url: str) -> None:
+def test_four_threads_write_versions_at_once(database_url: str) -> None:
     """Whichever version of a span remains, its trace is what the remaining ones say.
 
     Not one attempt fails: the writers wait for each other, never in a circle.

@@ -92,7 +92,7 @@ def test_an_ended_span_is_never_replaced_by_an_unended_one(
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one by one"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("ended", [True, False], ids=["ended first", "ended last"])
-def test_events_stay_where_their_span_comes_again_without_any_said(
+def test_events_stay_if_their_span_is_written_again_without_events(
     pool: StoragePool, method: Method, together: bool, ended: bool
 ) -> None:
     spans = [
@@ -188,7 +188,9 @@ def test_absurd_numbers_of_tokens_do_not_cost_their_spans(pool: StoragePool) -> 
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_write_trace_fills_only_what_no_span_says(pool: StoragePool, method: Method) -> None:
+def test_write_trace_sets_only_columns_that_no_span_determines(
+    pool: StoragePool, method: Method
+) -> None:
     said = a_trace(
         service_name="of the trace",
         start_time=LATER,

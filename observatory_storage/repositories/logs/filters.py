@@ -1,6 +1,6 @@
-"""Which log records: frozen dataclasses in which None means any.
+"""Filters of log records: frozen dataclasses. A field that is None does not filter.
 
-Values and keys are literal, and time ranges half-open: [start_time, end_time).
+Values and keys are matched literally. Time ranges are half-open: [start_time, end_time).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _SEVERITIES: Final = {
 
 
 class LogSearchKeywords(TypedDict, total=False):
-    """The fields of `LogFilters` but for the text."""
+    """The fields of `LogFilters` except `text`."""
 
     service_name: str | None
     min_severity: int | str | None
@@ -101,22 +101,24 @@ def _contains(record: Any, given: Given) -> Conditions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFilters(Filters):
-    """Which log records: those that meet every condition.
+    """Selects the log records that meet every condition. A field that is None does not filter.
 
     Args:
-        min_severity: a severity number (1 to 24) or the name of a level, of OpenTelemetry
-            (``"WARN"``, ``"DEBUG2"``) or Python's logging (``"WARNING"``, ``"CRITICAL"``), in any
-            case. A record without a severity number does not meet it.
+        min_severity: the lowest severity, inclusive: a severity number (1 to 24) or a level name in
+            upper or lower case. Level names are OpenTelemetry's (``"WARN"``, ``"DEBUG2"``) and
+            those of Python's logging module (``"WARNING"``, ``"CRITICAL"``). Records without a
+            severity number never match.
         trace_id: hex text, UUID or the `Trace`.
-        start_time: records of this time or later.
-        end_time: records before this time.
-        attributes: keys to text, numbers or bools, each to be met by the record's own attributes,
-            its resource's or its scope's.
-        text: words that the body must have, as in a web search: all of them, ``"a phrase"``,
-            ``or``, ``-not``, ``begin*``. Words are taken as written, without regard to case.
-        contains: text that the body must have in it, literally but for upper and lower case. No
-            index helps: all bodies of the time range are read, so ``start_time`` must be given.
-        limit: the most rows in a page.
+        start_time: only records of this time or later.
+        end_time: only records before this time.
+        attributes: a mapping of attribute keys to text, numbers or bools. Each pair must be in the
+            attributes of the record, of its resource or of its scope.
+        text: words to search for in the body, in web search syntax: all words, ``"a phrase"``,
+            ``or``, ``-not``, ``begin*``. Case is ignored. Words are not stemmed.
+        contains: a substring of the body. Case is ignored; all other characters are literal. No
+            index serves it: the query reads all bodies of the time range, so ``start_time`` is
+            required.
+        limit: the maximum number of rows in a page.
 
     Raises:
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.

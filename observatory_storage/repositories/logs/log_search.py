@@ -1,11 +1,11 @@
-"""Log records found by the words of their bodies: the newest first, or the best first.
+"""Full-text search of log records, ordered by time or by rank.
 
-In order of time the planner would walk the records, newest first, and look for the words in each
-body, because it cannot know how rare a word is. That suits a word that every other record has, and
-takes seconds for one that hardly any has. So time is cut into slices, each wider than the one
-before. The full-text index finds all matches of a slice, which are then sorted, and the search
-ends with the slice that fills the page. Frequent words fill it soon; of rare ones even the widest
-slice has few.
+For a search in order of time, the planner would read the records newest first and look for the
+words in each body, because it does not know how rare a word is. This plan is fast for a frequent
+word and takes seconds for a rare one. Therefore the search divides the time range into slices, each
+wider than the previous one. The full-text index finds all matches of a slice, and the matches are
+sorted. The search ends when the page is full. Frequent words fill the page in the first slices. For
+rare words, even the widest slice has few matches.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _DIVIDED_BY_LENGTH: Final = 1
 
 
 class RankedRecord(NamedTuple):
-    """A record with the key that it is sorted by."""
+    """A record with its sort key."""
 
     rank: float
     timestamp: datetime
@@ -52,7 +52,7 @@ class RankedRecord(NamedTuple):
 
 
 class LogSearch:
-    """The list of the records that match filters with a text, newest first: a `pages.Search`.
+    """The records that match filters with a text, newest first: a `pages.Search`.
 
     Args:
         left_out: columns that are not loaded.
@@ -91,7 +91,7 @@ class LogSearch:
         return found
 
     def _newest_moment(self) -> datetime | None:
-        """The time of the newest of the records until now; None where there are none."""
+        """The time of the newest record that is not in the future; None if there is none."""
         filters = self._filters
         of_service = LogFilters(service_name=filters.service_name).conditions()
         # A clock that runs ahead must not put all correct records into one slice.
@@ -106,7 +106,7 @@ class LogSearch:
 
 
 class RankedLogSearch:
-    """The list of the records that match, best first, of equally good ones the newest."""
+    """The records that match, highest rank first. Records of equal rank are newest first."""
 
     def __init__(
         self, reader: Reader, filters: LogFilters, left_out: Sequence[InstrumentedAttribute[Any]]
@@ -135,7 +135,7 @@ class RankedLogSearch:
 
 
 def _records_of(matches: Subquery, left_out: Sequence[InstrumentedAttribute[Any]]) -> Select[Any]:
-    """The records of a subquery, without the columns that are left out."""
+    """The records of a subquery, without the columns that are not loaded."""
     record = aliased(LogRecord, matches)
     columns = (getattr(record, column.key) for column in left_out)
     return select(record).options(*(defer(column, raiseload=True) for column in columns))
@@ -144,7 +144,7 @@ def _records_of(matches: Subquery, left_out: Sequence[InstrumentedAttribute[Any]
 def _slices(
     begin: datetime | None, start: datetime | None, end: datetime | None, *, backwards: bool
 ) -> Iterator[tuple[datetime | None, datetime | None]]:
-    """Half-open ranges of time, from the beginning on, that cover all from the start to the end."""
+    """Half-open slices of time that cover [start, end), in the order of the search."""
     cuts: list[datetime | None] = []
     for width in _SLICES:
         if begin is None:
@@ -161,9 +161,9 @@ def _slices(
 
 
 def _planned_for_all(statement: Select[Any]) -> Subquery:
-    """A subquery that is planned for all its rows, and not for the first few in some order.
+    """A subquery that is planned for all its rows, not for the first few.
 
-    The quoted number is a constant to the planner. An integer would have to be converted first,
-    and would rule out parallel plans.
+    The quoted number is a constant to the planner. An integer would have to be converted first, and
+    would rule out parallel plans.
     """
     return statement.offset(literal_column("'0'")).subquery("matches")

@@ -1,4 +1,4 @@
-"""Log records: lists, lookups, full-text search, counts, and following along."""
+"""Log records: lists, lookups, full-text search, counts, and a tail."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ _ORDERS: Final = ("time", "rank")
 
 
 class LogRepository:
-    """Questions about log records.
+    """Queries for log records.
 
-    Lists load a record's body and its attributes, but not the JSON columns that records of one
-    source share (resource and scope attributes) nor ``otlp``, unless ``payload`` asks for them:
-    without it, reading one of these raises.
+    Lists load the body and the attributes of each record. They load ``resource_attributes``,
+    ``scope_attributes`` and ``otlp`` only with ``payload=True``. Reading a column that is not
+    loaded raises `StorageError`.
 
     Filters are given as an object or as keywords: ``list(LogFilters(min_severity="WARN"))`` and
-    ``list(min_severity="WARN")`` are the same. A method raises `ValidationError` for an argument
-    that it does not understand, for a damaged cursor and for the cursor of another query. A cursor
-    goes with a query's filters but for ``limit``, ``start_time`` and ``end_time``.
+    ``list(min_severity="WARN")`` are the same. A method raises `ValidationError` for an invalid
+    argument, for a damaged cursor and for the cursor of another query. Two queries are the same if
+    their filters are equal; ``limit``, ``start_time`` and ``end_time`` may differ.
     """
 
     def __init__(self, session: Session) -> None:
@@ -61,15 +61,15 @@ class LogRepository:
         id: str | UUID,  # noqa: A002 - the column's name
         timestamp: datetime | None = None,
     ) -> LogRecord:
-        """The record of an id, whole.
+        """Get a record by its id, with all columns.
 
         Args:
-            timestamp: when the record is known to be of. No index is by the id alone: without
-                the time all records are read until it is found.
+            timestamp: the record's time, if you know it. No index has the id alone, so without the
+                time the query reads all records until it finds the id.
 
         Raises:
-            NotFound: there is none.
-            ValidationError: the id is no UUID, or the time has no zone.
+            NotFound: there is no such record.
+            ValidationError: the id is not a UUID, or the time has no time zone.
         """
         statement = select(LogRecord).where(LogRecord.id == ids.uuid_of(id, "id"))
         moment = validation.moment("timestamp", timestamp)
@@ -88,13 +88,13 @@ class LogRepository:
         total: pages.Total | None = None,
         **fields: Unpack[LogKeywords],
     ) -> pages.Page[LogRecord]:
-        """A page of the records that match, newest first.
+        """List a page of the matching records, newest first.
 
         Args:
-            total: "exact" or "estimated": say how many there are in all, by one more statement.
+            total: "exact" or "estimated" also counts the rows of all pages, by one more statement.
 
         Raises:
-            ValidationError: a cursor is damaged or another query's.
+            ValidationError: a cursor is damaged, or belongs to another query.
         """
         wanted = LogFilters.of(filters, fields)
         search = self._search(wanted, payload=payload)
@@ -108,7 +108,7 @@ class LogRepository:
         payload: bool = False,
         **fields: Unpack[LogKeywords],
     ) -> Iterator[LogRecord]:
-        """All the records that match, newest first, with one batch at a time in memory.
+        """Iterate over all matching records, newest first, with one batch at a time in memory.
 
         The filters' ``limit`` does not apply.
         """
@@ -122,10 +122,10 @@ class LogRepository:
         start_time: datetime | None = None,
         end_time: datetime | None = None,
     ) -> builtins.list[LogRecord]:
-        """All records of a trace in [start_time, end_time), whole, oldest first.
+        """Get the records of a trace in [start_time, end_time), with all columns, oldest first.
 
-        Records may be of a time before or after the trace's own, so that nothing but these bounds
-        limits the search: without them the index of every partition is looked into.
+        A record may be older or newer than its trace, so the trace's times do not limit the search.
+        Without bounds the query searches the index of every partition.
         """
         bounds = within(LogRecord.timestamp, *validation.times(start_time, end_time))
         key = validation.trace_key("trace_id", trace_id)
@@ -143,23 +143,24 @@ class LogRepository:
         total: pages.Total | None = None,
         **fields: Unpack[LogSearchKeywords],
     ) -> pages.Page[LogRecord]:
-        """A page of the records whose body has the words.
+        """Search the words of log bodies, and return a page of the records.
 
-        Words are taken as written, without regard to case; of a body the first 100,000
-        characters are searched. What is not text (``body_json``) is not.
+        Case is ignored and words are not stemmed. The search covers the first 100,000 characters of
+        each body. Bodies that are not text (``body_json``) are not searched.
 
         Args:
-            text: as in a web search: all the words, ``"a phrase"``, ``or``, ``-not``, and
-                ``begin*`` for words that begin so.
-            filters: what else must be met, the time above all; without a text of their own.
-            order: ``"time"`` for the newest first; ``"rank"`` for those first in which the words
-                stand closest together and make up most of the body (PostgreSQL's
-                ``ts_rank_cd``), and of equal ones the newest. Every page by rank ranks all
-                records that match, some ten microseconds each: bound the time.
-            total: "exact" or "estimated": say how many there are in all, by one more statement.
+            text: the words, in web search syntax: all words, ``"a phrase"``, ``or``, ``-not``, and
+                ``begin*`` for all words with this prefix.
+            filters: further conditions, above all a time range; their ``text`` must not be set.
+            order: ``"time"``: newest first. ``"rank"``: highest rank first (PostgreSQL's
+                ``ts_rank_cd``, which prefers bodies in which the words are close together and make
+                up much of the text); records of equal rank are newest first. Each page by rank
+                ranks all matching records, which takes some ten microseconds a record: pass a time
+                range.
+            total: "exact" or "estimated" also counts the rows of all pages, by one more statement.
 
         Raises:
-            ValidationError: the text is blank or too long, or a cursor is another query's.
+            ValidationError: the text is blank or too long, or a cursor belongs to another query.
         """
         validation.choice("order", validation.required_text("order", order), _ORDERS)
         wanted = LogFilters.of(filters, fields)
@@ -182,17 +183,19 @@ class LogRepository:
         time_zone: str | None = None,
         **fields: Unpack[LogKeywords],
     ) -> builtins.list[LevelCount]:
-        """How many records that match each level has, from TRACE up; levels without are absent.
+        """Count the matching records of each level, from TRACE up.
 
-        Records without a severity number come first, as ``UNSPECIFIED``.
+        Levels without records are absent. Records without a severity number come first, as
+        ``UNSPECIFIED``.
 
         Args:
-            bucket_size_secs: count by buckets of time too, counted from Monday, 1970-01-05 UTC.
-            time_zone: the name of the time zone whose days the buckets follow, as "Asia/Tokyo".
-                Buckets are then of whole days, which have 23 or 25 hours when clocks are set.
+            bucket_size_secs: also count by buckets of this width, in seconds or as a timedelta.
+                Buckets are aligned to Monday, 1970-01-05 UTC.
+            time_zone: the time zone in which days begin, such as "Asia/Tokyo". Buckets must then be
+                whole days; a day on which the clocks change has 23 or 25 hours.
 
         Raises:
-            ValidationError: a bucket or a time zone is not one.
+            ValidationError: the bucket width or the time zone is invalid.
         """
         wanted = LogFilters.of(filters, fields)
         bucket = time_buckets.bucket_column(LogRecord.timestamp, bucket_size_secs, time_zone)
@@ -215,7 +218,7 @@ class LogRepository:
     def get_stats(
         self, filters: LogFilters | None = None, **fields: Unpack[LogKeywords]
     ) -> LogStats:
-        """Totals over the records that match; the filters' ``limit`` does not apply."""
+        """Get totals over the matching records. The filters' ``limit`` does not apply."""
         wanted = LogFilters.of(filters, fields)
         row = self._reader.row(
             select(
@@ -239,19 +242,20 @@ class LogRepository:
         payload: bool = False,
         **fields: Unpack[LogKeywords],
     ) -> pages.Page[LogRecord]:
-        """One poll of the log: what arrived since the poll that gave the cursor.
+        """Poll the log: return the records that arrived since the poll that returned the cursor.
 
-        Without a cursor, the newest records, oldest of them first. The page's ``next`` is always
-        there, for the next poll, which should be in a unit of work of its own. Records come in
-        the order in which they arrived, however old their timestamps are; none is skipped and
-        none comes twice. A record is given when all transactions that began writing before its
-        own have ended, so a long one that writes holds the tail up.
+        Without a cursor, it returns the newest records, the oldest of them first. The page's
+        ``next`` is always set: pass it to the next poll, and run each poll in a new unit of work.
+        Records are returned in the order in which they arrived, whatever their timestamps are. No
+        record is skipped or returned twice. A record is returned once all transactions that began
+        to write before its own have ended, so a long writing transaction delays the tail.
 
         Args:
-            filters: which records; their ``limit`` is the most that one poll gives.
+            filters: selects the records. Their ``limit`` is the maximum number of records in one
+                poll.
 
         Raises:
-            ValidationError: the cursor is damaged, another query's or another server's.
+            ValidationError: the cursor is damaged, or belongs to another query or another server.
         """
         wanted = LogFilters.of(filters, fields)
         return Tail(self._reader).poll(cursor, wanted, () if payload else _WITHOUT_PAYLOAD)
@@ -265,7 +269,7 @@ class LogRepository:
 
 
 def _level_of(number: int | None) -> str:
-    """The name of the level that a severity number belongs to."""
+    """The level name of a severity number."""
     found = "UNSPECIFIED"
     for name, least in LEVELS.items():
         if number is not None and number >= least:

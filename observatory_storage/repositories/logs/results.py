@@ -1,4 +1,4 @@
-"""What the questions about log records return."""
+"""The results of queries for log records."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ __all__ = ["LevelCount", "LogStats"]
 
 @dataclass(frozen=True, slots=True)
 class LevelCount(Result):
-    """The log records of one level.
+    """The number of log records of one level.
 
     Attributes:
-        level: ``TRACE DEBUG INFO WARN ERROR FATAL``; ``UNSPECIFIED`` without a severity number.
-        timestamp: where the bucket of time begins; None without buckets.
+        level: ``TRACE``, ``DEBUG``, ``INFO``, ``WARN``, ``ERROR`` or ``FATAL``; ``UNSPECIFIED`` for
+            records without a severity number.
+        timestamp: the start of the time bucket; None if the query has no buckets.
     """
 
     level: str
@@ -26,7 +27,7 @@ class LevelCount(Result):
 
 @dataclass(frozen=True, slots=True)
 class LogStats(Result):
-    """Totals over log records; an error is one of severity number 17 (ERROR) or above."""
+    """Totals over log records. Records of severity number 17 (ERROR) or above count as errors."""
 
     log_count: int
     error_count: int

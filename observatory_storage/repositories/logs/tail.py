@@ -1,18 +1,18 @@
-"""The tail of the log: what a poll may give, and where the next one goes on.
+"""The tail of the log: which records a poll returns, and where the next poll continues.
 
-Records do not become visible in the order of their timestamps, nor of any other column: a
-transaction that wrote first may commit last. So the tail follows the numbers of transactions
-(``xmin``, which every row has; a savepoint has a later one of its own). A record is settled when
-every transaction with a smaller number has ended. A poll gives the settled records in the order of
-those numbers, and within one by time. No record can become visible before what a poll has passed,
-so none is skipped and none is given twice, whatever its timestamp. The price is that a transaction
-that has written something, in any database of the server, holds the tail up until it ends.
+Records do not become visible in the order of any column: a transaction that wrote first may commit
+last. Therefore the tail follows transaction ids (``xmin``, which every row has; a savepoint has its
+own, later id). A record is settled when every transaction with a smaller id has ended. A poll
+returns the settled records in the order of these ids; records of one transaction are ordered by
+time. No record can become visible at a position that a poll has passed, so no record is skipped or
+returned twice, whatever its timestamp. The price: a transaction that has written something, in any
+database of the server, delays the tail until it ends.
 
-No index has ``xmin``, so ``created_at``, which is when a row's transaction began, bounds the
-search. Each poll notes when the oldest running transaction began. Once all numbers that were given
-out by then have settled, no record yet to come is of a transaction that began earlier.
-Transactions that the server does not show to this role are trusted to begin writing within a
-minute of their start.
+No index has ``xmin``. The search is bounded by ``created_at``, the time at which a row's
+transaction began. Each poll records when the oldest running transaction began. When all transaction
+ids that had been assigned by then have settled, every later record belongs to a transaction that
+began after this time. Some transactions are not visible to this role; they are assumed to begin
+writing within a minute of their start.
 """
 
 from __future__ import annotations
@@ -50,14 +50,16 @@ _ACTIVITY: Final = sa.table(
 
 @dataclass(frozen=True, slots=True)
 class _Position:
-    """Where a tail stands.
+    """The position of a tail.
 
     Attributes:
-        xid: all records of transactions with smaller numbers have been given,
-        key: and of this one those up to this key; None where none of it have.
-        since: no record that is yet to be given is of a transaction that began earlier.
-        mark_xid: the first number that had not been given out when ``mark_since`` was noted.
-        mark_since: what ``since`` will be when all smaller numbers have settled.
+        xid: all records of transactions with smaller ids have been returned.
+        key: the records of transaction `xid` have been returned up to this key; None if none has.
+        since: every record that has not been returned belongs to a transaction that began at this
+            time or later.
+        mark_xid: the first transaction id that had not been assigned when ``mark_since`` was
+            recorded.
+        mark_since: becomes ``since`` when all smaller ids have settled.
     """
 
     xid: int
@@ -76,7 +78,7 @@ class Tail:
     def poll(
         self, cursor: str | None, filters: LogFilters, options: Sequence[ORMOption]
     ) -> Page[LogRecord]:
-        """The records that settled since the cursor's poll; without one, the newest."""
+        """The records that settled since the cursor's poll; without a cursor, the newest ones."""
         # In this order: a transaction that gets its number after the second statement either began
         # after the first, or is seen by it.
         oldest = self._oldest_start() - _TRUSTED
@@ -92,7 +94,7 @@ class Tail:
         return Page(tuple(rows), next=_cursor_of(place, filters.query()))
 
     def _oldest_start(self) -> datetime:
-        """When the oldest transaction began that runs in this database: not after our own did."""
+        """The start of the oldest transaction that runs in this database, at the latest our own."""
         visible = sa.select(sa.func.min(_ACTIVITY.c.xact_start)).where(
             _ACTIVITY.c.datname == sa.func.current_database()
         )
@@ -102,7 +104,7 @@ class Tail:
         return oldest.astimezone(UTC)
 
     def _numbers(self) -> tuple[int, int]:
-        """Below the first number all transactions have ended; the second is not given out yet."""
+        """Two transaction ids: all below the first have ended; the second is not assigned yet."""
         snapshot = sa.func.pg_current_snapshot()
         ends = (sa.func.pg_snapshot_xmin(snapshot), sa.func.pg_snapshot_xmax(snapshot))
         settled, unused, is_standby = self._reader.row(
@@ -156,7 +158,7 @@ class Tail:
 
 
 def _age(settled: int) -> sa.ColumnElement[int]:
-    """How many numbers before ``settled`` the row's transaction has; numbers wrap at 32 bits."""
+    """The distance from the row's transaction id to ``settled``; ids wrap at 32 bits."""
     xmin = sa.literal_column("xmin::text::bigint", sa.BigInteger)
     return (sa.literal(settled % _XIDS + _XIDS, sa.BigInteger) - xmin) % sa.literal(
         _XIDS, sa.BigInteger

@@ -1,8 +1,8 @@
-"""Histograms and summaries as counts over ranges of values: added, subtracted, asked for quantiles.
+"""Histograms and summaries as counts over ranges of values: addition, subtraction and quantiles.
 
-Every kind of histogram becomes cells, each a range of values with a count. Explicit bounds,
-exponential scales and mixtures of them then add up alike, and a quantile is read off the line
-that rises evenly through each cell.
+Every kind of histogram is converted to cells: a cell is a range of values with a count. So
+histograms with explicit bounds and exponential histograms can be added. A quantile is interpolated
+linearly within its cell.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _GREATEST: Final = sys.float_info.max
 
 @dataclass(slots=True)
 class Amounts:
-    """What a group's points report for one bucket of time.
+    """What the points of a group report for one bucket of time.
 
     Attributes:
-        points: how many points said how much was added.
-        count: the observations.
-        sum: of the observations; None where a point does not say.
-        min: the least of all; None where no point says.
-        max: the greatest of all; None where no point says.
-        quantiles: of summaries, each with (value, weight) pairs.
+        points: the number of points that report an addition.
+        count: the number of observations.
+        sum: the sum of the observations; None if a point does not report it.
+        min: the least observation; None if no point reports it.
+        max: the greatest observation; None if no point reports it.
+        quantiles: the quantiles of summaries, each with (value, weight) pairs.
     """
 
     points: int = 0
@@ -43,14 +43,14 @@ class Amounts:
     quantiles: dict[float, list[tuple[float, float]]] = field(default_factory=dict)
 
     def widen(self, least: float | None, greatest: float | None) -> None:
-        """Take in the extremes of one more point."""
+        """Include the extremes of one more point."""
         if least is not None:
             self.min = least if self.min is None else min(self.min, least)
         if greatest is not None:
             self.max = greatest if self.max is None else max(self.max, greatest)
 
     def quantile(self, q: float) -> float | None:
-        """The value below which a share of the observations lies; None where nothing tells."""
+        """The value below which a share of the observations lies; None if it is unknown."""
         if self.cells:
             return quantile_of(self.cells, q, least=self.min, greatest=self.max)
         pairs = self.quantiles.get(q, [])
@@ -60,9 +60,9 @@ class Amounts:
 
 
 def cells_of(buckets: Mapping[str, Any] | None, earlier: Mapping[str, Any] | None = None) -> Cells:
-    """The cells of a point's buckets, less those of an earlier point of the same running total.
+    """The cells of a point, minus those of an earlier point of the same cumulative series.
 
-    Nothing is taken off where the total began anew since.
+    Nothing is subtracted if the series was reset between the two.
     """
     if not buckets:
         return {}
@@ -75,10 +75,10 @@ def cells_of(buckets: Mapping[str, Any] | None, earlier: Mapping[str, Any] | Non
 
 
 def has_fallen(buckets: Mapping[str, Any] | None, earlier: Mapping[str, Any] | None) -> bool:
-    """Whether a running total began anew: its buckets cannot have come of the earlier ones.
+    """Whether a cumulative series was reset: its buckets cannot follow from the earlier ones.
 
-    Bounds do not change and no count falls; a scale only becomes coarser, and the range that
-    counts as zero only wider.
+    Without a reset, bounds do not change and no count decreases. The scale only becomes coarser,
+    and the range that counts as zero only becomes wider.
     """
     if not buckets or not earlier:
         return False
@@ -100,11 +100,11 @@ def has_fallen(buckets: Mapping[str, Any] | None, earlier: Mapping[str, Any] | N
 def quantile_of(
     cells: Cells, q: float, *, least: float | None = None, greatest: float | None = None
 ) -> float | None:
-    """The value at a share ``q`` (0 to 1) of the observations, interpolated within its cell.
+    """The quantile ``q`` (0 to 1) of the observations, interpolated within its cell.
 
     Args:
-        least: the least observation, where it is known: no cell reaches below.
-        greatest: the greatest observation, where it is known: no cell reaches above.
+        least: the least observation, if known: cells are cut off below it.
+        greatest: the greatest observation, if known: cells are cut off above it.
     """
     bounded: Cells = {}
     for cell, count in cells.items():
@@ -140,7 +140,7 @@ def quantile_of(
 def _bounded(
     cell: tuple[float, float], least: float | None, greatest: float | None
 ) -> tuple[float, float]:
-    """The cell with finite edges, within the extremes where they are known."""
+    """The cell with finite edges, within the extremes if they are known."""
     low, high = cell
     if low == -math.inf:
         # Latencies and sizes, which histograms mostly hold, do not go below zero.

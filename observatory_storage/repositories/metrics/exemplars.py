@@ -1,4 +1,4 @@
-"""Taking exemplars out of data points."""
+"""Removes exemplars from data points."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _NOTES: Final = "exemplars"  # of the `otlp` column: by the exemplar's place, wh
 def without_exemplars(
     trace_ids: sa.Column[str | None], pairs: Sequence[dict[str, str]]
 ) -> sa.Update:
-    """The statement that takes them out of all data points that have such.
+    """The statement that removes the matching exemplars from all data points.
 
     Args:
-        trace_ids: a table's column with the ids, in hex, of traces whose exemplars go.
-        pairs: attributes, any of which makes an exemplar go.
+        trace_ids: a column with the ids, in hex, of the traces whose exemplars are removed.
+        pairs: attribute pairs; an exemplar that has one of them is removed.
     """
     each = (
         sa.func.jsonb_array_elements(MetricDataPoint.exemplars)
@@ -52,7 +52,7 @@ def _remaining(each: Any, stays: sa.ColumnElement[bool]) -> sa.ColumnElement[Any
 
 
 def _notes(each: Any, stays: sa.ColumnElement[bool]) -> sa.ColumnElement[Any]:
-    """The column `otlp`, with the notes at the new places of their exemplars."""
+    """The column `otlp`, with the notes moved to the new indexes of their exemplars."""
     otlp = MetricDataPoint.otlp
     place = sa.func.row_number().over(order_by=each.c.ordinality) - 1
     moved = (

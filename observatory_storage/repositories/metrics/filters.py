@@ -1,4 +1,4 @@
-"""Which metrics, and which series of them."""
+"""Filters of metrics, and the definition of a time series query."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class MetricKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricFilters(Filters):
-    """Which metrics: those that meet every condition.
+    """Selects the metrics that meet every condition. A field that is None does not filter.
 
     Args:
         metric_type: ``counter``, ``updowncounter``, ``gauge``, ``histogram``,
             ``exponential_histogram`` or ``summary``.
-        limit: the most rows in a page.
+        limit: the maximum number of rows in a page.
 
     Raises:
         ValidationError: a value is of the wrong type or out of range.
@@ -84,22 +84,22 @@ class TimeSeriesKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class TimeSeriesQuery:
-    """One metric over time: see `MetricRepository.query_time_series`.
+    """Selects the series of one metric; see `MetricRepository.query_time_series`.
 
     Args:
         metric_id: the metric's id, UUID or text.
-        start_time: points of this time or later.
-        end_time: points before this time.
+        start_time: only points of this time or later.
+        end_time: only points before this time.
         aggregation: one of ``avg sum min max count last rate increase p50 p90 p95 p99``.
         bucket_size_secs: the width of a bucket of time, in seconds (may be a fraction) or as a
             timedelta.
-        group_by: a key of the points' attributes, or several; each combination of values is a
+        group_by: an attribute key of the points, or several keys. Each combination of values is a
             group.
-        fill: what stands in buckets that have no value: ``"null"`` for None, ``"zero"``, or
-            ``"previous"`` for the value of the bucket before (None where there was none yet). Then
-            every group that has a point in the range has every bucket, 200,000 in all at most;
-            without ``group_by`` there is one group, points or not. By default such buckets are
-            absent.
+        fill: the value of buckets without points: ``"null"`` for None, ``"zero"``, or
+            ``"previous"`` for the value of the bucket before (None if there is none). Then the
+            result has all buckets of every group that has a point in the range, at most 200,000 in
+            total. Without ``group_by`` there is always one group, even without points. By default,
+            buckets without points are absent.
 
     Raises:
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.

@@ -1,4 +1,4 @@
-"""Fills buckets in which nothing was measured, where a query asks for it."""
+"""Adds the buckets in which nothing was measured, if a query asks for them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["fill_gaps"]
 def fill_gaps(points: Sequence[TimeSeriesPoint], query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
     """Every bucket of the range for each group that has a point, by time and group.
 
-    Without ``group_by`` there is one group, also where there are no points.
+    Without ``group_by`` there is one group, even without points.
 
     Raises:
-        ValidationError: that would be too many points.
+        ValidationError: there would be too many points.
     """
     groups: dict[Any, Mapping[str, Any]] = {} if query.group_by else {(): {}}
     values: dict[tuple[datetime, Any], float | None] = {}

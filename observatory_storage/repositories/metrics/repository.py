@@ -1,4 +1,4 @@
-"""Metrics: their definitions and points, series over time; cost and latency out of spans."""
+"""Metrics: definitions, data points and time series; cost and latency of spans."""
 
 from __future__ import annotations
 
@@ -39,28 +39,28 @@ _POINTS: Final = pages.Keyset(
 
 
 class MetricRepository:
-    """Questions about metrics, and about the cost and latency of spans.
+    """Queries for metrics, and for the cost and latency of spans.
 
-    Filters are given as an object or as keywords. A method raises `ValidationError` for an argument
-    that it does not understand, for a damaged cursor and for the cursor of another query. The
-    cursor of a metric's points goes with the metric, whatever the time range.
+    Filters are given as an object or as keywords. A method raises `ValidationError` for an invalid
+    argument, for a damaged cursor and for the cursor of another query. The cursor of a list of data
+    points belongs to the metric; the time range may differ.
     """
 
     def __init__(self, session: Session) -> None:
         self._reader = Reader(session)
 
     def get(self, id: str | UUID) -> Metric:  # noqa: A002 - the column's name
-        """The metric of an id.
+        """Get a metric by its id.
 
         Raises:
-            NotFound: there is none.
-            ValidationError: the id is no UUID.
+            NotFound: there is no such metric.
+            ValidationError: the id is not a UUID.
         """
         key = ids.uuid_of(id, "id")
         return self._reader.entity(_BY_ID, {"id": key}, f"metric {id}")
 
     def get_by_name(self, name: str, service_name: str | None = None) -> builtins.list[Metric]:
-        """The metrics of a name: one for each type, unit, resource and scope that reports it."""
+        """Get the metrics of a name: one for each type, unit, temporality, resource and scope."""
         wanted = MetricFilters(
             name=validation.required_text("name", name), service_name=service_name
         )
@@ -75,13 +75,13 @@ class MetricRepository:
         total: pages.Total | None = None,
         **fields: Unpack[MetricKeywords],
     ) -> pages.Page[Metric]:
-        """A page of the metrics that match, by name.
+        """List a page of the matching metrics, ordered by name.
 
         Args:
-            total: "exact" or "estimated": say how many there are in all, by one more statement.
+            total: "exact" or "estimated" also counts the rows of all pages, by one more statement.
 
         Raises:
-            ValidationError: a cursor is damaged or another query's.
+            ValidationError: a cursor is damaged, or belongs to another query.
         """
         wanted = MetricFilters.of(filters, fields)
         return pages.read_page(self._search(wanted), wanted.limit, after, before, total)
@@ -92,7 +92,7 @@ class MetricRepository:
         batch_size: int = validation.BATCH_SIZE,
         **fields: Unpack[MetricKeywords],
     ) -> Iterator[Metric]:
-        """All the metrics that match, by name; the filters' ``limit`` does not apply."""
+        """Iterate over all matching metrics by name. The filters' ``limit`` does not apply."""
         size = validation.limit("batch_size", batch_size)
         return pages.read_all(self._search(MetricFilters.of(filters, fields)), size)
 
@@ -107,14 +107,14 @@ class MetricRepository:
         before: str | None = None,
         total: pages.Total | None = None,
     ) -> pages.Page[MetricDataPoint]:
-        """A page of a metric's points in [start_time, end_time), oldest first.
+        """List a page of a metric's points in [start_time, end_time), oldest first.
 
         Args:
-            total: "exact" or "estimated": say how many there are in all, by one more statement.
+            total: "exact" or "estimated" also counts the rows of all pages, by one more statement.
 
         Raises:
-            ValidationError: the id is no UUID, the end is before the start, a cursor is damaged
-                or another query's.
+            ValidationError: the id is not a UUID, the end is before the start, or a cursor is
+                damaged or belongs to another query.
         """
         most = validation.limit("limit", limit)
         search = self._point_search(metric_id, start_time, end_time)
@@ -127,12 +127,12 @@ class MetricRepository:
         end_time: datetime | None = None,
         batch_size: int = validation.BATCH_SIZE,
     ) -> Iterator[MetricDataPoint]:
-        """All points of a metric in [start_time, end_time), oldest first, batch by batch."""
+        """Iterate over a metric's points in [start_time, end_time), oldest first, in batches."""
         size = validation.limit("batch_size", batch_size)
         return pages.read_all(self._point_search(metric_id, start_time, end_time), size)
 
     def get_latest_data_point(self, metric_id: str | UUID) -> MetricDataPoint | None:
-        """The metric's newest point; None where it has none."""
+        """Get the metric's newest point; None if it has no points."""
         key = ids.uuid_of(metric_id, "metric_id")
         found = self._reader.entities(
             select(MetricDataPoint)
@@ -145,29 +145,32 @@ class MetricRepository:
     def query_time_series(
         self, query: TimeSeriesQuery | None = None, **fields: Unpack[TimeSeriesKeywords]
     ) -> builtins.list[results.TimeSeriesPoint]:
-        """A metric's points, aggregated by bucket of time and group.
+        """Aggregate a metric's points by bucket of time and by group.
 
-        Buckets without a value are absent, unless ``query.fill`` says what stands there. They are
-        counted from Monday, 1970-01-05 UTC, so the first may begin before ``start_time``. What an
-        aggregation means goes by the metric's type and temporality:
+        Buckets without a value are absent unless ``query.fill`` is set. Buckets are aligned to
+        Monday, 1970-01-05 UTC, so the first one may begin before ``start_time``. The meaning of an
+        aggregation depends on the metric's type and temporality:
 
-        * gauges: ``avg sum min max count last`` and percentiles are of the points' values.
-        * counters and updowncounters: so too, but that the ``sum`` of a cumulative counter is the
-          same as its increase. ``increase`` is what was added, ``rate`` that per second. Totals
-          that fall or start anew count from zero; points of one time series that say different
-          starts are of different processes, each with its own total. What a cumulative series
-          had before its first stored point counts only if it started within the range. The point
-          before the range is looked for as far back as the range is long, an hour at least.
-        * histograms: ``count`` (the same as ``increase``), ``rate``, ``sum`` and ``avg`` are of
-          the observations; percentiles are interpolated within buckets. ``min`` and ``max`` need
-          delta temporality.
-        * summaries: as histograms; percentiles are those that the summary reports, averaged.
+        * gauges: ``avg``, ``sum``, ``min``, ``max``, ``count``, ``last`` and percentiles aggregate
+          the values of the points.
+        * counters and updowncounters: the same as for gauges, except that the ``sum`` of a
+          cumulative counter equals its increase. ``increase`` is the amount that was added in the
+          bucket, and ``rate`` is the increase per second. A total that decreases, or that has a new
+          start time, counts from zero. Points of one time series with different start times come
+          from different processes, each with its own total. The value of a cumulative series at its
+          first stored point counts only if the series started within the range. To find the total
+          before the range, the query looks back as far as the range is long, at least an hour.
+        * histograms: ``count`` (the same as ``increase``), ``rate``, ``sum`` and ``avg`` aggregate
+          the observations. Percentiles are interpolated within the buckets of the histogram.
+          ``min`` and ``max`` require delta temporality.
+        * summaries: the same as for histograms, except that percentiles are averages of the
+          quantiles that the summary reports.
 
-        A temporality that is not given counts as delta, but that of summaries.
+        A metric without a temporality is treated as delta, except a summary.
 
         Raises:
             NotFound: there is no such metric.
-            ValidationError: the aggregation makes no sense for the metric's type.
+            ValidationError: the aggregation is not defined for the metric's type.
         """
         if fields and query is not None:
             rule = f"must not be given together with {', '.join(fields)}"
@@ -183,7 +186,7 @@ class MetricRepository:
         start_time: datetime | None = None,
         end_time: datetime | None = None,
     ) -> results.MetricStats:
-        """Totals over a metric's points in [start_time, end_time)."""
+        """Get totals over a metric's points in [start_time, end_time)."""
         key = ids.uuid_of(metric_id, "metric_id")
         point, value = MetricDataPoint, MetricDataPoint.value
         newest = aggregate_order_by(value, point.timestamp.desc(), point.id.desc())
@@ -218,27 +221,27 @@ class MetricRepository:
         session_id: str | None = None,
         environment: str | None = None,
     ) -> builtins.list[results.CostSummary]:
-        """Tokens and cost of the spans that start in [start_time, end_time), by group.
+        """Sum tokens and cost of the spans that start in [start_time, end_time), by group.
 
-        Without a bound the range is open on that side, and every partition there is read.
+        Without a bound the range is open on that side, and the query reads every partition there.
 
-        Only spans that report tokens or a cost count. The group with the highest cost comes
-        first, those of unknown cost last; of equal cost, the one with the most tokens first. With
-        buckets, the earlier bucket comes first.
+        Only spans that report tokens or a cost are counted. Groups are ordered by bucket, then by
+        cost and tokens, highest first. Groups of unknown cost come last.
 
         Args:
             group_by: one or more of ``provider model service_name operation environment user_id
-                session_id``; none at all gives one total.
-            bucket_size_secs: the width of a bucket of time in seconds or as a timedelta, counted
-                from Monday, 1970-01-05 UTC.
-            time_zone: the name of the time zone whose days the buckets follow, as "Asia/Tokyo".
-                Buckets are then of whole days, which have 23 or 25 hours when clocks are set.
-            limit: the most groups, the first ones; with buckets, of each bucket.
-            service_name: only spans of this service; so with the other columns.
+                session_id``. An empty sequence gives one total.
+            bucket_size_secs: the width of a bucket of time, in seconds or as a timedelta. Buckets
+                are aligned to Monday, 1970-01-05 UTC.
+            time_zone: the time zone in which days begin, such as "Asia/Tokyo". Buckets must then be
+                whole days; a day on which the clocks change has 23 or 25 hours.
+            limit: the maximum number of groups, with buckets the maximum in each bucket. The first
+                groups are returned.
+            service_name: only spans of this service. The other columns filter in the same way.
 
         Raises:
-            ValidationError: the end is before the start, or a group, a bucket or a time zone is
-                unknown.
+            ValidationError: the end is before the start, or a group, the bucket width or the time
+                zone is invalid.
         """
         wanted = SpanFilters(
             service_name=service_name,
@@ -264,13 +267,14 @@ class MetricRepository:
         operation: str | None = None,
         bucket_size_secs: time_buckets.BucketSize = 3600,
     ) -> builtins.list[results.LatencyPercentiles]:
-        """Percentiles of the durations of spans that start in [start_time, end_time), by bucket.
+        """Get percentiles of the durations of spans that start in [start_time, end_time).
 
-        Spans that have not ended are left out. Buckets are counted from Monday, 1970-01-05 UTC.
-        Without a bound the range is open on that side, and every partition there is read.
+        There is one result for each bucket of time. Spans that have not ended are left out. Buckets
+        are aligned to Monday, 1970-01-05 UTC. Without a bound the range is open on that side, and
+        the query reads every partition there.
 
         Raises:
-            ValidationError: the end is before the start, or the bucket is no width.
+            ValidationError: the end is before the start, or the bucket width is invalid.
         """
         wanted = SpanFilters(
             service_name=service_name,

@@ -1,4 +1,4 @@
-"""What the questions about metrics return. None means unknown, which is not zero."""
+"""The results of queries for metrics. None means unknown, not zero."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["CostSummary", "LatencyPercentiles", "MetricStats", "TimeSeriesPoint"
 
 @dataclass(frozen=True, slots=True)
 class MetricStats(Result):
-    """The data points of one metric; the values are None for histograms and summaries."""
+    """Totals over the data points of one metric. Values are None for histograms and summaries."""
 
     metric_id: UUID
     point_count: int
@@ -31,12 +31,14 @@ class MetricStats(Result):
 
 @dataclass(frozen=True, slots=True)
 class TimeSeriesPoint(Result):
-    """One bucket of one group.
+    """The value of one group in one bucket of time.
 
     Attributes:
-        timestamp: where the bucket begins.
-        value: None only where nothing was measured and the query asks to fill it in so.
-        group: each key of ``group_by`` with the group's value; None where points lack the key.
+        timestamp: the start of the bucket.
+        value: the aggregated value. It is None only if nothing was measured and ``fill`` requests
+            such buckets.
+        group: each key of ``group_by`` with the group's value; None if the points do not have the
+            key.
     """
 
     timestamp: datetime
@@ -50,9 +52,10 @@ class CostSummary(Result):
 
     Attributes:
         group: each column of ``group_by`` with the group's value.
-        timestamp: where the bucket of time begins; None without buckets.
-        span_count: the spans that report tokens or a cost.
-        unpriced_span_count: those of them whose cost is unknown; sums of costs are without them.
+        timestamp: the start of the time bucket; None if the query has no buckets.
+        span_count: the number of spans that report tokens or a cost.
+        unpriced_span_count: the number of these spans whose cost is unknown. Sums of costs do not
+            include them.
     """
 
     group: Mapping[str, str | None]
@@ -68,18 +71,18 @@ class CostSummary(Result):
 
     @property
     def provider(self) -> str | None:
-        """The group's provider; None too where the summary is not by provider."""
+        """The group's provider; also None if the query does not group by provider."""
         return self.group.get("provider")
 
     @property
     def model(self) -> str | None:
-        """The group's model; None too where the summary is not by model."""
+        """The group's model; also None if the query does not group by model."""
         return self.group.get("model")
 
 
 @dataclass(frozen=True, slots=True)
 class LatencyPercentiles(Result):
-    """How long the ended spans that start in one bucket of time took, in microseconds."""
+    """Percentiles of the durations of the ended spans of one bucket of time, in microseconds."""
 
     timestamp: datetime
     span_count: int

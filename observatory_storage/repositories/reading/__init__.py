@@ -1,1 +1,1 @@
-"""What the three repositories share: the session, pages and cursors, filters, validation."""
+"""Shared by the three repositories: the session, pages and cursors, filters, validation."""

@@ -1,8 +1,8 @@
 """Cursors: opaque texts that hold the key of the row where a page ended.
 
-A cursor holds the key, a fingerprint of the query that it belongs to, and a checksum, in
-base64url. The checksum detects damage; it is not a secret. It need not be one, because a cursor
-cannot say more than the query's own filters can.
+A cursor holds the key, a fingerprint of the query that it belongs to, and a checksum, in base64url.
+The checksum detects damage; it is not a secret. A cursor needs no secret, because it cannot select
+more than the query's filters do.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NOT_A_KEY: Final = (ValueError, TypeError, OverflowError)
 
 
 def encode_cursor(list_name: str, query: Mapping[str, Any], values: Sequence[Any]) -> str:
-    """The cursor that holds plain JSON values for a query of a list."""
+    """The cursor of a query that holds these plain JSON values."""
     content = json.dumps([_fingerprint(list_name, query), *values], separators=(",", ":")).encode()
     return _base64(_checksum(content) + content)
 
@@ -53,7 +53,7 @@ def decode_cursor(
     """The values that a cursor holds.
 
     Raises:
-        ValidationError: it is not a cursor, was changed, or belongs to another query.
+        ValidationError: the text is not a cursor, was changed, or belongs to another query.
     """
     if not isinstance(cursor, str):
         raise ValidationError(field, cursor, "must be the cursor of a page")
@@ -96,7 +96,7 @@ def from_plain(value: Any, kind: type) -> Any:
 
 
 def key_value(plain: Any, kind: TypeEngine[Any]) -> Any:
-    """The column's value of a plain one; a forged cursor may hold anything.
+    """The column's value for a plain JSON value, which may be anything in a forged cursor.
 
     Raises:
         ValueError, TypeError, OverflowError: the column cannot hold it; see `NOT_A_KEY`.

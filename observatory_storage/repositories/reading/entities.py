@@ -1,9 +1,10 @@
-"""Makes entities of rows, which are detached until one of their attributes is set.
+"""Makes entities from rows. An entity is detached until one of its attributes is set.
 
-A session's own loader keeps what it has loaded, and answers from that again. But COPY writes rows
-without the session, and filling its identity map only to empty it is much of the cost of a short
-page. So rows are read on the session's connection and put into instances as its loader does. The
-events of loading (`InstanceEvents.load`, `do_orm_execute`) are not sent.
+SQLAlchemy's loader keeps loaded entities in the session's identity map and returns them again. But
+COPY writes rows that the session does not know, and filling and clearing the identity map is much
+of the cost of a short page. Therefore rows are read on the session's connection, and instances are
+filled as the loader fills them. The events of loading (`InstanceEvents.load`, `do_orm_execute`) are
+not sent.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _LEFT_OUT: Final = "ask the list for it (payload=True), or read the row by itsel
 class _NotLoaded:
     """The value of an attribute that was not loaded: reading it raises.
 
-    SQLAlchemy's own error advises a session or a loading strategy, and neither would help.
+    SQLAlchemy's own error recommends a session or a loading strategy, but neither would help.
     """
 
     def __init__(self, attribute: str, remedy: str) -> None:
@@ -59,6 +60,11 @@ class _Origin:
         # The attributes of what was read in a session that has ended can be set as well.
         if session is None or not (session.in_transaction() or session.info.get(UNIT_IS_OPEN)):
             return
+        key = instance_state(entity).key
+        held = None if key is None else session.identity_map.get(key)
+        # The same row as it was read before, with nothing left to write.
+        if held and ORIGIN in instance_state(held).info and not session.is_modified(held):
+            session.expunge(held)
         try:
             session.add(entity)
         except InvalidRequestError as error:
@@ -73,12 +79,13 @@ class _Origin:
 
 
 class EntityMaker(Generic[T]):
-    """Makes the entities of a result.
+    """Makes entities from the rows of a result.
 
     Args:
         mapper: of the entity.
-        names: of the result's columns. The entity's come first, and are its attributes' names.
-        session: the one that the result was read in.
+        names: the names of the result's columns. The entity's columns come first, named as its
+            attributes.
+        session: the session in which the result was read.
     """
 
     def __init__(self, mapper: Mapper[T], names: Iterable[str], session: Session) -> None:
@@ -106,7 +113,7 @@ class EntityMaker(Generic[T]):
 
 
 def mapper_of(statement: Select[*tuple[Any, ...]]) -> Mapper[Any] | None:
-    """The mapper of what a statement selects first; None if that is mapped by none."""
+    """The mapper of the first thing that a statement selects; None if it is not an entity."""
     entity = statement.column_descriptions[0].get("entity")
     return None if entity is None else cast(Mapper[Any], inspect(entity).mapper)
 

@@ -1,4 +1,4 @@
-"""Filters whose fields are declared once: the type, the check of a value, and the condition.
+"""Filters whose fields are declared once: the type, the check of a value and the condition.
 
 A filter is a frozen dataclass. Each field is declared with `filter_field`, which takes the check
 and the condition together, so that a field without a condition cannot be declared by mistake.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import cache
 from typing import Any, Final, Self
 
@@ -56,14 +57,15 @@ def _by_name(name: str, value: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class FieldRule:
-    """What a field of a filter means.
+    """The rule of a filter field: its check and its condition.
 
     Args:
-        check: the value as it is kept, of the field's name and what was given; it raises
+        check: takes the field's name and the given value; returns the value to store, or raises
             `ValidationError`.
-        condition: what a row must meet.
-        parameters: the values of the condition's bind parameters, of the field's name and value.
-        is_required: None is not a value of the field.
+        condition: the condition that a row must meet.
+        parameters: takes the field's name and value; returns the values of the condition's bind
+            parameters.
+        is_required: whether None is refused.
     """
 
     check: Callable[[str, Any], Any]
@@ -81,18 +83,18 @@ def filter_field(
     is_hashable: bool = True,
     **meaning: Any,
 ) -> Any:
-    """A dataclass field with its rule, of which `meaning` has the further arguments."""
+    """A dataclass field with its rule; `meaning` has the further arguments of the rule."""
     rule = kind(check, condition, **meaning)
     return field(default=default, hash=None if is_hashable else False, metadata={_RULE: rule})
 
 
 def no_condition(_row: Any, _given: Given) -> Conditions:
-    """For a field that does not choose rows, or not by a row's columns."""
+    """No condition: for a field that does not select rows by their columns."""
     return []
 
 
 def limit_field(kind: Callable[..., FieldRule] = FieldRule) -> Any:
-    """The most rows in a page."""
+    """The maximum number of rows in a page."""
     return filter_field(
         validation.limit,
         no_condition,
@@ -113,7 +115,7 @@ def rules_of(kind: Any) -> Mapping[str, Any]:
 
 
 class Filters:
-    """What all filters can do. None means that any value will do."""
+    """The base class of filters. A field that is None does not filter."""
 
     __slots__ = ()
 
@@ -125,16 +127,23 @@ class Filters:
         self._check_together()
 
     def _check_together(self) -> None:
-        """Check what several fields must meet together."""
+        """Check rules that involve several fields."""
 
     @classmethod
     def of(cls, filters: Any, keywords: Mapping[str, Any]) -> Self:
-        """The filters that a method was given, as an object or as keywords.
+        """The filters that were passed to a method, as an object or as keywords.
 
         Raises:
             ValidationError: both were given, or the object is of another class.
+            TypeError: a keyword is not a field.
         """
         if filters is None:
+            kind: Any = cls
+            known = list(rules_of(kind))
+            for unknown in keywords.keys() - set(known):
+                near = get_close_matches(unknown, known, n=1)
+                advice = f"; did you mean {near[0]!r}?" if near else ""
+                raise TypeError(f"{cls.__name__} has no field {unknown!r}{advice}")
             return cls(**keywords)
         if not isinstance(filters, cls):
             raise ValidationError("filters", filters, f"must be {cls.__name__}")
@@ -144,7 +153,7 @@ class Filters:
         return filters
 
     def parameters(self) -> dict[str, Any]:
-        """The values of the bind parameters, of the fields that are given."""
+        """The values of the bind parameters of the fields that are set."""
         found: dict[str, Any] = {}
         for name, rule, value in self._given():
             found.update(rule.parameters(name, value))
@@ -160,9 +169,9 @@ class Filters:
         raise NotImplementedError
 
     def query(self) -> dict[str, Any]:
-        """What distinguishes the cursors of these filters.
+        """The fields by which cursors of different queries are told apart.
 
-        Neither the size of a page nor the bounds of time do: a cursor keeps its place in a list of
+        The page size and the time bounds are not among them. So a cursor stays valid for a list of
         "the last 24 hours", which has other bounds at each call.
         """
         return {
@@ -184,7 +193,7 @@ class Filters:
 
 
 def bound(parameters: Mapping[str, Any]) -> Given:
-    """Bind parameters with their values, whose types are those of the columns they meet."""
+    """Bind parameters with their values, typed as the columns they are compared with."""
     return {
         name: value if name == "text" else bindparam(name, value, type_=NULLTYPE)
         for name, value in parameters.items()
@@ -213,7 +222,7 @@ before: Final = _comparison(operator.lt)
 def within(
     column: InstrumentedAttribute[datetime], start: datetime | None, end: datetime | None
 ) -> Conditions:
-    """That a time lies in [start, end)."""
+    """The condition that a time lies in [start, end)."""
     found: Conditions = []
     if start is not None:
         found.append(column >= start)

@@ -1,7 +1,7 @@
-"""Keyset pagination: a page begins beyond a row's key, so that no page costs more than the first.
+"""Keyset pagination: a page begins after the key of a row, so every page costs the same.
 
-A list is a `Search`: it finds rows in the order of a `Keyset`. `read_page` and `read_all` make
-pages of it.
+A list is a `Search`, which finds rows in the order of a `Keyset`. `read_page` and `read_all` divide
+it into pages.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ S = TypeVar("S", bound="Select[*tuple[Any, ...]]")
 
 @dataclass(frozen=True, slots=True)
 class Page(Result, Sequence[T], Generic[T]):
-    """Some rows of a longer list, and how to go on from there.
+    """A page of a list, with the cursors of the next and the previous page.
 
     Attributes:
-        rows: the rows, in the list's order whichever way the page was reached.
-        next: the cursor of the page after this one (``after=``); None at the end.
-        previous: the cursor of the page before this one (``before=``); None at the beginning.
-        total: the number of rows on all pages together, where it was asked for (``total=``).
-        total_kind: how the total was found: "exact" if the rows were counted, "estimated" if it
-            is what the planner expects.
+        rows: the rows in the list's order, also if the page was reached by ``before``.
+        next: the cursor of the next page, for ``after=``; None on the last page.
+        previous: the cursor of the previous page, for ``before=``; None on the first page.
+        total: the number of rows of all pages, if it was requested by ``total=``; else None.
+        total_kind: "exact" if the rows were counted, "estimated" if `total` is the planner's
+            estimate.
     """
 
     rows: tuple[T, ...]
@@ -60,11 +60,11 @@ class Page(Result, Sequence[T], Generic[T]):
 
 
 class SeekShape(NamedTuple):
-    """What the statement of a page looks like, whatever values it is run with.
+    """The shape of a page's statement, which does not depend on its parameter values.
 
     Attributes:
         descending: the order in which rows are met.
-        from_key: whether the rows begin beyond a key.
+        from_key: whether the rows begin after a key.
     """
 
     descending: bool
@@ -73,11 +73,11 @@ class SeekShape(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Keyset:
-    """The order of a list: columns that together are unique, all ascending or all descending.
+    """The order of a list: a unique combination of columns, all ascending or all descending.
 
     Args:
         list_name: distinguishes the cursors of this list from those of others.
-        columns: the sort key. The time column comes first where the table is partitioned.
+        columns: the sort key. In a partitioned table the time column comes first.
         descending: newest first.
     """
 
@@ -101,7 +101,7 @@ class Keyset:
         return [getattr(row, column.key) for column in self.columns]
 
     def cursor_of(self, row: object, query: Mapping[str, Any]) -> str:
-        """The cursor at a row."""
+        """The cursor of a row."""
         key = [cursors.to_plain(value) for value in self.key_of(row)]
         return cursors.encode_cursor(self.list_name, query, key)
 
@@ -109,7 +109,7 @@ class Keyset:
         """The key that a cursor holds.
 
         Raises:
-            ValidationError: the cursor is damaged or another query's.
+            ValidationError: the cursor is damaged, or belongs to another query.
         """
         values = cursors.decode_cursor(field, cursor, self.list_name, query)
         if len(values) != len(self.columns):
@@ -130,12 +130,13 @@ class Keyset:
 
 @dataclass(frozen=True, slots=True)
 class Seek:
-    """The rows that a page needs: so many of them, beyond a key, in one direction.
+    """The rows that a page needs: a number of rows after a key, in one direction.
 
     Attributes:
-        row_limit: the most rows; one more than the page has, which tells whether more follow.
+        row_limit: the maximum number of rows: one more than the page has, to find out whether more
+            follow.
         descending: the order in which rows are met; the reverse of the list's for ``before``.
-        key: of the row beyond which they begin; None at the beginning or the end of the list.
+        key: the key after which the rows begin; None to begin at either end of the list.
     """
 
     keyset: Keyset
@@ -157,11 +158,11 @@ class Seek:
         return found
 
     def of(self, statement: S) -> S:
-        """The statement's rows, to be run with `parameters`."""
+        """The statement limited to these rows, to be run with `parameters`."""
         return self.keyset.seek(statement, self.shape)
 
     def following(self, rows: Sequence[object]) -> Seek:
-        """The seek for what follows these rows, which are the first of this one."""
+        """The seek for the rows that follow the given ones, which are the first of this seek."""
         if not rows:
             return self
         key = self.keyset.key_of(rows[-1])
@@ -172,7 +173,8 @@ class Search(Protocol[T_co]):
     """A list of rows in the order of a keyset.
 
     Attributes:
-        query: what distinguishes this query's cursors from those of others on the same list.
+        query: the values that tell this query's cursors from those of other queries on the same
+            list.
     """
 
     @property
@@ -180,7 +182,7 @@ class Search(Protocol[T_co]):
     @property
     def query(self) -> Mapping[str, Any]: ...
     def rows(self, seek: Seek) -> Sequence[T_co]:
-        """The rows that the seek asks for."""
+        """The rows of the seek."""
 
     def count(self, kind: Total) -> int:
         """The number of rows of the whole list."""
@@ -235,7 +237,7 @@ def read_page(
 
 
 def read_all(search: Search[T], batch_size: int) -> Iterator[T]:
-    """The rows of all pages, one page at a time in memory."""
+    """Iterate over the rows of all pages, with one page at a time in memory."""
     page = read_page(search, batch_size)
     yield from page
     while page.next is not None:

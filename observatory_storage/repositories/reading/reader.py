@@ -1,4 +1,4 @@
-"""The one door to the session: every statement of a repository goes through a `Reader`."""
+"""The access to the session: every statement of a repository goes through a `Reader`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_open(session: Session) -> None:
 
 
 class _Explained(Executable, ClauseElement):
-    """The plan of a statement, which is not run."""
+    """The plan of a statement. The statement itself is not run."""
 
     inherit_cache = False
 
@@ -55,10 +55,10 @@ def _compile_explained(element: _Explained, compiler: SQLCompiler, **kw: Any) ->
 
 
 class Reader:
-    """Runs the statements of the repositories; the transaction is the session's owner's.
+    """Runs the statements of the repositories, in the transaction of the session's owner.
 
-    Entities come detached: as the database has them now, whatever the session holds, and usable
-    after it has ended. Changing one changes no row.
+    Entities are detached. They have the values that the database has now, whatever the session
+    holds, and stay usable after the session has ended.
     """
 
     def __init__(self, session: Session) -> None:
@@ -83,7 +83,7 @@ class Reader:
     def entities_with(
         self, statement: Select[T, U], parameters: Parameters = None
     ) -> list[tuple[T, U]]:
-        """The entities, each with the value that is selected beside it."""
+        """The entities, each with the value that the statement selects beside it."""
         with translated():
             result, make = self._entity_result(statement, parameters)
             rows = result.all()
@@ -93,7 +93,7 @@ class Reader:
         """The first entity that the statement selects.
 
         Raises:
-            NotFound: there is none; the message says that there is no `what`.
+            NotFound: there is no such row. The message names it by `what`.
         """
         found = self.entities(statement, parameters)
         if not found:
@@ -140,7 +140,7 @@ class Reader:
                 yield from rows
 
     def count(self, statement: Select[Any], kind: Total, parameters: Parameters = None) -> int:
-        """The number of rows that the statement gives, counted or as the planner expects it."""
+        """The number of rows of the statement, counted or estimated by the planner."""
         if kind == "exact":
             counted = select(func.count()).select_from(statement.subquery())
             return int(self.scalar(counted, parameters))
@@ -153,7 +153,7 @@ class Reader:
             self.session.execute(statement)
 
     def change(self, statement: Delete | Insert | Update) -> int:
-        """Run a statement; the number of rows that it changed."""
+        """Run a statement, and return the number of rows that it changed."""
         changed = statement.returning(literal(1).label("one")).cte("changed")
         return int(self.scalar(select(func.count()).select_from(changed)))
 
@@ -186,7 +186,8 @@ class StatementSearch(Generic[T]):
     """A list that one statement finds: a `pages.Search`.
 
     Attributes:
-        query: what distinguishes this query's cursors from those of others on the same list.
+        query: the values that tell this query's cursors from those of other queries on the same
+            list.
         parameters: values of the statement's bind parameters.
     """
 

@@ -1,8 +1,8 @@
 """Results that are read batch by batch, while other statements run on their connection.
 
-Unfinished streams are closed when their transaction ends, or before another stream begins; never
-by the garbage collector. That may run at any time: while the connection waits for an answer, or
-when it serves another transaction by then.
+Unfinished streams are closed when their transaction ends, or before another stream begins. They are
+never closed by the garbage collector, which may run while the connection waits for an answer or
+serves another transaction.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Stream:
     is_read: bool = True
 
     def forget(self) -> None:
-        """Mark it as closed in the driver, and send nothing."""
+        """Mark the stream as closed in the driver, without sending anything."""
         cursor: object = self.result.cursor
         if isinstance(cursor, psycopg.ServerCursor):
             psycopg.Cursor.close(cursor)

@@ -1,7 +1,7 @@
 """Text searches: words as in a web search, and literal substrings.
 
-PostgreSQL's ``websearch_to_tsquery`` reads words, phrases, ``or`` and ``-not``, but no prefixes. A
-word that ends with ``*`` is therefore given to it under another name, which is then replaced by
+PostgreSQL's ``websearch_to_tsquery`` reads words, phrases, ``or`` and ``-not``, but no prefixes.
+Therefore each word that ends with ``*`` is passed to it as a placeholder, which is then replaced by
 the query for the prefix.
 """
 
@@ -25,14 +25,14 @@ _CONFIGURATION: Final = "'simple'::regconfig"
 
 
 def has_words(vector: ColumnElement[Any], text: str) -> ColumnElement[bool]:
-    """That a vector has the words that a text asks for, see `text_query`."""
+    """The condition that a tsvector matches a search text; see `text_query`."""
     return vector.bool_op("@@")(text_query(text))
 
 
 def text_query(text: str) -> ColumnElement[Any]:
-    """The query for a text as in a web search: all the words, ``"a phrase"``, ``or``, ``-not``.
+    """The tsquery of a text in web search syntax: all words, ``"a phrase"``, ``or``, ``-not``.
 
-    A word that ends with ``*`` finds those that begin so. Everything else is taken literally.
+    A word that ends with ``*`` matches all words with this prefix. All other text is literal.
 
     Raises:
         ValidationError: more than twenty words end with ``*``.
@@ -60,19 +60,19 @@ def text_query(text: str) -> ColumnElement[Any]:
 
 
 def substring_pattern(value: str) -> str:
-    """The pattern of texts that have the value in them, literally."""
+    """The LIKE pattern of texts that contain the value literally."""
     escaped = re.sub(r"([\\%_])", r"\\\1", value)
     return f"%{escaped}%"
 
 
 def matches(column: Any, pattern: Any) -> ColumnElement[bool]:
-    """That a text matches a pattern, but for upper and lower case."""
+    """The condition that a text matches a pattern, ignoring case."""
     matched: ColumnElement[bool] = column.ilike(pattern, escape="\\")
     return matched
 
 
 def _prefix_query(beginning: str) -> ColumnElement[Any]:
-    """The query for words that begin so; several of them (``foo-bar``) follow each other."""
+    """The tsquery for words with a prefix. The parts of ``foo-bar`` must follow each other."""
     quoted = "'" + re.sub(r"(['\\])", r"\1\1", beginning) + "':*"
     parsed = func.to_tsquery(sql(_CONFIGURATION), quoted)
     if beginning.isalnum():

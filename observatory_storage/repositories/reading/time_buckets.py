@@ -1,7 +1,6 @@
-"""Buckets of time: all of one width, counted from one origin for every query.
+"""Buckets of time: all have one width, and every query counts them from the same origin.
 
-A bucket therefore has the same bounds whatever range is asked for, and whatever the session's time
-zone is.
+So the bounds of a bucket depend neither on the requested range nor on the session's time zone.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ BucketSize = validation.Number | timedelta
 
 
 def bucket_start(width: timedelta, moment: Any) -> ColumnElement[datetime]:
-    """Where the bucket of time begins that a moment lies in, in SQL."""
+    """The start of the bucket that contains a time, in SQL."""
     return func.date_bin(literal(width, Interval()), moment, literal(_ORIGIN, moment.type))
 
 
 def bucket_floor(width: timedelta, moment: datetime) -> datetime:
-    """Where the bucket of time begins that a moment lies in.
+    """The start of the bucket that contains a time.
 
     Raises:
         OverflowError: before the year 1.
@@ -58,7 +57,7 @@ def bucket_count(width: timedelta, start: datetime, end: datetime) -> int:
 
 
 def buckets_between(width: timedelta, start: datetime, end: datetime) -> Iterator[datetime]:
-    """Where each bucket that [start, end) touches begins."""
+    """The starts of the buckets that [start, end) touches."""
     first = bucket_floor(width, start)
     for number in range(bucket_count(width, start, end)):
         yield first + number * width
@@ -69,14 +68,14 @@ def bucket_column(
     bucket_size_secs: BucketSize | None,
     time_zone: str | None = None,
 ) -> Label[Any]:
-    """The column ``bucket``: where a moment's bucket begins; NULL without buckets.
+    """The column ``bucket``: the start of the bucket of a time; NULL without buckets.
 
     Args:
-        time_zone: the name of the time zone whose days the buckets follow, as "Asia/Tokyo".
+        time_zone: the time zone in which days begin, such as "Asia/Tokyo".
 
     Raises:
-        ValidationError: the bucket is no width, or not of whole days in a time zone; there is no
-            such time zone.
+        ValidationError: the bucket width is invalid, a time zone is given and the width is not a
+            number of whole days, or there is no such time zone.
     """
     zone = _time_zone(time_zone)
     if bucket_size_secs is None:

@@ -1,9 +1,9 @@
-"""A list in order of time, found slice by slice, for rare and frequent values alike.
+"""Searches a time range slice by slice, which is fast for rare and for frequent values.
 
-A frequent value is found best by walking rows in order and looking into each; a rare one by an
-index. No statistics say which of the two a value is. So time is cut into slices, each twice as
-wide as the one before, until the page is full. The candidates of a slice are sorted where they are
-few. Where they are many the slice is cut in two, and a slice of one day is walked.
+For a frequent value it is fastest to read rows in order of time and check each; for a rare value,
+to use an index. No statistics say how frequent a value is. Therefore the range is searched in
+slices, each twice as wide as the one before, until the page is full. If a slice has few candidates,
+they are sorted. If it has many, the slice is halved; a slice of one day is read in order.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def through_slices(
     *,
     descending: bool,
 ) -> list[T]:
-    """The first rows of [start, end), from the end on if descending.
+    """The first rows of [start, end); if descending, beginning at the end.
 
     Args:
         look_up: finds the rows of a slice by an index.
@@ -77,7 +77,7 @@ def until_full(steps: Iterable[Callable[[int], list[T]]], row_limit: int) -> lis
 def slices(
     start: datetime, end: datetime, *, descending: bool
 ) -> Iterator[tuple[datetime, datetime]]:
-    """Half-open slices that cover [start, end), from the end on if descending."""
+    """Half-open slices that cover [start, end); if descending, beginning at the end."""
     width = _DAY
     while end > start:
         low, high = start, end
@@ -91,7 +91,7 @@ def slices(
 
 
 def moment_after(moment: datetime) -> datetime | None:
-    """The next moment; None at the end of time."""
+    """The next microsecond; None after the last one that a datetime holds."""
     try:
         return moment + _MICROSECOND
     except OverflowError:

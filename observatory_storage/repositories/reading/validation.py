@@ -1,7 +1,7 @@
-"""Checks of what a query is given: each raises `ValidationError` naming the field.
+"""Checks of query arguments. Each raises a `ValidationError` that names the field.
 
-A check takes the field's name and the value, and returns the value as queries use it. None, where
-a value is optional, stays None.
+A check takes the field's name and the value, and returns the value as queries use it. None stays
+None if the value is optional.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def limit(field: str, value: object) -> int:
 
 
 def text(field: str, value: object) -> str | None:
-    """A text, repaired as a writer repairs it, so that it meets what was stored."""
+    """A text, repaired as the writers repair it, so that it equals the stored text."""
     if value is None:
         return None
     if not isinstance(value, str):
@@ -48,7 +48,7 @@ def text(field: str, value: object) -> str | None:
 
 
 def required_text(field: str, value: object) -> str:
-    """A text that must be given, repaired as a writer repairs it."""
+    """A required text, repaired as the writers repair it."""
     given = text(field, value)
     if given is None:
         raise ValidationError(field, value, "is required")
@@ -66,7 +66,7 @@ def search(field: str, value: object) -> str | None:
 
 
 def substring(field: str, value: object) -> str | None:
-    """What a text must have in it."""
+    """A substring to search for."""
     given = text(field, value)
     if given is not None and not 0 < len(given) <= _LONGEST_SEARCH:
         raise ValidationError(field, value, f"must have 1 to {_LONGEST_SEARCH} characters")
@@ -74,7 +74,7 @@ def substring(field: str, value: object) -> str | None:
 
 
 def one_of(values: Collection[str]) -> Callable[[str, object], str | None]:
-    """The check of a field that has one of the values."""
+    """The check of a field that takes one of the values."""
     return lambda field, value: choice(field, value, values)
 
 
@@ -113,7 +113,7 @@ def in_order(start: datetime | None, end: datetime | None) -> None:
 
 
 def required_times(start: object, end: object) -> tuple[datetime, datetime]:
-    """The bounds of a half-open range of time, both given."""
+    """The bounds of a half-open range of time, both required."""
     first, last = times(start, end)
     if first is None:
         raise ValidationError("start_time", start, "is required")
@@ -123,7 +123,7 @@ def required_times(start: object, end: object) -> tuple[datetime, datetime]:
 
 
 def number(field: str, value: object) -> Decimal | None:
-    """A finite number that is not negative, exactly; a float is its shortest text."""
+    """A finite, non-negative number as a Decimal; a float is read from its shortest text."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
@@ -162,13 +162,13 @@ def trace_key(field: str, value: Any) -> UUID:
 
 
 def ordered(least_field: str, least: Any, greatest_field: str, greatest: Any) -> None:
-    """That the least is not above the greatest, where both are given."""
+    """Refuse a least value above the greatest, if both are given."""
     if least is not None and greatest is not None and greatest < least:
         raise ValidationError(greatest_field, greatest, f"must not be less than {least_field}")
 
 
 def attributes(field: str, value: object) -> dict[str, AttributeValue] | None:
-    """Attribute keys, each with the one value that it must have."""
+    """Attribute keys, each with the value that it must have."""
     if value is None:
         return None
     if not isinstance(value, Mapping):

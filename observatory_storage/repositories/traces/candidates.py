@@ -1,8 +1,9 @@
-"""Spans that meet one condition on JSON, found place by place, as long as they are few.
+"""Finds the spans that meet one condition on JSON, if they are few.
 
-In a closed partition an index finds them at once; an open one is read through. What is found are
-keys, so that the next statement, which has all conditions, starts from known rows: the planner
-cannot know how rare a value is.
+Each place of the JSON (the span's columns, its events) is searched by itself. In a closed partition
+an index finds the spans; an open partition is read completely. The result is a list of keys. The
+next statement applies all conditions to these rows, because the planner does not know how rare a
+value is.
 """
 
 from __future__ import annotations
@@ -53,17 +54,17 @@ _OF_EVENT: Final = [
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Spans of which all meet one condition on JSON. Any span that matches is among them.
+    """Spans that meet one condition on JSON. Every span that matches the filters is among them.
 
     Attributes:
-        rest: the other conditions on JSON, with the filters' bounds of time.
+        rest: the other conditions on JSON, and the filters' time bounds.
     """
 
     keys: Sequence[_Key]
     rest: Sequence[sa.ColumnElement[bool]]
 
     def restrict(self, statement: sa.Select[Any]) -> sa.Select[Any]:
-        """The statement on `TraceSpan`, its rows being those candidates that match.
+        """The statement on `TraceSpan`, restricted to the candidates that match.
 
         Args:
             statement: has no condition on JSON.
@@ -82,7 +83,7 @@ class Candidates:
 
 
 class CandidateFinder:
-    """Looks for the candidates of filters that have conditions on JSON."""
+    """Finds the candidates of filters that have conditions on JSON."""
 
     def __init__(self, reader: Reader, filters: SpanFilters | TraceFilters) -> None:
         self._reader = reader
@@ -90,7 +91,7 @@ class CandidateFinder:
         self._range = filters.start_time, filters.end_time
 
     def few(self, start: datetime | None, end: datetime | None) -> Candidates | None:
-        """The candidates that start in [start, end); None if they are too many to be listed."""
+        """The candidates that start in [start, end); None if there are too many to list."""
         json = self._filters.in_sql().json()
         for number, first in enumerate(json):
             found = self._reader.rows(self._keys(first, start, end).limit(_MOST + 1))
@@ -103,10 +104,10 @@ class CandidateFinder:
     def _keys(
         self, json: json_conditions.JsonCondition, start: datetime | None, end: datetime | None
     ) -> Any:
-        """The keys of the spans that meet the condition, or whose events do.
+        """The keys of the spans that meet the condition themselves or by one of their events.
 
-        Materialized, so that the planner plans for all rows. For the first few it would read
-        through a partition, expecting the value to be frequent.
+        The CTE is materialized, so that the planner plans for all rows. To find only the first few
+        rows, it would expect the value to be frequent and read the partition in order.
         """
         spans = (
             sa.select(*_OF_SPAN)

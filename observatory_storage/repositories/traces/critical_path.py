@@ -1,4 +1,4 @@
-"""The critical path through a tree of spans, on plain numbers; `SpanTree` says what it is."""
+"""The critical path through a tree of spans, computed on plain numbers; see `SpanTree`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def critical_sections(
 ) -> tuple[list[tuple[int, int, int]], set[int]]:
     """The sections of the path as (span, start, end), earliest first, and the spans on the path.
 
-    Each span is entered at most once, and its children are sorted when it is.
+    Each span is entered at most once. Its children are sorted when it is entered.
 
     Args:
         roots: the indexes of the spans without a parent.

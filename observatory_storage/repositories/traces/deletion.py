@@ -1,8 +1,8 @@
 """Deletion of a trace, a user or a session from every table.
 
-Each first locks the rows of the traces, in the order of their ids as writers do. A writer that has
-spans for them therefore waits until the deletion is committed, and its spans then make the trace
-anew.
+A deletion first locks the rows of the traces in the order of their ids, as writers do. A writer
+with spans of these traces therefore waits until the deletion is committed. Its spans then create
+the trace again.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def delete_trace(reader: Reader, key: UUID, name: object) -> DeletedTrace:
         name: the id as the caller gave it, for the error.
 
     Raises:
-        NotFound: there is nothing of such a trace.
+        NotFound: no row belongs to such a trace.
     """
     one = sa.select(
         sa.literal(key, Trace.id.type), sa.literal(key.hex), sa.func.now(), sa.func.now()
@@ -126,7 +126,7 @@ def delete_all_of(
 
 
 def _batches(reader: Reader) -> Iterator[_Batch]:
-    """The noted traces some at a time, with the times between which their spans start."""
+    """The recorded traces in batches, with the range of their spans' starts."""
     # Traces of one time together: their spans are in few partitions.
     ordered = sa.select(_DELETED.c.trace_id, _DELETED.c.first_start, _DELETED.c.last_start)
     rows = reader.stream(ordered.order_by(_DELETED.c.first_start, _DELETED.c.trace_id))
@@ -155,10 +155,10 @@ def _noting_traces(condition: sa.ColumnElement[bool]) -> Any:
 
 
 def _locking(traces: sa.Select[Any, Any, Any, Any]) -> Insert:
-    """Lock the rows of traces in the order of their ids, and make those that are missing.
+    """Lock the rows of traces in the order of their ids, and insert those that are missing.
 
-    A trace without a row cannot be locked, and a writer may be making it at this moment. A row of
-    our own, which is deleted before the transaction ends, makes that writer wait.
+    A trace without a row cannot be locked, and a writer may be inserting it at this moment. The
+    inserted row makes this writer wait. It is deleted before the transaction ends.
     """
     table = cast(sa.Table, Trace.__table__)
     id_, *others = traces.subquery("given").c

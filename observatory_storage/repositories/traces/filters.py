@@ -1,7 +1,7 @@
-"""Which traces and which spans: frozen dataclasses in which None means any.
+"""Filters of traces and spans: frozen dataclasses. A field that is None does not filter.
 
-Values and keys are literal: there are no wildcards and no paths. Time ranges are half-open,
-[start_time, end_time).
+Values and keys are matched literally: there are no wildcards and no paths. Time ranges are
+half-open, [start_time, end_time).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class TraceKeywords(_CommonKeywords, total=False):
 
 
 class SpanSearchKeywords(_CommonKeywords, total=False):
-    """The fields of `SpanFilters` but for the text."""
+    """The fields of `SpanFilters` except `text`."""
 
     trace_id: TraceId | None
     kind: str | None
@@ -145,7 +145,8 @@ def _may_last_so_long(trace: Any, given: Given) -> Conditions:
 class _CommonFilters(Filters):
     """The conditions that a span can meet, for traces and spans alike.
 
-    A trace's tokens and costs are the sums of its spans': the trace has at least what one has.
+    The tokens and costs of a trace are sums over its spans, so they are never less than those of
+    one span.
     """
 
     service_name: str | None = span_field(validation.text, equals("service_name"), spanless=True)
@@ -219,7 +220,7 @@ class _CommonFilters(Filters):
         return self.in_sql().all()
 
     def in_sql(self) -> SpanConditions:
-        """What is asked of a span and of its trace, with the values."""
+        """The conditions on a span and on its trace, with the values."""
         return SpanConditions(self._rules, bound(self.parameters()))
 
     def searches_json(self) -> bool:
@@ -229,28 +230,31 @@ class _CommonFilters(Filters):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceFilters(_CommonFilters):
-    """Which traces: those of which one span meets every condition at once.
+    """Selects the traces that have a span which meets every condition.
 
-    A trace that has no spans (yet) is compared by itself: by its service, status, time, duration,
-    tokens, cost, and its own and its resource's attributes. It has no operation, provider, model,
+    All conditions must be met by the same span. A field that is None does not filter. A trace that
+    has no spans yet matches by its own row: its service, status, start, duration, tokens, cost,
+    attributes and resource attributes. It never matches a condition on operation, provider, model,
     user, session or environment.
 
     Args:
-        operation: the span's name.
+        service_name, provider, model, user_id, session_id, environment: the value of the span's
+            column of this name.
+        operation: the name of the span.
         status: ``ok``, ``error`` or ``unset``.
         start_time: the matching span starts at this time or later.
         end_time: the matching span starts before this time.
         min_duration_us: in microseconds, inclusive; a number (may be a fraction) or a timedelta.
         max_duration_us: in microseconds, inclusive; a number or a timedelta.
-        attributes: keys to text, numbers or bools, each to be met by the span's own attributes,
-            its events', its resource's, its scope's or its links'. Numbers compare as numbers
-            (1 finds 1.0), never with text or bools.
-        limit: the most rows in a page.
-        min_tokens: the least of the span's ``total_tokens``, inclusive.
-        max_tokens: the most of it, inclusive.
-        min_cost_usd: the least of the span's ``total_cost_usd``, inclusive.
-        max_cost_usd: the most of it, inclusive.
-        text: words that the prompts and completions must have, as in a web search: see
+        attributes: a mapping of attribute keys to text, numbers or bools. Each pair must be in the
+            attributes of the span, of its resource or scope, or of one of its events or links. A
+            number matches an equal number (1 matches 1.0), never text or a bool.
+        limit: the maximum number of rows in a page.
+        min_tokens: the minimum of the span's ``total_tokens``, inclusive.
+        max_tokens: the maximum of the span's ``total_tokens``, inclusive.
+        min_cost_usd: the minimum of the span's ``total_cost_usd``, inclusive.
+        max_cost_usd: the maximum of the span's ``total_cost_usd``, inclusive.
+        text: words to search for in prompts and completions, in web search syntax; see
             `TraceRepository.search_text`.
 
     Raises:
@@ -258,7 +262,7 @@ class TraceFilters(_CommonFilters):
     """
 
     def is_indexed(self) -> bool:
-        """Whether an index finds the matching spans by a value that may well be rare."""
+        """Whether an index finds the matching spans by a value that is likely to be rare."""
         if self.service_name is not None and self.operation is not None:
             return True
         return any(
@@ -272,14 +276,14 @@ class TraceFilters(_CommonFilters):
         return (self.is_indexed() or errors) and not self.searches_json()
 
     def is_likely_common(self) -> bool:
-        """Whether the indexed column is a model alone, and many spans mostly have a model."""
+        """Whether the model is the only indexed column. A model is likely to be common."""
         rare = (self.user_id, self.session_id, self.operation, self.status)
         return self.model is not None and all(value is None for value in rare)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanFilters(_CommonFilters):
-    """Which spans: those that meet every condition. As `TraceFilters`, with more of them.
+    """Selects the spans that meet every condition. It has the fields of `TraceFilters` and more.
 
     Args:
         trace_id: hex text, UUID or the `Trace`.
@@ -297,5 +301,5 @@ class SpanFilters(_CommonFilters):
 
 @lru_cache(maxsize=256)
 def template(names: frozenset[str]) -> SpanConditions:
-    """The conditions of trace filters whose parameters have these names, without their values."""
+    """The conditions of trace filters with parameters of these names, without their values."""
     return SpanConditions(rules_of(TraceFilters), {name: bindparam(name) for name in names})

@@ -1,4 +1,4 @@
-"""Which ids begin with what somebody typed.
+"""Finds the ids that begin with a text that a user typed.
 
 Each search reads a range of an index, and returns a bounded number of rows.
 """
@@ -27,13 +27,14 @@ _LAST_CHARACTER: Final = chr(sys.maxunicode)
 def traces_with_prefix(session: Session, prefix: str, limit: int) -> list[Trace]:
     """The traces whose id begins with a text, in the order of their ids.
 
-    Both forms of an id count: the program's own (`Trace.trace_id`), and the UUID (`Trace.id`),
-    with its dashes or without. Hex digits may be of either case.
+    The text is compared with both forms of an id: the text that the program gave
+    (`Trace.trace_id`), and the UUID (`Trace.id`) with or without dashes. Hex digits may be in upper
+    or lower case.
 
     Args:
-        session: where to read.
+        session: the session to read with.
         prefix: the beginning of an id.
-        limit: the most traces to return.
+        limit: the maximum number of traces.
     """
     digits = prefix.replace("-", "")
     is_hex = 0 < len(digits) <= _UUID_DIGITS and _HEX_DIGITS.issuperset(digits)
@@ -56,13 +57,13 @@ def traces_with_prefix(session: Session, prefix: str, limit: int) -> list[Trace]
 def sessions_with_prefix(session: Session, prefix: str, limit: int) -> list[str]:
     """The session ids that begin with a text, in order.
 
-    One statement for each id: the index is skipped through from one to the next, however many
-    spans a session has.
+    It runs one statement for each id, a loose index scan: each statement jumps to the next id,
+    however many spans a session has.
 
     Args:
-        session: where to read.
+        session: the session to read with.
         prefix: the beginning of a session's id.
-        limit: the most ids to return.
+        limit: the maximum number of ids.
     """
     column = TraceSpan.session_id
     following: ColumnElement[bool] = column >= prefix

@@ -1,8 +1,8 @@
 """Conditions on JSON: an attribute, or words of prompts and completions.
 
-A span meets one if its own columns do, or those of one of its events. In a closed partition there
-is an index for each of these places, but none serves an OR of them; so the places are also
-available one by one.
+A span meets such a condition by its own columns, or by those of one of its events. In a closed
+partition each of these places has an index, but no index serves an OR of them. Therefore the places
+can also be searched one by one.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class AttributeCondition:
-    """One attribute: a span's own, its resource's, its scope's, its links' or its events'.
+    """One attribute of a span, of its resource or scope, or of its links or events.
 
     Args:
-        pair: the key with the value, as an object.
-        linked: links that hold a link with this pair.
+        pair: a JSON object with the key and the value.
+        linked: a JSON list of links, one of which has this pair.
     """
 
     pair: Any
@@ -108,14 +108,14 @@ def attribute_conditions(given: Given) -> list[JsonCondition]:
 
 
 def words_condition(given: Given) -> list[JsonCondition]:
-    """The condition of a text, where one is given."""
+    """The condition on words, if a text is given."""
     return [WordsCondition(given["text"])] if "text" in given else []
 
 
 def on_span_or_events(
     json: JsonCondition, start: Any = None, end: Any = None
 ) -> ColumnElement[bool]:
-    """The condition on `TraceSpan` that it or one of its events meets a condition on JSON.
+    """The condition that a span or one of its events meets a condition on JSON.
 
     Args:
         start: the span starts at this time or later.
@@ -143,7 +143,7 @@ _SHORTEST: Final = 3
 
 
 def _required_word(text: str) -> str | None:
-    """The longest word that stands letter by letter in whatever matches the text."""
+    """The longest word that every match of the text must contain letter by letter."""
     if _UNCERTAIN.search(text):
         return None
     words = (word.strip(_PUNCTUATION) for word in text.split())
@@ -151,9 +151,9 @@ def _required_word(text: str) -> str | None:
 
 
 def _is_plain(word: str) -> bool:
-    """Whether PostgreSQL's parser too takes this for one word: letters, then digits.
+    """Whether PostgreSQL's parser also reads this as one word: letters, then digits.
 
-    It may not know letters that are newer than Unicode 3.2.
+    The parser may not know letters that are newer than Unicode 3.2.
     """
     letters = word.rstrip("0123456789")
     return len(word) >= _SHORTEST and all(

@@ -1,4 +1,4 @@
-"""The questions about traces, their spans and sessions, and their deletion."""
+"""Queries for traces, spans and sessions, and the deletion of traces."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ _BY_ID: Final = select(Trace).where(Trace.id == bindparam("id"))
 
 
 class TraceRepository(SpanQueries):
-    """Questions about traces.
+    """Queries for traces, spans and sessions.
 
-    A trace id is hex text, a UUID, whatever other text a program uses (see `ids.trace_uuid`), or
-    the `Trace` itself. Filters are given as an object or as keywords:
+    A trace id may be hex text, a UUID, any other text (see `ids.trace_uuid`), or the `Trace`
+    itself. Filters are given as an object or as keywords:
     ``list(TraceFilters(service_name="chat"))`` and ``list(service_name="chat")`` are the same. A
-    method raises `ValidationError` for an argument that it does not understand, for a damaged
-    cursor and for the cursor of another query. A cursor goes with a query's filters but for
-    ``limit``, ``start_time`` and ``end_time``.
+    method raises `ValidationError` for an invalid argument, for a damaged cursor and for the cursor
+    of another query. Two queries are the same if their filters are equal; ``limit``, ``start_time``
+    and ``end_time`` may differ.
     """
 
     def get(self, id: validation.TraceId) -> Trace:  # noqa: A002 - the column's name
-        """The trace of an id.
+        """Get a trace by its ``id``.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such trace.
         """
         key = validation.trace_key("id", id)
         return self._reader.entity(_BY_ID, {"id": key}, f"trace {trace_name(id)}")
 
     def get_by_trace_id(self, trace_id: validation.TraceId) -> Trace:
-        """The trace that a program knows by this id.
+        """Get a trace by the trace id that the program gave.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such trace.
         """
         key = validation.trace_key("trace_id", trace_id)
         return self._reader.entity(_BY_ID, {"id": key}, f"trace {trace_name(trace_id)}")
@@ -69,13 +69,14 @@ class TraceRepository(SpanQueries):
         total: pages.Total | None = None,
         **fields: Unpack[TraceKeywords],
     ) -> pages.Page[Trace]:
-        """A page of the traces that match, newest first.
+        """List a page of the matching traces, newest first.
 
-        A forward walk never misses a trace; one whose start moved earlier meanwhile may come
-        twice.
+        Paging forward never misses a trace. A trace whose start moves to an earlier time meanwhile
+        may be listed twice.
 
         Args:
-            total: "exact" or "estimated": say how many there are in all, by more statements.
+            total: "exact" or "estimated" also counts the traces of all pages, by further
+                statements.
 
         Example:
             >>> page = uow.traces.list(service_name="chat", status="error", limit=20)
@@ -91,7 +92,7 @@ class TraceRepository(SpanQueries):
         batch_size: int = validation.BATCH_SIZE,
         **fields: Unpack[TraceKeywords],
     ) -> Iterator[Trace]:
-        """All the traces that match, newest first, with one batch at a time in memory.
+        """Iterate over all matching traces, newest first, with one batch at a time in memory.
 
         The filters' ``limit`` does not apply.
         """
@@ -99,7 +100,7 @@ class TraceRepository(SpanQueries):
         return pages.read_all(TraceSearch(self._reader, TraceFilters.of(filters, fields)), size)
 
     def services(self) -> builtins.list[str]:
-        """The names of the services that have spans, in order."""
+        """List the names of the services that have spans, in alphabetical order."""
         # Skips through the index from name to name; the cost goes with the number of names.
         least = select(func.min(TraceSpan.service_name).label("name")).cte("names", recursive=True)
         following = (
@@ -112,7 +113,7 @@ class TraceRepository(SpanQueries):
         return [row.name for row in self._reader.rows(found)]
 
     def operations(self, service_name: str) -> builtins.list[results.Operation]:
-        """The names of a service's spans with the kinds that they have, in order."""
+        """List the span names of a service, each with its kinds, in alphabetical order."""
         own = TraceSpan.service_name == validation.required_text("service_name", service_name)
         columns = (TraceSpan.name, TraceSpan.kind)
 
@@ -137,17 +138,18 @@ class TraceRepository(SpanQueries):
         total: pages.Total | None = None,
         **fields: Unpack[SessionKeywords],
     ) -> pages.Page[results.SessionSummary]:
-        """A page of the sessions that match, the last active first.
+        """List a page of the matching sessions, most recently active first.
 
-        The time range chooses the spans that are looked at, and so the traces: those of which a
-        span with the session's id starts within it. The order is that of `last_start_time`. A
-        session that becomes active between two pages moves to the front; an ``end_time`` keeps it
-        in its place. The traces of a session are ``list(session_id=…)``.
+        The time range selects spans by their start. A session consists of the traces that have a
+        span with the session's id in this range. Sessions are ordered by ``last_start_time``. A
+        session that becomes active between two pages moves to the front; set ``end_time`` to
+        prevent this. To list the traces of a session, call ``list(session_id=…)``.
 
-        At most four statements, however many sessions are in the page, and one for the total.
+        It runs at most four statements, however many sessions are in the page, and one more for the
+        total.
 
         Args:
-            total: "exact" or "estimated": say how many there are in all, by one more statement.
+            total: "exact" or "estimated" also counts the sessions of all pages.
         """
         wanted = SessionFilters.of(filters, fields)
         search = SessionSearch(self._reader, wanted)
@@ -159,7 +161,7 @@ class TraceRepository(SpanQueries):
         batch_size: int = validation.BATCH_SIZE,
         **fields: Unpack[SessionKeywords],
     ) -> Iterator[results.SessionSummary]:
-        """All the sessions that match, the last active first, one batch at a time in memory.
+        """Iterate over all matching sessions, most recently active first, in batches.
 
         The filters' ``limit`` does not apply.
         """
@@ -173,10 +175,10 @@ class TraceRepository(SpanQueries):
         start_time: datetime | None = None,
         end_time: datetime | None = None,
     ) -> results.SessionSummary:
-        """A session, or what of it lies in [start_time, end_time).
+        """Get a session, or the part of it with spans that start in [start_time, end_time).
 
         Raises:
-            NotFound: no span (that starts in the range) carries the id.
+            NotFound: no span that starts in the range has the session's id.
         """
         key = validation.required_text("session_id", session_id)
         in_range = SessionFilters(start_time=start_time, end_time=end_time)
@@ -215,24 +217,25 @@ class TraceRepository(SpanQueries):
         time_zone: str | None = None,
         **fields: Any,
     ) -> results.TraceStats | builtins.list[results.SpanStats]:
-        """Totals over the traces that match, or over the spans that match by group and time.
+        """Get totals over the matching traces, or over the matching spans by group and time.
 
-        Without ``group_by`` and ``bucket_size_secs`` the traces are counted of which a span
-        matches, each as a whole: `TraceStats`. With either, the spans themselves are, and nothing
-        else of their traces: a `SpanStats` for each group that has spans, the earlier bucket
-        first, within it the group of the most spans. The filters' ``limit`` does not apply.
+        Without ``group_by`` and ``bucket_size_secs``, the result is one `TraceStats` over whole
+        traces that have a matching span. With either argument, only the matching spans themselves
+        are counted. The result then has one `SpanStats` for each group that has spans, ordered by
+        bucket, then by the number of spans, highest first. The filters' ``limit`` does not apply.
 
         Args:
-            filters: which traces or spans; `SpanFilters` only for spans. As keywords too.
+            filters: selects the traces or spans, as an object or as keywords. `SpanFilters` require
+                ``group_by`` or ``bucket_size_secs``.
             group_by: one or more of ``service_name operation kind status provider model environment
-                user_id session_id``; none at all (``()``) for one group of all spans.
-            bucket_size_secs: the width of a bucket of time in seconds or as a timedelta, by the
-                spans' start, counted from Monday, 1970-01-05 UTC.
-            time_zone: the name of the time zone whose days the buckets follow, as "Asia/Tokyo".
-                Buckets are then of whole days, which have 23 or 25 hours when clocks are set.
+                user_id session_id``. An empty sequence gives one group of all spans.
+            bucket_size_secs: the width of a bucket of time, in seconds or as a timedelta. A span
+                belongs to the bucket of its start. Buckets are aligned to Monday, 1970-01-05 UTC.
+            time_zone: the time zone in which days begin, such as "Asia/Tokyo". Buckets must then be
+                whole days; a day on which the clocks change has 23 or 25 hours.
 
         Raises:
-            ValidationError: a group, a bucket or a time zone is unknown.
+            ValidationError: a group, the bucket width or the time zone is invalid.
         """
         if group_by is None and bucket_size_secs is None and time_zone is None:
             if isinstance(filters, SpanFilters):
@@ -247,38 +250,39 @@ class TraceRepository(SpanQueries):
         """Delete a trace with its spans, their events, and the log records that name it.
 
         Raises:
-            NotFound: there is nothing of such a trace.
+            NotFound: no row belongs to such a trace.
         """
         key = validation.trace_key("trace_id", trace_id)
         return delete_trace(self._reader, key, trace_name(trace_id))
 
     def delete_user(self, user_id: str) -> results.DeletedRows:
-        """Erase a user from every table: whatever was committed before.
+        """Erase the data of a user from every table.
 
-        What is deleted:
+        The following is deleted, as far as it was committed before the call:
 
-        - traces of which a span's ``user_id`` is the user, or whose own attributes name the user:
-          the whole traces, with all spans, events and log records, also where a span of such a
-          trace is another user's;
+        - traces that have a span with this ``user_id``, and traces whose own attributes name the
+          user. A trace is deleted as a whole, with its spans, events and log records, even if some
+          of its spans belong to another user;
         - log records and data points whose attributes name the user;
-        - exemplars that name the user or one of these traces, from data points that stay.
+        - exemplars that name the user or one of these traces. They are removed from their data
+          points, which stay.
 
-        Attributes name a user by any key that ``user_id`` is read from (``user.id``,
-        ``enduser.id`` and so on, see `llm.dialects`). Rows written meanwhile or afterwards stay:
-        stop the writers first, or erase again. All log records and data points are read, which
-        takes its time in large tables. Nothing to erase is no error.
+        Attributes name a user by any key from which ``user_id`` is read (``user.id``,
+        ``enduser.id`` and so on, see `llm.dialects`). Rows that are written during or after the
+        call stay: stop the writers first, or erase again. The call reads all log records and data
+        points, which takes long in large tables. If there is nothing to erase, the counts are zero.
 
         Raises:
             ValidationError: the id is empty or not text.
-            Conflict: another transaction had some of the rows; it may be tried again.
+            Conflict: another transaction locked some of the rows. The call can be repeated.
         """
         return delete_all_of(self._reader, "user_id", user_id)
 
     def delete_session(self, session_id: str) -> results.DeletedRows:
-        """Erase a session from every table, as `delete_user` does a user.
+        """Erase the data of a session from every table, in the same way as `delete_user`.
 
         Raises:
             ValidationError: the id is empty or not text.
-            Conflict: another transaction had some of the rows; it may be tried again.
+            Conflict: another transaction locked some of the rows. The call can be repeated.
         """
         return delete_all_of(self._reader, "session_id", session_id)

@@ -1,4 +1,4 @@
-"""What the questions about traces return. None means unknown, which is not zero."""
+"""The results of queries for traces. None means unknown, not zero."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ["DeletedRows", "DeletedTrace", "Operation", "SessionSummary", "SpanSt
 
 
 class Operation(NamedTuple):
-    """A span's name and kind, as a service uses them."""
+    """A span name with its kind, as a service uses it."""
 
     name: str
     kind: str
 
     def to_dict(self, *, json: bool = False) -> dict[str, Any]:
-        """The name and the kind; the same with ``json=True``."""
+        """Return the name and the kind as a dictionary; ``json=True`` changes nothing."""
         return self._asdict()
 
 
 @dataclass(frozen=True, slots=True)
 class TraceStats(Result):
-    """Totals over whole traces; durations in microseconds, None where no trace has ended."""
+    """Totals over whole traces. Durations are in microseconds; None if no trace has ended."""
 
     trace_count: int
     error_trace_count: int
@@ -46,19 +46,20 @@ class TraceStats(Result):
 
     @property
     def error_rate(self) -> float | None:
-        """The share of traces with an error, 0 to 1; None where there are no traces."""
+        """The share of traces with an error, 0 to 1; None if there are no traces."""
         return self.error_trace_count / self.trace_count if self.trace_count else None
 
 
 @dataclass(frozen=True, slots=True)
 class SpanStats(Result):
-    """Totals over one group of spans; durations in microseconds, of those that have ended.
+    """Totals over one group of spans. Durations are in microseconds, without unended spans.
 
     Attributes:
         group: each column of ``group_by`` with the group's value.
-        timestamp: where the bucket of time begins; None without buckets.
-        trace_count: the traces that the spans belong to.
-        total_tokens: None, as the other sums, where no span says.
+        timestamp: the start of the time bucket; None if the query has no buckets.
+        trace_count: the number of traces that the spans belong to.
+        total_tokens: the sum over the spans. This and the other sums are None if no span reports a
+            value.
     """
 
     group: Mapping[str, str | None]
@@ -86,19 +87,19 @@ class SpanStats(Result):
 
 @dataclass(frozen=True, slots=True)
 class SessionSummary(Result):
-    """A session, as far as its spans lie in the time range of the question.
+    """A session: the traces that have a span with the session's id in the time range of the query.
 
-    Counts, tokens and cost are those of whole traces, though only some of their spans may carry
-    the session's id. Each trace counts once. A trace whose spans name two sessions counts in both.
+    Counts, tokens and cost cover whole traces, even if only some of their spans have the session's
+    id. Each trace counts once. A trace whose spans have the ids of two sessions counts in both.
 
     Attributes:
-        first_start_time: when the first span that carries the session's id starts.
-        last_start_time: when the last of them starts.
-        user_ids: the users whom these spans name, in order.
-        service_names: the services of these spans, in order.
-        error_trace_count: the traces with a failed span.
-        total_tokens: None where no span reports any.
-        total_cost_usd: None where no cost is known.
+        first_start_time: the start of the first span that has the session's id.
+        last_start_time: the start of the last span that has the session's id.
+        user_ids: the users of these spans, sorted.
+        service_names: the services of these spans, sorted.
+        error_trace_count: the number of traces with a failed span.
+        total_tokens: the sum of tokens; None if no span reports any.
+        total_cost_usd: the sum of costs; None if no cost is known.
     """
 
     session_id: str
@@ -116,7 +117,7 @@ class SessionSummary(Result):
 
 @dataclass(frozen=True, slots=True)
 class DeletedTrace(Result):
-    """How many rows went with a trace."""
+    """The numbers of rows that were deleted with a trace."""
 
     spans: int
     events: int
@@ -125,10 +126,10 @@ class DeletedTrace(Result):
 
 @dataclass(frozen=True, slots=True)
 class DeletedRows(Result):
-    """How many rows of each table went with a user or a session.
+    """The numbers of rows that were deleted with a user or a session.
 
     Attributes:
-        redacted_data_points: how many data points stayed but lost exemplars.
+        redacted_data_points: the number of data points that stayed but lost exemplars.
     """
 
     traces: int

@@ -1,4 +1,4 @@
-"""Which sessions (conversations)."""
+"""Filters of sessions (conversations)."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ class SessionKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFilters(Filters):
-    """Which sessions: those of which one span meets every condition.
+    """Selects the sessions that have a span which meets every condition.
 
-    Only spans that carry the session's id count. Where the root span of a trace alone carries it,
-    the root's service is compared, and not those of the spans below it.
+    Only spans that have the session's id are compared. If only the root span of a trace has it, the
+    service of the root is compared, not the services of the spans below. A field that is None does
+    not filter.
 
     Args:
-        start_time: the span starts at this time or later.
-        end_time: the span starts before this time.
-        limit: the most rows in a page.
+        start_time: the matching span starts at this time or later.
+        end_time: the matching span starts before this time.
+        limit: the maximum number of rows in a page.
 
     Raises:
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.
@@ -61,9 +62,9 @@ class SessionFilters(Filters):
         return TraceSpan
 
     def has_conditions(self) -> bool:
-        """Whether something is asked of the spans beside their time."""
+        """Whether there is a condition on the spans other than their time."""
         return not {"start_time", "end_time"}.issuperset(self.parameters())
 
     def is_indexed(self) -> bool:
-        """Whether an index finds the spans that match, or all of them do."""
+        """Whether an index finds the matching spans, or every span matches."""
         return self.user_id is not None or not self.has_conditions()

@@ -1,7 +1,8 @@
 """The statements about sessions, each built once for all filters with the same fields.
 
-One statement finds a page and sums it up. Its CTE `last` has when each session of the page was
-last active; `carrier` has the spans that carry these sessions' ids.
+One statement finds a page of sessions and computes their totals. Its CTE `last` contains the time
+at which each session of the page was last active. The CTE `carrier` contains the spans that have
+the ids of these sessions.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ Names = frozenset[str]
 
 @lru_cache
 def matching_sessions(names: Names) -> sa.Select[Any]:
-    """The ids of the sessions that match, each once.
+    """The distinct ids of the matching sessions.
 
     Args:
-        names: of the filters' fields that are given.
+        names: the names of the filter fields that are set.
     """
     given = _bound(names)
     matching = [*_carrying(given), *_others(given)]
@@ -56,7 +57,7 @@ def matching_sessions(names: Names) -> sa.Select[Any]:
 
 @lru_cache
 def span_count(names: Names) -> sa.Select[Any]:
-    """The number of spans that match, counted up to `greatest`."""
+    """The number of matching spans, counted up to `greatest`."""
     given = _bound(names)
     matching = [*_carrying(given), *_others(given)]
     spans = sa.select(sa.literal(1)).select_from(TraceSpan).where(*matching)
@@ -73,10 +74,10 @@ def by_id(names: Names) -> sa.Select[Any]:
 
 @lru_cache
 def from_newest_spans(names: Names, shape: SeekShape) -> sa.Select[Any]:
-    """The page from the newest `span_limit` spans; no rows unless they fill it.
+    """The page, found in the newest `span_limit` spans; no rows if these do not fill the page.
 
-    Sessions that were last active when the oldest of these spans started are left out, since
-    others of that time may be missing.
+    Sessions whose last activity is the start of the oldest of these spans are left out, because
+    other sessions of that time may be missing.
     """
     given = _bound(names)
     spans = (
@@ -98,7 +99,7 @@ def from_newest_spans(names: Names, shape: SeekShape) -> sa.Select[Any]:
 
 @lru_cache
 def from_all_spans(names: Names, shape: SeekShape) -> sa.Select[Any]:
-    """The page from the spans of all sessions that match, grouped and sorted."""
+    """The page, found by grouping and sorting the spans of all matching sessions."""
     given = _bound(names)
     carriers = _carrying(given)
     if conditions := _others(given):
@@ -113,7 +114,7 @@ def from_all_spans(names: Names, shape: SeekShape) -> sa.Select[Any]:
 
 @lru_cache
 def from_walked_spans(names: Names, shape: SeekShape) -> sa.Select[Any]:
-    """The page from the spans in order, each probed for whether it is the last of its session."""
+    """The page, found by reading spans newest first and keeping the last span of each session."""
     given = _bound(names)
     other = aliased(TraceSpan)
     same = [other.session_id == TraceSpan.session_id, *_carrying(given, other)]
@@ -141,17 +142,17 @@ def _on(span: type[TraceSpan], given: Given, fields: Sequence[str]) -> Condition
 
 
 def _carrying(given: Given, span: type[TraceSpan] = TraceSpan) -> Conditions:
-    """That a span carries the id of a session, and starts within the time range."""
+    """The condition that a span has the id of a session and starts within the time range."""
     return [span.session_id.is_not(None), *_on(span, given, _RANGE)]
 
 
 def _others(given: Given, span: type[TraceSpan] = TraceSpan) -> Conditions:
-    """What else one of a session's spans must meet."""
+    """The other conditions, which one of a session's spans must meet."""
     return _on(span, given, _OTHERS)
 
 
 def _of_page(rows: sa.Select[Any, Any], shape: SeekShape) -> sa.Select[Any, Any]:
-    """The rows of the page, of rows that each have a session and a time."""
+    """The rows of the page, from rows that have a session and a time each."""
     found = rows.subquery().c
     in_order = _by_activity(found)
     return in_order.seek(sa.select(*in_order.columns), shape)
@@ -162,17 +163,17 @@ def _by_activity(columns: Any) -> Keyset:
 
 
 def _probe(conditions: Sequence[sa.ColumnElement[bool]], name: str) -> Any:
-    """Whether there is a span, probed for each row, so that PostgreSQL does not read all spans."""
+    """An EXISTS that is evaluated for each row, so that PostgreSQL does not read all spans."""
     return sa.select(sa.true().label("found")).where(*conditions).limit(1).lateral(name)
 
 
 def _page(
     rows: sa.Select[Any, Any], given: Given, shape: SeekShape, *, full: bool = False
 ) -> sa.Select[Any]:
-    """The sessions of these rows, summed up.
+    """The sessions of these rows with their totals.
 
     Args:
-        full: only if the rows fill the page.
+        full: whether to return sessions only if the rows fill the page.
     """
     last = rows.cte("last")
     wanted = sa.func.array(sa.select(last.c.session_id).scalar_subquery(), type_=ARRAY(sa.Text))
@@ -185,7 +186,7 @@ def _page(
 
 
 def _summaries(conditions: Conditions, given: Given) -> tuple[sa.Select[Any], sa.Subquery]:
-    """The sessions of the spans that carry an id and meet the conditions, and their facts."""
+    """The sessions of the spans that have an id and meet the conditions, with their totals."""
     carrier = (
         sa.select(
             TraceSpan.session_id,
@@ -227,6 +228,6 @@ def _summaries(conditions: Conditions, given: Given) -> tuple[sa.Select[Any], sa
 
 
 def _distinct(column: Any) -> sa.ColumnElement[Any]:
-    """The values of a group, each once, in order."""
+    """The distinct values of a group, sorted."""
     values = sa.func.array_agg(column.distinct(), type_=ARRAY(sa.Text))
     return values.filter(column.is_not(None))

@@ -1,4 +1,4 @@
-"""Sessions (conversations): the traces of which a span carries the same session id."""
+"""Sessions (conversations): a session consists of the traces that have a span with its id."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_SPANS: Final = 20_000
 
 
 class SessionSearch:
-    """The list of the sessions that match, the last active first: a `pages.Search`."""
+    """The matching sessions, most recently active first: a `pages.Search`."""
 
     keyset: Keyset = statements.SESSIONS
 
@@ -42,8 +42,9 @@ class SessionSearch:
     def rows(self, seek: Seek) -> Sequence[SessionSummary]:
         """The sessions of a page, found in one of three ways.
 
-        The first page comes from the newest spans, if these are of enough sessions. Otherwise all
-        matching spans are grouped where an index finds few, or spans are walked backwards in time.
+        The first page is read from the newest spans, if these belong to enough sessions. Otherwise,
+        if an index finds few matching spans, all of them are grouped. If not, spans are read
+        backwards in time.
         """
         return [_summary(record) for record in self._from_newest_spans(seek) or self._found(seek)]
 
@@ -74,10 +75,10 @@ class SessionSearch:
 
 
 def session_by_id(reader: Reader, session_id: str, filters: SessionFilters) -> SessionSummary:
-    """One session, or what of it lies in the filters' time range.
+    """Get one session, or the part of it that lies in the filters' time range.
 
     Raises:
-        NotFound: no span that starts in the range carries the id.
+        NotFound: no span that starts in the range has the id.
     """
     parameters = filters.parameters()
     statement = statements.by_id(frozenset(parameters))

@@ -1,4 +1,4 @@
-"""What the filters of traces and spans ask, in SQL: of spans, of traces, and of JSON."""
+"""The conditions of trace and span filters in SQL: on spans, on traces, and on JSON."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ __all__ = ["SpanConditions", "SpanFieldRule", "span_field"]
 
 @dataclass(frozen=True, slots=True)
 class SpanFieldRule(FieldRule):
-    """What a field means for spans (`condition`), and for their traces.
+    """The meaning of a filter field for spans (`condition`) and for their traces.
 
     Args:
-        spanless: what a trace without spans must meet; None if it has no such column, so that it
-            never matches.
-        implied: what the row of any trace with a matching span meets, so that the spans of fewer
-            traces are looked at.
-        json: conditions on JSON, which a span, its events and a trace without spans may meet.
-        is_indexed: whether an index has the spans by this column and their start.
+        spanless: the condition on a trace without spans; None if `traces` has no such column, so
+            that such a trace never matches.
+        implied: a condition that the row of every trace with a matching span meets. It reduces the
+            number of traces whose spans are read.
+        json: conditions on the JSON of a span, of its events or of a trace without spans.
+        is_indexed: whether an index contains the spans by this column and their start.
     """
 
     spanless: Condition | None = None
@@ -52,10 +52,10 @@ def span_field(
     implied: bool | Condition = False,
     **meaning: Any,
 ) -> Any:
-    """A field of the filters of spans; see `SpanFieldRule`.
+    """A field of span filters; see `SpanFieldRule`.
 
     Args:
-        spanless, implied: True for the condition itself, since traces have the column too.
+        spanless, implied: True to use the condition itself, if `traces` has the column too.
     """
 
     def chosen(given: bool | Condition) -> Condition | None:
@@ -71,8 +71,8 @@ class SpanConditions:
     """The conditions of filters.
 
     Args:
-        rules: of the filters' fields.
-        given: the bind parameters of the fields that are given.
+        rules: the rules of the filters' fields.
+        given: the bind parameters of the fields that are set.
     """
 
     __slots__ = ("_given", "_rules", "needs_a_span")
@@ -91,15 +91,15 @@ class SpanConditions:
         return [*self.plain(), *(on_span_or_events(one, *bounds) for one in self.json())]
 
     def plain(self) -> Conditions:
-        """Those on columns that are not JSON."""
+        """The conditions on columns that are not JSON."""
         return self._on(TraceSpan, *(rule.condition for rule in self._rules))
 
     def json(self) -> list[JsonCondition]:
-        """Those on the JSON of the span or one of its events."""
+        """The conditions on the JSON of the span or of one of its events."""
         return [one for rule in self._rules if rule.json for one in rule.json(self._given)]
 
     def spanless(self, trace: type[Trace] = Trace) -> ColumnElement[bool]:
-        """That a trace has no spans, and matches by itself."""
+        """The conditions that a trace has no spans and matches by its own row."""
         if self.needs_a_span:
             return false()
         own = self._on(trace, *(rule.spanless for rule in self._rules))
@@ -107,15 +107,15 @@ class SpanConditions:
         return and_(trace.lead_span_id.is_(None), *own, *in_json)
 
     def implied(self, trace: type[Trace] = Trace) -> Conditions:
-        """What the row of a matching trace meets."""
+        """The conditions that the row of every matching trace meets."""
         return self._on(trace, *(rule.implied for rule in self._rules))
 
     def begun(self, trace: type[Trace] = Trace) -> Conditions:
-        """That a trace begins before the range of time ends."""
+        """The condition that a trace begins before the time range ends."""
         return within(trace.start_time, None, self._given.get("end_time"))
 
     def of_service(self) -> Conditions:
-        """The conditions on a span's service and time, which one index can answer."""
+        """The conditions on a span's service and time, which one index serves."""
         bounds = self._given.get("start_time"), self._given.get("end_time")
         of_service = TraceSpan.service_name == self._given["service_name"]
         return [of_service, *within(TraceSpan.start_time, *bounds)]

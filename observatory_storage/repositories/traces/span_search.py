@@ -1,6 +1,6 @@
-"""Spans in order of time, by conditions on JSON.
+"""Searches spans in order of time by conditions on JSON.
 
-The newest spans are walked first, which fills the page if the value is frequent. The rest of the
+The newest spans are read first, which fills the page if the value is frequent. The rest of the
 range is searched in slices of time; see `time_slices`.
 """
 
@@ -34,10 +34,10 @@ _WALKED_FOR_WORDS: Final = 500
 
 
 class SpanSearch:
-    """The list of the spans that match filters with conditions on JSON: a `pages.Search`.
+    """The spans that match filters with conditions on JSON: a `pages.Search`.
 
     Args:
-        options: what is loaded of the spans.
+        options: the loader options of the spans.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class SpanSearch:
         return self._reader.count(select(TraceSpan).where(*self._conditions.all()), kind)
 
     def rows(self, seek: Seek) -> list[TraceSpan]:
-        """The spans of a page: walked first, then searched in slices of time."""
+        """The spans of a page: the newest are read in order, the rest is searched in slices."""
         start, end = self._filters.start_time, self._filters.end_time
         if seek.key is not None:
             moment: datetime = seek.key[0]
@@ -103,7 +103,7 @@ class SpanSearch:
     def _edge(
         self, start: datetime | None, end: datetime | None, *, descending: bool
     ) -> datetime | None:
-        """Where the spans end that are walked first; None where these are all of the range."""
+        """The end of the part that is read in order; None if this part is the whole range."""
         time = TraceSpan.start_time
         statement = select(time).where(*within(time, start, end))
         statement = statement.order_by(time.desc() if descending else time.asc())

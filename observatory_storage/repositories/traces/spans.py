@@ -1,4 +1,4 @@
-"""Spans and their events: of one trace, single ones, and lists."""
+"""Queries for spans and events: those of one trace, single spans, and lists."""
 
 from __future__ import annotations
 
@@ -48,28 +48,28 @@ _START_BOUNDS: Final = select(
 
 
 def trace_name(trace_id: TraceId) -> object:
-    """The id as the caller knows it, for an error."""
+    """The id as the caller gave it, for an error message."""
     return trace_id.trace_id if isinstance(trace_id, Trace) else trace_id
 
 
 def spans_of_trace(
     key: UUID | BindParameter[Any], bounds: tuple[Any, Any]
 ) -> list[ColumnElement[bool]]:
-    """The conditions on the spans of a trace, of which the first and last start are known."""
+    """The conditions on the spans of a trace whose first and last span start are known."""
     first, last = bounds
     return [TraceSpan.trace_id == key, TraceSpan.start_time >= first, TraceSpan.start_time <= last]
 
 
 def events_of_trace(key: UUID, bounds: Bounds) -> list[ColumnElement[bool]]:
-    """The conditions on the events of a trace; an event's partition is its span's."""
+    """The conditions on the events of a trace, which are partitioned by their span's start."""
     start, (first, last) = TraceEvent.span_start_time, bounds
     return [TraceEvent.trace_id == key, start >= first, start <= last]
 
 
 def start_bounds(reader: Reader, key: UUID) -> Bounds | None:
-    """When the trace's first and last span start; None where there is no such trace.
+    """The first and the last start of a trace's spans; None if there is no such trace.
 
-    As constants they let the planner leave out all other partitions.
+    They are passed as constants, so that the planner prunes all other partitions.
     """
     rows = reader.rows(_START_BOUNDS, {"trace_id": key})
     return (rows[0][0], rows[0][1]) if rows else None
@@ -91,16 +91,16 @@ _EVENTS_IN_ORDER: Final = select(TraceEvent).order_by(
 
 
 class SpanQueries:
-    """The questions of `TraceRepository` that are about spans and events."""
+    """The methods of `TraceRepository` for spans and events."""
 
     def __init__(self, session: Session) -> None:
         self._reader = Reader(session)
 
     def get_spans(self, trace_id: TraceId, *, with_events: bool = False) -> list[TraceSpan]:
-        """All spans of a trace, whole, by start.
+        """Get all spans of a trace with all columns, ordered by start.
 
-        Two statements, three with events, however many spans there are. For traces too large for
-        memory there is `iterate_spans`.
+        It runs two statements, or three with events, however many spans there are. For traces too
+        large for memory use `iterate_spans`.
 
         Args:
             with_events: fill each span's ``events`` too.
@@ -115,9 +115,9 @@ class SpanQueries:
         return spans
 
     def get_tree(self, trace_id: TraceId, *, payload: bool = False) -> SpanTree:
-        """The spans of a trace under their parents, with the critical path and self times.
+        """Get the spans of a trace as a tree, with the critical path and self times.
 
-        Two statements, however many spans there are.
+        It runs two statements, however many spans there are.
 
         Args:
             payload: load the JSON columns too (attributes, links, resource and scope attributes,
@@ -131,7 +131,7 @@ class SpanQueries:
         return SpanTree.of(spans)
 
     def get_events(self, trace_id: TraceId, span_id: str | None = None) -> list[TraceEvent]:
-        """The events of a trace, or of its spans of one id, by span and position.
+        """Get the events of a trace, or of its spans with one id, ordered by span and position.
 
         Raises:
             NotFound: there is no such trace.
@@ -143,13 +143,13 @@ class SpanQueries:
         return self._events(conditions)
 
     def get_span(self, trace_id: TraceId, span_id: str, *, with_events: bool = False) -> TraceSpan:
-        """A span, whole. Where spans of a trace share an id, the one that started first.
+        """Get a span with all columns. If spans share the id, get the one that started first.
 
         Args:
             with_events: fill the span's ``events`` too.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is no such span.
         """
         span_key = ids.span_id(span_id)
         key, bounds = self._located(trace_id)
@@ -171,12 +171,12 @@ class SpanQueries:
         total: pages.Total | None = None,
         **fields: Unpack[SpanKeywords],
     ) -> pages.Page[TraceSpan]:
-        """A page of the spans that match, newest first.
+        """List a page of the matching spans, newest first.
 
         Args:
             payload: load the JSON columns too (attributes, links, resource and scope attributes,
                 otlp). Without it, reading one of them raises.
-            total: "exact" or "estimated": say how many there are in all, by one more statement.
+            total: "exact" or "estimated" also counts the spans of all pages, by one more statement.
         """
         wanted = SpanFilters.of(filters, fields)
         search = self._span_search(wanted, payload=payload)
@@ -193,18 +193,19 @@ class SpanQueries:
         total: pages.Total | None = None,
         **fields: Unpack[SpanSearchKeywords],
     ) -> pages.Page[TraceSpan]:
-        """A page of the spans whose prompts and completions have the words, newest first.
+        """Search prompts and completions, and list a page of the matching spans, newest first.
 
-        All the words stand in the span's own attributes, or all in one of its events': see
-        `observatory_storage.llm.content` for which attributes, and how much of them. An index
-        finds them in days for which `build_partition_indexes` has run. The spans of other days
-        are read through, which takes some ten microseconds each: bound the time.
+        A span matches if all words are in its own attributes, or all in the attributes of one of
+        its events. The guide "LLM columns of a span" lists these attributes, and how much of each
+        is searched. In partitions for which `build_partition_indexes` has run, an index finds the
+        spans. In other partitions the query reads all spans, which takes some ten microseconds a
+        span: pass a time range.
 
         Args:
-            text: as in a web search: all the words, ``"a phrase"``, ``or``, ``-not``, and
-                ``begin*`` for words that begin so. Words are taken as written, without regard to
-                case.
-            filters: what else must be met, the time above all; without a text of their own.
+            text: the words, in web search syntax: all words, ``"a phrase"``, ``or``, ``-not``, and
+                ``begin*`` for all words with this prefix. Case is ignored and words are not
+                stemmed.
+            filters: further conditions, above all a time range; their ``text`` must not be set.
             payload, total: as for `list_spans`.
         """
         wanted = SpanFilters.of(filters, fields)
@@ -222,14 +223,14 @@ class SpanQueries:
         oldest_first: bool = False,
         **fields: Unpack[SpanKeywords],
     ) -> Iterator[TraceSpan]:
-        """All the spans that match, newest first, with one batch at a time in memory.
+        """Iterate over all matching spans, newest first, with one batch at a time in memory.
 
-        The filters' ``limit`` does not apply. With a ``trace_id`` the spans are read through one
-        server-side cursor, as they were at one moment: the transaction must stay open meanwhile.
+        The filters' ``limit`` does not apply. With a ``trace_id``, the spans are read from one
+        snapshot by a server-side cursor: keep the transaction open until the last span is read.
 
         Args:
             payload: as for `list_spans`.
-            oldest_first: the reverse order.
+            oldest_first: iterate in the reverse order.
 
         Raises:
             StorageError: the transaction ended before the spans of the ``trace_id`` were read.
@@ -269,7 +270,7 @@ class SpanQueries:
         return statement if payload else statement.options(*_WITHOUT_PAYLOAD)
 
     def _located(self, trace_id: TraceId) -> tuple[UUID, Bounds]:
-        """The key of a trace, and when its first and last span start."""
+        """The key of a trace, and the first and the last start of its spans."""
         key = validation.trace_key("trace_id", trace_id)
         bounds = start_bounds(self._reader, key)
         if bounds is None:
@@ -285,7 +286,7 @@ def _parameters(key: UUID, bounds: Bounds) -> dict[str, Any]:
 
 
 def _attach(spans: Sequence[TraceSpan], events: Sequence[TraceEvent]) -> None:
-    """Give each span its events, which come in order."""
+    """Attach the events, which are in order, to their spans."""
     of_span: dict[Any, list[TraceEvent]] = {}
     for event in events:
         key = (event.span_id, event.span_start_time, event.span_start_ns)

@@ -48,10 +48,10 @@ def group_columns(
     """The columns of a ``group_by``, by their names.
 
     Args:
-        names: those that can be grouped by.
+        names: the names that can be grouped by.
 
     Raises:
-        ValidationError: it is no name or sequence of names, or one is not known.
+        ValidationError: it is not a name or a sequence of names, or a name is unknown.
     """
     given = validation.names("group_by", group_by)
     for name in given:
@@ -61,7 +61,7 @@ def group_columns(
 
 
 def trace_stats(reader: Reader, filters: TraceFilters) -> TraceStats:
-    """Totals over the whole traces of which a span matches."""
+    """Totals over the whole traces that have a matching span."""
     statement = select(
         *TRACE_TOTALS,
         func.min(Trace.duration_us).label("min_duration_us"),
@@ -86,10 +86,10 @@ def span_stats(
     bucket_size_secs: time_buckets.BucketSize | None,
     time_zone: str | None,
 ) -> list[SpanStats]:
-    """Totals over the spans that match, by group and bucket of time.
+    """Totals over the matching spans, by group and bucket of time.
 
     Raises:
-        ValidationError: a group, a bucket or a time zone is unknown.
+        ValidationError: a group, the bucket width or the time zone is invalid.
     """
     groups = group_columns(group_by)
     bucket = time_buckets.bucket_column(TraceSpan.start_time, bucket_size_secs, time_zone)

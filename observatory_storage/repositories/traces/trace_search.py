@@ -1,4 +1,4 @@
-"""Finds the traces of which a span matches, in whichever of five ways reads least."""
+"""Finds the traces that have a matching span, in one of five ways."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _SAMPLE: Final = 5_000
 
 
 class TraceSearch:
-    """The list of the traces that match: a `pages.Search`."""
+    """The matching traces: a `pages.Search`."""
 
     keyset: Keyset = statements.TRACES
 
@@ -67,20 +67,21 @@ class TraceSearch:
     def rows(self, seek: Seek) -> Sequence[Trace]:
         """The traces of a page.
 
-        There are five ways to find them. No statistics say which is the shortest, so the first
-        statements of a way are bounded, and what they find decides.
+        There are five ways to find them. No statistics say which is the fastest. Therefore the
+        first statements of a way read a bounded number of rows, and their result decides.
 
         1. *In order*: without a condition the page is read from the index of traces by start.
         2. *From the newest spans*: the first page by a model, user, session, operation, or the
-           errors of a service. An index has these spans by their start, and the newest belong to
-           the newest traces. A model is likely common: for it some traces are walked before.
+           errors of a service. An index has these spans by their start, and the newest spans belong
+           to the newest traces. A model is likely to be common: its search first reads some traces
+           in order.
         3. *From all spans*: if an index finds few matching spans, their traces are sorted.
-        4. *By JSON* (attributes, text): a few traces are walked, which fills the page if the value
-           is frequent. If it is rare, all its spans are looked up by the indexes of closed
-           partitions. If neither holds, the same is done in slices of time.
-        5. *By walking*: the traces are read in order, and each is probed for a matching span. For
-           a service of which the first traces have next to none, its spans are counted; if they
-           are few, as in way 3.
+        4. *By JSON* (attributes, text): a few traces are read in order, which fills the page if the
+           value is frequent. If the value is rare, the indexes of closed partitions find all its
+           spans. Otherwise the indexes are searched in slices of time.
+        5. *By reading traces in order*: each trace is probed for a matching span. If the first
+           traces have almost no span of the requested service, the spans of the service are
+           counted; if they are few, way 3 is used.
         """
         filters = self._filters
         if not self._parameters:
@@ -139,7 +140,7 @@ class TraceSearch:
         return [*rows, *self._walked(seek.following(rows))]
 
     def _through_slices(self, seek: Seek) -> list[Trace]:
-        """The page in slices of the traces' own starts, for a value that many spans have."""
+        """The page, found in slices of the traces' starts, for a value that many spans have."""
 
         def walk(start: datetime | None, end: datetime | None, row_limit: int) -> list[Trace]:
             bounds = within(Trace.start_time, start, end)
@@ -174,14 +175,14 @@ class TraceSearch:
         """The rows among the first `trace_limit` traces.
 
         Args:
-            only_possible: count only traces that may match by their own rows.
+            only_possible: count only traces whose own rows do not exclude a match.
         """
         make = statements.matching_nearest
         statement = self._statement(make, seek, only_possible=only_possible)
         return self._reader.entities(statement, {**self._values(seek), "trace_limit": trace_limit})
 
     def _walked(self, seek: Seek, *bounds: sa.ColumnElement[bool]) -> list[Trace]:
-        """The rows within the bounds, however far the walk has to go."""
+        """The rows within the bounds, found by reading the traces in order without a limit."""
         statement = self._statement(statements.matching, seek)
         bounded = statement.where(*bounds) if bounds else statement
         return self._reader.entities(bounded, self._values(seek))
@@ -189,7 +190,7 @@ class TraceSearch:
     def _of_traces(
         self, seek: Seek, ids: sa.SelectBase, *bounds: sa.ColumnElement[bool]
     ) -> list[Trace]:
-        """The rows of these ids within the bounds, and of traces without spans."""
+        """The rows of these ids within the bounds, and the matching traces without spans."""
         # Materialized, or the planner would search the spans again for each trace.
         found = ids.cte("found").prefix_with("MATERIALIZED")
         traces = seek.of(sa.select(Trace)).where(*bounds, Trace.id.in_(sa.select(found.c[0])))
@@ -198,7 +199,7 @@ class TraceSearch:
     def _with_spanless(
         self, seek: Seek, rows: list[Trace], *bounds: sa.ColumnElement[bool]
     ) -> list[Trace]:
-        """The rows, and those of the traces without spans that belong among them."""
+        """The rows, with the matching traces without spans merged in."""
         if self._conditions.needs_a_span:
             return rows
         spanless = seek.of(sa.select(Trace)).where(self._conditions.spanless(), *bounds)
@@ -210,11 +211,11 @@ class TraceSearch:
         return rows[: seek.row_limit]
 
     def _all_ids(self) -> sa.Select[UUID]:
-        """The ids of the traces of all spans that match."""
+        """The ids of the traces of all matching spans."""
         return sa.select(TraceSpan.trace_id).where(*self._conditions.all())
 
     def _ids_among(self, candidates: Candidates) -> sa.Select[UUID]:
-        """The ids of the traces of those candidates that match."""
+        """The ids of the traces of the candidates that match."""
         found = sa.select(TraceSpan.trace_id).where(*self._conditions.plain())
         return candidates.restrict(found) if candidates.keys else found.where(sa.false())
 
@@ -235,7 +236,7 @@ class TraceSearch:
         return bool(self._reader.scalar(counted, self._parameters) <= _FEW_SPANS)
 
     def _statement(self, make: Any, seek: Seek, **options: Any) -> Any:
-        """The statement, kept for all filters in which the same fields are given."""
+        """The statement, which is cached for all filters with the same fields set."""
         make = make if self._is_kept else make.__wrapped__
         return make(self._conditions, seek.shape, **options)
 
@@ -253,9 +254,9 @@ def _exact(reader: Reader, filters: TraceFilters) -> int:
 
 
 def _estimated(reader: Reader, filters: TraceFilters) -> int:
-    """The matching spans that the planner expects, divided by how many of them a trace has.
+    """The planner's estimate of matching spans, divided by their number in a trace.
 
-    The planner itself does not know how spans spread over traces: autovacuum gathers no
+    The planner does not know how spans are distributed over traces, because autovacuum gathers no
     statistics for a partitioned table as a whole.
     """
     conditions = filters.in_sql()

@@ -1,8 +1,8 @@
 """The statements that search for traces, each built once for all filters with the same fields.
 
-Building a statement takes about as long as running it. Each is therefore kept for its conditions'
-template and the shape of the page. It holds no values: those are parameters, of the filters and of
-the `Seek`.
+Building a statement takes about as long as running it. Therefore each statement is cached by the
+template of its conditions and the shape of the page. It contains no values: the values of the
+filters and of the `Seek` are bind parameters.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def all_traces(shape: SeekShape) -> Select[Trace]:
 
 @lru_cache(maxsize=256)
 def matching(conditions: SpanConditions, shape: SeekShape) -> Select[Trace]:
-    """Walks the traces in order, and probes each for a matching span in its partitions only."""
+    """Reads the traces in order, and probes each for a matching span, only in its partitions."""
     return _probed(all_traces(shape).where(*conditions.implied()), Trace, conditions)
 
 
@@ -41,10 +41,10 @@ def matching(conditions: SpanConditions, shape: SeekShape) -> Select[Trace]:
 def matching_nearest(
     conditions: SpanConditions, shape: SeekShape, *, only_possible: bool
 ) -> Select[Trace]:
-    """The same, among the first `trace_limit` traces.
+    """The same as `matching`, among the first `trace_limit` traces.
 
     Args:
-        only_possible: count only traces that may match by their own rows.
+        only_possible: count only traces whose own rows do not exclude a match.
     """
     # An alias has no schema to be written at each column, which halves the statement's text.
     trace = aliased(Trace, name="trace")
@@ -59,10 +59,11 @@ def matching_nearest(
 
 @lru_cache(maxsize=256)
 def of_newest_spans(conditions: SpanConditions, shape: SeekShape) -> Select[Trace, int]:
-    """The traces of the newest `span_limit` spans that match, and how many spans these are.
+    """The traces of the newest `span_limit` matching spans, and the number of these spans.
 
-    If there are more matching spans, only traces that begin after the oldest of these are given.
-    A trace begins before its spans do, so no other trace can come between.
+    If there are more matching spans, only traces that begin after the oldest of these spans are
+    returned. A trace does not begin after its spans, so no other trace belongs between the returned
+    ones.
     """
     spans = (
         select(TraceSpan.trace_id, TraceSpan.start_time)
@@ -88,7 +89,7 @@ def _by_time(trace: type[Trace]) -> Keyset:
 def _probed(
     statement: Select[Trace], trace: type[Trace], conditions: SpanConditions
 ) -> Select[Trace]:
-    """The statement's traces of which a span matches, or which match without one."""
+    """The traces of the statement that have a matching span, or that have no spans and match."""
     probe = (
         select(literal(1).label("found"))
         .select_from(TraceSpan)

@@ -26,18 +26,18 @@ class SpanNode(Result):
 
     Attributes:
         span: the span.
-        children: the spans whose parent it is, by start.
+        children: the child spans, ordered by start.
         depth: 0 for a root.
         offset_ns: nanoseconds from the start of the trace's first span to the start of this one.
-        duration_ns: its duration in nanoseconds, 0 where its end is before its start. None while
-            it has no end.
-        self_time_ns: how many nanoseconds it ran while none of its children did: its duration
-            less the union of theirs, as far as they lie within it. None while it has no end. A
-            child without an end counts as running.
-        is_orphan: the span is a root because the parent that it names is not stored.
-        breaks_cycle: the span is a root because the parent that it names is the span itself or
-            one of its descendants. Of the spans of such a cycle it is the earliest.
-        on_critical_path: the critical path leads through the span; see `SpanTree`.
+        duration_ns: its duration in nanoseconds, 0 if its end is before its start. None while it
+            has no end.
+        self_time_ns: the nanoseconds during which the span ran and none of its children did: its
+            duration minus the union of its children's, clipped to the span. None while it has no
+            end. A child without an end counts as running.
+        is_orphan: whether the span is a root because its parent is not stored.
+        breaks_cycle: the span is a root because its parent is the span itself or one of its
+            descendants. It is the earliest span of this cycle.
+        on_critical_path: whether the critical path contains the span; see `SpanTree`.
     """
 
     span: TraceSpan
@@ -56,7 +56,7 @@ class SpanNode(Result):
         return None if self.self_time_ns is None else self.self_time_ns / 1000
 
     def to_dict(self, *, json: bool = False) -> dict[str, Any]:
-        """The fields by name without the children, with the span as a dictionary."""
+        """Return the fields by name, with the span as a dictionary and without the children."""
         names = [each.name for each in fields(self) if each.name != "children"]
         values = {name: getattr(self, name) for name in names}
         return {**values, "span": self.span.to_dict(json=json)}
@@ -64,7 +64,7 @@ class SpanNode(Result):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CriticalSection(Result):
-    """A section of the critical path in which the trace waited for a span, not for its children.
+    """A section of the critical path: the trace waited for the span, not for its children.
 
     Attributes:
         node: the span.
@@ -79,31 +79,29 @@ class CriticalSection(Result):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpanTree(Result):
-    """The spans of a trace, each once, under their parents.
+    """The spans of a trace as a tree. Each span occurs once.
 
-    A span is a root when it names no parent, when its parent is not stored
-    (`SpanNode.is_orphan`), or when it is the earliest of spans that are each other's ancestors
-    (`SpanNode.breaks_cycle`).
+    A span is a root when it names no parent, when its parent is not stored (`SpanNode.is_orphan`),
+    or when it is the earliest of spans that are each other's ancestors (`SpanNode.breaks_cycle`).
 
-    A client and a server may share a span id. A span whose parent has a shared id becomes the
-    child of the span of its own service. If several of these had begun when the child began, it
-    belongs to the last of them. If none of its own service had begun, spans of other services are
+    A client and a server may share a span id. A span whose parent has a shared id becomes the child
+    of the span of its own service. If several of these had begun when the child began, it belongs
+    to the last of them. If none of its own service had begun, spans of other services are
     considered in the same way.
 
     The critical path is the chain of spans that determined when the trace ended. It is computed
     backwards, as Jaeger does it. From the end of a span the walk enters the child that ended last.
     From the start of that child it continues with the child that ended last before that moment,
-    until it reaches the start of the span. The time between the children is the span's own
-    section. Children are clipped to the part of their parent that is on the path, so neither
-    skewed clocks nor background work lead beyond the parent. Of children that end together, the
-    walk enters the one that began first. A span without duration is not on the path. A span
-    without an end is assumed to last until the latest time known in the trace. The roots are
-    treated as children of one span that covers the whole trace: the path has a gap where no root
-    was running.
+    until it reaches the start of the span. The time between the children is the span's own section.
+    Children are clipped to the part of their parent that is on the path, so neither skewed clocks
+    nor background work lead beyond the parent. Of children that end together, the walk enters the
+    one that began first. A span without duration is not on the path. A span without an end is
+    assumed to last until the latest time known in the trace. The roots are treated as children of
+    one span that covers the whole trace: the path has a gap where no root was running.
 
     Attributes:
         roots: the spans without a parent in the tree, by start.
-        nodes: all spans, parents before their children, siblings by start.
+        nodes: all spans, parents before their children, siblings ordered by start.
         critical_path: from the start of the trace to its end; no two sections overlap.
         duration_ns: nanoseconds from the start of the first span to the latest time known.
     """
@@ -119,10 +117,10 @@ class SpanTree(Result):
         return any(node.span.parent_span_id is None for node in self.roots)
 
     def to_dict(self, *, json: bool = False) -> dict[str, Any]:
-        """The nodes and the critical path as lists, however deep the tree is.
+        """Return the nodes and the critical path as flat lists, however deep the tree is.
 
-        Each node has as ``parent`` the index in ``nodes`` of its parent, None for a root; each
-        section of the ``critical_path`` has as ``node`` the index of its node.
+        The ``parent`` of a node is the index of its parent in ``nodes``, or None for a root. The
+        ``node`` of a section in ``critical_path`` is an index in ``nodes``.
         """
         index = {id(node): index for index, node in enumerate(self.nodes)}
         parents = {id(child): index[id(node)] for node in self.nodes for child in node.children}
@@ -142,14 +140,14 @@ class SpanTree(Result):
 
     @classmethod
     def of(cls, spans: Iterable[TraceSpan]) -> SpanTree:
-        """The tree of the spans of one trace, given in any order."""
+        """Build the tree of the spans of one trace, given in any order."""
         return _Builder(spans).tree()
 
 
 class _Builder:
-    """Builds the tree on the spans' indexes in the order of their starts.
+    """Builds the tree. A span is represented by its index in the order of starts.
 
-    Plain numbers are cheap, and loops over them need no recursion.
+    Loops over plain numbers are cheap and need no recursion.
     """
 
     def __init__(self, spans: Iterable[TraceSpan]) -> None:
@@ -223,7 +221,7 @@ class _Builder:
         return parents, orphans
 
     def _parent(self, child: int, same_id: Sequence[int], same_service: Sequence[int]) -> int:
-        """The parent of a span among those that have the id of its parent."""
+        """The parent of a span, chosen from the spans that have the parent's id."""
         if len(same_id) == 1:
             return same_id[0]
         for candidates in (same_service, same_id):
@@ -269,7 +267,7 @@ def _break_cycles(parents: list[int]) -> set[int]:
 
 
 def _depth_first(roots: Sequence[int], children: Sequence[list[int]]) -> Iterator[tuple[int, int]]:
-    """Each span with its depth, parents first."""
+    """Each span with its depth, parents before their children."""
     # An explicit stack: a chain of spans may be longer than Python's recursion limit.
     stack = [(index, 0) for index in reversed(roots)]
     while stack:

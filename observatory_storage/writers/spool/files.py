@@ -1,9 +1,9 @@
 """A directory of files that hold prepared rows until the database can take them.
 
-Every spool writes files of its own and holds a lock (``flock``) on each, which the kernel lets go
-when the process ends, however it ends: a file that is not locked has no owner any more, and
-another spool may adopt it. A row is in the spool once its file has been synced to the disk, and
-its file is removed once all its rows are done with.
+Every spool writes its own files and holds a lock (``flock``) on each. The kernel releases the lock
+when the process ends, even by SIGKILL. So a file that is not locked has no owner, and another spool
+may adopt it. A row is in the spool when its file has been synced to disk. A file is removed when
+all of its rows are done.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _PRIVATE_DIRECTORY: Final = 0o700
 
 
 class _File:
-    """A file that this spool holds the lock of.
+    """A file that this spool has locked.
 
     Attributes:
-        size: bytes of it that hold rows, all synced.
-        position: where the rows begin that are not done with yet.
-        own: written by this spool, not adopted.
-        growing: more rows may go into it.
-        damaged: lines of it that could not be read.
+        size: the number of bytes with rows, all synced.
+        position: the offset of the first row that is not done.
+        own: whether this spool wrote the file; False if it was adopted.
+        growing: whether more rows may be appended.
+        damaged: the number of lines that could not be read.
     """
 
     __slots__ = ("damaged", "descriptor", "growing", "own", "path", "position", "size")
@@ -64,12 +64,12 @@ class _File:
 
 
 class Chunk(NamedTuple):
-    """The next rows of a spool, to be written and then told to `Spool.done`.
+    """The next rows of a spool. After writing them, pass the chunk to `Spool.done`.
 
     Attributes:
-        rows: may be none, where none could be read.
-        own: written by this spool, not by one that is gone.
-        damaged: how many lines among them could not be read.
+        rows: the rows; empty if none of the lines could be read.
+        own: whether this spool wrote the rows; False if they were adopted.
+        damaged: the number of lines that could not be read.
     """
 
     rows: list[Row]
@@ -80,12 +80,13 @@ class Chunk(NamedTuple):
 
 
 class Spool:
-    """Rows on disk, first in, first out. Thread-safe; nothing is touched before the first use.
+    """A queue of rows on disk, first in, first out. It is thread-safe.
 
     Args:
-        directory: where the files are; other spools, of other processes too, may share it.
-        target: names the database and schema; only files of the same one are adopted.
-        max_bytes: how much all files of the directory may take together.
+        directory: the directory of the files. Other spools may share it, also those of other
+            processes.
+        target: names the database and schema. Only files with the same target are adopted.
+        max_bytes: the maximum total size of all files in the directory.
     """
 
     def __init__(self, directory: Path, target: str, max_bytes: int) -> None:
@@ -101,24 +102,24 @@ class Spool:
 
     @property
     def empty(self) -> bool:
-        """Whether it holds no file."""
+        """Whether the spool has no files."""
         return not self._files
 
     # Both copy the list: iterating over one that gets shorter meanwhile skips files.
     @property
     def waiting_bytes(self) -> int:
-        """How much of its files is not done with."""
+        """The number of bytes in its files that are not done."""
         return sum(file.size - file.position for file in tuple(self._files))
 
     def holds_own(self) -> bool:
-        """Whether rows wait in it that were put in here, not adopted."""
+        """Whether it contains rows that this spool wrote itself."""
         return any(file.own for file in tuple(self._files))
 
     def prepare(self) -> None:
-        """Make the directory where it is missing, open to this user alone.
+        """Create the directory if it is missing, accessible to this user only.
 
         Raises:
-            StorageError: it cannot be made or used.
+            StorageError: the directory cannot be created or used.
         """
         if sys.platform == "win32":
             raise ConfigError("spool_dir: a spool needs the file locks of POSIX")
@@ -130,12 +131,12 @@ class Spool:
                 pass
 
     def append(self, rows: Sequence[Row]) -> int:
-        """Put rows at the end; on return they are on the disk.
+        """Append rows. When the method returns, they are on disk.
 
         Returns how many texts were repaired because UTF-8 cannot hold them.
 
         Raises:
-            StorageError: there is no room, or the disk failed; none of the rows is in.
+            StorageError: the size limit is reached, or the disk failed. None of the rows is stored.
         """
         encoded = [line_format.encode(row) for row in rows]
         data = b"".join([line for line, _ in encoded])
@@ -160,7 +161,7 @@ class Spool:
         return sum([repairs for _, repairs in encoded])
 
     def adopt(self) -> bool:
-        """Take over the files whose owners are gone, the oldest first; True if there were any.
+        """Adopt the files whose owners are gone, the oldest first; True if there were any.
 
         Raises:
             StorageError: the directory cannot be read.
@@ -178,7 +179,7 @@ class Spool:
         return bool(found)
 
     def read(self, rows: int) -> Chunk | None:
-        """The oldest rows that are not done with, about as many as asked for; None without any.
+        """Read about this many of the oldest rows that are not done; None if there are none.
 
         Events count as rows.
 
@@ -215,7 +216,7 @@ class Spool:
             return Chunk(found, file.own, damaged, file, file.position + end)
 
     def done(self, chunk: Chunk) -> None:
-        """Forget the rows of the chunk: they have been committed, or refused for their data.
+        """Remove the rows of the chunk, which were committed or refused for their data.
 
         Raises:
             StorageError: the disk failed; the rows will be read again.
@@ -230,13 +231,13 @@ class Spool:
                 self._remove(file)
 
     def release(self) -> None:
-        """Let go of all files: another spool may adopt them."""
+        """Unlock all files, so that another spool may adopt them."""
         with self._lock:
             while self._files:
                 os.close(self._files.pop().descriptor)
 
     def abandon(self) -> None:
-        """Forget all files in a forked child: they are the parent's, and stay locked by it."""
+        """Forget all files in a forked child: they belong to the parent, which keeps its locks."""
         # Without the lock, which a thread of the parent may have held at the fork.
         for file in self._files:
             os.close(file.descriptor)
@@ -291,7 +292,7 @@ class Spool:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """No other process makes, adopts or measures files meanwhile."""
+        """Hold the directory's lock: no other process creates, adopts or measures files."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
         descriptor = os.open(self._directory / _LOCK, flags, _PRIVATE_FILE)
         try:
@@ -340,7 +341,7 @@ def _write(descriptor: int, data: bytes, position: int) -> None:
 
 
 def _sync(directory: Path) -> None:
-    """What was created in the directory is there after a crash too."""
+    """Sync the directory, so that new files survive a crash."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,13 +1,12 @@
-"""Prepared rows as lines of text, and back: the format of a spool's files.
+"""The format of spool files: encodes prepared rows as lines of text, and decodes them.
 
 A line is the CRC-32 of a JSON object in hex, the object's length in bytes, and the object::
 
     5d41402a 118 {"table":"logs","values":{"id":"…","timestamp":"…","body":"…"}}
 
-The object names its columns, so that a version with other columns can read it, and leaves out those
-that are NULL. Values are what JSON has for them; UUIDs, times, decimals and encoded JSON are text,
-which the columns' types turn back. JSON text has no line break, so whatever happens to a line, the
-next one is found.
+The object names its columns, so a version with other columns can read it. It leaves out columns
+that are NULL. UUIDs, times, decimals and encoded JSON are stored as text, and decoded by the types
+of the columns. JSON text contains no line break, so a damaged line does not affect the next one.
 """
 
 from __future__ import annotations
@@ -39,14 +38,14 @@ _VERSION: Final = jsonb.EMPTY_OBJECT[:1]
 
 
 class Record(NamedTuple):
-    """What was found at a place of a file.
+    """A record of a spool file, readable or not.
 
     Attributes:
-        end: where the next one begins; beyond the file's end for one that lacks its line break.
-        row: the row; None where it cannot be read.
-        problem: why it cannot.
-        torn: the file ends before the record does, as when its writer was killed.
-        unknown: columns that this version does not have, and that the row came without.
+        end: the offset of the next record; beyond the end of the file if the line break is missing.
+        row: the row; None if it cannot be read.
+        problem: the reason why the row cannot be read.
+        torn: whether the file ends within the record, because its writer was killed.
+        unknown: the columns of the record that this version does not have. The row is without them.
     """
 
     end: int
@@ -57,7 +56,7 @@ class Record(NamedTuple):
 
 
 def encode(row: Row) -> tuple[bytes, int]:
-    """The row as a line, and how many of its texts had to be repaired.
+    """The row as a line, and the number of its texts that were repaired.
 
     Raises:
         ValidationError: its table is not in the registry.
@@ -100,8 +99,8 @@ def _as_text(value: Any) -> str:
 def read(data: bytes, start: int = 0) -> Iterator[Record]:
     """The records of a file's content, in order.
 
-    A line that cannot be read (the checksum is another, or this version knows no such table) is a
-    record without a row, and the next line is read again.
+    A line that cannot be read (its checksum is wrong, or its table is unknown) gives a record
+    without a row. Reading continues with the next line.
     """
     while start < len(data):
         record = _read_at(data, start)
@@ -129,7 +128,7 @@ def _read_at(data: bytes, start: int) -> Record:
 
 
 def _decoded(record: Mapping[str, Any]) -> tuple[Row, frozenset[str]]:
-    """The row, and the columns that it came without since this version does not have them."""
+    """The row, and the columns of the record that this version does not have."""
     table = table_named(record["table"])
     unknown = set(record["values"]) - _READERS[table.name].keys()
     events = record.get("events")
@@ -142,7 +141,7 @@ def _decoded(record: Mapping[str, Any]) -> tuple[Row, frozenset[str]]:
 
 
 def _ordered(table: TableDefinition, named: Mapping[str, Any]) -> Values:
-    """The values in the order of the table's columns, with defaults for those that are missing."""
+    """The values in the order of the table's columns, with defaults for missing ones."""
     readers = _READERS[table.name]
     values = CHECKS[table.name].defaults.copy()
     for column, value in named.items():
@@ -153,7 +152,7 @@ def _ordered(table: TableDefinition, named: Mapping[str, Any]) -> Values:
 
 
 def _reader(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
-    """What makes a value of a column of this type from its text; None for JSON's own types."""
+    """The function that decodes a value of this type from text; None for JSON's own types."""
     match kind:
         case JSONB():
             return lambda text: _VERSION + text.encode()

@@ -1,6 +1,6 @@
-"""Rows into a spool while the database is away, and from there to the database.
+"""Spools rows while the database is away, and replays them into the database.
 
-While rows of a writer wait in its spool, those that follow go there too, so that the database gets
+While rows of a writer wait in its spool, the rows that follow are spooled too. So the database gets
 them in the order of writing. One thread replays them, so no caller waits for a server that does not
 answer.
 """
@@ -37,8 +37,8 @@ class Replay:
 
     Args:
         source: the pool.
-        config: of the writer; its `spool_dir` is set.
-        report: told of rows that came from the spool, before they are forgotten there.
+        config: the configuration of the writer; its `spool_dir` is set.
+        report: called with the result of replayed rows, before they are removed from the spool.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Replay:
         self._stopped = False
 
     def prepare(self) -> None:
-        """Make the directory, and begin with what dead processes have left in it.
+        """Create the directory, and begin to replay the files that dead processes left in it.
 
         Raises:
             StorageError: the directory cannot be used.
@@ -69,7 +69,7 @@ class Replay:
         self.look()
 
     def look(self) -> None:
-        """Adopt what dead processes have left, unless that was done a short while ago."""
+        """Adopt the files of dead processes, unless this was done a short while ago."""
         with self._changed:
             now = time.monotonic()
             if self._stopped or now < self._look_at:
@@ -82,17 +82,17 @@ class Replay:
             self._start()
 
     def take(self, rows: Sequence[Row], because: StorageError | None = None) -> int:
-        """Put rows into the spool; on return they are on the disk.
+        """Spool rows. When the method returns, they are on disk.
 
         Args:
-            rows: those to be written.
-            because: the failure of the database that brought them here.
+            rows: the rows to spool.
+            because: the database error for which they are spooled.
 
         Returns:
-            How many texts were repaired: see `Spool.append`.
+            The number of texts that were repaired; see `Spool.append`.
 
         Raises:
-            StorageError: there is no room, or the disk failed.
+            StorageError: the size limit is reached, or the disk failed.
         """
         try:
             repairs = self._spool.append(rows)
@@ -117,14 +117,14 @@ class Replay:
         retry: bool = False,
         all_rows: bool = False,
     ) -> bool:
-        """Whether no row of the writer waits in the spool, after waiting for that a little.
+        """Wait until no row of the writer is in the spool; False if some are left.
 
-        It does not wait for a database that has just been away, nor for many rows.
+        It does not wait if the database has just been away, or if there are many rows.
 
         Args:
-            seconds: how long to wait; None for as long as rows move on.
-            retry: try the database now, also if it has just been away.
-            all_rows: wait for however many rows.
+            seconds: the seconds to wait; None to wait as long as the replay makes progress.
+            retry: try the database now, even if it has just been away.
+            all_rows: wait for any number of rows.
         """
         if not self._spool.holds_own():
             return True
@@ -146,14 +146,14 @@ class Replay:
         return True
 
     def stop(self) -> None:
-        """End the thread, and leave the spooled rows to the process that adopts them."""
+        """Stop the thread, and leave the spooled rows to a process that adopts them."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
             self._spool.release()
 
     def abandon(self) -> None:
-        """Leave all to the parent, in a forked child."""
+        """Forget the spool in a forked child: it belongs to the parent."""
         self._spool.abandon()
 
     # -- the thread ------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ class Replay:
                     self._changed.notify_all()
 
     def _goes_on(self) -> bool:
-        """Wait until there is something to try; False once there is nothing left to do."""
+        """Wait until there is something to try; False if there is nothing left to do."""
         with self._changed:
             while not (self._stopped or self._spool.empty):
                 pause = self._not_before - time.monotonic()

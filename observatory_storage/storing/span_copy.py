@@ -1,7 +1,7 @@
-"""Spans with their events and the traces that they are part of, in one transaction.
+"""Writes spans with their events and their traces, in one transaction.
 
-The clean path copies the spans straight in and adds to their traces. When a span is there already,
-`span_merge` takes over.
+Without a conflict, the spans are copied into their table and added to their traces. If a span
+exists already, `span_merge` takes over.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from observatory_storage.rows import Row
 from observatory_storage.storing.binary_copy import copy_rows
 from observatory_storage.storing.conflict_rules import target_of
 from observatory_storage.storing.span_merge import Key, merge_spans, place_of
-from observatory_storage.storing.trace_statements import TotalsRows, add_totals, rows_of_totals
 from observatory_storage.storing.trace_totals import SpansByTrace, totals_of
+from observatory_storage.storing.trace_upsert import TotalsRows, add_totals, rows_of_totals
 from observatory_storage.storing.upsert import Loader, chosen_method
 from observatory_storage.tables import EVENTS, SPANS, TRACES, Values
 
@@ -33,15 +33,15 @@ def write_spans(
     lone_events: Sequence[Values] = (),
     optimistic: bool = True,
 ) -> None:
-    """Write spans, their events, and what they say of their traces.
+    """Write spans and their events, and add the spans to the totals of their traces.
 
     Args:
-        loader: on a connection in a transaction.
+        loader: a loader on a connection in a transaction.
         rows: prepared spans.
-        trace_rows: rows of `traces` of the same batch, written when it is the traces' turn.
-        lone_events: events of the same batch that come without their span: not written here, but
-            a span that is replaced does not take them away.
-        optimistic: False where these spans have met a conflict already.
+        trace_rows: rows of `traces` of the same batch, written together with the totals of traces.
+        lone_events: events of the same batch that were written without their span. They are not
+            written here, but a replaced span does not remove them.
+        optimistic: False if these spans have met a conflict already.
     """
     totals: TotalsRows | None = None
     spans: dict[Key, Row] = {}
@@ -58,12 +58,12 @@ def write_spans(
 
 
 class SpanCopy:
-    """One COPY of spans straight into their table, and of their events after it.
+    """Copies spans into their table, and then their events.
 
-    While the server works on the spans, the totals of their traces are added up and encoded.
+    While the server inserts the spans, the totals of their traces are computed and encoded.
 
     Args:
-        loader: on a connection in a transaction.
+        loader: a loader on a connection in a transaction.
     """
 
     def __init__(self, loader: Loader) -> None:
@@ -73,10 +73,10 @@ class SpanCopy:
         self._totals = TotalsRows([], [])
 
     def run(self, parts: Iterable[Sequence[Row]]) -> TotalsRows | None:
-        """Copy the spans; returns the totals to be added, None where there was a conflict.
+        """Copy the spans; return the totals to add, or None after a conflict.
 
         Args:
-            parts: the spans in `span_merge.ORDER`, some at a time; taken as the COPY goes on.
+            parts: the spans in `span_merge.ORDER`, in parts, consumed while the COPY runs.
         """
         copied = self._loader.attempt(_SPANS, lambda: self._copy(parts))
         return self._totals if copied else None
@@ -97,7 +97,7 @@ class SpanCopy:
 
 
 def _insert_spans(loader: Loader, spans: Sequence[Row]) -> TotalsRows | None:
-    """As `SpanCopy.run`, by the loader's method."""
+    """The same as `SpanCopy.run`, with the loader's method."""
     events = _EVENTS.unique([event for row in spans for event in row.events or ()])
 
     def insert() -> None:
@@ -108,12 +108,12 @@ def _insert_spans(loader: Loader, spans: Sequence[Row]) -> TotalsRows | None:
 
 
 def _are_distinct(rows: Sequence[Row]) -> bool:
-    """Whether no two rows can be versions of one span, told by less than their whole keys."""
+    """Whether all rows are surely different spans, compared by a part of their keys."""
     return len({(row.values[_SPAN_ID], row.values[_START]) for row in rows}) == len(rows)
 
 
 def _unique(rows: Sequence[Row]) -> dict[Key, Row]:
-    """The last version of each span, an ended one before an unended, in `span_merge.ORDER`."""
+    """The last version of each span in `span_merge.ORDER`; ended versions are preferred."""
     key_of = _SPANS.key_of
     last: dict[Key, Row] = {}
     for row in rows:

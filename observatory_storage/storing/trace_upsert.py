@@ -1,8 +1,8 @@
 """The statements that add the totals of a batch of spans to `traces`.
 
-All of it commutes: the start is the least, the end the greatest, counts and sums are added, name
-and service come from the lead span (least by: has a parent, start, span id). So the order of
-writers does not matter, and a trace is what its spans say.
+The statements commute: the start is a minimum, the end a maximum, and counts and sums are added.
+Name and service come from the lead span (the least by: has a parent, start, span id). So the result
+does not depend on the order of writers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LEAD: Final = ("lead_has_parent", "lead_start_time", "lead_start_ns", "lead_spa
 def _within_bigint(
     total: sa.ColumnElement[Any], column: sa.ColumnElement[Any]
 ) -> sa.ColumnElement[Any]:
-    """The sum as the column holds it: absurd numbers of tokens must not cost their spans."""
+    """The sum, limited to bigint: absurd token counts must not make the spans fail."""
     if not isinstance(column.type, sa.BigInteger):
         return total
     # These two functions ignore NULL.
@@ -39,7 +39,7 @@ def _within_bigint(
 
 
 def _add(_: UpsertTarget, statement: Insert) -> Insert:
-    """The totals of spans are added to those of the spans before."""
+    """Add the totals of new spans to those of the stored spans."""
     old, new = _TRACES.c, statement.excluded
     # A row without spans is what write_trace said: the first span overrides it.
     without_spans = old.lead_span_id.is_(None)
@@ -102,11 +102,11 @@ _LOCK: Final = (
 
 
 class TotalsRows(NamedTuple):
-    """Totals of traces, ready to be added.
+    """Totals of traces as rows that are ready to write.
 
     Attributes:
-        rows: one for each trace, in the order in which all writers lock them.
-        encoded: the same as the data of a COPY, where there was time to make that.
+        rows: one row for each trace, in the order in which all writers lock traces.
+        encoded: the rows encoded for COPY, if they were encoded in advance.
     """
 
     rows: list[Values]
@@ -116,11 +116,11 @@ class TotalsRows(NamedTuple):
 def rows_of_totals(
     totals: Iterable[TraceTotals], encode_for: sa.Connection | None = None
 ) -> TotalsRows:
-    """The rows that add these totals to their traces.
+    """Make the rows that add these totals to their traces.
 
     Args:
-        totals: one for each trace.
-        encode_for: the connection that will add them, where it is busy until then: they are
+        totals: one `TraceTotals` for each trace.
+        encode_for: the connection that will write the rows, if it is busy until then. The rows are
             encoded for its COPY meanwhile.
     """
     rows = _TOTALS.unique([total.row() for total in totals])
@@ -130,12 +130,12 @@ def rows_of_totals(
 
 
 def add_totals(loader: Loader, totals: TotalsRows, *, optimistic: bool = True) -> None:
-    """Add totals to their traces, making those that are not there yet.
+    """Add totals to their traces. Missing traces are inserted.
 
     Args:
-        loader: on a connection in a transaction.
-        totals: what is added.
-        optimistic: False where most of the traces are known to be there.
+        loader: a loader on a connection in a transaction.
+        totals: the totals to add.
+        optimistic: False if most of the traces are known to exist.
     """
     rows, encoded = totals
     if len(rows) >= _FEW:
@@ -147,9 +147,9 @@ def add_totals(loader: Loader, totals: TotalsRows, *, optimistic: bool = True) -
 
 
 def lock_traces(loader: Loader, totals: TotalsRows) -> set[UUID]:
-    """Lock the rows of traces, in the order of their ids, and make those not there yet.
+    """Lock the rows of traces in the order of their ids, and insert missing ones.
 
-    Returns the ids of the new ones, which count the spans already.
+    Returns the ids of the inserted traces, whose totals include the spans already.
     """
     Loader(loader.connection, "auto", loader.sent).stage(_TOTALS, totals.rows)
     new = set(loader.connection.execute(_LOCK).scalars())
@@ -219,6 +219,6 @@ _RECOMPUTE: Final = _recomputing()
 
 
 def recompute_traces(connection: sa.Connection, trace_ids: Iterable[UUID]) -> None:
-    """Set traces, whose rows are locked, to what all their stored spans say."""
+    """Recompute traces from all their stored spans. Their rows must be locked."""
     if ids := list(trace_ids):
         connection.execute(_RECOMPUTE, {"ids": ids})
