@@ -181,9 +181,8 @@ class Partitions:
             if error.__cause__ is None or sqlstate_of(error.__cause__) != _NO_PRIVILEGE:
                 raise
             raise StorageError(
-                f"{table_name} has no partition for {min(moments)}, and the role may not make one:"
-                f" {error}. Writing needs no ownership while partitions are made ahead; the tables'"
-                " owner makes them by pool.partitions.ensure(table, moments)"
+                f"{table_name} has no partition for {min(moments)}, and only the owner of the tables"
+                f" may make one, ahead, by pool.partitions.ensure(table, moments): {error}"
             ) from error.__cause__
         self._known = {**self._known, table_name: known}
 

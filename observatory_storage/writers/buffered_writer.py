@@ -64,8 +64,10 @@ class BufferedWriter:
         if self._delivery.replay is not None and self._pid != os.getpid():
             self._delivery.replay.abandon()
 
-    def _begin_in_child(self) -> None:
-        """Begin anew where the buffer and its locks are those of a parent process."""
+    def _leave_parent(self) -> None:
+        """Begin anew if the buffer and its locks are those of a parent process."""
+        if self._pid == os.getpid():
+            return
         with process_lock():
             if self._pid != os.getpid():
                 closed = self._buffer.closed
@@ -102,8 +104,7 @@ class BufferedWriter:
                 next flush tries again.
             Timeout: the timeout passed. The remaining rows are written in the background.
         """
-        if self._pid != os.getpid():
-            self._begin_in_child()
+        self._leave_parent()
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._delivery.replay is not None:
             patience = PATIENCE_SECS if timeout is None else min(timeout, PATIENCE_SECS)
@@ -124,8 +125,7 @@ class BufferedWriter:
             StorageError, BatchError, Timeout: the same as for `flush`. The writer is closed
                 nevertheless; another `flush` tries the remaining rows again.
         """
-        if self._pid != os.getpid():
-            self._begin_in_child()
+        self._leave_parent()
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._buffer.lock:
             if self._buffer.closed and not self._buffer.weight:
@@ -149,16 +149,14 @@ class BufferedWriter:
 
     def buffer_stats(self) -> BufferStats:
         """Return the current state of the buffer."""
-        if self._pid != os.getpid():
-            self._begin_in_child()
+        self._leave_parent()
         with self._buffer.lock:
             buffered, flying = self._buffer.weight, self._buffer.weight_running
         return BufferStats(buffered, flying, self._config.max_buffered)
 
     def write_stats(self) -> WriteStats:
         """Return the statistics of the writer so far, as a copy."""
-        if self._pid != os.getpid():
-            self._begin_in_child()
+        self._leave_parent()
         with self._buffer.lock:
             return self._recorder.stats()
 
@@ -171,8 +169,7 @@ class BufferedWriter:
         prepare_row: Callable[[Any], Row] | None = None,
     ) -> Row | None:
         """Prepare a row and buffer it; None if the redaction hook drops it."""
-        if self._pid != os.getpid():
-            self._begin_in_child()
+        self._leave_parent()
         given = row
         if self._config.redact is not None and (given := self._redacted(table, row)) is None:
             return None
@@ -188,8 +185,7 @@ class BufferedWriter:
         Raises:
             BatchError: lists the rows that are not valid. All other rows are buffered.
         """
-        if self._pid != os.getpid():
-            self._begin_in_child()
+        self._leave_parent()
         rejected: list[Rejected] = []
         for indexes, part, given in self._parts(table, rows, rejected):
             prepared, error = prepare_many(table, given)

@@ -50,9 +50,7 @@ def follow_host() -> None:
         # Celery's children end by `os._exit`: no other hook of theirs or of Python's is called.
         from celery.signals import worker_process_shutdown
 
-        worker_process_shutdown.connect(
-            _close_in_celery, weak=False, dispatch_uid="observatory_storage"
-        )
+        worker_process_shutdown.connect(_close_all, weak=False, dispatch_uid=__name__)
     # uWSGI makes this module, and calls what a worker has put here when it ends the worker.
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is not None and getattr(uwsgi, "atexit", None) is not _close_in_uwsgi:
@@ -71,11 +69,7 @@ def _close_in_uwsgi() -> None:
             application_s()
 
 
-def _close_in_celery(**_: object) -> None:
-    _close_all()
-
-
-def _close_all() -> None:
+def _close_all(**_: object) -> None:
     for writer in list(_writers):
         _writers.discard(writer)  # more than one hook may lead here
         try:
