@@ -181,8 +181,8 @@ class Partitions:
             if error.__cause__ is None or sqlstate_of(error.__cause__) != _NO_PRIVILEGE:
                 raise
             raise StorageError(
-                f"{table_name} has no partition for {min(moments)}, and only the owner of the tables"
-                f" may make one, ahead, by pool.partitions.ensure(table, moments): {error}"
+                f"{table_name} has no partition for {min(moments)}, and only the owner of the"
+                f" tables may make one, ahead, by pool.partitions.ensure(table, moments): {error}"
             ) from error.__cause__
         self._known = {**self._known, table_name: known}
 

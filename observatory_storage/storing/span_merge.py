@@ -18,14 +18,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from observatory_storage.errors import Conflict
 from observatory_storage.rows import Row
+from observatory_storage.storing import trace_upsert as traces
 from observatory_storage.storing.conflict_rules import target_of
 from observatory_storage.storing.trace_totals import SpanFacts, facts_of, totals_of
-from observatory_storage.storing.trace_upsert import (
-    add_totals,
-    lock_traces,
-    recompute_traces,
-    rows_of_totals,
-)
 from observatory_storage.storing.upsert import Loader
 from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS, TRACES, Values
 
@@ -101,7 +96,7 @@ def _merge(
     loader.stage(_SPANS, [row.values for row in spans.values()])
     inserted = {tuple(key) for key in connection.execute(_INSERT_NEW)}
     loader.upsert(_TRACES, [*trace_rows])
-    new_traces = lock_traces(loader, rows_of_totals(totals_of(spans.values())))
+    new_traces = traces.lock_traces(loader, traces.rows_of_totals(totals_of(spans.values())))
     starts = [span.values[_START] for span in spans.values()]
     bounds = {"earliest": min(starts), "latest": max(starts)}  # which prune partitions
     stored = _stored_versions(connection, bounds)
@@ -125,8 +120,10 @@ def _merge(
     replaced = {key: stored[key][0] for key in counted if key in stored}
     changed = [row for key, row in counted.items() if key not in stored or stored[key][1]]
     subtracted = [(key[0], facts) for key, facts in replaced.items() if stored[key][1]]
-    add_totals(loader, rows_of_totals(totals_of(changed, subtracted)), optimistic=False)
-    recompute_traces(
+    traces.add_totals(
+        loader, traces.rows_of_totals(totals_of(changed, subtracted)), optimistic=False
+    )
+    traces.recompute_traces(
         connection,
         {
             key[0]

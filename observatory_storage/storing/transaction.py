@@ -10,15 +10,10 @@ from typing import Any, Final, Protocol, TypeVar, cast
 from sqlalchemy import Connection, Engine
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
+from observatory_storage import errors
 from observatory_storage.backoff import backoff
 from observatory_storage.config import StorageConfig
-from observatory_storage.errors import (
-    StorageError,
-    ValidationError,
-    sqlstate_of,
-    translate,
-    translated,
-)
+from observatory_storage.errors import StorageError, ValidationError, translated
 from observatory_storage.layout import Partitions
 from observatory_storage.rows import Row
 from observatory_storage.storing.upsert import is_text_error
@@ -127,7 +122,7 @@ def write_with_partitions(
             return _repairing(rows, write)
         except PartitionMissing as error:
             cause = error.__cause__ or error
-            raise (translate(cause) or error) from cause
+            raise (errors.translate(cause) or error) from cause
 
 
 def _repairing(rows: Sequence[Row], write: Callable[[Sequence[Row]], None]) -> int:
@@ -161,7 +156,7 @@ def writing(source: Source) -> Iterator[None]:
         # A check constraint has a name; "no partition found for row" has none.
         if (
             cause is not None
-            and sqlstate_of(cause) == _CHECK_VIOLATION
+            and errors.sqlstate_of(cause) == _CHECK_VIOLATION
             and getattr(diagnostic, "constraint_name", None) is None
         ):
             source.partitions.forget()
