@@ -1,11 +1,10 @@
 """Runs the Alembic migrations on a given engine; `alembic/env.py` and the pool both come here.
 
 Everything of the package lives in one schema, with a version table of its own there, so that an
-application's Alembic may use the same schema. One
-transaction takes an advisory lock, brings the schema to the wanted revision and commits, so that
-processes that start together migrate once, and a failure leaves what was there before. The lock
-belongs to that transaction rather than to the session: pgbouncer in transaction mode can hand the
-next transaction to another session.
+application's Alembic may use the same schema. One transaction takes an advisory lock, brings the
+schema to the wanted revision and commits, so that processes that start together migrate once, and a
+failure leaves what was there before. The lock belongs to that transaction rather than to the
+session: pgbouncer in transaction mode can hand the next transaction to another session.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
+from observatory_storage import schema_state
 from observatory_storage.errors import MigrationError, sqlstate_of, translate, translated
 from observatory_storage.layout import advisory_key
 from observatory_storage.models import Base
@@ -50,20 +50,9 @@ _LOCK_ATTEMPTS: Final = 6
 # How long a process waits for another one that is migrating the same schema.
 _PATIENCE_SECONDS: Final = 600.0
 _BLOCKED: Final = frozenset({"55P03", "40P01"})  # lock_timeout ran out, deadlock detected
-# Marks a schema that a migration created, so that the downgrade knows to drop it.
-_CREATED: Final = "created by observatory_storage"
-
-# The tables of the first release, by which its schemas are known.
-_FIRST_TABLES: Final = frozenset(
-    ("traces", "trace_spans", "trace_events", "metrics", "metric_data_points", "logs")
-)
 # Stands in generated operations where the migration names its schema.
 _SCHEMA_MARK: Final = "<schema>"
 
-# Not Alembic's ``alembic_version``, which the application's own migrations may use.
-VERSION_TABLE: Final = "observatory_version"
-# The table that versions were kept in before there was one of our own.
-_FORMER_VERSION_TABLE: Final = "alembic_version"
 _DUPLICATE_TABLE: Final = "42P07"
 # Alembic keeps the running environment in module globals: one migration a process at a time.
 _one_at_a_time: Final = PerProcess(threading.RLock)
@@ -96,7 +85,7 @@ def current(engine: sa.Engine, schema: str = "public") -> str | None:
     """The revision that the schema is at; None where nothing has been migrated."""
     with translated(), engine.connect() as connection:
         revision = _migration_context(connection, schema).get_current_revision()
-        return revision or _former_revision(connection, schema)
+        return revision or schema_state.former_revision(connection, schema, _known(_scripts()))
 
 
 def head() -> str:
@@ -116,7 +105,7 @@ def pending(engine: sa.Engine, schema: str = "public") -> list[str]:
     """
     at = current(engine, schema)
     with translated(), engine.connect() as connection:
-        _check_encoding(connection)
+        schema_state.check_encoding(connection)
     scripts = _scripts()
     _check_known(scripts, at, schema)
     waiting = [script.revision for script in scripts.iterate_revisions("heads", at or "base")]
@@ -143,7 +132,7 @@ def run(
     options = comparison(connection, schema) if compare else {}
     environment.configure(
         connection=connection,
-        version_table=VERSION_TABLE,
+        version_table=schema_state.VERSION_TABLE,
         version_table_schema=schema,
         **options,
     )
@@ -162,15 +151,17 @@ def run(
             # Neither a timeout of the session nor one of the role stops a long migration.
             connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
             connection.execute(sa.text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-            _check_encoding(connection)
-            _create_schema(connection, schema)
-            _adopt_former_version(environment, connection, schema)
+            schema_state.check_encoding(connection)
+            schema_state.create_schema(connection, schema)
+            schema_state.adopt_former_version(
+                environment.get_context(), connection, schema, _known(environment.script)
+            )
             _check_known(environment.script, _revision_of(environment), schema)
             environment.run_migrations()
             if _revision_of(environment) is None:
-                _remove_traces(connection, schema)
+                schema_state.remove_schema(connection, schema)
             elif _revision_of(environment) == environment.script.get_current_head():
-                _check_tables(connection, schema)
+                schema_state.check_tables(connection, schema)
             return True
 
     # Asked for again and again rather than waited for: a waiting statement holds a snapshot, and
@@ -193,12 +184,12 @@ def write_sql(environment: EnvironmentContext, schema: str) -> None:
     environment.configure(
         dialect_name="postgresql",
         literal_binds=True,
-        version_table=VERSION_TABLE,
+        version_table=schema_state.VERSION_TABLE,
         version_table_schema=schema,
     )
     with environment.begin_transaction():
         environment.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-        environment.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(schema)}")
+        environment.execute(f"CREATE SCHEMA IF NOT EXISTS {schema_state.quoted_name(schema)}")
         environment.run_migrations()
 
 
@@ -207,7 +198,7 @@ def comparison(connection: sa.Connection, schema: str) -> dict[str, Any]:
 
     The models name no schema, so the one to compare becomes this connection's default.
     """
-    connection.execute(sa.text(f"SET search_path TO {_quoted(schema)}"))
+    connection.execute(sa.text(f"SET search_path TO {schema_state.quoted_name(schema)}"))
     connection.commit()
     connection.dialect.default_schema_name = schema
     return {
@@ -305,7 +296,8 @@ def _location() -> Path:
 
 def _migration_context(connection: sa.Connection, schema: str) -> MigrationContext:
     return MigrationContext.configure(
-        connection, opts={"version_table": VERSION_TABLE, "version_table_schema": schema}
+        connection,
+        opts={"version_table": schema_state.VERSION_TABLE, "version_table_schema": schema},
     )
 
 
@@ -313,72 +305,13 @@ def _revision_of(environment: EnvironmentContext) -> str | None:
     return environment.get_context().get_current_revision()
 
 
-def _former_revision(connection: sa.Connection, schema: str) -> str | None:
-    """The revision of a schema that an earlier release of this package migrated."""
-    tables = sa.inspect(connection).get_table_names(schema)
-    if _FORMER_VERSION_TABLE not in tables or not _FIRST_TABLES.issubset(tables):
-        return None
-    known = [script.revision for script in _scripts().walk_revisions()]
-    statement = sa.text(
-        f"SELECT version_num FROM {_quoted(schema)}.{_FORMER_VERSION_TABLE}"  # noqa: S608 - quoted
-        " WHERE version_num = ANY(:known)"
-    )
-    revision: str | None = connection.scalar(statement, {"known": known})
-    return revision
-
-
-def _adopt_former_version(
-    environment: EnvironmentContext, connection: sa.Connection, schema: str
-) -> None:
-    """Move the version of a schema that an earlier release migrated into the table of our own."""
-    if _revision_of(environment) is not None:
-        return
-    revision = _former_revision(connection, schema)
-    if revision is None:
-        return
-    environment.get_context()._ensure_version_table()
-    former = f"{_quoted(schema)}.{_FORMER_VERSION_TABLE}"
-    for statement in (
-        f"INSERT INTO {_quoted(schema)}.{VERSION_TABLE} VALUES (:revision)",  # noqa: S608 - quoted
-        f"DELETE FROM {former} WHERE version_num = :revision",  # noqa: S608 - quoted
-    ):
-        connection.execute(sa.text(statement), {"revision": revision})
-    # What is left in it are the application's own revisions.
-    if not connection.scalar(sa.text(f"SELECT count(*) FROM {former}")):  # noqa: S608 - quoted
-        connection.execute(sa.text(f"DROP TABLE {former}"))
-
-
-def _check_encoding(connection: sa.Connection) -> None:
-    """Make sure that the database holds every character.
-
-    Raises:
-        MigrationError: names its encoding, and says what to do.
-    """
-    encoding = connection.scalar(sa.text("SELECT current_setting('server_encoding')"))
-    if encoding != "UTF8":
-        raise MigrationError(
-            f"the database has the encoding {encoding}, which does not hold all text: create one"
-            " with CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8' and use that"
-        )
-
-
-def _check_tables(connection: sa.Connection, schema: str) -> None:
-    """Make sure that a schema at the newest revision has the tables.
-
-    Raises:
-        MigrationError: names those that it lacks.
-    """
-    missing = sorted(Base.metadata.tables.keys() - sa.inspect(connection).get_table_names(schema))
-    if missing:
-        raise MigrationError(
-            f"schema {schema!r} is at the newest revision but lacks {', '.join(missing)}: restore"
-            f" them, or drop {VERSION_TABLE} and the others, and migrate again"
-        )
+def _known(scripts: ScriptDirectory) -> set[str]:
+    """The revisions that this version of the package knows."""
+    return {script.revision for script in scripts.walk_revisions()}
 
 
 def _check_known(scripts: ScriptDirectory, revision: str | None, schema: str) -> None:
-    known = {script.revision for script in scripts.walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is not None and revision not in _known(scripts):
         raise MigrationError(
             f"schema {schema!r} is at revision {revision!r}, which this version of"
             f" observatory_storage (up to {scripts.get_current_head()!r}) does not know:"
@@ -389,31 +322,3 @@ def _check_known(scripts: ScriptDirectory, revision: str | None, schema: str) ->
 def _try_lock(connection: sa.Connection, schema: str) -> bool:
     statement = sa.text("SELECT pg_catalog.pg_try_advisory_xact_lock(:key)")
     return bool(connection.scalar(statement, {"key": advisory_key("migrations", schema)}))
-
-
-def _create_schema(connection: sa.Connection, schema: str) -> None:
-    # Looked for first: IF NOT EXISTS needs the CREATE privilege even when it has nothing to do.
-    if not sa.inspect(connection).has_schema(schema):
-        quoted = _quoted(schema)
-        connection.execute(sa.text(f"CREATE SCHEMA {quoted}"))
-        connection.execute(sa.text(f"COMMENT ON SCHEMA {quoted} IS '{_CREATED}'"))
-
-
-def _remove_traces(connection: sa.Connection, schema: str) -> None:
-    """Drop the version table, and the schema if a migration made it and it is empty now."""
-    quoted = _quoted(schema)
-    connection.execute(sa.text(f"DROP TABLE IF EXISTS {quoted}.{VERSION_TABLE}"))
-    empty = sa.text(
-        "SELECT true FROM pg_catalog.pg_namespace AS n WHERE nspname = :schema"
-        " AND pg_catalog.obj_description(n.oid, 'pg_namespace') = :created"
-        " AND NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = n.oid)"
-        " AND NOT EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = n.oid)"
-        " AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = n.oid)"
-    )
-    if connection.scalar(empty, {"schema": schema, "created": _CREATED}):
-        connection.execute(sa.text(f"DROP SCHEMA {quoted}"))
-
-
-def _quoted(schema: str) -> str:
-    """The schema's name as `sqlalchemy.text` wants it: there a colon begins a parameter."""
-    return '"' + schema.replace('"', '""').replace(":", "\\:") + '"'
