@@ -87,11 +87,11 @@ def store_into(
     if not rows:
         return
 
-    def count(_: RetryCallState) -> None:
+    def count(_: RetryCallState | None = None) -> None:
         result.retries += 1
 
     def once() -> int:
-        return transaction.write_with_partitions(source, rows, write)
+        return transaction.write_with_partitions(source, rows, write, before_repeat=count)
 
     def write(these: Sequence[Row]) -> None:
         with transaction.writing(source), source.engine.begin() as connection:

@@ -99,6 +99,7 @@ def write_with_partitions(
     rows: Sequence[Row],
     write: Callable[[Sequence[Row]], None],
     within: Connection | None = None,
+    before_repeat: Callable[[], None] = lambda: None,
 ) -> int:
     """Make the partitions of the rows, and write the rows.
 
@@ -107,6 +108,7 @@ def write_with_partitions(
         rows: prepared rows.
         write: writes them inside `writing`.
         within: see `ensure_partitions`.
+        before_repeat: is called if the rows have to be written once more.
 
     Returns:
         How many texts had to be repaired.
@@ -117,6 +119,7 @@ def write_with_partitions(
     except PartitionMissing:
         # Either a partition was dropped, or the name of a violated check was: proxies and
         # extensions leave it out. Once the partitions are there, only a check is left.
+        before_repeat()
         ensure_partitions(source, rows, within)
         try:
             return _repairing(rows, write)

@@ -116,8 +116,7 @@ class Tail:
         if is_standby:
             # A standby's snapshot does not say which transactions of the primary are under way.
             raise StorageError(
-                "logs.tail cannot follow the log on a standby, where it would skip records of long"
-                " transactions: connect to the primary (target_session_attrs=primary)"
+                "logs.tail cannot follow the log on a standby: connect to the primary"
             )
         return settled, unused
 
