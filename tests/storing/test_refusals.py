@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from observatory_embedded import EmbeddedPostgres
 from observatory_storage import CopyWriter, LogWriter, PostgresConfig, StorageConfig, StoragePool
 from observatory_storage.errors import BatchError, StorageError, ValidationError
 
@@ -47,27 +48,20 @@ def test_violated_check_without_a_name_costs_its_row_alone(
         assert {one.body for one in uow.logs.list()} == {"first", "good", "also good"}
 
 
-@pytest.fixture
-def writer_url(database_url: str) -> str:
-    """The URL of the database for a role that owns nothing and may write."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(
-            "DO $$ BEGIN CREATE ROLE telemetry_writer LOGIN;"
-            " EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
-        )
-        connection.execute("GRANT USAGE ON SCHEMA public TO telemetry_writer")
-        connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-        connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO telemetry_writer")
-    return database_url
-
-
 def test_role_that_owns_nothing_writes_into_partitions_made_ahead(
-    pool: StoragePool, writer_url: str
+    embedded_server: EmbeddedPostgres,
 ) -> None:
-    pool.partitions.ensure("logs", [AT])
-    config = PostgresConfig.from_url(writer_url, parameters={"options": "-c role=telemetry_writer"})
-    with StoragePool(StorageConfig(postgres=config)) as theirs:
-        assert CopyWriter(theirs).write_logs([log("written")]) == 1
+    owner = PostgresConfig.from_url(embedded_server.url)
+    with StoragePool(StorageConfig(postgres=owner)) as pool:
+        pool.run_migrations()
+        pool.partitions.ensure("logs", [AT])
+    with psycopg.connect(embedded_server.url) as connection:
+        connection.execute("CREATE ROLE telemetry LOGIN")
+        connection.execute("GRANT USAGE ON SCHEMA public TO telemetry")
+        connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO telemetry")
+    config = PostgresConfig.from_url(embedded_server.url, username="telemetry")
+    with StoragePool(StorageConfig(postgres=config)) as pool:
+        assert CopyWriter(pool).write_logs([log("written")]) == 1
         later = {**log("too late"), "timestamp": AT.replace(year=2031)}
         with pytest.raises(StorageError, match=r"logs has no partition for 2031.*only the owner"):
-            CopyWriter(theirs).write_logs([later])
+            CopyWriter(pool).write_logs([later])
