@@ -152,6 +152,7 @@ def _longest_folder() -> int:
 
 
 def _temporary_places(*, usable_only: bool = True) -> Iterator[Path]:
+    # `temporary_folder` makes a folder of its own there, by mkdtemp.
     for name in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp")):  # noqa: S108
         place = Path(name).resolve()
         if not usable_only:
