@@ -189,16 +189,19 @@ class LogRepository:
         ``UNSPECIFIED``.
 
         Args:
-            bucket_size_secs: also count by buckets of this width, in seconds or as a timedelta.
-                Buckets are aligned to Monday, 1970-01-05 UTC.
-            time_zone: the time zone in which days begin, such as "Asia/Tokyo". Buckets must then be
-                whole days; a day on which the clocks change has 23 or 25 hours.
+            bucket_size_secs: also count by buckets of this width, in seconds or as a timedelta; or
+                by ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or ``"year"``.
+                Buckets of one width are aligned to Monday, 1970-01-05 UTC.
+            time_zone: the time zone in which days begin, such as "Asia/Tokyo", in any case; UTC by
+                default. Buckets must then be whole days or a unit of the calendar; a day on which
+                the clocks change has 23 or 25 hours.
 
         Raises:
             ValidationError: the bucket width or the time zone is invalid.
         """
         wanted = LogFilters.of(filters, fields)
-        bucket = time_buckets.bucket_column(LogRecord.timestamp, bucket_size_secs, time_zone)
+        buckets = time_buckets.buckets_or_whole(bucket_size_secs, time_zone)
+        bucket = buckets.column(LogRecord.timestamp, wanted.start_time, wanted.end_time)
         number = LogRecord.severity_number
         by_number = (
             select(bucket, number, func.count().label("records"))
@@ -208,7 +211,7 @@ class LogRepository:
         )
         counts: dict[tuple[datetime | None, str], int] = {}
         for row in self._reader.rows(by_number):
-            key = row.bucket, _level_of(row.severity_number)
+            key = buckets.read(row.bucket), _level_of(row.severity_number)
             counts[key] = counts.get(key, 0) + row.records
         return [
             LevelCount(level=level, count=count, timestamp=start)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Label, func, literal_column, or_, select
+from sqlalchemy import func, literal_column, or_, select
 
 from observatory_storage.models import TraceSpan
 from observatory_storage.repositories.metrics.results import CostSummary, LatencyPercentiles
-from observatory_storage.repositories.reading import aggregates, time_buckets
+from observatory_storage.repositories.reading import aggregates, empty_buckets, time_buckets
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces.filters import SpanFilters
 from observatory_storage.repositories.traces.statistics import DURATION_US, group_columns
@@ -32,8 +35,10 @@ def cost_summaries(
     reader: Reader,
     filters: SpanFilters,
     group_by: str | Sequence[str],
-    bucket: Label[Any],
+    buckets: time_buckets.Buckets | time_buckets.WholeRange,
+    *,
     limit: int | None,
+    fill: str | None,
 ) -> list[CostSummary]:
     """Tokens and cost by group and bucket; see `MetricRepository.get_cost_summary`.
 
@@ -41,8 +46,10 @@ def cost_summaries(
         limit: the most groups of each bucket.
 
     Raises:
-        ValidationError: a group is unknown.
+        ValidationError: a group or the fill is invalid.
     """
+    empty_buckets.check_fill(fill, buckets)
+    bucket = buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time)
     groups = group_columns(group_by, _GROUPS)
     spans = (
         select(bucket, *groups.values(), *_TOKENS, *_COSTS)
@@ -75,23 +82,34 @@ def cost_summaries(
         .subquery("totals")
     )
     statement = select(totals).order_by(totals.c.bucket, totals.c.place)
-    if limit is not None:
+    if limit is not None and fill is None:
         statement = statement.where(totals.c.place <= limit)
     summaries = []
     for columns in reader.records(statement):
         del columns["place"]
         group = {name: columns.pop(column.name) for name, column in groups.items()}
-        summaries.append(CostSummary(group=group, timestamp=columns.pop("bucket"), **columns))
-    return summaries
+        timestamp = buckets.read(columns.pop("bucket"))
+        summaries.append(CostSummary(group=group, timestamp=timestamp, **columns))
+    if fill is None:
+        return summaries
+    names = [column.key for column in (*_TOKENS, *_COSTS)]
+    sums: dict[str, Any] = dict.fromkeys(names)
+    if fill == "zero":
+        sums = {name: Decimal() if name.endswith("_usd") else 0 for name in names}
+    empty = partial(CostSummary, span_count=0, unpriced_span_count=0, **sums)
+    filled = empty_buckets.with_empty_buckets(summaries, buckets, filters, group_by, empty)
+    # Only now: a group that is cut off would look as if it had cost nothing.
+    by_bucket = itertools.groupby(filled, key=lambda summary: summary.timestamp)
+    return [each for _, rows in by_bucket for each in itertools.islice(rows, limit)]
 
 
 def latency_percentiles(
-    reader: Reader, filters: SpanFilters, bucket_size_secs: time_buckets.BucketSize
+    reader: Reader, filters: SpanFilters, buckets: time_buckets.Buckets
 ) -> list[LatencyPercentiles]:
     """Percentiles of durations by bucket; see `MetricRepository.get_latency_percentiles`."""
     records = reader.records(
         select(
-            time_buckets.bucket_column(TraceSpan.start_time, bucket_size_secs),
+            buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time),
             func.count().label("span_count"),
             aggregates.percentile_array(DURATION_US).label("percentiles"),
         )
@@ -102,5 +120,6 @@ def latency_percentiles(
     found = []
     for record in records:
         columns = aggregates.with_percentiles(record, "_us")
-        found.append(LatencyPercentiles(timestamp=columns.pop("bucket"), **columns))
+        timestamp = buckets.read(columns.pop("bucket"))
+        found.append(LatencyPercentiles(timestamp=timestamp, **columns))
     return found

@@ -13,6 +13,7 @@ from observatory_storage.errors import ValidationError
 from observatory_storage.models import METRIC_TYPES, Metric
 from observatory_storage.repositories.reading import time_buckets, validation
 from observatory_storage.repositories.reading.aggregates import PERCENTILES
+from observatory_storage.repositories.reading.empty_buckets import MOST_FILLED
 from observatory_storage.repositories.reading.filter_fields import (
     Filters,
     equals,
@@ -23,7 +24,6 @@ from observatory_storage.repositories.reading.filter_fields import (
 __all__ = [
     "AGGREGATIONS",
     "FILLS",
-    "MOST_FILLED",
     "MetricFilters",
     "MetricKeywords",
     "TimeSeriesKeywords",
@@ -35,8 +35,6 @@ AGGREGATIONS: Final = (
     *PERCENTILES,
 )
 FILLS: Final = ("null", "zero", "previous")
-# More points than this no chart shows.
-MOST_FILLED: Final = 200_000
 
 
 class MetricKeywords(TypedDict, total=False):
@@ -80,6 +78,7 @@ class TimeSeriesKeywords(TypedDict, total=False):
     bucket_size_secs: time_buckets.BucketSize
     group_by: str | Sequence[str]
     fill: str | None
+    time_zone: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +91,20 @@ class TimeSeriesQuery:
         end_time: only points before this time.
         aggregation: one of ``avg sum min max count last rate increase p50 p90 p95 p99``.
         bucket_size_secs: the width of a bucket of time, in seconds (may be a fraction) or as a
-            timedelta.
+            timedelta; or ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or
+            ``"year"``.
         group_by: an attribute key of the points, or several keys. Each combination of values is a
             group.
         fill: the value of buckets without points: ``"null"`` for None, ``"zero"``, or
-            ``"previous"`` for the value of the bucket before (None if there is none). Then the
-            result has all buckets of every group that has a point in the range, at most 200,000 in
-            total. Without ``group_by`` there is always one group, even without points. By default,
-            buckets without points are absent.
+            ``"previous"`` for the value of the last bucket before that has one (None if there is
+            none). Then the result has all buckets of every group that has a point in the range, at
+            most 200,000 in total. Without ``group_by`` there is always one group, even without
+            points. By default, buckets without points are absent. ``"previous"`` also looks before
+            ``start_time``: without ``group_by`` for the metric's latest point, with it as far back
+            as the range is long, at least an hour.
+        time_zone: the time zone in which days begin, such as "Asia/Tokyo", in any case; UTC by
+            default. Buckets must then be whole days or a unit of the calendar; a day on which the
+            clocks change has 23 or 25 hours.
 
     Raises:
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.
@@ -112,6 +117,7 @@ class TimeSeriesQuery:
     bucket_size_secs: time_buckets.BucketSize = 60
     group_by: str | Sequence[str] = ()
     fill: str | None = None
+    time_zone: str | None = None
 
     def __post_init__(self) -> None:
         self._keep("metric_id", ids.uuid_of(self.metric_id, "metric_id"))
@@ -120,21 +126,30 @@ class TimeSeriesQuery:
         self._keep("end_time", end)
         validation.required_text("aggregation", self.aggregation)
         validation.choice("aggregation", self.aggregation, AGGREGATIONS)
-        width = validation.bucket("bucket_size_secs", self.bucket_size_secs)
+        buckets = self.buckets
         try:
-            time_buckets.bucket_floor(width, start)
+            buckets.floor(start)
         except OverflowError:
             rule = "must not make the first bucket begin before the year 1"
             raise ValidationError("bucket_size_secs", self.bucket_size_secs, rule) from None
         self._keep("group_by", validation.names("group_by", self.group_by))
         validation.choice("fill", self.fill, FILLS)
-        if self.fill is not None and time_buckets.bucket_count(width, start, end) > MOST_FILLED:
+        if self.fill is not None and buckets.count(start, end) > MOST_FILLED:
             rule = f"must not make more than {MOST_FILLED} buckets in the range, to be filled in"
             raise ValidationError("bucket_size_secs", self.bucket_size_secs, rule)
 
     @property
+    def buckets(self) -> time_buckets.Buckets:
+        """The buckets, in the time zone."""
+        return time_buckets.buckets_of(self.bucket_size_secs, self.time_zone)
+
+    @property
     def bucket(self) -> timedelta:
-        """The width of a bucket."""
+        """The width of a bucket.
+
+        Raises:
+            ValidationError: the buckets are of a unit of the calendar.
+        """
         return validation.bucket("bucket_size_secs", self.bucket_size_secs)
 
     def _keep(self, field: str, value: object) -> None:

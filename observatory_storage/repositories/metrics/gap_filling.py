@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from observatory_storage.errors import ValidationError
-from observatory_storage.repositories.metrics.filters import MOST_FILLED, TimeSeriesQuery
+from observatory_storage.repositories.metrics.filters import TimeSeriesQuery
 from observatory_storage.repositories.metrics.results import TimeSeriesPoint
 from observatory_storage.repositories.metrics.running_totals import hashable
-from observatory_storage.repositories.reading.time_buckets import bucket_count, buckets_between
+from observatory_storage.repositories.reading.empty_buckets import buckets_within
 
 __all__ = ["fill_gaps"]
 
+# Finds the points before the range, by time: the last one of a group is carried into it.
+LookBack = Callable[[], Sequence[TimeSeriesPoint]]
 
-def fill_gaps(points: Sequence[TimeSeriesPoint], query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
+
+def fill_gaps(
+    points: Sequence[TimeSeriesPoint],
+    query: TimeSeriesQuery,
+    look_back: LookBack = tuple,
+) -> list[TimeSeriesPoint]:
     """Every bucket of the range for each group that has a point, by time and group.
 
     Without ``group_by`` there is one group, even without points.
+
+    Args:
+        look_back: called if a group has no value in the first bucket, and needs the previous one.
 
     Raises:
         ValidationError: there would be too many points.
@@ -29,17 +38,16 @@ def fill_gaps(points: Sequence[TimeSeriesPoint], query: TimeSeriesQuery) -> list
         key = hashable(point.group)
         groups.setdefault(key, point.group)
         values[point.timestamp, key] = point.value
-    count = bucket_count(query.bucket, query.start_time, query.end_time)
-    if count * len(groups) > MOST_FILLED:
-        rule = (
-            f"gives {len(groups)} groups of {count} buckets, and at most {MOST_FILLED} points"
-            " are filled in: take wider buckets or fewer groups"
-        )
-        raise ValidationError("group_by", query.group_by, rule)
+    starts = buckets_within(
+        query.buckets, query.start_time, query.end_time, len(groups), query.group_by
+    )
     ordered = sorted(groups.items(), key=lambda item: repr(item[1]))
     last: dict[Any, float | None] = {}
+    first = starts[:1] if query.fill == "previous" else []
+    if any((start, key) not in values for start in first for key in groups):
+        last.update((hashable(point.group), point.value) for point in look_back())
     result = []
-    for start in buckets_between(query.bucket, query.start_time, query.end_time):
+    for start in starts:
         for key, group in ordered:
             value = values.get((start, key))
             if value is None and query.fill == "zero":

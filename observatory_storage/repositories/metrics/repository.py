@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
-from observatory_storage.models import Metric, MetricDataPoint, TraceSpan
+from observatory_storage.models import Metric, MetricDataPoint
 from observatory_storage.repositories.metrics import results
 from observatory_storage.repositories.metrics.costs import cost_summaries, latency_percentiles
 from observatory_storage.repositories.metrics.filters import (
@@ -147,8 +147,9 @@ class MetricRepository:
     ) -> builtins.list[results.TimeSeriesPoint]:
         """Aggregate a metric's points by bucket of time and by group.
 
-        Buckets without a value are absent unless ``query.fill`` is set. Buckets are aligned to
-        Monday, 1970-01-05 UTC, so the first one may begin before ``start_time``. The meaning of an
+        Buckets without a value are absent unless ``query.fill`` is set. Buckets of one width are
+        aligned to Monday, 1970-01-05 UTC, those of the calendar to days of ``query.time_zone``, so
+        the first one may begin before ``start_time``. The meaning of an
         aggregation depends on the metric's type and temporality:
 
         * gauges: ``avg``, ``sum``, ``min``, ``max``, ``count``, ``last`` and percentiles aggregate
@@ -212,6 +213,7 @@ class MetricRepository:
         group_by: str | Sequence[str] = ("provider", "model"),
         bucket_size_secs: time_buckets.BucketSize | None = None,
         time_zone: str | None = None,
+        fill: str | None = None,
         limit: int | None = None,
         service_name: str | None = None,
         operation: str | None = None,
@@ -231,17 +233,23 @@ class MetricRepository:
         Args:
             group_by: one or more of ``provider model service_name operation environment user_id
                 session_id``. An empty sequence gives one total.
-            bucket_size_secs: the width of a bucket of time, in seconds or as a timedelta. Buckets
-                are aligned to Monday, 1970-01-05 UTC.
-            time_zone: the time zone in which days begin, such as "Asia/Tokyo". Buckets must then be
-                whole days; a day on which the clocks change has 23 or 25 hours.
+            bucket_size_secs: the width of a bucket of time, in seconds or as a timedelta; or
+                ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or ``"year"``.
+                Buckets of one width are aligned to Monday, 1970-01-05 UTC.
+            time_zone: the time zone in which days begin, such as "Asia/Tokyo", in any case; UTC by
+                default. Buckets must then be whole days or a unit of the calendar; a day on which
+                the clocks change has 23 or 25 hours.
+            fill: also return the buckets in which a group has no calls. Their counts are zero;
+                their sums are None with ``"null"`` and zero with ``"zero"``. Without a bound of
+                time, the range ends with the outermost bucket that has calls. At most 200,000 rows
+                are returned.
             limit: the maximum number of groups, with buckets the maximum in each bucket. The first
                 groups are returned.
             service_name: only spans of this service. The other columns filter in the same way.
 
         Raises:
-            ValidationError: the end is before the start, or a group, the bucket width or the time
-                zone is invalid.
+            ValidationError: the end is before the start, or a group, the bucket width, the time
+                zone or the fill is invalid.
         """
         wanted = SpanFilters(
             service_name=service_name,
@@ -255,8 +263,8 @@ class MetricRepository:
             environment=environment,
         )
         most = None if limit is None else validation.limit("limit", limit)
-        bucket = time_buckets.bucket_column(TraceSpan.start_time, bucket_size_secs, time_zone)
-        return cost_summaries(self._reader, wanted, group_by, bucket, most)
+        buckets = time_buckets.buckets_or_whole(bucket_size_secs, time_zone)
+        return cost_summaries(self._reader, wanted, group_by, buckets, limit=most, fill=fill)
 
     def get_latency_percentiles(
         self,
@@ -266,15 +274,17 @@ class MetricRepository:
         service_name: str | None = None,
         operation: str | None = None,
         bucket_size_secs: time_buckets.BucketSize = 3600,
+        time_zone: str | None = None,
     ) -> builtins.list[results.LatencyPercentiles]:
         """Get percentiles of the durations of spans that start in [start_time, end_time).
 
         There is one result for each bucket of time. Spans that have not ended are left out. Buckets
-        are aligned to Monday, 1970-01-05 UTC. Without a bound the range is open on that side, and
-        the query reads every partition there.
+        and ``time_zone`` are those of `get_cost_summary`. Without a bound the range is open on that
+        side, and the query reads every partition there.
 
         Raises:
-            ValidationError: the end is before the start, or the bucket width is invalid.
+            ValidationError: the end is before the start, or the bucket width or the time zone is
+                invalid.
         """
         wanted = SpanFilters(
             service_name=service_name,
@@ -282,7 +292,8 @@ class MetricRepository:
             start_time=start_time,
             end_time=end_time,
         )
-        return latency_percentiles(self._reader, wanted, bucket_size_secs)
+        buckets = time_buckets.buckets_of(bucket_size_secs, time_zone)
+        return latency_percentiles(self._reader, wanted, buckets)
 
     def _search(self, filters: MetricFilters) -> pages.Search[Metric]:
         statement = select(Metric).where(*filters.conditions())

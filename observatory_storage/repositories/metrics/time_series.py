@@ -7,7 +7,7 @@ what histograms and summaries hold, is computed here from a stream of points, se
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -23,7 +23,6 @@ from observatory_storage.repositories.metrics.results import TimeSeriesPoint
 from observatory_storage.repositories.metrics.running_totals import Point, Step, hashable, steps
 from observatory_storage.repositories.reading.aggregates import PERCENTILES
 from observatory_storage.repositories.reading.reader import Reader
-from observatory_storage.repositories.reading.time_buckets import bucket_floor, bucket_start
 from observatory_storage.repositories.reading.validation import BATCH_SIZE
 
 __all__ = ["TimeSeries"]
@@ -56,7 +55,9 @@ class TimeSeries:
         points = sorted(
             self._measured(metric, query), key=lambda point: (point.timestamp, repr(point.group))
         )
-        return points if query.fill is None else fill_gaps(points, query)
+        if query.fill is None:
+            return points
+        return fill_gaps(points, query, lambda: self._before(metric, query))
 
     def _measured(self, metric: Metric, query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
         if metric.metric_type in _DISTRIBUTIONS:
@@ -69,6 +70,25 @@ class TimeSeries:
             return self._from_amounts(metric, query, _added)
         return self._from_values(query)
 
+    def _before(self, metric: Metric, query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
+        """The points of the series before the range, for `fill_gaps`.
+
+        Without groups from the bucket of the metric's latest point on, which the index finds. No
+        index has the points of a group, so with groups it looks back as far as the range is long.
+        """
+        start = _furthest(query)
+        if not query.group_by:
+            before = [_POINT.metric_id == query.metric_id, _POINT.timestamp < query.start_time]
+            if metric.metric_type not in _DISTRIBUTIONS:
+                before.append(_POINT.value.is_not(None))
+            newest = select(_POINT.timestamp).where(*before).order_by(*_NEWEST_FIRST).limit(1)
+            latest = self._reader.scalar(newest)
+            if latest is None:
+                return []
+            start = query.buckets.floor(latest)
+        earlier = replace(query, start_time=start, end_time=query.start_time, fill=None)
+        return sorted(self._measured(metric, earlier), key=lambda point: point.timestamp)
+
     def _from_values(self, query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
         # A null that was written is no other group than a key that is not there.
         null = literal_column("'null'::jsonb", JSONB())
@@ -79,7 +99,7 @@ class TimeSeries:
         # A subquery: GROUP BY would not know an expression with parameters again.
         values = (
             select(
-                bucket_start(query.bucket, _POINT.timestamp).label("bucket"),
+                query.buckets.column(_POINT.timestamp, query.start_time, query.end_time),
                 *keys,
                 _POINT.timestamp,
                 _POINT.id,
@@ -94,9 +114,10 @@ class TimeSeries:
         for columns in self._reader.records(select(*by, aggregate).group_by(*by)):
             named = zip(query.group_by, keys, strict=True)
             group = {name: columns[key.name] for name, key in named}
-            seconds = _seconds(query, columns["bucket"]) if query.aggregation == "rate" else 1
+            bucket = query.buckets.read(columns["bucket"])
+            seconds = _seconds(query, bucket) if query.aggregation == "rate" else 1
             value = float(columns["value"] / seconds)
-            points.append(TimeSeriesPoint(timestamp=columns["bucket"], value=value, group=group))
+            points.append(TimeSeriesPoint(timestamp=bucket, value=value, group=group))
         return points
 
     def _from_amounts(
@@ -105,9 +126,10 @@ class TimeSeries:
         query: TimeSeriesQuery,
         add: Callable[[Amounts, Step], None],
     ) -> list[TimeSeriesPoint]:
+        buckets = query.buckets
         found: dict[tuple[datetime, Any], tuple[dict[str, Any], Amounts]] = {}
         for step in self._steps(metric, query):
-            bucket = bucket_floor(query.bucket, step.point.timestamp)
+            bucket = buckets.floor(step.point.timestamp)
             group = {key: step.point.attributes.get(key) for key in query.group_by}
             _, amounts = found.setdefault((bucket, hashable(group)), (group, Amounts()))
             add(amounts, step)
@@ -138,8 +160,7 @@ class TimeSeries:
 
         By pages: mostly the first one has them all.
         """
-        start, end = query.start_time, query.end_time
-        furthest = start - min(max(end - start, _LEAST_LOOK_BACK), start - _EARLIEST)
+        start, furthest = query.start_time, _furthest(query)
         # None of a series is from before it started.
         starts = [point.start_timestamp or furthest for point in waiting]
         statement = select(*_COLUMNS).where(
@@ -190,6 +211,12 @@ def _aggregate(aggregation: str, values: Any) -> ColumnElement[Any]:
         return func.sum(value)
     aggregate: ColumnElement[Any] = getattr(func, aggregation)(value)
     return aggregate
+
+
+def _furthest(query: TimeSeriesQuery) -> datetime:
+    """How far before the range anything is looked for."""
+    start, end = query.start_time, query.end_time
+    return start - min(max(end - start, _LEAST_LOOK_BACK), start - _EARLIEST)
 
 
 def _in_range(query: TimeSeriesQuery) -> list[ColumnElement[bool]]:
@@ -255,7 +282,5 @@ def _read(
 
 def _seconds(query: TimeSeriesQuery, bucket: datetime) -> float:
     """How much of the bucket lies within the range, in seconds."""
-    start = max(bucket, query.start_time)
-    # The last bucket may reach beyond the year 9999, where no datetime does.
-    end = bucket + query.bucket if query.bucket < query.end_time - bucket else query.end_time
+    start, end = max(bucket, query.start_time), min(query.buckets.end(bucket), query.end_time)
     return (end - start).total_seconds()

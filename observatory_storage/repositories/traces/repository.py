@@ -196,6 +196,7 @@ class TraceRepository(SpanQueries):
         group_by: str | Sequence[str],
         bucket_size_secs: time_buckets.BucketSize | None = None,
         time_zone: str | None = None,
+        fill: str | None = None,
         **fields: Unpack[SpanKeywords],
     ) -> builtins.list[results.SpanStats]: ...
     @overload
@@ -206,6 +207,7 @@ class TraceRepository(SpanQueries):
         group_by: str | Sequence[str] = ...,
         bucket_size_secs: time_buckets.BucketSize,
         time_zone: str | None = None,
+        fill: str | None = None,
         **fields: Unpack[SpanKeywords],
     ) -> builtins.list[results.SpanStats]: ...
     def get_stats(
@@ -215,6 +217,7 @@ class TraceRepository(SpanQueries):
         group_by: str | Sequence[str] | None = None,
         bucket_size_secs: time_buckets.BucketSize | None = None,
         time_zone: str | None = None,
+        fill: str | None = None,
         **fields: Any,
     ) -> results.TraceStats | builtins.list[results.SpanStats]:
         """Get totals over the matching traces, or over the matching spans by group and time.
@@ -229,22 +232,30 @@ class TraceRepository(SpanQueries):
                 ``group_by`` or ``bucket_size_secs``.
             group_by: one or more of ``service_name operation kind status provider model environment
                 user_id session_id``. An empty sequence gives one group of all spans.
-            bucket_size_secs: the width of a bucket of time, in seconds or as a timedelta. A span
-                belongs to the bucket of its start. Buckets are aligned to Monday, 1970-01-05 UTC.
-            time_zone: the time zone in which days begin, such as "Asia/Tokyo". Buckets must then be
-                whole days; a day on which the clocks change has 23 or 25 hours.
+            bucket_size_secs: the width of a bucket of time, in seconds or as a timedelta; or
+                ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or ``"year"``. A
+                span belongs to the bucket of its start. Buckets of one width are aligned to Monday,
+                1970-01-05 UTC.
+            time_zone: the time zone in which days begin, such as "Asia/Tokyo", in any case; UTC by
+                default. Buckets must then be whole days or a unit of the calendar; a day on which
+                the clocks change has 23 or 25 hours.
+            fill: also return the buckets in which a group has no spans. Their counts are zero and
+                their durations None; their sums are None with ``"null"`` and zero with ``"zero"``.
+                Without a bound of time, the range ends with the outermost bucket that has spans. At
+                most 200,000 rows are returned.
 
         Raises:
-            ValidationError: a group, the bucket width or the time zone is invalid.
+            ValidationError: a group, the bucket width, the time zone or the fill is invalid.
         """
-        if group_by is None and bucket_size_secs is None and time_zone is None:
+        if group_by is None and bucket_size_secs is None and time_zone is None and fill is None:
             if isinstance(filters, SpanFilters):
                 raise ValidationError("filters", filters, "must be TraceFilters without group_by")
             return trace_stats(self._reader, TraceFilters.of(filters, fields))
         kind = TraceFilters if isinstance(filters, TraceFilters) else SpanFilters
         wanted = kind.of(filters, fields)
         by = () if group_by is None else group_by
-        return span_stats(self._reader, wanted, by, bucket_size_secs, time_zone)
+        buckets = time_buckets.buckets_or_whole(bucket_size_secs, time_zone)
+        return span_stats(self._reader, wanted, by, buckets, fill)
 
     def delete(self, trace_id: validation.TraceId) -> results.DeletedTrace:
         """Delete a trace with its spans, their events, and the log records that name it.

@@ -81,8 +81,8 @@ class SpanStats(Result):
 
     @property
     def error_rate(self) -> float:
-        """The share of spans with an error, 0 to 1."""
-        return self.error_count / self.span_count
+        """The share of spans with an error, 0 to 1; 0 if there are no spans."""
+        return self.error_count / self.span_count if self.span_count else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Double, Label, cast, func, literal, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from observatory_storage.models import Trace, TraceSpan
-from observatory_storage.repositories.reading import aggregates, time_buckets, validation
+from observatory_storage.repositories.reading import (
+    aggregates,
+    empty_buckets,
+    time_buckets,
+    validation,
+)
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
 from observatory_storage.repositories.traces.results import SpanStats, TraceStats
@@ -31,6 +38,17 @@ _SPAN_GROUPS: Final[Mapping[str, InstrumentedAttribute[Any]]] = {
 DURATION_US: Final = cast(TraceSpan.duration_us, Double) + cast(
     TraceSpan.duration_ns, Double
 ) / literal(1000.0, Double)
+# What is counted, measured and added up where there are no spans.
+_NOTHING: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(("span_count", "trace_count", "error_count"), 0),
+    **dict.fromkeys(
+        f"{name}_duration_us" for name in ("min", "max", "avg", *aggregates.PERCENTILES)
+    ),
+}
+_NO_SUMS: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), 0),
+    "total_cost_usd": Decimal(),
+}
 # Of whole traces.
 TRACE_TOTALS: Final = (
     func.count().label("trace_count"),
@@ -83,20 +101,20 @@ def span_stats(
     reader: Reader,
     filters: TraceFilters | SpanFilters,
     group_by: str | Sequence[str],
-    bucket_size_secs: time_buckets.BucketSize | None,
-    time_zone: str | None,
+    buckets: time_buckets.Buckets | time_buckets.WholeRange,
+    fill: str | None,
 ) -> list[SpanStats]:
     """Totals over the matching spans, by group and bucket of time.
 
     Raises:
-        ValidationError: a group, the bucket width or the time zone is invalid.
+        ValidationError: a group or the fill is invalid.
     """
     groups = group_columns(group_by)
-    bucket = time_buckets.bucket_column(TraceSpan.start_time, bucket_size_secs, time_zone)
+    empty_buckets.check_fill(fill, buckets)
     statement = (
         select(
             *groups.values(),
-            bucket,
+            buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time),
             func.count().label("span_count"),
             func.count(TraceSpan.trace_id.distinct()).label("trace_count"),
             func.count().filter(TraceSpan.status == "error").label("error_count"),
@@ -117,5 +135,10 @@ def span_stats(
     for record in reader.records(statement):
         columns = aggregates.with_percentiles(record, "_duration_us")
         group = {name: columns.pop(column.name) for name, column in groups.items()}
-        found.append(SpanStats(group=group, timestamp=columns.pop("bucket"), **columns))
-    return found
+        timestamp = buckets.read(columns.pop("bucket"))
+        found.append(SpanStats(group=group, timestamp=timestamp, **columns))
+    if fill is None:
+        return found
+    sums = _NO_SUMS if fill == "zero" else dict.fromkeys(_NO_SUMS)
+    empty = partial(SpanStats, **_NOTHING, **sums)
+    return empty_buckets.with_empty_buckets(found, buckets, filters, group_by, empty)

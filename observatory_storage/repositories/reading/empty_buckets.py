@@ -1,0 +1,127 @@
+"""Buckets in which nothing was counted, for queries that ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Final, Protocol, TypeVar
+
+from observatory_storage.errors import ValidationError
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.time_buckets import Buckets, WholeRange
+
+__all__ = ["COUNT_FILLS", "MOST_FILLED", "buckets_within", "check_fill", "with_empty_buckets"]
+
+# How empty buckets of counts are filled. A previous value is none of them: costs that are carried
+# on would be added up twice.
+COUNT_FILLS: Final = ("null", "zero")
+# More rows than this no chart shows.
+MOST_FILLED: Final = 200_000
+
+
+class _Counted(Protocol):
+    """A row of a result: what was counted for one group in one bucket."""
+
+    @property
+    def timestamp(self) -> datetime | None: ...
+    @property
+    def group(self) -> Mapping[str, str | None]: ...
+
+
+class _Range(Protocol):
+    @property
+    def start_time(self) -> datetime | None: ...
+    @property
+    def end_time(self) -> datetime | None: ...
+
+
+R = TypeVar("R", bound=_Counted)
+
+
+def check_fill(fill: str | None, buckets: Buckets | WholeRange) -> None:
+    """Refuse a fill that is unknown, or that has no buckets to fill.
+
+    Raises:
+        ValidationError: it is so.
+    """
+    validation.choice("fill", fill, COUNT_FILLS)
+    if fill is not None and isinstance(buckets, WholeRange):
+        raise ValidationError("fill", fill, "needs bucket_size_secs")
+
+
+def with_empty_buckets(
+    rows: Sequence[R],
+    buckets: Buckets | WholeRange,
+    filters: _Range,
+    group_by: str | Sequence[str],
+    empty: Callable[[Mapping[str, str | None], datetime], R],
+) -> list[R]:
+    """The rows, and an empty one for each group in each bucket of the range that lacks one.
+
+    Without a bound, the range ends with the outermost row. Without ``group_by`` there is one group,
+    even without rows.
+
+    Args:
+        rows: by bucket. Empty ones follow those of their bucket.
+        filters: those of the query, which bound the range.
+        empty: makes an empty row of a group and the start of a bucket.
+
+    Raises:
+        ValidationError: there would be too many rows.
+    """
+    assert not isinstance(buckets, WholeRange), "see check_fill"
+    groups: dict[tuple[str | None, ...], Mapping[str, str | None]] = {}
+    if not group_by:
+        groups[()] = {}
+    found: dict[datetime | None, dict[tuple[str | None, ...], R]] = {}
+    for row in rows:
+        key = tuple(row.group.values())
+        groups.setdefault(key, row.group)
+        found.setdefault(row.timestamp, {})[key] = row
+    starts = [start for start in found if start is not None]
+    start, end = filters.start_time, filters.end_time
+    if start is None and starts:
+        start = min(starts)
+    if end is None and starts:
+        end = buckets.end(max(starts))
+    if start is None or end is None:
+        return []
+    # As PostgreSQL orders them: by code points, those without a value last.
+    ordered = sorted(groups, key=lambda key: [(name is None, name or "") for name in key])
+    result: list[R] = []
+    for bucket in buckets_within(buckets, start, end, len(groups), group_by):
+        there = found.get(bucket, {})
+        result.extend(there.values())
+        result.extend(empty(groups[key], bucket) for key in ordered if key not in there)
+    return result
+
+
+def buckets_within(
+    buckets: Buckets,
+    start: datetime,
+    end: datetime,
+    group_count: int,
+    group_by: str | Sequence[str],
+) -> list[datetime]:
+    """The starts of the buckets that [start, end) touches.
+
+    Raises:
+        ValidationError: they are too many for so many groups, or the first is before the year 1.
+    """
+    count = buckets.count(start, end)
+    if count * max(group_count, 1) > MOST_FILLED:
+        rule = (
+            f"gives {group_count} groups of {count} buckets, and at most {MOST_FILLED} points"
+            " are filled in: take wider buckets or fewer groups"
+        )
+        raise ValidationError("group_by", group_by, rule)
+    if not count:
+        return []
+    try:
+        starts = [buckets.floor(start)]
+    except OverflowError:
+        rule = "is too early for buckets of this size, which would begin before the year 1"
+        raise ValidationError("start_time", start, rule) from None
+    while (following := buckets.end(starts[-1])) < end:
+        starts.append(following)
+    return starts
