@@ -20,7 +20,7 @@ from observatory_storage.repositories.reading.time_buckets import (
     bucket_floor,
     buckets_between,
 )
-from tests.repositories.samples import DAY, SECOND, START, Row
+from tests.repositories.samples import DAY, SECOND, START, Row, a_span
 
 METRIC = UUID(int=1)
 MOMENTS = st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - the zone is given beside
@@ -192,3 +192,134 @@ def test_filling_adds_buckets_and_changes_none(
     first = START - (START - datetime(1970, 1, 5, tzinfo=UTC)) % timedelta(seconds=width)
     buckets = math.ceil((240 - (first - START).total_seconds()) / width)
     assert len(whole) == buckets * len(groups)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, [7.0, 1.0]),
+        ({"aggregation": "sum"}, [12.0, 1.0]),
+        ({"aggregation": "count", "bucket_size_secs": "day"}, [3.0, 1.0]),
+        ({"group_by": "host"}, [("a", None), ("a", 1.0)]),
+        ({"group_by": "host", "start_time": START - 3 * DAY}, [("a", 7.0)] * 3 + [("a", 1.0)]),
+        ({"fill": "null"}, [None, 1.0]),
+        ({"end_time": START - DAY}, []),
+    ],
+)
+def test_a_previous_value_may_lie_before_the_range(
+    pool: StoragePool, fields: dict[str, Any], expected: list[Any]
+) -> None:
+    asked: dict[str, Any] = {
+        "start_time": START - DAY,
+        "end_time": START + 2 * SECOND,
+        "aggregation": "last",
+        "bucket_size_secs": 86_400,
+        "fill": "previous",
+        **fields,
+    }
+    writer = CopyWriter(pool)
+    writer.write_metrics([{"name": "m", "metric_type": "gauge", "service_name": "s"}])
+    with pool.unit_of_work() as uow:
+        (metric,) = uow.metrics.list()
+    rows: list[Row] = [
+        {"metric_id": metric.id, "timestamp": at, "value": value, "attributes": {"host": host}}
+        for at, value, host in [
+            (START - 9 * DAY, 5.0, "b"),
+            (START - 5 * DAY, 2.0, "b"),
+            (START - 5 * DAY + SECOND, 3.0, "b"),
+            (START - 5 * DAY + 2 * SECOND, 7.0, "a"),
+            (START + SECOND, 1.0, "a"),
+        ]
+    ]
+    writer.write_data_points(rows)
+    with pool.unit_of_work() as uow:
+        found = uow.metrics.query_time_series(metric_id=metric.id, **asked)
+    values = [(*point.group.values(), point.value) for point in found]
+    assert [one if len(one) > 1 else one[0] for one in values] == expected
+
+
+def calls(pool: StoragePool) -> None:
+    """Two days with calls of "m", and one of them with a call of "n"."""
+    CopyWriter(pool).write_spans(
+        [
+            a_span(1, 1, START, model="m", total_tokens=5, total_cost_usd=1),
+            a_span(2, 1, START, model="n", total_tokens=7),
+            a_span(3, 1, START + 2 * DAY, model="m", total_tokens=6, total_cost_usd=2),
+        ]
+    )
+
+
+@pytest.mark.parametrize(("fill", "nothing"), [("zero", 0), ("null", None)])
+def test_empty_buckets_of_statistics_and_costs(
+    pool: StoragePool, fill: str, nothing: int | None
+) -> None:
+    calls(pool)
+    asked: dict[str, Any] = {"group_by": "model", "bucket_size_secs": "day", "fill": fill}
+    with pool.unit_of_work() as uow:
+        stats = uow.traces.get_stats(start_time=START - DAY, end_time=START + 3 * DAY, **asked)
+        costs = uow.metrics.get_cost_summary(START - DAY, START + 3 * DAY, **asked)
+        inner = uow.traces.get_stats(**asked)
+    day = START - START.hour * 3600 * SECOND
+    expected = [
+        (day - DAY, "m", 0, nothing),
+        (day - DAY, "n", 0, nothing),
+        (day, "m", 1, 5),
+        (day, "n", 1, 7),
+        (day + DAY, "m", 0, nothing),
+        (day + DAY, "n", 0, nothing),
+        (day + 2 * DAY, "m", 1, 6),
+        (day + 2 * DAY, "n", 0, nothing),
+        (day + 3 * DAY, "m", 0, nothing),
+        (day + 3 * DAY, "n", 0, nothing),
+    ]
+    found: Any
+    for found in (stats, costs):
+        assert expected == [
+            (one.timestamp, one.group["model"], one.span_count, one.total_tokens) for one in found
+        ]
+        assert found[0].total_cost_usd == nothing
+        # What is not known stays unknown.
+        assert found[3].total_cost_usd is None
+    assert (stats[0].error_rate, stats[0].trace_count, stats[0].p95_duration_us) == (0.0, 0, None)
+    assert (costs[0].unpriced_span_count, costs[0].prompt_cost_usd) == (0, nothing)
+    assert inner == stats[2:8]
+
+
+def test_empty_buckets_are_whole_rows_of_one_group(pool: StoragePool) -> None:
+    with pool.unit_of_work() as uow:
+        asked: dict[str, Any] = {"bucket_size_secs": "month", "fill": "zero"}
+        bounds = {"start_time": START, "end_time": START + 62 * DAY}
+        (first, *others) = uow.traces.get_stats(group_by=(), **bounds, **asked)
+        assert (first.timestamp, len(others)) == (datetime(2026, 1, 1, tzinfo=UTC), 2)
+        assert uow.traces.get_stats(group_by="model", **bounds, **asked) == []
+        assert uow.metrics.get_cost_summary(group_by=(), **asked) == []
+        calls(pool)
+        (cost,) = uow.metrics.get_cost_summary(group_by=(), **asked)
+    assert cost.total_cost_usd == 3
+
+
+def test_the_most_expensive_groups_are_those_after_filling(pool: StoragePool) -> None:
+    calls(pool)
+    with pool.unit_of_work() as uow:
+        found = uow.metrics.get_cost_summary(bucket_size_secs="day", fill="zero", limit=1)
+    assert [(one.model, one.total_cost_usd) for one in found] == [("m", 1), ("m", 0), ("m", 2)]
+
+
+@pytest.mark.parametrize(
+    ("field", "given"),
+    [
+        ("fill", {"bucket_size_secs": 60, "fill": "previous"}),
+        ("fill", {"bucket_size_secs": 60, "fill": ""}),
+        ("fill", {"fill": "zero"}),
+        ("group_by", {"bucket_size_secs": 1, "fill": "zero", "group_by": ()}),
+    ],
+)
+def test_a_fill_of_counts_is_asked_for_in_a_way_that_makes_sense(
+    shared_pool: StoragePool, field: str, given: dict[str, Any]
+) -> None:
+    bounds = {"start_time": START, "end_time": START + 9 * DAY}
+    with shared_pool.unit_of_work() as uow:
+        for ask in (uow.traces.get_stats, uow.metrics.get_cost_summary):
+            with pytest.raises(ValidationError) as refused:
+                ask(**bounds, **given)
+            assert refused.value.field == field

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -37,6 +38,9 @@ from tests.repositories.populated import (
     fill,
     partitions,
 )
+
+ZONE = "America/Havana"
+NOTHING_YET = START_TIME + timedelta(seconds=1)
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +86,27 @@ def test_a_hot_question_is_answered_from_an_index(shared_pool: StoragePool, hot:
                 TimeSeriesQuery(metric_id, START_TIME, END_TIME, "p95", 3600)
             ),
         ),
+        (
+            THAT_DAY,
+            lambda uow, metric_id: uow.metrics.query_time_series(
+                TimeSeriesQuery(metric_id, START_TIME, END_TIME, "avg", "day", time_zone=ZONE)
+            ),
+        ),
+        (
+            # The latest point is of the day before, and the range ends before its first one.
+            range(2, 4),
+            lambda uow, metric_id: uow.metrics.query_time_series(
+                TimeSeriesQuery(metric_id, START_TIME, NOTHING_YET, fill="previous")
+            ),
+        ),
+        (
+            range(2, 4),
+            lambda uow, metric_id: uow.metrics.query_time_series(
+                TimeSeriesQuery(metric_id, START_TIME, END_TIME, "avg", 60, "host", fill="previous")
+            ),
+        ),
     ],
-    ids=["in a time", "the oldest", "the latest", "a series"],
+    ids=["in a time", "the oldest", "the latest", "a series", "days", "previous", "of groups"],
 )
 def test_points_are_read_from_their_key(
     shared_pool: StoragePool,
@@ -111,12 +134,24 @@ def test_points_are_read_from_their_key(
         ),
         (
             "trace_spans",
+            lambda uow: uow.metrics.get_cost_summary(
+                START_TIME, END_TIME, bucket_size_secs="month", time_zone=ZONE, fill="zero"
+            ),
+        ),
+        (
+            "trace_spans",
+            lambda uow: uow.traces.get_stats(
+                **WITHIN, bucket_size_secs="day", time_zone=ZONE, fill="zero"
+            ),
+        ),
+        (
+            "trace_spans",
             lambda uow: uow.metrics.get_latency_percentiles(START_TIME, END_TIME),
         ),
         ("logs", lambda uow: uow.logs.count_by_level(LogFilters(**WITHIN))),
         ("logs", lambda uow: uow.logs.get_stats(LogFilters(**WITHIN))),
     ],
-    ids=["cost", "percentiles", "levels", "log statistics"],
+    ids=["cost", "cost by month", "days", "percentiles", "levels", "log statistics"],
 )
 def test_rows_of_an_aggregate_are_read_once(
     shared_pool: StoragePool, table: str, ask: Callable[[UnitOfWork], object]
