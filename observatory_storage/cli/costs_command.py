@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 import click
@@ -16,9 +15,11 @@ from observatory_storage.cli.common_options import (
     common_options,
     json_option,
 )
+from observatory_storage.cli.filter_options import bucket_options
 from observatory_storage.cli.formatting import count, dollars, moment
 from observatory_storage.cli.text_table import Column, table
 from observatory_storage.repositories import CostSummary
+from observatory_storage.repositories.reading.empty_buckets import COUNT_FILLS
 
 __all__ = ["command"]
 
@@ -52,10 +53,10 @@ _NUMBERS = (
 @click.option(
     "--bucket",
     "bucket_size_secs",
-    type=option_types.duration,
-    help="Also group by buckets of time, such as 1h or 1d.",
+    type=option_types.bucket_size,
+    help="Also group by buckets of time: 1h, 7d, day, week, month, quarter or year.",
 )
-@click.option("--time-zone", help="The time zone in which days begin, such as Asia/Tokyo.")
+@bucket_options(COUNT_FILLS)
 @click.option(
     "--since",
     "start_time",
@@ -78,7 +79,6 @@ def command(
     /,
     *,
     by: tuple[str, ...],
-    bucket_size_secs: timedelta | None,
     **given: Any,
 ) -> None:
     """Show tokens and cost of the model calls of the last day, the most expensive first.
@@ -87,11 +87,7 @@ def command(
     """
     output = state.output()
     with state.pool() as pool, pool.unit_of_work() as work:
-        summaries = work.metrics.get_cost_summary(
-            group_by=[_GROUPS[name] for name in by],
-            bucket_size_secs=None if bucket_size_secs is None else bucket_size_secs.total_seconds(),
-            **given,
-        )
+        summaries = work.metrics.get_cost_summary(group_by=[_GROUPS[name] for name in by], **given)
     if output.json:
         output.write_all(summaries)
     else:

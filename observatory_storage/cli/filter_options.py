@@ -5,7 +5,7 @@ The parameter of an option has the name of the filter field that it sets.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -13,7 +13,7 @@ import click
 from observatory_storage.cli import option_types
 from observatory_storage.models import METRIC_TYPES, STATUSES
 
-__all__ = ["log_filters", "metric_filters", "time_range", "trace_filters"]
+__all__ = ["bucket_options", "log_filters", "metric_filters", "time_range", "trace_filters"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -41,6 +41,17 @@ _SERVICE = click.option("--service", "service_name", help="The service's name.")
 def time_range(command: Command) -> Command:
     """Add ``--since`` and ``--until``."""
     return _SINCE(_UNTIL(command))
+
+
+def bucket_options(fills: Sequence[str]) -> Callable[[Command], Command]:
+    """Add ``--time-zone`` and ``--fill``, which go with ``--bucket``."""
+    zone = click.option(
+        "--time-zone", help="The time zone in which days begin, such as Asia/Tokyo. [UTC]"
+    )
+    fill = click.option(
+        "--fill", type=click.Choice(fills), help="Also show buckets without a value, with this one."
+    )
+    return lambda command: zone(fill(command))
 
 
 def trace_filters(command: Command) -> Command:

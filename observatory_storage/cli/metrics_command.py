@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -18,14 +18,14 @@ from observatory_storage.cli.common_options import (
     json_option,
 )
 from observatory_storage.cli.console import Output
-from observatory_storage.cli.filter_options import metric_filters
+from observatory_storage.cli.filter_options import bucket_options, metric_filters
 from observatory_storage.cli.formatting import clean, moment
 from observatory_storage.cli.page_output import page_options, show_pages
 from observatory_storage.cli.text_table import WIDE, Column, table
 from observatory_storage.errors import NotFound
 from observatory_storage.models import Metric
 from observatory_storage.repositories import MetricFilters, TimeSeriesPoint, TimeSeriesQuery
-from observatory_storage.repositories.metrics.filters import AGGREGATIONS
+from observatory_storage.repositories.metrics.filters import AGGREGATIONS, FILLS
 from observatory_storage.unit_of_work import UnitOfWork
 
 __all__ = ["command"]
@@ -53,11 +53,12 @@ Examples:
 @click.option(
     "--bucket",
     "bucket_size_secs",
-    type=option_types.duration,
+    type=option_types.bucket_size,
     default="1h",
     show_default=True,
-    help="The width of a bucket of time.",
+    help="The size of a bucket of time: 5m, 1h, day, week, month, quarter or year.",
 )
+@bucket_options(FILLS)
 @click.option("--by", "group_by", multiple=True, help="An attribute to group by. Repeatable.")
 @click.option(
     "--since",
@@ -133,18 +134,16 @@ def _show_series(
     metric: Metric,
     aggregation: str,
     *,
-    bucket_size_secs: timedelta,
-    group_by: tuple[str, ...],
     start_time: datetime,
     end_time: datetime | None,
+    **series: Any,
 ) -> None:
     query = TimeSeriesQuery(
         metric.id,
         start_time,
         end_time or datetime.now(UTC),
         aggregation=aggregation,
-        bucket_size_secs=bucket_size_secs.total_seconds(),
-        group_by=group_by,
+        **series,
     )
     points = work.metrics.query_time_series(query)
     if output.json:
@@ -156,7 +155,7 @@ def _show_series(
     columns = [
         Column("TIME (UTC)", keep=9),
         Column("VALUE", right=True, keep=8),
-        *(Column(key, narrowest=6) for key in group_by),
+        *(Column(key, narrowest=6) for key in series["group_by"]),
     ]
     rows = (
         [

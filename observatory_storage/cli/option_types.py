@@ -8,7 +8,15 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-__all__ = ["attribute", "attributes_of", "duration", "microseconds", "severity", "time"]
+__all__ = [
+    "attribute",
+    "attributes_of",
+    "bucket_size",
+    "duration",
+    "microseconds",
+    "severity",
+    "time",
+]
 
 Scalar = str | int | float | bool
 
@@ -31,6 +39,11 @@ def duration(value: str) -> timedelta:
     if found is None:
         raise click.BadParameter(f"{value!r} is not a duration such as 250ms, 1.5s, 2h or 7d")
     return found
+
+
+def bucket_size(value: str) -> timedelta | str:
+    """The size of a bucket of time: a `duration`, or a unit of the calendar."""
+    return value if value.isalpha() else duration(value)
 
 
 def microseconds(value: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import click
 from rich.console import RenderableType
@@ -15,9 +16,11 @@ from observatory_storage.cli.common_options import (
     common_options,
     json_option,
 )
-from observatory_storage.cli.formatting import count, dollars, duration
+from observatory_storage.cli.filter_options import bucket_options
+from observatory_storage.cli.formatting import count, dollars, duration, moment
 from observatory_storage.cli.text_table import Column, table
 from observatory_storage.repositories import SpanFilters, SpanStats
+from observatory_storage.repositories.reading.empty_buckets import COUNT_FILLS
 
 __all__ = ["command"]
 
@@ -32,11 +35,24 @@ __all__ = ["command"]
     help="Spans from this time on. [1d]",
 )
 @click.option("--until", "end_time", type=option_types.time, help="Spans before this. [now]")
+@click.option(
+    "--bucket",
+    "bucket_size_secs",
+    type=option_types.bucket_size,
+    help="Also group by buckets of time: 1h, 7d, day, week, month, quarter or year.",
+)
+@bucket_options(COUNT_FILLS)
 @json_option
 @common_options
 @click.pass_obj
 def command(
-    state: State, service_name: str | None, start_time: datetime, end_time: datetime | None
+    state: State,
+    /,
+    *,
+    service_name: str | None,
+    start_time: datetime,
+    end_time: datetime | None,
+    **buckets: Any,
 ) -> None:
     """List services with their spans of the last day, or the operations of the service NAME.
 
@@ -46,7 +62,7 @@ def command(
     filters = SpanFilters(service_name=service_name, start_time=start_time, end_time=end_time)
     group = "service_name" if service_name is None else "operation"
     with state.pool() as pool, pool.unit_of_work() as work:
-        stats = work.traces.get_stats(filters, group_by=(group,))
+        stats = work.traces.get_stats(filters, group_by=(group,), **buckets)
         names = (
             work.traces.services()
             if service_name is None
@@ -65,7 +81,10 @@ def command(
 def _services_table(
     title: str, group: str, stats: Sequence[SpanStats], idle: Sequence[str]
 ) -> RenderableType:
+    in_buckets = any(each.timestamp is not None for each in stats)
+    time = [Column("TIME (UTC)", keep=10)] if in_buckets else []
     columns = (
+        *time,
         Column(title, narrowest=12, keep=9),
         Column("SPANS", right=True, keep=8),
         Column("TRACES", right=True, keep=5),
@@ -77,6 +96,7 @@ def _services_table(
     )
     rows = [
         [
+            *([moment(each.timestamp)] if in_buckets else []),
             each.group[group] or "-",
             count(each.span_count),
             count(each.trace_count),
@@ -88,7 +108,7 @@ def _services_table(
         ]
         for each in stats
     ]
-    rows += [[name, "0", "0", "0", "-", "-", "", ""] for name in idle]
+    rows += [[*("-" for _ in time), name, "0", "0", "0", "-", "-", "", ""] for name in idle]
     return table(columns, rows)
 
 

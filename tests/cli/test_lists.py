@@ -163,6 +163,30 @@ def test_costs_are_a_table(run_on_filled: Run) -> None:
     assert run_on_filled("costs").out == "none\n"
 
 
+def test_buckets_may_be_of_the_calendar_and_filled(run_on_filled: Run) -> None:
+    asked = ["--since", "2026-07-01", "--until", "2026-09-01"]
+    asked += ["--bucket", "month", "--time-zone", "cet"]
+    months = ["2026-06-30T22:00:00Z", "2026-07-31T22:00:00Z", "2026-08-31T22:00:00Z"]
+    costs = run_on_filled("costs", *asked, "--fill", "zero", "--json").lines
+    assert [(one["timestamp"], one["total_tokens"]) for one in costs] == [
+        (months[0], 1234),
+        (months[1], 0),
+        (months[2], 0),
+    ]
+    series = ["requests", "--aggregation", "sum", "--fill", "previous", "--json"]
+    points = run_on_filled("metrics", *series, *asked).lines
+    assert [(one["timestamp"], one["value"]) for one in points] == [(at, 60) for at in months]
+    _, *rows = run_on_filled("services", *asked, "--fill", "null").out.splitlines()
+    assert [row.split()[:4] for row in rows] == [
+        ["2026-06-30", "22:00:00.000", "assistant", "3"],
+        ["2026-06-30", "22:00:00.000", "model-server", "2"],
+        ["2026-07-31", "22:00:00.000", "assistant", "0"],
+        ["2026-07-31", "22:00:00.000", "model-server", "0"],
+        ["2026-08-31", "22:00:00.000", "assistant", "0"],
+        ["2026-08-31", "22:00:00.000", "model-server", "0"],
+    ]
+
+
 def test_logs_are_a_table(run_on_filled: Run) -> None:
     result = run_on_filled("logs", "--level", "error")
     _, line = result.out.splitlines()

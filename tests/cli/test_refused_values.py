@@ -48,6 +48,8 @@ def test_wrong_use_is_told_from_failure(run_on_filled: Run, arguments: list[str]
         (["logs", "--after", "x"], "'--after': is not a cursor"),
         (["sessions", "--since", "1h", "--until", "2h"], "'--until': must not be before --since="),
         (["costs", "--time-zone", "Nowhere", "--bucket", "1d"], "'--time-zone': "),
+        (["costs", "--bucket", "fortnight"], "'--bucket': must be one of day, week, month"),
+        (["services", "--fill", "zero"], "'--fill': needs --bucket"),
         (
             ["metrics", "requests", "--aggregation", "sum", "--until", "9d"],
             "'--until': must not be",

@@ -153,6 +153,7 @@ def traces(uow: UnitOfWork, start: datetime, end: datetime, trace_id: str | UUID
         uow.traces.get_stats(group_by=["status"], bucket_size_secs=86_400, time_zone="Asia/Tokyo"),
         list[SpanStats],
     )
+    assert_type(uow.traces.get_stats(bucket_size_secs="month", fill="zero"), list[SpanStats])
     tree = uow.traces.get_tree(trace_id, payload=True)
     assert_type(tree.roots[0].children, tuple[SpanNode, ...])
     assert_type(tree.nodes[0].self_time_us, float | None)
@@ -207,6 +208,7 @@ def metrics(uow: UnitOfWork, start: datetime, end: datetime, metric_id: UUID) ->
     assert_type(uow.metrics.get_latest_data_point(metric_id), MetricDataPoint | None)
     query = TimeSeriesQuery(metric_id, start, end, "p95", 60, ("host",), fill="previous")
     assert_type(uow.metrics.query_time_series(query)[0].value, float | None)
+    TimeSeriesQuery(metric_id, start, end, bucket_size_secs="week", time_zone="Asia/Tokyo")
     assert_type(uow.metrics.get_stats(metric_id).point_count, int)
     assert_type(uow.metrics.get_cost_summary(start, end)[0].total_cost_usd, Decimal | None)
     assert_type(uow.metrics.get_latency_percentiles(start, end)[0].p95_us, float)
