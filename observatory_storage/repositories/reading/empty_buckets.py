@@ -115,13 +115,8 @@ def buckets_within(
             " are filled in: take wider buckets or fewer groups"
         )
         raise ValidationError("group_by", group_by, rule)
-    if not count:
-        return []
     try:
-        starts = [buckets.floor(start)]
+        return buckets.starts(start, end)
     except OverflowError:
         rule = "is too early for buckets of this size, which would begin before the year 1"
         raise ValidationError("start_time", start, rule) from None
-    while (following := buckets.end(starts[-1])) < end:
-        starts.append(following)
-    return starts

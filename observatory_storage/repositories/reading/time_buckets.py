@@ -117,6 +117,14 @@ class EqualBuckets:
         """The number of buckets that [start, end) touches."""
         return bucket_count(self.width, start, end)
 
+    def starts(self, start: datetime, end: datetime) -> list[datetime]:
+        """The starts of the buckets that [start, end) touches.
+
+        Raises:
+            OverflowError: the first one is before the year 1.
+        """
+        return list(buckets_between(self.width, start, end))
+
 
 @dataclass(frozen=True, slots=True)
 class CalendarBuckets:
@@ -182,6 +190,19 @@ class CalendarBuckets:
         if start >= end:
             return 0
         return self._number(end - timedelta.resolution) - self._number(start) + 1
+
+    def starts(self, start: datetime, end: datetime) -> list[datetime]:
+        """The starts of the buckets that [start, end) touches.
+
+        Raises:
+            OverflowError: the first one is before the year 1.
+        """
+        found = []
+        following = self.floor(start) if start < end else end
+        while following < end:
+            found.append(following)
+            following = self.end(following)
+        return found
 
     @property
     def _zone(self) -> tzinfo:
