@@ -35,7 +35,7 @@ AGGREGATIONS: Final = (
     *PERCENTILES,
 )
 FILLS: Final = ("null", "zero", "previous")
-# More points than this no chart shows.
+# The maximum number of points with `fill`, more than any chart shows.
 MOST_FILLED: Final = 200_000
 
 

@@ -26,7 +26,7 @@ __all__ = [
     "buckets_between",
 ]
 
-# A Monday, so that weeks begin on Mondays (ISO 8601); days, hours and minutes begin as they should.
+# A Monday at midnight, so that weeks begin on Mondays (ISO 8601), and days at midnight.
 _ORIGIN: Final = datetime(1970, 1, 5, tzinfo=UTC)
 _LOCAL_ORIGIN: Final = datetime(1970, 1, 5)  # noqa: DTZ001 - local time of any time zone
 _DAY: Final = timedelta(days=1)
@@ -86,7 +86,7 @@ def bucket_column(
     if zone is None:
         return bucket_start(width, moment).label("bucket")
     if width % _DAY:
-        # When clocks are set back an hour comes twice, and would be counted as one.
+        # When clocks are set back, an hour repeats, and both would be counted in one bucket.
         rule = "must be whole days (86400 seconds) in a time zone"
         raise ValidationError("bucket_size_secs", bucket_size_secs, rule)
     local = func.date_bin(
@@ -107,7 +107,7 @@ def _time_zone(value: object) -> str | None:
     try:
         ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        # Where Python has no time zones, the server tells whether it knows this one.
+        # If Python has no time zone data, the server checks the name.
         if available_timezones() or not value.isascii():
             raise ValidationError("time_zone", value, "is not the name of a time zone") from None
     return value
