@@ -72,9 +72,7 @@ def as_mapping(row: object, model: type[Base]) -> dict[str, Any]:
         ValidationError: the row is neither a mapping nor an instance of the model.
     """
     if isinstance(row, model):
-        for column in inspect(
-            row
-        ).callables:  # columns that are not loaded, such as those that lists omit
+        for column in inspect(row).callables:  # columns that are not loaded
             if column in TABLES[model.__tablename__].position and column not in row.__dict__:
                 raise ValidationError(
                     column, None, "was not loaded: read the row whole to write it"

@@ -40,7 +40,7 @@ def later(_: Values, second: Values) -> Values:
 
 
 def _replace(target: UpsertTarget, statement: Insert, *conditions: ColumnElement[bool]) -> Insert:
-    """A row that differs replaces the one that is there, where the conditions are met."""
+    """The new row replaces a stored row that differs, if the conditions are met."""
     new = statement.excluded
     changed: dict[str, ColumnElement[Any]] = {
         column: new[column] for column in target.columns if column not in target.key
