@@ -164,8 +164,8 @@ def _portable(value: Any) -> Any:
 
 
 # SQLSTATE -> (class, retryable). A key of two characters stands for all states of that class that
-# are not listed themselves. 25006: the server was the
-# primary before a failover.
+# are not listed themselves. 25006: after a failover, the server is no
+# longer the primary.
 _BY_STATE: dict[str, tuple[type[StorageError], bool]] = {
     "08": (ConnectionLost, True),
     "57P01": (ConnectionLost, True),
