@@ -58,7 +58,7 @@ class ConfigError(StorageError):
 
 
 class ConnectionLost(StorageError):
-    """The connection to PostgreSQL is not there, or went away."""
+    """PostgreSQL could not be reached, or the connection was lost."""
 
     retryable = True
 
@@ -94,11 +94,11 @@ class ValidationError(StorageError, ValueError):
 
 
 class Conflict(StorageError):
-    """Another transaction stood in the way."""
+    """The operation conflicts with another transaction or an existing row."""
 
 
 class MigrationError(StorageError):
-    """The schema could not be brought to the wanted revision."""
+    """The schema could not be migrated to the requested revision."""
 
 
 class Timeout(StorageError, TimeoutError):
@@ -106,7 +106,7 @@ class Timeout(StorageError, TimeoutError):
 
 
 class PoolError(StorageError):
-    """No connection could be had from the pool."""
+    """The pool or the server has no free connection, or the pool is closed."""
 
     retryable = True
 
@@ -129,7 +129,7 @@ class Rejected(NamedTuple):
 
 
 class BatchError(StorageError):
-    """Some rows of a batch were refused; all the others were taken.
+    """Some rows of a batch were refused; all others were accepted.
 
     Attributes:
         rejected: one `Rejected` (index, row, error) for each refused row.
@@ -163,8 +163,9 @@ def _portable(value: Any) -> Any:
     return value
 
 
-# SQLSTATE -> (class, retryable); a class of states (its first two characters) where no full code
-# is listed. 25006 is what a client meets on the old primary after a failover.
+# SQLSTATE -> (class, retryable). A key of two characters stands for all states of that class that
+# are not listed themselves. 25006: after a failover, the server is no
+# longer the primary.
 _BY_STATE: dict[str, tuple[type[StorageError], bool]] = {
     "08": (ConnectionLost, True),
     "57P01": (ConnectionLost, True),
@@ -184,14 +185,14 @@ _BY_STATE: dict[str, tuple[type[StorageError], bool]] = {
     "23": (ValidationError, False),
 }
 
-# undefined_table, undefined_column, invalid_schema_name: of a table of this package, they mean that
-# its migrations have not been run.
+# undefined_table, undefined_column, invalid_schema_name: for a table of this package, they mean
+# that migrations have not been run.
 _UNMIGRATED = ("42P01", "42703", "3F000")
 _MIGRATE = (
     "the schema is older than this version of observatory_storage: run `observatory-storage"
     " migrate` or pool.run_migrations(), unless the name is one of your own"
 )
-# A standby, a primary of before a failover, or a session that was set to read only.
+# A standby, a former primary after a failover, or a session that was set to read only.
 _READ_ONLY = "25006"
 _WRITABLE = (
     "the server or the session takes no writes: connect to the primary, with"

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _NEAR_CAPACITY: Final = 0.8
-_OF_POOL: Final = 0.8  # of the time that a health check may take
+_OF_POOL: Final = 0.8  # the part of the timeout for which the check waits for a connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,8 @@ def check_health(
         timeout: seconds for both answers together; None for as long as the pool and the servers
             take.
     """
-    # Less than the whole time, so that a pool that is all in use can still say so.
+    # Less than the whole time, so that the pool's own error is reported if all connections are in
+    # use.
     patience = None if timeout is None else timeout * _OF_POOL
 
     def postgres_version() -> str:
@@ -123,12 +124,13 @@ def check_health(
 def _answers(
     questions: Sequence[Callable[[], ComponentHealth]], timeout: float | None
 ) -> list[ComponentHealth]:
-    """What the questions answer, in their order; those that take too long are not waited for."""
+    """The answers, in the order of the questions. After the timeout a question counts as failed."""
     if timeout is None:
         return [ask() for ask in questions]
     found: dict[int, ComponentHealth] = {}
     threads = [
-        # A server that was paused answers no cancellation either: the thread is left behind.
+        # A server that was paused does not answer a cancellation either, so the thread is
+        # abandoned.
         threading.Thread(
             target=lambda index=index, ask=ask: found.update({index: ask()}),
             name="observatory-health",

@@ -140,7 +140,7 @@ class _Kind:
         return f"{self._prefix(partition)}{digest}"
 
     def is_older(self, name: str, partition: str) -> bool:
-        """Whether the name is that of an index of this kind, also of an older definition."""
+        """Whether the name is of an index of this kind, with any definition."""
         return re.fullmatch(re.escape(self._prefix(partition)) + "[0-9a-f]{8}", name) is not None
 
     def _prefix(self, partition: str) -> str:
@@ -239,7 +239,8 @@ class _Build:
             self._connection.exec_driver_sql(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
             self._connection.exec_driver_sql("SET statement_timeout = 0")
             if self._connection.scalar(sa.text("SHOW server_encoding")) != "UTF8":
-                # The server would refuse rows whose JSON has escapes for letters that it lacks.
+                # In another encoding, the index would refuse rows whose JSON escapes a letter that
+                # the encoding does not have.
                 kinds = [kind for kind in kinds if kind.purpose != "content"]
             for of_table, partition in partitions:
                 self._complete(partition, [kind for kind in kinds if kind.table == of_table])
@@ -292,7 +293,7 @@ class _Build:
     def _build(self, kind: _Kind, index: PartitionIndex, *, is_invalid: bool) -> bool:
         logger.info("building index %s on %s", index.name, index.partition)
         try:
-            if is_invalid:  # an interrupted build left it: it is maintained, but never used
+            if is_invalid:  # left by an interrupted build: updated by every write, but never used
                 self._drop(index)
             self._connection.execute(kind.statement(self._schema, index.partition, index.name))
         except sa.exc.DBAPIError as error:

@@ -159,8 +159,8 @@ class StoragePool:
         """Ask PostgreSQL and Redis how they are, once each. Never raises.
 
         Args:
-            timeout: seconds after which what has not answered counts as failed, whether all
-                connections are in use or a server is silent. None waits as long as the pool's
+            timeout: a server that has not answered after this many seconds counts as failed, also
+                if all connections are in use. None waits as long as the pool's
                 ``acquire_timeout_secs`` and the connection's timeouts allow.
         """
         return check_health(self.engine, self.redis, timeout)

@@ -213,14 +213,14 @@ plain_values = st.recursive(
 
 
 @pytest.mark.parametrize(("value", "repaired"), REPAIRS)
-def test_what_is_repaired(value: Any, repaired: Any) -> None:
+def test_values_that_jsonb_cannot_store_are_repaired(value: Any, repaired: Any) -> None:
     read = json.loads(jsonb.dumps(value))
     assert same(read, repaired)
     assert list(read) == list(repaired) if isinstance(read, dict) else True
 
 
 @pytest.mark.parametrize("value", CLEAN)
-def test_what_is_clean_stays_and_takes_the_fast_way(value: Any) -> None:
+def test_clean_values_are_encoded_unchanged_by_orjson(value: Any) -> None:
     assert jsonb.encode(value) == (b"\x01" + orjson.dumps(value), 0)
     assert json.loads(jsonb.dumps(value)) == value
 
@@ -229,7 +229,7 @@ def test_what_is_clean_stays_and_takes_the_fast_way(value: Any) -> None:
     "value",
     [b"x", {1, 2}, 1j, object(), Point(1), {"a": Point(1)}, {("a",): 1}, {UUID(int=1): 1}, ...],
 )
-def test_what_is_no_json_is_refused(value: Any) -> None:
+def test_values_that_are_not_json_are_refused(value: Any) -> None:
     for encode in (jsonb.dumps, jsonb.encode):
         with pytest.raises(ValidationError, match=r"is not JSON|not text") as caught:
             encode(value, "attributes")
@@ -393,5 +393,5 @@ def test_the_canonical_text(value: Any, text: str) -> None:
     assert jsonb.canonical([NAN, value]) == f'["NaN",{text}]'
 
 
-def test_unlike_numbers_are_unlike() -> None:
+def test_numbers_of_different_types_differ() -> None:
     assert len({jsonb.canonical(value) for value in (1, 1.0, True, "1", [1])}) == 5

@@ -340,7 +340,7 @@ def test_the_answering_model_counts_only_where_no_request_is_known() -> None:
     assert read(asked) == {"model": "gpt-4"}
 
 
-def test_the_environment_is_the_spans_before_its_resources() -> None:
+def test_the_environment_of_a_span_takes_precedence_over_its_resource() -> None:
     resource = {"deployment.environment": "staging"}
     assert read({}, resource=resource) == {"environment": "staging"}
     assert read({}, resource=resource | {"deployment.environment.name": "production"}) == {

@@ -65,7 +65,7 @@ def test_every_column_is_stored_by_every_writer(pool: StoragePool) -> None:
         assert {column: getattr(span, column) for column in ALIASES} == wanted
 
 
-def test_usage_is_what_is_counted_or_paid() -> None:
+def test_usage_columns_are_the_tokens_and_the_costs() -> None:
     assert set(USAGE_COLUMNS) >= {
         *("prompt_tokens", "completion_tokens", "total_tokens"),
         *("prompt_cost_usd", "completion_cost_usd", "total_cost_usd"),
@@ -96,7 +96,7 @@ print("read")
 """
 
 
-def test_a_new_column_takes_its_model_and_its_attributes(tmp_path: Path) -> None:
+def test_a_new_llm_column_needs_only_its_model_and_its_attributes(tmp_path: Path) -> None:
     package = tmp_path / "observatory_storage"
     shutil.copytree(
         Path(observatory_storage.__file__).parent,

@@ -221,7 +221,7 @@ def test_the_contents_are_not_shown() -> None:
         ({"start_time": START, "duration_ms": 0}, START, START),
     ],
 )
-def test_two_of_the_times_say_the_third(
+def test_the_missing_time_is_computed_from_the_given_ones(
     times: dict[str, Any], start: datetime, end: datetime | None
 ) -> None:
     call = LlmSpan(model="m", **times)
@@ -231,7 +231,7 @@ def test_two_of_the_times_say_the_third(
         assert span.duration_us == (None if end is None else (end - start).total_seconds() * 1e6)
 
 
-def test_a_latency_alone_ends_now() -> None:
+def test_a_call_with_only_a_duration_ends_now() -> None:
     before = datetime.now(UTC)
     span = LlmSpan(model="m", duration_ms=1500).to_span()
     assert span.end_time is not None
@@ -330,7 +330,7 @@ def test_the_service_comes_from_the_resource() -> None:
     assert (span.service_name, span.resource_attributes) == ("chat", {"service.name": "chat"})
 
 
-def test_a_name_too_long_for_the_column_is_the_operations() -> None:
+def test_a_default_name_that_is_too_long_is_the_operation() -> None:
     assert LlmSpan(model="m" * 1024).to_span().name == "chat"
 
 

@@ -103,7 +103,7 @@ def test_a_wrapper_by_its_name_has_a_model_but_no_usage(name: str, scope_name: s
         ({"ai.operationId": ["ai.generateText"]}, "step"),
     ],
 )
-def test_what_is_not_surely_a_wrapper_keeps_its_usage(
+def test_a_span_that_may_not_be_a_wrapper_keeps_its_usage(
     attributes: dict[str, Any], name: str
 ) -> None:
     found = read(USAGE | attributes, name=name)

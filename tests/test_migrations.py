@@ -234,7 +234,7 @@ def test_threads_at_once_migrate_once(empty_database_url: str) -> None:
     assert migrate.current(engine) == migrate.head()
 
 
-def test_it_waits_for_the_lock_and_gives_up_in_the_end(
+def test_waiting_for_the_migration_lock_is_bounded(
     empty: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrate, "_PATIENCE_SECONDS", 0.1)

@@ -77,7 +77,7 @@ def tables(engine: sa.Engine) -> set[str]:
 
 
 @pytest.mark.parametrize("storage_first", [True, False])
-def test_both_migrate_the_same_schema(
+def test_the_package_and_the_application_migrate_the_same_schema(
     storage_first: bool, empty: sa.Engine, empty_database_url: str, tmp_path: Path
 ) -> None:
     config = application(tmp_path / "application", empty_database_url)

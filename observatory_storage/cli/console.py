@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 
 __all__ = ["Output", "ReaderLeft", "new_console"]
 
-# Nobody looks at the width of a pipe or a file: no line is cut there, unless COLUMNS says so.
+# A pipe or a file has no width, so no line is cut there, unless COLUMNS is set.
 _PIPE_COLUMNS = 1_000_000
 
 

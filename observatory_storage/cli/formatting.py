@@ -7,11 +7,11 @@ from decimal import Decimal
 
 __all__ = ["SHORT_ID", "clean", "count", "dollars", "duration", "moment"]
 
-# Characters of a trace's id that a narrow table shows. Commands find the trace by them.
+# The number of characters of a trace's id in a narrow table. Commands accept such a beginning.
 SHORT_ID = 12
 _REPLACEMENT = "\ufffd"
-# Joiners stand inside emoji and between letters of some scripts. They are left out, and the parts
-# are shown side by side.
+# Zero-width joiners occur in emoji and between letters of some scripts. Without them, the parts are
+# shown side by side.
 _JOINERS = str.maketrans("", "", "\u200c\u200d")
 
 

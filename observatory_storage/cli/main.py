@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.Abort:
         code = _INTERRUPTED
     except SystemExit:
-        code = 0  # click ends the process so when nobody reads its help any more, and never else
+        code = 0  # click exits only if the reader of its help has closed the pipe
     except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback unasked
         code = _code_of(error, state)
     sys.exit(code)

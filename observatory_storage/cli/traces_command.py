@@ -67,7 +67,7 @@ def filters_of(work: UnitOfWork, given: dict[str, Any]) -> TraceFilters:
     """The filters of the options of `trace_filters`.
 
     Raises:
-        NotFound: several sessions have ids that begin as the one given.
+        NotFound: several sessions have ids with this beginning.
         ValidationError: a value is out of range.
     """
     filters = TraceFilters(**given)

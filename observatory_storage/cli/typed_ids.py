@@ -1,4 +1,4 @@
-"""Ids as people type them: whole, or only as much as tells one from the others."""
+"""Finds the id that a user typed, as a whole or by a unique beginning."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class _Layout:
         self._bar = min(max(room // 3, _NARROW_BAR), _WIDE_BAR)
         self._name = room - self._bar - 1
         self._levels = min(_INDENTED_LEVELS, self._name // 4)
-        # No wider than needed: a pipe has room without end.
+        # Not wider than needed, since a pipe has no width.
         needed = max(cell_len(self._indent(row) + "".join(self._label(row))) for row in rows)
         self._name = min(self._name, max(needed, len("SPAN")))
 

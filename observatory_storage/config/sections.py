@@ -60,7 +60,7 @@ class PostgresConfig(ConfigModel):
         description="Host name, IP address or socket directory; or several: h1:5432,h2:5433.",
     )
     port: Annotated[Integer, Env("DB_PORT")] = Field(
-        default=5432, ge=1, le=65535, description="Port of the hosts that name none."
+        default=5432, ge=1, le=65535, description="Port of hosts that are given without a port."
     )
     database: Annotated[Name, Env("DB_NAME")] = Field(
         default="llm_observatory", description="Name of the database."
@@ -71,7 +71,7 @@ class PostgresConfig(ConfigModel):
     password: Annotated[Password | Callable[[], str] | None, Env("DB_PASSWORD")] = Field(
         default=None,
         description="Password; without one libpq looks into ~/.pgpass."
-        " In Python also a function that gives it, asked at each connection.",
+        " In Python it may be a function, called for each new connection.",
     )
     password_file: Annotated[ExistingFile | None, Env("DB_PASSWORD_FILE")] = Field(
         default=None,
@@ -205,7 +205,7 @@ class PostgresConfig(ConfigModel):
         )
 
     def expiring_password(self) -> str | None:
-        """The password that must be asked for at each connection; None where there is none.
+        """The password for a new connection, from the function or the file; None if neither is set.
 
         Raises:
             ConfigError: the file cannot be read, or the function gives no text.
@@ -232,7 +232,7 @@ class PostgresConfig(ConfigModel):
         return self.password.get_secret_value() if isinstance(self.password, SecretStr) else None
 
     def connect_args(self) -> dict[str, str]:
-        """The secret ones among ``parameters``, for ``create_engine(url, connect_args=...)``."""
+        """The secret libpq parameters, for ``create_engine(url, connect_args=...)``."""
         return {
             name: value.get_secret_value()
             for name, value in self.parameters.items()
@@ -254,7 +254,7 @@ class RedisConfig(ConfigModel):
         description="redis://, rediss://, unix:// or valkey:// URL; without one Redis is off.",
     )
     pool_size: Annotated[Integer, Env("REDIS_POOL_SIZE")] = Field(
-        default=10, ge=1, le=_INT_MAX, description="Most connections to Redis at once."
+        default=10, ge=1, le=_INT_MAX, description="Maximum number of connections to Redis."
     )
     timeout_secs: Annotated[Fraction, Env("REDIS_TIMEOUT_SECS")] = Field(
         default=5.0, gt=0, description="Seconds to wait for Redis to connect or to answer."
@@ -277,7 +277,12 @@ class PoolConfig(ConfigModel):
     section = ("pool",)
 
     max_connections: Annotated[Integer, Env("DB_POOL_MAX_CONNECTIONS", "DB_MAX_CONNECTIONS")] = (
-        Field(default=50, ge=1, le=_INT_MAX, description="Most connections at once, a hard bound.")
+        Field(
+            default=50,
+            ge=1,
+            le=_INT_MAX,
+            description="Maximum number of connections, a hard limit.",
+        )
     )
     min_connections: Annotated[Integer, Env("DB_POOL_MIN_CONNECTIONS", "DB_MIN_CONNECTIONS")] = (
         Field(
@@ -321,16 +326,16 @@ class RetryConfig(ConfigModel):
     section = ("retry",)
 
     max_attempts: Annotated[Integer, Env("DB_RETRY_MAX_ATTEMPTS")] = Field(
-        default=3, ge=1, le=_INT_MAX, description="Attempts in all; 1: no second one."
+        default=3, ge=1, le=_INT_MAX, description="Maximum number of attempts; 1: no retries."
     )
     initial_delay_ms: Annotated[Integer, Env("DB_RETRY_INITIAL_DELAY_MS")] = Field(
         default=100, ge=1, le=_INT_MAX, description="Milliseconds before the second attempt."
     )
     max_delay_ms: Annotated[Integer, Env("DB_RETRY_MAX_DELAY_MS")] = Field(
-        default=5000, ge=1, le=_INT_MAX, description="Most milliseconds between two attempts."
+        default=5000, ge=1, le=_INT_MAX, description="Maximum milliseconds between two attempts."
     )
     backoff_multiplier: Annotated[Fraction, Env("DB_RETRY_BACKOFF_MULTIPLIER")] = Field(
-        default=2.0, gt=1, description="Factor by which each delay exceeds the one before."
+        default=2.0, gt=1, description="Factor by which the delay grows with each attempt."
     )
 
     @field_validator("max_delay_ms")

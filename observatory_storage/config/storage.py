@@ -45,7 +45,8 @@ class StorageConfig(ConfigModel, BaseSettings):
 
     postgres: Annotated[PostgresConfig, Env("DATABASE_URL")] = Field(
         default_factory=PostgresConfig,
-        description="postgresql://user:password@host:5432/database; it beats the DB_ variables.",
+        description="postgresql://user:password@host:5432/database;"
+        " takes precedence over DB_ variables.",
     )
     redis: RedisConfig = Field(default_factory=RedisConfig)
     pool: PoolConfig = Field(default_factory=PoolConfig)

@@ -34,15 +34,15 @@ FIELD_OF_PARAMETER: dict[str, Key] = {
     "connection_limit": ("pool", "max_connections"),
     "pool_timeout": ("pool", "acquire_timeout_secs"),
 }
-# Parameters of other clients that need nothing here. This package works through pgbouncer as it
-# is, prepares no statements, and reads the server's replies with libpq.
+# Parameters of other clients that are ignored, because they change nothing here. This package works
+# through pgbouncer as it is, prepares no statements, and reads the server's replies with libpq.
 _OF_OTHER_CLIENTS = frozenset(
     (
         *("pgbouncer", "statement_cache_size", "prepared_statement_cache_size"),
         *("prepared_statements", "prepareThreshold", "uselibpqcompat", "supa", "workaround"),
     )
 )
-# How other clients spell what libpq says, and what else to write where the meaning is not plain.
+# Values of other clients as libpq's values, and advice for parameters that cannot be converted.
 _SSL_OF_OTHER_CLIENTS = {"true": "require", "1": "require", "no-verify": "require"}
 _INSTEAD = {
     "sslaccept": "write sslmode=verify-full for strict, sslmode=require for accept_invalid_certs",

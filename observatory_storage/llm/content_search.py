@@ -1,11 +1,13 @@
 r"""Full-text search of prompts and completions: their attributes, and the tsvector expression.
 
-Instrumentations keep them in attributes of the span or of its events, as text, as structures, or as
-JSON in text, whole or flattened into many attributes (``llm.input_messages.0.message.content``).
+Instrumentations report prompts and completions in attributes of the span or of its events, as text,
+as structures, or as JSON in text, whole or flattened into many attributes
+(``llm.input_messages.0.message.content``).
 
-The expression must not fail for any value: an index on it would refuse the row. Hence the limits (a
-tsvector holds at most 1 MB), the silent path, and no parsing of JSON in text, only of its escapes:
-``caf\u00e9`` is found as "café", and a backslash with b, f, n, r or t is white space.
+The expression must not fail for any value, because an index on it would refuse the row. Therefore
+the text is limited (a tsvector holds at most 1 MB) and the JSON path is silent. JSON in text is not
+parsed, but its escapes are replaced: ``caf\u00e9`` is found as "café", and a backslash with b, f,
+n, r or t is white space.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from sqlalchemy import ColumnElement, SQLColumnExpression, Text, TextClause, cas
 
 __all__ = ["COMPLETIONS", "PROMPTS", "content_vector"]
 
-# Attributes whose names begin so hold what a model was asked: messages, instructions, arguments.
+# Attributes whose names begin with these contain prompts: messages, instructions, arguments.
 PROMPTS: Final = (
     "gen_ai.input.messages",
     "gen_ai.system_instructions",
@@ -30,7 +32,7 @@ PROMPTS: Final = (
     "ai.prompt",
     "traceloop.entity.input",
 )
-# And these what was answered.
+# Attributes whose names begin with these contain completions.
 COMPLETIONS: Final = (
     "gen_ai.output.messages",
     "gen_ai.completion",
@@ -45,8 +47,8 @@ COMPLETIONS: Final = (
     "traceloop.entity.output",
 )
 
-# Of each side, so that a long prompt does not hide its answer. What is new in a conversation
-# stands at the prompt's end.
+# The limit for prompts and for completions, so that a long prompt does not hide its completion. The
+# end of a prompt is kept, since the newest message of a conversation is there.
 _CHARACTERS: Final = 50_000
 # JSON in text in JSON has several backslashes before an escape.
 _RUN: Final = r"\\+u"
@@ -76,5 +78,5 @@ def _values(attributes: SQLColumnExpression[Any], names: tuple[str, ...]) -> Col
 
 
 def _quoted(constant: str) -> TextClause:
-    # In the text of the statement: a parameter would not be the index's expression.
+    # A literal, because an expression with a parameter would not match the index's.
     return text(f"'{constant}'")

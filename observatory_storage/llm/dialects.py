@@ -29,7 +29,7 @@ ALIASES: Final[dict[str, tuple[str, ...]]] = {
         "ai.model.provider",
         "llm.vendor",
     ),
-    # What was asked for, in every dialect, before what answered in any.
+    # The requested models of all dialects come before the responding models of any.
     "model": (
         "gen_ai.request.model",
         "llm.request.model_name",
@@ -107,13 +107,13 @@ ALIASES: Final[dict[str, tuple[str, ...]]] = {
     ),
 }
 
-# The environment is a fact of the process: the resource says it where the span does not.
+# The environment belongs to the process, so a span without it takes it from its resource.
 ENVIRONMENT_KEYS: Final = ALIASES["environment"]
 
 # Durations are milliseconds, except these.
 IN_SECONDS: Final = frozenset({"gen_ai.response.time_to_first_chunk"})
 
-# Tokens and costs: a span that repeats the usage of the model calls inside it does not get them.
+# Tokens and costs. They stay NULL in a span that repeats the usage of the model calls inside it.
 USAGE_COLUMNS: Final = tuple(
     column for column in ALIASES if column.endswith(("_tokens", "_cost_usd"))
 )
@@ -137,7 +137,7 @@ WRAPPER_VALUES: Final[dict[str, frozenset[str]]] = {
     "traceloop.span.kind": frozenset({"workflow", "agent"}),
 }
 
-# Instrumentation scope (None for any) -> span names that mark one as well.
+# Instrumentation scope (None for any) -> names of spans that repeat the usage of others.
 WRAPPER_NAMES: Final[dict[str | None, frozenset[str]]] = {
     None: _VERCEL_WRAPPERS,
     "pydantic-ai": frozenset({"agent run"}),

@@ -26,7 +26,7 @@ __all__ = [
     "repeats_others",
 ]
 
-# Wide enough to add any two amounts exactly, and deaf to the traps of the caller's own context.
+# Precise enough to add any two amounts exactly, and without the traps of the caller's context.
 _EXACT: Final = Context(prec=400, traps=[])
 
 

@@ -35,7 +35,7 @@ _CHECK_OF_READER: Final[dict[Callable[[object], Any], Callable[[str, object], No
     read_amount: checks.amount,
     read_duration: checks.milliseconds,
 }
-# Of the fields that are no columns of their own, or whose check the column's type does not tell.
+# Checks of fields that are not columns, or whose check does not follow from the column's type.
 _CHECKS: Final[dict[str, Callable[[str, object], None]]] = {
     **dict.fromkeys(("operation", "name", "service_name"), checks.name),
     **dict.fromkeys(("status_message", "response_model", "response_id"), checks.text),
@@ -49,7 +49,8 @@ _CHECKS: Final[dict[str, Callable[[str, object], None]]] = {
     "events": checks.events,
 }
 
-# Field -> the attribute that says the same. The other columns' is the first of their aliases.
+# Field -> the attribute that it becomes. A field that is missing here becomes the first alias of
+# its column.
 _ATTRIBUTES: Final = {
     "operation": "gen_ai.operation.name",
     "temperature": "gen_ai.request.temperature",
@@ -57,12 +58,13 @@ _ATTRIBUTES: Final = {
     "max_tokens": "gen_ai.request.max_tokens",
     "response_model": "gen_ai.response.model",
     "response_id": "gen_ai.response.id",
-    # OpenTelemetry has no names for costs: OpenInference's.
+    # OpenTelemetry has no names for costs, so these are OpenInference's.
     "prompt_cost_usd": "llm.cost.prompt",
     "completion_cost_usd": "llm.cost.completion",
     "total_cost_usd": "llm.cost.total",
 }
-# These go elsewhere: into the resource, and in seconds.
+# Fields that are not written as they are: `environment` goes into the resource, `ttft_ms` becomes
+# seconds.
 _WRITTEN_BY_HAND: Final = frozenset({"environment", "ttft_ms"})
 
 
@@ -147,7 +149,7 @@ class LlmSpan:
         are used as they are.
         """
         start_time, end_time = checks.interval(self.start_time, self.end_time, self.duration_ms)
-        trace_id = cast("str | uuid.UUID", self.trace_id)  # settled at construction
+        trace_id = cast("str | uuid.UUID", self.trace_id)  # set by the constructor
         key = {"trace_id": ids.trace_uuid(trace_id), "span_id": self.span_id}
         attributes, resource = self._attributes(), self._resource_attributes()
         return TraceSpan(
@@ -207,7 +209,7 @@ class LlmSpan:
         if self.parent_span_id is not None:
             _set(self, "parent_span_id", ids.span_id(self.parent_span_id, "parent_span_id"))
         if self.name is None:
-            # Named after a model, a span may still not outgrow the column.
+            # The name of the model may make this too long for the column.
             name = f"{self.operation} {self.model}"
             _set(self, "name", name if checks.fits(name) else self.operation)
         if self.service_name is None:

@@ -27,7 +27,7 @@ MAX_TEXT_BYTES: Final = 1024  # these columns are indexed, and a btree entry is 
 MAX_INT64: Final = 2**63 - 1
 MAX_AMOUNT: Final = 10**12  # more US dollars than any call costs: a larger number is a mistake
 
-# Longer numbers in text are no measurements; the bound also keeps hostile exponents out.
+# Longer numbers in text are not measurements. The limit also excludes huge exponents.
 _DECIMAL_TEXT: Final = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,2})?")
 
 

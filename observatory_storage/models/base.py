@@ -36,7 +36,7 @@ _TIME: Final = DateTime(timezone=True)
 _SHOWN_CHARACTERS: Final = 80
 _set: Final = object.__setattr__
 
-# The key, in the `info` of a row's instance state, of the session that the row was read in.
+# The key under which a row's instance state keeps, in `info`, the session that read the row.
 ORIGIN: Final = "observatory_storage.origin"
 
 
@@ -127,15 +127,15 @@ class Base(DeclarativeBase):
         for name, value in values.items():
             if not hasattr(kind, name):
                 raise TypeError(f"{name!r} is not an attribute of {kind.__name__}")
-            _set(self, name, value)  # a new row has no origin to look for
+            _set(self, name, value)  # a new row was not read in a session: skip `__setattr__`
 
-    if not TYPE_CHECKING:  # a type checker would take any name for an attribute
+    if not TYPE_CHECKING:  # with it, a type checker would accept any attribute name
 
         def __setattr__(self, name: str, value: Any) -> None:
             state = self.__dict__.get("_sa_instance_state")
             if state is not None and state.key is not None and state.session_id is None:
                 origin = state.info.get(ORIGIN)
-                # A copy by `copy.copy` shares its state with the row that the state tracks.
+                # A copy by `copy.copy` shares the state of the original row.
                 if origin is not None and state.obj() is self and name in state.mapper.columns:
                     origin.attach(self)
             _set(self, name, value)
@@ -147,8 +147,8 @@ class Base(DeclarativeBase):
         return f"<{type(self).__name__}{''.join(facts)}>"
 
 
-# pandas makes columns by name of rows that are mappings. `Mapping` cannot be a base class here: its
-# metaclass is not SQLAlchemy's, and it would compare rows by their content.
+# pandas names its columns by the keys if rows are mappings. `Mapping` cannot be a base class here:
+# its metaclass is not SQLAlchemy's, and it would compare rows by their content.
 Mapping.register(Base)
 
 

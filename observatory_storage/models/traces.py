@@ -46,7 +46,8 @@ class Trace(Base):
     """A trace, with totals over its spans. Times have microseconds.
 
     The writers compute a trace's times, status, counts and totals from its spans. Costs are US
-    dollars.
+    dollars. The lead span is the earliest span without a parent, or the earliest span if all have
+    parents.
     """
 
     __tablename__ = "traces"
@@ -90,10 +91,10 @@ class Trace(Base):
         doc="The cost of its spans, in US dollars; None if no span reports one."
     )
     last_span_start: Mapped[datetime | None] = mapped_column(
-        doc="The start of its last span. Together with `start_time` it bounds its spans."
+        doc="The start of its last span. With `start_time`, it bounds the starts of the spans."
     )
-    # The lead span gives the trace its name and service. It is the least span by (has a parent,
-    # start, span id), and its order is kept so that the choice does not depend on arrival.
+    # The lead span gives the trace its name and service. It is the first span in the order (has a
+    # parent, start, span id). Its sort key is stored, so that the order of arrival does not matter.
     lead_has_parent: Mapped[bool | None] = mapped_column(
         Boolean, doc="Whether the lead span has a parent."
     )
@@ -323,7 +324,7 @@ def _refuse_related_rows(mapper: Mapper[Any], _: Connection, row: Base) -> None:
 
 @event.listens_for(TraceSpan, "after_insert")
 def _insert_events(_: Mapper[TraceSpan], connection: Connection, span: TraceSpan) -> None:
-    """Insert the events of a span that a session inserts: the relationship is view-only."""
+    """Insert the events of an inserted span, since the view-only relationship does not."""
     key = {
         "trace_id": span.trace_id,
         "span_id": span.span_id,
@@ -331,6 +332,6 @@ def _insert_events(_: Mapper[TraceSpan], connection: Connection, span: TraceSpan
         "span_start_ns": span.start_ns or 0,
     }
     for position, row in enumerate(inspect(span).dict.get("events", ())):
-        if object_session(row) is None:  # else the session inserts it by itself
+        if object_session(row) is None:  # an event in a session is inserted by it
             given = {"position": position} | dict(row)
             connection.execute(insert(TraceEvent), given | key)

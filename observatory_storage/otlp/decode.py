@@ -48,8 +48,8 @@ def detect_signal(payload: Any) -> str:
     """The signal that an OTLP request carries: ``"traces"``, ``"metrics"`` or ``"logs"``.
 
     Args:
-        payload: OTLP/JSON as text, bytes or parsed; OTLP in protobuf as bytes or as a message. Of a
-            file of JSON lines, pass one line.
+        payload: OTLP/JSON as text, bytes or parsed; OTLP in protobuf as bytes or as a message. From
+            a file of JSON lines, pass one line.
 
     Raises:
         ValidationError: the payload is not an OTLP request, or it is empty.

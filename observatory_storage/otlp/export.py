@@ -48,9 +48,9 @@ def export_traces(
 
     Args:
         pool: the pool to read from.
-        filters: which traces: filters, whose ``limit`` does not apply; or a trace id or several, as
-            hex text or UUID. The default is all traces.
-        ids: a trace id or several, instead of `filters`.
+        filters: the traces to export: filters (their ``limit`` does not apply), or one or more
+            trace ids, as hex text or UUID. The default is all traces.
+        ids: one or more trace ids, instead of `filters`.
         batch_size: the most spans in one request.
 
     Raises:
@@ -89,9 +89,9 @@ def export_metrics(
 
     Args:
         pool: the pool to read from.
-        filters: which metrics: filters, whose ``limit`` does not apply; or a metric id or several.
-            The default is all metrics.
-        ids: a metric id or several, instead of `filters`.
+        filters: the metrics to export: filters (their ``limit`` does not apply), or one or more
+            metric ids. The default is all metrics.
+        ids: one or more metric ids, instead of `filters`.
         batch_size: the most data points in one request.
 
     Raises:
@@ -136,9 +136,9 @@ def export_logs(
 
     Args:
         pool: the pool to read from.
-        filters: which records: filters, whose ``limit`` does not apply; or a trace id or several,
-            for the records of these traces. The default is all records.
-        ids: a trace id or several, instead of `filters`.
+        filters: the records to export: filters (their ``limit`` does not apply), or one or more
+            trace ids, for the records of these traces. The default is all records.
+        ids: one or more trace ids, instead of `filters`.
         batch_size: the most records in one request.
 
     Raises:

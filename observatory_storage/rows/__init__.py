@@ -1,8 +1,7 @@
 """Rows made ready to write: checked, completed, and in the order of their table's columns.
 
-What comes in is an ORM instance or a plain mapping with the columns' names. What goes out is a
-`Row` whose JSON is encoded already, so that nothing that a caller changes later changes what is
-written.
+The input is an ORM instance or a plain mapping with the columns' names. The output is a `Row` with
+its JSON encoded, so that later changes by the caller do not change what is written.
 """
 
 from observatory_storage.rows.columnar import PART, prepare_all, prepare_many

@@ -1,7 +1,7 @@
-"""Columns of many rows checked at once: the same checks as of single values, at a lower cost.
+"""Checks a column of many rows at once: the same checks as for single values, at a lower cost.
 
 The values of a column mostly have one type, and many are equal. So each distinct text is checked
-once, of integers only the least and the greatest are checked, and the loops run in C.
+once, only the least and the greatest integer are checked, and the loops run in C.
 """
 
 from __future__ import annotations

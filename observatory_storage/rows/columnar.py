@@ -94,7 +94,7 @@ def _prepare_columns(table: TableDefinition, rows: Sequence[Any]) -> list[Row] |
     try:
         given = [row if type(row) is dict else as_mapping(row, model) for row in rows]
         return list(_plain_rows(table, given) if own is None else own(given))
-    except (NotColumnar, ValidationError):  # the single rows will show what is wrong
+    except (NotColumnar, ValidationError):  # preparing the rows one by one reports the error
         return None
 
 
@@ -112,7 +112,7 @@ def _rows_of(table: TableDefinition, columns: dict[str, Column], count: int) -> 
     return _made(zip(repeat(table.name), values, repeat(None), repeat(""), repeat(0)))
 
 
-# `Row` itself from an iterable of its fields, without the Python code of a NamedTuple's `__new__`.
+# Makes a `Row` from an iterable of its fields, without the Python code of a NamedTuple's `__new__`.
 _make_row: Final[Callable[[tuple[Any, ...]], Row]] = partial(tuple.__new__, Row)
 
 
@@ -156,7 +156,7 @@ def _data_point_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
             pairs = zip(columns[lesser], columns[greater], strict=True)
             if any(a is not None and b is not None and a > b for a, b in pairs):
                 raise NotColumnar
-    # Points of one series differ in their time alone.
+    # Points of one series have equal attributes and starts, so they share an id.
     known: dict[Any, uuid.UUID] = {}
 
     def computed() -> Iterator[uuid.UUID]:
@@ -189,7 +189,7 @@ def _complete(columns: dict[str, Column], name: str, values: Iterable[Any]) -> N
 
 
 def _name_services(columns: dict[str, Column], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Where a row does not name its service, its resource may."""
+    """Take the service of a row that does not name it from its resource."""
     if None in columns.get("service_name", (None,)):
         resources = [row.get("resource_attributes") or _NOTHING for row in rows]
         # Rows of one process share their resource, mostly as one object.

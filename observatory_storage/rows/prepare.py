@@ -34,7 +34,7 @@ _METRIC_ID: Final = tables.METRICS.position["id"]
 _POINT_ID, *_POINT_BOUNDS = tables.DATA_POINTS.positions(
     "id", "start_timestamp", "timestamp", "min", "max"
 )
-# Notes in ``otlp`` that are part of a metric's identity: what the columns cannot hold.
+# Keys of ``otlp`` that are part of a metric's identity, since no column contains them.
 _IDENTIFYING_NOTES: Final = ("resource", "scope", "name", "temporality", "data")
 
 
@@ -64,7 +64,7 @@ def _checked(table: tables.TableDefinition, row: Any) -> tuple[list[Any], Mappin
 
 
 def prepare_event(row: TraceEvent | Mapping[str, Any]) -> Row:
-    """A row of `trace_events` by itself: it names its span, the span's start and its position."""
+    """A row of `trace_events` without its span. It names the span, its start and a position."""
     return _prepare_plain(tables.EVENTS, row)
 
 
@@ -103,7 +103,8 @@ def prepare_metric(row: Metric | Mapping[str, Any]) -> Row:
         scope_name=named["scope_name"],
         scope_version=named["scope_version"],
         scope_attributes=given.get("scope_attributes"),
-        # A resource that names no service is not the one that names it "unknown_service".
+        # A resource without a service name differs from one whose service name is
+        # "unknown_service".
         service_name=None if named["service_name"] == UNKNOWN_SERVICE else named["service_name"],
         origin={key: otlp[key] for key in _IDENTIFYING_NOTES if key in otlp} or None,
     )

@@ -72,13 +72,13 @@ def as_mapping(row: object, model: type[Base]) -> dict[str, Any]:
         ValidationError: the row is neither a mapping nor an instance of the model.
     """
     if isinstance(row, model):
-        for column in inspect(row).callables:  # columns that a list did not load
+        for column in inspect(row).callables:  # columns that are not loaded
             if column in TABLES[model.__tablename__].position and column not in row.__dict__:
                 raise ValidationError(
                     column, None, "was not loaded: read the row whole to write it"
                 )
         return {key: value for key, value in row.__dict__.items() if key[0] != "_"}
-    if isinstance(row, Mapping) and not isinstance(row, Base):  # which is another model's
+    if isinstance(row, Mapping) and not isinstance(row, Base):  # not an instance of another model
         return dict(row)
     raise ValidationError(
         "row", row, f"must be a {model.__name__} or a mapping with its columns' names"
@@ -86,7 +86,7 @@ def as_mapping(row: object, model: type[Base]) -> dict[str, Any]:
 
 
 def remember_id(row: object, prepared: Row) -> uuid.UUID | None:
-    """The id of a prepared row; an ORM instance that had none learns it."""
+    """Return the id of a prepared row, and set it on an ORM instance that had none."""
     table = TABLES[prepared.table]
     position = table.position.get("id")
     if position is None:

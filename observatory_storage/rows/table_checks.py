@@ -22,7 +22,7 @@ __all__ = ["CHECKS", "EVENTS_OF_SPANS", "UNKNOWN_SERVICE", "TableChecks", "servi
 UNKNOWN_SERVICE: Final = "unknown_service"  # OpenTelemetry's name for a service without one
 
 _COUNT: Final = checks.integer(0, checks.MAX_INT64)
-# What a time or a duration has beyond its microseconds.
+# The columns for the nanoseconds of a time or a duration beyond its microseconds.
 _NANOSECONDS: Final = ("start_ns", "end_ns", "duration_ns", "timestamp_ns", "span_start_ns")
 
 # Checks that do not follow from a column's type; "table.column" wins over "column".
@@ -129,7 +129,7 @@ class TableChecks:
     def prepare(self, values: Mapping[str, Any]) -> tuple[list[Any], int]:
         """The values checked, in the order of the columns; None counts as not given.
 
-        Where no service is named, the resource may name it.
+        If the row does not name its service, the name in its resource is used.
 
         Returns:
             The values, and how many values in their JSON were repaired.
@@ -187,5 +187,5 @@ def service_of(resource_attributes: Mapping[str, Any]) -> str | None:
 
 
 CHECKS: Final = {name: TableChecks(table) for name, table in TABLES.items()}
-# An event inside its span need not name the span, nor its position.
+# An event that is passed within its span needs neither the key of the span nor a position.
 EVENTS_OF_SPANS: Final = TableChecks(EVENTS, computed=(*SPAN_KEY_OF_EVENT, "position"))

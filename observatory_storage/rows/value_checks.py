@@ -41,7 +41,7 @@ MAX_INT64: Final = 2**63 - 1
 _COST_EXPONENT: Final = 100
 _COST_DECIMALS: Final = 200
 _HEX = re.compile(r"[0-9a-fA-F]*")
-# How JSON has the doubles that it cannot write as numbers.
+# How doubles that JSON numbers cannot represent are written.
 _NUMBERS_AS_TEXT: Final = ("NaN", "Infinity", "-Infinity")
 
 
@@ -54,7 +54,7 @@ def text(value: Any) -> str:
     if type(value) is str:
         return value
     if isinstance(value, str):
-        # The text of an enumeration's member, which a driver may know by its name only.
+        # The text of an enum member; a driver may write the name of the member instead.
         return str.__str__(value)
     raise Refused("must be text")
 
@@ -64,7 +64,8 @@ def name(value: Any) -> str:
     value = text(value)
     if not value:
         raise Refused("must not be empty")
-    # A character has at most four bytes, so only a long name is measured; NUL will have three.
+    # A character has at most four bytes, so only a long name is measured. A NUL is replaced by
+    # U+FFFD, which has three.
     if len(value) * 4 > MAX_NAME_BYTES:
         size = len(value.encode("utf-8", "surrogatepass")) + 2 * value.count("\x00")
         if size > MAX_NAME_BYTES:
@@ -147,7 +148,8 @@ def cost(value: Any) -> Decimal:
 def time(value: Any) -> datetime:
     """The time in UTC.
 
-    Two times of one zone compare and subtract by its clock, which daylight saving turns back.
+    Python compares and subtracts two times of one zone by wall clock time, which is wrong across a
+    change of daylight saving time. In UTC it is right.
     """
     moment: datetime = value if type(value) is datetime else _plain_time(value)
     if moment.tzinfo is UTC:
@@ -161,7 +163,7 @@ def time(value: Any) -> datetime:
 
 
 def _plain_time(value: Any) -> datetime:
-    """A time of a class of its own (pandas', pendulum's), as the driver knows it."""
+    """A time of a subclass (of pandas or pendulum) as a plain datetime, which the driver knows."""
     if not isinstance(value, datetime):
         raise Refused("must be a datetime")
     try:
@@ -181,7 +183,7 @@ def _plain_time(value: Any) -> datetime:
 
 
 def flag(value: Any) -> bool:
-    """True or False, and nothing that only counts as such."""
+    """True or False; truthy values such as 1 are refused."""
     if not isinstance(value, bool):
         raise Refused("must be true or false")
     return value
@@ -216,7 +218,7 @@ def array_of(check_item: Callable[[Any], None] | None = None) -> Check:
 
 
 def anything(value: Any) -> Any:
-    """Any JSON; encoding it says what is none."""
+    """Any JSON value. Encoding refuses other values."""
     return value
 
 

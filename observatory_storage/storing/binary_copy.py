@@ -25,10 +25,10 @@ from observatory_storage.times import MICROSECOND
 __all__ = ["SentBytes", "copy_encoded", "copy_rows", "encode", "qualified"]
 
 # PostgreSQL parses about 1,000 rows of a COPY, then stops reading the socket while it inserts them.
-# This much may wait for it meanwhile, so that the client goes on.
+# Meanwhile up to this many bytes are buffered, so that the client continues.
 _SEND_BUFFER_BYTES: Final = 8 * 1024 * 1024
-# What the kernel may hold of it, and hands over by itself: a thread that waits for the interpreter
-# cannot refill a socket (Linux takes the most that it allows instead).
+# The size of the kernel's part of the buffer. The kernel sends its part even while this thread
+# waits for the GIL. Linux reduces the size to the maximum that it allows.
 _SOCKET_BYTES: Final = 4 * 1024 * 1024
 _POSTGRESQL_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _TIME: Final = "timestamp with time zone"
@@ -92,7 +92,7 @@ class _SendBuffer(LibpqWriter):
         super().__init__(cursor)
         self._sent = sent
         self.flush_threshold = _SEND_BUFFER_BYTES
-        # Over TCP the system finds the right size by itself, unless it is told one.
+        # Over TCP the kernel tunes the size, unless a size is set.
         with suppress(OSError), socket.socket(fileno=os.dup(cursor.connection.fileno())) as own:
             if own.family == getattr(socket, "AF_UNIX", None):
                 own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
@@ -104,11 +104,11 @@ class _SendBuffer(LibpqWriter):
 
 def _write(copy: psycopg.Copy, target: UpsertTarget, rows: Iterable[Values]) -> None:
     types = target.types
-    # Without the types a Python int would go out as the smallest that holds it.
+    # Without types, psycopg would send an int as the smallest integer type that holds it.
     copy.set_types([_SENT_AS.get(name, name) for name in types])
     times = [position for position, name in enumerate(types) if name == _TIME]
     uuids = [position for position, name in enumerate(types) if name == "uuid"]
-    # Rows of one trace or metric share its id as one object: a UUID is converted once in a row.
+    # Successive rows of one trace or metric share the UUID object, which is then converted once.
     last: list[Any] = [None] * len(types)
     last_bytes: list[bytes | None] = [None] * len(types)
     write_row, epoch, unit = copy.write_row, _POSTGRESQL_EPOCH, MICROSECOND
@@ -146,12 +146,12 @@ def _copying(
             with cursor.copy(statement.encode(), writer=buffer) as copy:
                 yield copy
     except psycopg.errors.ReadOnlySqlTransaction:
-        # The engine, which replaces such connections, does not see the errors of a COPY.
+        # SQLAlchemy does not see the errors of a COPY, so it would keep this connection.
         connection.invalidate()
         raise
     except Exception:
         raise
-    except BaseException:  # a signal's: the COPY may still be under way
+    except BaseException:  # such as KeyboardInterrupt: the COPY may still be running
         connection.invalidate()
         raise
 

@@ -40,7 +40,7 @@ def later(_: Values, second: Values) -> Values:
 
 
 def _replace(target: UpsertTarget, statement: Insert, *conditions: ColumnElement[bool]) -> Insert:
-    """A row that differs replaces the one that is there, where the conditions are met."""
+    """The new row replaces a stored row that differs, if the conditions are met."""
     new = statement.excluded
     changed: dict[str, ColumnElement[Any]] = {
         column: new[column] for column in target.columns if column not in target.key
@@ -76,7 +76,7 @@ def _fill_unless_spans_tell(target: UpsertTarget, statement: Insert) -> Insert:
         changed[column] = case((has_spans, old[column]), else_=changed[column])
     for column in _TRACE_OBJECTS:
         changed[column] = case((new[column] == {}, old[column]), else_=new[column])
-    # The text of an id does not depend on which writer came first.
+    # The lesser text, so that it does not depend on which writer came first.
     changed["trace_id"] = func.least(old.trace_id, new.trace_id)
     differs = tuple_(*(comparable_json(old[column]) for column in changed)).is_distinct_from(
         tuple_(*(comparable_json(value) for value in changed.values()))
@@ -102,7 +102,8 @@ def _filled(first: Values, second: Values) -> Values:
 
 _Conflict = Callable[[UpsertTarget, Insert], Insert]
 _Combine = Callable[[Values, Values], Values]
-# For each rule, what completes an INSERT, and what two rows of one key in a batch come to.
+# For each rule: the function that adds ON CONFLICT to an INSERT, and the function that combines two
+# rows of one key in a batch.
 _RULES: Final[dict[ConflictRule, tuple[_Conflict, _Combine]]] = {
     "keep": (_keep, earlier),
     "replace": (_replace, later),

@@ -92,7 +92,7 @@ class SpanCopy:
             for events in filter(None, map(_events_of, part)):
                 self._events += events
             yield from map(_values_of, part)
-        # Now, while the server is busy with the rows on their way.
+        # Computed here, before the COPY ends, because the server is still inserting rows.
         self._totals = rows_of_totals(self._spans.totals().values(), self._loader.connection)
 
 
@@ -122,6 +122,6 @@ def _unique(rows: Sequence[Row]) -> dict[Key, Row]:
         if earlier is None:
             last[key] = row
         elif earlier.values[_END] is None or row.values[_END] is not None:
-            # A version that says nothing of its events leaves those of the one before.
+            # A version without `events` keeps the events of the version before it.
             last[key] = row._replace(events=earlier.events) if row.events is None else row
     return {key_of(row.values): row for row in sorted(last.values(), key=place_of)}

@@ -28,8 +28,8 @@ __all__ = ["ORDER", "Key", "merge_spans", "place_of"]
 
 Key = tuple[Any, ...]
 _SPANS, _EVENTS, _TRACES = target_of(SPANS), target_of(EVENTS), target_of(TRACES)
-# All writers meet in this order. Spans mostly come in it, and the indexes that lead to a time take
-# them best in it.
+# All writers lock spans in this order. Spans mostly arrive in it, and it is the cheapest order for
+# indexes that begin with or contain a time.
 ORDER: Final = ("start_time", "start_ns", "trace_id", "span_id")
 _START, _START_NS, _TRACE_ID, _SPAN_ID, _END = SPANS.positions(*ORDER, "end_time")
 _span_key_of = itemgetter(*EVENTS.positions(*SPAN_KEY_OF_EVENT))
@@ -98,7 +98,7 @@ def _merge(
     loader.upsert(_TRACES, [*trace_rows])
     new_traces = traces.lock_traces(loader, traces.rows_of_totals(totals_of(spans.values())))
     starts = [span.values[_START] for span in spans.values()]
-    bounds = {"earliest": min(starts), "latest": max(starts)}  # which prune partitions
+    bounds = {"earliest": min(starts), "latest": max(starts)}  # they prune partitions
     stored = _stored_versions(connection, bounds)
     for key in inserted:
         del stored[key]

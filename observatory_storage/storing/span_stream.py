@@ -69,10 +69,10 @@ def _order_of(rows: list[Any]) -> Sequence[int]:
     try:
         starts = [row["start_time"] for row in rows if type(row) is dict]
         if len(starts) == len(rows) and all(map(operator.lt, starts, starts[1:])):
-            return range(len(rows))  # as they mostly come
+            return range(len(rows))  # the usual case: they are in order already
         keys = [_key_of(row) for row in rows]
         return sorted(range(len(rows)), key=keys.__getitem__)
-    except (TypeError, KeyError, AttributeError):  # preparing says what is wrong
+    except (TypeError, KeyError, AttributeError):  # preparing these rows raises the error
         return range(len(rows))
 
 
@@ -100,7 +100,7 @@ def stream_spans(loader: Loader, feed: SpanFeed, partitions: Partitions) -> Stre
         totals = SpanCopy(loader).run(_clean_parts(feed, partitions))
     except _NotClean:
         return StreamOutcome.NOT_CLEAN
-    except Exception as error:  # the driver's or Python's own; others are raised
+    except Exception as error:  # text that cannot be stored; other errors are raised
         if not is_text_error(error):
             raise
         return StreamOutcome.NOT_CLEAN

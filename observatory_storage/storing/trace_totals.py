@@ -36,9 +36,9 @@ TOTALS_COLUMNS: Final = (
     *("span_count", "error_count", "total_tokens", "total_cost_usd", "last_span_start"),
     *("lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id", "duration_us"),
 )
-"""The columns of `traces` that spans tell, in the order of `TraceTotals.row`."""
+"""The columns of `traces` that are computed from spans, in the order of `TraceTotals.row`."""
 
-# What totals are added up from.
+# The values of a span that its trace's totals are computed from.
 _counted: Final = itemgetter(
     *SPANS.positions(
         *("span_id", "parent_span_id", "name", "service_name", "start_time", "start_ns"),
@@ -93,7 +93,7 @@ class TraceTotals:
         span_ids, parents, names, services, starts, starts_ns, *others = columns
         ends, statuses, tokens, costs = others
         indexes = range(len(spans))
-        # Mostly one span of a trace has no parent, and is the lead.
+        # Usually a single span of a trace has no parent. It is the lead span.
         self.lead, lead = min(
             ((parents[index] is not None, starts[index], starts_ns[index], span_ids[index]), index)
             for index in [index for index in indexes if parents[index] is None] or indexes
@@ -149,7 +149,7 @@ class SpansByTrace:
     """Groups spans by trace, and keeps only the values that totals need."""
 
     def __init__(self) -> None:
-        # By the integers of the trace ids: UUID hashes in Python, an integer in C.
+        # The keys are the integers of the trace ids: a UUID is hashed in Python, an integer in C.
         self._spans: defaultdict[int, list[tuple[str, tuple[Any, ...]]]] = defaultdict(list)
 
     def add(self, rows: Iterable[Row]) -> None:

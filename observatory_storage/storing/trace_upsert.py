@@ -41,7 +41,7 @@ def _within_bigint(
 def _add(_: UpsertTarget, statement: Insert) -> Insert:
     """Add the totals of new spans to those of the stored spans."""
     old, new = _TRACES.c, statement.excluded
-    # A row without spans is what write_trace said: the first span overrides it.
+    # A row without spans was written by `write_trace`: the first span overrides it.
     without_spans = old.lead_span_id.is_(None)
     leads = sa.or_(
         without_spans,
@@ -90,7 +90,7 @@ def _add(_: UpsertTarget, statement: Insert) -> Insert:
 _TOTALS: Final = UpsertTarget(TRACES, _add, later, TOTALS_COLUMNS, "stage_traces_totals")
 _ADD_FEW: Final = _add(_TOTALS, insert(_TRACES))
 _FEW: Final = 8  # below this many traces a stage costs more than it saves
-# This locks a row that is there already, though it does not update it.
+# ON CONFLICT DO UPDATE locks an existing row even if WHERE prevents the update.
 _LOCK: Final = (
     insert(_TRACES)
     .from_select(list(_TOTALS.columns), sa.select(_TOTALS.stage))

@@ -53,7 +53,7 @@ def source_of(field: str, value: Any) -> Source:
         ValidationError: it is not a pool.
     """
     if not hasattr(value, "partitions"):
-        # A URL may have been given, with a password in it: not shown.
+        # The value is not shown: it may be a URL with a password.
         raise ValidationError(field, type(value), "must be a StoragePool")
     return cast(Source, value)
 
@@ -117,8 +117,8 @@ def write_with_partitions(
     try:
         return _repairing(rows, write)
     except PartitionMissing:
-        # Either a partition was dropped, or the name of a violated check was: proxies and
-        # extensions leave it out. Once the partitions are there, only a check is left.
+        # Either a partition was dropped, or a check is violated whose name a proxy or an extension
+        # has removed from the error. If it fails again with all partitions there, it is a check.
         before_repeat()
         ensure_partitions(source, rows, within)
         try:
@@ -138,7 +138,7 @@ def _repairing(rows: Sequence[Row], write: Callable[[Sequence[Row]], None]) -> i
     """
     try:
         write(rows)
-    except Exception as error:  # translated or Python's own; others are raised
+    except Exception as error:  # text that cannot be stored; other errors are raised
         if not is_text_error(error.__cause__ or error):
             raise
         cleaned = [row.with_clean_text() for row in rows]

@@ -17,7 +17,8 @@ from observatory_storage.tables import Values
 __all__ = ["Loader", "Method", "chosen_method", "is_text_error"]
 
 Method = Literal["auto", "insert", "copy"]
-# From this many rows on COPY takes less time than INSERT; one row takes the same, see docs/copy.md.
+# From this many rows on, COPY is faster than INSERT. A single row takes about the same time by
+# both; see docs/copy.md.
 _COPY_FROM_ROWS: Final = 2
 _ONE_STATEMENT_ROWS: Final = 100
 _TEXT_STATES: Final = frozenset({"22021", "22P05"})
@@ -130,7 +131,7 @@ class Loader:
         try:
             with self.connection.begin_nested():
                 load()
-        except Exception as error:  # errors that are not the database's are raised
+        except Exception as error:  # errors that do not come from the database are raised again
             known = None if isinstance(error, StorageError) else translate(error)
             gone = self.connection.closed
             if known is None or known.retryable or gone or is_text_error(error):
@@ -146,7 +147,7 @@ def is_text_error(error: BaseException) -> bool:
     original = getattr(error, "orig", None) or error
     if isinstance(original, UnicodeEncodeError):
         return True
-    # psycopg refuses NUL by itself, with no SQLSTATE, where a value goes as text.
+    # psycopg itself refuses NUL in a value that it sends as text; that error has no SQLSTATE.
     return isinstance(original, psycopg.DataError) and (
         original.sqlstate is None or original.sqlstate in _TEXT_STATES
     )

@@ -43,7 +43,7 @@ class Batch:
         self.not_before = time.monotonic() + delay_secs
 
     def shares_rows_with(self, others: Iterable[Batch]) -> bool:
-        """Whether one of its rows may be another version of one of theirs, by the version keys.
+        """Whether this batch may contain another version of a row of the other batches.
 
         The batch must be sealed.
         """

@@ -19,7 +19,7 @@ from observatory_storage.writers.batch_queue import Batch, Queue
 
 __all__ = ["Buffer"]
 
-# So many rows are worth a transaction while no other runs: a flush does not wait for a full batch.
+# While no flush is running, one starts at this many rows, even if the batch is not full.
 _WORTH_WRITING: Final = 1000
 
 
@@ -115,7 +115,8 @@ class Buffer:
     def seal_all(self) -> list[tuple[Batch, int]]:
         """Seal all batches with rows; return each with the number of attempts that began so far.
 
-        They may be tried immediately. An attempt that is under way may fail for an earlier reason.
+        They may be tried immediately. A running attempt is counted, because it may fail for a
+        reason that has passed since.
         """
         self.seal()
         self._queue.hurry()

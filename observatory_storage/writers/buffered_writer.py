@@ -198,7 +198,8 @@ class BufferedWriter:
                     if type(row) is not dict:
                         remember_id(row, ready)
             self._add(prepared, sum([row.repairs for row in prepared]))
-            # A flush needs the interpreter often but briefly: this saves it waiting for a switch.
+            # Release the GIL: a flush needs it often but briefly, and would wait for the next
+            # switch.
             time.sleep(0)
         if rejected:
             raise BatchError(sorted(rejected, key=itemgetter(0)))
@@ -231,7 +232,7 @@ class BufferedWriter:
                     full = indexes, part, kept
                     indexes, part, kept = [], [], []
                     yield full
-        finally:  # also what came before an error of the caller's iterator
+        finally:  # also if the caller's iterator raises: keep the rows before the error
             if part:
                 yield indexes, part, kept
 
@@ -257,7 +258,7 @@ class BufferedWriter:
                 added = buffer.add(rows, added)
                 self._flusher.start()
                 if added < len(rows):
-                    # Whatever becomes of this row, the buffer must not stay full.
+                    # Flush the open batch in any case, so that the buffer does not stay full.
                     buffer.seal()
                     match self._config.on_full:
                         case "drop":

@@ -21,7 +21,7 @@ from observatory_storage.writers.stats import FlushResult, Recorder, Written
 __all__ = ["Delivery"]
 
 _log = logging.getLogger(__name__)
-# Refused rows that are kept for the next flush to list; all are logged and counted.
+# The next flush lists at most this many refused rows; all are logged and counted.
 _MOST_LISTED: Final = 1000
 
 
@@ -45,7 +45,7 @@ class Delivery:
         self._config = config
         self._buffer = buffer
         self._recorder = recorder
-        # Of rows written since the last flush that returned.
+        # The rows since the last flush that returned.
         self._committed = self._spooled = 0
         self._rejected: list[Rejected] = []
         self.replay: Replay | None = None
@@ -55,7 +55,7 @@ class Delivery:
     def write(self, batch: Batch) -> None:
         """Write a batch that was taken from the buffer, and settle it or put it back."""
         started, result = time.monotonic(), StoreResult()
-        # The outcome where the thread itself is interrupted.
+        # The outcome if this thread is interrupted.
         outcome: Written | StorageError | None = StorageError("interrupted", retryable=True)
         try:
             outcome = self._commit_or_spool(batch.rows, result)
@@ -79,7 +79,7 @@ class Delivery:
     def _conclude(
         self, batch: Batch, outcome: Written | StorageError | None, seconds: float
     ) -> None:
-        if batch.done:  # `spool_rest` was quicker
+        if batch.done:  # `spool_rest` has spooled it meanwhile
             self._buffer.settle(batch)
         elif outcome is None:
             self._count_spooled(batch)
@@ -112,7 +112,7 @@ class Delivery:
         """Commit the rows; None if they were spooled instead."""
         replay = self.replay
         if replay is not None and not replay.clear():
-            result.repaired += replay.take(rows)  # behind the rows that wait there
+            result.repaired += replay.take(rows)  # they must follow the rows in the spool
             return None
         try:
             store_into(result, self._source, rows, self._config.method)
@@ -151,7 +151,7 @@ class Delivery:
             counts.repaired += result.repaired
             counts.rejected += len(result.rejected)
             counts.damaged += chunk.damaged
-            # Rows that another process wrote are no failure of this one's flushes.
+            # Refused rows of another process do not make this writer's flushes fail.
             if chunk.own:
                 self._remember(result.rejected)
 

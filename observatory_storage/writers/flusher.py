@@ -15,7 +15,7 @@ from observatory_storage.writers.config import WriterConfig
 
 __all__ = ["Flusher"]
 
-_IDLE_SECS: Final = 5.0  # a thread without work ends, and with it the last hold on its writer
+_IDLE_SECS: Final = 5.0  # a thread without work ends, so that its writer can be garbage-collected
 
 
 class Flusher:
@@ -74,7 +74,7 @@ class Flusher:
         awaited = self._buffer.seal_all()
         failed: list[Batch] = []
         for batch, tries in awaited:
-            # A batch that shares a row with one that failed is not tried before that is written.
+            # A batch waits for a failed batch that it shares a row with.
             if not (failed and batch.shares_rows_with(failed)):
                 self._await(batch, tries, deadline)
                 if batch.done or batch.tries <= tries:

@@ -1,4 +1,4 @@
-"""What becomes of buffered rows when a process forks, and when it ends.
+"""Flushes buffered rows when a process ends, and leaves them to the parent when it forks.
 
 A forked child finds by itself that a writer's buffer is its parent's, whether or not Python saw the
 fork (see `processes`). How a process ends depends on its host: the interpreter runs `atexit`, while
@@ -43,22 +43,22 @@ def register(writer: Buffering) -> None:
 def follow_host() -> None:
     """Have the host of this process close the writers when it ends the process.
 
-    A host that has not been imported is none. To be called again in each child: the host may have
-    been imported after the writer was made.
+    A host that is not imported yet is skipped. Call it again in each child, because the host may
+    have been imported after the writer was created.
     """
     if "celery" in sys.modules:
         # Celery's children end by `os._exit`: no other hook of theirs or of Python's is called.
         from celery.signals import worker_process_shutdown
 
         worker_process_shutdown.connect(_close_all, weak=False, dispatch_uid=__name__)
-    # uWSGI makes this module, and calls what a worker has put here when it ends the worker.
+    # uWSGI provides this module, and calls its `atexit` when it ends the worker.
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is not None and getattr(uwsgi, "atexit", None) is not _close_in_uwsgi:
         _before_ours.append(getattr(uwsgi, "atexit", None))
         uwsgi.atexit = _close_in_uwsgi
 
 
-# What the application itself had uWSGI call.
+# The application's own `uwsgi.atexit`.
 _before_ours: Final[list[Any]] = []
 
 
@@ -71,7 +71,7 @@ def _close_in_uwsgi() -> None:
 
 def _close_all(**_: object) -> None:
     for writer in list(_writers):
-        _writers.discard(writer)  # more than one hook may lead here
+        _writers.discard(writer)  # several hooks may call this
         try:
             writer.close()
         except BatchError as error:
@@ -82,7 +82,8 @@ def _close_all(**_: object) -> None:
 
 
 def _release_parent_files() -> None:
-    # At once, also in a child that uses no writer: a file stays locked while a copy of it is open.
+    # At the fork, even if the child uses no writer: a file stays locked while a copy of its
+    # descriptor is open.
     for writer in list(_writers):
         writer.release_parent_files()
 

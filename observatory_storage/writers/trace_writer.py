@@ -73,8 +73,8 @@ class TraceWriter(BufferedWriter):
             ValidationError: the row is not valid. The error names the field, the value and the
                 rule.
         """
-        # Two threads that write events of one span must not find the same position free. The
-        # buffer's lock would not do: it is released while an event waits for room.
+        # Two threads that write events of one span must not take the same position. The buffer's
+        # lock is not enough, because it is released while an event waits for room.
         with self._positions_lock:
             self._write(EVENTS, event, self._prepare_event)
 
@@ -92,7 +92,7 @@ class TraceWriter(BufferedWriter):
 
         def prepare(row: TraceSpan | Mapping[str, Any]) -> rows.Row:
             prepared = rows.prepare_span(row)
-            # Unless redaction gave it to another trace.
+            # Redaction may have changed the trace id.
             same = prepared.values[_SPAN_TRACE_ID] == ids.trace_uuid(text)
             return prepared._replace(trace_text=text) if same else prepared
 

@@ -66,7 +66,9 @@ def failure(result: Result, name: str) -> str:
     return str(step["advice"])
 
 
-def test_all_in_order(run: Run, database_url: str, redis_url: str) -> None:
+def test_every_step_passes_on_a_migrated_database(
+    run: Run, database_url: str, redis_url: str
+) -> None:
     result = run("check", DATABASE_URL=database_url, REDIS_URL=redis_url)
     assert result.code == 0, result.out
     first, source, *lines, verdict = result.out.splitlines()
@@ -154,7 +156,7 @@ def test_closed_port(run: Run, tmp_path: Path) -> None:
     assert advice.startswith(f"Nothing listens on {tmp_path} port 5432")
 
 
-def test_a_port_that_says_nothing(run: Run) -> None:
+def test_a_port_that_accepts_connections_and_never_answers(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://postgres:x@127.0.0.1:{silent.getsockname()[1]}/app"
         settings = {"DB_POOL_CONNECT_TIMEOUT": "1", "DB_RETRY_MAX_ATTEMPTS": "1"}

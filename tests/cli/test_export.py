@@ -12,7 +12,7 @@ from tests.commands import TRACE, Run
 SIGNALS = ("traces", "metrics", "logs")
 
 
-def test_what_is_exported_is_ingested_whole(
+def test_exported_lines_are_ingested_without_loss(
     run_on_filled: Run, database_url: str, tmp_path: Path
 ) -> None:
     exported = {signal: run_on_filled("export", signal) for signal in SIGNALS}

@@ -26,7 +26,7 @@ def run(
     return runner(monkeypatch, capfd, tmp_path)
 
 
-def test_it_builds_what_is_missing_once(run: Run, pool: StoragePool, database_url: str) -> None:
+def test_missing_indexes_are_built_once(run: Run, pool: StoragePool, database_url: str) -> None:
     CopyWriter(pool).write_spans([a_span(1, 1, YESTERDAY)])
     CopyWriter(pool).write_logs([a_log(1, YESTERDAY)])
     first = run("indexes", "--table", "logs", DATABASE_URL=database_url)
@@ -44,7 +44,9 @@ def test_it_builds_what_is_missing_once(run: Run, pool: StoragePool, database_ur
     assert again.out.splitlines() == ["0 built, 4 existed already"]
 
 
-def test_another_that_is_at_it_is_an_error(run: Run, pool: StoragePool, database_url: str) -> None:
+def test_a_second_process_that_builds_indexes_is_an_error(
+    run: Run, pool: StoragePool, database_url: str
+) -> None:
     with pool.engine.begin() as connection:
         key = advisory_key("indexes", pool.schema)
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))

@@ -161,7 +161,7 @@ def test_protobuf_that_begins_like_an_empty_line(
     assert rows(database_url)["logs"] == 1
 
 
-def test_without_a_server_nothing_is_read_on(run: Run, tmp_path: Path) -> None:
+def test_ingest_ends_if_the_server_cannot_be_reached(run: Run, tmp_path: Path) -> None:
     (tmp_path / "all.jsonl").write_bytes(all_lines())
     url = "postgresql://u:x@127.0.0.1:1/a"
     result = run("all.jsonl", DATABASE_URL=url, DB_RETRY_MAX_ATTEMPTS="1")
@@ -206,7 +206,7 @@ def test_protobuf_without_the_extra_costs_only_itself(
     assert rows(database_url)["logs"] == ACCEPTED["logs"]
 
 
-def test_what_others_wrote_stays_text(
+def test_escape_sequences_of_ingested_items_do_not_reach_the_terminal(
     run: Run,
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -65,7 +65,7 @@ def test_filters_of_traces(run_on_filled: Run, options: list[str], found: list[s
     assert [line["trace_id"] for line in result.lines] == found
 
 
-def test_pages_lead_on(run_on_filled: Run) -> None:
+def test_each_page_prints_the_cursor_of_the_next(run_on_filled: Run) -> None:
     first = run_on_filled("traces", "--limit", "1", "--json")
     assert [line["trace_id"] for line in first.lines] == [OTHER_TRACE]
     cursor = first.err.split()[-1]

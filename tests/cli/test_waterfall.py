@@ -121,7 +121,7 @@ def test_any_width(width: int) -> None:
     assert max(map(cell_len, lines)) <= width
 
 
-def test_names_cannot_move_the_cursor() -> None:
+def test_control_characters_of_names_are_replaced() -> None:
     evil = "a\x1b[2Jb\r\nc\x9b31m[red]d"
     text = shown([span(1, None, 0, 1, name=evil, status="error", status_message=evil)])
     assert "\x1b" not in text

@@ -268,7 +268,9 @@ def awkward(shared_pool: StoragePool) -> StoragePool:
     "field",
     ["service_name", "operation", "model", "provider", "user_id", "session_id", "environment"],
 )
-def test_text_finds_itself_alone(awkward: StoragePool, field: str, text: str) -> None:
+def test_an_awkward_text_matches_only_the_row_that_has_it(
+    awkward: StoragePool, field: str, text: str
+) -> None:
     number = AWKWARD.index(text) + 1
     asked: dict[str, Any] = {field: text}
     with awkward.unit_of_work() as uow:

@@ -30,7 +30,9 @@ def words_of(pool: StoragePool, attributes: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("name", [*PROMPTS, *COMPLETIONS])
-def test_a_name_stands_for_itself_and_all_below_it(shared_pool: StoragePool, name: str) -> None:
+def test_an_attribute_name_also_matches_longer_names_that_begin_with_it(
+    shared_pool: StoragePool, name: str
+) -> None:
     assert words_of(shared_pool, {name: "Alpha", f"{name}.0.content": "BETA"}) == {"alpha", "beta"}
     assert not words_of(shared_pool, {f"x{name}": "alpha", name.upper(): "alpha"})
 

@@ -107,7 +107,7 @@ def test_extreme_exponents_stay_numbers() -> None:
         assert math.isfinite(found)
 
 
-def test_an_earlier_point_of_the_same_total_is_taken_off() -> None:
+def test_an_earlier_point_of_the_same_series_is_subtracted() -> None:
     before, later = [1.0, 7.0, 30.0], [2.0, 8.0, 60.0, 70.0]
     total = before + later
     difference = cells_of(explicit(total, BOUNDS), explicit(before, BOUNDS))

@@ -288,7 +288,7 @@ def test_the_exemplars_that_stay_are_exported_as_they_came(pool: StoragePool) ->
     assert "exemplars" not in (point["otlp"] or {})
 
 
-def test_the_statements_go_with_the_batches_not_with_the_traces(
+def test_erasing_runs_a_number_of_statements_for_each_batch_of_traces(
     pool: StoragePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deletion, "_TRACES_AT_A_TIME", 30)

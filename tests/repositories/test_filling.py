@@ -136,6 +136,24 @@ def test_the_widest_buckets_stay_within_the_calendar() -> None:
     assert refused.value.field == "bucket_size_secs"
 
 
+def test_days_of_a_time_zone_stay_within_the_calendar(shared_pool: StoragePool) -> None:
+    last = datetime.max.replace(tzinfo=UTC)
+    days = {"bucket_size_secs": "day", "time_zone": "Asia/Tokyo", "fill": "zero"}
+    found = fill_gaps([], query(start_time=last - DAY, end_time=last, **days))
+    assert [point.timestamp.day for point in found] == [30]
+    first = datetime.min.replace(tzinfo=UTC)
+    with pytest.raises(ValidationError, match="year 1"):
+        query(**{**days, "start_time": first, "time_zone": "America/New_York"})
+    with shared_pool.unit_of_work() as uow, pytest.raises(ValidationError, match="year 1"):
+        uow.traces.get_stats(
+            start_time=first,
+            end_time=first + DAY,
+            bucket_size_secs="day",
+            time_zone="America/New_York",
+            fill="zero",
+        )
+
+
 @pytest.fixture(scope="module")
 def a_metric(shared_pool: StoragePool) -> UUID:
     """A counter with one point every 90 seconds, on two hosts, and once a null for a host."""

@@ -280,7 +280,7 @@ def test_filters_have_a_hash(kind: type[Any]) -> None:
 
 @pytest.mark.parametrize("kind", [TraceFilters, SpanFilters, SessionFilters, LogFilters])
 @pytest.mark.parametrize("way", ["after", "before"])
-def test_a_cursor_goes_with_other_bounds_of_time(
+def test_a_cursor_stays_valid_if_the_time_bounds_change(
     two_rows: StoragePool, kind: type[Any], way: str
 ) -> None:
     """As a list of the last two days has, which a command or a view asks for again."""
@@ -297,7 +297,7 @@ def test_a_cursor_goes_with_other_bounds_of_time(
             assert (_keys(gone), gone.next) == ([], None)
 
 
-def test_a_cursor_of_points_goes_with_other_bounds_of_time(pool: StoragePool) -> None:
+def test_a_cursor_of_points_stays_valid_if_the_time_bounds_change(pool: StoragePool) -> None:
     CopyWriter(pool).write_metrics([{"name": "m", "service_name": "s", "metric_type": "gauge"}])
     with pool.unit_of_work() as uow:
         (metric,) = uow.metrics.get_by_name("m")
@@ -371,7 +371,7 @@ def test_one_group_may_be_given_as_text(two_rows: StoragePool) -> None:
     assert query.group_by == ("model",)
 
 
-def test_a_trace_is_taken_wherever_its_id_is(pool: StoragePool) -> None:
+def test_methods_that_take_a_trace_id_take_a_trace(pool: StoragePool) -> None:
     CopyWriter(pool).write_spans([a_span(1, 1), a_span(2, 2)])
     CopyWriter(pool).write_logs([a_log(1, trace_id=trace_key(1))])
     with pool.unit_of_work() as uow:

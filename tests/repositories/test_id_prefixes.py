@@ -84,7 +84,7 @@ def test_sessions_are_found_by_the_beginning_of_their_id(pool: StoragePool) -> N
         assert sessions_with_prefix(uow.session, "x", 2) == []
 
 
-def test_a_trace_is_found_once_though_both_of_its_ids_begin_so(stored: StoragePool) -> None:
+def test_a_trace_is_found_once_if_both_of_its_ids_match(stored: StoragePool) -> None:
     with stored.unit_of_work() as uow:
         (trace,) = traces_with_prefix(uow.session, "ff", 5)
     assert trace.id == UUID("ff" * 16)

@@ -161,7 +161,7 @@ def test_rows_written_meanwhile_hide_no_row(pool: StoragePool) -> None:
     assert found == [a_log(at)["id"] for at in range(1, 30)]
 
 
-def test_the_best_come_first(pool: StoragePool) -> None:
+def test_records_are_ordered_by_rank(pool: StoragePool) -> None:
     bodies = [
         "refused connection",
         "connection refused",

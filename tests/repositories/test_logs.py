@@ -271,7 +271,7 @@ def test_totals_are_those_of_the_records(shared_pool: StoragePool, records: list
     assert (stats.first_timestamp, stats.last_timestamp) == (min(times), max(times))
 
 
-def test_an_empty_database_has_nothing_to_say(pool: StoragePool) -> None:
+def test_every_query_of_an_empty_database_returns_an_empty_result(pool: StoragePool) -> None:
     with pool.unit_of_work() as uow:
         assert list(uow.logs.list()) == list(uow.logs.iterate()) == []
         assert not uow.logs.search_text("word")

@@ -19,7 +19,7 @@ OLD = list(range(0, 1000, 20))
 
 
 @pytest.mark.parametrize("listing", LISTS, ids=str)
-def test_a_walk_misses_nothing_and_doubles_nothing_while_others_write(
+def test_paging_misses_and_repeats_no_row_while_others_write(
     pool: StoragePool, listing: Listing
 ) -> None:
     rng = random.Random(1)
@@ -67,7 +67,7 @@ def test_rows_written_ahead_of_the_iteration_are_returned(
 
 
 @pytest.mark.parametrize("listing", LISTS, ids=str)
-def test_a_walk_holds_a_batch_in_memory(pool: StoragePool, listing: Listing) -> None:
+def test_iterating_holds_one_batch_in_memory(pool: StoragePool, listing: Listing) -> None:
     listing.write(pool, list(range(1000)))
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
     most, count = 0, 0

@@ -86,7 +86,7 @@ def test_results_have_the_types_that_they_declare(rows: StoragePool, name: str) 
             assert not wrong
 
 
-def test_all_results_are_asked_for(rows: StoragePool) -> None:
+def test_every_result_class_is_returned_by_a_question(rows: StoragePool) -> None:
     declared = {
         kind
         for kind in vars(repositories).values()

@@ -229,7 +229,7 @@ def test_a_histogram_adds_up(
 
 @settings(max_examples=40)
 @given(given=processes(), width=WIDTHS, grouped=st.booleans())
-def test_a_gauge_says_what_was_measured(
+def test_a_gauge_aggregates_the_measured_values(
     shared_pool: StoragePool, given: list[Process], width: float, grouped: bool
 ) -> None:
     group_by = ("host",) if grouped else ()
@@ -281,7 +281,7 @@ def test_the_point_before_the_range_is_searched_an_hour_back(
 
 
 @pytest.mark.parametrize("scale", [0, 2])
-def test_an_exponential_total_may_become_coarser_and_begin_anew(
+def test_an_exponential_histogram_may_become_coarser_or_be_reset(
     shared_pool: StoragePool, scale: int
 ) -> None:
     def an_exponential(scale: int, values: list[int]) -> Row:
@@ -310,7 +310,7 @@ def test_an_exponential_total_may_become_coarser_and_begin_anew(
         assert true / base <= median <= true * base
 
 
-def test_a_summary_goes_by_its_own_counts(shared_pool: StoragePool) -> None:
+def test_quantiles_of_a_summary_are_weighted_by_counts(shared_pool: StoragePool) -> None:
     metric_id = stored(shared_pool, "summary", "unspecified", [], a_number)
     rows = [
         {

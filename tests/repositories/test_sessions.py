@@ -235,7 +235,7 @@ def test_the_last_active_come_first_and_those_active_together_by_their_ids(
 
 
 @pytest.mark.usefixtures("either_way")
-def test_the_statements_of_a_page_do_not_go_with_its_size(
+def test_the_number_of_statements_does_not_depend_on_the_size_of_the_page(
     shared_pool: StoragePool, rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with shared_pool.unit_of_work() as uow:

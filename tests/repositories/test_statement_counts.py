@@ -105,7 +105,9 @@ def test_a_time_series_costs_two_statements_and_one_to_look_back(
 
 
 @pytest.mark.parametrize("listing", LISTS, ids=str)
-def test_a_walk_costs_a_page_at_a_time(pool: StoragePool, listing: Listing) -> None:
+def test_iterating_runs_the_statements_of_one_page_at_a_time(
+    pool: StoragePool, listing: Listing
+) -> None:
     listing.write(pool, list(range(30)))
     metric_of(pool)
     with pool.unit_of_work() as uow:

@@ -94,7 +94,7 @@ def test_the_same_fields_share_a_statement_whatever_their_values(
         assert (made().misses, session_statements.from_all_spans.cache_info().misses) == before
 
 
-def test_words_are_not_kept(shared_pool: StoragePool) -> None:
+def test_statements_with_words_are_not_cached(shared_pool: StoragePool) -> None:
     """They say what the condition looks like: each search would be a statement of its own."""
     before = trace_statements.matching_nearest.cache_info().currsize
     with shared_pool.unit_of_work() as uow:

@@ -322,7 +322,7 @@ def test_costs_are_those_of_the_spans_that_match(
     assert few == found[:2]
 
 
-def test_ties_and_unknown_costs_go_by_tokens_and_name(pool: StoragePool) -> None:
+def test_equal_and_unknown_costs_are_ordered_by_tokens_then_name(pool: StoragePool) -> None:
     spent: list[tuple[str | None, int | None, str | None]] = [
         ("b", 5, None),
         ("a", 5, None),

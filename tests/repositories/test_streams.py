@@ -43,7 +43,7 @@ def let_go(uow: UnitOfWork) -> None:
     box.append(box)
 
 
-def test_a_walk_ends_with_its_unit_of_work(filled: StoragePool) -> None:
+def test_reading_on_after_the_unit_of_work_raises(filled: StoragePool) -> None:
     with filled.unit_of_work() as uow:
         walk = begun(uow)
     with filled.unit_of_work() as other:
@@ -54,7 +54,7 @@ def test_a_walk_ends_with_its_unit_of_work(filled: StoragePool) -> None:
 
 
 @pytest.mark.parametrize("end", [UnitOfWork.commit, UnitOfWork.rollback])
-def test_a_walk_ends_with_its_transaction(
+def test_reading_on_after_the_transaction_raises(
     filled: StoragePool, end: Callable[[UnitOfWork], None]
 ) -> None:
     with filled.unit_of_work() as uow:
@@ -65,7 +65,7 @@ def test_a_walk_ends_with_its_transaction(
         assert len(list(uow.traces.iterate_spans(OF_TRACE, 10))) == 100
 
 
-def test_a_walk_on_a_session_ends_with_its_transaction(filled: StoragePool) -> None:
+def test_reading_on_after_the_transaction_of_a_session_raises(filled: StoragePool) -> None:
     with Session(filled.engine) as session:
         walk = TraceRepository(session).iterate_spans(OF_TRACE, 10)
         next(walk)

@@ -64,7 +64,7 @@ def test_a_tail_begins_with_the_newest(pool: StoragePool) -> None:
     assert tail.poll() == []
 
 
-def test_a_tail_of_nothing_begins_all_the_same(pool: StoragePool) -> None:
+def test_a_tail_of_an_empty_log_returns_later_records(pool: StoragePool) -> None:
     tail = Tail(pool)
     assert tail.poll() == []
     write(pool, 1)
@@ -153,7 +153,7 @@ def test_only_matching_records_are_returned(pool: StoragePool) -> None:
     assert tail.poll() == [4]
 
 
-def test_a_cursor_is_its_own_querys(pool: StoragePool) -> None:
+def test_a_tail_cursor_of_another_query_is_refused(pool: StoragePool) -> None:
     with pool.unit_of_work() as uow:
         page = uow.logs.tail()
         assert page.next is not None

@@ -93,7 +93,7 @@ def test_a_word_is_found_by_its_beginning(
         ("orange", "or*"),
     ],
 )
-def test_beginnings_of_other_things_than_words(
+def test_prefixes_of_addresses_paths_and_versions_match(
     connection: sa.Connection, body: str, text: str
 ) -> None:
     vector = sa.func.to_tsvector(sa.text("'simple'::regconfig"), body)
@@ -112,11 +112,13 @@ def test_beginnings_of_other_things_than_words(
         ("--", ""),
     ],
 )
-def test_other_stars_say_nothing(connection: sa.Connection, text: str, read: str) -> None:
+def test_stars_elsewhere_than_at_the_end_of_a_word_are_ignored(
+    connection: sa.Connection, text: str, read: str
+) -> None:
     assert connection.scalar(sa.select(sa.cast(text_query(text), sa.Text))) == read
 
 
-def test_beginnings_have_a_limit(shared_pool: StoragePool) -> None:
+def test_a_search_takes_at_most_twenty_prefixes(shared_pool: StoragePool) -> None:
     with shared_pool.unit_of_work() as uow:
         assert not uow.logs.search_text(" ".join(f"w{at}*" for at in range(20)))
         with pytest.raises(ValidationError, match="text"):

@@ -141,7 +141,7 @@ def test_a_rate_divides_by_the_requested_part_of_the_bucket(pool: StoragePool) -
 
 
 @pytest.mark.parametrize("aggregation", ["sum", "increase"])
-def test_a_cumulative_counter_says_what_was_added(pool: StoragePool, aggregation: str) -> None:
+def test_a_cumulative_counter_reports_increases(pool: StoragePool, aggregation: str) -> None:
     metric_id = a_metric(pool, "counter", temporality="cumulative")
     begun = {"start_timestamp": START - DAY}
     CopyWriter(pool).write_data_points(
@@ -182,7 +182,7 @@ def test_a_restart_that_exceeds_the_old_total_is_still_a_restart(pool: StoragePo
     assert ask(pool, metric_id, "increase") == [(0, 5.0), (60, 9.0)]
 
 
-def test_numbers_and_bools_are_series_of_their_own(pool: StoragePool) -> None:
+def test_attributes_that_are_numbers_and_bools_make_different_series(pool: StoragePool) -> None:
     metric_id = a_metric(pool, "counter", temporality="cumulative")
     writer = CopyWriter(pool)
     for value, attribute in ((10.0, 1), (100.0, True), (1000.0, "1")):
@@ -256,7 +256,7 @@ def a_histogram(at: float, values: list[float], **columns: Any) -> Row:
 
 
 @pytest.mark.parametrize("temporality", ["delta", "cumulative"])
-def test_a_histogram_says_what_was_observed(pool: StoragePool, temporality: str) -> None:
+def test_a_histogram_aggregates_the_observations(pool: StoragePool, temporality: str) -> None:
     metric_id = a_metric(pool, "histogram", temporality=temporality)
     observed = [(1, [1.0, 12.0]), (30, [14.0, 16.0]), (61, [18.0, 2.0]), (62, [])]
     seen: list[float] = []

@@ -201,7 +201,7 @@ def test_a_trace_without_spans_counts_as_a_span(pool: StoragePool) -> None:
             assert uow.traces.get_stats(TraceFilters(**conditions)).trace_count == 0
 
 
-def test_a_walk_misses_nothing_while_rows_come_and_go(pool: StoragePool) -> None:
+def test_paging_misses_no_span_while_rows_are_written_and_deleted(pool: StoragePool) -> None:
     writer = CopyWriter(pool)
     writer.write_spans([a_span(n, n, START + n * SECOND) for n in range(1, 9)])
     filters = SpanFilters(limit=3)

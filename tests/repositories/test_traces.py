@@ -66,7 +66,7 @@ def test_a_missing_row_is_not_found(pool: StoragePool) -> None:
         assert uow.traces.get_events(trace_key(1)) == []
 
 
-def test_an_empty_database_has_nothing_to_say(pool: StoragePool) -> None:
+def test_every_query_of_an_empty_database_returns_an_empty_result(pool: StoragePool) -> None:
     with pool.unit_of_work() as uow:
         assert list(uow.traces.list()) == list(uow.traces.iterate()) == []
         assert list(uow.traces.list_spans()) == list(uow.traces.iterate_spans()) == []
@@ -115,7 +115,7 @@ def test_the_spans_of_a_trace_come_in_order_with_their_events(pool: StoragePool)
     assert (one.start_ns, [event.attributes for event in one.events]) == (5, [{"k": 1}])
 
 
-def test_the_number_of_statements_does_not_go_with_the_number_of_spans(pool: StoragePool) -> None:
+def test_the_number_of_statements_does_not_depend_on_the_number_of_spans(pool: StoragePool) -> None:
     CopyWriter(pool).write_spans(
         [a_span(1, n + 1, START + n * SECOND, events=[an_event()] * 2) for n in range(300)]
     )

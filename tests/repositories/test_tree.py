@@ -158,7 +158,7 @@ def test_the_critical_path_takes_the_roots_that_end_last() -> None:
     assert path(tree) == [("4", 0, 5), ("2", 10, 60), ("3", 80, 90)]
 
 
-def test_a_child_belongs_to_the_last_that_had_begun_of_spans_that_share_an_id() -> None:
+def test_a_child_of_spans_that_share_an_id_belongs_to_the_last_that_had_begun() -> None:
     again = [a_node(1, 0, 100), a_node(2, 10, 20, 1), a_node(2, 30, 40, 1)]
     tree = SpanTree.of([*again, a_node(3, 15, 16, 2), a_node(4, 35, 36, 2), a_node(5, 5, 6, 2)])
     assert drawn(tree) == ["1", ".2", "..5", "..3", ".2", "..4"]
@@ -380,7 +380,7 @@ def _of_a_trace() -> list[Row]:
 
 @pytest.mark.parametrize("oldest_first", [False, True])
 @pytest.mark.parametrize("filters", [{"trace_id": trace_key(1)}, {"kind": "client"}, {}], ids=str)
-def test_a_walk_gives_each_span_once_in_either_order(
+def test_iterating_returns_each_span_once_in_either_order(
     pool: StoragePool, filters: dict[str, Any], oldest_first: bool
 ) -> None:
     rows = [{"status": "ok", **row} for row in _of_a_trace()]
@@ -395,7 +395,7 @@ def test_a_walk_gives_each_span_once_in_either_order(
             assert keys(walk) == expected[:: -1 if oldest_first else 1]
 
 
-def test_a_walk_through_a_trace_is_one_statement_whatever_its_size(pool: StoragePool) -> None:
+def test_iterating_over_a_trace_is_one_statement_whatever_its_size(pool: StoragePool) -> None:
     CopyWriter(pool).write_spans([a_span(1, n + 1, attributes={"n": n}) for n in range(300)])
     of_trace = SpanFilters(trace_id=trace_key(1))
     with pool.unit_of_work() as uow:

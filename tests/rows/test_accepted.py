@@ -330,7 +330,7 @@ def test_a_trace_may_be_named_by_its_id_alone() -> None:
     assert again == trace
 
 
-def test_ids_are_computed_once_and_for_all() -> None:
+def test_preparing_a_row_again_gives_the_same_computed_id() -> None:
     metric, point = prepare_metric(LEAST["metrics"]), prepare_data_point(LEAST[POINTS])
     assert metric == prepare_metric(LEAST["metrics"])
     assert prepare_metric(metric.as_dict()).as_dict() == metric.as_dict()

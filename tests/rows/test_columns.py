@@ -102,7 +102,7 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(table: str, column: str) -
 @pytest.mark.parametrize(
     ("table", "column"), [(table, name) for table, name in ALL_COLUMNS if name not in LEAST[table]]
 )
-def test_none_is_as_good_as_nothing(table: str, column: str) -> None:
+def test_none_is_the_same_as_a_missing_column(table: str, column: str) -> None:
     assert prepared(table, **{column: None}).keys() == prepared(table).keys()
 
 

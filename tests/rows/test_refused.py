@@ -230,7 +230,7 @@ def test_the_nanoseconds_count_when_times_are_compared() -> None:
     assert prepared(SPANS, start_ns=1, end_time=NOON, end_ns=1)["duration_us"] == 0
 
 
-def test_a_wrong_fraction_is_named_itself_though_it_makes_the_end_come_first() -> None:
+def test_an_invalid_fraction_is_named_rather_than_the_end_that_it_moves() -> None:
     with pytest.raises(ValidationError) as caught:
         prepared(SPANS, start_ns=5000, end_time=NOON)
     assert caught.value.field == "start_ns"
@@ -306,7 +306,7 @@ def test_a_refusal_is_short_however_large_the_value() -> None:
         assert len(str(caught.value)) < 300
 
 
-def test_many_rows_the_good_and_the_others() -> None:
+def test_preparing_many_rows_separates_valid_and_refused_rows() -> None:
     good, bad = LEAST["logs"], {"timestamp": NOON, "severity_number": 99}
     taken, error = prepare_many(TABLES["logs"], [good, bad, good, 5])
     assert len(taken) == 2

@@ -43,7 +43,7 @@ def test_terminated_sessions_and_restarted_servers(
     assert troubles.at_work, "all were terminated while they had nothing to do"
 
 
-def test_any_troubles(frail_url: str) -> None:
+def test_random_faults_lose_no_rows(frail_url: str) -> None:
     source = seeded()
     troubles = Troubles(frail_url, source)
     faults = [*troubles.every()] * scaled(2, 25)

@@ -68,7 +68,7 @@ def no_database() -> Iterator[StoragePool]:
         yield pool
 
 
-def test_no_rows_are_none(no_database: StoragePool) -> None:
+def test_writing_no_rows_returns_zero_without_a_connection(no_database: StoragePool) -> None:
     for _, write, _ in WRITES.values():
         assert getattr(CopyWriter(no_database), write)([]) == 0
 

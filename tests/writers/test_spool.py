@@ -467,7 +467,7 @@ def test_lines_that_cannot_be_read_are_counted_and_kept(
     assert "could not be read" in caplog.text
 
 
-def test_nothing_raw_is_spooled(
+def test_rows_are_spooled_after_redaction(
     server: EmbeddedPostgres, pool: StoragePool, config: WriterConfig
 ) -> None:
     config = replace(config, redact=lambda row: {**row, "body": "redacted", "attributes": {}})

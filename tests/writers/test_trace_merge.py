@@ -255,7 +255,7 @@ def test_an_unchanged_trace_is_not_touched_by_others_of_its_batch(pool: StorageP
     assert len(set(before) & set(contents(pool)["traces"])) == 1
 
 
-def test_an_event_before_its_span_stays(pool: StoragePool) -> None:
+def test_an_event_written_before_its_span_is_kept(pool: StoragePool) -> None:
     """Also where the span brings one of the same position, which replaces that one alone."""
     CopyWriter(pool).write_events([an_event(1, 1, 0, name="early"), an_event(1, 1, 7, name="late")])
     CopyWriter(pool).write_spans([a_span(1, 1, events=[event("of the span")])])

@@ -30,7 +30,7 @@ from observatory_storage.repositories.reading.validation import AttributeValue, 
 
 __all__ = ["LEVELS", "LogFilters", "LogKeywords", "LogSearchKeywords"]
 
-# The least severity number of each level of OpenTelemetry, which has four numbers.
+# The lowest severity number of each level of OpenTelemetry. A level has four numbers.
 LEVELS: Final = {"TRACE": 1, "DEBUG": 5, "INFO": 9, "WARN": 13, "ERROR": 17, "FATAL": 21}
 # By the names of OpenTelemetry (DEBUG, DEBUG2, ...) and of Python's logging.
 _SEVERITIES: Final = {

@@ -30,14 +30,15 @@ __all__ = ["LOGS", "LogSearch", "RankedLogSearch", "RankedRecord"]
 
 LOGS: Final = Keyset("logs", (LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id))
 
-# Where the slices end, counted from where the page begins. The last one is all the rest.
+# The ends of the slices, as distances from the beginning of the page. One more slice has the rest.
 _SLICES: Final = (
     timedelta(minutes=10),
     timedelta(hours=2),
     timedelta(days=1),
     timedelta(days=12),
 )
-# Of two bodies with the words alike, the shorter is the better match.
+# ts_rank_cd's normalization 1 divides the rank by 1 + the logarithm of the length, so that shorter
+# bodies rank higher.
 _DIVIDED_BY_LENGTH: Final = 1
 
 
@@ -94,7 +95,7 @@ class LogSearch:
         """The time of the newest record that is not in the future; None if there is none."""
         filters = self._filters
         of_service = LogFilters(service_name=filters.service_name).conditions()
-        # A clock that runs ahead must not put all correct records into one slice.
+        # Otherwise one record from a clock that runs ahead would put all others into one slice.
         newest: datetime | None = self._reader.scalar(
             select(func.max(LogRecord.timestamp)).where(
                 LogRecord.timestamp <= datetime.now(UTC),

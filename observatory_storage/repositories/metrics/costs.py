@@ -57,9 +57,10 @@ def cost_summaries(
             *filters.conditions(),
             or_(TraceSpan.total_tokens.is_not(None), TraceSpan.total_cost_usd.is_not(None)),
         )
-        # Hides from the planner that a bucket is computed from a time, of which there are as many
-        # as spans: it would sort all of them rather than hash few groups, and not in parallel.
-        # The quoted number is a constant to the planner; an integer would have to be converted.
+        # OFFSET hides from the planner that buckets are computed from times. It would otherwise
+        # expect as many groups as spans, and sort all spans instead of hashing few groups, and not
+        # in parallel. The quoted number is a constant to the planner; an integer would have to be
+        # converted.
         .offset(literal_column("'0'"))
         .subquery("spans")
         .c

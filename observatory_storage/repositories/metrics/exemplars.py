@@ -12,7 +12,7 @@ from observatory_storage.models import MetricDataPoint
 
 __all__ = ["without_exemplars"]
 
-_NOTES: Final = "exemplars"  # of the `otlp` column: by the exemplar's place, what JSON cannot say
+_NOTES: Final = "exemplars"  # the key in `otlp` of the notes on exemplars, by index
 
 
 def without_exemplars(

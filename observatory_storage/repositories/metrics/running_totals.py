@@ -1,11 +1,11 @@
-"""What was added between the points of a running total.
+"""Finds the increases between the points of cumulative series.
 
-A series is what has the same attributes and the same start: processes that report the same
-attributes side by side, or one after the other, are told apart by when they started.
+Points with the same attributes and the same start form a series. Processes that report the same
+attributes, at the same time or one after the other, differ in their starts.
 
-The points are read newest first, as the index has them. Each series then waits for one point at a
-time: the one that its total continued from. Points before the range are read for the series that
-still wait at its start.
+The points are read newest first, in the order of the index. Each series waits for one point at a
+time: the earlier point from which its total continued. Points before the range are read for the
+series that still wait at the start of the range.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Point", "Step", "hashable", "steps"]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What of a data point counts for sums and distributions."""
+    """The columns of a data point that sums and distributions need."""
 
     attributes: dict[str, Any]
     start_timestamp: datetime | None
@@ -39,9 +39,9 @@ class Point:
 
 
 class Step(NamedTuple):
-    """A point, and the one that its total continued from: None where it began at zero.
+    """A point and the earlier point from which its total continued; None if it began at zero.
 
-    There is no earlier point either where it is not ``known`` how much was added.
+    If ``known`` is false, the increase is unknown, and there is no earlier point either.
     """
 
     point: Point
@@ -49,7 +49,7 @@ class Step(NamedTuple):
     known: bool
 
 
-# Finds the points before the range that these, the first of their series, may continue from.
+# Given the first points of series in the range, finds the points before the range.
 LookBack = Callable[[list[Point]], Iterable[Point]]
 
 
@@ -96,7 +96,7 @@ def steps(
 
 
 def hashable(value: Any) -> Any:
-    """The value as a key that is equal where PostgreSQL's jsonb is: 1 is 1.0, true is not 1."""
+    """The value as a key. Keys are equal if jsonb considers the values equal, as 1 and 1.0."""
     if isinstance(value, bool):
         return ("bool", value)
     if isinstance(value, Mapping):

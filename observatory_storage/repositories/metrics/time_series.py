@@ -1,7 +1,7 @@
-"""A metric over time: what its points say for each bucket of time and each group.
+"""Time series: aggregates the points of a metric by bucket of time and by group.
 
-Numbers are aggregated by PostgreSQL. What was added between two points of a running total, and
-what histograms and summaries hold, is computed here from a stream of points, series by series.
+PostgreSQL aggregates numbers. The increases of cumulative totals, and the contents of histograms
+and summaries, are computed here from a stream of points, series by series.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ _POINT: Final = MetricDataPoint
 _COLUMNS: Final = tuple(getattr(_POINT, field.name) for field in fields(Point))
 _NEWEST_FIRST: Final = (_POINT.timestamp.desc(), _POINT.id.desc())
 
-# How far before the range a series is looked for: as far as the range is long, and so far at least.
+# The earlier point of a cumulative series is searched before the range, as far back as the range is
+# long, but at least this far.
 _LEAST_LOOK_BACK: Final = timedelta(hours=1)
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
-# So few series are looked for by their attributes; of more, all points are looked through.
+# Up to this many series are searched by their attributes. For more, all points are read.
 _FEW_SERIES: Final = 100
 
 
@@ -90,13 +91,13 @@ class TimeSeries:
         return sorted(self._measured(metric, earlier), key=lambda point: point.timestamp)
 
     def _from_values(self, query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
-        # A null that was written is no other group than a key that is not there.
+        # An attribute that is null belongs to the same group as a missing one.
         null = literal_column("'null'::jsonb", JSONB())
         keys = [
             func.nullif(_POINT.attributes[key], null, type_=JSONB()).label(f"key_{number}")
             for number, key in enumerate(query.group_by)
         ]
-        # A subquery: GROUP BY would not know an expression with parameters again.
+        # A subquery, because GROUP BY does not recognise an expression with parameters.
         values = (
             select(
                 query.buckets.column(_POINT.timestamp, query.start_time, query.end_time),
@@ -152,16 +153,16 @@ class TimeSeries:
         )
 
     def _points(self, statement: Select[Any]) -> Iterator[Point]:
-        # The columns are selected by the names of the fields, in their order.
+        # `_COLUMNS` are the fields of `Point`, in their order.
         return (Point(*row) for row in self._reader.stream(statement))
 
     def _before_range(self, query: TimeSeriesQuery, waiting: Sequence[Point]) -> Iterator[Point]:
-        """The points before the range, newest first, of the series that wait, and maybe others.
+        """The points before the range, newest first, of the waiting series, and maybe of others.
 
-        By pages: mostly the first one has them all.
+        They are read page by page, because the first page mostly has all that are needed.
         """
         start, furthest = query.start_time, _furthest(query)
-        # None of a series is from before it started.
+        # A series has no points before its start.
         starts = [point.start_timestamp or furthest for point in waiting]
         statement = select(*_COLUMNS).where(
             _POINT.metric_id == query.metric_id, _POINT.timestamp >= max(furthest, min(starts))
@@ -281,6 +282,6 @@ def _read(
 
 
 def _seconds(query: TimeSeriesQuery, bucket: datetime) -> float:
-    """How much of the bucket lies within the range, in seconds."""
+    """The part of the bucket that lies within the range, in seconds."""
     start, end = max(bucket, query.start_time), min(query.buckets.end(bucket), query.end_time)
     return (end - start).total_seconds()

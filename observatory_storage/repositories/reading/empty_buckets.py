@@ -15,7 +15,7 @@ __all__ = ["COUNT_FILLS", "MOST_FILLED", "buckets_within", "check_fill", "with_e
 # How empty buckets of counts are filled. A previous value is none of them: costs that are carried
 # on would be added up twice.
 COUNT_FILLS: Final = ("null", "zero")
-# More rows than this no chart shows.
+# The maximum number of rows with `fill`, more than any chart shows.
 MOST_FILLED: Final = 200_000
 
 
@@ -108,14 +108,14 @@ def buckets_within(
     Raises:
         ValidationError: they are too many for so many groups, or the first is before the year 1.
     """
-    count = buckets.count(start, end)
-    if count * max(group_count, 1) > MOST_FILLED:
-        rule = (
-            f"gives {group_count} groups of {count} buckets, and at most {MOST_FILLED} points"
-            " are filled in: take wider buckets or fewer groups"
-        )
-        raise ValidationError("group_by", group_by, rule)
     try:
+        count = buckets.count(start, end)
+        if count * max(group_count, 1) > MOST_FILLED:
+            rule = (
+                f"gives {group_count} groups of {count} buckets, and at most {MOST_FILLED} points"
+                " are filled in: take wider buckets or fewer groups"
+            )
+            raise ValidationError("group_by", group_by, rule)
         return buckets.starts(start, end)
     except OverflowError:
         rule = "is too early for buckets of this size, which would begin before the year 1"

@@ -27,8 +27,8 @@ __all__ = ["UNIT_IS_OPEN", "EntityMaker", "mapper_of"]
 
 T = TypeVar("T")
 
-# In `Session.info` where a unit of work owns the session: True also between its transactions, and
-# False once it has ended.
+# The key in `Session.info` of a unit of work's session: True also between its transactions, and
+# False when the unit of work has ended.
 UNIT_IS_OPEN: Final = "observatory_storage.unit_is_open"
 _LEFT_OUT: Final = "ask the list for it (payload=True), or read the row by itself"
 
@@ -50,19 +50,19 @@ class _NotLoaded:
 
 
 class _Origin:
-    """The session that entities were read in: setting an attribute of one attaches it again."""
+    """The session that read some entities. Setting an attribute of an entity attaches it again."""
 
     def __init__(self, session: Session | None = None) -> None:
         self._session = None if session is None else ref(session)
 
     def attach(self, entity: Base) -> None:
         session = None if self._session is None else self._session()
-        # The attributes of what was read in a session that has ended can be set as well.
+        # If the session has ended, attributes can still be set, but nothing writes them.
         if session is None or not (session.in_transaction() or session.info.get(UNIT_IS_OPEN)):
             return
         key = instance_state(entity).key
         held = None if key is None else session.identity_map.get(key)
-        # The same row as it was read before, with nothing left to write.
+        # The session holds an earlier entity of the same row, which has no changes to write.
         if held and ORIGIN in instance_state(held).info and not session.is_modified(held):
             session.expunge(held)
         try:

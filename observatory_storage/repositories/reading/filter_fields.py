@@ -41,10 +41,10 @@ __all__ = [
 ]
 
 Conditions = list[ColumnElement[bool]]
-# Bind parameters by name: those of the fields that are given. A text that is searched for comes as
-# itself, because the words decide what their condition looks like.
+# Bind parameters of the fields that are set, by name. A text to search for is the value itself,
+# because its condition depends on the words.
 Given = Mapping[str, Any]
-# The conditions on a row (an entity or an alias of one); none where the parameter is not given.
+# Returns the conditions on a row (an entity or its alias), or none if the parameter is not set.
 Condition = Callable[[Any, Given], Conditions]
 
 _RULE: Final = "rule"
@@ -169,7 +169,7 @@ class Filters:
         raise NotImplementedError
 
     def query(self) -> dict[str, Any]:
-        """The fields by which cursors of different queries are told apart.
+        """The fields that distinguish the cursors of different queries.
 
         The page size and the time bounds are not among them. So a cursor stays valid for a list of
         "the last 24 hours", which has other bounds at each call.
@@ -212,7 +212,7 @@ def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[..., Condition]:
     return condition_on
 
 
-# Each makes the condition that a column compares so with a parameter, by default one of its name.
+# Each makes a condition that compares a column with a parameter, by default the one of its name.
 equals: Final = _comparison(operator.eq)
 at_least: Final = _comparison(operator.ge)
 at_most: Final = _comparison(operator.le)
@@ -232,5 +232,5 @@ def within(
 
 
 def _plain(number: float | Decimal) -> str:
-    """The same for equal numbers: 1, 1.0 and 1.00."""
+    """The number as text that is the same for equal numbers: 1, 1.0 and 1.00."""
     return str(Decimal(str(number)).normalize())

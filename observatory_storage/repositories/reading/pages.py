@@ -20,7 +20,7 @@ from observatory_storage.serialization import Result
 
 __all__ = ["Keyset", "Page", "Search", "Seek", "SeekShape", "Total", "read_all", "read_page"]
 
-# How the rows of a list are counted: all of them, or as the planner expects.
+# Whether the rows of a list are counted, or estimated by the planner.
 Total = Literal["exact", "estimated"]
 TOTALS: Final = get_args(Total)
 
@@ -122,7 +122,7 @@ class Keyset:
     def _beyond_key(self, *, descending: bool) -> list[ColumnElement[bool]]:
         bound = [type_coerce(bindparam(f"key_{c.key}"), c.type) for c in self.columns]
         row, key = tuple_(*self.columns), tuple_(*bound)
-        # PostgreSQL prunes no partition by a comparison of rows; it does by the first column's.
+        # PostgreSQL does not prune partitions by a row comparison, only by one of the first column.
         if descending:
             return [row < key, self.columns[0] <= bound[0]]
         return [row > key, self.columns[0] >= bound[0]]

@@ -27,10 +27,10 @@ Parameters = Mapping[str, Any] | None
 
 
 def check_open(session: Session) -> None:
-    """Check that the unit of work that owns the session, where one does, has not ended.
+    """Check that the unit of work of the session, if there is one, has not ended.
 
     Raises:
-        StorageError: it has.
+        StorageError: the unit of work has ended.
     """
     if session.info.get(UNIT_IS_OPEN) is False:
         raise StorageError(
@@ -50,7 +50,7 @@ class _Explained(Executable, ClauseElement):
 
 @compiles(_Explained)
 def _compile_explained(element: _Explained, compiler: SQLCompiler, **kw: Any) -> str:
-    # The parameters stay bound, and the planner is told their values.
+    # EXPLAIN takes bind parameters, so the planner knows their values.
     return f"EXPLAIN (FORMAT JSON) {compiler.process(element.statement, **kw)}"
 
 

@@ -77,5 +77,6 @@ def _prefix_query(beginning: str) -> ColumnElement[Any]:
     parsed = func.to_tsquery(sql(_CONFIGURATION), quoted)
     if beginning.isalnum():
         return parsed
-    # An address, a path or a version is one word, which its beginning alone does not look like.
+    # PostgreSQL parses a whole address, path or version as one word, but may parse its beginning
+    # differently.
     return parsed.bool_op("||")(cast(func.lower(literal(quoted)), TSQUERY))

@@ -32,7 +32,7 @@ __all__ = [
     "buckets_or_whole",
 ]
 
-# A Monday, so that weeks begin on Mondays (ISO 8601); days, hours and minutes begin as they should.
+# A Monday at midnight, so that weeks begin on Mondays (ISO 8601), and days at midnight.
 _ORIGIN: Final = datetime(1970, 1, 5, tzinfo=UTC)
 _LOCAL_ORIGIN: Final = datetime(1970, 1, 5)  # noqa: DTZ001 - local time of any time zone
 _LOCAL_BOUNDS: Final = (datetime(1, 1, 1), datetime(9999, 12, 31))  # noqa: DTZ001
@@ -212,7 +212,12 @@ class CalendarBuckets:
         return self.zone
 
     def _number(self, moment: datetime) -> int:
-        local = time_zones.local_time(self._zone, moment)
+        try:
+            local = time_zones.local_time(self._zone, moment)
+        except OverflowError:
+            if moment.year == 1:
+                raise
+            local = datetime.max  # noqa: DTZ901 - clocks show the year 10000 already
         if self.months is not None:
             return (local.year * 12 + local.month - 1) // self.months
         return (local - _LOCAL_ORIGIN).days // (self.days or 1)
@@ -253,7 +258,7 @@ def buckets_of(size: BucketSize, zone_name: str | None = None) -> Buckets:
     if zone is None:
         return EqualBuckets(width)
     if width % _DAY:
-        # When clocks are set back an hour comes twice, and would be counted as one.
+        # When clocks are set back, an hour repeats, and both would be counted in one bucket.
         rule = "must be whole days (86400 seconds) in a time zone"
         raise ValidationError("bucket_size_secs", size, rule)
     return CalendarBuckets(zone, days=width.days)

@@ -17,9 +17,9 @@ __all__ = ["moment_after", "slices", "through_slices", "until_full"]
 
 T = TypeVar("T")
 
-# Rows of [start, end), at most so many, in the list's order.
+# Takes start, end and limit; returns at most `limit` rows of [start, end), in the list's order.
 Walk = Callable[[datetime, datetime, int], list[T]]
-# The same; None where there are too many candidates.
+# The same as `Walk`, but returns None if there are too many candidates.
 LookUp = Callable[[datetime, datetime, int], list[T] | None]
 
 _DAY: Final = timedelta(days=1)
@@ -55,16 +55,16 @@ def through_slices(
     def through(ranges: Iterable[tuple[datetime, datetime]], row_limit: int) -> list[T]:
         return until_full((partial(of_slice, *one) for one in ranges), row_limit)
 
-    # Days of UTC, where clocks are never set back.
+    # In UTC, so that days always have 24 hours.
     whole = start.astimezone(UTC), end.astimezone(UTC)
     return through(slices(*whole, descending=descending), limit)
 
 
 def until_full(steps: Iterable[Callable[[int], list[T]]], row_limit: int) -> list[T]:
-    """The rows of the steps, taken one after the other until there are so many.
+    """The rows of the steps, one step after the other, until there are `row_limit` rows.
 
     Args:
-        steps: each gives at most as many rows as it is asked for.
+        steps: each takes a number of rows, and returns at most that many.
     """
     rows: list[T] = []
     for step in steps:

@@ -24,7 +24,7 @@ TraceId = str | UUID | Trace
 DEFAULT_LIMIT: Final = 50
 BATCH_SIZE: Final = 1000
 
-# More rows than this no client holds in memory; PostgreSQL itself would take 2**63 - 1.
+# More rows than any client holds in memory. PostgreSQL itself would accept 2**63 - 1.
 _MOST_ROWS: Final = 2**31 - 1
 _INT64: Final = 2**63 - 1
 _LONGEST_SEARCH: Final = 10_000
@@ -107,7 +107,7 @@ def times(start: object, end: object) -> tuple[datetime | None, datetime | None]
 
 
 def in_order(start: datetime | None, end: datetime | None) -> None:
-    """Refuse a range of time that ends before it starts; an empty range is one too."""
+    """Refuse a range of time that ends before it starts. An empty range is allowed."""
     if start is not None and end is not None and end < start:
         raise ValidationError("end_time", end, f"must not be before start_time={start}")
 

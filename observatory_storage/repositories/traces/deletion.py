@@ -36,7 +36,7 @@ __all__ = ["delete_all_of", "delete_trace"]
 _TRACES_AT_A_TIME: Final = 500
 
 
-# The traces that are being deleted, and where their spans lie in time.
+# The traces that are being deleted, and the bounds of their spans' starts.
 _DELETED: Final = sa.Table(
     "deleted_traces",
     sa.MetaData(),
@@ -127,7 +127,7 @@ def delete_all_of(
 
 def _batches(reader: Reader) -> Iterator[_Batch]:
     """The recorded traces in batches, with the range of their spans' starts."""
-    # Traces of one time together: their spans are in few partitions.
+    # Ordered by time, so that the spans of a batch are in few partitions.
     ordered = sa.select(_DELETED.c.trace_id, _DELETED.c.first_start, _DELETED.c.last_start)
     rows = reader.stream(ordered.order_by(_DELETED.c.first_start, _DELETED.c.trace_id))
     while batch := list(islice(rows, _TRACES_AT_A_TIME)):
@@ -176,7 +176,7 @@ def _locking(traces: sa.Select[Any, Any, Any, Any]) -> Insert:
 _LOCKING: Final = _locking(
     sa.select(_DELETED.c.trace_id, _DELETED.c.hex, _DELETED.c.first_start, _DELETED.c.last_start)
 )
-# Once they are locked, the traces say where their spans lie.
+# Once the traces are locked, their rows bound the starts of their spans.
 _WIDENING: Final = (
     sa.update(_DELETED)
     .where(_DELETED.c.trace_id == Trace.id)

@@ -91,7 +91,8 @@ class SpanKeywords(SpanSearchKeywords, total=False):
 
 
 def _status(name: str, value: str) -> dict[str, Any]:
-    # A failed span makes its trace failed. Any other status a trace may have beside its spans'.
+    # The trace of a failed span always has the status error. For any other status of a span, the
+    # status of its trace may differ.
     return {name: value, "trace_status": value} if value == "error" else {name: value}
 
 
@@ -106,7 +107,7 @@ def _least_duration(name: str, value: Decimal) -> dict[str, Any]:
     return {
         name: whole,
         "min_duration_ns": nanoseconds,
-        # A trace's times have no nanoseconds: its duration may be short by one microsecond.
+        # A trace's times have no nanoseconds, so its duration may be one microsecond too short.
         "min_trace_duration_us": math.floor(value) - 1,
         "min_spanless_duration_us": math.ceil(value),
     }

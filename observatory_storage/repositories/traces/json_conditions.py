@@ -78,15 +78,16 @@ class WordsCondition:
         word = _required_word(self.text)
         if word is None:
             return found
-        # For rows without an index: searching for letters costs a twentieth of parsing.
+        # For rows without an index: a search for a substring costs a twentieth of parsing the
+        # words.
         written = cast(attributes, Text)
         has_letters: ColumnElement[bool] = written.ilike(f"%{word}%")
-        if not word.isascii():  # JSON may write it with escapes
+        if not word.isascii():  # JSON may contain the word with escapes
             has_letters = or_(has_letters, func.strpos(written, "\\u") > 0)
         return and_(has_letters, found)
 
 
-# What a span, an event or a trace without spans may meet.
+# A condition on the JSON of a span, of an event or of a trace without spans.
 JsonCondition = AttributeCondition | WordsCondition
 
 
@@ -126,17 +127,18 @@ def on_span_or_events(
         TraceEvent.span_id == TraceSpan.span_id,
         TraceEvent.span_start_time == TraceSpan.start_time,
         TraceEvent.span_start_ns == TraceSpan.start_ns,
-        # Implied by the equality. With it the planner cannot replace the lookup of each span's
-        # events by a hash of all events there are.
+        # The equality implies this. It keeps the planner from replacing the lookup of each span's
+        # events by a hash of all events.
         TraceEvent.span_start_time <= TraceSpan.start_time,
         json.on_event(),
-        # Implied by the span's own bounds, but the planner does not carry ranges over.
+        # The bounds of the span imply this, but the planner does not derive ranges.
         *within(TraceEvent.span_start_time, start, end),
     )
     return or_(json.on_span(), event)
 
 
-# PostgreSQL's parser leaves out tags and entities, and a minus may negate what follows.
+# Texts whose required words are uncertain: PostgreSQL's parser omits tags and entities, and a minus
+# may negate the word after it.
 _UNCERTAIN: Final = re.compile(r"[<>&]|(?<!\w)-|-(?!\w)|\bor\b", re.IGNORECASE)
 _PUNCTUATION: Final = "\"'.,;:?!()"
 _SHORTEST: Final = 3

@@ -52,7 +52,7 @@ class TraceStats(Result):
 
 @dataclass(frozen=True, slots=True)
 class SpanStats(Result):
-    """Totals over one group of spans. Durations are in microseconds, without unended spans.
+    """Totals over one group of spans. Durations are in microseconds, of ended spans only.
 
     Attributes:
         group: each column of ``group_by`` with the group's value.

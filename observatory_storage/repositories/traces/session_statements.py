@@ -104,7 +104,7 @@ def from_all_spans(names: Names, shape: SeekShape) -> sa.Select[Any]:
     carriers = _carrying(given)
     if conditions := _others(given):
         matching = sa.select(TraceSpan.session_id).where(*carriers, *conditions).distinct()
-        # Materialized, or the planner would search again for each span.
+        # MATERIALIZED, because otherwise the planner would repeat the search for each span.
         found = matching.cte("found").prefix_with("MATERIALIZED")
         carriers.append(TraceSpan.session_id.in_(sa.select(found.c.session_id)))
     active = sa.func.max(TraceSpan.start_time).label("last_start_time")
@@ -121,9 +121,9 @@ def from_walked_spans(names: Names, shape: SeekShape) -> sa.Select[Any]:
     later = _probe([*same, other.start_time > TraceSpan.start_time], "later")
     statement = (
         sa.select(*SESSIONS.columns)
-        .distinct()  # the last ones may be several that start together
+        .distinct()  # several spans of a session may start last, at the same time
         .outerjoin(later, sa.true())
-        # Not IS NULL: the planner takes that for so rare that it would read all spans.
+        # Not IS NULL, which the planner considers so rare that it would read all spans.
         .where(later.c.found.is_not(sa.true()), *_carrying(given))
     )
     if conditions := _others(given, other):

@@ -14,11 +14,11 @@ from observatory_storage.repositories.traces.session_filters import SessionFilte
 
 __all__ = ["SessionSearch", "session_by_id"]
 
-# The sessions of so many matching spans are grouped and sorted. With more spans, walking them
-# backwards in time meets enough sessions soon.
+# Up to this many matching spans are grouped into sessions and sorted. If there are more, reading
+# them backwards in time finds enough sessions soon.
 _FEW_SPANS: Final = 20_000
-# The newest spans are looked at first: so many for each session of the page, then so many if the
-# first are of too few sessions, and never more than these in all.
+# The newest spans are read first: 8 for each session of the page, then 64 if the first ones belong
+# to too few sessions, but never more than `_MOST_SPANS` in all.
 _SPANS_A_SESSION: Final = (8, 64)
 _MOST_SPANS: Final = 20_000
 

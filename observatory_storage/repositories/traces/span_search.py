@@ -28,7 +28,7 @@ from observatory_storage.repositories.traces.json_conditions import on_span_or_e
 
 __all__ = ["SpanSearch"]
 
-# So many spans are walked first. Fewer for words, since a prompt may have to be parsed.
+# This many spans are read in order first; fewer for words, since prompts may have to be parsed.
 _WALKED: Final = 3_000
 _WALKED_FOR_WORDS: Final = 500
 
@@ -67,7 +67,8 @@ class SpanSearch:
             return self._reader.entities(found, values)
 
         def walk(start: datetime | None, end: datetime | None, row_limit: int) -> list[TraceSpan]:
-            # No index serves an OR with events: the spans are taken in order, and looked into.
+            # No index serves an OR with events: read the spans in order, and check the JSON of
+            # each.
             json = (on_span_or_events(one, start, end) for one in self._conditions.json())
             bounds = within(TraceSpan.start_time, start, end)
             return entities(statement.where(*bounds, *json), row_limit)

@@ -255,7 +255,7 @@ class SpanQueries:
     def _stream_spans(
         self, filters: SpanFilters, batch_size: int, *, payload: bool, oldest_first: bool
     ) -> Iterator[TraceSpan]:
-        # No index has the spans of a trace in order: each page of a large one costs all of it.
+        # No index contains the spans of a trace in order, so each page would read the whole trace.
         statement = self._matching(filters, payload=payload)
         in_order = _NEWEST_FIRST.in_order(statement, descending=not oldest_first)
         for batch in self._reader.entity_batches(in_order, batch_size):

@@ -34,7 +34,7 @@ _SPAN_GROUPS: Final[Mapping[str, InstrumentedAttribute[Any]]] = {
     "user_id": TraceSpan.user_id,
     "session_id": TraceSpan.session_id,
 }
-# With its nanoseconds; NULL while the span has not ended.
+# The duration of a span, including its nanoseconds; NULL while the span has not ended.
 DURATION_US: Final = cast(TraceSpan.duration_us, Double) + cast(
     TraceSpan.duration_ns, Double
 ) / literal(1000.0, Double)
@@ -49,7 +49,7 @@ _NO_SUMS: Final[Mapping[str, Any]] = {
     **dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), 0),
     "total_cost_usd": Decimal(),
 }
-# Of whole traces.
+# Totals over whole traces.
 TRACE_TOTALS: Final = (
     func.count().label("trace_count"),
     func.count().filter(Trace.status == "error").label("error_trace_count"),
@@ -74,7 +74,7 @@ def group_columns(
     given = validation.names("group_by", group_by)
     for name in given:
         validation.choice("group_by", name, names)
-    # A label of its own: GROUP BY would take the name of a column for that column.
+    # The label differs from the column's name: GROUP BY would take the name for the column itself.
     return {name: _SPAN_GROUPS[name].label(f"group_{name}") for name in given}
 
 

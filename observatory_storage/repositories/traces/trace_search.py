@@ -21,23 +21,23 @@ from observatory_storage.repositories.traces.filters import TraceFilters, templa
 
 __all__ = ["TraceSearch"]
 
-# The traces of so many spans that an index finds are looked up and sorted. With more spans,
-# walking the traces in order meets enough of them soon.
+# If an index finds at most this many spans, their traces are looked up and sorted. If there are
+# more, reading the traces in order finds enough matches soon.
 _FEW_SPANS: Final = 5_000
-# How many matching spans a trace is expected to have, where the newest spans are looked at first.
+# The number of matching spans that a trace is expected to have, for way 2 of `TraceSearch.rows`.
 _SPANS_A_TRACE: Final = 4
-# Before a condition on JSON is looked up by indexes, so many traces are walked; and so many if the
-# first ones promise to fill the page. Fewer for words, since a prompt may have to be parsed.
+# Before indexes are searched for a condition on JSON, 60 traces are read in order, and up to 300 if
+# the first ones promise to fill the page; fewer for words, since prompts may have to be parsed.
 _WALKED: Final = (60, 300)
 _WALKED_FOR_WORDS: Final = (15, 50)
-# So many traces are walked for a model, which is likely common, and for a service.
+# The numbers of traces that are read in order for a model, which is likely common, and a service.
 _WALKED_FOR_MODEL: Final = 150
 _WALKED_FOR_SERVICE: Final = 900
-# So many traces of a service among these say that walking on will find the others.
+# If at least this many of these traces have the service, reading on will find the others.
 _PROMISING: Final = 2
-# Statements with conditions on more attributes than these are built anew each time.
+# Statements with conditions on more attributes than this are not cached.
 _MOST_KEPT: Final = 4
-# So many matching spans show how many of them a trace has.
+# The number of matching spans from which the spans of a trace are estimated.
 _SAMPLE: Final = 5_000
 
 
@@ -51,14 +51,14 @@ class TraceSearch:
         self._filters = filters
         self.query: Mapping[str, Any] = filters.query()
         self._parameters = filters.parameters()
-        # Words decide what their condition looks like, so a statement with words is not kept.
+        # A condition on words depends on the words, so a statement with words is not cached.
         self._is_kept = filters.text is None and len(filters.attributes or ()) <= _MOST_KEPT
         names = frozenset(self._parameters)
         self._conditions = template(names) if self._is_kept else filters.in_sql()
         self._finder = CandidateFinder(reader, filters)
 
     def count(self, kind: Total) -> int:
-        """By the matching spans, which is less work than finding the traces in order."""
+        """Count by the matching spans, which is less work than finding the traces in order."""
         if not self._parameters:
             return self._reader.count(sa.select(Trace.id), kind)
         count = _exact if kind == "exact" else _estimated
@@ -67,8 +67,9 @@ class TraceSearch:
     def rows(self, seek: Seek) -> Sequence[Trace]:
         """The traces of a page.
 
-        There are five ways to find them. No statistics say which is the fastest. Therefore the
-        first statements of a way read a bounded number of rows, and their result decides.
+        There are five ways to find them. No statistics say which is the fastest. Therefore each way
+        begins with statements that read a bounded number of rows, and their result decides how the
+        search continues.
 
         1. *In order*: without a condition the page is read from the index of traces by start.
         2. *From the newest spans*: the first page by a model, user, session, operation, or the
@@ -128,10 +129,10 @@ class TraceSearch:
 
     def _by_walking(self, seek: Seek) -> Sequence[Trace]:
         filters = self._filters
-        # Slow traces are few, and their own rows rule out the others before spans are looked at.
+        # Slow traces are few. The rows of the other traces rule them out before spans are read.
         if filters.service_name is None or filters.min_duration_us is not None:
             return self._walked(seek)
-        # Traces of any kind: to look for so many that may match could be the whole walk.
+        # Any traces count here: reading until this many may match could read all traces.
         rows = self._nearest(seek, _WALKED_FOR_SERVICE, only_possible=False)
         if len(rows) == seek.row_limit:
             return rows
@@ -191,7 +192,7 @@ class TraceSearch:
         self, seek: Seek, ids: sa.SelectBase, *bounds: sa.ColumnElement[bool]
     ) -> list[Trace]:
         """The rows of these ids within the bounds, and the matching traces without spans."""
-        # Materialized, or the planner would search the spans again for each trace.
+        # MATERIALIZED, because otherwise the planner would search the spans again for each trace.
         found = ids.cte("found").prefix_with("MATERIALIZED")
         traces = seek.of(sa.select(Trace)).where(*bounds, Trace.id.in_(sa.select(found.c[0])))
         return self._with_spanless(seek, self._reader.entities(traces, self._values(seek)), *bounds)

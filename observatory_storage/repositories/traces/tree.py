@@ -32,7 +32,7 @@ class SpanNode(Result):
         duration_ns: its duration in nanoseconds, 0 if its end is before its start. None while it
             has no end.
         self_time_ns: the nanoseconds during which the span ran and none of its children did: its
-            duration minus the union of its children's, clipped to the span. None while it has no
+            duration minus the part of it that its children cover together. None while it has no
             end. A child without an end counts as running.
         is_orphan: whether the span is a root because its parent is not stored.
         breaks_cycle: the span is a root because its parent is the span itself or one of its

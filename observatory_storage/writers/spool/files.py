@@ -105,7 +105,8 @@ class Spool:
         """Whether the spool has no files."""
         return not self._files
 
-    # Both copy the list: iterating over one that gets shorter meanwhile skips files.
+    # `waiting_bytes` and `holds_own` copy the list, because another thread may remove files from
+    # it.
     @property
     def waiting_bytes(self) -> int:
         """The number of bytes in its files that are not done."""
@@ -174,7 +175,7 @@ class Spool:
                 if path.name.endswith(self._ending) and path.name not in held
                 if (file := _adopted(path)) is not None
             ]
-            # They are older than what this spool holds, as far as clocks can tell.
+            # By their names, they are older than this spool's own files, so they come first.
             self._files[:0] = found
         return bool(found)
 

@@ -25,10 +25,10 @@ from observatory_storage.writers.spool.files import Chunk, Spool
 __all__ = ["PATIENCE_SECS", "Replay"]
 
 _log = logging.getLogger(__name__)
-# For so little, and so long, rows that follow wait instead of going through the spool too.
+# If at most this much is spooled, new rows wait this long for its replay before they are spooled.
 _LITTLE_BYTES: Final = 8 * 1024 * 1024
 PATIENCE_SECS: Final = 2.0
-# How often a writer looks whether a process that spooled has died.
+# How often a writer looks for spool files of dead processes.
 _LOOK_SECS: Final = 60.0
 
 
@@ -130,7 +130,8 @@ class Replay:
             return True
         deadline = math.inf if seconds is None else time.monotonic() + seconds
         with self._changed:
-            # A try that is under way may fail for what was so before this call.
+            # An attempt that is already running may fail for a reason that has passed: allow one
+            # more.
             allowed = self._failures + (retry and self._trying)
             self._start()
             while self._spool.holds_own():
@@ -209,7 +210,7 @@ class Replay:
         self._spool.done(chunk)
         with self._changed:
             if self._spool.empty and not self._stopped:
-                self._spool.adopt()  # what others have left during the same outage
+                self._spool.adopt()  # files that others left during the same outage
 
     def _has_failed(self) -> None:
         self._failures += 1
