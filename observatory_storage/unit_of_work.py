@@ -22,7 +22,8 @@ __all__ = ["UnitOfWork"]
 class UnitOfWork:
     """One session with one transaction, which is rolled back at the end unless you commit it.
 
-    Rows that the repositories return can be changed: set an attribute, then call `commit`.
+    Rows that the repositories return can be changed: set an attribute, or change a JSON value in
+    place, then call `commit`.
 
     The transaction begins with the first statement. After `commit` or `rollback`, the next
     statement begins a new transaction, which must be committed as well. Database errors are raised
