@@ -23,9 +23,10 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
 from sqlalchemy.orm.attributes import flag_modified
 
+from observatory_storage.errors import ValidationError
 from observatory_storage.models.json_values import track_changes
 from observatory_storage.serialization import to_json
 
@@ -153,6 +154,17 @@ class Base(DeclarativeBase):
         self._attach(name)
         if inspect(self).obj() is self and name in self.__dict__:
             flag_modified(self, name)
+
+    @validates("events", "logs", "metric", "points", "spans", "trace")
+    def _check_related(self, name: str, row: Any) -> Any:
+        kind = inspect(type(self)).relationships[name].mapper.class_
+        if row is not None and not isinstance(row, kind):
+            raise ValidationError(name, row, f"must be a {kind.__name__}")
+        if row is not None and inspect(self).key is not None and inspect(row).key is None:
+            raise ValidationError(
+                name, row, "is not stored by a row that was read: add it to the session itself"
+            )
+        return row
 
     def __repr__(self) -> str:
         # Only what is loaded: showing a row must not query the database for the rest of it.
