@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import RenderableType
 from rich.text import Text
 
@@ -34,6 +35,8 @@ _NAME = Column("NAME", narrowest=12, keep=9)
 _TYPE = Column("TYPE", keep=8)
 _UNIT = Column("UNIT", narrowest=6, keep=6)
 _SERVICE = Column("SERVICE", narrowest=6, keep=7)
+
+_OPTIONS_OF_SERIES = ("bucket_size_secs", "group_by", "start_time", "end_time")
 
 _EXAMPLES = """\b
 Examples:
@@ -87,6 +90,8 @@ def command(
     """List metrics by name, or show those called NAME over time."""
     if aggregation is not None and name is None:
         raise click.UsageError("--aggregation needs the NAME of a metric")
+    if aggregation is None:
+        _refuse_options_of_series()
     output = state.output()
     filters = MetricFilters(
         name=name, service_name=service_name, metric_type=metric_type, limit=limit
@@ -106,6 +111,15 @@ def command(
             raise NotFound(f"there is no metric {name}")
         for metric in found:
             _show_series(output, work, metric, aggregation, **series)
+
+
+def _refuse_options_of_series() -> None:
+    """Refuse the options of a time series, which a list of metrics would ignore."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+        if given and option.name in _OPTIONS_OF_SERIES:
+            raise click.UsageError(f"{max(option.opts, key=len)} needs --aggregation")
 
 
 def _metrics_table(page: Sequence[Metric], width: int) -> RenderableType:
