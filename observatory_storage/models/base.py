@@ -27,7 +27,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
 from sqlalchemy.orm.attributes import flag_modified
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.models.json_values import track_changes
+from observatory_storage.models.mutable_json import track_changes
 from observatory_storage.serialization import to_json
 
 __all__ = ["JSON", "NAME", "ORIGIN", "Base", "fraction", "json_object", "now", "one_of"]
