@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -35,8 +35,6 @@ _NAME = Column("NAME", narrowest=12, keep=9)
 _TYPE = Column("TYPE", keep=8)
 _UNIT = Column("UNIT", narrowest=6, keep=6)
 _SERVICE = Column("SERVICE", narrowest=6, keep=7)
-
-_OPTIONS_OF_SERIES = ("bucket_size_secs", "group_by", "start_time", "end_time")
 
 _EXAMPLES = """\b
 Examples:
@@ -91,7 +89,7 @@ def command(
     if aggregation is not None and name is None:
         raise click.UsageError("--aggregation needs the NAME of a metric")
     if aggregation is None:
-        _refuse_options_of_series()
+        _refuse_given(series)
     output = state.output()
     filters = MetricFilters(
         name=name, service_name=service_name, metric_type=metric_type, limit=limit
@@ -113,12 +111,12 @@ def command(
             _show_series(output, work, metric, aggregation, **series)
 
 
-def _refuse_options_of_series() -> None:
-    """Refuse the options of a time series, which a list of metrics would ignore."""
+def _refuse_given(series: Collection[str]) -> None:
+    """Refuse options of a time series, which a list of metrics would ignore."""
     context = click.get_current_context()
     for option in context.command.params:
         given = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
-        if given and option.name in _OPTIONS_OF_SERIES:
+        if given and option.name in series:
             raise click.UsageError(f"{max(option.opts, key=len)} needs --aggregation")
 
 
