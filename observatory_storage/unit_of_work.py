@@ -22,7 +22,8 @@ __all__ = ["UnitOfWork"]
 class UnitOfWork:
     """One session with one transaction, which is rolled back at the end unless you commit it.
 
-    Rows that the repositories return can be changed: set an attribute, then call `commit`.
+    Rows that the repositories return can be changed: set an attribute, or change a JSON value in
+    place, then call `commit`.
 
     The transaction begins with the first statement. After `commit` or `rollback`, the next
     statement begins a new transaction, which must be committed as well. Database errors are raised
@@ -35,18 +36,27 @@ class UnitOfWork:
         ...     page = uow.traces.list(service_name="chat", limit=20)
 
     Attributes:
-        session: the SQLAlchemy session. It does not autoflush, and objects do not expire on commit.
         traces, metrics, logs: the repositories.
         source: the pool that created it.
     """
 
     def __init__(self, session: Session, source: Source) -> None:
-        self.session = session
+        self._session = session
         session.info[UNIT_IS_OPEN] = True
         self.source = source
         self.traces = TraceRepository(session)
         self.metrics = MetricRepository(session)
         self.logs = LogRepository(session)
+
+    @property
+    def session(self) -> Session:
+        """The SQLAlchemy session. It does not autoflush, and objects do not expire on commit.
+
+        Raises:
+            StorageError: the unit of work has ended.
+        """
+        check_open(self._session)
+        return self._session
 
     def commit(self) -> None:
         """Flush the changes in the session, and commit the transaction.
@@ -55,14 +65,12 @@ class UnitOfWork:
             StorageError: nothing was committed. After `ConnectionLost` the commit may have
                 succeeded or not.
         """
-        check_open(self.session)
         forget_streams(self.session)
         with translated():
             self.session.commit()
 
     def rollback(self) -> None:
         """Roll back all changes since the last commit. Objects keep their values."""
-        check_open(self.session)
         forget_streams(self.session)
         with translated():
             # A rollback expires what the session holds. Without the session it stays readable.
@@ -70,7 +78,7 @@ class UnitOfWork:
             self.session.rollback()
 
     def __enter__(self) -> Self:
-        check_open(self.session)
+        check_open(self._session)
         return self
 
     def __exit__(
@@ -80,10 +88,10 @@ class UnitOfWork:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            forget_streams(self.session)
-            self.session.info[UNIT_IS_OPEN] = False
+            forget_streams(self._session)
+            self._session.info[UNIT_IS_OPEN] = False
             with translated():
-                self.session.close()
+                self._session.close()
         finally:
             # The error of the block matters more than one of the rollback after it.
             known = translate(error) if error is not None else None

@@ -1,9 +1,13 @@
-"""Module names tell newcomers where things are, so two modules share one only for a reason."""
+"""Names say where things are: two modules or constants share a name only for a reason."""
 
 from __future__ import annotations
 
+import pkgutil
 from collections import defaultdict
+from importlib import import_module
 from pathlib import Path
+
+import observatory_storage
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("observatory_storage", "observatory_embedded")
@@ -32,3 +36,15 @@ def test_module_names_are_unique() -> None:
         if len(found) > 1 and name not in SHARED
     }
     assert duplicates == {}
+
+
+def test_a_constant_has_one_meaning_in_all_modules() -> None:
+    kinds: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for found in pkgutil.walk_packages(observatory_storage.__path__, "observatory_storage."):
+        if found.name.rpartition(".")[2] == "__main__":  # which would run
+            continue
+        module = import_module(found.name)
+        for constant in filter(str.isupper, getattr(module, "__all__", ())):
+            kinds[constant][type(getattr(module, constant)).__name__] = found.name
+    assert kinds["LOGS"] == {"TableDefinition": "observatory_storage.tables"}
+    assert {name: types for name, types in kinds.items() if len(types) > 1} == {}

@@ -166,11 +166,11 @@ def test_other_errors_pass_unchanged(store: StoragePool) -> None:
 
 def test_session_is_closed_after_the_block(store: StoragePool) -> None:
     with store.unit_of_work() as uow:
-        pass
+        session = uow.session
     with pytest.raises(StorageError):
         uow.commit()
     with pytest.raises(sa.exc.InvalidRequestError):
-        uow.session.scalar(sa.text("SELECT 1"))
+        session.scalar(sa.text("SELECT 1"))
 
 
 @pytest.mark.parametrize(
@@ -187,6 +187,8 @@ def test_session_is_closed_after_the_block(store: StoragePool) -> None:
         lambda uow: uow.commit(),
         lambda uow: uow.rollback(),
         lambda uow: uow.__enter__(),
+        lambda uow: uow.session.execute(sa.text("SELECT 1")),
+        lambda uow: uow.session.add(a_trace(1)),
     ],
 )
 def test_use_after_its_end_says_what_to_do(

@@ -43,10 +43,10 @@ _READ_ONLY = "25006"
 
 
 def advice_for(error: StorageError, state: State) -> str | None:
-    """The advice for an error that ended a command, or None."""
+    """The advice for an error that ended a command, or None. Empty if the message gives it."""
     states = {sqlstate_of(each) for each in _chain(error)}
     if states & _MISSING_SCHEMA:
-        return f"The tables are missing or not migrated to this version. {MIGRATE}"
+        return ""
     if _NO_PRIVILEGE in states:
         return "The role lacks the privilege: grant it, or connect as the owner of the tables."
     if _TOO_MANY_CONNECTIONS in states:

@@ -139,7 +139,7 @@ class _Check:
             return Step(name, "failed", str(failure), failure.advice)
         except StorageError as error:
             logger.debug("step %s failed", name, exc_info=True)
-            return Step(name, "failed", str(error), advice_for(error, self._state))
+            return Step(name, "failed", str(error), advice_for(error, self._state) or None)
 
     def _configuration(self) -> str:
         try:

@@ -33,5 +33,5 @@ def report(error: Exception, state: State) -> None:
     console.print(line, soft_wrap=True)
     for each in [*rest, *([advice] if advice else [])]:
         console.print(Text(f"  {clean(each.strip())}"), soft_wrap=True)
-    if not (state.debug or advice or isinstance(error, _SELF_EXPLANATORY)):
+    if not (state.debug or advice is not None or isinstance(error, _SELF_EXPLANATORY)):
         console.print(Text("  --log-level debug shows where it happened", style="dim"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -48,7 +49,8 @@ def command(
 ) -> None:
     """List log records, the newest first.
 
-    With --follow they are printed in the order in which they are stored, until Ctrl-C.
+    With --follow they are printed in the order in which they are stored, until Ctrl-C or the time
+    of --until.
     """
     if follow and (after is not None or everything):
         raise click.UsageError("--follow cannot be combined with --after or --all")
@@ -129,6 +131,7 @@ def _follow(pool: StoragePool, filters: LogFilters, output: Output) -> None:
     with_titles = True
     cursor = None
     while True:
+        is_last = filters.end_time is not None and filters.end_time <= datetime.now(UTC)
         with pool.unit_of_work() as work:
             page = work.logs.tail(cursor, filters, payload=output.json)
         if output.json:
@@ -146,6 +149,8 @@ def _follow(pool: StoragePool, filters: LogFilters, output: Output) -> None:
         cursor = page.next
         # A full page: more records have arrived already.
         if len(page.rows) < filters.limit:
+            if is_last:
+                return
             time.sleep(_SECONDS_BETWEEN_POLLS)
 
 

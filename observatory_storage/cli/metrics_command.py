@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import RenderableType
 from rich.text import Text
 
@@ -88,6 +89,8 @@ def command(
     """List metrics by name, or show those called NAME over time."""
     if aggregation is not None and name is None:
         raise click.UsageError("--aggregation needs the NAME of a metric")
+    if aggregation is None:
+        _refuse_given(series)
     output = state.output()
     filters = MetricFilters(
         name=name, service_name=service_name, metric_type=metric_type, limit=limit
@@ -107,6 +110,15 @@ def command(
             raise NotFound(f"there is no metric {name}")
         for metric in found:
             _show_series(output, work, metric, aggregation, **series)
+
+
+def _refuse_given(series: Collection[str]) -> None:
+    """Refuse options of a time series, which a list of metrics would ignore."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+        if given and option.name in series:
+            raise click.UsageError(f"{max(option.opts, key=len)} needs --aggregation")
 
 
 def _metrics_table(page: Sequence[Metric], width: int) -> RenderableType:

@@ -5,6 +5,7 @@ schema: the engine's ``schema_translate_map`` fills it in. ``docs/your-own-queri
 query them in your own session.
 """
 
+from observatory_storage.models import related_rows  # noqa: F401 - listens to the models
 from observatory_storage.models.base import Base
 from observatory_storage.models.logs import LogRecord
 from observatory_storage.models.metrics import (

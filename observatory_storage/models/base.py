@@ -23,8 +23,11 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, validates
+from sqlalchemy.orm.attributes import flag_modified
 
+from observatory_storage.errors import ValidationError
+from observatory_storage.models.mutable_json import track_changes
 from observatory_storage.serialization import to_json
 
 __all__ = ["JSON", "NAME", "ORIGIN", "Base", "fraction", "json_object", "now", "one_of"]
@@ -47,8 +50,8 @@ class Base(DeclarativeBase):
     of rows. Columns that are not loaded are not in the mapping.
 
     A row that a repository returned is detached from the session. If you set an attribute while its
-    unit of work is open, the row is added to the session, and the next commit updates this row.
-    Changes inside a JSON value are not detected: assign a new dictionary. Changing a span does not
+    unit of work is open, or change a JSON value in place (``row.attributes["ticket"] = 17``), the
+    row is added to the session, and the next commit updates this row. Changing a span does not
     update the totals of its trace: write the span again with a writer instead.
     """
 
@@ -111,7 +114,9 @@ class Base(DeclarativeBase):
         return self._loaded().get(name, default)
 
     def __getitem__(self, name: str) -> Any:
-        return self._loaded()[name]
+        if name not in self.__dict__ or name not in inspect(type(self)).column_attrs:
+            raise KeyError(name)
+        return getattr(self, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._loaded())
@@ -132,13 +137,34 @@ class Base(DeclarativeBase):
     if not TYPE_CHECKING:  # with it, a type checker would accept any attribute name
 
         def __setattr__(self, name: str, value: Any) -> None:
-            state = self.__dict__.get("_sa_instance_state")
-            if state is not None and state.key is not None and state.session_id is None:
-                origin = state.info.get(ORIGIN)
-                # A copy by `copy.copy` shares the state of the original row.
-                if origin is not None and state.obj() is self and name in state.mapper.columns:
-                    origin.attach(self)
+            self._attach(name)
             _set(self, name, value)
+
+    def _attach(self, name: str) -> None:
+        """Add the row to the session that it was read in, for a change of a column."""
+        state = self.__dict__.get("_sa_instance_state")
+        if state is not None and state.key is not None and state.session_id is None:
+            origin = state.info.get(ORIGIN)
+            # A copy by `copy.copy` shares its state with the row that the state tracks.
+            if origin is not None and state.obj() is self and name in state.mapper.columns:
+                origin.attach(self)
+
+    def _note_change(self, name: str) -> None:
+        """Have the session write a JSON value that is changed in place."""
+        self._attach(name)
+        if inspect(self).obj() is self and name in self.__dict__:
+            flag_modified(self, name)
+
+    @validates("events", "logs", "metric", "points", "spans", "trace")
+    def _check_related(self, name: str, row: Any) -> Any:
+        kind = inspect(type(self)).relationships[name].mapper.class_
+        if row is not None and not isinstance(row, kind):
+            raise ValidationError(name, row, f"must be a {kind.__name__}")
+        if row is not None and inspect(self).key is not None and inspect(row).key is None:
+            raise ValidationError(
+                name, row, "is not stored by a row that was read: add it to the session itself"
+            )
+        return row
 
     def __repr__(self) -> str:
         # Only what is loaded: showing a row must not query the database for the rest of it.
@@ -146,6 +172,8 @@ class Base(DeclarativeBase):
         facts = (f" {name}={_brief(value)}" for name, value in values if value is not None)
         return f"<{type(self).__name__}{''.join(facts)}>"
 
+
+track_changes(Base)
 
 # pandas names its columns by the keys if rows are mappings. `Mapping` cannot be a base class here:
 # its metaclass is not SQLAlchemy's, and it would compare rows by their content.

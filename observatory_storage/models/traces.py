@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from sqlalchemy import (
     Boolean,
-    Connection,
     Index,
     Integer,
     SmallInteger,
-    event,
-    insert,
-    inspect,
     text,
 )
-from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import Mapped, Mapper, mapped_column, object_session, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from observatory_storage.models.base import (
     JSON,
@@ -146,8 +141,9 @@ class TraceSpan(Base):
     Times and ``duration_us`` have microseconds; ``start_ns``, ``end_ns`` and ``duration_ns`` have
     the remaining nanoseconds (0-999). Costs are US dollars.
 
-    To store a span with its events, use a writer, or add the span to a session. The session then
-    also inserts the `TraceEvent`s in `events`, with the span's key and their positions.
+    To store a span with its events, use a writer, or add or merge the span in a session. The
+    session then also inserts the `TraceEvent`s in `events`, with the span's key and their
+    positions. New events of a span that is stored are added to the session themselves.
     """
 
     __tablename__ = "trace_spans"
@@ -307,31 +303,3 @@ class TraceEvent(Base):
     created_at: Mapped[datetime] = now("When the row was first written.")
 
     __table_args__ = ({"postgresql_partition_by": "RANGE (span_start_time)"},)
-
-
-@event.listens_for(Base, "before_insert", propagate=True)
-def _refuse_related_rows(mapper: Mapper[Any], _: Connection, row: Base) -> None:
-    """Raise for rows in a view-only relationship that the session would silently leave out."""
-    for key in mapper.relationships.keys() & inspect(row).dict.keys():
-        related = inspect(row).dict[key]
-        rows = related if isinstance(related, list) else [related]
-        stored = key == "events" or all(object_session(each) for each in rows if each)
-        if not stored:
-            raise InvalidRequestError(
-                f"{mapper.class_.__name__}.{key} stores no rows: add them to the session themselves"
-            )
-
-
-@event.listens_for(TraceSpan, "after_insert")
-def _insert_events(_: Mapper[TraceSpan], connection: Connection, span: TraceSpan) -> None:
-    """Insert the events of an inserted span, since the view-only relationship does not."""
-    key = {
-        "trace_id": span.trace_id,
-        "span_id": span.span_id,
-        "span_start_time": span.start_time,
-        "span_start_ns": span.start_ns or 0,
-    }
-    for position, row in enumerate(inspect(span).dict.get("events", ())):
-        if object_session(row) is None:  # an event in a session is inserted by it
-            given = {"position": position} | dict(row)
-            connection.execute(insert(TraceEvent), given | key)

@@ -15,7 +15,7 @@ from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import export_queries
 from observatory_storage.otlp.data_points import point_of
 from observatory_storage.otlp.export_queries import Ids
-from observatory_storage.otlp.logs import log_of
+from observatory_storage.otlp.logs import keep_ids, log_of
 from observatory_storage.otlp.metrics import metric_of
 from observatory_storage.otlp.resource_scope import resource_of, scope_of
 from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL, Signal
@@ -134,6 +134,9 @@ def export_logs(
 ) -> Iterator[Request]:
     """Export log records as OTLP/JSON requests, oldest first.
 
+    A record whose id `ingest_logs` would not compute has it in the attribute
+    ``observatory_storage.log.id``, which `ingest_logs` takes as the id.
+
     Args:
         pool: the pool to read from.
         filters: the records to export: filters (their ``limit`` does not apply), or one or more
@@ -149,7 +152,14 @@ def export_logs(
     wanted = _wanted(filters, ids)
     _check(batch_size)
     pages = export_queries.log_pages(pool, wanted, batch_size)
-    return (_request(LOG_SIGNAL, ((row, log_of(row)) for row in page)) for page in pages)
+    return (_log_request(page) for page in pages)
+
+
+def _log_request(page: Iterable[Mapping[str, Any]]) -> Request:
+    entries = [(row, log_of(row)) for row in page]
+    request = _request(LOG_SIGNAL, entries)
+    keep_ids(request, {id(record): row["id"] for row, record in entries})
+    return request
 
 
 def _wanted(filters: F | Ids | None, ids: Ids | None) -> F | Ids | None:

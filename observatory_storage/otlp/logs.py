@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
+from uuid import UUID
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
@@ -12,7 +14,7 @@ from observatory_storage.otlp import protojson
 from observatory_storage.otlp.any_values import any_value, key_values, plain_map, plain_value
 from observatory_storage.otlp.resource_scope import Item, Origin, groups
 
-__all__ = ["KEYS", "log_of", "log_rows"]
+__all__ = ["ID_ATTRIBUTE", "KEYS", "keep_ids", "log_of", "log_rows"]
 
 KEYS: Final = ("resourceLogs", "scopeLogs", "logRecords")
 
@@ -24,6 +26,8 @@ _SEVERITY_NAMES: Final = {"SEVERITY_NUMBER_UNSPECIFIED": 0} | {
 }
 _MOST_SEVERE: Final = 24
 _EMPTY_BODY: Final = "empty"
+# An exported record has its id here where ingesting it would compute another one.
+ID_ATTRIBUTE: Final = "observatory_storage.log.id"
 
 
 def log_rows(request: Mapping[str, Any]) -> Iterator[Item]:
@@ -35,11 +39,16 @@ def log_rows(request: Mapping[str, Any]) -> Iterator[Item]:
     equals: Counter[Any] = Counter()
     for group in groups(request, KEYS):
         for index, record in enumerate(group.items):
+            own_id, content = _take_id(record)
             try:
-                row = _log_row(record, group.origin)
+                row = _log_row(content, group.origin)
             except ValidationError as error:
                 field = f"{group.path}[{index}].{error.field}".rstrip(".")
                 yield Item(record, None, ValidationError(field, error.value, error.rule))
+                continue
+            if own_id is not None:
+                row["id"] = own_id
+                yield Item(record, row)
                 continue
             # Log records have no id. Equal records of one request differ by their ordinal.
             first = ids.log_id(row, 0)
@@ -47,6 +56,39 @@ def log_rows(request: Mapping[str, Any]) -> Iterator[Item]:
             equals[first] += 1
             row["id"] = ids.log_id(row, ordinal) if ordinal else first
             yield Item(record, row)
+
+
+def keep_ids(request: Mapping[str, Any], own_ids: Mapping[int, UUID]) -> None:
+    """Add the ids to the exported records to which ingesting the request would give others.
+
+    These are records that a writer gave a random id, and equal records of several requests.
+
+    Args:
+        own_ids: the id of each record, by the `id` of the object.
+    """
+    items = list(log_rows(request))
+    if {item.row["id"] if item.row else None for item in items} == set(own_ids.values()):
+        return
+    for record, row, _ in items:
+        own_id = own_ids[id(record)]
+        # An ordinal depends on which other records are without an id.
+        content = {name: value for name, value in (row or {}).items() if name != "id"}
+        if ids.log_id(content, 0) != own_id:
+            value = {"stringValue": str(own_id)}
+            record.setdefault("attributes", []).append({"key": ID_ATTRIBUTE, "value": value})
+
+
+def _take_id(record: Any) -> tuple[UUID | None, Any]:
+    """The id that `keep_ids` has added to a record, and the record without it."""
+    # Anything that is not a list of attributes is told of when the record becomes a row.
+    with suppress(AttributeError, KeyError, TypeError, ValidationError):
+        pairs = record["attributes"]
+        keys = [pair.get("key") for pair in pairs]
+        if ID_ATTRIBUTE in keys:
+            index = keys.index(ID_ATTRIBUTE)
+            own_id = ids.uuid_of(pairs[index]["value"]["stringValue"], ID_ATTRIBUTE)
+            return own_id, {**record, "attributes": pairs[:index] + pairs[index + 1 :]}
+    return None, record
 
 
 def _log_row(record: Any, origin: Origin) -> dict[str, Any]:

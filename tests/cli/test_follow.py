@@ -14,7 +14,7 @@ import pytest
 
 from observatory_storage import CopyWriter, StoragePool
 from tests.commands import Run, wait_for
-from tests.repositories.samples import START, a_log
+from tests.repositories.samples import DAY, START, a_log
 
 
 @contextmanager
@@ -69,6 +69,18 @@ def test_one_poll_prints_no_more_than_the_limit_and_none_is_lost(
         wait_for(lambda: out.read_text().count("\n") == 2, process)
         CopyWriter(pool).write_logs([a_log(number, body=f"{number}.") for number in range(6, 13)])
         wait_for(lambda: out.read_text().count("\n") == 9, process)
+
+
+def test_following_ends_at_the_time_of_until(
+    pool: StoragePool, database_url: str, tmp_path: Path
+) -> None:
+    CopyWriter(pool).write_logs([a_log(number, body=f"{number}.") for number in range(1, 4)])
+    options = ("--limit", "2", "--until", (START + DAY).isoformat())
+    with following(database_url, tmp_path, *options) as process:
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, b"")
+    lines = (tmp_path / "out").read_text().splitlines()
+    assert [line.split()[-1] for line in lines[1:]] == ["2.", "3."]
 
 
 @pytest.mark.parametrize("option", [["--after", "x"], ["--all"]])

@@ -77,6 +77,14 @@ def test_each_page_prints_the_cursor_of_the_next(run_on_filled: Run) -> None:
     assert [line["trace_id"] for line in everything.lines] == [OTHER_TRACE, TRACE]
 
 
+def test_pages_lead_on_where_the_times_are_relative_to_now(run_on_filled: Run) -> None:
+    options = ("traces", "--since", "36500d", "--until", "1s", "--limit", "1", "--json")
+    first = run_on_filled(*options)
+    second = run_on_filled(*options, "--after", first.err.split()[-1])
+    assert second.code == 0, second.err
+    assert [line["trace_id"] for line in first.lines + second.lines] == [OTHER_TRACE, TRACE]
+
+
 def test_json_is_exact(run_on_filled: Run) -> None:
     result = run_on_filled("traces", "--json", "--user", "ada")
     assert result.lines[0]["start_time"] == "2026-07-01T12:00:00Z"

@@ -21,6 +21,9 @@ from tests.commands import (
         ["traces", "-a", "a=1", "-a", "a=2"],
         ["traces", "--limit", "0"],
         ["metrics", "--aggregation", "sum"],
+        ["metrics", "requests", "--bucket", "5m"],
+        ["metrics", "--by", "model"],
+        ["metrics", "--since", "1h"],
         ["unknown"],
     ],
 )
@@ -67,6 +70,11 @@ def test_a_value_that_is_refused_is_named_by_its_option(
     assert message in result.err
 
 
+def test_an_option_of_a_time_series_names_the_option_that_it_needs(run_on_filled: Run) -> None:
+    result = run_on_filled("metrics", "requests", "--bucket", "5m")
+    assert "Error: --bucket needs --aggregation" in result.err
+
+
 def test_a_cursor_of_another_query_is_refused(run_on_filled: Run) -> None:
     cursor = run_on_filled("traces", "--limit", "1").err.split()[-1]
     result = run_on_filled("traces", "--status", "error", "--after", cursor)
@@ -83,7 +91,8 @@ def test_missing_tables_bring_advice(
     run = runner(monkeypatch, capfd, tmp_path)
     result = run("traces", DATABASE_URL=empty_database_url)
     assert result.code == 1
-    assert "Run: observatory-storage migrate" in result.err
+    assert result.err.count("observatory-storage migrate") == 1
+    assert "--log-level debug" not in result.err
     assert "Traceback" not in result.err
     debugged = run("traces", "--log-level", "debug", DATABASE_URL=empty_database_url)
     assert "Traceback" in debugged.err

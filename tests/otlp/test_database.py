@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from sqlalchemy import select
 
-from observatory_storage import StoragePool
+from observatory_storage import LogWriter, StoragePool
 from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.models import Base
 from observatory_storage.otlp import (
@@ -25,6 +25,7 @@ from observatory_storage.otlp import (
     ingest_metrics,
     ingest_traces,
 )
+from observatory_storage.otlp.logs import ID_ATTRIBUTE
 from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
 from tests.otlp.generated import requests
 from tests.otlp.otlp import REQUESTS, meaning
@@ -39,6 +40,7 @@ from tests.otlp.samples import (
     spans_request,
 )
 from tests.otlp.test_round_trip import QUICK
+from tests.repositories.samples import START, a_log
 
 INGEST: dict[str, Any] = {
     "traces": ingest_traces,
@@ -170,6 +172,38 @@ def test_equal_log_records_are_all_stored(pool: StoragePool) -> None:
     request = logs_request(record, record, {**record, "severityNumber": 9}, record)
     comes_back(pool, "logs", request)
     assert ingest_logs(pool, request).accepted == 4
+
+
+def test_exported_logs_keep_their_ids(pool: StoragePool) -> None:
+    """Equal records of a writer and of a request, which exports of two records tear apart."""
+    equal = [a_log(number, body="x", attributes={"a": 1}) for number in (1, 2, 3)]
+    with LogWriter(pool) as writer:
+        for row in [*equal, {key: equal[0][key] for key in equal[0].keys() - {"id"}}]:
+            writer.write_log(row)
+    record = {"timeUnixNano": "5", "body": {"stringValue": "again"}}
+    ingest_logs(pool, logs_request(*[record] * 5))
+    before = all_rows(pool)["logs"]
+    assert len(before) == 9
+    exported = list(export_logs(pool, batch_size=2))
+    for request in exported * 2:
+        assert ingest_logs(pool, request).rejected == []
+    assert all_rows(pool)["logs"] == before
+    assert list(export_logs(pool, batch_size=2)) == exported
+    clear(pool)
+    for request in exported:
+        ingest_logs(pool, request)
+    assert list(export_logs(pool, batch_size=2)) == exported
+    # In one request, these have no equals elsewhere.
+    assert ID_ATTRIBUTE not in str(list(export_logs(pool, LogFilters(end_time=START))))
+
+
+@pytest.mark.parametrize("value", [{"stringValue": "5"}, {"intValue": "5"}, {}, None, 5])
+def test_an_attribute_that_has_no_log_id_is_an_attribute(pool: StoragePool, value: Any) -> None:
+    attribute = {"key": ID_ATTRIBUTE, "value": value}
+    accepted = ingest_logs(pool, log_request(attributes=[attribute])).accepted
+    assert accepted == (0 if value == 5 else 1)
+    if accepted:
+        comes_back(pool, "logs", log_request(attributes=[attribute]))
 
 
 def test_log_record_without_a_time_gets_its_observed_time(pool: StoragePool) -> None:

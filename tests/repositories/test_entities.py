@@ -11,7 +11,13 @@ import pytest
 from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 
-from observatory_storage import CopyWriter, StorageError, StoragePool, TraceRepository
+from observatory_storage import (
+    CopyWriter,
+    StorageError,
+    StoragePool,
+    TraceRepository,
+    ValidationError,
+)
 from observatory_storage.models import Base, Trace, TraceEvent, TraceSpan
 from tests.repositories.lists import LISTS, Listing
 from tests.repositories.samples import a_span, an_event, statements, trace_key
@@ -183,6 +189,46 @@ def test_a_span_that_a_session_adds_stores_its_events(pool: StoragePool) -> None
     assert [event.name for event in stored] == ["first", "second", "third"]
     assert [event.position for event in stored] == [0, 1, 2]
     assert {event.span_start_ns for event in stored} == {7}
+
+
+def test_a_span_that_a_session_merges_stores_its_events(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([a_span(1, 1, events=[an_event()])])
+    start = a_span(1, 1)["start_time"]
+    with pool.unit_of_work() as uow:
+        (read,) = uow.traces.get_spans(trace_key(1), with_events=True)
+        new = TraceSpan(
+            trace_id=read.trace_id,
+            span_id="b" * 16,
+            name="x",
+            service_name="s",
+            start_time=start,
+            start_ns=7,
+            events=[TraceEvent(name=name, timestamp=start) for name in ("first", "second")],
+        )
+        uow.session.merge(new)
+        read.name = "changed"
+        assert [event.name for event in uow.session.merge(read).events] == ["event"]
+        uow.commit()
+        stored = uow.traces.get_events(new.trace_id, new.span_id)
+    assert [(event.name, event.position) for event in stored] == [("first", 0), ("second", 1)]
+
+
+def test_related_rows_are_rows_of_their_model() -> None:
+    for name, value in (("events", [{"name": "first"}]), ("events", [Trace()]), ("trace", {})):
+        with pytest.raises(ValidationError, match=r"must be a Trace") as refused:
+            TraceSpan(**{name: value})
+        assert refused.value.field == name
+
+
+def test_new_rows_in_a_relationship_of_a_stored_row_are_an_error(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([a_span(1, 1, events=[an_event()])])
+    with pool.unit_of_work() as uow:
+        (span,) = uow.traces.get_spans(trace_key(1), with_events=True)
+        with pytest.raises(ValidationError, match="add it to the session itself"):
+            span.events.append(TraceEvent(name="lost", timestamp=span.start_time))
+        with pytest.raises(ValidationError, match="add it to the session itself"):
+            span.events = [TraceEvent(name="lost", timestamp=span.start_time)]
+        assert [event.name for event in span.events] == ["event"]
 
 
 def test_rows_that_a_session_would_leave_out_are_an_error(pool: StoragePool) -> None:

@@ -29,7 +29,7 @@ from observatory_storage.repositories.metrics.filters import MetricKeywords, Tim
 from observatory_storage.repositories.reading.filter_fields import Filters
 from observatory_storage.repositories.traces.filters import SpanKeywords, TraceKeywords
 from observatory_storage.repositories.traces.session_filters import SessionKeywords
-from tests.repositories.samples import DAY, SECOND, START, Row, a_log, a_span, trace_key
+from tests.repositories.samples import DAY, SECOND, START, Row, a_log, a_span, an_event, trace_key
 
 FILTERS: dict[type[Any], type[Any]] = {
     TraceFilters: TraceKeywords,
@@ -388,6 +388,19 @@ def test_methods_that_take_a_trace_id_take_a_trace(pool: StoragePool) -> None:
         with pytest.raises(ValidationError) as refused:
             uow.traces.get_spans(uow)  # type: ignore[arg-type]  # what is tried here
         assert refused.value.field == "trace_id"
+
+
+def test_a_trace_is_found_by_its_own_id_where_it_is_not_computed_from_its_trace_id(
+    pool: StoragePool,
+) -> None:
+    CopyWriter(pool).write_spans([a_span(1, 1, events=[an_event()])])
+    with pool.unit_of_work() as uow:
+        (span,) = uow.traces.list_spans()
+        own = Trace(id=span.trace_id, trace_id="mine", service_name="s", start_time=START)
+        assert [one.span_id for one in uow.traces.get_spans(own)] == [span.span_id]
+        assert [one.name for one in uow.traces.get_events(own)] == ["event"]
+        assert uow.traces.get(own).id == span.trace_id
+        assert len(uow.traces.list_spans(trace_id=own)) == 1
 
 
 def test_a_misspelt_keyword_is_told_the_nearest_field(pool: StoragePool) -> None:

@@ -26,9 +26,9 @@ from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.text_search import text_query
 
-__all__ = ["LOGS", "LogSearch", "RankedLogSearch", "RankedRecord"]
+__all__ = ["NEWEST_LOGS", "LogSearch", "RankedLogSearch", "RankedRecord"]
 
-LOGS: Final = Keyset("logs", (LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id))
+NEWEST_LOGS: Final = Keyset("logs", (LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id))
 
 # The ends of the slices, as distances from the beginning of the page. One more slice has the rest.
 _SLICES: Final = (
@@ -59,7 +59,7 @@ class LogSearch:
         left_out: columns that are not loaded.
     """
 
-    keyset: Keyset = LOGS
+    keyset: Keyset = NEWEST_LOGS
 
     def __init__(
         self, reader: Reader, filters: LogFilters, left_out: Sequence[InstrumentedAttribute[Any]]
@@ -81,7 +81,9 @@ class LogSearch:
         limits = (self._filters.start_time, self._filters.end_time)
         for start, end in _slices(begin, *limits, backwards=not seek.descending):
             matches = _planned_for_all(unordered.where(*within(LogRecord.timestamp, start, end)))
-            keyset = Keyset(LOGS.list_name, tuple(matches.c[c.key] for c in LOGS.columns))
+            keyset = Keyset(
+                NEWEST_LOGS.list_name, tuple(matches.c[c.key] for c in NEWEST_LOGS.columns)
+            )
             in_order = keyset.in_order(
                 _records_of(matches, self._left_out), descending=seek.descending
             )
@@ -122,7 +124,7 @@ class RankedLogSearch:
         )
         ranked = _planned_for_all(self._matching.add_columns(cast(rank, Double).label("rank")))
         self._records = _records_of(ranked, left_out).add_columns(ranked.c.rank)
-        key = (ranked.c.rank, *(ranked.c[column.key] for column in LOGS.columns))
+        key = (ranked.c.rank, *(ranked.c[column.key] for column in NEWEST_LOGS.columns))
         self.keyset = Keyset("logs by rank", key)
 
     def count(self, kind: Total) -> int:

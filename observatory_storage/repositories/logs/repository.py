@@ -21,7 +21,7 @@ from observatory_storage.repositories.logs.filters import (
     LogKeywords,
     LogSearchKeywords,
 )
-from observatory_storage.repositories.logs.log_search import LOGS, LogSearch, RankedLogSearch
+from observatory_storage.repositories.logs.log_search import NEWEST_LOGS, LogSearch, RankedLogSearch
 from observatory_storage.repositories.logs.results import LevelCount, LogStats
 from observatory_storage.repositories.logs.tail import Tail
 from observatory_storage.repositories.reading import pages, time_buckets, validation
@@ -268,7 +268,7 @@ class LogRepository:
             return LogSearch(self._reader, filters, () if payload else _LEFT_OUT)
         options = () if payload else _WITHOUT_PAYLOAD
         statement = select(LogRecord).where(*filters.conditions()).options(*options)
-        return StatementSearch(self._reader, LOGS, statement, filters.query())
+        return StatementSearch(self._reader, NEWEST_LOGS, statement, filters.query())
 
 
 def _level_of(number: int | None) -> str:

@@ -157,7 +157,8 @@ def integer(field: str, value: object, *, lowest: int, highest: int) -> int:
 def trace_key(field: str, value: Any) -> UUID:
     """The id of a trace, given as text, as a UUID or as the `Trace`."""
     if isinstance(value, Trace):
-        return ids.trace_uuid(value.trace_id, field)
+        # The id of a row that a session inserted need not be the one computed from its trace id.
+        value = vars(value).get("id") or value.trace_id
     return ids.trace_uuid(value, field)
 
 

@@ -44,7 +44,7 @@ _SAMPLE: Final = 5_000
 class TraceSearch:
     """The matching traces: a `pages.Search`."""
 
-    keyset: Keyset = statements.TRACES
+    keyset: Keyset = statements.NEWEST_TRACES
 
     def __init__(self, reader: Reader, filters: TraceFilters) -> None:
         self._reader = reader

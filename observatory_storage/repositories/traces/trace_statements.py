@@ -18,9 +18,9 @@ from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading.pages import Keyset, SeekShape
 from observatory_storage.repositories.traces.span_conditions import SpanConditions
 
-__all__ = ["TRACES", "all_traces", "matching", "matching_nearest", "of_newest_spans"]
+__all__ = ["NEWEST_TRACES", "all_traces", "matching", "matching_nearest", "of_newest_spans"]
 
-TRACES: Final = Keyset("traces", (Trace.start_time, Trace.id))
+NEWEST_TRACES: Final = Keyset("traces", (Trace.start_time, Trace.id))
 
 _SPAN_LIMIT: Final = bindparam("span_limit", type_=BigInteger)
 
@@ -28,7 +28,7 @@ _SPAN_LIMIT: Final = bindparam("span_limit", type_=BigInteger)
 @lru_cache
 def all_traces(shape: SeekShape) -> Select[Trace]:
     """The traces themselves, without a condition."""
-    return TRACES.seek(select(Trace), shape)
+    return NEWEST_TRACES.seek(select(Trace), shape)
 
 
 @lru_cache(maxsize=256)
@@ -83,7 +83,7 @@ def of_newest_spans(conditions: SpanConditions, shape: SeekShape) -> Select[Trac
 
 
 def _by_time(trace: type[Trace]) -> Keyset:
-    return Keyset(TRACES.list_name, (trace.start_time, trace.id))
+    return Keyset(NEWEST_TRACES.list_name, (trace.start_time, trace.id))
 
 
 def _probed(
