@@ -185,8 +185,8 @@ class LogRepository:
     ) -> builtins.list[LevelCount]:
         """Count the matching records of each level, from TRACE up.
 
-        Levels without records are absent. Records without a severity number come first, as
-        ``UNSPECIFIED``.
+        Levels without records are absent. A record without a severity number is of the level that
+        its ``severity_text`` names. If there is none, it is ``UNSPECIFIED``, which comes first.
 
         Args:
             bucket_size_secs: also count by buckets of this width, in seconds or as a timedelta.
@@ -199,16 +199,16 @@ class LogRepository:
         """
         wanted = LogFilters.of(filters, fields)
         bucket = time_buckets.bucket_column(LogRecord.timestamp, bucket_size_secs, time_zone)
-        number = LogRecord.severity_number
+        number = LogRecord.severity().label("number")
         by_number = (
             select(bucket, number, func.count().label("records"))
             .where(*wanted.conditions())
-            .group_by("bucket", number)
+            .group_by("bucket", "number")
             .order_by("bucket", number.nulls_first())
         )
         counts: dict[tuple[datetime | None, str], int] = {}
         for row in self._reader.rows(by_number):
-            key = row.bucket, _level_of(row.severity_number)
+            key = row.bucket, _level_of(row.number)
             counts[key] = counts.get(key, 0) + row.records
         return [
             LevelCount(level=level, count=count, timestamp=start)
@@ -223,9 +223,7 @@ class LogRepository:
         row = self._reader.row(
             select(
                 func.count().label("log_count"),
-                func.count()
-                .filter(LogRecord.severity_number >= LEVELS["ERROR"])
-                .label("error_count"),
+                func.count().filter(LogRecord.severity() >= LEVELS["ERROR"]).label("error_count"),
                 func.count(LogRecord.service_name.distinct()).label("service_count"),
                 func.count(LogRecord.trace_id.distinct()).label("trace_count"),
                 func.min(LogRecord.timestamp).label("first_timestamp"),

@@ -48,6 +48,7 @@ Given = Mapping[str, Any]
 Condition = Callable[[Any, Given], Conditions]
 
 _RULE: Final = "rule"
+_AS_THEMSELVES: Final = {"text", "content"}
 _NOT_OF_THE_CURSOR: Final = {"limit", "start_time", "end_time"}
 
 
@@ -195,7 +196,7 @@ class Filters:
 def bound(parameters: Mapping[str, Any]) -> Given:
     """Bind parameters with their values, typed as the columns they are compared with."""
     return {
-        name: value if name == "text" else bindparam(name, value, type_=NULLTYPE)
+        name: value if name in _AS_THEMSELVES else bindparam(name, value, type_=NULLTYPE)
         for name, value in parameters.items()
     }
 
