@@ -34,7 +34,7 @@ def upgrade() -> None:
     schema = op.get_context().version_table_schema
     _drop(schema)
     words = _BODY
-    for joint in "<&./-+@":
+    for joint in "<&./-+@~\u2019":
         words = f"replace({words}, '{joint}', ' ')"
     words = rf"regexp_replace({words}, '({_APART})', ' \1 ', 'g')"
     names = ", ".join(f"'{name}'" for name in _ERROR_NAMES)

@@ -17,11 +17,12 @@ from observatory_storage.models.severities import LEVELS, SEVERITIES, names_from
 if TYPE_CHECKING:
     from observatory_storage.models.traces import Trace
 
-__all__ = ["LogRecord"]
+__all__ = ["IS_ERROR", "LogRecord"]
 
 # A tsvector holds at most 1 MB. A longer body is stored whole, and found by its beginning.
 _SEARCHED_CHARACTERS: Final = 100_000
-_IS_ERROR: Final = (
+# Of a record, as `LogRecord.is_at_least` says it, for an index.
+IS_ERROR: Final = (
     f"severity_number >= {LEVELS['ERROR']} OR severity_number IS NULL AND upper(severity_text) IN ("
     + ", ".join(f"'{name}'" for name in names_from(LEVELS["ERROR"]))
     + ")"
@@ -111,7 +112,7 @@ class LogRecord(Base):
             "ix_logs_errors",
             "service_name",
             "timestamp",
-            postgresql_where=text(_IS_ERROR),
+            postgresql_where=text(IS_ERROR),
         ),
         Index(
             "ix_logs_trace_id",

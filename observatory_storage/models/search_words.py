@@ -17,8 +17,8 @@ from sqlalchemy import ColumnElement, TextClause, func, text
 
 __all__ = ["APART", "matches", "quoted", "separate", "substring_pattern", "words_of"]
 
-# Those that make the parser read more than letters and digits as one word.
-_JOINTS: Final = "<&./-+@"
+# Those that make the parser read more than letters and digits as one word, and an apostrophe.
+_JOINTS: Final = "<&./-+@~\u2019"
 # Each is a word: punctuation and symbols beyond ASCII, Thai, Lao, Burmese, Hangul, Khmer, Chinese
 # and Japanese, wide forms, emoji. PostgreSQL and Python read the class alike.
 APART: Final = (

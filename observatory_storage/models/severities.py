@@ -17,10 +17,24 @@ SEVERITIES: Final = {
         for level, number in LEVELS.items()
         for step in range(4)
     },
-    "FINEST": 1, "FINER": 2, "VERBOSE": 5, "FINE": 5, "CONFIG": 6,
-    "INFORMATION": 9, "INFORMATIONAL": 9, "NOTICE": 10, "WARNING": 13,
-    "ERR": 17, "SEVERE": 17, "DPANIC": 18, "PANIC": 19, "ALERT": 19,
-    "CRIT": 21, "CRITICAL": 21, "EMERG": 21, "EMERGENCY": 21,
+    "FINEST": 1,
+    "FINER": 2,
+    "VERBOSE": 5,
+    "FINE": 5,
+    "CONFIG": 6,
+    "INFORMATION": 9,
+    "INFORMATIONAL": 9,
+    "NOTICE": 10,
+    "WARNING": 13,
+    "ERR": 17,
+    "SEVERE": 17,
+    "DPANIC": 18,
+    "PANIC": 19,
+    "ALERT": 19,
+    "CRIT": 21,
+    "CRITICAL": 21,
+    "EMERG": 21,
+    "EMERGENCY": 21,
 }
 
 

@@ -28,6 +28,8 @@ from observatory_storage.repositories.reading.filter_fields import (
     equals,
     filter_field,
     limit_field,
+    of_trace,
+    trace_parameters,
 )
 from observatory_storage.repositories.reading.text_search import TextSearch
 from observatory_storage.repositories.reading.validation import AttributeValue, TraceId
@@ -129,7 +131,9 @@ class LogFilters(Filters):
     min_severity: int | str | None = filter_field(
         _severity, _is_severe, parameters=_severity_parameters
     )
-    trace_id: TraceId | None = filter_field(validation.trace_key, equals("trace_id"))
+    trace_id: TraceId | None = filter_field(
+        validation.trace_key, of_trace, parameters=trace_parameters
+    )
     span_id: str | None = filter_field(
         lambda field, value: ids.span_id(value, field), equals("span_id")
     )

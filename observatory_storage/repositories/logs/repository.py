@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, Literal, Unpack
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, defer
 
 from observatory_storage import ids
@@ -32,10 +32,8 @@ __all__ = ["LogRepository"]
 
 _LEFT_OUT: Final = (LogRecord.resource_attributes, LogRecord.scope_attributes, LogRecord.otlp)
 _WITHOUT_PAYLOAD: Final = tuple(defer(column, raiseload=True) for column in _LEFT_OUT)
-_OF_TRACE: Final = (
-    select(LogRecord)
-    .where(LogRecord.trace_id == bindparam("trace_id"))
-    .order_by(LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id)
+_IN_ORDER: Final = select(LogRecord).order_by(
+    LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id
 )
 _ORDERS: Final = ("time", "rank")
 
@@ -129,7 +127,8 @@ class LogRepository:
         """
         bounds = within(LogRecord.timestamp, *validation.times(start_time, end_time))
         key = validation.trace_key("trace_id", trace_id)
-        return self._reader.entities(_OF_TRACE.where(*bounds), {"trace_id": key})
+        of_trace = LogFilters(trace_id=key).conditions()
+        return self._reader.entities(_IN_ORDER.where(*of_trace, *bounds))
 
     def search_text(
         self,

@@ -158,7 +158,8 @@ def integer(field: str, value: object, *, lowest: int, highest: int) -> int:
 def trace_key(field: str, value: Any) -> UUID:
     """The id of a trace, given as text, as a UUID or as the `Trace`."""
     if isinstance(value, Trace):
-        return ids.trace_uuid(value.trace_id, field)
+        # Its own id, which an earlier version may have computed in another way.
+        return ids.trace_uuid(getattr(value, "id", None) or value.trace_id, field)
     return ids.trace_uuid(value, field)
 
 

@@ -30,7 +30,9 @@ from observatory_storage.repositories.reading.filter_fields import (
     equals,
     limit_field,
     no_condition,
+    of_trace,
     rules_of,
+    trace_parameters,
 )
 from observatory_storage.repositories.reading.validation import AttributeValue, Number, TraceId
 from observatory_storage.repositories.traces import json_conditions
@@ -312,7 +314,9 @@ class SpanFilters(_CommonFilters):
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.
     """
 
-    trace_id: TraceId | None = span_field(validation.trace_key, equals("trace_id"))
+    trace_id: TraceId | None = span_field(
+        validation.trace_key, of_trace, parameters=trace_parameters
+    )
     kind: str | None = span_field(validation.one_of(KINDS), equals("kind"))
     name: str | None = span_field(validation.text, equals("name"))
 
