@@ -13,6 +13,7 @@ indexed.
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -106,7 +107,7 @@ def has_literally(attributes: SQLColumnExpression[Any], value: str) -> ColumnEle
     JSON in text in JSON has any number of them, so they tell nothing.
     """
     plain = func.replace(content_text(attributes), quoted("\\"), quoted(""))
-    written = {json_text(value, ascii_only).replace("\\", "") for ascii_only in (False, True)}
+    written = {one.replace("\\", "") for one in _in_json({value, *_cases(value)})}
     return or_(*(matches(plain, substring_pattern(one)) for one in sorted(written)))
 
 
@@ -119,17 +120,25 @@ def contains(attributes: SQLColumnExpression[Any], value: str) -> ColumnElement[
     silently = (text("'{}'"), text("true"))
     found = func.jsonb_path_query(attributes, quoted(path), *silently)
     values = found.table_valued(column("value", JSONB)).render_derived("content")
-    shown = values.c.value.op("#>>")(text("'{}'"))
+    shown = values.c.value.op("#>>", return_type=Text())(text("'{}'"))
     written = {value}
+    escaped = {value, *_cases(value)}
     for _ in range(_JSON_IN_JSON):
-        written |= {json_text(one, ascii_only) for one in written for ascii_only in (False, True)}
+        escaped = _in_json(escaped)
+        written |= escaped
     patterns = (matches(shown, substring_pattern(one)) for one in sorted(written))
     return exists().select_from(values).where(or_(*patterns))
 
 
-def json_text(value: str, ascii_only: bool) -> str:
-    """The value as it is written within a JSON string."""
-    return json.dumps(value, ensure_ascii=ascii_only)[1:-1]
+def _cases(value: str) -> tuple[str, str]:
+    # An escape such as \\u00e9 has no other case: it is searched for in lower and in upper case.
+    return value.lower(), value.upper()
+
+
+def _in_json(values: set[str]) -> set[str]:
+    """The values as they are written within JSON strings, with escapes beyond ASCII or without."""
+    choices = product(values, (False, True))
+    return {json.dumps(one, ensure_ascii=ascii_only)[1:-1] for one, ascii_only in choices}
 
 
 def _path(names: tuple[str, ...]) -> str:

@@ -83,7 +83,7 @@ class LogRecord(Base):
     )
 
     @staticmethod
-    def search_vector(body: ColumnElement[str | None]) -> ColumnElement[Any]:
+    def search_vector(body: ColumnElement[Any]) -> ColumnElement[Any]:
         """The expression of the full-text index. A search must use the same expression."""
         return search_words.words_of(func.left(body, text(str(_SEARCHED_CHARACTERS))))
 
