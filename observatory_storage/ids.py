@@ -22,6 +22,7 @@ from observatory_storage.times import MICROSECOND, UNIX_EPOCH
 __all__ = [
     "are_span_ids",
     "data_point_id",
+    "former_trace_uuid",
     "log_id",
     "metric_id",
     "new_span_id",
@@ -38,7 +39,7 @@ MAX_NAME_BYTES: Final = 1024  # two of them and a time fit a btree entry (2,704 
 # UUID(hex=…) also accepts "0x…", "+…", braces and blanks. Here, only these two forms are UUIDs.
 _HEX_TRACE = re.compile(r"[0-9a-fA-F]{32}")
 _DASHED = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_HEX_SPAN = re.compile(r"[0-9a-fA-F]{16}")
+_HEX_SPAN = re.compile(r"[0-9a-fA-F]{16}")  # and a trace id of 64 bits
 _LOWER_HEX = re.compile(r"[0-9a-f]*")
 _SPAN_DIGITS: Final = 16
 _NO_SPAN: Final = "0" * _SPAN_DIGITS
@@ -47,8 +48,9 @@ _NO_SPAN: Final = "0" * _SPAN_DIGITS
 def trace_uuid(value: str | UUID, field: str = "trace_id") -> UUID:
     """The UUID of a trace id.
 
-    A text of 32 hex digits, or in the canonical dashed form, is that UUID. Any other text is mapped
-    to a UUID of version 5 in a fixed namespace.
+    A text of 32 hex digits, or in the canonical dashed form, is that UUID. A text of 16 hex digits
+    is an id of 64 bits, as B3 and Datadog have: W3C Trace Context pads it with zeros on the left.
+    Any other text is mapped to a UUID of version 5 in a fixed namespace.
 
     Raises:
         ValidationError: the value is neither a UUID nor a non-empty text, or it is the all-zero id,
@@ -68,8 +70,8 @@ def trace_uuid(value: str | UUID, field: str = "trace_id") -> UUID:
 
 @lru_cache(maxsize=8192)
 def _resolved(value: str) -> UUID:
-    if _HEX_TRACE.fullmatch(value) or _DASHED.fullmatch(value):
-        result = UUID(hex=value)
+    if _HEX_TRACE.fullmatch(value) or _DASHED.fullmatch(value) or _HEX_SPAN.fullmatch(value):
+        result = UUID(hex=value.replace("-", "").zfill(32))
         if result.int == 0:
             raise ValueError("must not be all zeros")
         return result
@@ -81,6 +83,11 @@ def _resolved(value: str) -> UUID:
     return uuid5(NAMESPACE, cleaned)
 
 
+def former_trace_uuid(key: UUID) -> UUID | None:
+    """The UUID that earlier versions gave to an id of 64 bits; None if the id has more."""
+    return uuid5(NAMESPACE, f"{key.int:016x}") if key.int < 2**64 else None
+
+
 def trace_text(value: str | UUID) -> str:
     """The text of `Trace.trace_id`: the id as given, with hex in lower case."""
     return value.hex if isinstance(value, UUID) else _lowered(value)
@@ -88,8 +95,8 @@ def trace_text(value: str | UUID) -> str:
 
 @lru_cache(maxsize=8192)
 def _lowered(value: str) -> str:
-    hexadecimal = _HEX_TRACE.fullmatch(value) or _DASHED.fullmatch(value)
-    return value.lower() if hexadecimal else str.__str__(value)
+    hexadecimal = (one.fullmatch(value) for one in (_HEX_TRACE, _DASHED, _HEX_SPAN))
+    return value.lower() if any(hexadecimal) else str.__str__(value)
 
 
 def span_id(value: object, field: str = "span_id") -> str:

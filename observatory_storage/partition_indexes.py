@@ -6,21 +6,20 @@ includes tokens and costs. They are built CONCURRENTLY, so readers and writers d
 that arrive later are indexed too.
 
 These indexes belong to the partitions, not to the tables, so migrations do not contain them.
+If a migration changes an index of a table, the partitions that are older than it get theirs here.
 """
 
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.schema import CreateIndex, DropIndex
+from sqlalchemy.schema import DropIndex
 
 from observatory_storage import layout
 from observatory_storage.errors import (
@@ -33,9 +32,7 @@ from observatory_storage.errors import (
     translate,
     translated,
 )
-from observatory_storage.llm.content_search import content_vector
-from observatory_storage.llm.dialects import USAGE_COLUMNS
-from observatory_storage.models import Base
+from observatory_storage.index_kinds import CLOSED, OF_TABLES, IndexKind
 from observatory_storage.serialization import Result
 
 __all__ = ["IndexBuild", "IndexFailure", "PartitionIndex", "build_partition_indexes"]
@@ -46,7 +43,8 @@ GRACE: Final = timedelta(hours=1)
 
 # While a build waits for its lock, it blocks other DDL on the partition, but no reader or writer.
 _LOCK_TIMEOUT: Final = "5min"
-_MAX_NAME_BYTES: Final = 63
+# While an index waits to be attached, queries of the table wait behind it.
+_ATTACH_TIMEOUT: Final = "5s"
 _NO_SUCH_TABLE: Final = "42P01"
 _NO_PRIVILEGE: Final = "42501"
 
@@ -106,75 +104,7 @@ class IndexBuild(Result):
     failed: tuple[IndexFailure, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """One index that every closed partition of a table gets."""
-
-    table: str
-    purpose: str
-    expressions: Callable[[Any], list[Any]]
-    operators: str | None = None
-    using: str = "gin"
-    where: Callable[[Any], sa.ColumnElement[bool]] | None = None
-    include: tuple[str, ...] = ()
-
-    def statement(self, schema: str, partition: str, name: str) -> CreateIndex:
-        columns = (sa.Column(each.name, each.type) for each in Base.metadata.tables[self.table].c)
-        table = sa.Table(partition, sa.MetaData(), *columns, schema=schema)
-        operators = dict.fromkeys(table.c.keys(), self.operators) if self.operators else {}
-        index = sa.Index(
-            name,
-            *self.expressions(table.c),
-            postgresql_using=self.using,
-            postgresql_ops=operators,
-            postgresql_where=None if self.where is None else self.where(table.c),
-            postgresql_include=self.include or None,
-            postgresql_concurrently=True,
-        )
-        return CreateIndex(index)
-
-    def name(self, dialect: sa.Dialect, schema: str, partition: str) -> str:
-        """The name of the index, which ends in a digest of its definition."""
-        definition = str(self.statement(schema, partition, "index").compile(dialect=dialect))
-        digest = blake2b(definition.encode(), digest_size=4).hexdigest()
-        return f"{self._prefix(partition)}{digest}"
-
-    def is_older(self, name: str, partition: str) -> bool:
-        """Whether the name is of an index of this kind, with any definition."""
-        return re.fullmatch(re.escape(self._prefix(partition)) + "[0-9a-f]{8}", name) is not None
-
-    def _prefix(self, partition: str) -> str:
-        max_bytes = _MAX_NAME_BYTES - len(f"ix__{self.purpose}_12345678")
-        return f"ix_{partition.encode()[:max_bytes].decode(errors='ignore')}_{self.purpose}_"
-
-
-_KINDS: Final = (
-    _Kind(
-        "trace_spans",
-        "attributes",
-        lambda c: [c.attributes, c.resource_attributes, c.scope_attributes, c.links],
-        "jsonb_path_ops",
-    ),
-    _Kind("trace_spans", "content", lambda c: [content_vector(c.attributes)]),
-    # An index-only scan sums up tokens and costs without reading the prompts in the table.
-    _Kind(
-        "trace_spans",
-        "usage",
-        lambda c: [c.start_time],
-        using="btree",
-        where=lambda c: sa.or_(c.total_tokens.is_not(None), c.total_cost_usd.is_not(None)),
-        include=("service_name", "provider", "model", "environment", *USAGE_COLUMNS),
-    ),
-    _Kind("trace_events", "attributes", lambda c: [c.attributes], "jsonb_path_ops"),
-    _Kind("trace_events", "content", lambda c: [content_vector(c.attributes)]),
-    _Kind(
-        "logs",
-        "attributes",
-        lambda c: [c.attributes, c.resource_attributes, c.scope_attributes],
-        "jsonb_path_ops",
-    ),
-)
-_TABLES: Final = tuple(dict.fromkeys(kind.table for kind in _KINDS))
+_TABLES: Final = tuple(dict.fromkeys(kind.table for kind in CLOSED))
 
 
 def build_partition_indexes(
@@ -229,7 +159,7 @@ class _Build:
         self._failed: list[IndexFailure] = []
 
     def run(self, table: str | None, closed: datetime) -> IndexBuild:
-        kinds = [kind for kind in _KINDS if table in (None, kind.table)]
+        kinds = [kind for kind in CLOSED if table in (None, kind.table)]
         partitions = self._partitions({kind.table for kind in kinds}, closed)
         with self._lock(), self._engine.connect() as connection:
             # CREATE INDEX CONCURRENTLY cannot run in a transaction, so its settings are those of
@@ -242,6 +172,10 @@ class _Build:
                 # In another encoding, the index would refuse rows whose JSON escapes a letter that
                 # the encoding does not have.
                 kinds = [kind for kind in kinds if kind.purpose != "content"]
+            for kind in OF_TABLES:
+                if table in (None, kind.table):
+                    for partition in self._lacking(kind):
+                        self._attach(kind, partition)
             for of_table, partition in partitions:
                 self._complete(partition, [kind for kind in kinds if kind.table == of_table])
         return IndexBuild(
@@ -276,7 +210,29 @@ class _Build:
             ]
         return [(table, partition) for _, table, partition in sorted(found, reverse=True)]
 
-    def _complete(self, partition: str, kinds: list[_Kind]) -> None:
+    def _lacking(self, kind: IndexKind) -> list[str]:
+        """The partitions without an index of this kind, the newest first."""
+        names = {"schema": self._schema, "table": kind.table, "parent": kind.parent}
+        return list(self._connection.scalars(_LACKING, names))
+
+    def _attach(self, kind: IndexKind, partition: str) -> None:
+        """Build an index, unless it is there, and make it a part of the table's."""
+        name = kind.name(self._connection.dialect, self._schema, partition)
+        index = PartitionIndex(kind.table, partition, name)
+        valid = self._indexes(partition)
+        if not valid.get(name) and not self._build(kind, index, is_invalid=name in valid):
+            return
+        quote = self._connection.dialect.identifier_preparer.quote
+        parent, child = (f"{quote(self._schema)}.{quote(str(one))}" for one in (kind.parent, name))
+        self._connection.exec_driver_sql(f"SET lock_timeout = '{_ATTACH_TIMEOUT}'")
+        try:
+            self._connection.exec_driver_sql(f"ALTER INDEX {parent} ATTACH PARTITION {child}")
+        except sa.exc.OperationalError as error:
+            self._failed.append(IndexFailure(index, translate(error) or StorageError(str(error))))
+        finally:
+            self._connection.exec_driver_sql(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
+
+    def _complete(self, partition: str, kinds: list[IndexKind]) -> None:
         """Build the indexes that the partition lacks, and drop those of older definitions."""
         valid = self._indexes(partition)
         for kind in kinds:
@@ -290,7 +246,7 @@ class _Build:
                 if older != name and kind.is_older(older, partition):
                     self._drop(PartitionIndex(kind.table, partition, older))
 
-    def _build(self, kind: _Kind, index: PartitionIndex, *, is_invalid: bool) -> bool:
+    def _build(self, kind: IndexKind, index: PartitionIndex, *, is_invalid: bool) -> bool:
         logger.info("building index %s on %s", index.name, index.partition)
         try:
             if is_invalid:  # left by an interrupted build: updated by every write, but never used
@@ -330,6 +286,19 @@ _INDEXES: Final = sa.text(
     " JOIN pg_catalog.pg_class t ON t.oid = x.indrelid"
     " JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace"
     " WHERE n.nspname = :schema AND t.relname = :table"
+)
+
+
+_LACKING: Final = sa.text(
+    "SELECT p.relname FROM pg_catalog.pg_inherits h"
+    " JOIN pg_catalog.pg_class p ON p.oid = h.inhrelid"
+    " JOIN pg_catalog.pg_class t ON t.oid = h.inhparent"
+    " JOIN pg_catalog.pg_class i ON i.relname = :parent AND i.relnamespace = t.relnamespace"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace"
+    " WHERE n.nspname = :schema AND t.relname = :table AND NOT EXISTS ("
+    "SELECT FROM pg_catalog.pg_index x JOIN pg_catalog.pg_inherits j ON j.inhrelid = x.indexrelid"
+    " WHERE x.indrelid = p.oid AND j.inhparent = i.oid)"
+    " ORDER BY p.relname DESC"
 )
 
 

@@ -30,9 +30,9 @@ from observatory_storage import (
     migrate,
     partition_indexes,
 )
+from observatory_storage.index_kinds import CLOSED, IndexKind
 from observatory_storage.layout import advisory_key
 from observatory_storage.models import Base
-from observatory_storage.partition_indexes import _KINDS
 from tests.catalog import engine_for
 from tests.repositories.samples import DAY, a_log, a_span, an_event
 
@@ -85,7 +85,7 @@ def test_only_closed_partitions_get_indexes_and_once(two_days: StoragePool) -> N
         ("trace_events", EVENTS),
         ("logs", LOGS),
     }
-    assert len(first.built) == len(_KINDS)
+    assert len(first.built) == len(CLOSED)
     assert first == IndexBuild(built=first.built)
     assert indexes(two_days.engine) == {index.name: True for index in first.built}
     assert all(len(index.name.encode()) <= 63 for index in first.built)
@@ -93,7 +93,7 @@ def test_only_closed_partitions_get_indexes_and_once(two_days: StoragePool) -> N
     assert second == IndexBuild(existing=first.built)
     later = build(two_days, now=NOW + DAY)
     assert set(later.existing) == set(first.built)
-    assert len(later.built) == len(_KINDS)
+    assert len(later.built) == len(CLOSED)
     # The newest day is queried most.
     assert later.built[0].partition == f"trace_spans_p{TODAY + DAY:%Y%m%d}"
 
@@ -159,7 +159,7 @@ def test_migrations_do_not_see_the_indexes(empty_database_url: str, schema: str)
         CopyWriter(pool).write_logs([a_log(1, START)])
         built = build(pool).built
         assert indexes(pool.engine, schema) == {index.name: True for index in built}
-        assert len(built) == len(_KINDS)
+        assert len(built) == len(CLOSED)
         assert not build(pool).built
     engine = engine_for(empty_database_url)
     with engine.connect() as connection:
@@ -192,11 +192,11 @@ def test_changed_definition_replaces_the_older_index(
 ) -> None:
     before = build(two_days, table="trace_events").built
     (content,) = (
-        kind for kind in _KINDS if (kind.table, kind.purpose) == ("trace_events", "content")
+        kind for kind in CLOSED if (kind.table, kind.purpose) == ("trace_events", "content")
     )
-    changed = partition_indexes._Kind("trace_events", "content", lambda c: [c.otlp])
+    changed = IndexKind("trace_events", "content", lambda c: [c.otlp])
     monkeypatch.setattr(
-        partition_indexes, "_KINDS", [changed if kind is content else kind for kind in _KINDS]
+        partition_indexes, "CLOSED", [changed if kind is content else kind for kind in CLOSED]
     )
     after = build(two_days, table="trace_events")
     assert len(after.built) == len(after.dropped) == 1
@@ -259,7 +259,7 @@ def test_partition_that_is_dropped_meanwhile_is_skipped(
     monkeypatch.setattr(layout, "named", and_gone)
     result = build(two_days)
     assert not result.failed
-    assert len(result.built) == len(_KINDS)
+    assert len(result.built) == len(CLOSED)
 
 
 def test_role_that_does_not_own_the_tables_gets_an_error(
@@ -352,3 +352,27 @@ def test_late_rows_are_indexed_too(two_days: StoragePool) -> None:
     CopyWriter(two_days).write_spans(rows)
     result = build(two_days, now=NOW + 7 * DAY)
     assert not result.failed
+
+
+def test_partitions_older_than_a_migration_get_the_indexes_of_their_table(
+    two_days: StoragePool,
+) -> None:
+    rows = [a_log(n + 5, START + n * DAY, body=f"at https://example.com/{n}.html") for n in (0, 1)]
+    migrate.downgrade(two_days.engine, revision="0001")
+    CopyWriter(two_days).write_logs(rows)
+    migrate.upgrade(two_days.engine)
+    CopyWriter(two_days).write_logs([a_log(9, START + 2 * DAY)])  # into a partition that has them
+    with two_days.unit_of_work() as uow:
+        assert len(uow.logs.list(text="https://example.com/1.html")) == 1
+    built = build(two_days, table="logs").built
+    changed = [index for index in built if index.name.split("_")[3] in ("body", "errors")]
+    assert len(changed) == 4
+    attached = (
+        "SELECT count(*) FROM pg_inherits WHERE inhparent = ANY (ARRAY"
+        "['ix_logs_body'::regclass, 'ix_logs_errors'::regclass])"
+    )
+    valid = "SELECT bool_and(indisvalid) FROM pg_index WHERE indrelid = 'logs'::regclass"
+    with two_days.engine.connect() as connection:
+        assert connection.scalar(sa.text(attached)) == 6
+        assert connection.scalar(sa.text(valid))
+    assert not build(two_days, table="logs").built

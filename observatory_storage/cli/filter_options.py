@@ -33,7 +33,8 @@ _ATTRIBUTES = click.option(
     multiple=True,
     callback=option_types.attributes_of,
     metavar="KEY=VALUE",
-    help='An attribute. 5 and true are a number and a boolean, "5" in quotes is text. Repeatable.',
+    help='An attribute. 5 and true are a number and a boolean, "5" in quotes is text, ["a"] a list.'
+    " Repeatable.",
 )
 _SERVICE = click.option("--service", "service_name", help="The service's name.")
 
@@ -84,6 +85,10 @@ def trace_filters(command: Command) -> Command:
         click.option("--min-tokens", type=int, help="The minimum tokens of a span."),
         click.option("--max-tokens", type=int, help="The maximum tokens of a span."),
         click.option("--text", help=f"Search prompts and completions: {_TEXT_HELP}"),
+        click.option(
+            "--contains",
+            help="A substring of a prompt or completion, in any case; needs --since.",
+        ),
         click.option("--provider", help="The provider of a model call."),
         click.option("--model", help="The model of a model call."),
         click.option("--user", "user_id", help="The user's id."),

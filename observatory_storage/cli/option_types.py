@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import click
 
@@ -18,7 +19,7 @@ __all__ = [
     "time",
 ]
 
-Scalar = str | int | float | bool
+Value = str | int | float | bool | list[Any]
 
 _UNITS = {
     "us": timedelta(microseconds=1),
@@ -68,23 +69,23 @@ def severity(value: str) -> int | str:
     return int(value) if value.isdecimal() else value.upper()
 
 
-def attribute(value: str) -> tuple[str, Scalar]:
+def attribute(value: str) -> tuple[str, Value]:
     """A pair of the form ``key=value``."""
     key, separator, text = value.partition("=")
     if not key or not separator:
         raise click.BadParameter(f"{value!r} is not of the form key=value")
-    return key, _scalar(text)
+    return key, _value(text)
 
 
 def attributes_of(
-    context: click.Context, option: click.Parameter, pairs: tuple[tuple[str, Scalar], ...]
-) -> dict[str, Scalar] | None:
+    context: click.Context, option: click.Parameter, pairs: tuple[tuple[str, Value], ...]
+) -> dict[str, Value] | None:
     """The attributes of a repeated option; None where there is none.
 
     Raises:
         click.BadParameter: a key has two values, which no attribute has.
     """
-    found: dict[str, Scalar] = {}
+    found: dict[str, Value] = {}
     for key, value in pairs:
         if key in found:
             raise click.BadParameter(f"{key} is given twice", context, option)
@@ -97,10 +98,10 @@ def _duration(text: str) -> timedelta | None:
     return float(match[1]) * _UNITS[match[2]] if match else None
 
 
-def _scalar(text: str) -> Scalar:
-    """A number, true or false, or text in quotes, as in JSON; anything else is text as it is."""
+def _value(text: str) -> Value:
+    """A number, true or false, a list, or text in quotes, as in JSON; anything else is text."""
     try:
         value = json.loads(text)
     except ValueError:
         return text
-    return value if isinstance(value, str | int | float | bool) else text
+    return value if isinstance(value, str | int | float | bool | list) else text

@@ -1,22 +1,38 @@
-r"""Full-text search of prompts and completions: their attributes, and the tsvector expression.
+r"""Searches of prompts and completions: their attributes, and the tsvector expression.
 
 Instrumentations report prompts and completions in attributes of the span or of its events, as text,
 as structures, or as JSON in text, whole or flattened into many attributes
 (``llm.input_messages.0.message.content``).
 
-The expression must not fail for any value, because an index on it would refuse the row. Therefore
-the text is limited (a tsvector holds at most 1 MB) and the JSON path is silent. JSON in text is not
-parsed, but its escapes are replaced: ``caf\u00e9`` is found as "café", and a backslash with b, f,
-n, r or t is white space.
+The expression must not fail for any value: an index on it would refuse the row. Hence the limits (a
+tsvector holds at most 1 MB), the silent path, and no parsing of JSON in text, only of its escapes:
+``caf\u00e9`` is found as "café". A backslash with b, f, n, r or t is white space in JSON. In text
+that is not JSON it begins a word, such as ``\frac``. Nothing tells which it is, so both words are
+indexed.
 """
 
 from __future__ import annotations
 
+import json
+from itertools import product
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, Text, TextClause, cast, func, text
+from sqlalchemy import (
+    ColumnElement,
+    SQLColumnExpression,
+    Text,
+    cast,
+    column,
+    exists,
+    func,
+    or_,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 
-__all__ = ["COMPLETIONS", "PROMPTS", "content_vector"]
+from observatory_storage.models.search_words import matches, quoted, substring_pattern, words_of
+
+__all__ = ["COMPLETIONS", "PROMPTS", "contains", "content_vector", "has_literally"]
 
 # Attributes whose names begin with these contain prompts: messages, instructions, arguments.
 PROMPTS: Final = (
@@ -50,33 +66,87 @@ COMPLETIONS: Final = (
 # The limit for prompts and for completions, so that a long prompt does not hide its completion. The
 # end of a prompt is kept, since the newest message of a conversation is there.
 _CHARACTERS: Final = 50_000
+# So many levels of JSON in text are searched for a substring.
+_JSON_IN_JSON: Final = 2
 # JSON in text in JSON has several backslashes before an escape.
 _RUN: Final = r"\\+u"
+# A word behind a backslash that is written twice. A single one stands for white space.
+_WORD: Final = r"\\{2,}([bfnrt])([[:alnum:]]+)"
 # Backslashes, and what they escape unless it is a character beyond ASCII (surrogates are no part
 # of a word): `unistr` refuses every other escape.
 _ESCAPES: Final = r"\\+(?!u(?!00[0-7]|[dD][89a-fA-F])[0-9a-fA-F]{4})(u[0-9a-fA-F]{4}|[bfnrt])?"
 
 
-def content_vector(attributes: SQLColumnExpression[Any]) -> ColumnElement[Any]:
+def content_vector(
+    attributes: SQLColumnExpression[Any], *, words_twice: bool = True
+) -> ColumnElement[Any]:
     """The words of the prompts and completions among attributes: an immutable expression.
 
     An index is built on it, and a search must repeat it.
+
+    Args:
+        words_twice: a word behind a backslash is there with its first letter and without, so that
+            words which follow each other may have another one between them.
     """
+    both = content_text(attributes)
+    twice = ((_WORD, r" \1\2 \2"),) if words_twice else ()
+    for pattern, instead in (*twice, (_RUN, r"\\u"), (_ESCAPES, " ")):
+        both = func.regexp_replace(both, quoted(pattern), quoted(instead), quoted("g"))
+    return words_of(func.unistr(both))
+
+
+def content_text(attributes: SQLColumnExpression[Any]) -> ColumnElement[str]:
+    """The prompts and completions among attributes, as JSON in text, each side up to a limit."""
     asked = func.right(_values(attributes, PROMPTS), text(str(_CHARACTERS)))
     answered = func.left(_values(attributes, COMPLETIONS), text(str(_CHARACTERS)))
-    both: ColumnElement[str] = asked.concat(text("' '")).concat(answered)
-    for pattern, instead in ((_RUN, r"\\u"), (_ESCAPES, " ")):
-        both = func.regexp_replace(both, _quoted(pattern), _quoted(instead), text("'g'"))
-    return func.to_tsvector(text("'simple'::regconfig"), func.unistr(both))
+    return asked.concat(text("' '")).concat(answered)
+
+
+def has_literally(attributes: SQLColumnExpression[Any], value: str) -> ColumnElement[bool]:
+    """Whether the text that is searched for words has a value, backslashes left out.
+
+    JSON in text in JSON has any number of them, so they tell nothing.
+    """
+    plain = func.replace(content_text(attributes), quoted("\\"), quoted(""))
+    written = {one.replace("\\", "") for one in _in_json({value, *_cases(value)})}
+    return or_(*(matches(plain, substring_pattern(one)) for one in sorted(written)))
+
+
+def contains(attributes: SQLColumnExpression[Any], value: str) -> ColumnElement[bool]:
+    """Whether a prompt or a completion has a substring, in upper or lower case.
+
+    If the prompt is JSON in text, what that JSON stands for is searched.
+    """
+    path = f'{_path((*PROMPTS, *COMPLETIONS))}.** ? (@.type() == "string" || @.type() == "number")'
+    silently = (text("'{}'"), text("true"))
+    found = func.jsonb_path_query(attributes, quoted(path), *silently)
+    values = found.table_valued(column("value", JSONB)).render_derived("content")
+    shown = values.c.value.op("#>>", return_type=Text())(text("'{}'"))
+    written = {value}
+    escaped = {value, *_cases(value)}
+    for _ in range(_JSON_IN_JSON):
+        escaped = _in_json(escaped)
+        written |= escaped
+    patterns = (matches(shown, substring_pattern(one)) for one in sorted(written))
+    return exists().select_from(values).where(or_(*patterns))
+
+
+def _cases(value: str) -> tuple[str, str]:
+    # An escape such as \\u00e9 has no other case: it is searched for in lower and in upper case.
+    return value.lower(), value.upper()
+
+
+def _in_json(values: set[str]) -> set[str]:
+    """The values as they are written within JSON strings, with escapes beyond ASCII or without."""
+    choices = product(values, (False, True))
+    return {json.dumps(one, ensure_ascii=ascii_only)[1:-1] for one, ascii_only in choices}
+
+
+def _path(names: tuple[str, ...]) -> str:
+    wanted = " || ".join(f'@.key starts with "{name}"' for name in names)
+    return f"$.keyvalue() ? ({wanted}).value"
 
 
 def _values(attributes: SQLColumnExpression[Any], names: tuple[str, ...]) -> ColumnElement[str]:
-    wanted = " || ".join(f'@.key starts with "{name}"' for name in names)
-    path = _quoted(f"$.keyvalue() ? ({wanted}).value")
     silently = (text("'{}'"), text("true"))
-    return cast(func.jsonb_path_query_array(attributes, path, *silently), Text)
-
-
-def _quoted(constant: str) -> TextClause:
-    # A literal, because an expression with a parameter would not match the index's.
-    return text(f"'{constant}'")
+    return cast(func.jsonb_path_query_array(attributes, quoted(_path(names)), *silently), Text)

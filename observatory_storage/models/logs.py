@@ -6,20 +6,27 @@ import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Index, PrimaryKeyConstraint, SmallInteger, func, text
+from sqlalchemy import Index, PrimaryKeyConstraint, SmallInteger, and_, any_, case, func, or_, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 from sqlalchemy.sql.elements import ColumnElement
 
+from observatory_storage.models import search_words
 from observatory_storage.models.base import JSON, NAME, Base, fraction, json_object, now
+from observatory_storage.models.severities import LEVELS, SEVERITIES, names_from
 
 if TYPE_CHECKING:
     from observatory_storage.models.traces import Trace
 
-__all__ = ["LogRecord"]
+__all__ = ["IS_ERROR", "LogRecord"]
 
 # A tsvector holds at most 1 MB. A longer body is stored whole, and found by its beginning.
 _SEARCHED_CHARACTERS: Final = 100_000
-_ERROR_SEVERITY: Final = 17  # OpenTelemetry's SeverityNumber: ERROR begins at 17
+# Of a record, as `LogRecord.is_at_least` says it, for an index.
+IS_ERROR: Final = (
+    f"severity_number >= {LEVELS['ERROR']} OR severity_number IS NULL AND upper(severity_text) IN ("
+    + ", ".join(f"'{name}'" for name in names_from(LEVELS["ERROR"]))
+    + ")"
+)
 
 
 class LogRecord(Base):
@@ -40,7 +47,8 @@ class LogRecord(Base):
         doc="The time at which the collection system observed it."
     )
     severity_number: Mapped[int | None] = mapped_column(
-        SmallInteger, doc="OpenTelemetry's SeverityNumber, 1 (TRACE) to 24 (FATAL4)."
+        SmallInteger,
+        doc="OpenTelemetry's SeverityNumber, 1 (TRACE) to 24 (FATAL4), as it was sent.",
     )
     severity_text: Mapped[str | None] = mapped_column(
         NAME, doc="The level name that the source uses."
@@ -75,11 +83,26 @@ class LogRecord(Base):
     )
 
     @staticmethod
-    def search_vector(body: ColumnElement[str | None]) -> ColumnElement[Any]:
+    def search_vector(body: ColumnElement[Any]) -> ColumnElement[Any]:
         """The expression of the full-text index. A search must use the same expression."""
-        return func.to_tsvector(
-            text("'simple'::regconfig"), func.left(body, text(str(_SEARCHED_CHARACTERS)))
-        )
+        return search_words.words_of(func.left(body, text(str(_SEARCHED_CHARACTERS))))
+
+    @classmethod
+    def severity(cls) -> ColumnElement[int | None]:
+        """The severity number; where there is none, the one that ``severity_text`` stands for."""
+        named = case(SEVERITIES, value=func.upper(cls.severity_text))
+        return func.coalesce(cls.severity_number, named)
+
+    @classmethod
+    def is_at_least(cls, least: Any, names: Any) -> ColumnElement[bool]:
+        """The condition on `severity` that the index of errors can serve.
+
+        Args:
+            least: the least number.
+            names: the names from this number on, as an array; see `severities.names_from`.
+        """
+        named = func.upper(cls.severity_text) == any_(names)
+        return or_(cls.severity_number >= least, and_(cls.severity_number.is_(None), named))
 
     __table_args__ = (
         PrimaryKeyConstraint("timestamp", "id"),
@@ -89,7 +112,7 @@ class LogRecord(Base):
             "ix_logs_errors",
             "service_name",
             "timestamp",
-            postgresql_where=text(f"severity_number >= {_ERROR_SEVERITY}"),
+            postgresql_where=text(IS_ERROR),
         ),
         Index(
             "ix_logs_trace_id",

@@ -75,11 +75,17 @@ def traces_wanted(source: Source, wanted: TraceFilters | Ids | None) -> Iterator
                 return
     for some in _chunks(_unique(_given(wanted), ids.trace_uuid), _BATCH_SIZE):
         columns = (Trace.id, Trace.start_time, Trace.last_span_start)
-        statement = select(*columns).where(Trace.id.in_(some))
+        former = _former(some)
+        statement = select(*columns).where(Trace.id.in_([*some, *former]))
         with translated(), source.engine.connect() as connection:
             found = [(row[0], row[1], row[2]) for row in connection.execute(statement)]
-        _check_all_found("trace", some, {row[0] for row in found})
+        _check_all_found("trace", some, {former.get(row[0], row[0]) for row in found})
         yield _bounded(found)
+
+
+def _former(keys: Sequence[UUID]) -> dict[UUID, UUID]:
+    """The ids that an earlier version gave to traces of 64 bits, each with the present one."""
+    return {former: key for key in keys if (former := ids.former_trace_uuid(key)) is not None}
 
 
 def _bounded(found: Sequence[tuple[UUID, datetime, datetime | None]]) -> Wanted:
@@ -162,7 +168,8 @@ def log_pages(source: Source, wanted: LogFilters | Ids | None, size: int) -> Ite
         yield from _pages(source, select(table).where(*conditions), key, size)
         return
     for some in _chunks(_unique(_given(wanted), ids.trace_uuid), _BATCH_SIZE):
-        yield from _pages(source, select(table).where(table.c.trace_id.in_(some)), key, size)
+        of_traces = table.c.trace_id.in_([*some, *_former(some)])
+        yield from _pages(source, select(table).where(of_traces), key, size)
 
 
 def _pages(

@@ -80,7 +80,10 @@ def prepare_trace(row: Trace | Mapping[str, Any]) -> Row:
     trace_id = given.get(field)
     if trace_id is None:
         raise ValidationError("trace_id", None, "is required in traces")
-    _set_id(values, _TRACE_ID, ids.trace_uuid(trace_id, field), "is computed from trace_id")
+    key = ids.trace_uuid(trace_id, field)
+    # A row that an earlier version has stored keeps the id that it has.
+    if values[_TRACE_ID] is None or values[_TRACE_ID] != ids.former_trace_uuid(key):
+        _set_id(values, _TRACE_ID, key, "is computed from trace_id")
     values[_TRACE_TEXT] = ids.trace_text(trace_id)
     if values[_END] is not None:
         values[_DURATION], _ = duration(values[_START], 0, values[_END], 0)

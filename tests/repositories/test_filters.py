@@ -42,7 +42,9 @@ ATTRIBUTES: list[tuple[str, Any]] = [
     ("attributes", [("a", 1)]),
     ("attributes", {1: "a"}),
     ("attributes", {"a": None}),
-    ("attributes", {"a": [1]}),
+    ("attributes", {"a": {"b": 1}}),
+    ("attributes", {"a": [1, [math.nan]]}),
+    ("attributes", {"a": [b"x"]}),
     ("attributes", {"a": math.nan}),
     ("attributes", {"a": math.inf}),
     ("attributes", {"a": 10**400}),
@@ -69,6 +71,8 @@ SPANS: list[tuple[str, Any]] = [
     ("text", " "),
     ("text", "a" * 10_001),
     ("text", 4),
+    ("contains", ""),
+    ("contains", 5),
 ]
 REFUSED: list[tuple[type, str, Any]] = [
     *((TraceFilters, field, value) for field, value in SPANS),

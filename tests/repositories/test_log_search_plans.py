@@ -28,6 +28,8 @@ from tests.servers import Server
 # Midnight, of days that are near enough to have partitions of their own.
 FIRST = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - 3 * DAY
 
+RARE = "rare https://a.org/b 東京都"
+
 
 @pytest.fixture(scope="module")
 def filled_pool(postgres_server: Server, migrated_template: str) -> Iterator[StoragePool]:
@@ -39,7 +41,12 @@ def filled_pool(postgres_server: Server, migrated_template: str) -> Iterator[Sto
             number + 1,
             FIRST + number * (3 * DAY / 15_000),
             trace_id=trace_key(number // 5 + 1),
-            body=" ".join([*rng.choices(vocabulary, k=12), *(["rare"] * (number % 2500 == 7))]),
+            body=" ".join(
+                [
+                    *rng.choices(vocabulary, k=12),
+                    *(["rare https://a.org/b 東京都"] * (number % 2500 == 7)),
+                ]
+            ),
         )
         for number in range(15_000)
     )
@@ -61,7 +68,9 @@ def looked_through(plans: list[Plan]) -> float:
 
 
 @pytest.mark.parametrize("order", ["time", "rank"])
-@pytest.mark.parametrize("text", ["rare", "rar*", '"rare"', "nowhere", "rare -nowhere"])
+@pytest.mark.parametrize(
+    "text", ["rare", "rar*", '"rare"', "nowhere", "rare -nowhere", "https://a.org/b", "京都"]
+)
 def test_rare_words_are_found_by_the_index(filled_pool: StoragePool, order: Any, text: str) -> None:
     filters = LogFilters(start_time=FIRST + DAY, end_time=FIRST + 2 * DAY)
     plans = plans_of(filled_pool, lambda uow: uow.logs.search_text(text, filters, order=order))

@@ -37,7 +37,12 @@ def many(pool: StoragePool) -> None:
             n,
             n,
             BEGIN + n * DAY / 1000,
-            attributes={"request": f"r{n}", "all": True, "gen_ai.prompt": f"river w{n:x}z"},
+            attributes={
+                "request": f"r{n}",
+                "all": True,
+                "gen_ai.prompt": f"river w{n:x}z",
+                "tags": [f"t{n}", 1, n / 2],
+            },
             events=[{"name": "e", "timestamp": BEGIN, "attributes": {"event": f"e{n}"}}],
         )
         for n in range(1, 3000)
@@ -64,9 +69,12 @@ CLOSED: dict[str, Any] = {"start_time": BEGIN, "end_time": BEGIN + DAY}
     [
         ({"attributes": {"request": "r77"}}, "attributes"),
         ({"attributes": {"event": "e77"}}, "attributes"),
+        ({"attributes": {"tags": "t77"}}, "attributes"),
+        ({"attributes": {"tags": ["t77", 1.0, 38.5]}}, "attributes"),
         ({"text": "w4dz"}, "content"),
         ({"text": '"river w4dz"'}, "content"),
         ({"text": "w4d*"}, "content"),
+        ({"text": '"river w4dz" or river/w4dz'}, "content"),
     ],
 )
 def test_a_rare_value_is_found_by_the_indexes_of_its_partition(

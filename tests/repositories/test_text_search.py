@@ -18,12 +18,14 @@ from observatory_storage import (
     StoragePool,
     ValidationError,
 )
-from observatory_storage.repositories import LogFilters
-from observatory_storage.repositories.reading.text_search import (
+from observatory_storage.models.search_words import (
     matches,
+    separate,
     substring_pattern,
-    text_query,
+    words_of,
 )
+from observatory_storage.repositories import LogFilters
+from observatory_storage.repositories.reading.text_search import TextSearch
 from tests.repositories.samples import (
     SECOND,
     START,
@@ -49,26 +51,50 @@ def storable(text: str) -> str:
     return text.replace("\0", " ")
 
 
+def found_in(body: sa.ColumnElement[Any] | str, text: str) -> sa.ColumnElement[bool]:
+    """The condition that a search finds a body, as that of log records is made."""
+    whole = sa.literal(body) if isinstance(body, str) else body
+    return TextSearch(text).condition(
+        words_of(whole), lambda written: matches(whole, substring_pattern(written))
+    )
+
+
 @given(texts)
 def test_any_text_is_a_search(connection: sa.Connection, text: str) -> None:
     given = storable(text)
-    read = connection.scalar(sa.select(sa.cast(text_query(given), sa.Text)))
-    assert isinstance(read, str)
-    if "*" not in given:
-        plain = sa.func.websearch_to_tsquery(sa.text("'simple'::regconfig"), given)
-        assert read == connection.scalar(sa.select(sa.cast(plain, sa.Text)))
+    query = connection.scalar(sa.select(sa.cast(TextSearch(given).query(), sa.Text)))
+    assert isinstance(query, str)
+    assert connection.scalar(sa.select(found_in(given, given))) in (True, False)
+
+
+words = st.text(
+    st.sampled_from("ab1._/-:~\\<>{}()[]=?&%#@+'é京ก한_,") | st.characters(codec="utf-8"),
+    min_size=1,
+).filter(lambda word: len(word.split()) == 1)
+
+
+@given(texts, words, texts)
+def test_what_is_copied_from_a_body_finds_it(
+    connection: sa.Connection, before: str, word: str, after: str
+) -> None:
+    copied = storable(word).strip()
+    is_operator = copied.startswith("-") or copied.lower() == "or" or '"' in copied
+    if is_operator or copied.endswith("*") or not any(map(str.isalnum, copied)):
+        return
+    body = f"{storable(before)} {copied}\n{storable(after)}"
+    # PostgreSQL's parser knows no letters that are newer than its server's locale.
+    known = sa.func.to_tsvector(sa.text("'simple'::regconfig"), copied)
+    if connection.scalar(sa.select(sa.func.length(known))):
+        assert connection.scalar(sa.select(found_in(body, copied)))
 
 
 @given(st.lists(st.text("abC1", min_size=1), max_size=5), st.text("abC1", min_size=1))
 def test_a_word_is_found_by_its_beginning(
     connection: sa.Connection, body: list[str], beginning: str
 ) -> None:
-    vector = sa.func.to_tsvector(sa.text("'simple'::regconfig"), " ".join(body))
+    whole = " ".join(body)
     found, not_found = connection.execute(
-        sa.select(
-            vector.bool_op("@@")(text_query(f"{beginning}*")),
-            vector.bool_op("@@")(text_query(f"-{beginning}*")),
-        )
+        sa.select(found_in(whole, f"{beginning}*"), found_in(whole, f"-{beginning}*"))
     ).one()
     # PostgreSQL reads "1ab" as two words, and "1e5" as a number.
     if not any(re.match(r"\d+[a-z]", word.lower()) for word in (*body, beginning)):
@@ -96,18 +122,17 @@ def test_a_word_is_found_by_its_beginning(
 def test_prefixes_of_addresses_paths_and_versions_match(
     connection: sa.Connection, body: str, text: str
 ) -> None:
-    vector = sa.func.to_tsvector(sa.text("'simple'::regconfig"), body)
-    assert connection.scalar(sa.select(vector.bool_op("@@")(text_query(text))))
+    assert connection.scalar(sa.select(found_in(body, text)))
 
 
 @pytest.mark.parametrize(
     ("text", "read"),
     [
-        ("a*b", "'a' <-> 'b'"),
+        ("a*b", "'a' & 'b'"),
         ("**bold**", "'bold'"),
         ("a *", "'a'"),
         ("_* x", "'x'"),
-        ("(begin*", "'begin':* | '(begin':*"),
+        ("(begin*", "'begin':*"),
         ("begin*)", "'begin'"),
         ("--", ""),
     ],
@@ -115,7 +140,42 @@ def test_prefixes_of_addresses_paths_and_versions_match(
 def test_stars_elsewhere_than_at_the_end_of_a_word_are_ignored(
     connection: sa.Connection, text: str, read: str
 ) -> None:
-    assert connection.scalar(sa.select(sa.cast(text_query(text), sa.Text))) == read
+    assert connection.scalar(sa.select(sa.cast(TextSearch(text).query(), sa.Text))) == read
+
+
+BODY = (
+    "GET https://example.com/a/b?x=1, (see ~/notes.md or C:\\temp) from <module> in List<String>;"
+    " std::vector user@example.com 1.2.3 --verbose a_b x=1 <br/> “quoted” 東京タワーへ"
+    " ภาษาไทย 서울에서 \\frac{a}{b} it\u2019s &amp; #7"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_found"),
+    [
+        *((word, True) for word in BODY.replace("“", " ").split() if word != "or"),
+        *(("example", True), ("module", True), ("String", True), ("notes", True), ("quoted", True)),
+        *(("京タ", True), ("タワー", True), ("ษาไท", True), ("울에", True), ("京東", False)),
+        *(("b/a", False), ("https://example.com/a/c", False), ("1.2", True), ("2.1", False)),
+        *(("1.2.4 or a_b", True), ("1.2.4 or b_a", False), ("temp -C:\\temp", False)),
+        *(("temp -D:\\temp", True), ('"a/b?x=1, (see"', True), ('"a/b see"', False)),
+        *(('-"a/b see"', True), ("it's", True), ("-it's", False), ("frac", True)),
+        *(("https://example.com/a/*", True), ("https://ex*", True), ("https://xe*", False)),
+        *(('"see ~/no* or"', True), ("東*", True), ("<modul", False), ("&lt;", False)),
+    ],
+)
+def test_words_with_other_characters_than_letters(
+    connection: sa.Connection, text: str, is_found: bool
+) -> None:
+    assert connection.scalar(sa.select(found_in(BODY, text))) is is_found
+
+
+@given(texts)
+def test_a_search_is_divided_as_the_index_is(connection: sa.Connection, text: str) -> None:
+    given = storable(text)
+    divided = sa.func.to_tsvector(sa.text("'simple'::regconfig"), separate(given))
+    same = words_of(sa.literal(given)) == divided
+    assert connection.scalar(sa.select(same))
 
 
 def test_a_search_takes_at_most_twenty_prefixes(shared_pool: StoragePool) -> None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, TypedDict
+from typing import Any, TypedDict
 
-from sqlalchemy import and_, or_
+from sqlalchemy import ColumnElement, Text, or_, type_coerce
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import LogRecord
-from observatory_storage.repositories.reading import text_search, validation
+from observatory_storage.models.search_words import matches, substring_pattern
+from observatory_storage.models.severities import LEVELS, SEVERITIES, names_from
+from observatory_storage.repositories.reading import attribute_conditions, validation
 from observatory_storage.repositories.reading.filter_fields import (
     Conditions,
     Filters,
@@ -25,23 +28,13 @@ from observatory_storage.repositories.reading.filter_fields import (
     equals,
     filter_field,
     limit_field,
+    of_trace,
+    trace_parameters,
 )
+from observatory_storage.repositories.reading.text_search import TextSearch
 from observatory_storage.repositories.reading.validation import AttributeValue, TraceId
 
 __all__ = ["LEVELS", "LogFilters", "LogKeywords", "LogSearchKeywords"]
-
-# The lowest severity number of each level of OpenTelemetry. A level has four numbers.
-LEVELS: Final = {"TRACE": 1, "DEBUG": 5, "INFO": 9, "WARN": 13, "ERROR": 17, "FATAL": 21}
-# By the names of OpenTelemetry (DEBUG, DEBUG2, ...) and of Python's logging.
-_SEVERITIES: Final = {
-    **{
-        f"{level}{step + 1 if step else ''}": number + step
-        for level, number in LEVELS.items()
-        for step in range(4)
-    },
-    "WARNING": LEVELS["WARN"],
-    "CRITICAL": LEVELS["FATAL"],
-}
 
 
 class LogSearchKeywords(TypedDict, total=False):
@@ -67,36 +60,43 @@ class LogKeywords(LogSearchKeywords, total=False):
 def _severity(field: str, value: Any) -> int:
     if not isinstance(value, str):
         return validation.integer(field, value, lowest=1, highest=24)
-    found = _SEVERITIES.get(value.upper())
+    found = SEVERITIES.get(value.upper())
     if found is None:
         rule = f"must be 1 to 24 or one of {', '.join(LEVELS)}, WARNING, CRITICAL, or as DEBUG2"
         raise ValidationError(field, value, rule)
     return found
 
 
-def _attribute_parameters(name: str, attributes: Any) -> dict[str, Any]:
-    pairs = enumerate(attributes.items())
-    return {f"{name}_{number}": {key: value} for number, (key, value) in pairs}
+def _severity_parameters(name: str, value: int) -> dict[str, Any]:
+    return {name: value, "severity_names": names_from(value)}
+
+
+def _is_severe(record: Any, given: Given) -> Conditions:
+    if "min_severity" not in given:
+        return []
+    names = type_coerce(given["severity_names"], ARRAY(Text))
+    return [record.is_at_least(given["min_severity"], names)]
 
 
 def _has_attributes(record: Any, given: Given) -> Conditions:
-    found: Conditions = []
-    while (name := f"attributes_{len(found)}") in given:
-        columns = (record.attributes, record.resource_attributes, record.scope_attributes)
-        found.append(or_(*(column.contains(given[name]) for column in columns)))
-    return found
+    columns = (record.attributes, record.resource_attributes, record.scope_attributes)
+    wanted = attribute_conditions.attributes_of("attributes", given)
+    return [or_(*(one.is_in(column) for column in columns)) for one in wanted]
 
 
 def _has_words(record: Any, given: Given) -> Conditions:
     if "text" not in given:
         return []
     vector = LogRecord.search_vector(LogRecord.__table__.c.body)
-    # The index is partial: its predicate must be in the statement.
-    return [and_(record.body.is_not(None), text_search.has_words(vector, given["text"]))]
+
+    def has_literal(written: str) -> ColumnElement[bool]:
+        return matches(record.body, substring_pattern(written))
+
+    return [TextSearch(given["text"]).condition(vector, has_literal)]
 
 
 def _contains(record: Any, given: Given) -> Conditions:
-    return [text_search.matches(record.body, given["contains"])] if "contains" in given else []
+    return [matches(record.body, given["contains"])] if "contains" in given else []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,16 +105,19 @@ class LogFilters(Filters):
 
     Args:
         min_severity: the lowest severity, inclusive: a severity number (1 to 24) or a level name in
-            upper or lower case. Level names are OpenTelemetry's (``"WARN"``, ``"DEBUG2"``) and
-            those of Python's logging module (``"WARNING"``, ``"CRITICAL"``). Records without a
-            severity number never match.
+            upper or lower case. Level names are OpenTelemetry's (``"WARN"``, ``"DEBUG2"``), those
+            of Python's logging module (``"WARNING"``, ``"CRITICAL"``) and those that
+            OpenTelemetry's log data model maps. A record without a severity number has the number
+            that its ``severity_text`` stands for; if that is no such name, it never matches.
         trace_id: hex text, UUID or the `Trace`.
         start_time: only records of this time or later.
         end_time: only records before this time.
-        attributes: a mapping of attribute keys to text, numbers or bools. Each pair must be in the
-            attributes of the record, of its resource or of its scope.
+        attributes: a mapping of attribute keys to text, numbers, bools or lists. Each pair must be
+            in the attributes of the record, of its resource or of its scope. A value also matches a
+            list that has it as an element; a list matches an equal list.
         text: words to search for in the body, in web search syntax: all words, ``"a phrase"``,
-            ``or``, ``-not``, ``begin*``. Case is ignored. Words are not stemmed.
+            ``or``, ``-not``, ``begin*``. Case is ignored. Words are not stemmed. A word with other
+            characters than letters and digits, such as an address or a path, is found as it is.
         contains: a substring of the body. Case is ignored; all other characters are literal. No
             index serves it: the query reads all bodies of the time range, so ``start_time`` is
             required.
@@ -126,9 +129,11 @@ class LogFilters(Filters):
 
     service_name: str | None = filter_field(validation.text, equals("service_name"))
     min_severity: int | str | None = filter_field(
-        _severity, at_least("severity_number", "min_severity")
+        _severity, _is_severe, parameters=_severity_parameters
     )
-    trace_id: TraceId | None = filter_field(validation.trace_key, equals("trace_id"))
+    trace_id: TraceId | None = filter_field(
+        validation.trace_key, of_trace, parameters=trace_parameters
+    )
     span_id: str | None = filter_field(
         lambda field, value: ids.span_id(value, field), equals("span_id")
     )
@@ -139,7 +144,7 @@ class LogFilters(Filters):
     attributes: Mapping[str, AttributeValue] | None = filter_field(
         validation.attributes,
         _has_attributes,
-        parameters=_attribute_parameters,
+        parameters=attribute_conditions.attribute_parameters,
         is_hashable=False,
     )
     text: str | None = filter_field(validation.search, _has_words)
@@ -147,7 +152,7 @@ class LogFilters(Filters):
     contains: str | None = filter_field(
         validation.substring,
         _contains,
-        parameters=lambda name, value: {name: text_search.substring_pattern(value)},
+        parameters=lambda name, value: {name: substring_pattern(value)},
     )
 
     def _check_together(self) -> None:

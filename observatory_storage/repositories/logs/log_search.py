@@ -24,7 +24,7 @@ from observatory_storage.repositories.logs.filters import LogFilters
 from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.reader import Reader
-from observatory_storage.repositories.reading.text_search import text_query
+from observatory_storage.repositories.reading.text_search import TextSearch
 
 __all__ = ["NEWEST_LOGS", "LogSearch", "RankedLogSearch", "RankedRecord"]
 
@@ -119,7 +119,7 @@ class RankedLogSearch:
         self._matching = select(LogRecord).where(*filters.conditions())
         rank = func.ts_rank_cd(
             LogRecord.search_vector(LogRecord.__table__.c.body),
-            text_query(filters.text or ""),
+            TextSearch(filters.text or "").query(),
             _DIVIDED_BY_LENGTH,
         )
         ranked = _planned_for_all(self._matching.add_columns(cast(rank, Double).label("rank")))

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, Literal, Unpack
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, defer
 
 from observatory_storage import ids
@@ -32,10 +32,8 @@ __all__ = ["LogRepository"]
 
 _LEFT_OUT: Final = (LogRecord.resource_attributes, LogRecord.scope_attributes, LogRecord.otlp)
 _WITHOUT_PAYLOAD: Final = tuple(defer(column, raiseload=True) for column in _LEFT_OUT)
-_OF_TRACE: Final = (
-    select(LogRecord)
-    .where(LogRecord.trace_id == bindparam("trace_id"))
-    .order_by(LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id)
+_IN_ORDER: Final = select(LogRecord).order_by(
+    LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id
 )
 _ORDERS: Final = ("time", "rank")
 
@@ -129,7 +127,8 @@ class LogRepository:
         """
         bounds = within(LogRecord.timestamp, *validation.times(start_time, end_time))
         key = validation.trace_key("trace_id", trace_id)
-        return self._reader.entities(_OF_TRACE.where(*bounds), {"trace_id": key})
+        of_trace = LogFilters(trace_id=key).conditions()
+        return self._reader.entities(_IN_ORDER.where(*of_trace, *bounds))
 
     def search_text(
         self,
@@ -185,8 +184,8 @@ class LogRepository:
     ) -> builtins.list[LevelCount]:
         """Count the matching records of each level, from TRACE up.
 
-        Levels without records are absent. Records without a severity number come first, as
-        ``UNSPECIFIED``.
+        Levels without records are absent. A record without a severity number is of the level that
+        its ``severity_text`` names. If there is none, it is ``UNSPECIFIED``, which comes first.
 
         Args:
             bucket_size_secs: also count by buckets of this width, in seconds or as a timedelta; or
@@ -202,16 +201,16 @@ class LogRepository:
         wanted = LogFilters.of(filters, fields)
         buckets = time_buckets.buckets_or_whole(bucket_size_secs, time_zone)
         bucket = buckets.column(LogRecord.timestamp, wanted.start_time, wanted.end_time)
-        number = LogRecord.severity_number
+        number = LogRecord.severity().label("number")
         by_number = (
             select(bucket, number, func.count().label("records"))
             .where(*wanted.conditions())
-            .group_by("bucket", number)
+            .group_by("bucket", "number")
             .order_by("bucket", number.nulls_first())
         )
         counts: dict[tuple[datetime | None, str], int] = {}
         for row in self._reader.rows(by_number):
-            key = buckets.read(row.bucket), _level_of(row.severity_number)
+            key = buckets.read(row.bucket), _level_of(row.number)
             counts[key] = counts.get(key, 0) + row.records
         return [
             LevelCount(level=level, count=count, timestamp=start)
@@ -226,9 +225,7 @@ class LogRepository:
         row = self._reader.row(
             select(
                 func.count().label("log_count"),
-                func.count()
-                .filter(LogRecord.severity_number >= LEVELS["ERROR"])
-                .label("error_count"),
+                func.count().filter(LogRecord.severity() >= LEVELS["ERROR"]).label("error_count"),
                 func.count(LogRecord.service_name.distinct()).label("service_count"),
                 func.count(LogRecord.trace_id.distinct()).label("trace_count"),
                 func.min(LogRecord.timestamp).label("first_timestamp"),

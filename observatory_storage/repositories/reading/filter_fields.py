@@ -14,11 +14,13 @@ from decimal import Decimal
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, Final, Self
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam
+from sqlalchemy import ColumnElement, bindparam, or_
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import NULLTYPE
 
+from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.repositories.reading import validation
 
@@ -36,7 +38,9 @@ __all__ = [
     "filter_field",
     "limit_field",
     "no_condition",
+    "of_trace",
     "rules_of",
+    "trace_parameters",
     "within",
 ]
 
@@ -48,6 +52,7 @@ Given = Mapping[str, Any]
 Condition = Callable[[Any, Given], Conditions]
 
 _RULE: Final = "rule"
+_AS_THEMSELVES: Final = {"text", "content"}
 _NOT_OF_THE_CURSOR: Final = {"limit", "start_time", "end_time"}
 
 
@@ -195,7 +200,7 @@ class Filters:
 def bound(parameters: Mapping[str, Any]) -> Given:
     """Bind parameters with their values, typed as the columns they are compared with."""
     return {
-        name: value if name == "text" else bindparam(name, value, type_=NULLTYPE)
+        name: value if name in _AS_THEMSELVES else bindparam(name, value, type_=NULLTYPE)
         for name, value in parameters.items()
     }
 
@@ -217,6 +222,18 @@ equals: Final = _comparison(operator.eq)
 at_least: Final = _comparison(operator.ge)
 at_most: Final = _comparison(operator.le)
 before: Final = _comparison(operator.lt)
+
+
+def of_trace(row: Any, given: Given) -> Conditions:
+    """The condition that a row is of a trace; see `trace_parameters`."""
+    keys = [given[name] for name in ("trace_id", "former_trace_id") if name in given]
+    return [or_(*(row.trace_id == key for key in keys))] if keys else []
+
+
+def trace_parameters(name: str, key: UUID) -> dict[str, Any]:
+    """The id of a trace, and the one that an earlier version gave it if it has 64 bits."""
+    former = ids.former_trace_uuid(key)
+    return {name: key} if former is None else {name: key, "former_trace_id": former}
 
 
 def within(

@@ -1,4 +1,7 @@
-"""Text searches: words as in a web search, and literal substrings.
+"""Text searches: words as in a web search.
+
+A word that is more than letters and digits (an address, a path, a version) is looked for by its
+parts, which the index has, and then literally in the rows that have these parts.
 
 PostgreSQL's ``websearch_to_tsquery`` reads words, phrases, ``or`` and ``-not``, but no prefixes.
 Therefore each word that ends with ``*`` is passed to it as a placeholder, which is then replaced by
@@ -8,75 +11,215 @@ the query for the prefix.
 from __future__ import annotations
 
 import re
+import string
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, cast, func, literal
+from sqlalchemy import ColumnElement, and_, func, not_, or_
 from sqlalchemy import text as sql
-from sqlalchemy.dialects.postgresql import TSQUERY
 
 from observatory_storage.errors import ValidationError
+from observatory_storage.models.search_words import separate
 
-__all__ = ["has_words", "matches", "substring_pattern", "text_query"]
+__all__ = ["TextSearch", "longest_run"]
 
-_WORDS: Final = re.compile(r'[^\s"]+')
+_PIECES: Final = re.compile(r'(?P<signs>-*)(?:"(?P<phrase>[^"]*)"|(?P<word>[^\s"]+))')
 _MOST_PREFIXES: Final = 20
 _CONFIGURATION: Final = "'simple'::regconfig"
+# What prose puts around words is not searched for: brackets, quotation marks and the ends of
+# sentences, also those of Chinese and Japanese.
+_OPENING: Final = "'`([{\u201c\u201d\u2018\u2019\u00ab\u00bb\u00bf\u00a1\u201e"
+_CLOSING: Final = _OPENING + ".,;:?!)]}*\u2026\u3002\uff0c\u3001\uff1b\uff1a\uff1f\uff01"
+_APOSTROPHES: Final = re.compile(r"['\u2019]")
+_BLANKS: Final = str.maketrans(dict.fromkeys(string.punctuation, " "))
+
+# Makes the condition that a row has a text literally, in upper or lower case.
+HasLiteral = Callable[[str], ColumnElement[bool]]
 
 
-def has_words(vector: ColumnElement[Any], text: str) -> ColumnElement[bool]:
-    """The condition that a tsvector matches a search text; see `text_query`."""
-    return vector.bool_op("@@")(text_query(text))
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """A word without the punctuation at its ends, or the beginning of a word."""
+
+    text: str
+    is_beginning: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether PostgreSQL's parser reads it as one word, whatever stands around it."""
+        return self.text.isalnum() and separate(self.text) == self.text
+
+    def parts(self) -> list[_Word]:
+        """The words that the index has of every text with this word."""
+        spaced = separate(self.text).translate(_BLANKS)
+        parts = [_Word(part) for part in spaced.split()]
+        if self.is_beginning and not spaced.endswith(" "):
+            parts[-1] = _Word(parts[-1].text, is_beginning=True)
+        return parts
 
 
-def text_query(text: str) -> ColumnElement[Any]:
-    """The tsquery of a text in web search syntax: all words, ``"a phrase"``, ``or``, ``-not``.
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """A word, or words that follow each other.
 
-    A word that ends with ``*`` matches all words with this prefix. All other text is literal.
+    Attributes:
+        literals: what a match has literally, if its words alone do not tell.
+        is_scattered: the words may stand anywhere.
+    """
+
+    words: Sequence[_Word]
+    literals: Sequence[str]
+    is_excluded: bool
+    is_scattered: bool = False
+
+
+class TextSearch:
+    """A search that a user typed.
+
+    Args:
+        text: all words, ``"a phrase"``, ``or``, ``-not``, ``begin*``. All other text is literal.
 
     Raises:
         ValidationError: more than twenty words end with ``*``.
     """
-    names: dict[str, str] = {}
-    unused = (name for n in count() if (name := f"prefix{n}") not in text.lower())
 
-    def renamed(match: re.Match[str]) -> str:
-        word = match[0].lstrip("-")
-        beginning = word[:-1]
-        if not word.endswith("*") or "*" in beginning or not any(map(str.isalnum, beginning)):
-            return match[0]
-        if beginning not in names:
-            names[beginning] = next(unused)
-        return match[0].removesuffix(word) + names[beginning]
+    def __init__(self, text: str) -> None:
+        self._alternatives = list(_alternatives(text))
+        words = (word for terms in self._alternatives for term in terms for word in term.words)
+        beginnings = dict.fromkeys(word.text for word in words if word.is_beginning)
+        if len(beginnings) > _MOST_PREFIXES:
+            raise ValidationError("text", text, f"must have at most {_MOST_PREFIXES} words with *")
+        unused = (name for n in count() if (name := f"prefix{n}") not in text.lower())
+        self._names = dict(zip(beginnings, unused, strict=False))
 
-    renamed_text = _WORDS.sub(renamed, text)
-    if len(names) > _MOST_PREFIXES:
-        raise ValidationError("text", text, f"must have at most {_MOST_PREFIXES} words with *")
-    query: ColumnElement[Any] = func.websearch_to_tsquery(sql(_CONFIGURATION), renamed_text)
-    for beginning, name in names.items():
-        target = func.plainto_tsquery(sql(_CONFIGURATION), name)
-        query = func.ts_rewrite(query, target, _prefix_query(beginning))
-    return query
+    def condition(
+        self,
+        vector: ColumnElement[Any],
+        has_literal: HasLiteral,
+        in_order: ColumnElement[Any] | None = None,
+    ) -> ColumnElement[bool]:
+        """The condition that a row matches.
+
+        Args:
+            vector: its words, by `search_words.words_of`, which an index has.
+            in_order: its words without any between those that follow each other, if the vector has
+                such words.
+        """
+
+        def rechecked(term: _Term) -> bool:
+            return bool(term.literals) or (in_order is not None and len(term.words) > 1)
+
+        def recheck(term: _Term) -> ColumnElement[bool]:
+            included = replace(term, is_excluded=False)
+            found = [has_literal(literal) for literal in term.literals]
+            if in_order is not None and not term.literals:
+                found.append(in_order.bool_op("@@")(self._query([[included]])))
+            if not term.is_excluded:
+                return and_(*found)
+            # Its parts alone do not exclude a row.
+            return not_(and_(vector.bool_op("@@")(self._query([[_scattered(included)]])), *found))
+
+        def alternative(terms: Sequence[_Term]) -> ColumnElement[bool]:
+            found = [recheck(term) for term in terms if rechecked(term)]
+            indexed = [
+                _scattered(term) if rechecked(term) else term
+                for term in terms
+                if not (rechecked(term) and term.is_excluded)
+            ]
+            if indexed:
+                found.insert(0, vector.bool_op("@@")(self._query([indexed])))
+            return and_(*found)
+
+        if any(rechecked(term) for terms in self._alternatives for term in terms):
+            return or_(*map(alternative, self._alternatives))
+        return vector.bool_op("@@")(self.query())
+
+    def query(self) -> ColumnElement[Any]:
+        """The tsquery, for ranking. It does not tell what has to match literally."""
+        return self._query(
+            [_scattered(term) if term.literals else term for term in terms]
+            for terms in self._alternatives
+        )
+
+    def required_word(self) -> str | None:
+        """The longest run of ASCII letters and digits that every match has, in any case."""
+        if len(self._alternatives) != 1:
+            return None
+        included = (term for term in self._alternatives[0] if not term.is_excluded)
+        return longest_run(" ".join(word.text for term in included for word in term.words))
+
+    def _query(self, alternatives: Iterable[Sequence[_Term]]) -> ColumnElement[Any]:
+        written = " or ".join(" ".join(map(self._written, terms)) for terms in alternatives)
+        query: ColumnElement[Any] = func.websearch_to_tsquery(sql(_CONFIGURATION), written)
+        for beginning, name in self._names.items():
+            if f'{name}"' in written or f"{name} " in written:
+                target = func.plainto_tsquery(sql(_CONFIGURATION), name)
+                prefix = func.to_tsquery(sql(_CONFIGURATION), f"'{beginning}':*")
+                query = func.ts_rewrite(query, target, prefix)
+        return query
+
+    def _written(self, term: _Term) -> str:
+        """The term for ``websearch_to_tsquery``. All is quoted, so that no word is an operator."""
+        words = (self._names[w.text] if w.is_beginning else w.text for w in term.words)
+        between = '" "' if term.is_scattered else " "
+        return f'{"-" * term.is_excluded}"{between.join(words)}"'
 
 
-def substring_pattern(value: str) -> str:
-    """The LIKE pattern of texts that contain the value literally."""
-    escaped = re.sub(r"([\\%_])", r"\\\1", value)
-    return f"%{escaped}%"
+def longest_run(text: str) -> str | None:
+    """The longest run of ASCII letters and digits in a text: JSON never writes them otherwise."""
+    return max(re.findall("[A-Za-z0-9]+", text), key=len, default=None)
 
 
-def matches(column: Any, pattern: Any) -> ColumnElement[bool]:
-    """The condition that a text matches a pattern, ignoring case."""
-    matched: ColumnElement[bool] = column.ilike(pattern, escape="\\")
-    return matched
+def _scattered(term: _Term) -> _Term:
+    # A tsvector does not have all positions of a word in a long text.
+    return replace(term, is_scattered=True)
 
 
-def _prefix_query(beginning: str) -> ColumnElement[Any]:
-    """The tsquery for words with a prefix. The parts of ``foo-bar`` must follow each other."""
-    quoted = "'" + re.sub(r"(['\\])", r"\1\1", beginning) + "':*"
-    parsed = func.to_tsquery(sql(_CONFIGURATION), quoted)
-    if beginning.isalnum():
-        return parsed
-    # PostgreSQL parses a whole address, path or version as one word, but may parse its beginning
-    # differently.
-    return parsed.bool_op("||")(cast(func.lower(literal(quoted)), TSQUERY))
+def _alternatives(text: str) -> Iterator[list[_Term]]:
+    """The terms of a text; those that ``or`` divides are apart."""
+    terms: list[_Term] = []
+    for match in _PIECES.finditer(text):
+        word, signs = match["word"], match["signs"]
+        if word is not None and not signs and word.lower() == "or":
+            if terms:
+                yield terms
+            terms = []
+            continue
+        # One sign excludes. Two are part of a word, such as --verbose.
+        is_excluded = len(signs) == 1
+        written = match["phrase"] if word is None else word if is_excluded else signs + word
+        words = [found for each in written.split() if (found := _word(each)) is not None]
+        if words:
+            terms.append(_term(words, written, is_excluded=is_excluded))
+    if terms:
+        yield terms
+
+
+def _term(words: list[_Word], written: str, *, is_excluded: bool) -> _Term:
+    # Apostrophes are typed in several ways: what they divide follows each other.
+    divided = [part for word in words for part in _divided(word)]
+    if all(word.is_plain for word in divided):
+        return _Term(divided, (), is_excluded)
+    parts = [part for word in words for part in word.parts()]
+    if len(words) == 1:
+        return _Term(parts, (words[0].text,), is_excluded)
+    literals = [one for each in written.split("*") if (one := each.strip().strip(_CLOSING))]
+    return _Term(parts, literals, is_excluded)
+
+
+def _divided(word: _Word) -> list[_Word]:
+    *first, last = _APOSTROPHES.split(word.text)
+    return [*map(_Word, first), _Word(last, word.is_beginning)]
+
+
+def _word(written: str) -> _Word | None:
+    """The word that is written so; None if it has neither letters nor digits."""
+    text = written.lstrip(_OPENING)
+    beginning = text[:-1]
+    if text.endswith("*") and "*" not in beginning:
+        word = _Word(beginning, is_beginning=True)
+    else:
+        word = _Word(text.lstrip("*").rstrip(_CLOSING))
+    return word if any(map(str.isalnum, word.text)) else None

@@ -7,7 +7,7 @@ None if the value is optional.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -17,7 +17,8 @@ from observatory_storage import ids, jsonb
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Trace
 
-AttributeValue = str | int | float | bool
+AttributeScalar = str | int | float | bool
+AttributeValue = AttributeScalar | Sequence[Any]
 Number = int | float | Decimal
 TraceId = str | UUID | Trace
 
@@ -178,14 +179,21 @@ def attributes(field: str, value: object) -> dict[str, AttributeValue] | None:
     for key, wanted in value.items():
         if not isinstance(key, str):
             raise ValidationError(field, key, "must have keys that are text")
-        if not isinstance(wanted, (str, int, float)):
-            raise ValidationError(field, wanted, f"must have text, a number or a bool at {key!r}")
-        if isinstance(wanted, str):
-            wanted = jsonb.clean_text(wanted)  # noqa: PLW2901 - as it was stored
-        elif not _is_finite(wanted):
-            raise ValidationError(field, wanted, f"must have a finite number at {key!r}")
-        checked[jsonb.clean_text(key)] = wanted
+        checked[jsonb.clean_text(key)] = _attribute(field, key, wanted)
     return checked
+
+
+def _attribute(field: str, key: str, value: Any) -> AttributeValue:
+    if isinstance(value, (list, tuple)):
+        return [None if one is None else _attribute(field, key, one) for one in value]
+    if isinstance(value, str):
+        return jsonb.clean_text(value)  # as it was stored
+    if not isinstance(value, (int, float)):
+        rule = f"must have text, a number, a bool or a list of these at {key!r}"
+        raise ValidationError(field, value, rule)
+    if not _is_finite(value):
+        raise ValidationError(field, value, f"must have a finite number at {key!r}")
+    return value
 
 
 def names(field: str, value: object) -> tuple[str, ...]:

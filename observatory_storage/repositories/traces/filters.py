@@ -16,8 +16,9 @@ from typing import Any, TypedDict
 
 from sqlalchemy import bindparam, func, or_, tuple_, type_coerce
 
+from observatory_storage.errors import ValidationError
 from observatory_storage.models import KINDS, STATUSES, TraceSpan
-from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading import attribute_conditions, validation
 from observatory_storage.repositories.reading.filter_fields import (
     Conditions,
     Filters,
@@ -29,7 +30,9 @@ from observatory_storage.repositories.reading.filter_fields import (
     equals,
     limit_field,
     no_condition,
+    of_trace,
     rules_of,
+    trace_parameters,
 )
 from observatory_storage.repositories.reading.validation import AttributeValue, Number, TraceId
 from observatory_storage.repositories.traces import json_conditions
@@ -68,6 +71,7 @@ class _CommonKeywords(TypedDict, total=False):
     max_tokens: int | None
     min_cost_usd: Number | None
     max_cost_usd: Number | None
+    contains: str | None
 
 
 class TraceKeywords(_CommonKeywords, total=False):
@@ -182,7 +186,7 @@ class _CommonFilters(Filters):
         validation.attributes,
         no_condition,
         json=json_conditions.attribute_conditions,
-        parameters=json_conditions.attribute_parameters,
+        parameters=attribute_conditions.attribute_parameters,
         is_hashable=False,
     )
     provider: str | None = span_field(validation.text, equals("provider"))
@@ -206,12 +210,20 @@ class _CommonFilters(Filters):
     text: str | None = span_field(
         validation.search, no_condition, json=json_conditions.words_condition
     )
+    contains: str | None = span_field(
+        validation.substring,
+        no_condition,
+        json=json_conditions.substring_condition,
+        parameters=lambda _, value: {"content": value},
+    )
 
     def _check_together(self) -> None:
         validation.in_order(self.start_time, self.end_time)
         for name in ("duration_us", "tokens", "cost_usd"):
             least, greatest = f"min_{name}", f"max_{name}"
             validation.ordered(least, getattr(self, least), greatest, getattr(self, greatest))
+        if self.contains is not None and self.start_time is None:
+            raise ValidationError("start_time", None, "is required where contains is given")
 
     def listed(self) -> Any:
         return TraceSpan
@@ -226,7 +238,11 @@ class _CommonFilters(Filters):
 
     def searches_json(self) -> bool:
         """Whether a condition is on JSON."""
-        return bool(self.attributes) or self.text is not None
+        return bool(self.attributes) or self.searches_content()
+
+    def searches_content(self) -> bool:
+        """Whether a condition is on the text of prompts and completions."""
+        return self.text is not None or self.contains is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,9 +263,10 @@ class TraceFilters(_CommonFilters):
         end_time: the matching span starts before this time.
         min_duration_us: in microseconds, inclusive; a number (may be a fraction) or a timedelta.
         max_duration_us: in microseconds, inclusive; a number or a timedelta.
-        attributes: a mapping of attribute keys to text, numbers or bools. Each pair must be in the
-            attributes of the span, of its resource or scope, or of one of its events or links. A
-            number matches an equal number (1 matches 1.0), never text or a bool.
+        attributes: a mapping of attribute keys to text, numbers, bools or lists. Each pair must be
+            in the attributes of the span, of its resource or scope, or of one of its events or
+            links. A number matches an equal number (1 matches 1.0), never text or a bool. A value
+            also matches a list that has it as an element; a list matches an equal list.
         limit: the maximum number of rows in a page.
         min_tokens: the minimum of the span's ``total_tokens``, inclusive.
         max_tokens: the maximum of the span's ``total_tokens``, inclusive.
@@ -257,6 +274,9 @@ class TraceFilters(_CommonFilters):
         max_cost_usd: the maximum of the span's ``total_cost_usd``, inclusive.
         text: words to search for in prompts and completions, in web search syntax; see
             `TraceRepository.search_text`.
+        contains: a substring of a prompt or a completion. Case is ignored; all other characters are
+            literal. No index serves it: the query may read all prompts of the time range, so
+            ``start_time`` is required.
 
     Raises:
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.
@@ -295,7 +315,9 @@ class SpanFilters(_CommonFilters):
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.
     """
 
-    trace_id: TraceId | None = span_field(validation.trace_key, equals("trace_id"))
+    trace_id: TraceId | None = span_field(
+        validation.trace_key, of_trace, parameters=trace_parameters
+    )
     kind: str | None = span_field(validation.one_of(KINDS), equals("kind"))
     name: str | None = span_field(validation.text, equals("name"))
 

@@ -20,6 +20,7 @@ __all__ = ["sessions_with_prefix", "traces_with_prefix"]
 
 _HEX_DIGITS: Final = frozenset(string.hexdigits)
 _UUID_DIGITS: Final = 32
+_SHORT_DIGITS: Final = 16
 # The columns compare by code point, and no character comes after this one.
 _LAST_CHARACTER: Final = chr(sys.maxunicode)
 
@@ -28,8 +29,8 @@ def traces_with_prefix(session: Session, prefix: str, limit: int) -> list[Trace]
     """The traces whose id begins with a text, in the order of their ids.
 
     The text is compared with both forms of an id: the text that the program gave
-    (`Trace.trace_id`), and the UUID (`Trace.id`) with or without dashes. Hex digits may be in upper
-    or lower case.
+    (`Trace.trace_id`), and the UUID (`Trace.id`) with or without dashes, and
+    without the zeros before an id of 64 bits. Hex digits may be in upper or lower case.
 
     Args:
         session: the session to read with.
@@ -44,6 +45,9 @@ def traces_with_prefix(session: Session, prefix: str, limit: int) -> list[Trace]
     ]
     if is_hex:
         first, last = (UUID(digits.ljust(_UUID_DIGITS, fill)) for fill in "0f")
+        ranges.append((Trace.id, first, last))
+    if is_hex and len(digits) <= _SHORT_DIGITS:  # of an id of 64 bits, which is stored padded
+        first, last = (UUID(digits.ljust(_SHORT_DIGITS, fill).zfill(_UUID_DIGITS)) for fill in "0f")
         ranges.append((Trace.id, first, last))
     found: dict[UUID, Trace] = {}
     with translated():

@@ -1,4 +1,4 @@
-"""Conditions on JSON: an attribute, or words of prompts and completions.
+"""Conditions on JSON: an attribute, or words or a substring of prompts and completions.
 
 A span meets such a condition by its own columns, or by those of one of its events. In a closed
 partition each of these places has an index, but no index serves an OR of them. Therefore the places
@@ -7,62 +7,66 @@ can also be searched one by one.
 
 from __future__ import annotations
 
-import re
-import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, Text, and_, cast, exists, func, or_
+from sqlalchemy import ColumnElement, SQLColumnExpression, Text, and_, cast, exists, or_
 
-from observatory_storage.llm.content_search import content_vector
+from observatory_storage.llm import content_search
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
+from observatory_storage.repositories.reading.attribute_conditions import Attribute, attributes_of
 from observatory_storage.repositories.reading.filter_fields import Given, within
-from observatory_storage.repositories.reading.text_search import has_words
+from observatory_storage.repositories.reading.text_search import TextSearch, longest_run
 
 __all__ = [
     "AttributeCondition",
+    "ContentCondition",
     "JsonCondition",
-    "WordsCondition",
     "attribute_conditions",
-    "attribute_parameters",
     "on_span_or_events",
+    "substring_condition",
     "words_condition",
 ]
+
+# Shorter words rule out too little.
+_SHORTEST: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class AttributeCondition:
-    """One attribute of a span, of its resource or scope, or of its links or events.
+    """One attribute of a span, of its resource or scope, or of its links or events."""
 
-    Args:
-        pair: a JSON object with the key and the value.
-        linked: a JSON list of links, one of which has this pair.
-    """
-
-    pair: Any
-    linked: Any
+    attribute: Attribute
 
     def on_span(self) -> ColumnElement[bool]:
         return or_(
-            TraceSpan.attributes.contains(self.pair),
-            TraceSpan.resource_attributes.contains(self.pair),
-            TraceSpan.scope_attributes.contains(self.pair),
-            TraceSpan.links.contains(self.linked),
+            self.attribute.is_in(TraceSpan.attributes),
+            self.attribute.is_in(TraceSpan.resource_attributes),
+            self.attribute.is_in(TraceSpan.scope_attributes),
+            self.attribute.is_in_one_of(TraceSpan.links),
         )
 
     def on_event(self) -> ColumnElement[bool]:
-        return TraceEvent.attributes.contains(self.pair)
+        return self.attribute.is_in(TraceEvent.attributes)
 
     def on_trace(self, trace: type[Trace] = Trace) -> ColumnElement[bool]:
         columns = (trace.attributes, trace.resource_attributes)
-        return or_(*(column.contains(self.pair) for column in columns))
+        return or_(*(self.attribute.is_in(column) for column in columns))
 
 
 @dataclass(frozen=True, slots=True)
-class WordsCondition:
-    """Words in the prompts and completions of a span, or of one of its events."""
+class ContentCondition:
+    """A condition on the prompts and completions of a span, or of one of its events.
 
-    text: str
+    Args:
+        on: the condition on attributes.
+        required: ASCII letters and digits that all matching attributes have, in any case.
+    """
+
+    on: Callable[[SQLColumnExpression[Any]], ColumnElement[bool]]
+    required: str | None
 
     def on_span(self) -> ColumnElement[bool]:
         return self._in(TraceSpan.attributes)
@@ -74,43 +78,44 @@ class WordsCondition:
         return self._in(trace.attributes)
 
     def _in(self, attributes: SQLColumnExpression[Any]) -> ColumnElement[bool]:
-        found = has_words(content_vector(attributes), self.text)
-        word = _required_word(self.text)
-        if word is None:
-            return found
-        # For rows without an index: a search for a substring costs a twentieth of parsing the
-        # words.
-        written = cast(attributes, Text)
-        has_letters: ColumnElement[bool] = written.ilike(f"%{word}%")
-        if not word.isascii():  # JSON may contain the word with escapes
-            has_letters = or_(has_letters, func.strpos(written, "\\u") > 0)
-        return and_(has_letters, found)
+        if self.required is None or len(self.required) < _SHORTEST:
+            return self.on(attributes)
+        # For rows without an index: searching for letters costs a twentieth of parsing.
+        return and_(cast(attributes, Text).ilike(f"%{self.required}%"), self.on(attributes))
 
 
-# A condition on the JSON of a span, of an event or of a trace without spans.
-JsonCondition = AttributeCondition | WordsCondition
-
-
-def attribute_parameters(name: str, attributes: Any) -> dict[str, Any]:
-    """The values of the bind parameters of attributes: two for each."""
-    found: dict[str, Any] = {}
-    for number, (key, value) in enumerate(attributes.items()):
-        found[f"{name}_{number}"] = {key: value}
-        found[f"{name}_linked_{number}"] = [{"attributes": {key: value}}]
-    return found
+# What a span, an event or a trace without spans may meet.
+JsonCondition = AttributeCondition | ContentCondition
 
 
 def attribute_conditions(given: Given) -> list[JsonCondition]:
     """The conditions of all attributes that are given."""
-    found: list[JsonCondition] = []
-    while (name := f"attributes_{len(found)}") in given:
-        found.append(AttributeCondition(given[name], given[f"attributes_linked_{len(found)}"]))
-    return found
+    return [AttributeCondition(one) for one in attributes_of("attributes", given)]
 
 
 def words_condition(given: Given) -> list[JsonCondition]:
     """The condition on words, if a text is given."""
-    return [WordsCondition(given["text"])] if "text" in given else []
+    if "text" not in given:
+        return []
+    search = TextSearch(given["text"])
+
+    def on(attributes: SQLColumnExpression[Any]) -> ColumnElement[bool]:
+        return search.condition(
+            content_search.content_vector(attributes),
+            partial(content_search.has_literally, attributes),
+            content_search.content_vector(attributes, words_twice=False),
+        )
+
+    return [ContentCondition(on, search.required_word())]
+
+
+def substring_condition(given: Given) -> list[JsonCondition]:
+    """The condition on a substring, if one is given."""
+    if "content" not in given:
+        return []
+    value = given["content"]
+    on = partial(content_search.contains, value=value)
+    return [ContentCondition(on, longest_run(value))]
 
 
 def on_span_or_events(
@@ -135,29 +140,3 @@ def on_span_or_events(
         *within(TraceEvent.span_start_time, start, end),
     )
     return or_(json.on_span(), event)
-
-
-# Texts whose required words are uncertain: PostgreSQL's parser omits tags and entities, and a minus
-# may negate the word after it.
-_UNCERTAIN: Final = re.compile(r"[<>&]|(?<!\w)-|-(?!\w)|\bor\b", re.IGNORECASE)
-_PUNCTUATION: Final = "\"'.,;:?!()"
-_SHORTEST: Final = 3
-
-
-def _required_word(text: str) -> str | None:
-    """The longest word that every match of the text must contain letter by letter."""
-    if _UNCERTAIN.search(text):
-        return None
-    words = (word.strip(_PUNCTUATION) for word in text.split())
-    return max((word for word in words if _is_plain(word)), key=len, default=None)
-
-
-def _is_plain(word: str) -> bool:
-    """Whether PostgreSQL's parser also reads this as one word: letters, then digits.
-
-    The parser may not know letters that are newer than Unicode 3.2.
-    """
-    letters = word.rstrip("0123456789")
-    return len(word) >= _SHORTEST and all(
-        unicodedata.ucd_3_2_0.category(letter).startswith("L") for letter in letters
-    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, Final, Unpack, overload
+from typing import Any, Final, TypeVar, Unpack, overload
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, bindparam, func, select, true, tuple_
 
-from observatory_storage.errors import ValidationError
+from observatory_storage import ids
+from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading import pages, time_buckets, validation
 from observatory_storage.repositories.traces import results
@@ -27,6 +29,8 @@ from observatory_storage.repositories.traces.statistics import span_stats, trace
 from observatory_storage.repositories.traces.trace_search import TraceSearch
 
 __all__ = ["TraceRepository"]
+
+T = TypeVar("T")
 
 _BY_ID: Final = select(Trace).where(Trace.id == bindparam("id"))
 
@@ -48,8 +52,7 @@ class TraceRepository(SpanQueries):
         Raises:
             NotFound: there is no such trace.
         """
-        key = validation.trace_key("id", id)
-        return self._reader.entity(_BY_ID, {"id": key}, f"trace {trace_name(id)}")
+        return self._get(validation.trace_key("id", id), f"trace {trace_name(id)}")
 
     def get_by_trace_id(self, trace_id: validation.TraceId) -> Trace:
         """Get a trace by the trace id that the program gave.
@@ -57,8 +60,9 @@ class TraceRepository(SpanQueries):
         Raises:
             NotFound: there is no such trace.
         """
-        key = validation.trace_key("trace_id", trace_id)
-        return self._reader.entity(_BY_ID, {"id": key}, f"trace {trace_name(trace_id)}")
+        return self._get(
+            validation.trace_key("trace_id", trace_id), f"trace {trace_name(trace_id)}"
+        )
 
     def list(
         self,
@@ -263,8 +267,11 @@ class TraceRepository(SpanQueries):
         Raises:
             NotFound: no row belongs to such a trace.
         """
-        key = validation.trace_key("trace_id", trace_id)
-        return delete_trace(self._reader, key, trace_name(trace_id))
+        key, name = validation.trace_key("trace_id", trace_id), trace_name(trace_id)
+        return _by_either_id(key, lambda one: delete_trace(self._reader, one, name))
+
+    def _get(self, key: UUID, name: str) -> Trace:
+        return _by_either_id(key, lambda one: self._reader.entity(_BY_ID, {"id": one}, name))
 
     def delete_user(self, user_id: str) -> results.DeletedRows:
         """Erase the data of a user from every table.
@@ -297,3 +304,14 @@ class TraceRepository(SpanQueries):
             Conflict: another transaction locked some of the rows. The call can be repeated.
         """
         return delete_all_of(self._reader, "session_id", session_id)
+
+
+def _by_either_id(key: UUID, ask: Callable[[UUID], T]) -> T:
+    """The answer for a trace, also if an earlier version stored it by another id of 64 bits."""
+    try:
+        return ask(key)
+    except NotFound:
+        former = ids.former_trace_uuid(key)
+        if former is None:
+            raise
+    return ask(former)

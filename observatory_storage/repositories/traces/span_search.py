@@ -108,7 +108,7 @@ class SpanSearch:
         time = TraceSpan.start_time
         statement = select(time).where(*within(time, start, end))
         statement = statement.order_by(time.desc() if descending else time.asc())
-        walked = _WALKED if self._filters.text is None else _WALKED_FOR_WORDS
+        walked = _WALKED_FOR_WORDS if self._filters.searches_content() else _WALKED
         edge: datetime | None = self._reader.scalar(statement.offset(walked).limit(1))
         if edge is None or descending:
             return edge

@@ -75,6 +75,18 @@ def start_bounds(reader: Reader, key: UUID) -> Bounds | None:
     return (rows[0][0], rows[0][1]) if rows else None
 
 
+def located(reader: Reader, key: UUID) -> tuple[UUID, Bounds | None]:
+    """The id of the stored trace, and its `start_bounds`.
+
+    An earlier version gave other ids to traces of 64 bits.
+    """
+    bounds = start_bounds(reader, key)
+    former = ids.former_trace_uuid(key) if bounds is None else None
+    if former is not None and (bounds := start_bounds(reader, former)) is not None:
+        return former, bounds
+    return key, bounds
+
+
 _OF_TRACE: Final = select(TraceSpan).where(
     *spans_of_trace(bindparam("trace_id"), (bindparam("first"), bindparam("last")))
 )
@@ -264,15 +276,14 @@ class SpanQueries:
     def _matching(self, filters: SpanFilters, *, payload: bool) -> Select[TraceSpan]:
         statement = select(TraceSpan).where(*filters.conditions())
         if isinstance(filters.trace_id, UUID):
-            bounds = start_bounds(self._reader, filters.trace_id)
-            of_trace = spans_of_trace(filters.trace_id, bounds) if bounds else [false()]
+            key, bounds = located(self._reader, filters.trace_id)
+            of_trace = spans_of_trace(key, bounds) if bounds else [false()]
             statement = statement.where(*of_trace)
         return statement if payload else statement.options(*_WITHOUT_PAYLOAD)
 
     def _located(self, trace_id: TraceId) -> tuple[UUID, Bounds]:
         """The key of a trace, and the first and the last start of its spans."""
-        key = validation.trace_key("trace_id", trace_id)
-        bounds = start_bounds(self._reader, key)
+        key, bounds = located(self._reader, validation.trace_key("trace_id", trace_id))
         if bounds is None:
             raise NotFound(f"there is no trace {trace_name(trace_id)}")
         return key, bounds

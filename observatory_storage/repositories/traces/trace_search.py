@@ -51,8 +51,9 @@ class TraceSearch:
         self._filters = filters
         self.query: Mapping[str, Any] = filters.query()
         self._parameters = filters.parameters()
-        # A condition on words depends on the words, so a statement with words is not cached.
-        self._is_kept = filters.text is None and len(filters.attributes or ()) <= _MOST_KEPT
+        # Words decide what their condition looks like, so a statement with words is not kept.
+        few = len(filters.attributes or ()) <= _MOST_KEPT
+        self._is_kept = few and not filters.searches_content()
         names = frozenset(self._parameters)
         self._conditions = template(names) if self._is_kept else filters.in_sql()
         self._finder = CandidateFinder(reader, filters)
@@ -115,7 +116,7 @@ class TraceSearch:
         return None
 
     def _by_json(self, seek: Seek) -> Sequence[Trace]:
-        few, most = _WALKED if self._filters.text is None else _WALKED_FOR_WORDS
+        few, most = _WALKED_FOR_WORDS if self._filters.searches_content() else _WALKED
         rows = self._nearest(seek, few)
         # More are walked if these have at least half of the matches that would fill the page.
         if len(rows) < seek.row_limit and 2 * len(rows) * most >= seek.row_limit * few:

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 from uuid import UUID
 
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
+
 from observatory_storage import LogFilters, SpanTree
 from observatory_storage.models import LogRecord, Trace, TraceSpan
 from observatory_storage.unit_of_work import UnitOfWork
@@ -119,10 +122,16 @@ def _log_words(data: Dataset, chance: random.Random) -> Arguments:
     }
 
 
+_BODY: Final = sa.literal_column("t.body", sa.Text)
+_WORDS: Final = str(
+    LogRecord.search_vector(_BODY).compile(
+        dialect=psycopg_dialect()  # type: ignore[no-untyped-call]
+    )
+)
 _LOG_TEXT: Final = f"""
     SELECT {listed(LISTED_LOG_COLUMNS)} FROM logs t
     WHERE t.timestamp >= %(start_time)s AND t.timestamp < %(end_time)s AND t.body IS NOT NULL
-      AND to_tsvector('simple', left(t.body, 100000)) @@ websearch_to_tsquery('simple', %(text)s)
+      AND {_WORDS} @@ websearch_to_tsquery('simple', %(text)s)
     ORDER BY t.timestamp DESC, t.timestamp_ns DESC, t.id DESC LIMIT {PAGE + 1}
 """
 

@@ -1,0 +1,115 @@
+"""The indexes that partitions get beside those that they are created with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.schema import CreateIndex
+
+from observatory_storage.llm.content_search import content_vector
+from observatory_storage.llm.dialects import USAGE_COLUMNS
+from observatory_storage.models import Base, LogRecord
+from observatory_storage.models.logs import IS_ERROR
+
+__all__ = ["CLOSED", "OF_TABLES", "IndexKind"]
+
+_MAX_NAME_BYTES: Final = 63
+
+
+@dataclass(frozen=True, slots=True)
+class IndexKind:
+    """One index that every partition of a table gets, or every closed one.
+
+    Attributes:
+        parent: the index of the table that it becomes a part of.
+    """
+
+    table: str
+    purpose: str
+    expressions: Callable[[Any], list[Any]]
+    operators: str | None = None
+    using: str = "gin"
+    where: Callable[[Any], sa.ColumnElement[bool] | sa.TextClause] | None = None
+    include: tuple[str, ...] = ()
+    parent: str | None = None
+
+    def statement(self, schema: str, partition: str, name: str) -> CreateIndex:
+        columns = (sa.Column(each.name, each.type) for each in Base.metadata.tables[self.table].c)
+        table = sa.Table(partition, sa.MetaData(), *columns, schema=schema)
+        operators = dict.fromkeys(table.c.keys(), self.operators) if self.operators else {}
+        index = sa.Index(
+            name,
+            *self.expressions(table.c),
+            postgresql_using=self.using,
+            postgresql_ops=operators,
+            postgresql_where=None if self.where is None else self.where(table.c),
+            postgresql_include=self.include or None,
+            postgresql_concurrently=True,
+        )
+        return CreateIndex(index)
+
+    def name(self, dialect: sa.Dialect, schema: str, partition: str) -> str:
+        """The name of the index, which ends in a digest of its definition."""
+        definition = str(self.statement(schema, partition, "index").compile(dialect=dialect))
+        digest = blake2b(definition.encode(), digest_size=4).hexdigest()
+        return f"{self._prefix(partition)}{digest}"
+
+    def is_older(self, name: str, partition: str) -> bool:
+        """Whether the name is that of an index of this kind, also of an older definition."""
+        return re.fullmatch(re.escape(self._prefix(partition)) + "[0-9a-f]{8}", name) is not None
+
+    def _prefix(self, partition: str) -> str:
+        max_bytes = _MAX_NAME_BYTES - len(f"ix__{self.purpose}_12345678")
+        return f"ix_{partition.encode()[:max_bytes].decode(errors='ignore')}_{self.purpose}_"
+
+
+CLOSED: Final = (
+    IndexKind(
+        "trace_spans",
+        "attributes",
+        lambda c: [c.attributes, c.resource_attributes, c.scope_attributes, c.links],
+        "jsonb_path_ops",
+    ),
+    IndexKind("trace_spans", "content", lambda c: [content_vector(c.attributes)]),
+    # An index-only scan sums up tokens and costs without reading the prompts in the table.
+    IndexKind(
+        "trace_spans",
+        "usage",
+        lambda c: [c.start_time],
+        using="btree",
+        where=lambda c: sa.or_(c.total_tokens.is_not(None), c.total_cost_usd.is_not(None)),
+        include=("service_name", "provider", "model", "environment", *USAGE_COLUMNS),
+    ),
+    IndexKind("trace_events", "attributes", lambda c: [c.attributes], "jsonb_path_ops"),
+    IndexKind("trace_events", "content", lambda c: [content_vector(c.attributes)]),
+    IndexKind(
+        "logs",
+        "attributes",
+        lambda c: [c.attributes, c.resource_attributes, c.scope_attributes],
+        "jsonb_path_ops",
+    ),
+)
+"""Those of closed partitions."""
+
+OF_TABLES: Final = (
+    IndexKind(
+        "logs",
+        "body",
+        lambda c: [LogRecord.search_vector(c.body)],
+        parent="ix_logs_body",
+    ),
+    IndexKind(
+        "logs",
+        "errors",
+        lambda c: [c.service_name, c.timestamp],
+        using="btree",
+        where=lambda _: sa.text(IS_ERROR),
+        parent="ix_logs_errors",
+    ),
+)
+"""Those of tables that a migration changed: partitions that are older than it lack them."""

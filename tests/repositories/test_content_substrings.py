@@ -1,0 +1,76 @@
+"""Prompts and completions are searched for any part of their text, whatever it is written in."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from observatory_storage import CopyWriter, StoragePool
+from tests.repositories.samples import DAY, SECOND, START, a_span, an_event
+
+SAID = 'hello\nother "quoted" C:\\temp\\new \\frac{a}{b} 今日は東京タワーへ ภาษาไทย 100% a_b café'
+MESSAGES = [{"role": "user", "content": SAID}]
+WRITTEN: dict[str, dict[str, Any]] = {
+    "text": {"attributes": {"input.value": f"first {SAID} last"}},
+    "structure": {"attributes": {"gen_ai.output.messages": MESSAGES}},
+    "JSON": {"attributes": {"output.value": json.dumps(MESSAGES)}},
+    "JSON in letters": {"attributes": {"input.value": json.dumps(MESSAGES, ensure_ascii=False)}},
+    "JSON in JSON": {"attributes": {"gen_ai.prompt": json.dumps([json.dumps(MESSAGES)])}},
+    "event": {"events": [an_event(**{"gen_ai.completion": SAID})]},
+}
+
+
+@pytest.fixture(scope="module")
+def written(shared_pool: StoragePool) -> StoragePool:
+    rows = [a_span(n, n, **columns) for n, columns in enumerate(WRITTEN.values(), 1)]
+    rows.append(a_span(99, 99, attributes={"other": SAID, "input.value": 7}))
+    CopyWriter(shared_pool).write_spans(rows)
+    return shared_pool
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("hello", "LO\nOTH", '"quoted"', "C:\\temp\\new", "\\frac{a}{b}", "は東京タ", "ษาไท"),
+        *("100%", "a_b", "CAFÉ", "quoted", "emp\\n"),
+    ],
+)
+def test_a_substring_is_found_however_it_is_written(written: StoragePool, value: str) -> None:
+    with written.unit_of_work() as uow:
+        spans = uow.traces.list_spans(contains=value, start_time=START)
+        assert {int(span.span_id, 16) for span in spans} == set(range(1, len(WRITTEN) + 1))
+        traces = uow.traces.list(contains=value, start_time=START, end_time=START + SECOND)
+        assert len(traces) == len(WRITTEN)
+
+
+@pytest.mark.parametrize("value", ["oother", "100x", "aXb", "京東", "nother", "role", "first  h"])
+def test_other_text_is_not_found(written: StoragePool, value: str) -> None:
+    with written.unit_of_work() as uow:
+        found = uow.traces.list_spans(contains=value, start_time=START)
+        # The letter of an escape is a part of the text where that is JSON.
+        assert {int(span.span_id, 16) for span in found} <= (
+            {3, 4, 5} if value != "100x" else set()
+        )
+        assert not uow.traces.list_spans(contains="hello", start_time=START + DAY)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("C:\\temp\\new", "\\frac{a}{b}", "frac", "\\frac", "京タワー", "東京", "ษาไท", "a_b"),
+        *("other", "hello", "café", "quoted", '"hello other"', "temp -nowhere.org"),
+        *("C:\\temp\\new or x.y", 'hello -"other hello"'),
+    ],
+)
+def test_words_are_found_however_they_are_written(written: StoragePool, text: str) -> None:
+    with written.unit_of_work() as uow:
+        assert len(uow.traces.list_spans(text=text)) == len(WRITTEN)
+        assert len(uow.traces.list(text=text)) == len(WRITTEN)
+
+
+@pytest.mark.parametrize("text", ["D:\\temp", "\\frac{b}{a}", "京東", 'hello -"hello other"'])
+def test_other_words_are_not_found(written: StoragePool, text: str) -> None:
+    with written.unit_of_work() as uow:
+        assert not uow.traces.list_spans(text=text)
