@@ -71,7 +71,7 @@ def filters_of(work: UnitOfWork, given: dict[str, Any]) -> TraceFilters:
         ValidationError: a value is out of range.
     """
     filters = TraceFilters(**given)
-    if filters.session_id is None:
+    if not isinstance(filters.session_id, str):
         return filters
     return TraceFilters(**{**given, "session_id": find_session_id(work, filters.session_id)})
 

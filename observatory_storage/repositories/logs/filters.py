@@ -1,6 +1,7 @@
 """Filters of log records: frozen dataclasses. A field that is None does not filter.
 
-Values and keys are matched literally. Time ranges are half-open: [start_time, end_time).
+Values and keys are matched literally: there are no wildcards and no paths. Other comparisons are
+operators, such as `Prefix`. Time ranges are half-open: [start_time, end_time).
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import LogRecord
 from observatory_storage.repositories.reading import text_search, validation
+from observatory_storage.repositories.reading.attribute_paths import (
+    has_path,
+    paths_given,
+    with_operators,
+)
 from observatory_storage.repositories.reading.filter_fields import (
     Conditions,
     Filters,
@@ -26,7 +32,8 @@ from observatory_storage.repositories.reading.filter_fields import (
     filter_field,
     limit_field,
 )
-from observatory_storage.repositories.reading.validation import AttributeValue, TraceId
+from observatory_storage.repositories.reading.operators import TextFilter
+from observatory_storage.repositories.reading.validation import AttributeFilter, TraceFilter
 
 __all__ = ["LEVELS", "LogFilters", "LogKeywords", "LogSearchKeywords"]
 
@@ -47,13 +54,13 @@ _SEVERITIES: Final = {
 class LogSearchKeywords(TypedDict, total=False):
     """The fields of `LogFilters` except `text`."""
 
-    service_name: str | None
+    service_name: TextFilter | None
     min_severity: int | str | None
-    trace_id: TraceId | None
-    span_id: str | None
+    trace_id: TraceFilter | None
+    span_id: TextFilter | None
     start_time: datetime | None
     end_time: datetime | None
-    attributes: Mapping[str, AttributeValue] | None
+    attributes: Mapping[str, AttributeFilter] | None
     limit: int
     contains: str | None
 
@@ -84,7 +91,9 @@ def _has_attributes(record: Any, given: Given) -> Conditions:
     while (name := f"attributes_{len(found)}") in given:
         columns = (record.attributes, record.resource_attributes, record.scope_attributes)
         found.append(or_(*(column.contains(given[name]) for column in columns)))
-    return found
+    columns = (record.attributes, record.resource_attributes, record.scope_attributes)
+    paths = (or_(*(has_path(column, path) for column in columns)) for path in paths_given(given))
+    return [*found, *paths]
 
 
 def _has_words(record: Any, given: Given) -> Conditions:
@@ -102,6 +111,9 @@ def _contains(record: Any, given: Given) -> Conditions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFilters(Filters):
     """Selects the log records that meet every condition. A field that is None does not filter.
+
+    ``service_name``, ``trace_id``, ``span_id`` and the keys of ``attributes`` take operators as the
+    fields of `TraceFilters` do. A record without a value matches ``Not("a value")``.
 
     Args:
         min_severity: the lowest severity, inclusive: a severity number (1 to 24) or a level name in
@@ -124,22 +136,22 @@ class LogFilters(Filters):
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.
     """
 
-    service_name: str | None = filter_field(validation.text, equals("service_name"))
+    service_name: TextFilter | None = filter_field(validation.text, equals("service_name"))
     min_severity: int | str | None = filter_field(
         _severity, at_least("severity_number", "min_severity")
     )
-    trace_id: TraceId | None = filter_field(validation.trace_key, equals("trace_id"))
-    span_id: str | None = filter_field(
+    trace_id: TraceFilter | None = filter_field(validation.trace_key, equals("trace_id"))
+    span_id: TextFilter | None = filter_field(
         lambda field, value: ids.span_id(value, field), equals("span_id")
     )
     start_time: datetime | None = filter_field(
         validation.moment, at_least("timestamp", "start_time")
     )
     end_time: datetime | None = filter_field(validation.moment, before("timestamp", "end_time"))
-    attributes: Mapping[str, AttributeValue] | None = filter_field(
+    attributes: Mapping[str, AttributeFilter] | None = filter_field(
         validation.attributes,
         _has_attributes,
-        parameters=_attribute_parameters,
+        parameters=with_operators(_attribute_parameters),
         is_hashable=False,
     )
     text: str | None = filter_field(validation.search, _has_words)

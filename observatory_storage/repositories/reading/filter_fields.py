@@ -7,7 +7,7 @@ and the condition together, so that a field without a condition cannot be declar
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from decimal import Decimal
@@ -15,12 +15,12 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any, Final, Self
 
-from sqlalchemy import ColumnElement, bindparam
+from sqlalchemy import ColumnElement, bindparam, true
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import NULLTYPE
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading import operators, validation
 
 __all__ = [
     "Condition",
@@ -35,6 +35,7 @@ __all__ = [
     "equals",
     "filter_field",
     "limit_field",
+    "negated",
     "no_condition",
     "rules_of",
     "within",
@@ -48,11 +49,7 @@ Given = Mapping[str, Any]
 Condition = Callable[[Any, Given], Conditions]
 
 _RULE: Final = "rule"
-_NOT_OF_THE_CURSOR: Final = {"limit", "start_time", "end_time"}
-
-
-def _by_name(name: str, value: Any) -> dict[str, Any]:
-    return {name: value}
+_NOT_OF_THE_CURSOR: Final = {"limit", "start_time", "end_time", "ended_after", "ended_before"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +59,8 @@ class FieldRule:
     Args:
         check: takes the field's name and the given value; returns the value to store, or raises
             `ValidationError`.
-        condition: the condition that a row must meet.
+        condition: the condition that a row must meet. The field also takes operators if the
+            condition is made by `equals`.
         parameters: takes the field's name and value; returns the values of the condition's bind
             parameters.
         is_required: whether None is refused.
@@ -70,8 +68,22 @@ class FieldRule:
 
     check: Callable[[str, Any], Any]
     condition: Condition
-    parameters: Callable[[str, Any], dict[str, Any]] = _by_name
+    parameters: Callable[[str, Any], dict[str, Any]] = operators.parameters
     is_required: bool = False
+
+    @property
+    def takes_operators(self) -> bool:
+        return isinstance(self.condition, _Matches)
+
+    def checked(self, name: str, value: Any) -> Any:
+        """The value to store for the field of this name.
+
+        Raises:
+            ValidationError: the value is invalid.
+        """
+        if self.takes_operators:
+            return operators.checked(self.check, name, value)
+        return self.check(name, value)
 
 
 def filter_field(
@@ -123,7 +135,7 @@ class Filters:
         for name, rule in self._rules.items():
             value = getattr(self, name)
             if value is not None or rule.is_required:
-                object.__setattr__(self, name, rule.check(name, value))
+                object.__setattr__(self, name, rule.checked(name, value))
         self._check_together()
 
     def _check_together(self) -> None:
@@ -162,7 +174,9 @@ class Filters:
     def conditions(self) -> Conditions:
         """The conditions on the rows that are listed, with their values."""
         row, given = self.listed(), bound(self.parameters())
-        return [each for rule in self._rules.values() for each in rule.condition(row, given)]
+        by_field = [rule.condition for rule in self._rules.values()]
+        found = [each for condition in by_field for each in condition(row, given)]
+        return [*found, *negated(row, given, by_field)]
 
     def listed(self) -> Any:
         """The entity whose rows the filters choose."""
@@ -175,7 +189,7 @@ class Filters:
         "the last 24 hours", which has other bounds at each call.
         """
         return {
-            name: _plain(value) if isinstance(value, (int, float, Decimal)) else value
+            name: _plain(value)
             for name, _, value in self._given()
             if name not in _NOT_OF_THE_CURSOR
         }
@@ -200,6 +214,35 @@ def bound(parameters: Mapping[str, Any]) -> Given:
     }
 
 
+def negated(row: Any, given: Given, conditions: Iterable[Condition]) -> Conditions:
+    """The conditions that a row does not match what is negated, which a row without a value does.
+
+    Args:
+        conditions: the conditions of the fields.
+    """
+    excluded = operators.excluded(given)
+    if not excluded:
+        return []
+    found = (condition(row, excluded) for condition in conditions)
+    return [one.is_not(true()) for each in found for one in each]
+
+
+@dataclass(frozen=True, slots=True)
+class _Matches:
+    """The condition that a column meets what is given for a field: a value or an operator."""
+
+    column: str
+    name: str
+
+    def __call__(self, row: Any, given: Given) -> Conditions:
+        return operators.matching(getattr(row, self.column), self.name, given)
+
+
+def equals(column: str, parameter: str | None = None) -> Condition:
+    """The condition that a column equals a parameter, by default one of its name."""
+    return _Matches(column, parameter or column)
+
+
 def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[..., Condition]:
     def condition_on(column: str, parameter: str | None = None) -> Condition:
         name = parameter or column
@@ -212,8 +255,7 @@ def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[..., Condition]:
     return condition_on
 
 
-# Each makes the condition that a column compares so with a parameter, by default one of its name.
-equals: Final = _comparison(operator.eq)
+# As `equals`, for other comparisons.
 at_least: Final = _comparison(operator.ge)
 at_most: Final = _comparison(operator.le)
 before: Final = _comparison(operator.lt)
@@ -231,6 +273,8 @@ def within(
     return found
 
 
-def _plain(number: float | Decimal) -> str:
-    """The same for equal numbers: 1, 1.0 and 1.00."""
-    return str(Decimal(str(number)).normalize())
+def _plain(value: Any) -> Any:
+    """A value in plain JSON, the same for equal numbers: 1, 1.0 and 1.00."""
+    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
+        return str(Decimal(str(value)).normalize())
+    return operators.plain(value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy import ColumnElement, SQLColumnExpression, Text, and_, cast, exists, func, or_
 
@@ -86,8 +86,12 @@ class WordsCondition:
         return and_(has_letters, found)
 
 
-# What a span, an event or a trace without spans may meet.
-JsonCondition = AttributeCondition | WordsCondition
+class JsonCondition(Protocol):
+    """What a span, an event or a trace without spans may meet."""
+
+    def on_span(self) -> ColumnElement[bool]: ...
+    def on_event(self) -> ColumnElement[bool]: ...
+    def on_trace(self, trace: type[Trace] = Trace) -> ColumnElement[bool]: ...
 
 
 def attribute_parameters(name: str, attributes: Any) -> dict[str, Any]:

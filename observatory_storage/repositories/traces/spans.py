@@ -8,7 +8,17 @@ from datetime import datetime
 from typing import Any, Final, Unpack
 from uuid import UUID
 
-from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, false, func, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Select,
+    bindparam,
+    false,
+    func,
+    literal,
+    select,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, defer
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -16,6 +26,7 @@ from observatory_storage import ids
 from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading import pages, validation
+from observatory_storage.repositories.reading.operators import OneOf
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.reading.validation import BATCH_SIZE, TraceId
 from observatory_storage.repositories.traces.filters import (
@@ -45,6 +56,11 @@ _WITHOUT_PAYLOAD: Final = tuple(defer(column, raiseload=True) for column in _PAY
 _START_BOUNDS: Final = select(
     Trace.start_time, func.coalesce(Trace.last_span_start, Trace.start_time)
 ).where(Trace.id == bindparam("trace_id"))
+
+
+_BOUNDS_OF_TRACES: Final = select(
+    func.min(Trace.start_time), func.max(func.coalesce(Trace.last_span_start, Trace.start_time))
+)
 
 
 def trace_name(trace_id: TraceId) -> object:
@@ -237,7 +253,7 @@ class SpanQueries:
         """
         wanted = SpanFilters.of(filters, fields)
         size = validation.limit("batch_size", batch_size)
-        if wanted.trace_id is None:
+        if not isinstance(wanted.trace_id, UUID):
             search = self._span_search(wanted, payload=payload, oldest_first=oldest_first)
             return pages.read_all(search, size)
         return self._stream_spans(wanted, size, payload=payload, oldest_first=oldest_first)
@@ -246,7 +262,7 @@ class SpanQueries:
         self, filters: SpanFilters, *, payload: bool, oldest_first: bool = False
     ) -> pages.Search[TraceSpan]:
         keyset = _OLDEST_FIRST if oldest_first else _NEWEST_FIRST
-        if filters.trace_id is None and filters.searches_json():
+        if not isinstance(filters.trace_id, UUID) and filters.searches_json():
             options = () if payload else _WITHOUT_PAYLOAD
             return SpanSearch(self._reader, keyset, filters, options)
         statement = self._matching(filters, payload=payload)
@@ -267,6 +283,10 @@ class SpanQueries:
             bounds = start_bounds(self._reader, filters.trace_id)
             of_trace = spans_of_trace(filters.trace_id, bounds) if bounds else [false()]
             statement = statement.where(*of_trace)
+        elif isinstance(filters.trace_id, OneOf):
+            keys = func.any(literal(list(filters.trace_id.values), ARRAY(Trace.id.type)))
+            bounds = self._reader.row(_BOUNDS_OF_TRACES.where(Trace.id == keys))
+            statement = statement.where(TraceSpan.start_time.between(*bounds))
         return statement if payload else statement.options(*_WITHOUT_PAYLOAD)
 
     def _located(self, trace_id: TraceId) -> tuple[UUID, Bounds]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Double, Label, cast, func, literal, or_, select
+from sqlalchemy import Double, Label, and_, cast, func, literal, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from observatory_storage.models import Trace, TraceSpan
@@ -71,10 +71,10 @@ def trace_stats(reader: Reader, filters: TraceFilters) -> TraceStats:
         func.min(Trace.start_time).label("first_start_time"),
         func.max(Trace.start_time).label("last_start_time"),
     )
-    in_sql = filters.in_sql()
-    if conditions := in_sql.all():
-        of_spans = Trace.id.in_(select(TraceSpan.trace_id).where(*conditions))
-        statement = statement.where(or_(of_spans, in_sql.spanless()))
+    in_sql = filters.in_sql(by_trace=True)
+    if filters.parameters():
+        of_spans = Trace.id.in_(select(TraceSpan.trace_id).where(*in_sql.all()))
+        statement = statement.where(or_(and_(of_spans, *in_sql.of_no_span()), in_sql.spanless()))
     (record,) = reader.records(statement)
     return TraceStats(**aggregates.with_percentiles(record, "_duration_us"))
 

@@ -34,7 +34,8 @@ def all_traces(shape: SeekShape) -> Select[Trace]:
 @lru_cache(maxsize=256)
 def matching(conditions: SpanConditions, shape: SeekShape) -> Select[Trace]:
     """Reads the traces in order, and probes each for a matching span, only in its partitions."""
-    return _probed(all_traces(shape).where(*conditions.implied()), Trace, conditions)
+    walked = all_traces(shape).where(*conditions.implied(), *conditions.of_no_span())
+    return _probed(walked, Trace, conditions)
 
 
 @lru_cache(maxsize=256)
@@ -54,7 +55,7 @@ def matching_nearest(
     near = aliased(Trace, first_ones.subquery("near"))
     found = select(near) if only_possible else select(near).where(*conditions.implied(near))
     in_order = _by_time(near).seek(found, SeekShape(shape.descending, from_key=False))
-    return _probed(in_order, near, conditions)
+    return _probed(in_order.where(*conditions.of_no_span(near)), near, conditions)
 
 
 @lru_cache(maxsize=256)
@@ -77,7 +78,9 @@ def of_newest_spans(conditions: SpanConditions, shape: SeekShape) -> Select[Trac
     seen = select(func.count()).select_from(spans).scalar_subquery()
     oldest = select(func.min(spans.c.start_time)).scalar_subquery()
     found = all_traces(shape).where(
-        Trace.id == func.any(ids), or_(seen < _SPAN_LIMIT, Trace.start_time > oldest)
+        Trace.id == func.any(ids),
+        or_(seen < _SPAN_LIMIT, Trace.start_time > oldest),
+        *conditions.of_no_span(),
     )
     return found.add_columns(seen.label("seen"))
 
