@@ -112,7 +112,7 @@ def test_values_of_operators_are_parameters() -> None:
         (["a", "b"], ("c", "d", "e")),
         (Prefix("a"), Prefix("b")),
         (Not("a"), Not("b")),
-        (Not("a", "b"), Not(["c", "d", "e"])),
+        (Not("a", "b"), Not("c", "d", "e")),
     ],
 )
 def test_the_number_of_values_is_not_part_of_a_statement(one: Any, other: Any) -> None:

@@ -34,6 +34,13 @@ from observatory_storage.repositories.traces.filters import (
     SpanKeywords,
     SpanSearchKeywords,
 )
+from observatory_storage.repositories.traces.ordered_search import (
+    NEWEST_FIRST,
+    Order,
+    is_ordered,
+    matching_spans,
+    span_order,
+)
 from observatory_storage.repositories.traces.span_search import SpanSearch
 from observatory_storage.repositories.traces.tree import SpanTree
 
@@ -185,6 +192,7 @@ class SpanQueries:
         before: str | None = None,
         payload: bool = False,
         total: pages.Total | None = None,
+        order_by: Order = NEWEST_FIRST,
         **fields: Unpack[SpanKeywords],
     ) -> pages.Page[TraceSpan]:
         """List a page of the matching spans, newest first.
@@ -193,9 +201,17 @@ class SpanQueries:
             payload: load the JSON columns too (attributes, links, resource and scope attributes,
                 otlp). Without it, reading one of them raises.
             total: "exact" or "estimated" also counts the spans of all pages, by one more statement.
+            order_by: ``"-duration_us"``, ``"-total_tokens"`` or ``"-total_cost_usd"``, highest
+                first; without the minus, lowest first. Spans without a value come last. No index
+                has these orders: the matching spans of the time range are sorted for each page. So
+                ``start_time`` and ``end_time`` are required, unless there is one ``trace_id``.
         """
         wanted = SpanFilters.of(filters, fields)
-        search = self._span_search(wanted, payload=payload)
+        search: pages.Search[TraceSpan]
+        if is_ordered(order_by, wanted, is_bounded=isinstance(wanted.trace_id, UUID)):
+            search = self._ordered_search(wanted, order_by, payload=payload)
+        else:
+            search = self._span_search(wanted, payload=payload)
         return pages.read_page(search, wanted.limit, after, before, total)
 
     def search_text(
@@ -267,6 +283,17 @@ class SpanQueries:
             return SpanSearch(self._reader, keyset, filters, options)
         statement = self._matching(filters, payload=payload)
         return StatementSearch(self._reader, keyset, statement, filters.query())
+
+    def _ordered_search(
+        self, filters: SpanFilters, order: Order, *, payload: bool
+    ) -> pages.Search[TraceSpan]:
+        if filters.trace_id is None:
+            statement = matching_spans(self._reader, filters)
+            if not payload:
+                statement = statement.options(*_WITHOUT_PAYLOAD)
+        else:
+            statement = self._matching(filters, payload=payload)
+        return StatementSearch(self._reader, span_order(order), statement, filters.query())
 
     def _stream_spans(
         self, filters: SpanFilters, batch_size: int, *, payload: bool, oldest_first: bool

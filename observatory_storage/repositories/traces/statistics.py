@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Double, Label, and_, cast, func, literal, or_, select
+from sqlalchemy import Double, Label, cast, func, literal, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from observatory_storage.models import Trace, TraceSpan
@@ -13,6 +13,7 @@ from observatory_storage.repositories.reading import aggregates, time_buckets, v
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
 from observatory_storage.repositories.traces.results import SpanStats, TraceStats
+from observatory_storage.repositories.traces.trace_statements import is_matching
 
 __all__ = ["DURATION_US", "TRACE_TOTALS", "group_columns", "span_stats", "trace_stats"]
 
@@ -71,10 +72,8 @@ def trace_stats(reader: Reader, filters: TraceFilters) -> TraceStats:
         func.min(Trace.start_time).label("first_start_time"),
         func.max(Trace.start_time).label("last_start_time"),
     )
-    in_sql = filters.in_sql(by_trace=True)
     if filters.parameters():
-        of_spans = Trace.id.in_(select(TraceSpan.trace_id).where(*in_sql.all()))
-        statement = statement.where(or_(and_(of_spans, *in_sql.of_no_span()), in_sql.spanless()))
+        statement = statement.where(is_matching(filters.in_sql(by_trace=True)))
     (record,) = reader.records(statement)
     return TraceStats(**aggregates.with_percentiles(record, "_duration_us"))
 

@@ -206,7 +206,8 @@ class TraceSearch:
         if self._conditions.needs_a_span:
             return rows
         spanless = seek.of(sa.select(Trace)).where(self._conditions.spanless(), *bounds)
-        if len(rows) == seek.row_limit:  # those beyond the page are not needed
+        # Those beyond the page are not needed.
+        if len(rows) == seek.row_limit and seek.keyset == statements.TRACES:
             edge, start = rows[-1].start_time, Trace.start_time
             spanless = spanless.where(start >= edge if seek.descending else start <= edge)
         rows += self._reader.entities(spanless, self._values(seek))

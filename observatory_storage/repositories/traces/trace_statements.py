@@ -10,7 +10,18 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from sqlalchemy import BigInteger, Select, bindparam, func, literal, or_, select, true
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
@@ -18,7 +29,15 @@ from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading.pages import Keyset, SeekShape
 from observatory_storage.repositories.traces.span_conditions import SpanConditions
 
-__all__ = ["TRACES", "all_traces", "matching", "matching_nearest", "of_newest_spans"]
+__all__ = [
+    "TRACES",
+    "all_traces",
+    "is_matching",
+    "matching",
+    "matching_nearest",
+    "of_newest_spans",
+    "probed",
+]
 
 TRACES: Final = Keyset("traces", (Trace.start_time, Trace.id))
 
@@ -35,7 +54,7 @@ def all_traces(shape: SeekShape) -> Select[Trace]:
 def matching(conditions: SpanConditions, shape: SeekShape) -> Select[Trace]:
     """Reads the traces in order, and probes each for a matching span, only in its partitions."""
     walked = all_traces(shape).where(*conditions.implied(), *conditions.of_no_span())
-    return _probed(walked, Trace, conditions)
+    return probed(walked, Trace, conditions)
 
 
 @lru_cache(maxsize=256)
@@ -55,7 +74,7 @@ def matching_nearest(
     near = aliased(Trace, first_ones.subquery("near"))
     found = select(near) if only_possible else select(near).where(*conditions.implied(near))
     in_order = _by_time(near).seek(found, SeekShape(shape.descending, from_key=False))
-    return _probed(in_order.where(*conditions.of_no_span(near)), near, conditions)
+    return probed(in_order.where(*conditions.of_no_span(near)), near, conditions)
 
 
 @lru_cache(maxsize=256)
@@ -85,11 +104,17 @@ def of_newest_spans(conditions: SpanConditions, shape: SeekShape) -> Select[Trac
     return found.add_columns(seen.label("seen"))
 
 
+def is_matching(conditions: SpanConditions) -> ColumnElement[bool]:
+    """The condition that a trace matches, for statements that read all of them."""
+    of_spans = Trace.id.in_(select(TraceSpan.trace_id).where(*conditions.all()))
+    return or_(and_(of_spans, *conditions.of_no_span()), conditions.spanless())
+
+
 def _by_time(trace: type[Trace]) -> Keyset:
     return Keyset(TRACES.list_name, (trace.start_time, trace.id))
 
 
-def _probed(
+def probed(
     statement: Select[Trace], trace: type[Trace], conditions: SpanConditions
 ) -> Select[Trace]:
     """The traces of the statement that have a matching span, or that have no spans and match."""
