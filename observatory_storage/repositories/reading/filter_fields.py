@@ -20,7 +20,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import NULLTYPE
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.repositories.reading import operators, validation
+from observatory_storage.repositories.reading import filter_text, operators, validation
 
 __all__ = [
     "Condition",
@@ -163,6 +163,29 @@ class Filters:
             names = ", ".join(keywords)
             raise ValidationError("filters", filters, f"must not be given together with {names}")
         return filters
+
+    @classmethod
+    def parse(cls, text: str, **fields: Any) -> Self:
+        """The filters that a text describes, as on the command line, with further fields.
+
+        Args:
+            text: terms such as ``service:chat``, ``duration>2s``, ``-environment:test``,
+                ``model:gpt-4o*``, ``has:session``, ``attributes.tier:gold,silver`` and words to
+                search for. The guide "The command line" describes them.
+            fields: fields by keyword, such as ``limit``, which the text must not set too.
+
+        Raises:
+            ValidationError: the text is not understood, a value is invalid or a field is set twice.
+                ``position`` is the index of the mistake in the text.
+
+        Example:
+            >>> filters = TraceFilters.parse("service:chat status:error duration>2s", limit=20)
+        """
+        kind: Any = cls
+        found = filter_text.fields_of(rules_of(kind), text)
+        for name in fields.keys() & found.keys():
+            raise ValidationError(name, fields[name], "is set by the text too")
+        return cls.of(None, found | fields)
 
     def parameters(self) -> dict[str, Any]:
         """The values of the bind parameters of the fields that are set."""
