@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -289,6 +289,7 @@ def test_what_is_negated_is_left_out(filled: StoragePool, attributes: dict[str, 
         assert found == newest_traces(ROWS, filters)
         assert keys(uow.traces.list_spans(spans)) == newest_spans(ROWS, spans)
         assert 0 < len(found) < 160
+        assert uow.traces.list(replace(filters, limit=1), total="exact").total == len(found)
 
 
 def test_search_text_is_a_list_by_text(filled: StoragePool) -> None:
