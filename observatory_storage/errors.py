@@ -75,6 +75,7 @@ class ValidationError(StorageError, ValueError):
         value: the value that was given.
         rule: the rule that the value breaks.
         index: the index of the row in its batch; None outside of a batch.
+        position: the index of the mistake in a text that was parsed; None for other values.
     """
 
     def __init__(
@@ -83,13 +84,15 @@ class ValidationError(StorageError, ValueError):
         value: object = None,
         rule: str = "is not valid",
         index: int | None = None,
+        position: int | None = None,
     ) -> None:
         self.field, self.value, self.rule, self.index = field, value, rule, index
+        self.position = position
         place = "" if index is None else f"row {index}: "
         super().__init__(f"{place}{field}={shown(value)}: {rule}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        given = (self.field, _portable(self.value), self.rule, self.index)
+        given = (self.field, _portable(self.value), self.rule, self.index, self.position)
         return type(self), given, {"args": self.args}
 
 

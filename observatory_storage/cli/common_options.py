@@ -92,11 +92,15 @@ class StorageCommand(click.Command):
             options = {str(option.name): option for option in self.params}
             if error.field not in options:
                 raise
-            rule = re.sub(
-                r"\w+",
-                lambda word: max(options[word[0]].opts, key=len) if word[0] in options else word[0],
-                error.rule,
-            )
+            rule = error.rule
+            if error.position is None:  # else the rule shows what was typed
+                rule = re.sub(
+                    r"\w+",
+                    lambda name: (
+                        max(options[name[0]].opts, key=len) if name[0] in options else name[0]
+                    ),
+                    rule,
+                )
             raise click.BadParameter(rule, ctx, options[error.field]) from error
 
 

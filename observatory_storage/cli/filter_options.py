@@ -1,19 +1,30 @@
 """The options that select traces, log records and metrics, for lists and exports.
 
-The parameter of an option has the name of the filter field that it sets.
+The parameter of an option has the name of the filter field that it sets. Filters may also be
+written as text, in the argument FILTER.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from observatory_storage.cli import option_types
+from observatory_storage.errors import ValidationError
 from observatory_storage.models import METRIC_TYPES, STATUSES
+from observatory_storage.repositories.reading import filter_text
+from observatory_storage.repositories.reading.filter_fields import rules_of
 
-__all__ = ["bucket_options", "log_filters", "metric_filters", "time_range", "trace_filters"]
+__all__ = [
+    "bucket_options",
+    "given_fields",
+    "log_filters",
+    "metric_filters",
+    "time_range",
+    "trace_filters",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -36,6 +47,7 @@ _ATTRIBUTES = click.option(
     help='An attribute. 5 and true are a number and a boolean, "5" in quotes is text, ["a"] a list.'
     " Repeatable.",
 )
+_FILTERS = click.argument("filters", nargs=-1, metavar="[FILTER]...")
 _SERVICE = click.option("--service", "service_name", help="The service's name.")
 
 
@@ -59,6 +71,7 @@ def trace_filters(command: Command) -> Command:
     """Add the options that select traces: the fields of `TraceFilters`."""
     return _added(
         command,
+        _FILTERS,
         _SERVICE,
         click.option("--operation", help="The name of a span."),
         click.option("--status", type=click.Choice(STATUSES), help="The status of a span."),
@@ -102,6 +115,7 @@ def log_filters(command: Command) -> Command:
     """Add the options that select log records: the fields of `LogFilters`."""
     return _added(
         command,
+        _FILTERS,
         _SERVICE,
         click.option(
             "--level",
@@ -126,6 +140,20 @@ def metric_filters(command: Command) -> Command:
         _SERVICE,
         click.option("--type", "metric_type", type=click.Choice(METRIC_TYPES), help="The type."),
     )
+
+
+def given_fields(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of filters of the kind that the options and the text in ``filters`` set.
+
+    Raises:
+        ValidationError: the text is not understood, or it sets a field that an option sets too.
+    """
+    options = {name: value for name, value in given.items() if value is not None}
+    text = " ".join(options.pop("filters"))
+    found = filter_text.fields_of(rules_of(kind), text)
+    for name in options.keys() & found.keys():
+        raise ValidationError(name, options[name], "must not be given in a FILTER too")
+    return found | options
 
 
 def _added(command: Command, *options: Callable[[Command], Command]) -> Command:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import click
 from rich.console import RenderableType
@@ -19,7 +20,7 @@ from observatory_storage.cli.common_options import (
     json_option,
 )
 from observatory_storage.cli.console import Output
-from observatory_storage.cli.filter_options import log_filters
+from observatory_storage.cli.filter_options import given_fields, log_filters
 from observatory_storage.cli.formatting import SHORT_ID, moment
 from observatory_storage.cli.page_output import page_options, show_pages
 from observatory_storage.cli.text_table import WIDE, Column, table
@@ -49,6 +50,8 @@ def command(
 ) -> None:
     """List log records, the newest first.
 
+    Conditions are options or text: 'service:chat level:warn "a phrase"'.
+
     With --follow they are printed in the order in which they are stored, until Ctrl-C or the time
     of --until.
     """
@@ -71,18 +74,18 @@ def command(
 
 
 def filters_of(work: UnitOfWork, given: dict[str, Any]) -> LogFilters:
-    """The filters of the options of `log_filters`, with whole ids.
+    """The filters of `log_filters`, with whole ids.
 
     Raises:
         NotFound: there is no such trace, or several trace ids have this beginning.
         ValidationError: a value is out of range.
     """
-    trace_id, span_id = given["trace_id"], given["span_id"]
-    if trace_id is not None:
-        trace_id = find_trace_id(work, trace_id)
-        if span_id is not None:
-            span_id = find_span_id(work, trace_id, span_id)
-    return LogFilters(**{**given, "trace_id": trace_id, "span_id": span_id})
+    fields = given_fields(LogFilters, given)
+    if isinstance(trace_id := fields.get("trace_id"), str):
+        fields["trace_id"] = found = find_trace_id(work, trace_id)
+        if isinstance(span_id := fields.get("span_id"), str):
+            fields["span_id"] = find_span_id(work, found, span_id)
+    return LogFilters(**fields)
 
 
 def logs_table(
@@ -142,7 +145,7 @@ def _follow(pool: StoragePool, filters: LogFilters, output: Output) -> None:
                     page.rows,
                     output.console.width,
                     with_titles=with_titles,
-                    with_trace=filters.trace_id is None,
+                    with_trace=not isinstance(filters.trace_id, UUID),
                 )
             )
             with_titles = False

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TypeVar
 
 import click
+
+from observatory_storage.repositories.reading import text_values
+from observatory_storage.repositories.reading.text_values import Value, severity
+from observatory_storage.times import MICROSECOND
 
 __all__ = [
     "attribute",
@@ -19,27 +22,12 @@ __all__ = [
     "time",
 ]
 
-Value = str | int | float | bool | list[Any]
-
-_UNITS = {
-    "us": timedelta(microseconds=1),
-    "µs": timedelta(microseconds=1),
-    "ms": timedelta(milliseconds=1),
-    "s": timedelta(seconds=1),
-    "m": timedelta(minutes=1),
-    "h": timedelta(hours=1),
-    "d": timedelta(days=1),
-    "w": timedelta(weeks=1),
-}
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(us|µs|ms|[smhdw])")
+T = TypeVar("T")
 
 
 def duration(value: str) -> timedelta:
     """A duration such as ``250ms``, ``1.5s`` or ``7d``."""
-    found = _duration(value)
-    if found is None:
-        raise click.BadParameter(f"{value!r} is not a duration such as 250ms, 1.5s, 2h or 7d")
-    return found
+    return _read(text_values.duration, value)
 
 
 def bucket_size(value: str) -> timedelta | str:
@@ -49,24 +37,12 @@ def bucket_size(value: str) -> timedelta | str:
 
 def microseconds(value: str) -> int:
     """A `duration` in microseconds."""
-    return duration(value) // timedelta(microseconds=1)
+    return duration(value) // MICROSECOND
 
 
 def time(value: str) -> datetime:
     """A time in ISO 8601, UTC where it names no zone; or a duration before now."""
-    ago = _duration(value)
-    try:
-        moment = datetime.now(UTC) - ago if ago is not None else datetime.fromisoformat(value)
-    except (ValueError, OverflowError):
-        raise click.BadParameter(
-            f"{value!r} is neither a time such as 2026-07-01T12:00Z nor one ago such as 2h or 7d"
-        ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def severity(value: str) -> int | str:
-    """A severity number, or the name of a level."""
-    return int(value) if value.isdecimal() else value.upper()
+    return _read(text_values.moment, value)
 
 
 def attribute(value: str) -> tuple[str, Value]:
@@ -74,7 +50,7 @@ def attribute(value: str) -> tuple[str, Value]:
     key, separator, text = value.partition("=")
     if not key or not separator:
         raise click.BadParameter(f"{value!r} is not of the form key=value")
-    return key, _value(text)
+    return key, text_values.attribute(text)
 
 
 def attributes_of(
@@ -93,15 +69,8 @@ def attributes_of(
     return found or None
 
 
-def _duration(text: str) -> timedelta | None:
-    match = _DURATION.fullmatch(text.strip())
-    return float(match[1]) * _UNITS[match[2]] if match else None
-
-
-def _value(text: str) -> Value:
-    """A number, true or false, a list, or text in quotes, as in JSON; anything else is text."""
+def _read(read: Callable[[str], T], value: str) -> T:
     try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    return value if isinstance(value, str | int | float | bool | list) else text
+        return read(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None

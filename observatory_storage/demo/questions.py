@@ -19,7 +19,6 @@ from observatory_storage.unit_of_work import UnitOfWork
 __all__ = ["ask"]
 
 _HOURS_SHOWN = 12
-_SLOW_US = 6_000_000
 
 
 def ask(pool: StoragePool, console: Console, start: datetime, end: datetime) -> None:
@@ -39,9 +38,8 @@ def ask(pool: StoragePool, console: Console, start: datetime, end: datetime) -> 
 
 
 def _slowest(work: UnitOfWork, width: int, start: datetime, end: datetime) -> RenderableType:
-    filters = TraceFilters(start_time=start, end_time=end, min_duration_us=_SLOW_US)
-    slow = sorted(work.traces.iterate(filters), key=lambda trace: -(trace.duration_us or 0))
-    return traces_table(slow[:5], width)
+    filters = TraceFilters(start_time=start, end_time=end, limit=5)
+    return traces_table(work.traces.list(filters, order_by="-duration_us"), width)
 
 
 def _failed(work: UnitOfWork, start: datetime, end: datetime) -> RenderableType:

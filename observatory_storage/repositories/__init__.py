@@ -11,6 +11,7 @@ from observatory_storage.repositories.metrics.results import (
     MetricStats,
     TimeSeriesPoint,
 )
+from observatory_storage.repositories.reading.operators import Exists, Not, OneOf, Prefix
 from observatory_storage.repositories.reading.pages import Page
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
 from observatory_storage.repositories.traces.repository import TraceRepository
@@ -30,6 +31,7 @@ __all__ = [
     "CriticalSection",
     "DeletedRows",
     "DeletedTrace",
+    "Exists",
     "LatencyPercentiles",
     "LevelCount",
     "LogFilters",
@@ -38,8 +40,11 @@ __all__ = [
     "MetricFilters",
     "MetricRepository",
     "MetricStats",
+    "Not",
+    "OneOf",
     "Operation",
     "Page",
+    "Prefix",
     "SessionFilters",
     "SessionSummary",
     "SpanFilters",

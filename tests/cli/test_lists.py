@@ -57,6 +57,16 @@ def test_traces_are_a_table(run_on_filled: Run) -> None:
         (["-a", "retries=2"], [TRACE]),
         (["-a", 'retries="2"'], []),
         (["-a", "retries=2", "-a", "user.id=ada"], [TRACE]),
+        (["service:assistant status:error"], [TRACE]),
+        (["service:assistant", "duration>100ms", "--status", "error"], [TRACE]),
+        (["status!=error"], [OTHER_TRACE]),
+        (["session:talk-1"], [TRACE]),
+        (["session:talk*"], [OTHER_TRACE, TRACE]),
+        (["--", "-session:talk-1"], [OTHER_TRACE]),
+        (['"sky blue" cost>0 attributes.retries:2,3'], [TRACE]),
+        (["--order", "duration", "--since", "2026-01-01"], [TRACE, OTHER_TRACE]),
+        (["--order", "tokens", "--lowest-first", "start>=2026-01-01"], [TRACE, OTHER_TRACE]),
+        (["--order", "cost", "start>=2026-01-01 start<2026-01-02"], []),
     ],
 )
 def test_filters_of_traces(run_on_filled: Run, options: list[str], found: list[str]) -> None:

@@ -59,6 +59,12 @@ def test_wrong_use_is_told_from_failure(run_on_filled: Run, arguments: list[str]
         ),
         (["export", "logs", "--level", "loud"], "'--level': must be"),
         (["trace", ""], "'ID': must not be empty"),
+        (["traces", "service:a statis:ok"], "did you mean 'status'?\n  service:a statis:ok\n"),
+        (["traces", "--status", "ok", "status:ok"], "'--status': must not be given in a FILTER"),
+        (["traces", "--order", "cost"], "'--since': is required where --order is"),
+        (["traces", "--lowest-first"], "--lowest-first needs --order"),
+        (["logs", "level:loud"], "'[FILTER]...': min_severity must be 1 to 24"),
+        (["export", "logs", "duration>2s"], "there is no field 'duration'"),
     ],
 )
 def test_a_value_that_is_refused_is_named_by_its_option(

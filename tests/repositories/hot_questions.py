@@ -10,6 +10,9 @@ from observatory_storage import UnitOfWork
 from observatory_storage.repositories import (
     LogFilters,
     MetricFilters,
+    Not,
+    OneOf,
+    Prefix,
     SpanFilters,
     TraceFilters,
 )
@@ -22,7 +25,7 @@ from tests.repositories.populated import (
     TRACE,
     partition,
 )
-from tests.repositories.samples import DAY, trace_key
+from tests.repositories.samples import DAY, SECOND, trace_key
 
 # One of those with few spans: for the other ones the newest rows are as near.
 SERVICE = "service5"
@@ -34,6 +37,7 @@ NEWEST = range(DAYS - 1, DAYS)
 EVERY_DAY = range(DAYS)
 START_TIME, END_TIME = FIRST + 3 * DAY, FIRST + 4 * DAY
 WITHIN: dict[str, Any] = {"start_time": START_TIME, "end_time": END_TIME}
+A_MINUTE: dict[str, Any] = {"start_time": START_TIME, "end_time": START_TIME + 60 * SECOND}
 
 
 @dataclass(frozen=True)
@@ -221,6 +225,83 @@ HOT = (
         3_000,
     ),
     Hot(
+        "traces of several users",
+        lambda uow: uow.traces.list(TraceFilters(user_id=[RARE_USER, "user78"])),
+        {"ix_trace_spans_user_id", "pk_traces"},
+        spans_of(EVERY_DAY),
+        500,
+    ),
+    Hot(
+        "traces of sessions by their prefix",
+        lambda uow: uow.traces.list(TraceFilters(session_id=Prefix(RARE_SESSION))),
+        {"ix_trace_spans_session_id", "pk_traces"},
+        spans_of(EVERY_DAY),
+        500,
+    ),
+    Hot(
+        "traces without an error",
+        lambda uow: uow.traces.list(TraceFilters(status=Not("error"))),
+        {"ix_traces_start_time", "pk_trace_spans"},
+        spans_of(NEWEST),
+        2_000,
+    ),
+    Hot(
+        "spans of several users in a time",
+        lambda uow: uow.traces.list_spans(SpanFilters(user_id=[RARE_USER, "user78"], **WITHIN)),
+        {"ix_trace_spans_user_id"},
+        spans_of(THAT_DAY),
+        60,
+    ),
+    Hot(
+        "spans by the prefix of a user in a time",
+        lambda uow: uow.traces.list_spans(SpanFilters(user_id=Prefix(RARE_USER), **WITHIN)),
+        {"ix_trace_spans_user_id"},
+        spans_of(THAT_DAY),
+        60,
+    ),
+    Hot(
+        "root spans",
+        lambda uow: uow.traces.list_spans(SpanFilters(root=True)),
+        {"ix_trace_spans_start_time"},
+        spans_of(NEWEST),
+        1_000,
+    ),
+    Hot(
+        "spans that ended in a time",
+        lambda uow: uow.traces.list_spans(SpanFilters(ended_after=START_TIME, **WITHIN)),
+        {"ix_trace_spans_start_time"},
+        spans_of(THAT_DAY),
+        60,
+    ),
+    Hot(
+        "spans by one of several rare values of an attribute in a closed day",
+        lambda uow: uow.traces.list_spans(SpanFilters(attributes={"key": OneOf(77, 78)}, **WITHIN)),
+        {of_partition("trace_spans", "attributes"), of_partition("trace_events", "attributes")},
+        spans_of(THAT_DAY),
+        7_000,
+    ),
+    Hot(
+        "the slowest traces in a time",
+        lambda uow: uow.traces.list(order_by="-duration_us", **A_MINUTE),
+        {"ix_traces_start_time"},
+        {},
+        110,
+    ),
+    Hot(
+        "the slowest traces of a service in a time",
+        lambda uow: uow.traces.list(service_name="service0", order_by="-duration_us", **WITHIN),
+        {"ix_traces_start_time", "pk_trace_spans"},
+        spans_of(THAT_DAY),
+        3_000,
+    ),
+    Hot(
+        "the dearest traces of a user in a time",
+        lambda uow: uow.traces.list(user_id=RARE_USER, order_by="-total_cost_usd", **WITHIN),
+        {"ix_trace_spans_user_id"},
+        spans_of(THAT_DAY),
+        100,
+    ),
+    Hot(
         "services",
         lambda uow: uow.traces.services(),
         {"ix_trace_spans_kind"},
@@ -241,6 +322,20 @@ HOT = (
         {"ix_logs_service_name"},
         {"logs": THAT_DAY},
         300,
+    ),
+    Hot(
+        "logs of several services in a time",
+        lambda uow: uow.logs.list(LogFilters(service_name=[SERVICE, "service6"], **WITHIN)),
+        {"ix_logs_service_name"},
+        {"logs": THAT_DAY},
+        500,
+    ),
+    Hot(
+        "logs of several traces",
+        lambda uow: uow.logs.list(LogFilters(trace_id=[KEY, trace_key(TRACE + 2)])),
+        {"ix_logs_trace_id"},
+        {"logs": EVERY_DAY},
+        40,
     ),
     Hot(
         "errors in the logs of a service",

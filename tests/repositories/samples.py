@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -13,7 +14,15 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from observatory_storage.models import TraceSpan
-from observatory_storage.repositories import Page, SpanFilters, TraceFilters
+from observatory_storage.repositories import (
+    Exists,
+    Not,
+    OneOf,
+    Page,
+    Prefix,
+    SpanFilters,
+    TraceFilters,
+)
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -84,6 +93,8 @@ def many_spans(seed: int = 7, traces: int = 60) -> list[Row]:
                 total_tokens=tokens,
                 total_cost_usd=None if tokens is None else Decimal(tokens) / 10000,
             )
+            if number:
+                row["parent_span_id"] = span_key(trace * 10)
             row[place] = pair
             if rng.random() < 0.2:
                 row[place], row["links"] = {}, linked
@@ -116,7 +127,7 @@ def meets(row: Row, filters: TraceFilters | SpanFilters) -> bool:
         "session_id": f.session_id,
         "environment": f.environment,
     }
-    tests: list[bool] = [row.get(k) == v for k, v in equal.items() if v is not None]
+    tests: list[bool] = [fits(row.get(k), v) for k, v in equal.items() if v is not None]
     if f.start_time is not None:
         tests.append(row["start_time"] >= f.start_time)
     if f.end_time is not None:
@@ -125,11 +136,18 @@ def meets(row: Row, filters: TraceFilters | SpanFilters) -> bool:
         tests.append(took is not None and took >= f.min_duration_us * 1000)
     if isinstance(f.max_duration_us, Decimal):
         tests.append(took is not None and took <= f.max_duration_us * 1000)
+    if f.root is not None:
+        tests.append((row.get("parent_span_id") is None) == f.root)
+    if f.ended_after is not None:
+        tests.append(row["end_time"] is not None and row["end_time"] >= f.ended_after)
+    if f.ended_before is not None:
+        tests.append(row["end_time"] is not None and row["end_time"] < f.ended_before)
     tests += [_has(row, key, value) for key, value in (f.attributes or {}).items()]
     if isinstance(f, SpanFilters):
-        tests += [row["kind"] == f.kind] if f.kind is not None else []
-        tests += [row["name"] == f.name] if f.name is not None else []
-        tests += [row["trace_id"] == UUID(str(f.trace_id)).hex] if f.trace_id is not None else []
+        tests += [fits(row["kind"], f.kind)] if f.kind is not None else []
+        tests += [fits(row["name"], f.name)] if f.name is not None else []
+        if f.trace_id is not None:
+            tests.append(fits(UUID(row["trace_id"]), f.trace_id))
     for column, least, greatest in (
         ("total_tokens", f.min_tokens, f.max_tokens),
         ("total_cost_usd", f.min_cost_usd, f.max_cost_usd),
@@ -140,7 +158,24 @@ def meets(row: Row, filters: TraceFilters | SpanFilters) -> bool:
     return all(tests)
 
 
-def _has(row: Row, key: str, value: object) -> bool:
+def fits(stored: object, wanted: object) -> bool:
+    """Whether a stored value, or None, is what a filter field wants."""
+    match wanted:
+        case Not(negated):
+            return not fits(stored, negated)
+        case OneOf(values):
+            return any(fits(stored, value) for value in values)
+        case Exists():
+            return stored is not None
+        case Prefix(text):
+            return isinstance(stored, str) and stored.startswith(text)
+        case _:
+            return stored is not None and _same(stored, wanted)
+
+
+def _has(row: Row, key: str, wanted: object) -> bool:
+    if isinstance(wanted, Not):
+        return not _has(row, key, wanted.value)
     places = [
         row.get("attributes", {}),
         row.get("resource_attributes", {}),
@@ -148,7 +183,7 @@ def _has(row: Row, key: str, value: object) -> bool:
         *(link["attributes"] for link in row.get("links", ())),
         *(event["attributes"] for event in row.get("events", ())),
     ]
-    return any(_same(place[key], value) for place in places if key in place)
+    return any(fits(place[key], wanted) for place in places if key in place)
 
 
 def _same(one: object, other: object) -> bool:
@@ -156,15 +191,40 @@ def _same(one: object, other: object) -> bool:
     return one == other and (all(numbers) or type(one) is type(other))
 
 
+def matching_traces(rows: Iterable[Row], filters: TraceFilters) -> dict[str, list[Row]]:
+    """The spans of each trace that matches: one span meets all, and none what is negated."""
+    traces: dict[str, list[Row]] = {}
+    for row in rows:
+        traces.setdefault(row["trace_id"], []).append(row)
+    wanted, refused = _without_negations(filters)
+    return {
+        key: spans
+        for key, spans in traces.items()
+        if any(meets(span, wanted) for span in spans)
+        and not any(meets(span, each) for each in refused for span in spans)
+    }
+
+
+def _without_negations(filters: TraceFilters) -> tuple[TraceFilters, list[TraceFilters]]:
+    """The filters without what is negated, and each of that as filters of its own."""
+    given = {each.name: getattr(filters, each.name) for each in fields(filters)}
+    pairs = dict(given.pop("attributes") or {})
+    refused: list[Row] = [
+        {key: given.pop(key).value} for key in [*given] if isinstance(given[key], Not)
+    ]
+    negated = [key for key in pairs if isinstance(pairs[key], Not)]
+    refused += [{"attributes": {key: pairs.pop(key).value}} for key in negated]
+    if given["root"] is False:
+        del given["root"]
+        refused.append({"root": True})
+    wanted = TraceFilters(**given, attributes=pairs)
+    return wanted, [TraceFilters(**each) for each in refused]
+
+
 def newest_traces(rows: Iterable[Row], filters: TraceFilters) -> list[str]:
     """The ids of the traces that match, in the order of the list."""
-    begins: dict[str, datetime] = {}
-    found = set()
-    for row in rows:
-        key = row["trace_id"]
-        begins[key] = min(begins.get(key, row["start_time"]), row["start_time"])
-        if meets(row, filters):
-            found.add(key)
+    found = matching_traces(rows, filters)
+    begins = {key: min(span["start_time"] for span in found[key]) for key in found}
     return sorted(found, key=lambda key: (begins[key], key), reverse=True)
 
 

@@ -6,14 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 import pytest
 
 from observatory_storage import (
     CopyWriter,
+    Exists,
     LogFilters,
     MetricFilters,
+    Not,
+    OneOf,
+    Prefix,
     SessionFilters,
     SpanFilters,
     StoragePool,
@@ -26,7 +30,7 @@ from observatory_storage import (
 )
 from observatory_storage.repositories.logs.filters import LogKeywords
 from observatory_storage.repositories.metrics.filters import MetricKeywords, TimeSeriesKeywords
-from observatory_storage.repositories.reading.filter_fields import Filters
+from observatory_storage.repositories.reading.filter_fields import Filters, rules_of
 from observatory_storage.repositories.traces.filters import SpanKeywords, TraceKeywords
 from observatory_storage.repositories.traces.session_filters import SessionKeywords
 from tests.repositories.samples import DAY, SECOND, START, Row, a_log, a_span, an_event, trace_key
@@ -66,6 +70,9 @@ OF_SPANS: dict[str, Any] = {
     "max_cost_usd": Decimal(5),
     "text": "first",
     "contains": "irs",
+    "root": True,
+    "ended_after": START + 5 * SECOND,
+    "ended_before": START + 6 * SECOND,
 }
 OF_TRACE: dict[str, Any] = {"trace_id": trace_key(1), "kind": "client", "name": "first"}
 OF_LOGS: dict[str, Any] = {
@@ -92,7 +99,7 @@ VALUES: dict[type[Any], dict[str, Any]] = {
 # A time before the first row's, for what needs a bound.
 NEEDS: dict[str, dict[str, Any]] = {"contains": {"start_time": START - 9 * DAY}}
 # Of the second row: later or earlier, more or less, so that both bounds of a range are tried.
-LATER = {"end_time", "max_duration_us", "max_tokens", "max_cost_usd"}
+LATER = {"end_time", "ended_before", "max_duration_us", "max_tokens", "max_cost_usd"}
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +114,7 @@ def two_rows(shared_pool: StoragePool) -> StoragePool:
                 number,
                 start,
                 end_time=start + (5 + factor) * SECOND,
+                parent_span_id=None if factor == 0 else f"{9:016x}",
                 name=name,
                 service_name=name,
                 kind="client" if factor == 0 else "server",
@@ -159,6 +167,58 @@ def test_every_field_narrows_the_list(two_rows: StoragePool, kind: type[Any], fi
         assert names <= ({"first", "below"} if field in LATER else {"first", "above"})
 
 
+# Further values, which no row has, of the fields that do not take any text.
+ABSENT = {
+    "status": "unset",
+    "kind": "producer",
+    "metric_type": "summary",
+    "trace_id": trace_key(9),
+    "span_id": f"{9:016x}",
+}
+WITH_OPERATORS: list[tuple[Any, str]] = [
+    (kind, name)
+    for kind in FILTERS
+    for name, rule in rules_of(cast("Any", kind)).items()
+    if rule.takes_operators
+]
+
+
+@pytest.mark.parametrize(("kind", "field"), WITH_OPERATORS, ids=str)
+def test_every_field_of_text_takes_operators(
+    two_rows: StoragePool, kind: type[Any], field: str
+) -> None:
+    value = VALUES[kind][field]
+    with two_rows.unit_of_work() as uow:
+
+        def found(given: Any) -> set[str]:
+            return {_name(row) for row in LISTS[kind](uow)(kind(**{field: given}))}
+
+        everything, chosen = found(None), found(value)
+        assert found([value, ABSENT.get(field, "nobody")]) == chosen < everything
+        assert found(Exists()) == everything
+        if kind is not SessionFilters:
+            assert found(Not(value)) == found(Not([value])) == everything - chosen
+            assert found(Not(Exists())) == set()
+        if field not in ABSENT:
+            assert found(Prefix("fir")) == found(OneOf(Prefix("fi"), Prefix("x"))) == {"first"}
+
+
+@pytest.mark.parametrize("kind", [TraceFilters, SpanFilters, LogFilters])
+def test_attributes_take_operators(two_rows: StoragePool, kind: type[Any]) -> None:
+    with two_rows.unit_of_work() as uow:
+
+        def found(given: Any, key: str = "key") -> set[str]:
+            return {_name(row) for row in LISTS[kind](uow)(kind(attributes={key: given}))}
+
+        assert found(OneOf("first", "above", 1)) == {"first", "above"}
+        assert found(Prefix("fi")) == found(OneOf(Prefix("fi"), "x")) == {"first"}
+        assert found(Not("first")) == found(Not("first", "x")) == {"below", "above"}
+        assert found(Exists()) == {"first", "below", "above"} == found(Not(Exists()), "none")
+        assert found(Not(Exists())) == set() == found(Prefix("1"))
+        both = kind(attributes={"key": Not("first"), "none": Not("above")})
+        assert {_name(row) for row in LISTS[kind](uow)(both)} == {"below", "above"}
+
+
 def _name(row: Any) -> str:
     return str(row.service_names[0] if hasattr(row, "service_names") else row.service_name)
 
@@ -168,6 +228,7 @@ OF_SPANLESS_TRACES = (
     "service_name", "status", "start_time", "end_time", "min_duration_us", "max_duration_us",
     "attributes", "min_tokens", "max_tokens", "min_cost_usd", "max_cost_usd", "text",
     "contains",
+    "ended_after", "ended_before",
 )  # fmt: skip
 
 
@@ -277,6 +338,10 @@ def test_every_method_that_takes_filters_takes_keywords(two_rows: StoragePool) -
 @pytest.mark.parametrize("kind", FILTERS)
 def test_filters_have_a_hash(kind: type[Any]) -> None:
     values = VALUES[kind]
+    several = kind(service_name=["b", "a", "b"])
+    assert several == kind(service_name=OneOf("a", "b"))
+    assert hash(several) == hash(kind(service_name={"a", "b"}))
+    assert kind(service_name=["a"]) == kind(service_name="a")
     given: Row = {**values, "end_time": values["end_time"]} if "end_time" in values else values
     one, same = kind(**given), kind(**given)
     assert one == same
@@ -300,6 +365,20 @@ def test_a_cursor_stays_valid_if_the_time_bounds_change(
         else:
             gone = page_of(kind(start_time=START + DAY, limit=1), after=second.next)
             assert (_keys(gone), gone.next) == ([], None)
+
+
+@pytest.mark.parametrize("kind", [TraceFilters, SpanFilters, LogFilters])
+def test_a_cursor_belongs_to_the_operators(two_rows: StoragePool, kind: type[Any]) -> None:
+    given: list[Any] = [
+        "first", ["first", "above"], Prefix("first"), Not("first"), Exists(), Not(Exists())
+    ]  # fmt: skip
+    with two_rows.unit_of_work() as uow:
+        cursor = LISTS[kind](uow)(service_name=["first", "above"], limit=1).next
+        for value in given[:1] + given[2:]:
+            with pytest.raises(ValidationError, match="of another query"):
+                LISTS[kind](uow)(service_name=value, after=cursor)
+        for same in (("above", "first"), OneOf("above", "first", "first")):
+            assert _keys(LISTS[kind](uow)(service_name=same, after=cursor)) == ["first"]
 
 
 def test_a_cursor_of_points_stays_valid_if_the_time_bounds_change(pool: StoragePool) -> None:

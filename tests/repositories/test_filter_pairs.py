@@ -62,6 +62,10 @@ OF_SPANS: dict[str, list[Any]] = {
     "min_cost_usd": [Decimal("0.001"), 0],
     "max_cost_usd": [Decimal("0.001"), 0.1],
     "text": ["river", "paris"],
+    "contains": ["ive", "PAR"],
+    "root": [True, False],
+    "ended_after": [START + 10 * SECOND, LATER],
+    "ended_before": [LATER, LATER + 10 * SECOND],
 }
 OF_TRACE: dict[str, list[Any]] = {
     "trace_id": [trace_key(3), trace_key(7)],
@@ -120,10 +124,11 @@ def filled(shared_pool: StoragePool) -> StoragePool:
 
 
 def with_words(given: Row) -> tuple[Row, list[Row]]:
-    """The conditions but for the text, and the spans that have its words."""
-    text = given.get("text", "")
-    rows = [row for row in SPANS if text in row["attributes"]["gen_ai.prompt"].lower()]
-    return {name: value for name, value in given.items() if name != "text"}, rows
+    """The conditions but for the words, and the spans that have them."""
+    words = [given[name].lower() for name in ("text", "contains") if name in given]
+    prompts = [(row, row["attributes"]["gen_ai.prompt"].lower()) for row in SPANS]
+    rows = [row for row, prompt in prompts if all(word in prompt for word in words)]
+    return {name: given[name] for name in given if name not in ("text", "contains")}, rows
 
 
 def expected_traces(given: Row) -> list[Any]:

@@ -12,8 +12,13 @@ import pytest
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.repositories import (
+    Exists,
     LogFilters,
     MetricFilters,
+    Not,
+    OneOf,
+    Prefix,
+    SessionFilters,
     SpanFilters,
     TimeSeriesQuery,
     TraceFilters,
@@ -74,11 +79,42 @@ SPANS: list[tuple[str, Any]] = [
     ("contains", ""),
     ("contains", 5),
 ]
+OPERATORS: list[tuple[str, Any]] = [
+    ("service_name", []),
+    ("service_name", OneOf()),
+    ("service_name", Not()),
+    ("service_name", Not(None)),
+    ("service_name", Not(Not("a"))),
+    ("service_name", ["a", None]),
+    ("service_name", ["a", 1]),
+    ("service_name", OneOf("a", Exists())),
+    ("service_name", OneOf("a", Not("b"))),
+    ("service_name", Prefix("")),
+    ("service_name", Not(Prefix(""))),
+    ("service_name", Prefix(1)),  # type: ignore[arg-type]  # what is tried here
+    ("service_name", {"a": 1}),
+    ("trace_id", Prefix("a")),
+    ("attributes", {"a": OneOf()}),
+    ("attributes", {"a": OneOf("b", None)}),
+    ("attributes", {"a": Not([1])}),
+    ("attributes", {"a": OneOf([1], 2)}),
+    ("attributes", {"a": Not(math.nan)}),
+    ("attributes", {"a": Prefix(1)}),  # type: ignore[arg-type]  # what is tried here
+]
 REFUSED: list[tuple[type, str, Any]] = [
     *((TraceFilters, field, value) for field, value in SPANS),
     *((SpanFilters, field, value) for field, value in SPANS),
     *((LogFilters, field, value) for field, value in [*SHARED, *TIMES, *ATTRIBUTES]),
     *((MetricFilters, field, value) for field, value in SHARED),
+    *((SpanFilters, field, value) for field, value in OPERATORS),
+    *((LogFilters, field, value) for field, value in OPERATORS),
+    (SpanFilters, "status", ["ok", "ERROR"]),
+    (SpanFilters, "status", Prefix("err")),
+    (SpanFilters, "min_tokens", [1, 2]),
+    (SpanFilters, "text", Not("a")),
+    (SpanFilters, "root", 1),
+    (SpanFilters, "root", Exists()),
+    (SessionFilters, "user_id", Not("ada")),
     (SpanFilters, "trace_id", ""),
     (SpanFilters, "trace_id", 7),
     (SpanFilters, "kind", "SERVER"),
@@ -110,6 +146,11 @@ def test_a_value_that_makes_no_sense_is_refused(filters: Any, field: str, value:
         (LogFilters, {"start_time": MOMENT, "end_time": MOMENT - timedelta(1)}, "end_time"),
         (TraceFilters, {"min_duration_us": 2, "max_duration_us": 1.9}, "max_duration_us"),
         (SpanFilters, {"min_tokens": 2, "max_tokens": 1}, "max_tokens"),
+        (
+            SpanFilters,
+            {"ended_after": MOMENT, "ended_before": MOMENT - timedelta(1)},
+            "ended_before",
+        ),
         (SpanFilters, {"min_cost_usd": 2, "max_cost_usd": 1}, "max_cost_usd"),
     ],
 )

@@ -121,7 +121,7 @@ def test_points_are_read_from_their_key(
     assert plans[-1].rows <= 1_000
 
 
-# What adds up a whole range reads its partitions from end to end, and no others.
+# What adds up or sorts a whole range reads its partitions from end to end, and no others.
 @pytest.mark.usefixtures("metric_id")
 @pytest.mark.parametrize(
     ("table", "ask"),
@@ -148,10 +148,22 @@ def test_points_are_read_from_their_key(
             "trace_spans",
             lambda uow: uow.metrics.get_latency_percentiles(START_TIME, END_TIME),
         ),
+        (
+            "trace_spans",
+            lambda uow: uow.traces.list_spans(order_by="-duration_us", **WITHIN),
+        ),
         ("logs", lambda uow: uow.logs.count_by_level(LogFilters(**WITHIN))),
         ("logs", lambda uow: uow.logs.get_stats(LogFilters(**WITHIN))),
     ],
-    ids=["cost", "cost by month", "days", "percentiles", "levels", "log statistics"],
+    ids=[
+        "cost",
+        "cost by month",
+        "days",
+        "percentiles",
+        "slowest spans",
+        "levels",
+        "log statistics",
+    ],
 )
 def test_rows_of_an_aggregate_are_read_once(
     shared_pool: StoragePool, table: str, ask: Callable[[UnitOfWork], object]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,9 @@ import pytest
 
 from observatory_storage import (
     CopyWriter,
+    Exists,
+    Not,
+    OneOf,
     PostgresConfig,
     StorageConfig,
     StoragePool,
@@ -32,6 +35,8 @@ from tests.repositories.samples import (
     forwards,
     keys,
     meets,
+    newest_spans,
+    newest_traces,
     span_key,
     statements,
     trace_key,
@@ -187,6 +192,9 @@ def some_filters(seed: int, count: int) -> Iterator[tuple[dict[str, Any], Query 
             {"all": True},
             {"version": 1},
             {"version": 2},
+            {"tenant": OneOf(*(chance.randrange(-20, 40) for _ in range(4)))},
+            {"version": OneOf(1, "1")},
+            {"version": Exists()},
         ]
         wanted = chance.sample(pairs, chance.choice([0, 1, 1, 2]) if query else 1)
         if wanted:
@@ -260,6 +268,28 @@ def test_traces_are_those_of_matching_spans(filled: StoragePool, seed: int) -> N
                 [t.trace_id for t in page] for page in pages
             ], (given, query)
             assert uow.traces.list(filters, total="exact").total == len(expected)
+
+
+@pytest.mark.usefixtures("ways")
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"tenant": Not(*range(30))},
+        {"tenant": OneOf(*range(9)), "version": Not(1)},
+        {"none": Not(Exists()), "tenant": Not(3), "version": 2},
+    ],
+    ids=str,
+)
+def test_what_is_negated_is_left_out(filled: StoragePool, attributes: dict[str, Any]) -> None:
+    given: dict[str, Any] = {"attributes": attributes, "start_time": BEGIN + DAY}
+    filters = TraceFilters(**given, limit=1000)
+    spans = SpanFilters(**given, limit=1000)
+    with filled.unit_of_work() as uow:
+        found = [trace.trace_id for trace in uow.traces.list(filters)]
+        assert found == newest_traces(ROWS, filters)
+        assert keys(uow.traces.list_spans(spans)) == newest_spans(ROWS, spans)
+        assert 0 < len(found) < 160
+        assert uow.traces.list(replace(filters, limit=1), total="exact").total == len(found)
 
 
 def test_search_text_is_a_list_by_text(filled: StoragePool) -> None:

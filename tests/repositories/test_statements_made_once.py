@@ -10,7 +10,15 @@ import pytest
 from sqlalchemy import BindParameter, Select
 from sqlalchemy.sql import visitors
 
-from observatory_storage import SessionFilters, StoragePool, TraceFilters
+from observatory_storage import (
+    Exists,
+    Not,
+    OneOf,
+    Prefix,
+    SessionFilters,
+    StoragePool,
+    TraceFilters,
+)
 from observatory_storage.repositories.reading.pages import SeekShape
 from observatory_storage.repositories.traces import session_statements, trace_statements
 from observatory_storage.repositories.traces.filters import template
@@ -36,6 +44,19 @@ ALL = TraceFilters(
     max_cost_usd=Decimal(2),
 )
 OF_SESSIONS = frozenset({"user_id", "service_name", "environment", "start_time", "end_time"})
+OPERATORS = TraceFilters(
+    service_name=["a", "b"],
+    operation=OneOf(Prefix("c"), Prefix("d"), "e"),
+    status=Not("error"),
+    attributes={"one": OneOf(1, 2), "two": Not(Prefix("x")), "three": 3},
+    provider=Exists(),
+    model=Prefix("m"),
+    user_id=Not("u", "v"),
+    environment=Not(Exists()),
+    root=True,
+    ended_after=MOMENT,
+    ended_before=MOMENT + timedelta(days=1),
+)
 ALL_CONDITIONS = template(frozenset(ALL.parameters()))
 BACK = SeekShape(descending=True, from_key=True)
 PAGE = {"row_limit", "key_start_time", "key_id"}
@@ -70,6 +91,38 @@ def test_all_values_are_parameters(statement: Select[Any], own: set[str]) -> Non
     assert required - own <= ALL.parameters().keys()
     constants = [bind.value for bind in binds(statement) if not bind.required]
     assert set(map(str, constants)) <= {"1", "0", "error"}
+
+
+def test_values_of_operators_are_parameters() -> None:
+    made = trace_statements.matching_nearest(
+        template(frozenset(OPERATORS.parameters())), BACK, only_possible=True
+    )
+    constants = {str(bind.value) for bind in binds(made) if not bind.required}
+    assert constants <= {"1", "0", "2", "$[*].attributes"}
+    asked = {bind.key for bind in binds(made)}
+    # Whether a value exists and whether a span is a root is said by the statement itself.
+    assert OPERATORS.parameters().keys() - asked == {
+        "provider__exists", "not__environment__exists", "root"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["a", "b"], ("c", "d", "e")),
+        (Prefix("a"), Prefix("b")),
+        (Not("a"), Not("b")),
+        (Not("a", "b"), Not("c", "d", "e")),
+    ],
+)
+def test_the_number_of_values_is_not_part_of_a_statement(one: Any, other: Any) -> None:
+    names = [
+        frozenset(TraceFilters(model=each, attributes={"k": each}).parameters())
+        for each in (one, other)
+        if not isinstance(each, (list, tuple))
+    ]
+    names += [frozenset(TraceFilters(model=each).parameters()) for each in (one, other)]
+    assert len(set(names)) == len(names) // 2
 
 
 def test_every_field_is_asked_for() -> None:

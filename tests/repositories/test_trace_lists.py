@@ -11,8 +11,12 @@ import pytest
 from observatory_storage import CopyWriter, StorageError, StoragePool, ValidationError
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories import (
+    Exists,
     LogFilters,
+    Not,
+    OneOf,
     Page,
+    Prefix,
     SpanFilters,
     TraceFilters,
 )
@@ -79,6 +83,35 @@ SHARED: list[dict[str, Any]] = [
     {"min_tokens": 0, "max_tokens": 10},
     {"min_cost_usd": 0.001},
     {"min_cost_usd": 0.0010000001, "max_cost_usd": 1},
+    {"service_name": ["api", "worker"]},
+    {"service_name": ["nobody", "api"], "operation": ("chat", "plan")},
+    {"service_name": ["api", "nobody"], "model": "large"},
+    {"service_name": Prefix("wor")},
+    {"service_name": Not("api")},
+    {"operation": Prefix("%")},
+    {"operation": OneOf(Prefix("se"), "plan")},
+    {"operation": Not(Prefix("se"), "plan")},
+    {"status": ["error", "unset"]},
+    {"status": Not("error")},
+    {"status": Not(["error", "ok"]), "service_name": "api"},
+    {"model": ["large", "small"]},
+    {"model": Not("large")},
+    {"model": "large", "status": Not("error")},
+    {"model": Not(Exists())},
+    {"user_id": Exists()},
+    {"user_id": OneOf("ann", "bob"), "session_id": Not("s2")},
+    {"user_id": Not("ann", "bob"), "start_time": START + DAY, "end_time": START + 2 * DAY},
+    {"environment": Not("test"), "provider": Exists()},
+    {"attributes": {"k": OneOf(1, "1")}},
+    {"attributes": {"k": OneOf(1, 2, 3), "a.b": Exists()}},
+    {"attributes": {"k": Not(True), "a.b": Not(Exists())}},
+    {"attributes": {"k": Not(Exists())}, "service_name": "api"},
+    {"attributes": {"a.b": OneOf(Prefix("y"), "x%")}},
+    {"attributes": {"a.b": Prefix("x_")}},
+    {"attributes": {"k": Prefix("1"), "a.b": Not("z")}},
+    {"root": True, "operation": "chat"},
+    {"root": False, "status": "error"},
+    {"ended_after": START + DAY, "ended_before": START + DAY + 9 * SECOND, "status": "ok"},
 ]
 OF_SPANS: list[dict[str, Any]] = [
     {"trace_id": trace_key(7)},
@@ -87,6 +120,10 @@ OF_SPANS: list[dict[str, Any]] = [
     {"kind": "client"},
     {"name": "plan", "operation": "plan"},
     {"name": "plan", "operation": "chat"},
+    {"trace_id": [trace_key(7), trace_key(9), trace_key(10_000)]},
+    {"trace_id": Not(trace_key(7)), "attributes": {"k": 1}},
+    {"trace_id": [trace_key(7), trace_key(9)], "attributes": {"k": Exists()}},
+    {"kind": Not("client"), "name": OneOf("plan", Prefix("c"))},
 ]
 
 

@@ -18,6 +18,7 @@ from observatory_storage import (
     BatchError,
     CopyWriter,
     DeletedRows,
+    Exists,
     FlushResult,
     IndexBuild,
     IngestResult,
@@ -31,9 +32,12 @@ from observatory_storage import (
     MetricFilters,
     MetricRepository,
     MetricWriter,
+    Not,
     NotFound,
+    OneOf,
     Page,
     PostgresConfig,
+    Prefix,
     Rejected,
     SessionFilters,
     SessionSummary,
@@ -94,6 +98,23 @@ def pools(config: StorageConfig, engine: sa.Engine) -> None:
 def traces(uow: UnitOfWork, start: datetime, end: datetime, trace_id: str | UUID) -> None:
     assert_type(uow.session, Session)
     assert_type(uow.traces, TraceRepository)
+    assert_type(TraceFilters.parse("service:chat", limit=5), TraceFilters)
+    TraceFilters(
+        service_name=["chat", "search"],
+        operation=OneOf("ask", Prefix("GET ")),
+        status=("ok", "unset"),
+        model=Not("m", "n"),
+        user_id={"u"},
+        session_id=Not(Exists()),
+        attributes={"a": OneOf(1, "x"), "b": Not(True), "c": 1},
+        root=True,
+        ended_after=start,
+        ended_before=end,
+    )
+    SpanFilters(trace_id=[trace_id, UUID(int=1)], kind=Not("client"))
+    uow.traces.list(service_name=Prefix("chat"), order_by="-duration_us")
+    uow.traces.list_spans(order_by="total_cost_usd", start_time=start, end_time=end)
+    uow.traces.list(order_by="duration")  # type: ignore[arg-type]  # what is tried here
     filters = TraceFilters(
         service_name="chat",
         operation="ask",

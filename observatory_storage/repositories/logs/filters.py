@@ -1,6 +1,7 @@
 """Filters of log records: frozen dataclasses. A field that is None does not filter.
 
-Values and keys are matched literally. Time ranges are half-open: [start_time, end_time).
+Values and keys are matched literally: there are no wildcards and no paths. Other comparisons are
+operators, such as `Prefix`. Time ranges are half-open: [start_time, end_time).
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from observatory_storage.repositories.reading.filter_fields import (
     equals,
     filter_field,
     limit_field,
-    of_trace,
     trace_parameters,
 )
+from observatory_storage.repositories.reading.operators import TextFilter
 from observatory_storage.repositories.reading.text_search import TextSearch
-from observatory_storage.repositories.reading.validation import AttributeValue, TraceId
+from observatory_storage.repositories.reading.validation import AttributeFilter, TraceFilter
 
 __all__ = ["LEVELS", "LogFilters", "LogKeywords", "LogSearchKeywords"]
 
@@ -40,13 +41,13 @@ __all__ = ["LEVELS", "LogFilters", "LogKeywords", "LogSearchKeywords"]
 class LogSearchKeywords(TypedDict, total=False):
     """The fields of `LogFilters` except `text`."""
 
-    service_name: str | None
+    service_name: TextFilter | None
     min_severity: int | str | None
-    trace_id: TraceId | None
-    span_id: str | None
+    trace_id: TraceFilter | None
+    span_id: TextFilter | None
     start_time: datetime | None
     end_time: datetime | None
-    attributes: Mapping[str, AttributeValue] | None
+    attributes: Mapping[str, AttributeFilter] | None
     limit: int
     contains: str | None
 
@@ -103,6 +104,9 @@ def _contains(record: Any, given: Given) -> Conditions:
 class LogFilters(Filters):
     """Selects the log records that meet every condition. A field that is None does not filter.
 
+    ``service_name``, ``trace_id``, ``span_id`` and the keys of ``attributes`` take operators as the
+    fields of `TraceFilters` do. A record without a value matches ``Not("a value")``.
+
     Args:
         min_severity: the lowest severity, inclusive: a severity number (1 to 24) or a level name in
             upper or lower case. Level names are OpenTelemetry's (``"WARN"``, ``"DEBUG2"``), those
@@ -127,21 +131,21 @@ class LogFilters(Filters):
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.
     """
 
-    service_name: str | None = filter_field(validation.text, equals("service_name"))
+    service_name: TextFilter | None = filter_field(validation.text, equals("service_name"))
     min_severity: int | str | None = filter_field(
         _severity, _is_severe, parameters=_severity_parameters
     )
-    trace_id: TraceId | None = filter_field(
-        validation.trace_key, of_trace, parameters=trace_parameters
+    trace_id: TraceFilter | None = filter_field(
+        validation.trace_key, equals("trace_id"), parameters=trace_parameters
     )
-    span_id: str | None = filter_field(
+    span_id: TextFilter | None = filter_field(
         lambda field, value: ids.span_id(value, field), equals("span_id")
     )
     start_time: datetime | None = filter_field(
         validation.moment, at_least("timestamp", "start_time")
     )
     end_time: datetime | None = filter_field(validation.moment, before("timestamp", "end_time"))
-    attributes: Mapping[str, AttributeValue] | None = filter_field(
+    attributes: Mapping[str, AttributeFilter] | None = filter_field(
         validation.attributes,
         _has_attributes,
         parameters=attribute_conditions.attribute_parameters,

@@ -20,6 +20,7 @@ from observatory_storage.repositories.reading.filter_fields import (
     filter_field,
     limit_field,
 )
+from observatory_storage.repositories.reading.operators import TextFilter
 
 __all__ = [
     "AGGREGATIONS",
@@ -40,15 +41,17 @@ FILLS: Final = ("null", "zero", "previous")
 class MetricKeywords(TypedDict, total=False):
     """The fields of `MetricFilters`, for methods that take them as keywords."""
 
-    service_name: str | None
-    metric_type: str | None
-    name: str | None
+    service_name: TextFilter | None
+    metric_type: TextFilter | None
+    name: TextFilter | None
     limit: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricFilters(Filters):
     """Selects the metrics that meet every condition. A field that is None does not filter.
+
+    The fields take operators as those of `TraceFilters` do.
 
     Args:
         metric_type: ``counter``, ``updowncounter``, ``gauge``, ``histogram``,
@@ -59,9 +62,11 @@ class MetricFilters(Filters):
         ValidationError: a value is of the wrong type or out of range.
     """
 
-    service_name: str | None = filter_field(validation.text, equals("service_name"))
-    metric_type: str | None = filter_field(validation.one_of(METRIC_TYPES), equals("metric_type"))
-    name: str | None = filter_field(validation.text, equals("name"))
+    service_name: TextFilter | None = filter_field(validation.text, equals("service_name"))
+    metric_type: TextFilter | None = filter_field(
+        validation.one_of(METRIC_TYPES), equals("metric_type")
+    )
+    name: TextFilter | None = filter_field(validation.text, equals("name"))
     limit: int = limit_field()
 
     def listed(self) -> Any:

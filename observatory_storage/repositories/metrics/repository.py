@@ -26,6 +26,7 @@ from observatory_storage.repositories.metrics.filters import (
 from observatory_storage.repositories.metrics.time_series import TimeSeries
 from observatory_storage.repositories.reading import pages, time_buckets, validation
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
+from observatory_storage.repositories.reading.operators import TextFilter
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.traces.filters import SpanFilters
 
@@ -215,13 +216,13 @@ class MetricRepository:
         time_zone: str | None = None,
         fill: str | None = None,
         limit: int | None = None,
-        service_name: str | None = None,
-        operation: str | None = None,
-        provider: str | None = None,
-        model: str | None = None,
-        user_id: str | None = None,
-        session_id: str | None = None,
-        environment: str | None = None,
+        service_name: TextFilter | None = None,
+        operation: TextFilter | None = None,
+        provider: TextFilter | None = None,
+        model: TextFilter | None = None,
+        user_id: TextFilter | None = None,
+        session_id: TextFilter | None = None,
+        environment: TextFilter | None = None,
     ) -> builtins.list[results.CostSummary]:
         """Sum tokens and cost of the spans that start in [start_time, end_time), by group.
 
@@ -245,7 +246,8 @@ class MetricRepository:
                 are returned.
             limit: the maximum number of groups, with buckets the maximum in each bucket. The first
                 groups are returned.
-            service_name: only spans of this service. The other columns filter in the same way.
+            service_name: only spans of this service, or those that an operator such as `Not`
+                selects. The other columns filter in the same way.
 
         Raises:
             ValidationError: the end is before the start, or a group, the bucket width, the time
@@ -271,8 +273,8 @@ class MetricRepository:
         start_time: datetime | None = None,
         end_time: datetime | None = None,
         *,
-        service_name: str | None = None,
-        operation: str | None = None,
+        service_name: TextFilter | None = None,
+        operation: TextFilter | None = None,
         bucket_size_secs: time_buckets.BucketSize = 3600,
         time_zone: str | None = None,
     ) -> builtins.list[results.LatencyPercentiles]:

@@ -1,20 +1,23 @@
-"""Conditions on attributes: an equal value, an element of a list, an equal list.
+"""Conditions on attributes: an equal value, an element of a list, an equal list, an operator.
 
 A filter keeps an attribute as bind parameters, so that a statement is built once for all values.
-GIN indexes on attributes (``jsonb_path_ops``) serve both operators, ``@?`` and ``@>``.
+GIN indexes on attributes (``jsonb_path_ops``) serve ``@?`` and ``@>``, but neither prefixes nor
+existence.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Text, and_, column, exists, func, text, type_coerce
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
 
+from observatory_storage.repositories.reading import operators
 from observatory_storage.repositories.reading.filter_fields import Given
+from observatory_storage.repositories.reading.operators import Exists, Not, OneOf, Prefix
 
 __all__ = ["Attribute", "attribute_parameters", "attributes_of"]
 
@@ -58,18 +61,43 @@ class Attribute:
 
 def attribute_parameters(name: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The values of the bind parameters of attributes."""
+    wanted = {key: value for key, value in attributes.items() if not isinstance(value, Not)}
+    excluded = {key: value.value for key, value in attributes.items() if isinstance(value, Not)}
+    return _parameters(name, wanted) | operators.negation(_parameters(name, excluded))
+
+
+def _parameters(name: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for number, (key, value) in enumerate(attributes.items()):
-        if isinstance(value, Sequence) and not isinstance(value, str):
+        if isinstance(value, list):
             found[f"{name}_{number}"] = {key: value}
             found[f"{name}_linked_{number}"] = [{"attributes": {key: value}}]
             found[f"{name}_key_{number}"] = key
             found[f"{name}_elements_{number}"] = value
         else:
-            path = f"{json.dumps(key)}[*] ? (@ == {json.dumps(value)})"
+            path = f"{_quoted(key)}{_test(value)}"
             found[f"{name}_{number}"] = f"$.{path}"
             found[f"{name}_linked_{number}"] = f"$[*].attributes.{path}"
     return found
+
+
+def _test(value: Any) -> str:
+    """What the values of a key must be, as part of a JSON path, however many values there are."""
+    if isinstance(value, Exists):
+        return ""
+    values = value.values if isinstance(value, OneOf) else (value,)
+    return f"[*] ? ({' || '.join(map(_comparison, values))})"
+
+
+def _comparison(value: Any) -> str:
+    if isinstance(value, Prefix):
+        return f"@ starts with {_quoted(value.text)}"
+    return f"@ == {_quoted(value)}"
+
+
+def _quoted(value: Any) -> str:
+    # A path spells text, numbers and booleans as JSON does.
+    return json.dumps(value, ensure_ascii=False)
 
 
 def attributes_of(name: str, given: Given) -> Iterator[Attribute]:

@@ -12,6 +12,7 @@ import binascii
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from hashlib import blake2b
 from typing import Any, Final
 from uuid import UUID
@@ -36,6 +37,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _CHECKSUM_BYTES: Final = 6
 _LONGEST_CURSOR: Final = 16_384
+# A numeric has more before its point, and as many after it as a cursor can spell.
+_MOST_DIGITS: Final = 16_000
 
 # The errors that `from_plain` and `key_value` raise for a value that no key can hold.
 NOT_A_KEY: Final = (ValueError, TypeError, OverflowError)
@@ -81,6 +84,8 @@ def to_plain(value: Any) -> Any:
     """A key's value as plain JSON, without loss."""
     if isinstance(value, datetime):
         return (value - _EPOCH) // _MICROSECOND
+    if isinstance(value, Decimal):
+        return str(value)
     return value.hex if isinstance(value, UUID) else value
 
 
@@ -90,9 +95,21 @@ def from_plain(value: Any, kind: type) -> Any:
         return _EPOCH + timedelta(microseconds=value)
     if kind is UUID and isinstance(value, str):
         return UUID(hex=value)
+    if kind is Decimal and type(value) in (int, str):
+        return _number(str(value))
     if type(value) is not kind:
         raise TypeError(kind)
     return value
+
+
+def _number(text: str) -> Decimal:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        raise ValueError(text) from None
+    if not number.is_finite() or abs(number.adjusted()) > _MOST_DIGITS:
+        raise OverflowError(text)
+    return number
 
 
 def key_value(plain: Any, kind: TypeEngine[Any]) -> Any:

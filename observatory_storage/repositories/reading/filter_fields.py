@@ -7,7 +7,7 @@ and the condition together, so that a field without a condition cannot be declar
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from decimal import Decimal
@@ -16,13 +16,14 @@ from functools import cache
 from typing import Any, Final, Self
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, or_
+from sqlalchemy import ColumnElement, bindparam, true
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import NULLTYPE
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
-from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading import filter_text, operators, validation
+from observatory_storage.repositories.reading.operators import Not, OneOf
 
 __all__ = [
     "Condition",
@@ -37,10 +38,11 @@ __all__ = [
     "equals",
     "filter_field",
     "limit_field",
+    "negated",
     "no_condition",
-    "of_trace",
     "rules_of",
     "trace_parameters",
+    "with_former",
     "within",
 ]
 
@@ -52,12 +54,9 @@ Given = Mapping[str, Any]
 Condition = Callable[[Any, Given], Conditions]
 
 _RULE: Final = "rule"
+# Parameters whose values are part of the condition.
 _AS_THEMSELVES: Final = {"text", "content"}
-_NOT_OF_THE_CURSOR: Final = {"limit", "start_time", "end_time"}
-
-
-def _by_name(name: str, value: Any) -> dict[str, Any]:
-    return {name: value}
+_NOT_OF_THE_CURSOR: Final = {"limit", "start_time", "end_time", "ended_after", "ended_before"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,8 @@ class FieldRule:
     Args:
         check: takes the field's name and the given value; returns the value to store, or raises
             `ValidationError`.
-        condition: the condition that a row must meet.
+        condition: the condition that a row must meet. The field also takes operators if the
+            condition is made by `equals`.
         parameters: takes the field's name and value; returns the values of the condition's bind
             parameters.
         is_required: whether None is refused.
@@ -75,8 +75,22 @@ class FieldRule:
 
     check: Callable[[str, Any], Any]
     condition: Condition
-    parameters: Callable[[str, Any], dict[str, Any]] = _by_name
+    parameters: Callable[[str, Any], dict[str, Any]] = operators.parameters
     is_required: bool = False
+
+    @property
+    def takes_operators(self) -> bool:
+        return isinstance(self.condition, _Matches)
+
+    def checked(self, name: str, value: Any) -> Any:
+        """The value to store for the field of this name.
+
+        Raises:
+            ValidationError: the value is invalid.
+        """
+        if self.takes_operators:
+            return operators.checked(self.check, name, value)
+        return self.check(name, value)
 
 
 def filter_field(
@@ -128,7 +142,7 @@ class Filters:
         for name, rule in self._rules.items():
             value = getattr(self, name)
             if value is not None or rule.is_required:
-                object.__setattr__(self, name, rule.check(name, value))
+                object.__setattr__(self, name, rule.checked(name, value))
         self._check_together()
 
     def _check_together(self) -> None:
@@ -157,6 +171,29 @@ class Filters:
             raise ValidationError("filters", filters, f"must not be given together with {names}")
         return filters
 
+    @classmethod
+    def parse(cls, text: str, **fields: Any) -> Self:
+        """The filters that a text describes, as on the command line, with further fields.
+
+        Args:
+            text: terms such as ``service:chat``, ``duration>2s``, ``-environment:test``,
+                ``model:gpt-4o*``, ``has:session``, ``attributes.tier:gold,silver`` and words to
+                search for. The guide "The command line" describes them.
+            fields: fields by keyword, such as ``limit``, which the text must not set too.
+
+        Raises:
+            ValidationError: the text is not understood, a value is invalid or a field is set twice.
+                ``position`` is the index of the mistake in the text.
+
+        Example:
+            >>> filters = TraceFilters.parse("service:chat status:error duration>2s", limit=20)
+        """
+        kind: Any = cls
+        found = filter_text.fields_of(rules_of(kind), text)
+        for name in fields.keys() & found.keys():
+            raise ValidationError(name, fields[name], "is set by the text too")
+        return cls.of(None, found | fields)
+
     def parameters(self) -> dict[str, Any]:
         """The values of the bind parameters of the fields that are set."""
         found: dict[str, Any] = {}
@@ -167,7 +204,9 @@ class Filters:
     def conditions(self) -> Conditions:
         """The conditions on the rows that are listed, with their values."""
         row, given = self.listed(), bound(self.parameters())
-        return [each for rule in self._rules.values() for each in rule.condition(row, given)]
+        by_field = [rule.condition for rule in self._rules.values()]
+        found = [each for condition in by_field for each in condition(row, given)]
+        return [*found, *negated(row, given, by_field)]
 
     def listed(self) -> Any:
         """The entity whose rows the filters choose."""
@@ -180,7 +219,7 @@ class Filters:
         "the last 24 hours", which has other bounds at each call.
         """
         return {
-            name: _plain(value) if isinstance(value, (int, float, Decimal)) else value
+            name: _plain(value)
             for name, _, value in self._given()
             if name not in _NOT_OF_THE_CURSOR
         }
@@ -205,6 +244,35 @@ def bound(parameters: Mapping[str, Any]) -> Given:
     }
 
 
+def negated(row: Any, given: Given, conditions: Iterable[Condition]) -> Conditions:
+    """The conditions that a row does not match what is negated, which a row without a value does.
+
+    Args:
+        conditions: the conditions of the fields.
+    """
+    excluded = operators.excluded(given)
+    if not excluded:
+        return []
+    found = (condition(row, excluded) for condition in conditions)
+    return [one.is_not(true()) for each in found for one in each]
+
+
+@dataclass(frozen=True, slots=True)
+class _Matches:
+    """The condition that a column meets what is given for a field: a value or an operator."""
+
+    column: str
+    name: str
+
+    def __call__(self, row: Any, given: Given) -> Conditions:
+        return operators.matching(getattr(row, self.column), self.name, given)
+
+
+def equals(column: str, parameter: str | None = None) -> Condition:
+    """The condition that a column equals a parameter, by default one of its name."""
+    return _Matches(column, parameter or column)
+
+
 def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[..., Condition]:
     def condition_on(column: str, parameter: str | None = None) -> Condition:
         name = parameter or column
@@ -217,23 +285,25 @@ def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[..., Condition]:
     return condition_on
 
 
-# Each makes a condition that compares a column with a parameter, by default the one of its name.
-equals: Final = _comparison(operator.eq)
+# As `equals`, for other comparisons.
 at_least: Final = _comparison(operator.ge)
 at_most: Final = _comparison(operator.le)
 before: Final = _comparison(operator.lt)
 
 
-def of_trace(row: Any, given: Given) -> Conditions:
-    """The condition that a row is of a trace; see `trace_parameters`."""
-    keys = [given[name] for name in ("trace_id", "former_trace_id") if name in given]
-    return [or_(*(row.trace_id == key for key in keys))] if keys else []
+def trace_parameters(name: str, value: Any) -> dict[str, Any]:
+    """The ids of traces, also those that an earlier version gave to ids of 64 bits."""
+    return operators.parameters(name, with_former(value))
 
 
-def trace_parameters(name: str, key: UUID) -> dict[str, Any]:
-    """The id of a trace, and the one that an earlier version gave it if it has 64 bits."""
-    former = ids.former_trace_uuid(key)
-    return {name: key} if former is None else {name: key, "former_trace_id": former}
+def with_former(value: Any) -> Any:
+    """Given trace ids, with those that an earlier version gave to the same traces."""
+    if isinstance(value, Not):
+        return Not(with_former(value.value))
+    keys = value.values if isinstance(value, OneOf) else (value,)
+    former = [ids.former_trace_uuid(key) for key in keys if isinstance(key, UUID)]
+    found = [*keys, *(key for key in former if key is not None)]
+    return OneOf(*found) if len(found) > 1 else value
 
 
 def within(
@@ -248,6 +318,8 @@ def within(
     return found
 
 
-def _plain(number: float | Decimal) -> str:
-    """The number as text that is the same for equal numbers: 1, 1.0 and 1.00."""
-    return str(Decimal(str(number)).normalize())
+def _plain(value: Any) -> Any:
+    """A value in plain JSON, the same for equal numbers: 1, 1.0 and 1.00."""
+    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
+        return str(Decimal(str(value)).normalize())
+    return operators.plain(value)

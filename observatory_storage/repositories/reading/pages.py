@@ -79,11 +79,13 @@ class Keyset:
         list_name: distinguishes the cursors of this list from those of others.
         columns: the sort key. In a partitioned table the time column comes first.
         descending: newest first.
+        missing: the first column's value for a row that has none.
     """
 
     list_name: str
     columns: tuple[InstrumentedAttribute[Any] | KeyedColumnElement[Any], ...]
     descending: bool = True
+    missing: int | None = None
 
     def seek(self, statement: S, shape: SeekShape) -> S:
         """The statement's rows of one page; `Seek.parameters` has the values."""
@@ -98,7 +100,8 @@ class Keyset:
 
     def key_of(self, row: object) -> list[Any]:
         """The values of a row's sort key."""
-        return [getattr(row, column.key) for column in self.columns]
+        first, *others = (getattr(row, column.key) for column in self.columns)
+        return [self.missing if first is None else first, *others]
 
     def cursor_of(self, row: object, query: Mapping[str, Any]) -> str:
         """The cursor of a row."""

@@ -16,11 +16,14 @@ from uuid import UUID
 from observatory_storage import ids, jsonb
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Trace
+from observatory_storage.repositories.reading import operators
+from observatory_storage.repositories.reading.operators import Not, Operator
 
-AttributeScalar = str | int | float | bool
-AttributeValue = AttributeScalar | Sequence[Any]
+AttributeValue = str | int | float | bool | Sequence[Any]
+AttributeFilter = AttributeValue | Operator
 Number = int | float | Decimal
 TraceId = str | UUID | Trace
+TraceFilter = TraceId | Collection[TraceId] | Operator
 
 DEFAULT_LIMIT: Final = 50
 BATCH_SIZE: Final = 1000
@@ -169,18 +172,35 @@ def ordered(least_field: str, least: Any, greatest_field: str, greatest: Any) ->
         raise ValidationError(greatest_field, greatest, f"must not be less than {least_field}")
 
 
-def attributes(field: str, value: object) -> dict[str, AttributeValue] | None:
-    """Attribute keys, each with the value that it must have."""
+def attributes(field: str, value: object) -> dict[str, AttributeFilter] | None:
+    """Attribute keys, each with the value or operator that it must meet."""
     if value is None:
         return None
     if not isinstance(value, Mapping):
         raise ValidationError(field, value, "must be a mapping")
-    checked: dict[str, AttributeValue] = {}
+    checked: dict[str, AttributeFilter] = {}
     for key, wanted in value.items():
         if not isinstance(key, str):
             raise ValidationError(field, key, "must have keys that are text")
-        checked[jsonb.clean_text(key)] = _attribute(field, key, wanted)
+        if not isinstance(wanted, Operator):
+            found: Any = _attribute(field, key, wanted)
+        elif isinstance(wanted, Not) and isinstance(wanted.value, (list, tuple)):
+            raise ValidationError(field, wanted, f"must negate values, not a list, at {key!r}")
+        else:
+            found = operators.checked(_of_operator(key), field, wanted)
+        checked[jsonb.clean_text(key)] = found
     return checked
+
+
+def _of_operator(key: str) -> Callable[[str, object], object]:
+    """The check of an operator's values: a JSON path compares no lists."""
+
+    def check(field: str, value: object) -> object:
+        if not isinstance(value, (str, int, float)):
+            raise ValidationError(field, value, f"must have text, a number or a bool at {key!r}")
+        return _attribute(field, key, value)
+
+    return check
 
 
 def _attribute(field: str, key: str, value: Any) -> AttributeValue:
@@ -194,6 +214,13 @@ def _attribute(field: str, key: str, value: Any) -> AttributeValue:
     if not _is_finite(value):
         raise ValidationError(field, value, f"must have a finite number at {key!r}")
     return value
+
+
+def flag(field: str, value: object) -> bool | None:
+    """True or False."""
+    if value is None or isinstance(value, bool):
+        return value
+    raise ValidationError(field, value, "must be True or False")
 
 
 def names(field: str, value: object) -> tuple[str, ...]:

@@ -1,24 +1,26 @@
 """Filters of traces and spans: frozen dataclasses. A field that is None does not filter.
 
-Values and keys are matched literally: there are no wildcards and no paths. Time ranges are
-half-open, [start_time, end_time).
+Values and keys are matched literally: there are no wildcards and no paths. Other comparisons are
+operators, such as `Prefix`. Time ranges are half-open, [start_time, end_time).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from functools import lru_cache
 from typing import Any, TypedDict
 
-from sqlalchemy import bindparam, func, or_, tuple_, type_coerce
+from sqlalchemy import bindparam, func
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import KINDS, STATUSES, TraceSpan
-from observatory_storage.repositories.reading import attribute_conditions, validation
+from observatory_storage.repositories.reading import (
+    attribute_conditions,
+    operators,
+    validation,
+)
 from observatory_storage.repositories.reading.filter_fields import (
     Conditions,
     Filters,
@@ -30,12 +32,19 @@ from observatory_storage.repositories.reading.filter_fields import (
     equals,
     limit_field,
     no_condition,
-    of_trace,
     rules_of,
     trace_parameters,
 )
-from observatory_storage.repositories.reading.validation import AttributeValue, Number, TraceId
-from observatory_storage.repositories.traces import json_conditions
+from observatory_storage.repositories.reading.operators import Not, Operator, TextFilter
+from observatory_storage.repositories.reading.validation import (
+    AttributeFilter,
+    Number,
+    TraceFilter,
+)
+from observatory_storage.repositories.traces import (
+    json_conditions,
+    span_durations,
+)
 from observatory_storage.repositories.traces.span_conditions import (
     SpanConditions,
     SpanFieldRule,
@@ -53,25 +62,28 @@ __all__ = [
 
 
 class _CommonKeywords(TypedDict, total=False):
-    service_name: str | None
-    operation: str | None
-    status: str | None
+    service_name: TextFilter | None
+    operation: TextFilter | None
+    status: TextFilter | None
     start_time: datetime | None
     end_time: datetime | None
     min_duration_us: Number | timedelta | None
     max_duration_us: Number | timedelta | None
-    attributes: Mapping[str, AttributeValue] | None
-    provider: str | None
-    model: str | None
-    user_id: str | None
-    session_id: str | None
-    environment: str | None
+    attributes: Mapping[str, AttributeFilter] | None
+    provider: TextFilter | None
+    model: TextFilter | None
+    user_id: TextFilter | None
+    session_id: TextFilter | None
+    environment: TextFilter | None
     limit: int
     min_tokens: int | None
     max_tokens: int | None
     min_cost_usd: Number | None
     max_cost_usd: Number | None
     contains: str | None
+    root: bool | None
+    ended_after: datetime | None
+    ended_before: datetime | None
 
 
 class TraceKeywords(_CommonKeywords, total=False):
@@ -83,9 +95,9 @@ class TraceKeywords(_CommonKeywords, total=False):
 class SpanSearchKeywords(_CommonKeywords, total=False):
     """The fields of `SpanFilters` except `text`."""
 
-    trace_id: TraceId | None
-    kind: str | None
-    name: str | None
+    trace_id: TraceFilter | None
+    kind: TextFilter | None
+    name: TextFilter | None
 
 
 class SpanKeywords(SpanSearchKeywords, total=False):
@@ -94,56 +106,26 @@ class SpanKeywords(SpanSearchKeywords, total=False):
     text: str | None
 
 
-def _status(name: str, value: str) -> dict[str, Any]:
+def _status(name: str, value: Any) -> dict[str, Any]:
+    found = operators.parameters(name, value)
     # The trace of a failed span always has the status error. For any other status of a span, the
     # status of its trace may differ.
-    return {name: value, "trace_status": value} if value == "error" else {name: value}
+    return {**found, "trace_status": value} if value == "error" else found
+
+
+def _is_root(span: Any, given: Given) -> Conditions:
+    return [span.parent_span_id.is_(None)] if "root" in given else []
+
+
+def _root(name: str, value: bool) -> dict[str, Any]:
+    # The name says which it is; the value is not used.
+    return operators.parameters(name, value or Not(value))
 
 
 def _ends_after_start(trace: Any, given: Given) -> Conditions:
     if "start_time" not in given:
         return []
     return [func.coalesce(trace.last_span_start, trace.start_time) >= given["start_time"]]
-
-
-def _least_duration(name: str, value: Decimal) -> dict[str, Any]:
-    whole, nanoseconds = divmod(math.ceil(value * 1000), 1000)
-    return {
-        name: whole,
-        "min_duration_ns": nanoseconds,
-        # A trace's times have no nanoseconds, so its duration may be one microsecond too short.
-        "min_trace_duration_us": math.floor(value) - 1,
-        "min_spanless_duration_us": math.ceil(value),
-    }
-
-
-def _greatest_duration(name: str, value: Decimal) -> dict[str, Any]:
-    whole, nanoseconds = divmod(math.floor(value * 1000), 1000)
-    floor = {"max_spanless_duration_us": math.floor(value)}
-    return {name: whole, "max_duration_ns": nanoseconds, **floor}
-
-
-def _lasts_at_least(span: Any, given: Given) -> Conditions:
-    return [_took(span) >= _duration(given, "min")] if "min_duration_us" in given else []
-
-
-def _lasts_at_most(span: Any, given: Given) -> Conditions:
-    return [_took(span) <= _duration(given, "max")] if "max_duration_us" in given else []
-
-
-def _took(span: Any) -> Any:
-    return tuple_(span.duration_us, span.duration_ns)
-
-
-def _duration(given: Given, bound_name: str) -> Any:
-    columns = (TraceSpan.duration_us, TraceSpan.duration_ns)
-    return tuple_(*(type_coerce(given[f"{bound_name}_{c.key}"], c.type) for c in columns))
-
-
-def _may_last_so_long(trace: Any, given: Given) -> Conditions:
-    if "min_trace_duration_us" not in given:
-        return []
-    return [or_(trace.duration_us >= given["min_trace_duration_us"], trace.duration_us.is_(None))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,9 +136,11 @@ class _CommonFilters(Filters):
     one span.
     """
 
-    service_name: str | None = span_field(validation.text, equals("service_name"), spanless=True)
-    operation: str | None = span_field(validation.text, equals("name", "operation"))
-    status: str | None = span_field(
+    service_name: TextFilter | None = span_field(
+        validation.text, equals("service_name"), spanless=True
+    )
+    operation: TextFilter | None = span_field(validation.text, equals("name", "operation"))
+    status: TextFilter | None = span_field(
         validation.one_of(STATUSES),
         equals("status"),
         spanless=True,
@@ -171,29 +155,31 @@ class _CommonFilters(Filters):
     )
     min_duration_us: Number | timedelta | None = span_field(
         validation.duration_us,
-        _lasts_at_least,
+        span_durations.lasts_at_least,
         spanless=at_least("duration_us", "min_spanless_duration_us"),
-        implied=_may_last_so_long,
-        parameters=_least_duration,
+        implied=span_durations.may_last_so_long,
+        parameters=span_durations.least_duration,
     )
     max_duration_us: Number | timedelta | None = span_field(
         validation.duration_us,
-        _lasts_at_most,
+        span_durations.lasts_at_most,
         spanless=at_most("duration_us", "max_spanless_duration_us"),
-        parameters=_greatest_duration,
+        parameters=span_durations.greatest_duration,
     )
-    attributes: Mapping[str, AttributeValue] | None = span_field(
+    attributes: Mapping[str, AttributeFilter] | None = span_field(
         validation.attributes,
         no_condition,
         json=json_conditions.attribute_conditions,
         parameters=attribute_conditions.attribute_parameters,
         is_hashable=False,
     )
-    provider: str | None = span_field(validation.text, equals("provider"))
-    model: str | None = span_field(validation.text, equals("model"), is_indexed=True)
-    user_id: str | None = span_field(validation.text, equals("user_id"), is_indexed=True)
-    session_id: str | None = span_field(validation.text, equals("session_id"), is_indexed=True)
-    environment: str | None = span_field(validation.text, equals("environment"))
+    provider: TextFilter | None = span_field(validation.text, equals("provider"))
+    model: TextFilter | None = span_field(validation.text, equals("model"), is_indexed=True)
+    user_id: TextFilter | None = span_field(validation.text, equals("user_id"), is_indexed=True)
+    session_id: TextFilter | None = span_field(
+        validation.text, equals("session_id"), is_indexed=True
+    )
+    environment: TextFilter | None = span_field(validation.text, equals("environment"))
     limit: int = limit_field(SpanFieldRule)
     min_tokens: int | None = span_field(
         validation.count, at_least("total_tokens", "min_tokens"), spanless=True, implied=True
@@ -217,8 +203,18 @@ class _CommonFilters(Filters):
         parameters=lambda _, value: {"content": value},
     )
 
+    root: bool | None = span_field(validation.flag, _is_root, parameters=_root)
+    # A trace ends with its last span, so it ends no earlier than the span that matches.
+    ended_after: datetime | None = span_field(
+        validation.moment, at_least("end_time", "ended_after"), spanless=True, implied=True
+    )
+    ended_before: datetime | None = span_field(
+        validation.moment, before("end_time", "ended_before"), spanless=True
+    )
+
     def _check_together(self) -> None:
         validation.in_order(self.start_time, self.end_time)
+        validation.ordered("ended_after", self.ended_after, "ended_before", self.ended_before)
         for name in ("duration_us", "tokens", "cost_usd"):
             least, greatest = f"min_{name}", f"max_{name}"
             validation.ordered(least, getattr(self, least), greatest, getattr(self, greatest))
@@ -232,13 +228,14 @@ class _CommonFilters(Filters):
         """The conditions on `TraceSpan`, all of which one span must meet."""
         return self.in_sql().all()
 
-    def in_sql(self) -> SpanConditions:
-        """The conditions on a span and on its trace, with the values."""
-        return SpanConditions(self._rules, bound(self.parameters()))
+    def in_sql(self, *, by_trace: bool = False) -> SpanConditions:
+        """The conditions on a span and on its trace, with the values; see `SpanConditions`."""
+        return SpanConditions(self._rules, bound(self.parameters()), by_trace=by_trace)
 
     def searches_json(self) -> bool:
-        """Whether a condition is on JSON."""
-        return bool(self.attributes) or self.searches_content()
+        """Whether spans must meet a condition on JSON."""
+        wanted = (self.attributes or {}).values()
+        return self.searches_content() or not all(isinstance(each, Not) for each in wanted)
 
     def searches_content(self) -> bool:
         """Whether a condition is on the text of prompts and completions."""
@@ -249,10 +246,14 @@ class _CommonFilters(Filters):
 class TraceFilters(_CommonFilters):
     """Selects the traces that have a span which meets every condition.
 
-    All conditions must be met by the same span. A field that is None does not filter. A trace that
-    has no spans yet matches by its own row: its service, status, start, duration, tokens, cost,
-    attributes and resource attributes. It never matches a condition on operation, provider, model,
-    user, session or environment.
+    All conditions must be met by the same span, except those with `Not`: these must hold for all
+    spans of the trace. So ``Not("test")`` selects the traces that ``"test"`` does not select. A
+    field that is None does not filter. A trace that has no spans yet matches by its own row: its
+    service, status, start, end, duration, tokens, cost, attributes and resource attributes. It has
+    no operation, provider, model, user, session, environment or root.
+
+    A field of text takes one value, a list of values (any of them matches) or an operator: `OneOf`,
+    `Prefix`, `Exists`, or `Not` of any of these. A key of ``attributes`` takes operators too.
 
     Args:
         service_name, provider, model, user_id, session_id, environment: the value of the span's
@@ -277,6 +278,10 @@ class TraceFilters(_CommonFilters):
         contains: a substring of a prompt or a completion. Case is ignored; all other characters are
             literal. No index serves it: the query may read all prompts of the time range, so
             ``start_time`` is required.
+        root: True: the span has no parent. False: the trace has no such span.
+        ended_after: the matching span ends at this time or later. No index has the ends of spans:
+            give a time range too.
+        ended_before: the matching span ends before this time.
 
     Raises:
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.
@@ -284,17 +289,19 @@ class TraceFilters(_CommonFilters):
 
     def is_indexed(self) -> bool:
         """Whether an index finds the matching spans by a value that is likely to be rare."""
-        if self.service_name is not None and self.operation is not None:
-            return True
-        return any(
-            rule.is_indexed and getattr(self, name) is not None
-            for name, rule in rules_of(TraceFilters).items()
-        )
+        return self._has_index(operators.is_selective)
 
     def has_newest_spans(self) -> bool:
         """Whether an index has the matching spans in the order of their starts."""
-        errors = self.service_name is not None and self.status == "error"
-        return (self.is_indexed() or errors) and not self.searches_json()
+        errors = _is_value(self.service_name) and self.status == "error"
+        return (self._has_index(_is_value) or errors) and not self.searches_json()
+
+    def _has_index(self, serves: Callable[[Any], bool]) -> bool:
+        """Whether there is an index for the fields whose values it serves."""
+        if serves(self.service_name) and serves(self.operation):
+            return True
+        rules = rules_of(TraceFilters).items()
+        return any(rule.is_indexed and serves(getattr(self, name)) for name, rule in rules)
 
     def is_likely_common(self) -> bool:
         """Whether the model is the only indexed column. A model is likely to be common."""
@@ -310,19 +317,27 @@ class SpanFilters(_CommonFilters):
         trace_id: hex text, UUID or the `Trace`.
         kind: ``internal``, ``server``, ``client``, ``producer``, ``consumer``, ``unspecified``.
         name: the same as ``operation``.
+        root: True: the span has no parent. False: it has one.
+
+    What is negated by `Not` is compared with the span itself.
 
     Raises:
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.
     """
 
-    trace_id: TraceId | None = span_field(
-        validation.trace_key, of_trace, parameters=trace_parameters
+    trace_id: TraceFilter | None = span_field(
+        validation.trace_key, equals("trace_id"), parameters=trace_parameters
     )
-    kind: str | None = span_field(validation.one_of(KINDS), equals("kind"))
-    name: str | None = span_field(validation.text, equals("name"))
+    kind: TextFilter | None = span_field(validation.one_of(KINDS), equals("kind"))
+    name: TextFilter | None = span_field(validation.text, equals("name"))
+
+
+def _is_value(value: Any) -> bool:
+    return value is not None and not isinstance(value, Operator)
 
 
 @lru_cache(maxsize=256)
 def template(names: frozenset[str]) -> SpanConditions:
     """The conditions of trace filters with parameters of these names, without their values."""
-    return SpanConditions(rules_of(TraceFilters), {name: bindparam(name) for name in names})
+    given: Given = {name: bindparam(name) for name in names}
+    return SpanConditions(rules_of(TraceFilters), given, by_trace=True)

@@ -22,6 +22,12 @@ from observatory_storage.repositories.traces.filters import (
     TraceFilters,
     TraceKeywords,
 )
+from observatory_storage.repositories.traces.ordered_search import (
+    NEWEST_FIRST,
+    Order,
+    OrderedTraceSearch,
+    is_ordered,
+)
 from observatory_storage.repositories.traces.session_filters import SessionFilters, SessionKeywords
 from observatory_storage.repositories.traces.sessions import SessionSearch, session_by_id
 from observatory_storage.repositories.traces.spans import SpanQueries, trace_name
@@ -71,6 +77,7 @@ class TraceRepository(SpanQueries):
         after: str | None = None,
         before: str | None = None,
         total: pages.Total | None = None,
+        order_by: Order = NEWEST_FIRST,
         **fields: Unpack[TraceKeywords],
     ) -> pages.Page[Trace]:
         """List a page of the matching traces, newest first.
@@ -81,13 +88,21 @@ class TraceRepository(SpanQueries):
         Args:
             total: "exact" or "estimated" also counts the traces of all pages, by further
                 statements.
+            order_by: ``"-duration_us"``, ``"-total_tokens"`` or ``"-total_cost_usd"`` of the trace,
+                highest first; without the minus, lowest first. Traces without a value come last.
+                No index has these orders: the traces of the time range are sorted for each page.
+                So ``start_time`` and ``end_time`` are required, and only traces that begin within
+                them are listed.
 
         Example:
             >>> page = uow.traces.list(service_name="chat", status="error", limit=20)
             >>> more = uow.traces.list(service_name="chat", status="error", after=page.next)
+            >>> slow = uow.traces.list(order_by="-duration_us", start_time=start, end_time=end)
         """
         wanted = TraceFilters.of(filters, fields)
         search = TraceSearch(self._reader, wanted)
+        if is_ordered(order_by, wanted):
+            search = OrderedTraceSearch(self._reader, wanted, order_by)
         return pages.read_page(search, wanted.limit, after, before, total)
 
     def iterate(

@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false
+from sqlalchemy import ColumnElement, and_, false, or_, select, true
 
 from observatory_storage.models import Trace, TraceSpan
+from observatory_storage.repositories.reading import operators
 from observatory_storage.repositories.reading.filter_fields import (
     Condition,
     Conditions,
     FieldRule,
     Given,
     filter_field,
+    negated,
     within,
 )
 from observatory_storage.repositories.traces.json_conditions import (
@@ -73,52 +75,94 @@ class SpanConditions:
     Args:
         rules: the rules of the filters' fields.
         given: the bind parameters of the fields that are set.
+        by_trace: whether what is negated must hold for no span of the trace. Otherwise a span is
+            compared by itself.
     """
 
-    __slots__ = ("_given", "_rules", "needs_a_span")
+    __slots__ = ("_by_trace", "_excluded", "_given", "_rules", "needs_a_span")
 
-    def __init__(self, rules: Mapping[str, SpanFieldRule], given: Given) -> None:
-        self._rules = rules.values()
+    def __init__(self, rules: Mapping[str, SpanFieldRule], given: Given, *, by_trace: bool) -> None:
+        self._rules = rules
         self._given = given
+        self._excluded = operators.excluded(given)
+        self._by_trace = by_trace
         self.needs_a_span = any(
-            name in given and rule.json is None and rule.spanless is None
-            for name, rule in rules.items()
+            rule.json is None and rule.spanless is None and rule.condition(TraceSpan, given)
+            for rule in rules.values()
         )
 
     def all(self) -> Conditions:
         """The conditions on `TraceSpan`, all of which one span must meet."""
-        bounds = self._given.get("start_time"), self._given.get("end_time")
-        return [*self.plain(), *(on_span_or_events(one, *bounds) for one in self.json())]
+        return [*self.plain(), *(on_span_or_events(one, *self._bounds()) for one in self.json())]
 
     def plain(self) -> Conditions:
-        """The conditions on columns that are not JSON."""
-        return self._on(TraceSpan, *(rule.condition for rule in self._rules))
+        """The conditions on a span without those that `json` returns."""
+        found = self._on(TraceSpan, *(rule.condition for rule in self._rules.values()))
+        if self._excluded and not self._by_trace:
+            found += [each.is_not(true()) for each in self._excluding(*self._bounds())]
+        return found
 
     def json(self) -> list[JsonCondition]:
         """The conditions on the JSON of the span or of one of its events."""
-        return [one for rule in self._rules if rule.json for one in rule.json(self._given)]
+        return [one for rule in self._rules.values() if rule.json for one in rule.json(self._given)]
+
+    def of_no_span(self, trace: type[Trace] = Trace) -> Conditions:
+        """The condition that a trace has no span with what is negated.
+
+        It is a subquery with LIMIT, which is evaluated for each trace: to evaluate NOT EXISTS,
+        PostgreSQL may read all spans.
+        """
+        if not self._excluded or not self._by_trace:
+            return []
+        span = select(true()).where(
+            TraceSpan.trace_id == trace.id,
+            TraceSpan.start_time >= trace.start_time,
+            TraceSpan.start_time <= trace.last_span_start,
+            or_(*self._excluding()),
+        )
+        # Not IS NULL, which the planner takes for so rare that it would read all traces.
+        return [span.limit(1).correlate(trace).scalar_subquery().is_not(true())]
 
     def spanless(self, trace: type[Trace] = Trace) -> ColumnElement[bool]:
         """The conditions that a trace has no spans and matches by its own row."""
         if self.needs_a_span:
             return false()
-        own = self._on(trace, *(rule.spanless for rule in self._rules))
-        in_json = (one.on_trace(trace) for one in self.json())
-        return and_(trace.lead_span_id.is_(None), *own, *in_json)
+        by_field = [rule.spanless for rule in self._rules.values() if rule.spanless]
+        own = [*self._on(trace, *by_field), *negated(trace, self._given, by_field)]
+        in_json = [one.on_trace(trace) for one in self.json()]
+        not_in_json = [one.on_trace(trace).is_not(true()) for one in self._excluded_json()]
+        return and_(trace.lead_span_id.is_(None), *own, *in_json, *not_in_json)
 
     def implied(self, trace: type[Trace] = Trace) -> Conditions:
         """The conditions that the row of every matching trace meets."""
-        return self._on(trace, *(rule.implied for rule in self._rules))
+        return self._on(trace, *(rule.implied for rule in self._rules.values()))
 
     def begun(self, trace: type[Trace] = Trace) -> Conditions:
         """The condition that a trace begins before the time range ends."""
         return within(trace.start_time, None, self._given.get("end_time"))
 
+    def within(self, trace: type[Trace] = Trace) -> Conditions:
+        """The condition that a trace begins within the time range."""
+        return within(trace.start_time, *self._bounds())
+
     def of_service(self) -> Conditions:
         """The conditions on a span's service and time, which one index serves."""
-        bounds = self._given.get("start_time"), self._given.get("end_time")
-        of_service = TraceSpan.service_name == self._given["service_name"]
-        return [of_service, *within(TraceSpan.start_time, *bounds)]
+        of_service = self._on(TraceSpan, self._rules["service_name"].condition)
+        return [*of_service, *within(TraceSpan.start_time, *self._bounds())]
+
+    def _bounds(self) -> tuple[Any, Any]:
+        return self._given.get("start_time"), self._given.get("end_time")
+
+    def _excluding(self, start: Any = None, end: Any = None) -> Conditions:
+        """What is negated, as conditions on `TraceSpan`: one for each field or attribute."""
+        fields = (rule.condition(TraceSpan, self._excluded) for rule in self._rules.values())
+        json = (on_span_or_events(one, start, end) for one in self._excluded_json())
+        return [*(one for each in fields for one in each), *json]
+
+    def _excluded_json(self) -> list[JsonCondition]:
+        return [
+            one for rule in self._rules.values() if rule.json for one in rule.json(self._excluded)
+        ]
 
     def _on(self, row: type[Trace | TraceSpan], *conditions: Condition | None) -> Conditions:
         return [each for one in conditions if one for each in one(row, self._given)]

@@ -8,7 +8,17 @@ from datetime import datetime
 from typing import Any, Final, Unpack
 from uuid import UUID
 
-from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, false, func, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Select,
+    bindparam,
+    false,
+    func,
+    literal,
+    select,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, defer
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -16,12 +26,21 @@ from observatory_storage import ids
 from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading import pages, validation
+from observatory_storage.repositories.reading.filter_fields import with_former
+from observatory_storage.repositories.reading.operators import OneOf
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.reading.validation import BATCH_SIZE, TraceId
 from observatory_storage.repositories.traces.filters import (
     SpanFilters,
     SpanKeywords,
     SpanSearchKeywords,
+)
+from observatory_storage.repositories.traces.ordered_search import (
+    NEWEST_FIRST,
+    Order,
+    is_ordered,
+    matching_spans,
+    span_order,
 )
 from observatory_storage.repositories.traces.span_search import SpanSearch
 from observatory_storage.repositories.traces.tree import SpanTree
@@ -30,21 +49,19 @@ __all__ = ["SpanQueries", "events_of_trace", "spans_of_trace", "start_bounds", "
 
 Bounds = tuple[datetime, datetime]
 
-_NEWEST_FIRST: Final = pages.Keyset(
+_BY_START: Final = pages.Keyset(
     "spans", (TraceSpan.start_time, TraceSpan.start_ns, TraceSpan.trace_id, TraceSpan.span_id)
 )
-_OLDEST_FIRST: Final = replace(_NEWEST_FIRST, descending=False)
-_PAYLOAD: Final = (
-    TraceSpan.attributes,
-    TraceSpan.links,
-    TraceSpan.resource_attributes,
-    TraceSpan.scope_attributes,
-    TraceSpan.otlp,
+_WITHOUT_PAYLOAD: Final = tuple(
+    defer(getattr(TraceSpan, name), raiseload=True)
+    for name in ("attributes", "links", "resource_attributes", "scope_attributes", "otlp")
 )
-_WITHOUT_PAYLOAD: Final = tuple(defer(column, raiseload=True) for column in _PAYLOAD)
 _START_BOUNDS: Final = select(
     Trace.start_time, func.coalesce(Trace.last_span_start, Trace.start_time)
 ).where(Trace.id == bindparam("trace_id"))
+_BOUNDS_OF_TRACES: Final = select(
+    func.min(Trace.start_time), func.max(func.coalesce(Trace.last_span_start, Trace.start_time))
+)
 
 
 def trace_name(trace_id: TraceId) -> object:
@@ -181,6 +198,7 @@ class SpanQueries:
         before: str | None = None,
         payload: bool = False,
         total: pages.Total | None = None,
+        order_by: Order = NEWEST_FIRST,
         **fields: Unpack[SpanKeywords],
     ) -> pages.Page[TraceSpan]:
         """List a page of the matching spans, newest first.
@@ -189,9 +207,17 @@ class SpanQueries:
             payload: load the JSON columns too (attributes, links, resource and scope attributes,
                 otlp). Without it, reading one of them raises.
             total: "exact" or "estimated" also counts the spans of all pages, by one more statement.
+            order_by: ``"-duration_us"``, ``"-total_tokens"`` or ``"-total_cost_usd"``, highest
+                first; without the minus, lowest first. Spans without a value come last. No index
+                has these orders: the matching spans of the time range are sorted for each page. So
+                ``start_time`` and ``end_time`` are required, unless there is one ``trace_id``.
         """
         wanted = SpanFilters.of(filters, fields)
-        search = self._span_search(wanted, payload=payload)
+        search: pages.Search[TraceSpan]
+        if is_ordered(order_by, wanted, is_bounded=isinstance(wanted.trace_id, UUID)):
+            search = self._ordered_search(wanted, order_by, payload=payload)
+        else:
+            search = self._span_search(wanted, payload=payload)
         return pages.read_page(search, wanted.limit, after, before, total)
 
     def search_text(
@@ -249,7 +275,7 @@ class SpanQueries:
         """
         wanted = SpanFilters.of(filters, fields)
         size = validation.limit("batch_size", batch_size)
-        if wanted.trace_id is None:
+        if not isinstance(wanted.trace_id, UUID):
             search = self._span_search(wanted, payload=payload, oldest_first=oldest_first)
             return pages.read_all(search, size)
         return self._stream_spans(wanted, size, payload=payload, oldest_first=oldest_first)
@@ -257,19 +283,30 @@ class SpanQueries:
     def _span_search(
         self, filters: SpanFilters, *, payload: bool, oldest_first: bool = False
     ) -> pages.Search[TraceSpan]:
-        keyset = _OLDEST_FIRST if oldest_first else _NEWEST_FIRST
-        if filters.trace_id is None and filters.searches_json():
+        keyset = replace(_BY_START, descending=not oldest_first)
+        if not isinstance(filters.trace_id, UUID) and filters.searches_json():
             options = () if payload else _WITHOUT_PAYLOAD
             return SpanSearch(self._reader, keyset, filters, options)
         statement = self._matching(filters, payload=payload)
         return StatementSearch(self._reader, keyset, statement, filters.query())
+
+    def _ordered_search(
+        self, filters: SpanFilters, order: Order, *, payload: bool
+    ) -> pages.Search[TraceSpan]:
+        if filters.trace_id is None:
+            statement = matching_spans(self._reader, filters)
+            if not payload:
+                statement = statement.options(*_WITHOUT_PAYLOAD)
+        else:
+            statement = self._matching(filters, payload=payload)
+        return StatementSearch(self._reader, span_order(order), statement, filters.query())
 
     def _stream_spans(
         self, filters: SpanFilters, batch_size: int, *, payload: bool, oldest_first: bool
     ) -> Iterator[TraceSpan]:
         # No index contains the spans of a trace in order, so each page would read the whole trace.
         statement = self._matching(filters, payload=payload)
-        in_order = _NEWEST_FIRST.in_order(statement, descending=not oldest_first)
+        in_order = _BY_START.in_order(statement, descending=not oldest_first)
         for batch in self._reader.entity_batches(in_order, batch_size):
             yield from batch
 
@@ -279,6 +316,11 @@ class SpanQueries:
             key, bounds = located(self._reader, filters.trace_id)
             of_trace = spans_of_trace(key, bounds) if bounds else [false()]
             statement = statement.where(*of_trace)
+        elif isinstance(filters.trace_id, OneOf):
+            wanted = with_former(filters.trace_id).values
+            keys = func.any(literal(list(wanted), ARRAY(Trace.id.type)))
+            bounds = self._reader.row(_BOUNDS_OF_TRACES.where(Trace.id == keys))
+            statement = statement.where(TraceSpan.start_time.between(*bounds))
         return statement if payload else statement.options(*_WITHOUT_PAYLOAD)
 
     def _located(self, trace_id: TraceId) -> tuple[UUID, Bounds]:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Double, Label, cast, func, literal, or_, select
+from sqlalchemy import Double, Label, cast, func, literal, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from observatory_storage.models import Trace, TraceSpan
@@ -20,6 +20,7 @@ from observatory_storage.repositories.reading import (
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
 from observatory_storage.repositories.traces.results import SpanStats, TraceStats
+from observatory_storage.repositories.traces.trace_statements import is_matching
 
 __all__ = ["DURATION_US", "TRACE_TOTALS", "group_columns", "span_stats", "trace_stats"]
 
@@ -89,10 +90,8 @@ def trace_stats(reader: Reader, filters: TraceFilters) -> TraceStats:
         func.min(Trace.start_time).label("first_start_time"),
         func.max(Trace.start_time).label("last_start_time"),
     )
-    in_sql = filters.in_sql()
-    if conditions := in_sql.all():
-        of_spans = Trace.id.in_(select(TraceSpan.trace_id).where(*conditions))
-        statement = statement.where(or_(of_spans, in_sql.spanless()))
+    if filters.parameters():
+        statement = statement.where(is_matching(filters.in_sql(by_trace=True)))
     (record,) = reader.records(statement)
     return TraceStats(**aggregates.with_percentiles(record, "_duration_us"))
 

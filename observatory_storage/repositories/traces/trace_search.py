@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
+from observatory_storage.repositories.reading.operators import is_selective
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.time_slices import through_slices, until_full
@@ -55,7 +56,7 @@ class TraceSearch:
         few = len(filters.attributes or ()) <= _MOST_KEPT
         self._is_kept = few and not filters.searches_content()
         names = frozenset(self._parameters)
-        self._conditions = template(names) if self._is_kept else filters.in_sql()
+        self._conditions = template(names) if self._is_kept else filters.in_sql(by_trace=True)
         self._finder = CandidateFinder(reader, filters)
 
     def count(self, kind: Total) -> int:
@@ -131,7 +132,7 @@ class TraceSearch:
     def _by_walking(self, seek: Seek) -> Sequence[Trace]:
         filters = self._filters
         # Slow traces are few. The rows of the other traces rule them out before spans are read.
-        if filters.service_name is None or filters.min_duration_us is not None:
+        if not is_selective(filters.service_name) or filters.min_duration_us is not None:
             return self._walked(seek)
         # Any traces count here: reading until this many may match could read all traces.
         rows = self._nearest(seek, _WALKED_FOR_SERVICE, only_possible=False)
@@ -195,7 +196,9 @@ class TraceSearch:
         """The rows of these ids within the bounds, and the matching traces without spans."""
         # MATERIALIZED, because otherwise the planner would search the spans again for each trace.
         found = ids.cte("found").prefix_with("MATERIALIZED")
-        traces = seek.of(sa.select(Trace)).where(*bounds, Trace.id.in_(sa.select(found.c[0])))
+        traces = seek.of(sa.select(Trace)).where(
+            *bounds, Trace.id.in_(sa.select(found.c[0])), *self._conditions.of_no_span()
+        )
         return self._with_spanless(seek, self._reader.entities(traces, self._values(seek)), *bounds)
 
     def _with_spanless(
@@ -205,7 +208,8 @@ class TraceSearch:
         if self._conditions.needs_a_span:
             return rows
         spanless = seek.of(sa.select(Trace)).where(self._conditions.spanless(), *bounds)
-        if len(rows) == seek.row_limit:  # those beyond the page are not needed
+        # Those beyond the page are not needed.
+        if len(rows) == seek.row_limit and seek.keyset == statements.NEWEST_TRACES:
             edge, start = rows[-1].start_time, Trace.start_time
             spanless = spanless.where(start >= edge if seek.descending else start <= edge)
         rows += self._reader.entities(spanless, self._values(seek))
@@ -247,8 +251,10 @@ class TraceSearch:
 
 
 def _exact(reader: Reader, filters: TraceFilters) -> int:
-    conditions = filters.in_sql()
+    conditions = filters.in_sql(by_trace=True)
     traces = sa.select(TraceSpan.trace_id).where(*conditions.all()).distinct()
+    if without := conditions.of_no_span():
+        traces = sa.select(Trace.id).where(Trace.id.in_(traces), *without)
     found = reader.count(traces, "exact")
     if not conditions.needs_a_span:
         found += reader.count(sa.select(Trace.id).where(conditions.spanless()), "exact")
@@ -261,7 +267,7 @@ def _estimated(reader: Reader, filters: TraceFilters) -> int:
     The planner does not know how spans are distributed over traces, because autovacuum gathers no
     statistics for a partitioned table as a whole.
     """
-    conditions = filters.in_sql()
+    conditions = filters.in_sql(by_trace=True)
     spans = sa.select(TraceSpan.trace_id).where(*conditions.all())
     sample = spans.limit(_SAMPLE).subquery()
     seen, traces = reader.row(

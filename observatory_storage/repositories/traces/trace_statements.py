@@ -10,7 +10,18 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from sqlalchemy import BigInteger, Select, bindparam, func, literal, or_, select, true
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
@@ -18,7 +29,15 @@ from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading.pages import Keyset, SeekShape
 from observatory_storage.repositories.traces.span_conditions import SpanConditions
 
-__all__ = ["NEWEST_TRACES", "all_traces", "matching", "matching_nearest", "of_newest_spans"]
+__all__ = [
+    "NEWEST_TRACES",
+    "all_traces",
+    "is_matching",
+    "matching",
+    "matching_nearest",
+    "of_newest_spans",
+    "probed",
+]
 
 NEWEST_TRACES: Final = Keyset("traces", (Trace.start_time, Trace.id))
 
@@ -34,7 +53,8 @@ def all_traces(shape: SeekShape) -> Select[Trace]:
 @lru_cache(maxsize=256)
 def matching(conditions: SpanConditions, shape: SeekShape) -> Select[Trace]:
     """Reads the traces in order, and probes each for a matching span, only in its partitions."""
-    return _probed(all_traces(shape).where(*conditions.implied()), Trace, conditions)
+    walked = all_traces(shape).where(*conditions.implied(), *conditions.of_no_span())
+    return probed(walked, Trace, conditions)
 
 
 @lru_cache(maxsize=256)
@@ -54,7 +74,7 @@ def matching_nearest(
     near = aliased(Trace, first_ones.subquery("near"))
     found = select(near) if only_possible else select(near).where(*conditions.implied(near))
     in_order = _by_time(near).seek(found, SeekShape(shape.descending, from_key=False))
-    return _probed(in_order, near, conditions)
+    return probed(in_order.where(*conditions.of_no_span(near)), near, conditions)
 
 
 @lru_cache(maxsize=256)
@@ -77,16 +97,24 @@ def of_newest_spans(conditions: SpanConditions, shape: SeekShape) -> Select[Trac
     seen = select(func.count()).select_from(spans).scalar_subquery()
     oldest = select(func.min(spans.c.start_time)).scalar_subquery()
     found = all_traces(shape).where(
-        Trace.id == func.any(ids), or_(seen < _SPAN_LIMIT, Trace.start_time > oldest)
+        Trace.id == func.any(ids),
+        or_(seen < _SPAN_LIMIT, Trace.start_time > oldest),
+        *conditions.of_no_span(),
     )
     return found.add_columns(seen.label("seen"))
+
+
+def is_matching(conditions: SpanConditions) -> ColumnElement[bool]:
+    """The condition that a trace matches, for statements that read all of them."""
+    of_spans = Trace.id.in_(select(TraceSpan.trace_id).where(*conditions.all()))
+    return or_(and_(of_spans, *conditions.of_no_span()), conditions.spanless())
 
 
 def _by_time(trace: type[Trace]) -> Keyset:
     return Keyset(NEWEST_TRACES.list_name, (trace.start_time, trace.id))
 
 
-def _probed(
+def probed(
     statement: Select[Trace], trace: type[Trace], conditions: SpanConditions
 ) -> Select[Trace]:
     """The traces of the statement that have a matching span, or that have no spans and match."""

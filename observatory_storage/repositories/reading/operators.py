@@ -1,0 +1,216 @@
+"""What a filter field may hold beside a value: several values, a prefix, existence, a negation.
+
+An operator becomes bind parameters whose names tell it from others: ``model`` is a value,
+``model__any`` are several. The names are the shape of a statement; the number of values is not part
+of it. The parameters of a negation have the names of what is negated, after `_NOT`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import ColumnElement, func, or_, type_coerce
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from observatory_storage.errors import ValidationError
+
+__all__ = [
+    "Exists",
+    "Not",
+    "OneOf",
+    "Operator",
+    "Prefix",
+    "TextFilter",
+    "checked",
+    "excluded",
+    "is_selective",
+    "matching",
+    "negation",
+    "parameters",
+    "plain",
+]
+
+T = TypeVar("T")
+
+_NOT: Final = "not__"
+_ANY, _PREFIX, _PREFIXES, _EXISTS = "__any", "__prefix", "__prefixes", "__exists"
+
+
+class Operator:
+    """The base class of what a filter field may hold beside a value."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix(Operator):
+    """Matches texts that begin with the given one, letter by letter: ``model=Prefix("gpt-4o")``."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exists(Operator):
+    """Matches rows that have a value: ``user_id=Exists()``; ``Not(Exists())`` those without one."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class OneOf(Operator):
+    """Matches each of several values or prefixes: ``status=OneOf("error", "unset")``.
+
+    A list, tuple or set means the same, except in ``attributes``.
+    """
+
+    values: tuple[Any, ...]
+
+    def __init__(self, *values: Any) -> None:
+        object.__setattr__(self, "values", values)
+
+    def __repr__(self) -> str:
+        return f"OneOf({', '.join(map(repr, self.values))})"
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Not(Operator):
+    """Matches what does not match: ``environment=Not("test", "dev")``, ``model=Not(Prefix("o"))``.
+
+    A row without a value is not equal to any, so it matches ``Not("test")``. A trace matches if
+    none of its spans has the value.
+    """
+
+    value: Any
+
+    def __init__(self, *values: Any) -> None:
+        object.__setattr__(self, "value", values[0] if len(values) == 1 else OneOf(*values))
+
+    def __repr__(self) -> str:
+        return f"Not({self.value!r})"
+
+
+TextFilter = str | Collection[str] | Operator
+
+
+def checked(check: Callable[[str, Any], Any], field: str, given: Any) -> Any:
+    """The given value or operator with its values checked; one of one value is the value itself.
+
+    Raises:
+        ValidationError: a value is invalid, or the operators do not fit together.
+    """
+    match given:
+        case Exists():
+            return given
+        case Prefix(text):
+            found = check(field, text)
+            if not isinstance(found, str) or not found:
+                raise ValidationError(field, given, "must have a prefix that is text, not empty")
+            return Prefix(found)
+        case Not(value):
+            if value is None or isinstance(value, Not):
+                raise ValidationError(field, given, "must negate a value or another operator")
+            return Not(checked(check, field, value))
+        case OneOf(values):
+            return _one_of(check, field, given, values)
+        case list() | tuple() | AbstractSet():
+            return _one_of(check, field, given, given)
+        case _:
+            return check(field, given)
+
+
+def _one_of(
+    check: Callable[[str, Any], Any], field: str, given: Any, values: Collection[Any]
+) -> Any:
+    if not values:
+        raise ValidationError(field, given, "must have at least one value")
+    for value in values:
+        if value is None or isinstance(value, (Exists, Not, OneOf)):
+            raise ValidationError(field, given, "must have values or prefixes only")
+    each = [
+        checked(check, field, value) if isinstance(value, Prefix) else check(field, value)
+        for value in values
+    ]
+    # Each once and in one order, so that filters are equal if they mean the same.
+    distinct = {(type(value).__name__, repr(value)): value for value in each}
+    ordered = [distinct[key] for key in sorted(distinct)]
+    return ordered[0] if len(ordered) == 1 else OneOf(*ordered)
+
+
+def is_selective(value: Any) -> bool:
+    """Whether an index may find the rows: by values or by one prefix, but not by what is absent."""
+    if isinstance(value, OneOf):
+        return not any(isinstance(each, Prefix) for each in value.values)
+    return value is not None and not isinstance(value, (Not, Exists))
+
+
+def parameters(name: str, value: Any) -> dict[str, Any]:
+    """The values of the bind parameters of a field."""
+    match value:
+        case Not(negated):
+            return negation(parameters(name, negated))
+        case Exists():
+            return {f"{name}{_EXISTS}": True}
+        case Prefix(text):
+            return {f"{name}{_PREFIX}": text}
+        case OneOf(values):
+            texts = [each.text for each in values if isinstance(each, Prefix)]
+            whole = [each for each in values if not isinstance(each, Prefix)]
+            return {
+                **({f"{name}{_ANY}": whole} if whole else {}),
+                **({f"{name}{_PREFIXES}": texts} if texts else {}),
+            }
+        case _:
+            return {name: value}
+
+
+def negation(given: Mapping[str, T]) -> dict[str, T]:
+    """The parameters of what is negated; `excluded` reads them."""
+    return {f"{_NOT}{name}": each for name, each in given.items()}
+
+
+def excluded(given: Mapping[str, T]) -> dict[str, T]:
+    """The parameters that are negated, by the names of what they negate."""
+    return {name.removeprefix(_NOT): each for name, each in given.items() if name.startswith(_NOT)}
+
+
+def matching(column: Any, name: str, given: Mapping[str, Any]) -> list[ColumnElement[bool]]:
+    """The condition that a column meets what is given for a field; none if nothing is given."""
+    found: list[ColumnElement[bool]] = []
+    if name in given:
+        found.append(column == given[name])
+    if (key := name + _ANY) in given:
+        found.append(column == _any(column, given[key]))
+    if (key := name + _PREFIX) in given:
+        found.append(_begins_with(column, given[key]))
+    if (key := name + _PREFIXES) in given:
+        found.append(_begins_with(column, _any(column, given[key])))
+    if name + _EXISTS in given:
+        found.append(column.is_not(None))
+    return [or_(*found)] if len(found) > 1 else found
+
+
+def _any(column: Any, values: Any) -> ColumnElement[Any]:
+    return func.any(type_coerce(values, ARRAY(column.type)))
+
+
+def _begins_with(column: Any, prefix: Any) -> ColumnElement[bool]:
+    # Unlike LIKE it takes the prefix literally. An index whose collation is C serves it.
+    return column.op("^@", is_comparison=True)(prefix)  # type: ignore[no-any-return]
+
+
+def plain(value: Any) -> Any:
+    """The value in plain JSON, for the fingerprint of a cursor."""
+    match value:
+        case Exists():
+            return {"exists": True}
+        case Prefix(text):
+            return {"prefix": text}
+        case Not(negated):
+            return {"not": plain(negated)}
+        case OneOf(values):
+            return {"any": [plain(each) for each in values]}
+        case Mapping():
+            return {key: plain(each) for key, each in value.items()}
+        case _:
+            return value

@@ -1,0 +1,65 @@
+"""The conditions on durations, of which spans have nanoseconds and traces microseconds."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import or_, tuple_, type_coerce
+
+from observatory_storage.models import TraceSpan
+from observatory_storage.repositories.reading.filter_fields import Conditions, Given
+
+__all__ = [
+    "greatest_duration",
+    "lasts_at_least",
+    "lasts_at_most",
+    "least_duration",
+    "may_last_so_long",
+]
+
+
+def least_duration(name: str, value: Decimal) -> dict[str, Any]:
+    """The parameters of the minimum of a duration, in microseconds."""
+    whole, nanoseconds = divmod(math.ceil(value * 1000), 1000)
+    return {
+        name: whole,
+        "min_duration_ns": nanoseconds,
+        # A trace's times have no nanoseconds: its duration may be short by one microsecond.
+        "min_trace_duration_us": math.floor(value) - 1,
+        "min_spanless_duration_us": math.ceil(value),
+    }
+
+
+def greatest_duration(name: str, value: Decimal) -> dict[str, Any]:
+    """The parameters of the maximum of a duration, in microseconds."""
+    whole, nanoseconds = divmod(math.floor(value * 1000), 1000)
+    floor = {"max_spanless_duration_us": math.floor(value)}
+    return {name: whole, "max_duration_ns": nanoseconds, **floor}
+
+
+def lasts_at_least(span: Any, given: Given) -> Conditions:
+    """The condition that a span has the minimum duration."""
+    return [_took(span) >= _duration(given, "min")] if "min_duration_us" in given else []
+
+
+def lasts_at_most(span: Any, given: Given) -> Conditions:
+    """The condition that a span has at most the maximum duration."""
+    return [_took(span) <= _duration(given, "max")] if "max_duration_us" in given else []
+
+
+def _took(span: Any) -> Any:
+    return tuple_(span.duration_us, span.duration_ns)
+
+
+def _duration(given: Given, bound_name: str) -> Any:
+    columns = (TraceSpan.duration_us, TraceSpan.duration_ns)
+    return tuple_(*(type_coerce(given[f"{bound_name}_{c.key}"], c.type) for c in columns))
+
+
+def may_last_so_long(trace: Any, given: Given) -> Conditions:
+    """The condition that a span of the trace may have the minimum duration."""
+    if "min_trace_duration_us" not in given:
+        return []
+    return [or_(trace.duration_us >= given["min_trace_duration_us"], trace.duration_us.is_(None))]
