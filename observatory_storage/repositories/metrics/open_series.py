@@ -104,18 +104,16 @@ class OpenSeries:
             series.is_repeated = True
             return self._keep(series, point)
         later = series.points[0]
-        found = [self._step(later, point)]
+        step = self._step(later, point)
         if start == point.timestamp:
             # Where a start is its own time, nothing is known of what was before.
             del self._waiting[name, start]
-            found.append(Step(point, None, known=False))
-        elif self._range_start is None:
+            return (step, Step(point, None, known=False))
+        if self._range_start is None:
             series.points[0] = point
         else:
             del self._waiting[name, start]
-        if start is None:
-            found += self._without_start(name, point)
-        return found
+        return (step,) if start is not None else [step, *self._without_start(name, point)]
 
     def begun_since(self, range_start: datetime) -> Iterator[Step]:
         """The first points of the series that began within the range; they do not wait any more."""
