@@ -6,32 +6,46 @@ what histograms and summaries hold, is computed here from a stream of points, se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal, literal_column, select, tuple_
-from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
+from sqlalchemy import ColumnElement, Select, and_, func, literal, not_, select, tuple_
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Metric, MetricDataPoint
-from observatory_storage.repositories.metrics.distributions import Amounts, cells_of
+from observatory_storage.repositories.metrics.amounts import (
+    Amounts,
+    count_addition,
+    count_observations,
+)
 from observatory_storage.repositories.metrics.filters import TimeSeriesQuery
 from observatory_storage.repositories.metrics.gap_filling import fill_gaps
 from observatory_storage.repositories.metrics.results import TimeSeriesPoint
 from observatory_storage.repositories.metrics.running_totals import Point, Step, hashable, steps
-from observatory_storage.repositories.reading.aggregates import PERCENTILES
+from observatory_storage.repositories.metrics.selection import DISTRIBUTIONS, Selection
+from observatory_storage.repositories.reading.aggregates import (
+    PERCENTILES,
+    as_double,
+    is_huge,
+    of_doubles,
+    quotient,
+)
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.time_buckets import bucket_floor, bucket_start
 from observatory_storage.repositories.reading.validation import BATCH_SIZE
 
 __all__ = ["TimeSeries"]
 
-_DISTRIBUTIONS: Final = ("histogram", "exponential_histogram", "summary")
 _POINT: Final = MetricDataPoint
-_COLUMNS: Final = tuple(getattr(_POINT, field.name) for field in fields(Point))
-_NEWEST_FIRST: Final = (_POINT.timestamp.desc(), _POINT.id.desc())
+_COLUMNS: Final = tuple(
+    getattr(_POINT, field.name) for field in fields(Point) if field.name != "metric_id"
+)
+# Those whose results are of the size of the values: PostgreSQL computes them for any value.
+_CHOICES: Final = ("min", "max", "last", "count")
 
 # How far before the range a series is looked for: as far as the range is long, and so far at least.
 _LEAST_LOOK_BACK: Final = timedelta(hours=1)
@@ -41,39 +55,43 @@ _FEW_SERIES: Final = 100
 
 
 class TimeSeries:
-    """Answers `TimeSeriesQuery` for one metric."""
+    """Answers `TimeSeriesQuery` for metrics that are aggregated together."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
-    def points(self, metric: Metric, query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
+    def points(self, metrics: Sequence[Metric], query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
         """The points of the series, by time and group.
 
         Raises:
-            ValidationError: the aggregation makes no sense for the metric's type.
+            ValidationError: the aggregation makes no sense for the metrics.
         """
-        _check(metric, query.aggregation)
+        selection = Selection(metrics, query)
+        for metric in metrics:
+            _check(metric, query.aggregation)
         points = sorted(
-            self._measured(metric, query), key=lambda point: (point.timestamp, repr(point.group))
+            self._measured(selection, query), key=lambda point: (point.timestamp, repr(point.group))
         )
         return points if query.fill is None else fill_gaps(points, query)
 
-    def _measured(self, metric: Metric, query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
-        if metric.metric_type in _DISTRIBUTIONS:
-            return self._from_amounts(metric, query, _observed)
-        added = query.aggregation in ("rate", "increase")
-        cumulative = metric.temporality == "cumulative"
-        if cumulative and (
-            added or (query.aggregation == "sum" and metric.metric_type == "counter")
-        ):
-            return self._from_amounts(metric, query, _added)
-        return self._from_values(query)
+    def _measured(self, selection: Selection, query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
+        metric_type, aggregation = selection.metric_type, query.aggregation
+        if metric_type in DISTRIBUTIONS:
+            return self._from_amounts(selection, query, count_observations)
+        temporalities = selection.temporalities
+        if "cumulative" in temporalities:
+            if aggregation in ("rate", "increase") or (
+                aggregation == "sum" and metric_type == "counter"
+            ):
+                return self._from_amounts(selection, query, count_addition)
+            if "delta" in temporalities and metric_type != "gauge" and aggregation != "count":
+                rule = f"some metrics called {query.name} are delta: use rate, increase or count"
+                raise ValidationError("aggregation", aggregation, rule)
+        return self._from_values(selection, query)
 
-    def _from_values(self, query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
-        # A null that was written is no other group than a key that is not there.
-        null = literal_column("'null'::jsonb", JSONB())
+    def _from_values(self, selection: Selection, query: TimeSeriesQuery) -> list[TimeSeriesPoint]:
         keys = [
-            func.nullif(_POINT.attributes[key], null, type_=JSONB()).label(f"key_{number}")
+            selection.group_key(key).label(f"key_{number}")
             for number, key in enumerate(query.group_by)
         ]
         # A subquery: GROUP BY would not know an expression with parameters again.
@@ -85,13 +103,25 @@ class TimeSeries:
                 _POINT.id,
                 _POINT.value,
             )
-            .where(*_in_range(query), _POINT.value.is_not(None))
+            .where(
+                selection.points_of(selection.metrics), *_in_range(query), _POINT.value.is_not(None)
+            )
             .subquery()
         )
         by = [values.c.bucket, *(values.c[key.name] for key in keys)]
-        aggregate = _aggregate(query.aggregation, values.c).label("value")
+        rows = self._reader.records(
+            select(*by, *_aggregates(query.aggregation, values.c)).group_by(*by)
+        )
+        if any(row["huge_count"] for row in rows):
+            # PostgreSQL may fail to add these, so they are added here.
+            each = func.array_agg(values.c.value).label("values")
+            rows = self._reader.records(select(*by, each).group_by(*by))
+            for row in rows:
+                row["value"] = of_doubles(query.aggregation, row["values"])
         points = []
-        for columns in self._reader.records(select(*by, aggregate).group_by(*by)):
+        for columns in rows:
+            if columns["value"] is None or math.isnan(columns["value"]):
+                continue
             named = zip(query.group_by, keys, strict=True)
             group = {name: columns[key.name] for name, key in named}
             seconds = _seconds(query, columns["bucket"]) if query.aggregation == "rate" else 1
@@ -101,39 +131,51 @@ class TimeSeries:
 
     def _from_amounts(
         self,
-        metric: Metric,
+        selection: Selection,
         query: TimeSeriesQuery,
         add: Callable[[Amounts, Step], None],
     ) -> list[TimeSeriesPoint]:
         found: dict[tuple[datetime, Any], tuple[dict[str, Any], Amounts]] = {}
-        for step in self._steps(metric, query):
+        for step in self._steps(selection, query):
             bucket = bucket_floor(query.bucket, step.point.timestamp)
-            group = {key: step.point.attributes.get(key) for key in query.group_by}
+            group = selection.group_of(step.point)
             _, amounts = found.setdefault((bucket, hashable(group)), (group, Amounts()))
             add(amounts, step)
         result = []
         for (bucket, _), (group, amounts) in found.items():
-            value = _read(amounts, query, bucket, metric.metric_type)
-            if value is not None:
-                result.append(TimeSeriesPoint(bucket, float(value), group))
+            value = _read(amounts, query, bucket, selection.metric_type)
+            if value is not None and not math.isnan(value):
+                result.append(TimeSeriesPoint(bucket, value, group))
         return result
 
-    def _steps(self, metric: Metric, query: TimeSeriesQuery) -> Iterator[Step]:
-        in_range = select(*_COLUMNS).where(*_in_range(query))
-        if metric.temporality != "cumulative" and metric.metric_type != "summary":
-            return (Step(point, None, known=True) for point in self._points(in_range))
-        return steps(
-            self._points(in_range.order_by(*_NEWEST_FIRST)),
-            query.start_time,
-            lambda waiting: self._before_range(query, waiting),
-            monotonic=metric.metric_type != "updowncounter",
-        )
+    def _steps(self, selection: Selection, query: TimeSeriesQuery) -> Iterator[Step]:
+        columns = _COLUMNS if selection.is_of_one else (*_COLUMNS, _POINT.metric_id)
+        if others := selection.others():
+            statement = select(*columns).where(selection.points_of(others), *_in_range(query))
+            for point in self._points(statement):
+                yield Step(point, None, known=True)
+        if totals := selection.totals():
+            every = select(*columns).where(selection.points_of(totals))
+            # Metric by metric, as the index has them.
+            newest_first = _newest_first(_POINT.metric_id, _POINT.timestamp, _POINT.id)
+            yield from steps(
+                self._points(every.where(*_in_range(query)).order_by(*newest_first)),
+                query.start_time,
+                lambda waiting: self._before_range(selection, every, query, waiting),
+                monotonic=selection.metric_type != "updowncounter",
+            )
 
     def _points(self, statement: Select[Any]) -> Iterator[Point]:
         # The columns are selected by the names of the fields, in their order.
         return (Point(*row) for row in self._reader.stream(statement))
 
-    def _before_range(self, query: TimeSeriesQuery, waiting: Sequence[Point]) -> Iterator[Point]:
+    def _before_range(
+        self,
+        selection: Selection,
+        every: Select[Any],
+        query: TimeSeriesQuery,
+        waiting: Sequence[Point],
+    ) -> Iterator[Point]:
         """The points before the range, newest first, of the series that wait, and maybe others.
 
         By pages: mostly the first one has them all.
@@ -142,22 +184,24 @@ class TimeSeries:
         furthest = start - min(max(end - start, _LEAST_LOOK_BACK), start - _EARLIEST)
         # None of a series is from before it started.
         starts = [point.start_timestamp or furthest for point in waiting]
-        statement = select(*_COLUMNS).where(
-            _POINT.metric_id == query.metric_id, _POINT.timestamp >= max(furthest, min(starts))
-        )
+        statement = every.where(_POINT.timestamp >= max(furthest, min(starts)))
         if len(waiting) <= _FEW_SERIES:
             statement = statement.where(_POINT.attributes.in_([p.attributes for p in waiting]))
         place: ColumnElement[bool] = _POINT.timestamp < start
+        size = max(BATCH_SIZE, 2 * len(waiting))
+        newest_first = _newest_first(_POINT.timestamp, _POINT.metric_id, _POINT.id)
         while True:
-            page = statement.where(place).order_by(*_NEWEST_FIRST).limit(BATCH_SIZE)
+            page = statement.where(place).order_by(*newest_first).limit(size)
             rows = [Point(*row) for row in self._reader.rows(page)]
             yield from rows
-            if len(rows) < BATCH_SIZE:
+            if len(rows) < size:
                 return
             last = rows[-1]
-            key = (literal(last.timestamp, _POINT.timestamp.type), literal(last.id))
+            key = (last.timestamp, selection.metric_of(last), last.id)
+            columns = (_POINT.timestamp, _POINT.metric_id, _POINT.id)
             place = and_(
-                tuple_(_POINT.timestamp, _POINT.id) < tuple_(*key),
+                tuple_(*columns)
+                < tuple_(*(literal(v, c.type) for v, c in zip(key, columns, strict=True))),
                 _POINT.timestamp <= last.timestamp,
             )
 
@@ -166,7 +210,7 @@ def _check(metric: Metric, aggregation: str) -> None:
     kind = metric.metric_type
     if kind == "gauge" and aggregation in ("rate", "increase"):
         rule = "a gauge does not add up: use avg, min, max, last or a percentile"
-    elif kind in _DISTRIBUTIONS and aggregation == "last":
+    elif kind in DISTRIBUTIONS and aggregation == "last":
         rule = f"a {kind} has no single value: use avg, count or a percentile"
     elif (
         kind in ("histogram", "exponential_histogram")
@@ -179,58 +223,32 @@ def _check(metric: Metric, aggregation: str) -> None:
     raise ValidationError("aggregation", aggregation, rule)
 
 
-def _aggregate(aggregation: str, values: Any) -> ColumnElement[Any]:
+def _aggregates(aggregation: str, values: Any) -> list[ColumnElement[Any]]:
+    """The aggregate ``value``, and ``huge_count``: of how many values it cannot be computed so."""
     value = values.value
+    huge = func.count().filter(is_huge(value)).label("huge_count")
+    if aggregation in _CHOICES:
+        huge = literal(0).label("huge_count")
+    aggregate: ColumnElement[Any]
     if aggregation in PERCENTILES:
-        return func.percentile_cont(PERCENTILES[aggregation]).within_group(value)
-    if aggregation == "last":
+        aggregate = func.percentile_cont(PERCENTILES[aggregation]).within_group(value)
+    elif aggregation == "last":
         newest = aggregate_order_by(value, values.timestamp.desc(), values.id.desc())
-        return func.array_agg(newest)[1]
-    if aggregation in ("rate", "increase"):
-        return func.sum(value)
-    aggregate: ColumnElement[Any] = getattr(func, aggregation)(value)
-    return aggregate
+        aggregate = func.array_agg(newest)[1]
+    elif aggregation in ("min", "max", "count"):
+        aggregate = getattr(func, aggregation)(value)
+    else:
+        function = func.avg if aggregation == "avg" else func.sum
+        aggregate = function(value).filter(not_(is_huge(value)))
+    return [aggregate.label("value"), huge]
 
 
 def _in_range(query: TimeSeriesQuery) -> list[ColumnElement[bool]]:
-    return [
-        _POINT.metric_id == query.metric_id,
-        _POINT.timestamp >= query.start_time,
-        _POINT.timestamp < query.end_time,
-    ]
+    return [_POINT.timestamp >= query.start_time, _POINT.timestamp < query.end_time]
 
 
-def _added(amounts: Amounts, step: Step) -> None:
-    """Count what was added to a number."""
-    point, earlier, known = step
-    if known and point.value is not None and amounts.sum is not None:
-        before = earlier.value if earlier is not None and earlier.value is not None else 0.0
-        amounts.points += 1
-        amounts.sum += point.value - before
-
-
-def _observed(amounts: Amounts, step: Step) -> None:
-    """Count the observations of a histogram or summary."""
-    point, earlier, known = step
-    amounts.widen(point.min, point.max)
-    new = (point.count or 0) - ((earlier.count or 0) if earlier is not None else 0)
-    for quantile in point.quantiles or ():
-        q, value = quantile["quantile"], quantile["value"]
-        amounts.widen(value if q == 0 else None, value if q == 1 else None)
-        weight = new if known else max(point.count or 0, 1)
-        amounts.quantiles.setdefault(q, []).append((value, weight))
-    if not known or point.count is None:
-        return
-    amounts.points += 1
-    amounts.count += new
-    before = earlier.sum if earlier is not None else 0.0
-    if point.sum is None or before is None:
-        amounts.sum = None
-    elif amounts.sum is not None:
-        amounts.sum += point.sum - before
-    cells = cells_of(point.buckets, earlier.buckets if earlier is not None else None)
-    for cell, count in cells.items():
-        amounts.cells[cell] = amounts.cells.get(cell, 0) + count
+def _newest_first(*columns: Any) -> list[ColumnElement[Any]]:
+    return [column.desc() for column in columns]
 
 
 def _read(
@@ -243,14 +261,16 @@ def _read(
         return amounts.min if aggregation == "min" else amounts.max
     if not amounts.points:
         return None
-    if aggregation == "sum":
-        return amounts.sum
+    total = amounts.sum
+    if metric_type in DISTRIBUTIONS and aggregation not in ("sum", "avg"):
+        total = float(amounts.count)
+    if total is None or (aggregation == "avg" and not amounts.count):
+        return None
     if aggregation == "avg":
-        return amounts.sum / amounts.count if amounts.count and amounts.sum is not None else None
-    added = amounts.count if metric_type in _DISTRIBUTIONS else amounts.sum
-    if added is None or aggregation != "rate":
-        return added
-    return added / _seconds(query, bucket)
+        total = quotient(total, amounts.count)
+    elif aggregation == "rate":
+        total = quotient(total, _seconds(query, bucket))
+    return as_double(total)
 
 
 def _seconds(query: TimeSeriesQuery, bucket: datetime) -> float:
