@@ -21,6 +21,7 @@ from tests.commands import (
         ["traces", "-a", "a=1", "-a", "a=2"],
         ["traces", "--limit", "0"],
         ["metrics", "--aggregation", "sum"],
+        ["metrics", "requests", "--merge"],
         ["unknown"],
     ],
 )
