@@ -155,8 +155,8 @@ def _interpolated(counts: Cells, low: float, high: float, share: float) -> float
     if all(cell.is_logarithmic for cell in counts):
         # From the edge that is farther from zero, because no factor is greater than 1 then.
         if low > 0:
-            return high * math.exp2(_log_ratio(low, high) * (1 - share))
-        return low * math.exp2(_log_ratio(high, low) * share)
+            return max(low, high * math.exp2(_log_ratio(low, high) * (1 - share)))
+        return min(high, low * math.exp2(_log_ratio(high, low) * share))
     first, wanted = (
         low,
         share * sum(count * cell.share(low, high) for cell, count in counts.items()),

@@ -22,7 +22,7 @@ from observatory_storage.repositories.metrics.filters import (
     TimeSeriesKeywords,
     TimeSeriesQuery,
 )
-from observatory_storage.repositories.metrics.statistics import metric_stats
+from observatory_storage.repositories.metrics.metric_stats import metric_stats
 from observatory_storage.repositories.metrics.time_series import TimeSeries
 from observatory_storage.repositories.reading import pages, time_buckets, validation
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
