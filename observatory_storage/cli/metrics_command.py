@@ -40,6 +40,7 @@ _EXAMPLES = """\b
 Examples:
   observatory-storage metrics --service gateway
   observatory-storage metrics requests --aggregation rate --by http.route --since 7d --bucket 1d
+  observatory-storage metrics requests --aggregation rate --merge --by service.instance.id
 """
 
 
@@ -61,6 +62,11 @@ Examples:
 )
 @bucket_options(FILLS)
 @click.option("--by", "group_by", multiple=True, help="An attribute to group by. Repeatable.")
+@click.option(
+    "--merge",
+    is_flag=True,
+    help="One series over all metrics called NAME, of every service and instance.",
+)
 @click.option(
     "--since",
     "start_time",
@@ -84,13 +90,14 @@ def command(
     after: str | None,
     everything: bool,
     limit: int,
+    merge: bool,
     **series: Any,
 ) -> None:
     """List metrics by name, or show those called NAME over time."""
     if aggregation is not None and name is None:
         raise click.UsageError("--aggregation needs the NAME of a metric")
     if aggregation is None:
-        _refuse_given(series)
+        _refuse_given({"merge", *series})
     output = state.output()
     filters = MetricFilters(
         name=name, service_name=service_name, metric_type=metric_type, limit=limit
@@ -108,8 +115,8 @@ def command(
         found = list(work.metrics.iterate(filters))
         if not found:
             raise NotFound(f"there is no metric {name}")
-        for metric in found:
-            _show_series(output, work, metric, aggregation, **series)
+        for metrics in [found] if merge else [[metric] for metric in found]:
+            _show_series(output, work, metrics, filters, aggregation, **series)
 
 
 def _refuse_given(series: Collection[str]) -> None:
@@ -143,26 +150,37 @@ def _metrics_table(page: Sequence[Metric], width: int) -> RenderableType:
 def _show_series(
     output: Output,
     work: UnitOfWork,
-    metric: Metric,
+    metrics: Sequence[Metric],
+    filters: MetricFilters,
     aggregation: str,
     *,
     start_time: datetime,
     end_time: datetime | None,
     **series: Any,
 ) -> None:
+    metric = metrics[0]
+    is_one = len(metrics) == 1
     query = TimeSeriesQuery(
-        metric.id,
+        metric.id if is_one else None,
         start_time,
         end_time or datetime.now(UTC),
         aggregation=aggregation,
         **series,
+        name=None if is_one else metric.name,
+        service_name=None if is_one else filters.service_name,
+        metric_type=None if is_one else filters.metric_type,
     )
     points = work.metrics.query_time_series(query)
+    services = sorted({each.service_name for each in metrics})
     if output.json:
-        output.write_all(_documents(metric, aggregation, points))
+        metric_id = metric.id if is_one else None
+        service_name = services[0] if len(services) == 1 else None
+        given = {"metric_id": metric_id, "name": metric.name, "service_name": service_name}
+        output.write_all(_documents({**given, "aggregation": aggregation}, points))
         return
     unit = f" in {metric.unit}" if metric.unit else ""
-    title = f"{metric.name}, {aggregation}{unit}, {metric.service_name} ({metric.metric_type})"
+    of = metric.metric_type if is_one else f"{metric.metric_type}, {len(metrics)} metrics"
+    title = f"{metric.name}, {aggregation}{unit}, {', '.join(services)} ({of})"
     output.show(Text(clean(title), style="bold"))
     columns = [
         Column("TIME (UTC)", keep=9),
@@ -181,15 +199,8 @@ def _show_series(
 
 
 def _documents(
-    metric: Metric, aggregation: str, points: Iterable[TimeSeriesPoint]
+    given: Mapping[str, object], points: Iterable[TimeSeriesPoint]
 ) -> Iterator[Mapping[str, object]]:
     for point in points:
-        yield {
-            "metric_id": metric.id,
-            "name": metric.name,
-            "service_name": metric.service_name,
-            "aggregation": aggregation,
-            "timestamp": point.timestamp,
-            "group": point.group,
-            "value": point.value,
-        }
+        measured = {"timestamp": point.timestamp, "group": point.group, "value": point.value}
+        yield {**given, **measured}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import orjson
 import pytest
+from sqlalchemy import delete
 
+from observatory_storage import CopyWriter, PostgresConfig, StorageConfig, StoragePool
+from observatory_storage.models import Metric, MetricDataPoint
 from tests.commands import (
     OTHER_TRACE,
     SINCE,
@@ -264,6 +268,38 @@ def test_metric_over_time(run_on_filled: Run) -> None:
         ("2026-07-01T12:00:00Z", 30, {"model": "large"}),
         ("2026-07-01T12:02:00Z", 30, {"model": "large"}),
     ]
+
+
+def test_metrics_of_a_name_over_time(filled_url: str, run_on_filled: Run) -> None:
+    config = StorageConfig(postgres=PostgresConfig.from_url(filled_url))
+    with StoragePool(config) as pool, pool.unit_of_work() as uow:
+        writer = CopyWriter(uow)
+        named = {"name": "jobs", "metric_type": "counter", "temporality": "delta", "unit": "1"}
+        services = ("gateway", "worker")
+        writer.write_metrics({**named, "service_name": service} for service in services)
+        at = datetime(2026, 7, 1, 12, tzinfo=UTC)
+        writer.write_data_points(
+            {"metric_id": metric.id, "timestamp": at, "value": 4.0}
+            for metric in uow.metrics.get_by_name("jobs")
+        )
+        uow.commit()
+        metric_ids = [metric.id for metric in uow.metrics.get_by_name("jobs")]
+    try:
+        series = ["jobs", "--aggregation", "sum", "--since", "2026-07-01", "--until", "2026-07-02"]
+        title, _, row = run_on_filled("metrics", *series, "--merge").out.splitlines()
+        assert title == "jobs, sum in 1, gateway, worker (counter, 2 metrics)"
+        assert row.split()[-1] == "8"
+        (point,) = run_on_filled("metrics", *series, "--merge", "--json").lines
+        assert (point["name"], point["metric_id"], point["service_name"]) == ("jobs", None, None)
+        by_service = run_on_filled("metrics", *series, "--merge", "--by", "service_name", "--json")
+        assert [point["group"]["service_name"] for point in by_service.lines] == [*services]
+        of_one = run_on_filled("metrics", *series, "--merge", "--service", "worker", "--json")
+        assert [point["value"] for point in of_one.lines] == [4]
+        assert len(run_on_filled("metrics", *series, "--json").lines) == 2
+    finally:
+        with StoragePool(config) as pool, pool.engine.begin() as connection:
+            for table, key in ((MetricDataPoint, "metric_id"), (Metric, "id")):
+                connection.execute(delete(table).where(getattr(table, key).in_(metric_ids)))
 
 
 def test_long_numbers_keep_their_digits() -> None:

@@ -24,6 +24,7 @@ from tests.commands import (
         ["metrics", "requests", "--bucket", "5m"],
         ["metrics", "--by", "model"],
         ["metrics", "--since", "1h"],
+        ["metrics", "requests", "--merge"],
         ["unknown"],
     ],
 )

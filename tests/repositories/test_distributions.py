@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from observatory_storage.repositories.metrics.amounts import Amounts
 from observatory_storage.repositories.metrics.distributions import (
-    Amounts,
     cells_of,
     has_fallen,
     quantile_of,
@@ -69,16 +69,19 @@ def test_equal_values_are_their_own_quantiles() -> None:
 
 
 @pytest.mark.parametrize(
-    "buckets", [None, {}, {"bounds": [], "counts": []}, {"bounds": [1], "counts": [0, 0]}]
+    "buckets",
+    [
+        None,
+        {},
+        {"bounds": [], "counts": []},
+        {"bounds": [], "counts": [4]},
+        {"bounds": ["NaN"], "counts": [4, 4]},
+        {"bounds": [1], "counts": [0, 0]},
+    ],
 )
 def test_nothing_observed_has_no_quantile(buckets: dict[str, Any] | None) -> None:
     assert quantile_of(cells_of(buckets), 0.5) is None
     assert Amounts().quantile(0.5) is None
-
-
-def test_one_bucket_without_bounds_holds_everything() -> None:
-    cells = cells_of({"bounds": [], "counts": [4]})
-    assert quantile_of(cells, 0.5, least=10, greatest=20) == pytest.approx(15)
 
 
 @pytest.mark.parametrize("scale", [-2, 0, 3, 8])
@@ -184,3 +187,39 @@ def test_an_exponential_histogram_may_become_coarser_but_not_decrease(
 def test_buckets_beyond_all_numbers_are_all_counted() -> None:
     buckets = {"scale": 0, "positive": {"offset": 2**30, "counts": [1, 1, 1]}}
     assert sum(cells_of(buckets).values()) == 3
+
+
+def test_zeros_lie_on_the_side_of_the_other_observations() -> None:
+    zero = {"scale": 0, "zero_count": 10, "zero_threshold": 0.5}
+    some = {"offset": 0, "counts": [1]}
+    least = {"both": -0.5, "positive": 0, "negative": -0.5, "none": -0.5}
+    for side, low in least.items():
+        sides = ("positive", "negative") if side == "both" else (side,) if side != "none" else ()
+        cells = cells_of({**zero, **dict.fromkeys(sides, some)})
+        below = 0.0 if side in ("positive", "none") else 1.0
+        total = sum(cells.values())
+        assert quantile_of(cells, below / total) == pytest.approx(-1 if below else low)
+        middle = quantile_of(cells, (below + 5) / total)
+        assert middle == pytest.approx({"positive": 0.25, "negative": -0.25}.get(side, 0))
+
+
+def test_the_side_of_zeros_is_that_of_all_histograms_together() -> None:
+    cells = cells_of({"scale": 0, "zero_count": 10, "zero_threshold": 0.5})
+    assert quantile_of(cells, 0.9) == pytest.approx(0.4)
+    cells |= cells_of({"bounds": [-2, -1], "counts": [5, 5, 0]})
+    assert quantile_of(cells, 0.75) == pytest.approx(-0.25)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_wide_and_tiny_buckets_are_interpolated(sign: int) -> None:
+    side = "positive" if sign > 0 else "negative"
+    for scale, offset in ((-10, 0), (-10, -1), (-11, -1), (0, 1023), (0, -1074), (20, 0)):
+        buckets = {"scale": scale, "zero_count": 0, side: {"offset": offset, "counts": [4]}}
+        (cell,) = cells_of(buckets)
+        found = [quantile_of(cells_of(buckets), q) for q in (0, 0.25, 0.5, 0.75, 1)]
+        values = [value for value in found if value is not None]
+        assert values == sorted(values)
+        assert (values[0], values[-1]) == (cell.low, cell.high)
+        assert len(values) == 5
+    wide = cells_of({"bounds": [-1.5e308, 1.5e308], "counts": [0, 4, 0]})
+    assert quantile_of(wide, 0.75) == pytest.approx(7.5e307)

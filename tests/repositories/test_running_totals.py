@@ -78,7 +78,8 @@ def additions(process: Process) -> list[tuple[int, list[int]]]:
     found = []
     for report in process.reports:
         if report.observed is not None:
-            if known and 0 <= report.at < RANGE:
+            # A point whose start is its own time only starts the count.
+            if known and 0 <= report.at < RANGE and report.at != process.start:
                 found.append((report.at, report.observed))
             known = True
     return found

@@ -290,6 +290,55 @@ def test_the_extremes_of_a_delta_histogram_bound_its_percentiles(pool: StoragePo
     assert ask(pool, metric_id, "p50") == [(0, pytest.approx(40.0))]
 
 
+@pytest.mark.parametrize("aggregation", ["count", "rate", "sum", "avg", "p50"])
+def test_a_histogram_whose_start_is_unknown_only_starts_the_count(
+    pool: StoragePool, aggregation: str
+) -> None:
+    metric_id = a_metric(pool, "histogram", temporality="cumulative")
+    rows = [
+        a_histogram(at, values, metric_id=metric_id, start_timestamp=START + SECOND)
+        for at, values in ((1, [1.0] * 100), (2, [1.0] * 100 + [12.0] * 2))
+    ]
+    CopyWriter(pool).write_data_points(rows)
+    expected = {"count": 2.0, "rate": 2.0 / 60, "sum": 24.0, "avg": 12.0, "p50": 15.0}
+    assert ask(pool, metric_id, aggregation) == [(0, pytest.approx(expected[aggregation]))]
+
+
+@pytest.mark.parametrize(
+    "buckets", [None, {"bounds": [], "counts": [2]}, {"bounds": [], "counts": []}]
+)
+def test_a_histogram_without_bounds_has_no_percentiles(
+    pool: StoragePool, buckets: dict[str, Any] | None
+) -> None:
+    metric_id = a_metric(pool, "histogram", temporality="delta")
+    at = {"metric_id": metric_id, "timestamp": START}
+    row = {**at, "count": 2, "sum": 30.0, "min": 10.0, "max": 20.0, "buckets": buckets}
+    CopyWriter(pool).write_data_points([row])
+    assert ask(pool, metric_id, "p50") == []
+    once = {"bucket_size_secs": 600, "fill": "null"}
+    assert ask(pool, metric_id, "p99", **once) == [(0, None)]
+    values = {"count": 2.0, "increase": 2.0, "sum": 30.0, "avg": 15.0, "min": 10.0, "max": 20.0}
+    for aggregation, value in values.items():
+        assert ask(pool, metric_id, aggregation) == [(0, value)]
+    # Of further observations in buckets it is unknown where these two are among them.
+    CopyWriter(pool).write_data_points(
+        [a_histogram(1, [1.0], metric_id=metric_id), a_histogram(61, [5.0], metric_id=metric_id)]
+    )
+    assert ask(pool, metric_id, "p50") == [(60, 5.0)]
+
+
+def test_extremes_bound_the_percentiles_only_if_every_point_has_them(pool: StoragePool) -> None:
+    metric_id = a_metric(pool, "histogram", temporality="delta")
+    CopyWriter(pool).write_data_points(
+        [
+            a_histogram(1, [12.0] * 9, metric_id=metric_id, min=12.0, max=12.0),
+            a_histogram(2, [1.0] * 91, metric_id=metric_id),
+        ]
+    )
+    assert ask(pool, metric_id, "min") == [(0, 12.0)]
+    assert ask(pool, metric_id, "p50") == [(0, pytest.approx(500 / 91))]
+
+
 def test_an_exponential_histogram_has_percentiles(pool: StoragePool) -> None:
     metric_id = a_metric(pool, "exponential_histogram", temporality="delta")
     buckets = {
@@ -301,7 +350,8 @@ def test_an_exponential_histogram_has_percentiles(pool: StoragePool) -> None:
     }
     row = {"metric_id": metric_id, "timestamp": START, "count": 6, "sum": 24.0, "buckets": buckets}
     CopyWriter(pool).write_data_points([row])
-    assert ask(pool, metric_id, "p50") == [(0, pytest.approx(5.0))]  # (4, 8] from the third on
+    # The first of four in (4, 8], on a logarithmic scale.
+    assert ask(pool, metric_id, "p50") == [(0, pytest.approx(4 * 2**0.25))]
 
 
 def test_a_summary_reports_its_own_percentiles(pool: StoragePool) -> None:

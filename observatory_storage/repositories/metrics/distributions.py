@@ -1,8 +1,9 @@
-"""Histograms and summaries as counts over ranges of values: addition, subtraction and quantiles.
+"""Histograms as counts over ranges of values: subtraction and quantiles.
 
 Every kind of histogram is converted to cells: a cell is a range of values with a count. So
 histograms with explicit bounds and exponential histograms can be added. A quantile is interpolated
-linearly within its cell.
+within its cell as Prometheus does: on a logarithmic scale in the buckets of an exponential
+histogram, linearly in all others.
 """
 
 from __future__ import annotations
@@ -10,53 +11,46 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
-__all__ = ["Amounts", "Cells", "cells_of", "has_fallen", "quantile_of"]
-
-# (lower, upper) -> count; a cell of no width holds equal values.
-Cells = dict[tuple[float, float], float]
-
-_GREATEST: Final = sys.float_info.max
+__all__ = ["Cell", "Cells", "cells_of", "has_fallen", "quantile_of"]
 
 
-@dataclass(slots=True)
-class Amounts:
-    """What the points of a group report for one bucket of time.
+class Cell(NamedTuple):
+    """A range of values; one of no width holds equal values.
 
     Attributes:
-        points: the number of points that report an addition.
-        count: the number of observations.
-        sum: the sum of the observations; None if a point does not report it.
-        min: the least observation; None if no point reports it.
-        max: the greatest observation; None if no point reports it.
-        quantiles: the quantiles of summaries, each with (value, weight) pairs.
+        exponential: whether it is a bucket of an exponential histogram. The one around zero holds
+            what counts as zero.
     """
 
-    points: int = 0
-    count: int = 0
-    sum: float | None = 0.0
-    min: float | None = None
-    max: float | None = None
-    cells: Cells = field(default_factory=dict)
-    quantiles: dict[float, list[tuple[float, float]]] = field(default_factory=dict)
+    low: float
+    high: float
+    exponential: bool = False
 
-    def widen(self, least: float | None, greatest: float | None) -> None:
-        """Include the extremes of one more point."""
-        if least is not None:
-            self.min = least if self.min is None else min(self.min, least)
-        if greatest is not None:
-            self.max = greatest if self.max is None else max(self.max, greatest)
+    @property
+    def is_around_zero(self) -> bool:
+        return self.exponential and self.low < 0 < self.high
 
-    def quantile(self, q: float) -> float | None:
-        """The value below which a share of the observations lies; None if it is unknown."""
-        if self.cells:
-            return quantile_of(self.cells, q, least=self.min, greatest=self.max)
-        pairs = self.quantiles.get(q, [])
-        weight = sum(weight for _, weight in pairs)
-        # Quantiles cannot be merged: their mean, weighted by observations, is as near as it gets.
-        return sum(value * share for value, share in pairs) / weight if weight else None
+    @property
+    def is_logarithmic(self) -> bool:
+        return self.exponential and (self.low > 0 or self.high < 0)
+
+    def share(self, low: float, high: float) -> float:
+        """The share of its observations between two values within it."""
+        if self.is_logarithmic:
+            return _log_ratio(low, high) / _log_ratio(self.low, self.high)
+        width = self.high - self.low
+        if math.isinf(width):
+            return (high / 2 - low / 2) / (self.high / 2 - self.low / 2)
+        return (high - low) / width
+
+
+Cells = dict[Cell, float]
+
+_GREATEST: Final = sys.float_info.max
+_BISECTIONS: Final = 64  # more than a double has bits
 
 
 def cells_of(buckets: Mapping[str, Any] | None, earlier: Mapping[str, Any] | None = None) -> Cells:
@@ -107,69 +101,117 @@ def quantile_of(
         greatest: the greatest observation, if known: cells are cut off above it.
     """
     bounded: Cells = {}
-    for cell, count in cells.items():
+    for cell, count in _on_their_side(cells).items():
         if count > 0:
             key = _bounded(cell, least, greatest)
             bounded[key] = bounded.get(key, 0) + count
     total = sum(bounded.values())
     if not total:
         return None
-    starting: dict[float, list[tuple[float, float]]] = {}
-    for low, high in bounded:
-        starting.setdefault(low, []).append((low, high))
-    edges = sorted({edge for cell in bounded for edge in cell})
+    starting: dict[float, list[Cell]] = {}
+    for cell in bounded:
+        starting.setdefault(cell.low, []).append(cell)
+    edges = sorted({edge for cell in bounded for edge in (cell.low, cell.high)})
     wanted, below = q * total, 0.0
-    open_cells: list[tuple[float, float]] = []
+    open_cells: list[Cell] = []
     for edge, following in zip(edges, [*edges[1:], math.inf], strict=True):
-        open_cells = [cell for cell in open_cells if cell[1] > edge]
+        open_cells = [cell for cell in open_cells if cell.high > edge]
         for cell in starting.get(edge, ()):
-            if cell[1] > edge:
+            if cell.high > edge:
                 open_cells.append(cell)
             else:
                 below += bounded[cell]
         if below >= wanted:
             return edge
-        # Between two edges the count rises evenly, by each cell's share of its width.
-        rise = sum(bounded[c] * ((following - edge) / (c[1] - c[0])) for c in open_cells)
+        rise = sum(bounded[cell] * cell.share(edge, following) for cell in open_cells)
         if rise and below + rise >= wanted:
-            return edge + (following - edge) * ((wanted - below) / rise)
+            counts = {cell: bounded[cell] for cell in open_cells}
+            return _interpolated(counts, edge, following, (wanted - below) / rise)
         below += rise
     return edges[-1]
 
 
-def _bounded(
-    cell: tuple[float, float], least: float | None, greatest: float | None
-) -> tuple[float, float]:
+def _on_their_side(cells: Cells) -> Cells:
+    """The cells, those around zero cut to the side on which all others lie."""
+    others = [cell for cell in cells if not cell.is_around_zero]
+    # An open first bucket goes down to zero, unless it ends below.
+    has_negative = any(c.low < 0 and (c.low > -math.inf or c.high <= 0) for c in others)
+    has_positive = any(cell.high > 0 for cell in others)
+    if has_negative == has_positive or len(others) == len(cells):
+        return cells
+    found: Cells = {}
+    for cell, count in cells.items():
+        side = cell
+        if cell.is_around_zero:
+            side = cell._replace(high=0.0) if has_negative else cell._replace(low=0.0)
+        found[side] = found.get(side, 0) + count
+    return found
+
+
+def _interpolated(counts: Cells, low: float, high: float, share: float) -> float:
+    """The value below which a share of what is between two edges lies."""
+    if not any(cell.is_logarithmic for cell in counts):
+        return low + (high - low) * share if math.isfinite(high - low) else _mean(low, high, share)
+    if all(cell.is_logarithmic for cell in counts):
+        # From the edge that is farther from zero, because no factor is greater than 1 then.
+        if low > 0:
+            return max(low, high * math.exp2(_log_ratio(low, high) * (1 - share)))
+        return min(high, low * math.exp2(_log_ratio(high, low) * share))
+    first, wanted = (
+        low,
+        share * sum(count * cell.share(low, high) for cell, count in counts.items()),
+    )
+    for _ in range(_BISECTIONS):
+        middle = _mean(low, high, 0.5)
+        if sum(count * cell.share(first, middle) for cell, count in counts.items()) < wanted:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _mean(low: float, high: float, share: float) -> float:
+    return low * (1 - share) + high * share
+
+
+def _log_ratio(one: float, other: float) -> float:
+    # Not the logarithm of the ratio, which may be beyond the range of a double.
+    return math.log2(abs(one)) - math.log2(abs(other))
+
+
+def _bounded(cell: Cell, least: float | None, greatest: float | None) -> Cell:
     """The cell with finite edges, within the extremes if they are known."""
-    low, high = cell
+    low, high, exponential = cell
     if low == -math.inf:
         # Latencies and sizes, which histograms mostly hold, do not go below zero.
         low = least if least is not None else min(0.0, high)
     if high == math.inf:
-        high = greatest if greatest is not None else max(low, cell[0])
+        high = greatest if greatest is not None else max(low, cell.low)
     if least is not None and low < least <= high:
         low = least
     if greatest is not None and low <= greatest < high:
         high = greatest
-    return (low, high) if low <= high else (high, high)
+    return Cell(min(low, high), high, exponential)
 
 
 def _explicit(
     buckets: Mapping[str, Any], earlier: Mapping[str, Any] | None
-) -> Iterator[tuple[tuple[float, float], float]]:
-    bounds: Sequence[float] = buckets.get("bounds") or []
+) -> Iterator[tuple[Cell, float]]:
+    bounds = [float(bound) for bound in buckets.get("bounds") or []]
+    if not bounds or any(map(math.isnan, bounds)):
+        return  # one bucket says nothing about the values in it
     counts: Sequence[float] = buckets.get("counts") or []
     before: Sequence[float] = (earlier.get("counts") or []) if earlier else []
-    edges = [-math.inf, *map(float, bounds), math.inf]
+    edges = [-math.inf, *bounds, math.inf]
     for index, count in enumerate(counts[: len(edges) - 1]):
         more = count - (before[index] if index < len(before) else 0)
         if more > 0:
-            yield (edges[index], edges[index + 1]), more
+            yield Cell(edges[index], edges[index + 1]), more
 
 
 def _exponential(
     buckets: Mapping[str, Any], earlier: Mapping[str, Any] | None
-) -> Iterator[tuple[tuple[float, float], float]]:
+) -> Iterator[tuple[Cell, float]]:
     scale, threshold = int(buckets["scale"]), _threshold(buckets)
     if earlier is not None:
         scale = min(scale, int(earlier["scale"]))
@@ -178,13 +220,15 @@ def _exponential(
     for place, count in (_at_scale(earlier, scale, threshold) if earlier else {}).items():
         counts[place] = counts.get(place, 0) - count
     for (sign, index), count in counts.items():
-        if count <= 0:
-            continue
-        if not sign:
-            yield (-threshold, threshold), count
-            continue
-        near, far = sign * _edge(index, scale), sign * _edge(index + 1, scale)
-        yield (min(near, far), max(near, far)), count
+        if count > 0:
+            zero = Cell(-threshold, threshold, exponential=True)
+            yield _bucket(sign, index, scale) if sign else zero, count
+
+
+@lru_cache(maxsize=10_000)
+def _bucket(sign: int, index: int, scale: int) -> Cell:
+    near, far = sign * _edge(index, scale), sign * _edge(index + 1, scale)
+    return Cell(min(near, far), max(near, far), exponential=True)
 
 
 def _at_scale(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, TypedDict
 from uuid import UUID
@@ -76,7 +76,7 @@ class MetricFilters(Filters):
 class TimeSeriesKeywords(TypedDict, total=False):
     """The fields of `TimeSeriesQuery`, for methods that take them as keywords."""
 
-    metric_id: str | UUID
+    metric_id: str | UUID | None
     start_time: datetime
     end_time: datetime
     aggregation: str
@@ -84,14 +84,24 @@ class TimeSeriesKeywords(TypedDict, total=False):
     group_by: str | Sequence[str]
     fill: str | None
     time_zone: str | None
+    name: str | None
+    service_name: str | None
+    metric_type: str | None
+    attributes: Mapping[str, validation.AttributeValue] | None
+
+
+# The times are required, but a name may stand in the place of the first argument, the id.
+_REQUIRED: Final[Any] = None
 
 
 @dataclass(frozen=True, slots=True)
 class TimeSeriesQuery:
-    """Selects the series of one metric; see `MetricRepository.query_time_series`.
+    """Selects the points of one metric, or of all metrics of a name.
+
+    `MetricRepository.query_time_series` explains the result.
 
     Args:
-        metric_id: the metric's id, UUID or text.
+        metric_id: the metric's id, UUID or text. Give either this or `name`.
         start_time: only points of this time or later.
         end_time: only points before this time.
         aggregation: one of ``avg sum min max count last rate increase p50 p90 p95 p99``.
@@ -99,33 +109,47 @@ class TimeSeriesQuery:
             timedelta; or ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or
             ``"year"``.
         group_by: an attribute key of the points, or several keys. Each combination of values is a
-            group.
+            group. If a point does not have the key, the attribute of its resource counts, such as
+            ``service.instance.id``. ``service_name`` is the metric's service.
         fill: the value of buckets without points: ``"null"`` for None, ``"zero"``, or
             ``"previous"`` for the value of the last bucket before that has one (None if there is
             none). Then the result has all buckets of every group that has a point in the range, at
             most 200,000 in total. Without ``group_by`` there is always one group, even without
             points. By default, buckets without points are absent. ``"previous"`` also looks before
-            ``start_time``: without ``group_by`` for the metric's latest point, with it as far back
-            as the range is long, at least an hour.
+            ``start_time``: for the latest point of the metrics, or, with ``group_by`` or
+            ``attributes``, as far back as the range is long, at least an hour.
         time_zone: the time zone in which days begin, such as "Asia/Tokyo", in any case; UTC by
             default. Buckets must then be whole days or a unit of the calendar; a day on which the
             clocks change has 23 or 25 hours.
+        name: the name of the metrics. Each service, and each instance of one, reports a metric of
+            its own, and the points of all of them are aggregated together.
+        service_name: only metrics of this service; needs `name`.
+        metric_type: only metrics of this type; needs `name`.
+        attributes: a mapping of attribute keys to text, numbers or bools. Each pair must be in the
+            attributes of the point or of its resource.
 
     Raises:
-        ValidationError: a value is of the wrong type or out of range, or a time has no zone.
+        ValidationError: a value is of the wrong type or out of range, a time has no zone, or not
+            exactly one of `metric_id` and `name` is given.
     """
 
-    metric_id: str | UUID
-    start_time: datetime
-    end_time: datetime
+    metric_id: str | UUID | None = None
+    start_time: datetime = _REQUIRED
+    end_time: datetime = _REQUIRED
     aggregation: str = "avg"
     bucket_size_secs: time_buckets.BucketSize = 60
     group_by: str | Sequence[str] = ()
     fill: str | None = None
     time_zone: str | None = None
+    name: str | None = field(default=None, kw_only=True)
+    service_name: str | None = field(default=None, kw_only=True)
+    metric_type: str | None = field(default=None, kw_only=True)
+    attributes: Mapping[str, validation.AttributeValue] | None = field(
+        default=None, kw_only=True, hash=False
+    )
 
     def __post_init__(self) -> None:
-        self._keep("metric_id", ids.uuid_of(self.metric_id, "metric_id"))
+        self._check_metrics()
         start, end = validation.required_times(self.start_time, self.end_time)
         self._keep("start_time", start)
         self._keep("end_time", end)
@@ -149,6 +173,13 @@ class TimeSeriesQuery:
         return time_buckets.buckets_of(self.bucket_size_secs, self.time_zone)
 
     @property
+    def metrics(self) -> MetricFilters:
+        """The filters that select the metrics of the name."""
+        return MetricFilters(
+            name=self.name, service_name=self.service_name, metric_type=self.metric_type
+        )
+
+    @property
     def bucket(self) -> timedelta:
         """The width of a bucket.
 
@@ -157,5 +188,19 @@ class TimeSeriesQuery:
         """
         return validation.bucket("bucket_size_secs", self.bucket_size_secs)
 
-    def _keep(self, field: str, value: object) -> None:
-        object.__setattr__(self, field, value)
+    def _check_metrics(self) -> None:
+        if self.name is None:
+            for needs_name in ("service_name", "metric_type"):
+                if getattr(self, needs_name) is not None:
+                    raise ValidationError(needs_name, getattr(self, needs_name), "needs name")
+            if self.metric_id is None:
+                raise ValidationError("metric_id", None, "is required, or name")
+            self._keep("metric_id", ids.uuid_of(self.metric_id, "metric_id"))
+        elif self.metric_id is not None:
+            raise ValidationError("name", self.name, "must not be given together with metric_id")
+        for column in ("name", "service_name", "metric_type"):
+            self._keep(column, getattr(self.metrics, column))
+        self._keep("attributes", validation.attributes("attributes", self.attributes))
+
+    def _keep(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)

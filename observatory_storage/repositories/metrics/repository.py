@@ -8,12 +8,11 @@ from datetime import datetime
 from typing import Final, Unpack
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, select
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from observatory_storage import ids
-from observatory_storage.errors import ValidationError
+from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.models import Metric, MetricDataPoint
 from observatory_storage.repositories.metrics import results
 from observatory_storage.repositories.metrics.costs import cost_summaries, latency_percentiles
@@ -23,6 +22,7 @@ from observatory_storage.repositories.metrics.filters import (
     TimeSeriesKeywords,
     TimeSeriesQuery,
 )
+from observatory_storage.repositories.metrics.metric_stats import metric_stats
 from observatory_storage.repositories.metrics.time_series import TimeSeries
 from observatory_storage.repositories.reading import pages, time_buckets, validation
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
@@ -146,7 +146,19 @@ class MetricRepository:
     def query_time_series(
         self, query: TimeSeriesQuery | None = None, **fields: Unpack[TimeSeriesKeywords]
     ) -> builtins.list[results.TimeSeriesPoint]:
-        """Aggregate a metric's points by bucket of time and by group.
+        """Aggregate the points of a metric, or of all metrics of a name, by bucket and group.
+
+        .. code-block:: python
+
+            uow.metrics.query_time_series(
+                name="http.server.request.duration", service_name="gateway",
+                start_time=now - timedelta(hours=1), end_time=now,
+                aggregation="p95", group_by="service.instance.id",
+            )
+
+        Each instance of a service reports a metric of its own. With ``name``, sums, means and
+        percentiles are those of all instances together. The metrics must be of one type and unit;
+        both kinds of histograms can be mixed.
 
         Buckets without a value are absent unless ``query.fill`` is set. Buckets of one width are
         aligned to Monday, 1970-01-05 UTC, those of the calendar to days of ``query.time_zone``, so
@@ -159,20 +171,27 @@ class MetricRepository:
           cumulative counter equals its increase. ``increase`` is the amount that was added in the
           bucket, and ``rate`` is the increase per second. A total that decreases, or that has a new
           start time, counts from zero. Points of one time series with different start times come
-          from different processes, each with its own total. The value of a cumulative series at its
-          first stored point counts only if the series started within the range. To find the total
-          before the range, the query looks back as far as the range is long, at least an hour.
+          from different processes, each with its own total; a start that moves by less than a
+          second while the total goes on growing is the same start. A point whose start is its own
+          time only starts the count. The value of a cumulative series at its first stored point
+          counts only if the series started within the range. To find the total before the range,
+          the query looks back as far as the range is long, at least an hour.
         * histograms: ``count`` (the same as ``increase``), ``rate``, ``sum`` and ``avg`` aggregate
-          the observations. Percentiles are interpolated within the buckets of the histogram.
-          ``min`` and ``max`` require delta temporality.
+          the observations. Percentiles are interpolated within the buckets of the histogram; if
+          some observations are in a histogram without bounds, there are none. ``min`` and ``max``
+          require delta temporality.
         * summaries: the same as for histograms, except that percentiles are averages of the
           quantiles that the summary reports.
+
+        A sum or mean beyond the range of doubles is infinite. A result that is not a number, as of
+        infinities of both signs, is absent.
 
         A metric without a temporality is treated as delta, except a summary.
 
         Raises:
             NotFound: there is no such metric.
-            ValidationError: the aggregation is not defined for the metric's type.
+            ValidationError: the aggregation is not defined for the metric's type, or metrics of
+                the name differ in type, unit or temporality so that it makes no sense for them.
         """
         if fields and query is not None:
             rule = f"must not be given together with {', '.join(fields)}"
@@ -180,7 +199,7 @@ class MetricRepository:
         wanted = TimeSeriesQuery(**fields) if fields else query
         if not isinstance(wanted, TimeSeriesQuery):
             raise ValidationError("query", query, "must be TimeSeriesQuery")
-        return TimeSeries(self._reader).points(self.get(wanted.metric_id), wanted)
+        return TimeSeries(self._reader).points(self._metrics(wanted), wanted)
 
     def get_stats(
         self,
@@ -190,21 +209,8 @@ class MetricRepository:
     ) -> results.MetricStats:
         """Get totals over a metric's points in [start_time, end_time)."""
         key = ids.uuid_of(metric_id, "metric_id")
-        point, value = MetricDataPoint, MetricDataPoint.value
-        newest = aggregate_order_by(value, point.timestamp.desc(), point.id.desc())
-        row = self._reader.row(
-            select(
-                func.count().label("point_count"),
-                func.count(point.attributes.distinct()).label("series_count"),
-                func.min(point.timestamp).label("first_timestamp"),
-                func.max(point.timestamp).label("last_timestamp"),
-                func.min(value).label("min_value"),
-                func.max(value).label("max_value"),
-                func.avg(value).label("avg_value"),
-                func.array_agg(newest).filter(value.is_not(None))[1].label("last_value"),
-            ).where(*_points_of(key, *validation.times(start_time, end_time)))
-        )
-        return results.MetricStats(metric_id=key, **row._mapping)
+        points = _points_of(key, *validation.times(start_time, end_time))
+        return metric_stats(self._reader, key, points)
 
     def get_cost_summary(
         self,
@@ -296,6 +302,15 @@ class MetricRepository:
         )
         buckets = time_buckets.buckets_of(bucket_size_secs, time_zone)
         return latency_percentiles(self._reader, wanted, buckets)
+
+    def _metrics(self, query: TimeSeriesQuery) -> Sequence[Metric]:
+        if query.metric_id is not None:
+            return [self.get(query.metric_id)]
+        named = select(Metric).where(*query.metrics.conditions()).order_by(Metric.id)
+        found = self._reader.entities(named)
+        if not found:
+            raise NotFound(f"there is no such metric as {query.name!r}")
+        return found
 
     def _search(self, filters: MetricFilters) -> pages.Search[Metric]:
         statement = select(Metric).where(*filters.conditions())
