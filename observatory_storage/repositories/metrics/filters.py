@@ -85,9 +85,9 @@ class TimeSeriesKeywords(TypedDict, total=False):
     fill: str | None
     time_zone: str | None
     name: str | None
-    service_name: str | None
-    metric_type: str | None
-    attributes: Mapping[str, validation.AttributeValue] | None
+    service_name: TextFilter | None
+    metric_type: TextFilter | None
+    attributes: Mapping[str, str | float | bool] | None
 
 
 # The times are required, but a name may stand in the place of the first argument, the id.
@@ -123,8 +123,8 @@ class TimeSeriesQuery:
             clocks change has 23 or 25 hours.
         name: the name of the metrics. Each service, and each instance of one, reports a metric of
             its own, and the points of all of them are aggregated together.
-        service_name: only metrics of this service; needs `name`.
-        metric_type: only metrics of this type; needs `name`.
+        service_name: only metrics of this service; an operator such as `OneOf` too; needs `name`.
+        metric_type: only metrics of this type; an operator too; needs `name`.
         attributes: a mapping of attribute keys to text, numbers or bools. Each pair must be in the
             attributes of the point or of its resource.
 
@@ -142,9 +142,9 @@ class TimeSeriesQuery:
     fill: str | None = None
     time_zone: str | None = None
     name: str | None = field(default=None, kw_only=True)
-    service_name: str | None = field(default=None, kw_only=True)
-    metric_type: str | None = field(default=None, kw_only=True)
-    attributes: Mapping[str, validation.AttributeValue] | None = field(
+    service_name: TextFilter | None = field(default=None, kw_only=True)
+    metric_type: TextFilter | None = field(default=None, kw_only=True)
+    attributes: Mapping[str, str | float | bool] | None = field(
         default=None, kw_only=True, hash=False
     )
 
@@ -198,9 +198,16 @@ class TimeSeriesQuery:
             self._keep("metric_id", ids.uuid_of(self.metric_id, "metric_id"))
         elif self.metric_id is not None:
             raise ValidationError("name", self.name, "must not be given together with metric_id")
+        if self.name is not None and not isinstance(self.name, str):
+            raise ValidationError("name", self.name, "must be text")
         for column in ("name", "service_name", "metric_type"):
             self._keep(column, getattr(self.metrics, column))
-        self._keep("attributes", validation.attributes("attributes", self.attributes))
+        checked = validation.attributes("attributes", self.attributes)
+        for key, value in (checked or {}).items():
+            if not isinstance(value, (str, int, float)):
+                rule = f"must have text, a number or a bool at {key!r}"
+                raise ValidationError("attributes", value, rule)
+        self._keep("attributes", checked)
 
     def _keep(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
