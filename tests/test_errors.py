@@ -229,7 +229,10 @@ def test_idle_session_timeout_is_a_lost_connection(
             driver.commit()
         ready, _, _ = select.select([driver.pgconn.socket], [], [], DEADLINE)
         assert ready
-        check(raised(lambda: connection.exec_driver_sql("SELECT 1")), state, ConnectionLost, True)
+        error = raised(lambda: connection.exec_driver_sql("SELECT 1"))
+        # Over TCP, a query that is sent after the server has closed can hide its last words.
+        lost = not driver.info.host.startswith("/") and sqlstate_of(error.__cause__) is None
+        check(error, None if lost else state, ConnectionLost, True)
 
 
 def test_terminated_session_is_a_lost_connection(engine: sa.Engine) -> None:
