@@ -230,6 +230,7 @@ def test_idle_session_timeout_is_a_lost_connection(
         ready, _, _ = select.select([driver.pgconn.socket], [], [], DEADLINE)
         assert ready
         error = raised(lambda: connection.exec_driver_sql("SELECT 1"))
+        assert error.__cause__ is not None
         # Over TCP, a query that is sent after the server has closed can hide its last words.
         lost = not driver.info.host.startswith("/") and sqlstate_of(error.__cause__) is None
         check(error, None if lost else state, ConnectionLost, True)
