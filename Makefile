@@ -12,19 +12,37 @@ READY := $(VENV)/ready-$(shell printf %s "$(CURDIR)" | cksum | cut -d ' ' -f 1)
 WORKERS ?= 2
 # More arguments: make test ARGS='tests/embedded -x', make bench ARGS='--only techniques'
 ARGS ?=
+# Another requirement in the environments of test-lowest and test-newest: make test-newest WITH='sqlalchemy<2.1'
+WITH ?=
 
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+# The tests start hundreds of processes. Each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test bench bench-all bench-read soak check docs migrate revision clean
+.PHONY: help demo test test-lowest test-newest bench bench-all bench-read soak check docs migrate revision clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## run an instrumented LLM application and query its telemetry
 	@$(BIN)/python -m observatory_storage.demo
 
 test: $(READY) ## run the tests (TEST_DATABASE_URL, TEST_REDIS_URL: on your own servers)
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-lowest: ## run the tests with the lowest versions that pyproject.toml allows, on Python 3.11
+test-newest: ## run the tests with the newest versions, pre-releases included
+test-lowest: FROM := python3.11
+test-newest: FROM := python3
+test-lowest: VERSIONS := --resolution lowest-direct
+test-newest: VERSIONS := --prerelease allow
+
+# uv can choose the lowest versions, which pip cannot.
+test-lowest test-newest: test-%:
+	@$(or $(PYTHON),$(FROM)) -m venv --clear $(VENV)-$*
+	@$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(VENV)-$*/bin/uv pip install --quiet --compile-bytecode --python $(VENV)-$*/bin/python $(VERSIONS) --editable '.[dev]' $(if $(WITH),'$(WITH)')
+	@$(VENV)-$*/bin/python -m pytest -n $(WORKERS) $(ARGS)
 
 bench: $(READY) ## measure writing, which takes minutes (ARGS=--save updates docs; ARGS=--help)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
@@ -36,7 +54,7 @@ bench-read: $(READY) ## measure reading 5 million spans (ARGS='--database-direct
 	@$(BIN)/python -m tests.benchmarks.reading $(ARGS)
 
 soak: $(READY) ## run the fault and fuzz tests at full length
-	@SOAK=1 $(BIN)/python -m pytest -n 0 tests/soak tests/writers/test_properties.py tests/rows/test_together.py $(ARGS)
+	@SOAK=1 $(BIN)/python -m pytest -n 0 tests/soak tests/writers/test_properties.py tests/rows/test_columnar.py $(ARGS)
 
 check: $(READY) ## check format, lint, types and import layers, then run the tests
 	@$(BIN)/ruff format --check --quiet .
@@ -56,8 +74,8 @@ migrate: $(READY) ## migrate the database of DATABASE_URL to the newest schema
 revision: $(READY) ## write a migration for changed models: make revision MESSAGE="cached tokens"
 	@$(BIN)/python -m tests.new_revision "$(MESSAGE)"
 
-clean: ## remove the virtual environment, caches and builds
-	@rm -rf $(VENV) build dist docs/_build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove the virtual environments, caches and builds
+	@rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest build dist docs/_build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Locked, so that two makes in one folder do not both install. pip's output is shown if it fails.

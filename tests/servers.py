@@ -96,7 +96,19 @@ class Server:
         """Drop a database of the tests, and disconnect its clients."""
         query = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
         with self.administration() as connection:
-            connection.execute(query)
+            try:
+                connection.execute(query)
+            except psycopg.errors.InsufficientPrivilege:
+                # Autovacuum is at work there, and only a superuser may end it by force. Without
+                # force, the server asks it to end, and waits.
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = %s AND usename = current_user",
+                    [name],
+                )
+                connection.execute(
+                    sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name))
+                )
 
     def drop_template(self, name: str) -> None:
         """Drop a database that is marked as a template."""

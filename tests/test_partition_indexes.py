@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy.pool import NullPool
 
+from observatory_embedded import EmbeddedPostgres
 from observatory_storage import (
     Conflict,
     CopyWriter,
@@ -262,26 +262,22 @@ def test_partition_that_is_dropped_meanwhile_is_skipped(
     assert len(result.built) == len(CLOSED)
 
 
-def test_role_that_does_not_own_the_tables_gets_an_error(
-    two_days: StoragePool, database_url: str
-) -> None:
-    with two_days.engine.begin() as connection:
-        connection.exec_driver_sql("CREATE ROLE visitor LOGIN PASSWORD 'visitor'")
-        connection.exec_driver_sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO visitor")
-    url = sa.make_url(engine_for(database_url).url).set(username="visitor", password="visitor")
-    engine = sa.create_engine(url, poolclass=NullPool)
-    try:
+def test_role_that_does_not_own_the_tables_gets_an_error(embedded_server: EmbeddedPostgres) -> None:
+    owner = PostgresConfig.from_url(embedded_server.url)
+    visitor = PostgresConfig.from_url(embedded_server.url, username="visitor")
+    with StoragePool(StorageConfig(postgres=owner)) as pool:
+        pool.run_migrations()
+        CopyWriter(pool).write_spans([a_span(1, 1, START)])
+        with pool.engine.begin() as connection:
+            connection.exec_driver_sql("CREATE ROLE visitor LOGIN")
+            connection.exec_driver_sql("GRANT SELECT ON ALL TABLES IN SCHEMA public TO visitor")
         with (
-            StoragePool.from_engine(engine) as visitor,
+            StoragePool(StorageConfig(postgres=visitor)) as theirs,
             pytest.raises(StorageError, match=SPANS) as refused,
         ):
-            build(visitor)
+            build(theirs)
         assert not refused.value.retryable
-    finally:
-        with two_days.engine.begin() as connection:
-            connection.exec_driver_sql("DROP OWNED BY visitor")
-            connection.exec_driver_sql("DROP ROLE visitor")
-    assert not indexes(two_days.engine)
+        assert not indexes(pool.engine)
 
 
 def test_pool_of_one_connection_is_refused(database_url: str) -> None:

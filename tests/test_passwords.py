@@ -7,11 +7,22 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from observatory_embedded import EmbeddedPostgres
 from observatory_storage.config import PostgresConfig, RetryConfig, StorageConfig
 from observatory_storage.errors import ConfigError, ConnectionLost
 from observatory_storage.pool import StoragePool
+from tests.servers import Server
 
 ONCE = RetryConfig(max_attempts=1)
+
+
+@pytest.fixture
+def any_password_url(postgres_server: Server, request: pytest.FixtureRequest) -> str:
+    """The URL of a server that takes any password."""
+    if postgres_server.embedded:
+        return postgres_server.url
+    server: EmbeddedPostgres = request.getfixturevalue("embedded_server")
+    return server.url
 
 
 def password_in_use(pool: StoragePool) -> str:
@@ -23,19 +34,19 @@ def password_in_use(pool: StoragePool) -> str:
         return driver.info.password
 
 
-def test_a_function_is_asked_for_the_password_at_each_connection(database_url: str) -> None:
+def test_a_function_is_asked_for_the_password_at_each_connection(any_password_url: str) -> None:
     tokens = iter(["first", "second", "third"])
-    postgres = PostgresConfig.from_url(database_url, password=lambda: next(tokens))
+    postgres = PostgresConfig.from_url(any_password_url, password=lambda: next(tokens))
     with StoragePool(StorageConfig(postgres=postgres), connect=False) as pool:
         assert [password_in_use(pool), password_in_use(pool)] == ["first", "second"]
 
 
 def test_a_file_is_read_for_the_password_at_each_connection(
-    database_url: str, tmp_path: Path
+    any_password_url: str, tmp_path: Path
 ) -> None:
     secret = tmp_path / "password"
     secret.write_text("first\n")
-    postgres = PostgresConfig.from_url(database_url, password_file=secret)
+    postgres = PostgresConfig.from_url(any_password_url, password_file=secret)
     with StoragePool(StorageConfig(postgres=postgres), connect=False) as pool:
         assert password_in_use(pool) == "first"
         secret.write_text("second")
@@ -43,11 +54,11 @@ def test_a_file_is_read_for_the_password_at_each_connection(
 
 
 def test_the_environment_names_the_file(
-    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    any_password_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = tmp_path / "password"
     secret.write_text("from a file")
-    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("DATABASE_URL", any_password_url)
     monkeypatch.setenv("DB_PASSWORD_FILE", str(secret))
     with StoragePool.from_env(connect=False) as pool:
         assert password_in_use(pool) == "from a file"
@@ -60,26 +71,26 @@ def test_a_password_and_a_file_are_refused_together(tmp_path: Path) -> None:
         PostgresConfig(password="also", password_file=secret)  # type: ignore[arg-type]  # as users do
 
 
-def test_a_file_that_is_gone_is_named(database_url: str, tmp_path: Path) -> None:
+def test_a_file_that_is_gone_is_named(any_password_url: str, tmp_path: Path) -> None:
     secret = tmp_path / "password"
     secret.write_text("secret")
-    postgres = PostgresConfig.from_url(database_url, password_file=secret)
+    postgres = PostgresConfig.from_url(any_password_url, password_file=secret)
     secret.unlink()
     with pytest.raises(ConfigError, match="No such file"):
         StoragePool(StorageConfig(postgres=postgres, retry=ONCE))
 
 
-def test_a_function_that_fails_raises_its_own_error(database_url: str) -> None:
+def test_a_function_that_fails_raises_its_own_error(any_password_url: str) -> None:
     def no_token() -> str:
         raise LookupError("the metadata service is away")
 
-    postgres = PostgresConfig.from_url(database_url, password=no_token)
+    postgres = PostgresConfig.from_url(any_password_url, password=no_token)
     with pytest.raises(LookupError, match="metadata service"):
         StoragePool(StorageConfig(postgres=postgres, retry=ONCE))
 
 
-def test_a_function_must_give_text(database_url: str) -> None:
-    postgres = PostgresConfig.from_url(database_url, password=lambda: 7)
+def test_a_function_must_give_text(any_password_url: str) -> None:
+    postgres = PostgresConfig.from_url(any_password_url, password=lambda: 7)
     with pytest.raises(ConfigError, match="must give text, not int"):
         StoragePool(StorageConfig(postgres=postgres, retry=ONCE))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from tests.servers import RUN, Server
 
 REPOSITORY = Path(__file__).parent.parent
 TARGETS = [
-    *("help", "demo", "test", "bench", "bench-all", "bench-read"),
+    *("help", "demo", "test", "test-lowest", "test-newest", "bench", "bench-all", "bench-read"),
     *("soak", "check", "docs", "migrate", "revision", "clean"),
 ]
 
@@ -100,6 +102,16 @@ def test_make_without_a_target_lists_all_targets() -> None:
         text=True,
     ).stdout
     assert [line.split()[1] for line in shown.splitlines()] == TARGETS
+
+
+def test_paths_and_modules_that_the_makefile_names_exist() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    paths = re.findall(r"\btests/[\w/.]+", makefile)
+    assert "tests/soak" in paths
+    assert [path for path in paths if not (REPOSITORY / path).exists()] == []
+    modules = re.findall(r"-m ((?:tests|observatory)[\w.]*)", makefile)
+    assert "observatory_storage.demo" in modules
+    assert [module for module in modules if importlib.util.find_spec(module) is None] == []
 
 
 def test_continuous_integration_can_be_run() -> None:

@@ -153,10 +153,11 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def _progress(files: tuple[Path, ...], state: State) -> Iterator[Callable[[int], None]]:
     console = new_console(stderr=True)
+    if not console.is_terminal or state.json:  # a bar would fill log files
+        yield lambda _: None
+        return
     columns = (TextColumn("ingesting"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    # Only on a terminal: a bar would fill log files.
-    hidden = not console.is_terminal or state.json
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("ingest", total=_size(files))
         yield lambda count: progress.advance(task, count)
 

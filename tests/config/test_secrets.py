@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 import observatory_storage.config
 from observatory_storage.config import PostgresConfig, RedisConfig, StorageConfig
+from observatory_storage.config.urls import libpq_parameters
 from observatory_storage.errors import ConfigError
 from tests.config.conftest import Environment
 
@@ -174,12 +175,15 @@ def test_errors_of_values_passed_in_python_show_no_secret(
     refused(lambda: model(**values))
 
 
+# The second one is there since libpq 18.
+PARAMETERS = {"sslpassword", "scram_client_key"} & libpq_parameters().keys()
+
+
 @pytest.fixture
 def config() -> StorageConfig:
+    parameters = "&".join(f"{name}={SECRET}" for name in PARAMETERS)
     return StorageConfig(
-        postgres=PostgresConfig.from_url(
-            f"postgresql://u:{SECRET}@h/d?sslpassword={SECRET}&scram_client_key={SECRET}"
-        ),
+        postgres=PostgresConfig.from_url(f"postgresql://u:{SECRET}@h/d?{parameters}"),
         redis=RedisConfig(url=SecretStr(f"redis://:{SECRET}@h")),
     )
 
@@ -208,7 +212,7 @@ def test_repr_and_dumps_show_no_secret(
 
 def test_secrets_can_be_read_explicitly(config: StorageConfig) -> None:
     assert config.postgres.url().password == SECRET
-    assert config.postgres.connect_args() == {"sslpassword": SECRET, "scram_client_key": SECRET}
+    assert config.postgres.connect_args() == dict.fromkeys(PARAMETERS, SECRET)
     assert config.redis.url is not None
     assert config.redis.url.get_secret_value() == f"redis://:{SECRET}@h"
     # A pickled configuration is complete.

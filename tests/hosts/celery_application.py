@@ -8,6 +8,7 @@ import uuid
 from datetime import UTC, datetime
 
 from celery import Celery
+from celery.signals import worker_ready
 
 from observatory_storage import StoragePool, TraceWriter, WriterConfig
 
@@ -36,7 +37,14 @@ def _write(name: str) -> None:
     )
 
 
-@app.task(name="write")  # type: ignore[untyped-decorator]  # Celery comes without types
+@worker_ready.connect  # type: ignore[untyped-decorator]  # Celery comes without types
+def _send(**_: object) -> None:
+    """Send the tasks that the test wants: a process of its own would take seconds to start."""
+    for name in os.environ["TASKS"].split():
+        app.send_task(name)
+
+
+@app.task(name="write")  # type: ignore[untyped-decorator]  # as above
 def write() -> None:
     """Write a span."""
     _write("written")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,27 +14,18 @@ import redis
 from tests.hosts.hosting import names_stored, program, running, wait_until
 
 TASKS = 10
-SEND = """
-import sys
-from tests.hosts.celery_application import app
-for name in sys.argv[1:]:
-    app.send_task(name)
-"""
+WRITES = ["write"] * TASKS
 
 
 @contextmanager
 def worker(
-    options: tuple[str, ...], url: str, broker: str, **settings: str
+    options: tuple[str, ...], url: str, broker: str, *tasks: str, **settings: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     command = [program("celery"), "-A", "tests.hosts.celery_application", "worker", "-l", "INFO"]
+    settings |= {"BROKER_URL": broker, "TASKS": " ".join(tasks)}
     # Run as root, Celery refuses only pickle, which is not used here.
-    with running([*command, *options], url, BROKER_URL=broker, **settings) as found:
+    with running([*command, *options], url, **settings) as found:
         yield found
-
-
-def send(url: str, broker: str, *names: str) -> None:
-    environment = {**os.environ, "DATABASE_URL": url, "BROKER_URL": broker}
-    subprocess.run([sys.executable, "-c", SEND, *names], env=environment, check=True, timeout=60)
 
 
 def succeeded(output: Path) -> int:
@@ -62,8 +51,7 @@ def broker(redis_url: str) -> Iterator[str]:
     ids=" ".join,
 )
 def test_a_warm_shutdown(options: tuple[str, ...], database_url: str, broker: str) -> None:
-    send(database_url, broker, *["write"] * TASKS)
-    with worker(options, database_url, broker) as (process, output):
+    with worker(options, database_url, broker, *WRITES) as (process, output):
         wait_until(lambda: succeeded(output) == TASKS, process, output)
         process.terminate()
         process.wait(60)
@@ -74,10 +62,9 @@ def test_a_warm_shutdown(options: tuple[str, ...], database_url: str, broker: st
 def test_a_cold_and_a_soft_shutdown(
     signal_: int, soft_secs: int, database_url: str, broker: str
 ) -> None:
-    send(database_url, broker, *["write"] * TASKS)
     settings = {"SOFT_SHUTDOWN_SECS": str(soft_secs)}
     options = ("--pool", "prefork", "-c", "2")
-    with worker(options, database_url, broker, **settings) as (process, output):
+    with worker(options, database_url, broker, *WRITES, **settings) as (process, output):
         wait_until(lambda: succeeded(output) == TASKS, process, output)
         process.send_signal(signal_)
         process.wait(60)
@@ -87,9 +74,8 @@ def test_a_cold_and_a_soft_shutdown(
 def test_a_task_that_is_killed_loses_only_what_it_had_not_flushed(
     database_url: str, broker: str
 ) -> None:
-    send(database_url, broker, "hang", "write")
     options = ("--pool", "prefork", "-c", "1")
-    with worker(options, database_url, broker) as (process, output):
+    with worker(options, database_url, broker, "hang", "write") as (process, output):
         # The child that takes the place of the killed one runs the second task.
         wait_until(lambda: succeeded(output) == 1, process, output)
         process.terminate()

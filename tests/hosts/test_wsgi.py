@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,7 @@ from tests.hosts.hosting import (
     program,
     served,
     shared_backends,
+    wait_until,
 )
 
 REQUESTS = 40
@@ -21,7 +25,7 @@ APPLICATION = "tests.hosts.wsgi_application"
 UWSGI = (
     *("uwsgi", "--http-socket", "127.0.0.1:{port}", "--master", "--processes", "3"),
     *("--module", APPLICATION, "--die-on-term", "--need-app"),
-    *("--virtualenv", sys.prefix, "--worker-reload-mercy", "20"),
+    *("--virtualenv", sys.prefix, "--worker-reload-mercy", "20", "--stats", "stats"),
 )
 GUNICORN = ("gunicorn", "-b", "127.0.0.1:{port}", "-w", "2", f"{APPLICATION}:application")
 
@@ -30,6 +34,8 @@ def check(host: Host, url: str) -> None:
     answers = host.ask(REQUESTS)
     assert all(answer.right for answer in answers)
     assert shared_backends(answers) == set()
+    if (stats := host.output.with_name("stats")).exists():
+        wait_until(lambda: uwsgi_is_idle(stats), host.process, host.output)
     host.end()
     # The first request, which found the host open, has written too.
     assert names_stored(url)["request"] > REQUESTS
@@ -51,6 +57,14 @@ def test_uwsgi(options: tuple[str, ...], database_url: str) -> None:
     command = [program(UWSGI[0]), *UWSGI[1:], *options]
     with served(command, database_url) as host:
         check(host, database_url)
+
+
+def uwsgi_is_idle(socket_path: Path) -> bool:
+    """uWSGI runs no atexit in a worker that a signal ends before its request is over."""
+    with socket.socket(socket.AF_UNIX) as stats:
+        stats.connect(str(socket_path))
+        with stats.makefile() as file:
+            return all(worker["status"] == "idle" for worker in json.load(file)["workers"])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import strategies as st
 
-from tests.otlp.otlp import REQUESTS
+from tests.otlp.otlp import REQUESTS, is_repeated
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -74,7 +74,7 @@ class _Filler:
     def set(self, message: Any, field: FieldDescriptor, depth: int) -> None:
         if field.message_type is not None:
             self.set_messages(message, field, depth)
-        elif field.is_repeated:
+        elif is_repeated(field):
             scalars = self.scalars(field)
             values = self.draw(st.lists(scalars, min_size=int(self.every_field), max_size=3))
             getattr(message, field.name).extend(values)
@@ -83,7 +83,7 @@ class _Filler:
 
     def set_messages(self, message: Any, field: FieldDescriptor, depth: int) -> None:
         nested = depth + (message.DESCRIPTOR.name == "AnyValue")
-        if not field.is_repeated:
+        if not is_repeated(field):
             inside = getattr(message, field.name)
             inside.SetInParent()
             self.fill(inside, nested)
@@ -170,7 +170,7 @@ def used_fields(message: Message) -> set[str]:
     for field, value in message.ListFields():
         found.add(field.full_name)
         if field.message_type is not None:
-            for inside in value if field.is_repeated else (value,):
+            for inside in value if is_repeated(field) else (value,):
                 found |= used_fields(inside)
     return found
 

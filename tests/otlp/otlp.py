@@ -101,14 +101,19 @@ def _split(metric: Any) -> Iterator[Message]:
         yield part
 
 
+def is_repeated(field: FieldDescriptor) -> bool:
+    """The property of this name is there since protobuf 6.31, which warns of its predecessor."""
+    return bool(field.default_value == [])
+
+
 def _sort_attributes(message: Message) -> None:
     for field, value in message.ListFields():
         if field.type != FieldDescriptor.TYPE_MESSAGE:
             continue
-        for inside in value if field.is_repeated else (value,):
+        for inside in value if is_repeated(field) else (value,):
             _sort_attributes(inside)
         inside_type = field.message_type
-        if field.is_repeated and inside_type is not None and inside_type.name == "KeyValue":
+        if is_repeated(field) and inside_type is not None and inside_type.name == "KeyValue":
             ordered = sorted(value, key=lambda pair: (pair.key, str(pair)))
             del value[:]
             value.extend(ordered)

@@ -10,14 +10,17 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import sqlalchemy as sa
 from hypothesis import strategies as st
+from sqlalchemy.dialects.postgresql import JSONB
 
 from observatory_storage.models import KINDS, METRIC_TYPES, STATUSES, TEMPORALITIES
+from observatory_storage.tables import TABLES, TableDefinition
 from tests.soak import reading_back as read
 from tests.soak.reading_back import MOST_BYTES_OF_A_NAME, Reader, Refused, repairs
 from tests.writers.helpers import START, Row
 
-__all__ = ["Case", "rows_of"]
+__all__ = ["KINDS_OF", "Case", "rows_of"]
 
 Values = st.SearchStrategy[Any]
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -182,89 +185,37 @@ COUNT: Final = integers(0, _MOST)
 # A trace counts those of all its spans, as far as a bigint can.
 TOKENS: Final = COUNT._replace(values=st.integers(0, 2**58))
 FRACTION: Final = integers(0, 999)
-_SCOPE: Final = {"scope_name": TEXT, "scope_version": TEXT, "scope_attributes": OBJECT}
-KINDS_OF: Final[dict[str, dict[str, Kind]]] = {
-    "traces": {
-        "service_name": NAME,
-        "start_time": TIME,
-        "end_time": TIME,
-        "status": choice(STATUSES),
-        "status_message": TEXT,
-        "root_span_name": TEXT,
-        "attributes": OBJECT,
-        "resource_attributes": OBJECT,
-        **dict.fromkeys(("span_count", "error_count", "total_tokens"), COUNT),
-        "total_cost_usd": COST,
-    },
-    "trace_spans": {
-        "parent_span_id": SPAN_ID,
-        "name": NAME,
-        "kind": choice(KINDS),
-        "service_name": NAME,
-        "start_time": TIME,
-        "start_ns": FRACTION,
-        "end_time": TIME,
-        "end_ns": FRACTION,
-        "status": choice(STATUSES),
-        "status_message": TEXT,
-        "attributes": OBJECT,
-        "links": OBJECTS,
-        "resource_attributes": OBJECT,
-        **_SCOPE,
-        "otlp": OBJECT,
-        **dict.fromkeys(("provider", "environment"), TEXT),
-        **dict.fromkeys(("model", "user_id", "session_id"), NAME),
-        **dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), TOKENS),
-        **dict.fromkeys(("prompt_cost_usd", "completion_cost_usd", "total_cost_usd"), COST),
-        "ttft_ms": POSITIVE,
-    },
-    "trace_events": {
-        "span_start_time": TIME,
-        "span_start_ns": FRACTION,
-        "name": NAME,
-        "timestamp": TIME,
-        "timestamp_ns": FRACTION,
-        "attributes": OBJECT,
-        "otlp": OBJECT,
-    },
-    "metrics": {
-        "description": TEXT,
-        "unit": TEXT,
-        "metric_type": choice(METRIC_TYPES),
-        "temporality": choice(TEMPORALITIES),
-        "service_name": NAME,
-        "attributes": OBJECT,
-        "resource_attributes": OBJECT,
-        **_SCOPE,
-        "otlp": OBJECT,
-    },
-    "metric_data_points": {
-        "metric_id": UUIDS,
-        "start_timestamp": TIME,
-        "timestamp": TIME,
-        **dict.fromkeys(("value", "sum", "min", "max"), DOUBLE),
-        "count": COUNT,
-        "exemplars": OBJECTS,
-        "attributes": OBJECT,
-        "otlp": OBJECT,
-    },
-    "logs": {
-        "timestamp": TIME,
-        "timestamp_ns": FRACTION,
-        "observed_timestamp": TIME,
-        "severity_number": integers(1, 24),
-        **dict.fromkeys(("severity_text", "body", "event_name"), TEXT),
-        "body_json": JSON,
-        "service_name": NAME,
-        "trace_id": TRACE_ID,
-        "span_id": SPAN_ID,
-        "trace_flags": integers(0, 2**32 - 1),
-        "attributes": OBJECT,
-        "resource_attributes": OBJECT,
-        **_SCOPE,
-        "otlp": OBJECT,
-    },
+
+# Kinds that do not follow from a column's type; "table.column" wins over "column".
+_KINDS: Final[dict[str, Kind]] = {
+    "status": choice(STATUSES),
+    "kind": choice(KINDS),
+    "metric_type": choice(METRIC_TYPES),
+    "temporality": choice(TEMPORALITIES),
+    **dict.fromkeys(("name", "service_name", "model", "user_id", "session_id"), NAME),
+    **dict.fromkeys(("span_id", "parent_span_id"), SPAN_ID),
+    "trace_id": TRACE_ID,
+    **dict.fromkeys(
+        (f"trace_spans.{part}_tokens" for part in ("prompt", "completion", "total")), TOKENS
+    ),
+    "severity_number": integers(1, 24),
+    "trace_flags": integers(0, 2**32 - 1),
+    "ttft_ms": POSITIVE,
+    **dict.fromkeys(("links", "exemplars"), OBJECTS),
+    "body_json": JSON,
 }
+_KINDS_OF_TYPES: Final[dict[type[Any], Kind]] = {
+    sa.Text: TEXT,
+    sa.Uuid: UUIDS,
+    sa.DateTime: TIME,
+    sa.SmallInteger: FRACTION,
+    sa.BigInteger: COUNT,
+    sa.Double: DOUBLE,
+    sa.Numeric: COST,
+    JSONB: OBJECT,
+}
+# They follow from others, or have rules that tests of their own check.
+_NOT_GIVEN: Final = {"id", "duration_us", "duration_ns", "buckets", "quantiles"}
 REQUIRED: Final[dict[str, frozenset[str]]] = {
     "traces": frozenset({"start_time"}),
     "trace_spans": frozenset({"name", "start_time"}),
@@ -289,6 +240,19 @@ IDENTITIES: Final[dict[str, Callable[[int], Row]]] = {
     "metric_data_points": lambda place: {"id": UUID(int=place + 1)},
     "logs": lambda place: {"id": UUID(int=place + 1)},
 }
+
+
+def _kinds_of(table: TableDefinition) -> dict[str, Kind]:
+    return {
+        name: _KINDS.get(f"{table.name}.{name}")
+        or _KINDS.get(name)
+        or _KINDS_OF_TYPES[type(table.table.c[name].type)]
+        for name in table.columns
+        if name not in _NOT_GIVEN and name not in IDENTITIES[table.name](0)
+    }
+
+
+KINDS_OF: Final = {name: _kinds_of(table) for name, table in TABLES.items()}
 
 
 class Case(NamedTuple):
