@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from observatory_storage import CopyWriter, NotFound, StoragePool, ValidationError
+from observatory_storage import CopyWriter, Not, NotFound, Prefix, StoragePool, ValidationError
 from observatory_storage.repositories import TimeSeriesQuery
 from tests.repositories.plans import plans_of
 from tests.repositories.samples import SECOND, START, Row
@@ -91,6 +91,8 @@ def test_increases_of_all_instances_add_up(named: StoragePool, aggregation: str)
         (0, 17.0),
         (60, 7.0),
     ]
+    others = ask(named, aggregation, name="requests", service_name=Not("gateway"))
+    assert others == [(0, 1.0), (60, 2.0)]
 
 
 def test_instances_and_services_are_groups(named: StoragePool) -> None:
@@ -234,7 +236,10 @@ def test_metrics_that_cannot_be_aggregated_together_are_refused(shared_pool: Sto
         ({"name": 5}, "name"),
         ({"name": "n", "metric_id": "5b8efff7-9803-8103-d269-b633813fc60c"}, "name"),
         ({"name": "n", "metric_type": "meter"}, "metric_type"),
+        ({"name": Prefix("n")}, "name"),
         ({"name": "n", "attributes": {"k": None}}, "attributes"),
+        ({"name": "n", "attributes": {"k": Prefix("v")}}, "attributes"),
+        ({"name": "n", "attributes": {"k": ["v"]}}, "attributes"),
         ({"name": "n", "start_time": None}, "start_time"),
     ],
 )
