@@ -131,12 +131,15 @@ def test_guide_has_a_place_for_each_section() -> None:
         assert guide.count(f"<!-- end of {section} -->\n") == 1
 
 
-def test_example_of_the_guide_runs(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("guide", ["reading.md", "metrics.md"])
+def test_examples_of_the_guides_run(
+    guide: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
-    (example,) = re.findall(
-        r"```python\n(.*?)```", (DOCS / "reading.md").read_text(), flags=re.DOTALL
-    )
-    exec(compile(example, "reading.md", "exec"), {"__name__": "guide"})
+    examples = re.findall(r"```python\n(.*?)```", (DOCS / guide).read_text(), flags=re.DOTALL)
+    assert examples
+    for example in examples:
+        exec(compile(example, guide, "exec"), {"__name__": "guide"})
 
 
 @pytest.mark.usefixtures("folder")

@@ -8,9 +8,10 @@ __all__ = ["LEVELS", "SEVERITIES", "names_from"]
 
 # The least severity number of each level of OpenTelemetry, which has four numbers.
 LEVELS: Final = {"TRACE": 1, "DEBUG": 5, "INFO": 9, "WARN": 13, "ERROR": 17, "FATAL": 21}
-# The names of OpenTelemetry (DEBUG, DEBUG2, ...), and those of other sources as its log data model
-# maps them: syslog, Windows, Python, java.util.logging, Zap, .NET. CRITICAL is 18 for syslog; here
-# it is that of Python, Windows and .NET. An index has these names: it changes with them.
+# OpenTelemetry's names (DEBUG, DEBUG2, ...), and those that appendix B of its log data model maps
+# for syslog, Windows, Zap, java.util.logging and .NET. There, CRITICAL is 18 of syslog and 21 of
+# .NET. Here it is 21, as in the Python SDK. An index contains the names from ERROR up, so a change
+# of those needs a migration.
 SEVERITIES: Final = {
     **{
         f"{level}{step + 1 if step else ''}": number + step
@@ -18,10 +19,10 @@ SEVERITIES: Final = {
         for step in range(4)
     },
     "FINEST": 1,
-    "FINER": 2,
+    "FINER": 5,
     "VERBOSE": 5,
-    "FINE": 5,
-    "CONFIG": 6,
+    "FINE": 6,
+    "CONFIG": 7,
     "INFORMATION": 9,
     "INFORMATIONAL": 9,
     "NOTICE": 10,
@@ -31,7 +32,7 @@ SEVERITIES: Final = {
     "DPANIC": 18,
     "PANIC": 19,
     "ALERT": 19,
-    "CRIT": 21,
+    "CRIT": 18,
     "CRITICAL": 21,
     "EMERG": 21,
     "EMERGENCY": 21,
