@@ -1,4 +1,4 @@
-"""The severities of log records: OpenTelemetry's numbers, and the names that stand for them."""
+"""The severities of log records: OpenTelemetry's numbers, and their names."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Final
 
 __all__ = ["LEVELS", "SEVERITIES", "names_from"]
 
-# The least severity number of each level of OpenTelemetry, which has four numbers.
+# The lowest severity number of each level of OpenTelemetry. A level has four numbers.
 LEVELS: Final = {"TRACE": 1, "DEBUG": 5, "INFO": 9, "WARN": 13, "ERROR": 17, "FATAL": 21}
 # The names of OpenTelemetry (DEBUG, DEBUG2, ...), and those of other sources as its log data model
 # maps them: syslog, Windows, Python, java.util.logging, Zap, .NET. CRITICAL is 18 for syslog; here
-# it is that of Python, Windows and .NET. An index has these names: it changes with them.
+# it is that of Python, Windows and .NET. An index contains these names: a change needs a migration.
 SEVERITIES: Final = {
     **{
         f"{level}{step + 1 if step else ''}": number + step
@@ -39,5 +39,5 @@ SEVERITIES: Final = {
 
 
 def names_from(least: int) -> list[str]:
-    """The names of this severity number and of greater ones, in order."""
+    """The names of this severity number and of all greater ones, sorted."""
     return sorted(name for name, number in SEVERITIES.items() if number >= least)

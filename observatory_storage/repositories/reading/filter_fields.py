@@ -245,7 +245,7 @@ def bound(parameters: Mapping[str, Any]) -> Given:
 
 
 def negated(row: Any, given: Given, conditions: Iterable[Condition]) -> Conditions:
-    """The conditions that a row does not match what is negated, which a row without a value does.
+    """The negated conditions. A row without a value meets them.
 
     Args:
         conditions: the conditions of the fields.

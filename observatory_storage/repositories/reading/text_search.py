@@ -1,7 +1,8 @@
 """Text searches: words as in a web search.
 
-A word that is more than letters and digits (an address, a path, a version) is looked for by its
-parts, which the index has, and then literally in the rows that have these parts.
+A word with other characters than letters and digits (an address, a path, a version) is first
+searched by its parts, which are in the index. Then it is compared literally in the rows that
+contain these parts.
 
 PostgreSQL's ``websearch_to_tsquery`` reads words, phrases, ``or`` and ``-not``, but no prefixes.
 Therefore each word that ends with ``*`` is passed to it as a placeholder, which is then replaced by

@@ -48,8 +48,8 @@ class TraceRepository(SpanQueries):
     itself. Filters are given as an object or as keywords:
     ``list(TraceFilters(service_name="chat"))`` and ``list(service_name="chat")`` are the same. A
     method raises `ValidationError` for an invalid argument, for a damaged cursor and for the cursor
-    of another query. Two queries are the same if their filters are equal; ``limit``, ``start_time``
-    and ``end_time`` may differ.
+    of another query. Two queries are the same if their filters and orders are equal; ``limit``,
+    ``start_time``, ``end_time``, ``ended_after`` and ``ended_before`` may differ.
     """
 
     def get(self, id: validation.TraceId) -> Trace:  # noqa: A002 - the column's name
@@ -90,9 +90,9 @@ class TraceRepository(SpanQueries):
                 statements.
             order_by: ``"-duration_us"``, ``"-total_tokens"`` or ``"-total_cost_usd"`` of the trace,
                 highest first; without the minus, lowest first. Traces without a value come last.
-                No index has these orders: the traces of the time range are sorted for each page.
-                So ``start_time`` and ``end_time`` are required, and only traces that begin within
-                them are listed.
+                No index serves these orders, so the traces of the time range are sorted for each
+                page. ``start_time`` and ``end_time`` are required, and only traces that begin
+                between them are listed.
 
         Example:
             >>> page = uow.traces.list(service_name="chat", status="error", limit=20)
