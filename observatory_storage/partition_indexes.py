@@ -122,6 +122,9 @@ def build_partition_indexes(
     takes minutes. Readers and writers do not wait meanwhile. The build uses two connections of
     the pool.
 
+    If a migration has changed an index of a table, existing partitions get the new index too,
+    whether they are closed or not.
+
     Args:
         pool: the pool whose schema is indexed.
         table: ``"trace_spans"``, ``"trace_events"`` or ``"logs"``. The default is all of them.

@@ -21,7 +21,7 @@ __all__ = ["IS_ERROR", "LogRecord"]
 
 # A tsvector holds at most 1 MB. A longer body is stored whole, and found by its beginning.
 _SEARCHED_CHARACTERS: Final = 100_000
-# The condition that a record is an error, in the words of `LogRecord.is_at_least`, for an index.
+# The predicate of an index: a record is an error, as `LogRecord.is_at_least` writes this condition.
 IS_ERROR: Final = (
     f"severity_number >= {LEVELS['ERROR']} OR severity_number IS NULL AND upper(severity_text) IN ("
     + ", ".join(f"'{name}'" for name in names_from(LEVELS["ERROR"]))

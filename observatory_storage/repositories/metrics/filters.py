@@ -119,9 +119,9 @@ class TimeSeriesQuery:
             without points. By default, buckets without points are absent. ``"previous"`` also looks
             before ``start_time``: for the latest point of the metrics, or, with ``group_by`` or
             ``attributes``, as far back as the range is long, at least an hour.
-        time_zone: the time zone in which days begin, such as "Asia/Tokyo", in any case; UTC by
-            default. Buckets must then be whole days or a unit of the calendar; a day on which the
-            clocks change has 23 or 25 hours.
+        time_zone: the time zone in which days begin, such as "Asia/Tokyo", in upper or lower case;
+            UTC by default. With a time zone, buckets must be whole days or a unit of the calendar.
+            A day on which the clocks change has 23 or 25 hours.
         name: the name of the metrics. Each service, and each instance of one, reports a metric of
             its own, and the points of all of them are aggregated together.
         service_name: only metrics of this service, or an operator such as `OneOf`. It needs `name`.

@@ -20,8 +20,8 @@ __all__ = ["OpenSeries", "Point", "Step", "hashable"]
 
 # Starts at most this far apart may be one start that was computed twice.
 _NEAR: Final = timedelta(seconds=1)
-# If this many points may belong to one process, they are taken to. Before the range, fewer points
-# decide.
+# If this many points may belong to one process, they are treated as if they did. Before the range,
+# fewer points are enough.
 _MOST_KEPT: Final = 1000
 _MOST_KEPT_BEFORE: Final = 16
 

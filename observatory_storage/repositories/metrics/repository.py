@@ -245,13 +245,13 @@ class MetricRepository:
             bucket_size_secs: the width of a bucket of time, in seconds or as a timedelta; or
                 ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or ``"year"``.
                 Buckets of one width are aligned to Monday, 1970-01-05 UTC.
-            time_zone: the time zone in which days begin, such as "Asia/Tokyo", in any case; UTC by
-                default. Buckets must then be whole days or a unit of the calendar; a day on which
-                the clocks change has 23 or 25 hours.
+            time_zone: the time zone in which days begin, such as "Asia/Tokyo", in upper or lower
+                case; UTC by default. With a time zone, buckets must be whole days or a unit of the
+                calendar. A day on which the clocks change has 23 or 25 hours.
             fill: also return the buckets in which a group has no calls. Their counts are zero;
-                their sums are None with ``"null"`` and zero with ``"zero"``. Without a bound of
-                time, the range ends with the outermost bucket that has calls. At most 200,000 rows
-                are returned.
+                their sums are None with ``"null"`` and zero with ``"zero"``. If ``start_time`` or
+                ``end_time`` is missing, the range begins or ends with the first or last bucket that
+                has calls. At most 200,000 rows are returned.
             limit: the maximum number of groups, in each bucket if there are buckets. The first
                 groups are returned.
             service_name: only spans of this service, or those that an operator such as `Not`

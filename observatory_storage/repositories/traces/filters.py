@@ -319,7 +319,7 @@ class SpanFilters(_CommonFilters):
         name: the same as ``operation``.
         root: True: the span has no parent. False: it has one.
 
-    `Not` is compared with each span by itself, not with all spans of its trace.
+    `Not` compares each span by itself. Other spans of its trace do not matter.
 
     Raises:
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.

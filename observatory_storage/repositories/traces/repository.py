@@ -255,13 +255,13 @@ class TraceRepository(SpanQueries):
                 ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or ``"year"``. A
                 span belongs to the bucket of its start. Buckets of one width are aligned to Monday,
                 1970-01-05 UTC.
-            time_zone: the time zone in which days begin, such as "Asia/Tokyo", in any case; UTC by
-                default. Buckets must then be whole days or a unit of the calendar; a day on which
-                the clocks change has 23 or 25 hours.
+            time_zone: the time zone in which days begin, such as "Asia/Tokyo", in upper or lower
+                case; UTC by default. With a time zone, buckets must be whole days or a unit of the
+                calendar. A day on which the clocks change has 23 or 25 hours.
             fill: also return the buckets in which a group has no spans. Their counts are zero and
                 their durations None; their sums are None with ``"null"`` and zero with ``"zero"``.
-                Without a bound of time, the range ends with the outermost bucket that has spans. At
-                most 200,000 rows are returned.
+                If ``start_time`` or ``end_time`` is missing, the range begins or ends with the
+                first or last bucket that has spans. At most 200,000 rows are returned.
 
         Raises:
             ValidationError: a group, the bucket width, the time zone or the fill is invalid.
@@ -322,7 +322,7 @@ class TraceRepository(SpanQueries):
 
 
 def _by_either_id(key: UUID, ask: Callable[[UUID], T]) -> T:
-    """The answer for a trace, also if an earlier version stored it by another id of 64 bits."""
+    """The answer for a trace, also if an earlier version stored it under another UUID."""
     try:
         return ask(key)
     except NotFound:
