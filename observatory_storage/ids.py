@@ -49,8 +49,8 @@ def trace_uuid(value: str | UUID, field: str = "trace_id") -> UUID:
     """The UUID of a trace id.
 
     A text of 32 hex digits, or in the canonical dashed form, is that UUID. A text of 16 hex digits
-    is an id of 64 bits, as B3 and Datadog have: W3C Trace Context pads it with zeros on the left.
-    Any other text is mapped to a UUID of version 5 in a fixed namespace.
+    is an id of 64 bits, as in B3 and Datadog. It is padded with zeros on the left, as W3C Trace
+    Context requires. Any other text is mapped to a UUID of version 5 in a fixed namespace.
 
     Raises:
         ValidationError: the value is neither a UUID nor a non-empty text, or it is the all-zero id,
@@ -84,7 +84,7 @@ def _resolved(value: str) -> UUID:
 
 
 def former_trace_uuid(key: UUID) -> UUID | None:
-    """The UUID that earlier versions gave to an id of 64 bits; None if the id has more."""
+    """The UUID that earlier versions computed for an id of 64 bits; None for a longer id."""
     return uuid5(NAMESPACE, f"{key.int:016x}") if key.int < 2**64 else None
 
 

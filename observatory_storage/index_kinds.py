@@ -1,4 +1,4 @@
-"""The indexes that partitions get beside those that they are created with."""
+"""The indexes that `build_partition_indexes` adds to partitions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class IndexKind:
     """One index that every partition of a table gets, or every closed one.
 
     Attributes:
-        parent: the index of the table that it becomes a part of.
+        parent: the index of the table to which this index is attached.
     """
 
     table: str
@@ -60,7 +60,7 @@ class IndexKind:
         return f"{self._prefix(partition)}{digest}"
 
     def is_older(self, name: str, partition: str) -> bool:
-        """Whether the name is that of an index of this kind, also of an older definition."""
+        """Whether the name belongs to an index of this kind, possibly of an older definition."""
         return re.fullmatch(re.escape(self._prefix(partition)) + "[0-9a-f]{8}", name) is not None
 
     def _prefix(self, partition: str) -> str:
@@ -94,7 +94,7 @@ CLOSED: Final = (
         "jsonb_path_ops",
     ),
 )
-"""Those of closed partitions."""
+"""The indexes of closed partitions."""
 
 OF_TABLES: Final = (
     IndexKind(
@@ -112,4 +112,4 @@ OF_TABLES: Final = (
         parent="ix_logs_errors",
     ),
 )
-"""Those of tables that a migration changed: partitions that are older than it lack them."""
+"""The indexes of tables that a migration has changed. Partitions that existed before lack them."""

@@ -6,7 +6,7 @@ includes tokens and costs. They are built CONCURRENTLY, so readers and writers d
 that arrive later are indexed too.
 
 These indexes belong to the partitions, not to the tables, so migrations do not contain them.
-If a migration changes an index of a table, the partitions that are older than it get theirs here.
+If a migration changes an index of a table, existing partitions get the new index here.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PartitionIndex(Result):
-    """An index of a closed partition.
+    """An index of a partition.
 
     Attributes:
         table: the partitioned table, such as ``trace_spans``.
@@ -121,6 +121,9 @@ def build_partition_indexes(
     hour: existing indexes cost only a look into the system catalog. A day of millions of spans
     takes minutes. Readers and writers do not wait meanwhile. The build uses two connections of
     the pool.
+
+    If a migration has changed an index of a table, existing partitions get the new index too,
+    whether they are closed or not.
 
     Args:
         pool: the pool whose schema is indexed.

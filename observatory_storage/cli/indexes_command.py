@@ -40,6 +40,8 @@ _COLUMNS = (
 def command(state: State, of_table: str | None) -> int:
     """Build the search indexes (attributes, prompts, costs) of days that are over.
 
+    Indexes that a migration has changed are built too, for all existing partitions.
+
     Neither readers nor writers wait for it. Indexes that exist are left alone, so the command can
     run every hour. The exit code is 1 when an index could not be built; the next run tries again.
     """

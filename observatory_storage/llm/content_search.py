@@ -7,8 +7,8 @@ as structures, or as JSON in text, whole or flattened into many attributes
 The expression must not fail for any value: an index on it would refuse the row. Hence the limits (a
 tsvector holds at most 1 MB), the silent path, and no parsing of JSON in text, only of its escapes:
 ``caf\u00e9`` is found as "café". A backslash with b, f, n, r or t is white space in JSON. In text
-that is not JSON it begins a word, such as ``\frac``. Nothing tells which it is, so both words are
-indexed.
+that is not JSON it begins a word, such as ``\frac``. The two cannot be told apart, so both words
+(``frac`` and ``rac``) are indexed.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ COMPLETIONS: Final = (
 # The limit for prompts and for completions, so that a long prompt does not hide its completion. The
 # end of a prompt is kept, since the newest message of a conversation is there.
 _CHARACTERS: Final = 50_000
-# So many levels of JSON in text are searched for a substring.
+# The number of levels of JSON within JSON strings that are searched for a substring.
 _JSON_IN_JSON: Final = 2
-# JSON in text in JSON has several backslashes before an escape.
+# In nested JSON strings, an escape has several backslashes.
 _RUN: Final = r"\\+u"
-# A word behind a backslash that is written twice. A single one stands for white space.
+# A word after two backslashes. A single backslash stands for white space.
 _WORD: Final = r"\\{2,}([bfnrt])([[:alnum:]]+)"
 # Backslashes, and what they escape unless it is a character beyond ASCII (surrogates are no part
 # of a word): `unistr` refuses every other escape.
@@ -85,8 +85,8 @@ def content_vector(
     An index is built on it, and a search must repeat it.
 
     Args:
-        words_twice: a word behind a backslash is there with its first letter and without, so that
-            words which follow each other may have another one between them.
+        words_twice: include a word after a backslash both with and without its first letter.
+            Adjacent words may then have another word between them.
     """
     both = content_text(attributes)
     twice = ((_WORD, r" \1\2 \2"),) if words_twice else ()
@@ -103,9 +103,9 @@ def content_text(attributes: SQLColumnExpression[Any]) -> ColumnElement[str]:
 
 
 def has_literally(attributes: SQLColumnExpression[Any], value: str) -> ColumnElement[bool]:
-    """Whether the text that is searched for words has a value, backslashes left out.
+    """Whether the searched text contains a value, ignoring backslashes.
 
-    JSON in text in JSON has any number of them, so they tell nothing.
+    Nested JSON strings have any number of backslashes, so backslashes are not significant.
     """
     plain = func.replace(content_text(attributes), quoted("\\"), quoted(""))
     written = {one.replace("\\", "") for one in _in_json({value, *_cases(value)})}
@@ -115,7 +115,7 @@ def has_literally(attributes: SQLColumnExpression[Any], value: str) -> ColumnEle
 def contains(attributes: SQLColumnExpression[Any], value: str) -> ColumnElement[bool]:
     """Whether a prompt or a completion has a substring, in upper or lower case.
 
-    If the prompt is JSON in text, what that JSON stands for is searched.
+    If the prompt is a string of JSON, the values in that JSON are searched.
     """
     path = f'{_path((*PROMPTS, *COMPLETIONS))}.** ? (@.type() == "string" || @.type() == "number")'
     silently = (text("'{}'"), text("true"))

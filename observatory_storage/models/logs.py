@@ -21,7 +21,7 @@ __all__ = ["IS_ERROR", "LogRecord"]
 
 # A tsvector holds at most 1 MB. A longer body is stored whole, and found by its beginning.
 _SEARCHED_CHARACTERS: Final = 100_000
-# Of a record, as `LogRecord.is_at_least` says it, for an index.
+# The predicate of an index: a record is an error, as `LogRecord.is_at_least` writes this condition.
 IS_ERROR: Final = (
     f"severity_number >= {LEVELS['ERROR']} OR severity_number IS NULL AND upper(severity_text) IN ("
     + ", ".join(f"'{name}'" for name in names_from(LEVELS["ERROR"]))
@@ -89,7 +89,7 @@ class LogRecord(Base):
 
     @classmethod
     def severity(cls) -> ColumnElement[int | None]:
-        """The severity number; where there is none, the one that ``severity_text`` stands for."""
+        """The severity number, or the number of ``severity_text`` if there is none."""
         named = case(SEVERITIES, value=func.upper(cls.severity_text))
         return func.coalesce(cls.severity_number, named)
 

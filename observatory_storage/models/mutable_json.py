@@ -1,10 +1,10 @@
-"""JSON values that tell their row when they are changed in place.
+"""JSON values that report changes in place to their row.
 
 ``row.attributes["ticket"] = 17`` changes a dictionary, which SQLAlchemy would not notice. So the
 first access to a JSON attribute replaces the dictionaries and lists of its value by `TrackedDict`
-and `TrackedList`, which report each change to the row. Rows whose JSON nobody accesses cost
-nothing. `sqlalchemy.ext.mutable` does this work for every row that is loaded, for the outermost
-value alone, and refers to the row weakly, so that a change is lost if nothing else holds the row.
+and `TrackedList`, which report each change to the row. Rows whose JSON is never accessed cost
+nothing. `sqlalchemy.ext.mutable` does its work for every loaded row, and tracks only the outermost
+value. It refers to the row weakly, so a change is lost if nothing else refers to the row.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Owner:
 
 
 def _reports(*names: str) -> Callable[[type[T]], type[T]]:
-    """Let these methods of a class, which change it, tell the owner beforehand."""
+    """Make the methods of these names report a change to the owner before they change the value."""
 
     def reporting(change: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(change)
@@ -118,7 +118,7 @@ class _JsonAttribute(InstrumentedAttribute[Any]):
 
 
 def track_changes(base: type[Any]) -> None:
-    """Let the JSON attributes of all models report changes of their values."""
+    """Make the JSON attributes of all models report changes of their values."""
 
     @event.listens_for(base, "attribute_instrument", propagate=True)
     def _(model: type[Any], name: str, attribute: InstrumentedAttribute[Any]) -> None:

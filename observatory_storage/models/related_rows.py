@@ -1,6 +1,7 @@
-"""What a session does with the rows in the relationships, which are view-only.
+"""Inserts and checks rows in relationships, which are view-only.
 
-It inserts the events of a new span, and refuses what it would silently leave out.
+A session inserts the events of a new span, and refuses other new rows, which it would silently
+leave out.
 """
 
 from __future__ import annotations

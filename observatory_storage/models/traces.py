@@ -143,7 +143,7 @@ class TraceSpan(Base):
 
     To store a span with its events, use a writer, or add or merge the span in a session. The
     session then also inserts the `TraceEvent`s in `events`, with the span's key and their
-    positions. New events of a span that is stored are added to the session themselves.
+    positions. To add events to a stored span, add them to the session.
     """
 
     __tablename__ = "trace_spans"

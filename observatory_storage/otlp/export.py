@@ -134,8 +134,8 @@ def export_logs(
 ) -> Iterator[Request]:
     """Export log records as OTLP/JSON requests, oldest first.
 
-    A record whose id `ingest_logs` would not compute has it in the attribute
-    ``observatory_storage.log.id``, which `ingest_logs` takes as the id.
+    If `ingest_logs` would compute another id for a record, the exported record keeps its id in the
+    attribute ``observatory_storage.log.id``. `ingest_logs` takes the id from there.
 
     Args:
         pool: the pool to read from.

@@ -104,24 +104,25 @@ def _contains(record: Any, given: Given) -> Conditions:
 class LogFilters(Filters):
     """Selects the log records that meet every condition. A field that is None does not filter.
 
-    ``service_name``, ``trace_id``, ``span_id`` and the keys of ``attributes`` take operators as the
-    fields of `TraceFilters` do. A record without a value matches ``Not("a value")``.
+    ``service_name``, ``trace_id``, ``span_id`` and the keys of ``attributes`` take the same
+    operators as the fields of `TraceFilters`. A record without a value matches ``Not("a value")``.
 
     Args:
         min_severity: the lowest severity, inclusive: a severity number (1 to 24) or a level name in
             upper or lower case. Level names are OpenTelemetry's (``"WARN"``, ``"DEBUG2"``), those
             of Python's logging module (``"WARNING"``, ``"CRITICAL"``) and those that
-            OpenTelemetry's log data model maps. A record without a severity number has the number
-            that its ``severity_text`` stands for; if that is no such name, it never matches.
+            OpenTelemetry's log data model maps. If a record has no severity number, its
+            ``severity_text`` is taken as a level name. If the text is not a known name, the record
+            never matches.
         trace_id: hex text, UUID or the `Trace`.
         start_time: only records of this time or later.
         end_time: only records before this time.
         attributes: a mapping of attribute keys to text, numbers, bools or lists. Each pair must be
             in the attributes of the record, of its resource or of its scope. A value also matches a
-            list that has it as an element; a list matches an equal list.
+            list that contains it. A list matches an equal list.
         text: words to search for in the body, in web search syntax: all words, ``"a phrase"``,
             ``or``, ``-not``, ``begin*``. Case is ignored. Words are not stemmed. A word with other
-            characters than letters and digits, such as an address or a path, is found as it is.
+            characters than letters and digits, such as an address or a path, is compared literally.
         contains: a substring of the body. Case is ignored; all other characters are literal. No
             index serves it: the query reads all bodies of the time range, so ``start_time`` is
             required.

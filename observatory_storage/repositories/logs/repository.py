@@ -184,16 +184,17 @@ class LogRepository:
     ) -> builtins.list[LevelCount]:
         """Count the matching records of each level, from TRACE up.
 
-        Levels without records are absent. A record without a severity number is of the level that
-        its ``severity_text`` names. If there is none, it is ``UNSPECIFIED``, which comes first.
+        Levels without records are absent. A record without a severity number has the level that its
+        ``severity_text`` names. If the text names no level, the record counts as ``UNSPECIFIED``.
+        This level comes first.
 
         Args:
             bucket_size_secs: also count by buckets of this width, in seconds or as a timedelta; or
                 by ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or ``"year"``.
                 Buckets of one width are aligned to Monday, 1970-01-05 UTC.
-            time_zone: the time zone in which days begin, such as "Asia/Tokyo", in any case; UTC by
-                default. Buckets must then be whole days or a unit of the calendar; a day on which
-                the clocks change has 23 or 25 hours.
+            time_zone: the time zone in which days begin, such as "Asia/Tokyo", in upper or lower
+                case; UTC by default. With a time zone, buckets must be whole days or a unit of the
+                calendar. A day on which the clocks change has 23 or 25 hours.
 
         Raises:
             ValidationError: the bucket width or the time zone is invalid.

@@ -1,4 +1,4 @@
-"""What the points of a group add in one bucket of time, point by point."""
+"""Adds up the points of a group in one time bucket, point by point."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Amounts", "count_addition", "count_observations"]
 
 @dataclass(slots=True)
 class Amounts:
-    """What the points of a group report for one bucket of time.
+    """The amounts that the points of a group report for one time bucket.
 
     Attributes:
         points: the number of points that report an addition.
@@ -46,7 +46,7 @@ class Amounts:
             self.max = greatest if self.max is None else max(self.max, greatest)
 
     def quantile(self, q: float) -> float | None:
-        """The value below which a share of the observations lies; None if it is unknown."""
+        """The value below which the share ``q`` of the observations lies; None if it is unknown."""
         if not self.quantiles:
             if self.unplaced:
                 return None
@@ -56,13 +56,13 @@ class Amounts:
             )
         pairs = self.quantiles.get(q, [])
         weight = sum(weight for _, weight in pairs)
-        # Quantiles cannot be merged: their mean, weighted by observations, is as near as it gets.
-        # A double holds the weighted values, because no weight is greater than 1.
+        # Quantiles cannot be merged. Their mean, weighted by observations, is the best estimate.
+        # The weighted values do not overflow, because no weight is greater than 1.
         return sum(value * (share / weight) for value, share in pairs) if weight else None
 
 
 def count_addition(amounts: Amounts, step: Step) -> None:
-    """Count what was added to a number."""
+    """Add the increase of a counter."""
     point, earlier, known = step
     if known and point.value is not None and amounts.sum is not None:
         before = earlier.value if earlier is not None and earlier.value is not None else 0.0
@@ -71,7 +71,7 @@ def count_addition(amounts: Amounts, step: Step) -> None:
 
 
 def count_observations(amounts: Amounts, step: Step) -> None:
-    """Count the observations of a histogram or summary."""
+    """Add the observations of a histogram or summary."""
     point, earlier, known = step
     amounts.widen(point.min, point.max)
     new = (point.count or 0) - ((earlier.count or 0) if earlier is not None else 0)

@@ -18,11 +18,11 @@ __all__ = ["Cell", "Cells", "cells_of", "has_fallen", "quantile_of"]
 
 
 class Cell(NamedTuple):
-    """A range of values; one of no width holds equal values.
+    """A range of values. A range without width contains equal values.
 
     Attributes:
-        exponential: whether it is a bucket of an exponential histogram. The one around zero holds
-            what counts as zero.
+        exponential: whether it is a bucket of an exponential histogram. The bucket around zero is
+            its zero bucket.
     """
 
     low: float

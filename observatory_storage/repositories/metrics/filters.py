@@ -51,7 +51,7 @@ class MetricKeywords(TypedDict, total=False):
 class MetricFilters(Filters):
     """Selects the metrics that meet every condition. A field that is None does not filter.
 
-    The fields take operators as those of `TraceFilters` do.
+    The fields take the same operators as the fields of `TraceFilters`.
 
     Args:
         metric_type: ``counter``, ``updowncounter``, ``gauge``, ``histogram``,
@@ -90,13 +90,14 @@ class TimeSeriesKeywords(TypedDict, total=False):
     attributes: Mapping[str, str | float | bool] | None
 
 
-# The times are required, but a name may stand in the place of the first argument, the id.
+# The times are required. They have a default because the first argument, the id, may be replaced by
+# a name.
 _REQUIRED: Final[Any] = None
 
 
 @dataclass(frozen=True, slots=True)
 class TimeSeriesQuery:
-    """Selects the points of one metric, or of all metrics of a name.
+    """Selects the points of one metric, or of all metrics with the same name.
 
     `MetricRepository.query_time_series` explains the result.
 
@@ -109,22 +110,22 @@ class TimeSeriesQuery:
             timedelta; or ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or
             ``"year"``.
         group_by: an attribute key of the points, or several keys. Each combination of values is a
-            group. If a point does not have the key, the attribute of its resource counts, such as
+            group. If a point does not have the key, the attribute of its resource is used, such as
             ``service.instance.id``. ``service_name`` is the metric's service.
         fill: the value of buckets without points: ``"null"`` for None, ``"zero"``, or
-            ``"previous"`` for the value of the last bucket before that has one (None if there is
-            none). Then the result has all buckets of every group that has a point in the range, at
-            most 200,000 in total. Without ``group_by`` there is always one group, even without
-            points. By default, buckets without points are absent. ``"previous"`` also looks before
-            ``start_time``: for the latest point of the metrics, or, with ``group_by`` or
+            ``"previous"`` for the value of the last earlier bucket with a value (None if there is
+            none). With ``fill``, the result has all buckets of every group that has a point in the
+            range, at most 200,000 in total. Without ``group_by`` there is always one group, even
+            without points. By default, buckets without points are absent. ``"previous"`` also looks
+            before ``start_time``: for the latest point of the metrics, or, with ``group_by`` or
             ``attributes``, as far back as the range is long, at least an hour.
-        time_zone: the time zone in which days begin, such as "Asia/Tokyo", in any case; UTC by
-            default. Buckets must then be whole days or a unit of the calendar; a day on which the
-            clocks change has 23 or 25 hours.
+        time_zone: the time zone in which days begin, such as "Asia/Tokyo", in upper or lower case;
+            UTC by default. With a time zone, buckets must be whole days or a unit of the calendar.
+            A day on which the clocks change has 23 or 25 hours.
         name: the name of the metrics. Each service, and each instance of one, reports a metric of
             its own, and the points of all of them are aggregated together.
-        service_name: only metrics of this service; an operator such as `OneOf` too; needs `name`.
-        metric_type: only metrics of this type; an operator too; needs `name`.
+        service_name: only metrics of this service, or an operator such as `OneOf`. It needs `name`.
+        metric_type: only metrics of this type, or an operator. It needs `name`.
         attributes: a mapping of attribute keys to text, numbers or bools. Each pair must be in the
             attributes of the point or of its resource.
 

@@ -1,4 +1,4 @@
-"""Adds the buckets in which nothing was measured, if a query asks for them."""
+"""Adds the buckets without points to a time series, if its query has `fill`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from observatory_storage.repositories.reading.empty_buckets import buckets_withi
 
 __all__ = ["fill_gaps"]
 
-# Finds the points before the range, by time: the last one of a group is carried into it.
+# Finds the points before the range, sorted by time. The last value of each group is repeated within
+# the range.
 LookBack = Callable[[], Sequence[TimeSeriesPoint]]
 
 

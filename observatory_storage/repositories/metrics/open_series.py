@@ -1,8 +1,8 @@
-"""The series of running totals whose points wait for the one before, while they are read backward.
+"""Links each point of a running total to the point before it, while points are read newest first.
 
-A process is told from others that report the same attributes by its start. But some SDKs compute
-the start anew for each export, so that it moves by milliseconds. Points whose starts are near are
-therefore kept until they show whether they are of one process or of several.
+A start distinguishes a process from others that report the same attributes. But some SDKs compute
+the start anew for each export, so that it moves by milliseconds. Therefore points with near starts
+are kept until it is clear whether they belong to one process or to several.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from observatory_storage.repositories.metrics.distributions import has_fallen
 
 __all__ = ["OpenSeries", "Point", "Step", "hashable"]
 
-# Starts no further apart may be one start that was computed twice.
+# Starts at most this far apart may be one start that was computed twice.
 _NEAR: Final = timedelta(seconds=1)
-# After so many points that may be of one process, they are. Before the range fewer have to do.
+# If this many points may belong to one process, they are treated as if they did. Before the range,
+# fewer points are enough.
 _MOST_KEPT: Final = 1000
 _MOST_KEPT_BEFORE: Final = 16
 
@@ -45,9 +46,10 @@ class Point:
 
 
 class Step(NamedTuple):
-    """A point and the earlier point from which its total continued; None if it began at zero.
+    """A point, and the earlier point from which its total continued.
 
-    If ``known`` is false, the increase is unknown, and there is no earlier point either.
+    ``earlier`` is None if the total began at zero. If ``known`` is false, the increase is unknown,
+    and ``earlier`` is None too.
     """
 
     point: Point
@@ -57,11 +59,11 @@ class Step(NamedTuple):
 
 @dataclass(slots=True)
 class _Series:
-    """Points that wait, newest first: one, or several whose starts are near but differ.
+    """The points that wait for an earlier point, newest first: one, or several with near starts.
 
     Attributes:
         name: the metric and the attributes.
-        is_repeated: whether a start came twice.
+        is_repeated: whether a start occurred twice.
         has_fallen: whether a total is less than an earlier one of another start.
     """
 
@@ -72,7 +74,7 @@ class _Series:
 
 
 class OpenSeries:
-    """Links each point to the one before it. Points are added newest first."""
+    """Links each point to the point before it in its series. Points are added newest first."""
 
     def __init__(self, *, monotonic: bool) -> None:
         self._monotonic = monotonic
@@ -82,15 +84,15 @@ class OpenSeries:
 
     @property
     def is_done(self) -> bool:
-        """Whether no point waits."""
+        """Whether no point waits for an earlier one."""
         return not self._waiting
 
     def waiting(self) -> list[Point]:
-        """All points that wait."""
+        """All points that wait for an earlier one."""
         return [point for series in self._distinct() for point in series.points]
 
     def look_back_from(self, range_start: datetime) -> None:
-        """From now on, add points before the range: they only end what waits."""
+        """From now on, points before the range are added. They only complete the waiting series."""
         self._range_start = range_start
 
     def add(self, point: Point) -> Sequence[Step]:
@@ -106,7 +108,7 @@ class OpenSeries:
         later = series.points[0]
         step = self._step(later, point)
         if start == point.timestamp:
-            # Where a start is its own time, nothing is known of what was before.
+            # The point's start equals its time, so nothing is known about earlier points.
             del self._waiting[name, start]
             return (step, Step(point, None, known=False))
         if self._range_start is None:
@@ -116,7 +118,7 @@ class OpenSeries:
         return (step,) if start is not None else [step, *self._without_start(name, point)]
 
     def begun_since(self, range_start: datetime) -> Iterator[Step]:
-        """The first points of the series that began within the range; they do not wait any more."""
+        """The first points of the series that began within the range. They no longer wait."""
         for series in self._distinct():
             if len(series.points) > 1 and any(_began_since(range_start, p) for p in series.points):
                 yield from self._settle(series)
@@ -127,7 +129,7 @@ class OpenSeries:
                 yield _beginning(point)
 
     def unknown(self) -> Iterator[Step]:
-        """What waits still: it is unknown how much was added by it."""
+        """The points that still wait. Their increases are unknown."""
         for series in self._distinct():
             if len(series.points) > 1:
                 yield from (step for step in self._settle(series) if self._is_in_range(step.point))
@@ -152,7 +154,7 @@ class OpenSeries:
         return ()
 
     def _without_start(self, name: Any, point: Point) -> Sequence[Step]:
-        """The step of a series whose start is the time of a point that has no start."""
+        """The step of a series that began at the time of this point, which has no start."""
         series = self._waiting.get((name, point.timestamp))
         if series is None or len(series.points) > 1:
             return []
@@ -178,24 +180,24 @@ class OpenSeries:
             self._near[series.name, int(point.start_timestamp.timestamp())] = key
 
     def _keep(self, series: _Series, point: Point) -> Sequence[Step]:
-        """Keep a point beside others of near starts, until they show whose they are."""
+        """Keep a point with others of near starts, until their processes are known."""
         later = series.points[-1]
         series.points.append(point)
         self._register(series, point)
         if later.start_timestamp != point.start_timestamp:
             series.has_fallen |= self._has_fallen(later, point)
             if later.timestamp == point.timestamp and _total(later) != _total(point):
-                series.is_repeated = series.has_fallen = True  # no process reports two totals
+                series.is_repeated = series.has_fallen = True  # one process has one total
         most = _MOST_KEPT if self._range_start is None else _MOST_KEPT_BEFORE
         if self._is_of_several(series) or len(series.points) >= most:
             return list(self._settle(series))
         return ()
 
     def _is_of_several(self, series: _Series) -> bool:
-        """Whether the points are of processes side by side.
+        """Whether the points belong to parallel processes.
 
-        Each of them repeats its own start, and their totals mix. A start that moves does not come
-        back, or the totals go on growing.
+        Parallel processes repeat their own starts, and their totals are interleaved. If one process
+        moves its start, no start recurs, or the totals keep growing.
         """
         return series.is_repeated and (series.has_fallen or not self._monotonic)
 
@@ -212,7 +214,7 @@ class OpenSeries:
             self._wait(series.name, points[-1])
 
     def _step(self, later: Point, earlier: Point) -> Step:
-        # Of two points of one time the order is unknown, so neither is a new beginning.
+        # The order of two points with the same time is unknown, so neither is a reset.
         start = later.start_timestamp
         is_anew = later.timestamp > earlier.timestamp and (
             self._has_fallen(later, earlier) or (start is not None and start > earlier.timestamp)
@@ -231,7 +233,7 @@ class OpenSeries:
 
 
 def hashable(value: Any) -> Any:
-    """The value as a key. Keys are equal if jsonb considers the values equal, as 1 and 1.0."""
+    """The value as a key. Keys are equal if the values are equal in jsonb, such as 1 and 1.0."""
     if isinstance(value, bool):
         return ("bool", value)
     if isinstance(value, Mapping):
@@ -246,7 +248,7 @@ def _began_since(range_start: datetime, point: Point) -> bool:
 
 
 def _beginning(point: Point) -> Step:
-    """A point whose total began at zero; one whose start is its own time only starts the count."""
+    """The step of a point whose total began at zero. It is unknown if its start is its time."""
     return Step(point, None, known=point.start_timestamp != point.timestamp)
 
 

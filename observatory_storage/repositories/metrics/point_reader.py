@@ -1,4 +1,4 @@
-"""Reads the points of a time series: those in the range, and the earlier ones that it needs."""
+"""Reads the points of a time series: those in the range, and the earlier points it needs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _COLUMNS: Final = tuple(
     getattr(_POINT, field.name) for field in fields(Point) if field.name != "metric_id"
 )
 
-# The earlier point of a cumulative series is searched before the range, as far back as the range is
-# long, but at least this far.
+# The earlier point of a cumulative series is searched as far back as the range is long, but at
+# least this far.
 _LEAST_LOOK_BACK: Final = timedelta(hours=1)
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 # Up to this many series are searched by their attributes. For more, all points are read.
@@ -48,7 +48,7 @@ class PointReader:
                 yield Step(point, None, known=True)
         if totals := selection.totals():
             every = select(*columns).where(selection.points_of(totals))
-            # Metric by metric, in the order of the index.
+            # The points are read metric by metric, in the order of the index.
             newest_first = _newest_first(_POINT.metric_id, _POINT.timestamp, _POINT.id)
             yield from steps(
                 self._points(every.where(*in_range(query)).order_by(*newest_first)),
@@ -58,11 +58,12 @@ class PointReader:
             )
 
     def look_back_start(self, query: TimeSeriesQuery) -> datetime | None:
-        """The time from which on earlier buckets are read for ``fill="previous"``.
+        """The time from which earlier buckets are read for ``fill="previous"``.
 
-        It is the bucket of the latest point of any of the metrics before the range, or None if
-        there is none. The primary key finds the latest point of each metric. No index has the
-        attributes of points, so a query by attributes looks back as far as the range is long.
+        It is the start of the bucket that contains the metrics' latest point before the range, or
+        None if there is no such point. The primary key finds the latest point of each metric. No
+        index contains the attributes of points, so a query by attributes looks back as far as the
+        range is long.
         """
         if query.group_by or query.attributes:
             return _furthest(query)
@@ -87,9 +88,10 @@ class PointReader:
     def _before_range(
         self, every: Select[Any], query: TimeSeriesQuery, waiting: Sequence[Point]
     ) -> Iterator[Point]:
-        """The points before the range, newest first, of the waiting series, and maybe of others.
+        """The points of the waiting series before the range, newest first.
 
-        They are read page by page, because the first page mostly has all that are needed.
+        Points of other series may be among them. They are read page by page, because the first page
+        usually contains all points that are needed.
         """
         start, furthest = query.start_time, _furthest(query)
         # A series has no points before its start.

@@ -146,7 +146,7 @@ class MetricRepository:
     def query_time_series(
         self, query: TimeSeriesQuery | None = None, **fields: Unpack[TimeSeriesKeywords]
     ) -> builtins.list[results.TimeSeriesPoint]:
-        """Aggregate the points of a metric, or of all metrics of a name, by bucket and group.
+        """Aggregate the points of one metric, or of all with the same name, by bucket and group.
 
         .. code-block:: python
 
@@ -161,9 +161,10 @@ class MetricRepository:
         both kinds of histograms can be mixed.
 
         Buckets without a value are absent unless ``query.fill`` is set. Buckets of one width are
-        aligned to Monday, 1970-01-05 UTC, those of the calendar to days of ``query.time_zone``, so
-        the first one may begin before ``start_time``. The meaning of an
-        aggregation depends on the metric's type and temporality:
+        aligned to Monday, 1970-01-05 UTC, calendar buckets to days of ``query.time_zone``. So the
+        first bucket may begin before ``start_time``.
+
+        The meaning of an aggregation depends on the metric's type and temporality:
 
         * gauges: ``avg``, ``sum``, ``min``, ``max``, ``count``, ``last`` and percentiles aggregate
           the values of the points.
@@ -171,27 +172,28 @@ class MetricRepository:
           cumulative counter equals its increase. ``increase`` is the amount that was added in the
           bucket, and ``rate`` is the increase per second. A total that decreases, or that has a new
           start time, counts from zero. Points of one time series with different start times come
-          from different processes, each with its own total; a start that moves by less than a
-          second while the total goes on growing is the same start. A point whose start is its own
-          time only starts the count. The value of a cumulative series at its first stored point
-          counts only if the series started within the range. To find the total before the range,
-          the query looks back as far as the range is long, at least an hour.
+          from different processes, each with its own total; starts less than a second apart are the
+          same start while the total keeps growing. A point whose start equals its time adds
+          nothing. The value of a cumulative series at its first stored point counts only if the
+          series started within the range. To find the total before the range, the query looks back
+          as far as the range is long, at least an hour.
         * histograms: ``count`` (the same as ``increase``), ``rate``, ``sum`` and ``avg`` aggregate
           the observations. Percentiles are interpolated within the buckets of the histogram; if
-          some observations are in a histogram without bounds, there are none. ``min`` and ``max``
-          require delta temporality.
+          some observations are in a histogram without bounds, there are no percentiles. ``min`` and
+          ``max`` require delta temporality.
         * summaries: the same as for histograms, except that percentiles are averages of the
           quantiles that the summary reports.
 
-        A sum or mean beyond the range of doubles is infinite. A result that is not a number, as of
-        infinities of both signs, is absent.
+        A sum or mean beyond the range of doubles is infinite. A result that is not a number, such
+        as the sum of infinities of both signs, is absent.
 
         A metric without a temporality is treated as delta, except a summary.
 
         Raises:
             NotFound: there is no such metric.
-            ValidationError: the aggregation is not defined for the metric's type, or metrics of
-                the name differ in type, unit or temporality so that it makes no sense for them.
+            ValidationError: the aggregation is not defined for the metric's type, or metrics with
+                the name differ in type, unit or temporality so that they cannot be aggregated
+                together.
         """
         if fields and query is not None:
             rule = f"must not be given together with {', '.join(fields)}"
@@ -243,14 +245,14 @@ class MetricRepository:
             bucket_size_secs: the width of a bucket of time, in seconds or as a timedelta; or
                 ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or ``"year"``.
                 Buckets of one width are aligned to Monday, 1970-01-05 UTC.
-            time_zone: the time zone in which days begin, such as "Asia/Tokyo", in any case; UTC by
-                default. Buckets must then be whole days or a unit of the calendar; a day on which
-                the clocks change has 23 or 25 hours.
+            time_zone: the time zone in which days begin, such as "Asia/Tokyo", in upper or lower
+                case; UTC by default. With a time zone, buckets must be whole days or a unit of the
+                calendar. A day on which the clocks change has 23 or 25 hours.
             fill: also return the buckets in which a group has no calls. Their counts are zero;
-                their sums are None with ``"null"`` and zero with ``"zero"``. Without a bound of
-                time, the range ends with the outermost bucket that has calls. At most 200,000 rows
-                are returned.
-            limit: the maximum number of groups, with buckets the maximum in each bucket. The first
+                their sums are None with ``"null"`` and zero with ``"zero"``. If ``start_time`` or
+                ``end_time`` is missing, the range begins or ends with the first or last bucket that
+                has calls. At most 200,000 rows are returned.
+            limit: the maximum number of groups, in each bucket if there are buckets. The first
                 groups are returned.
             service_name: only spans of this service, or those that an operator such as `Not`
                 selects. The other columns filter in the same way.

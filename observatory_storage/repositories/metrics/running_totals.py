@@ -28,9 +28,9 @@ def steps(
     """Each point in range with the one before it in its series.
 
     A total that fell began at zero again. The first point of a series that began within the range
-    began at zero too, unless its start is its own time: then nobody knows when it began. If a
-    series began before the range and no earlier point is found, it is unknown how much was added
-    within the range.
+    began at zero too, unless its start equals its time: then it is unknown when the series began.
+    If a series began before the range and no earlier point is found, it is unknown how much was
+    added within the range.
 
     Args:
         points: those in range, newest first.

@@ -1,4 +1,4 @@
-"""The metrics that a time series is made of, and the conditions that select their points."""
+"""The metrics of a time series, and the conditions that select their points."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _POINT: Final = MetricDataPoint
 
 
 class Selection:
-    """The metrics of one query, which can be aggregated together.
+    """The metrics of one query. They can be aggregated together.
 
     Raises:
         ValidationError: the metrics are of several types or units.
@@ -43,17 +43,17 @@ class Selection:
 
     @property
     def metric_type(self) -> str:
-        """The type of the metrics, or one of them if they are histograms."""
+        """The type of the metrics; one of the two types if both kinds of histograms are mixed."""
         return self.metrics[0].metric_type
 
     @property
     def is_of_one(self) -> bool:
-        """Whether there is one metric only."""
+        """Whether there is only one metric."""
         return len(self.metrics) == 1
 
     @property
     def temporalities(self) -> set[str | None]:
-        """Those of the metrics."""
+        """The temporalities of the metrics."""
         return {metric.temporality for metric in self.metrics}
 
     def totals(self) -> list[Metric]:
@@ -61,11 +61,11 @@ class Selection:
         return [metric for metric in self.metrics if _is_total(metric)]
 
     def others(self) -> list[Metric]:
-        """The metrics whose points are not."""
+        """The metrics whose points are not running totals."""
         return [metric for metric in self.metrics if not _is_total(metric)]
 
     def points_of(self, metrics: Iterable[Metric]) -> ColumnElement[bool]:
-        """The condition for points of these metrics with the attributes of the query."""
+        """The condition for points of these metrics that have the query's attributes."""
         wanted = self._query.attributes or {}
         by_rest: dict[Any, tuple[dict[str, Any], list[UUID]]] = {}
         for metric in metrics:
@@ -79,7 +79,7 @@ class Selection:
         return or_(*(_has(ids, rest) for rest, ids in by_rest.values()))
 
     def group_key(self, key: str) -> ColumnElement[Any]:
-        """The value of a point by which it is grouped; NULL if it has none."""
+        """The value by which a point is grouped; NULL if the point has none."""
         # An attribute that is null belongs to the same group as a missing one.
         null = literal_column("'null'::jsonb", JSONB())
         value = func.nullif(_POINT.attributes[key], null, type_=JSONB())

@@ -58,17 +58,17 @@ def integer_sum(column: InstrumentedAttribute[Any] | ColumnElement[Any]) -> Colu
     return func.sum(column, type_=_Integer())
 
 
-# PostgreSQL refuses a sum beyond the range of a double, and a mean whose sum of squares is. The
-# sums of squares of values up to this are not, however many there are.
+# PostgreSQL raises an error if a sum exceeds the range of doubles, or if the sum of squares does in
+# a mean. Values up to this limit never exceed it, however many there are.
 _LARGEST_SQUARED: Final = literal_column("1e140", Double)
 
 
 def is_huge(values: Any) -> ColumnElement[bool]:
-    """Whether PostgreSQL may fail to add doubles that are as large; also for NaN and infinities."""
+    """Whether PostgreSQL may fail to add a double: because of its size, or if it is not finite."""
     return func.abs(values) > _LARGEST_SQUARED
 
 
-# A sum of doubles: a fraction where a double would overflow.
+# A sum of doubles; a fraction if a double would overflow.
 Total = float | Fraction
 
 

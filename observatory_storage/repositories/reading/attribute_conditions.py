@@ -1,6 +1,6 @@
 """Conditions on attributes: an equal value, an element of a list, an equal list, an operator.
 
-A filter keeps an attribute as bind parameters, so that a statement is built once for all values.
+A filter passes an attribute as bind parameters, so that a statement is built once for all values.
 GIN indexes on attributes (``jsonb_path_ops``) serve ``@?`` and ``@>``, but neither prefixes nor
 existence.
 """
@@ -27,8 +27,9 @@ class Attribute:
     """An attribute that a row must have.
 
     Args:
-        wanted: the jsonpath of the value; for a list, a JSON object with the key and the list.
-        linked: the same in a list of links.
+        wanted: the JSON path that matches the value; for a list, a JSON object with the key and the
+            list.
+        linked: the same for the column of links, which is a list.
         key: for a list, its key.
         elements: the list, or None.
     """
@@ -39,13 +40,13 @@ class Attribute:
     elements: Any = None
 
     def is_in(self, attributes: Any) -> ColumnElement[bool]:
-        """The condition that attributes have it."""
+        """The condition that a column of attributes has this attribute."""
         if self.key is None:
             return _has_path(attributes, self.wanted)
         return and_(attributes.contains(self.wanted), self._equals(attributes))
 
     def is_in_one_of(self, links: Any) -> ColumnElement[bool]:
-        """The condition that one of these links has it."""
+        """The condition that one of the links has this attribute."""
         if self.key is None:
             return _has_path(links, self.linked)
         each = func.jsonb_path_query(links, text("'$[*].attributes'"))
@@ -82,7 +83,7 @@ def _parameters(name: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _test(value: Any) -> str:
-    """What the values of a key must be, as part of a JSON path, however many values there are."""
+    """The filter expression of a JSON path. All values are part of the one path."""
     if isinstance(value, Exists):
         return ""
     values = value.values if isinstance(value, OneOf) else (value,)
@@ -96,12 +97,12 @@ def _comparison(value: Any) -> str:
 
 
 def _quoted(value: Any) -> str:
-    # A path spells text, numbers and booleans as JSON does.
+    # In a JSON path, texts, numbers and booleans are written as in JSON.
     return json.dumps(value, ensure_ascii=False)
 
 
 def attributes_of(name: str, given: Given) -> Iterator[Attribute]:
-    """The attributes that are given."""
+    """The attributes that the filters set."""
     number = 0
     while (wanted := given.get(f"{name}_{number}")) is not None:
         others = (given.get(f"{name}_{kind}_{number}") for kind in ("linked", "key", "elements"))

@@ -1,4 +1,4 @@
-"""Buckets in which nothing was counted, for queries that ask for them."""
+"""Adds empty buckets to the results of queries with `fill`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from observatory_storage.repositories.reading.time_buckets import Buckets, Whole
 
 __all__ = ["COUNT_FILLS", "MOST_FILLED", "buckets_within", "check_fill", "with_empty_buckets"]
 
-# How empty buckets of counts are filled. A previous value is none of them: costs that are carried
-# on would be added up twice.
+# The values of `fill` for counts. ``previous`` is not among them: a repeated cost would be added up
+# twice.
 COUNT_FILLS: Final = ("null", "zero")
 # The maximum number of rows with `fill`, more than any chart shows.
 MOST_FILLED: Final = 200_000
 
 
 class _Counted(Protocol):
-    """A row of a result: what was counted for one group in one bucket."""
+    """A row of a result: the counts of one group in one bucket."""
 
     @property
     def timestamp(self) -> datetime | None: ...
@@ -42,7 +42,7 @@ def check_fill(fill: str | None, buckets: Buckets | WholeRange) -> None:
     """Refuse a fill that is unknown, or that has no buckets to fill.
 
     Raises:
-        ValidationError: it is so.
+        ValidationError: the fill is unknown, or there are no buckets.
     """
     validation.choice("fill", fill, COUNT_FILLS)
     if fill is not None and isinstance(buckets, WholeRange):
@@ -56,14 +56,14 @@ def with_empty_buckets(
     group_by: str | Sequence[str],
     empty: Callable[[Mapping[str, str | None], datetime], R],
 ) -> list[R]:
-    """The rows, and an empty one for each group in each bucket of the range that lacks one.
+    """The rows, with an empty row for each group and bucket of the range that has none.
 
-    Without a bound, the range ends with the outermost row. Without ``group_by`` there is one group,
-    even without rows.
+    If the range has no start or end, the first or last row bounds it. Without ``group_by`` there is
+    one group, even if there are no rows.
 
     Args:
-        rows: by bucket. Empty ones follow those of their bucket.
-        filters: those of the query, which bound the range.
+        rows: sorted by bucket. Empty rows follow the rows of their bucket.
+        filters: the filters of the query, which bound the range.
         empty: makes an empty row of a group and the start of a bucket.
 
     Raises:
@@ -86,7 +86,7 @@ def with_empty_buckets(
         end = buckets.end(max(starts))
     if start is None or end is None:
         return []
-    # As PostgreSQL orders them: by code points, those without a value last.
+    # As in PostgreSQL, groups are sorted by code points, and groups without a value come last.
     ordered = sorted(groups, key=lambda key: [(name is None, name or "") for name in key])
     result: list[R] = []
     for bucket in buckets_within(buckets, start, end, len(groups), group_by):
@@ -106,7 +106,7 @@ def buckets_within(
     """The starts of the buckets that [start, end) touches.
 
     Raises:
-        ValidationError: they are too many for so many groups, or the first is before the year 1.
+        ValidationError: there would be too many rows, or the first bucket begins before the year 1.
     """
     try:
         count = buckets.count(start, end)

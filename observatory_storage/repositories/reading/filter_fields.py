@@ -54,7 +54,7 @@ Given = Mapping[str, Any]
 Condition = Callable[[Any, Given], Conditions]
 
 _RULE: Final = "rule"
-# Parameters whose values are part of the condition.
+# Parameters whose values are passed to the condition as they are, not as bind parameters.
 _AS_THEMSELVES: Final = {"text", "content"}
 _NOT_OF_THE_CURSOR: Final = {"limit", "start_time", "end_time", "ended_after", "ended_before"}
 
@@ -245,7 +245,7 @@ def bound(parameters: Mapping[str, Any]) -> Given:
 
 
 def negated(row: Any, given: Given, conditions: Iterable[Condition]) -> Conditions:
-    """The conditions that a row does not match what is negated, which a row without a value does.
+    """The negated conditions. A row without a value meets them.
 
     Args:
         conditions: the conditions of the fields.
@@ -259,7 +259,7 @@ def negated(row: Any, given: Given, conditions: Iterable[Condition]) -> Conditio
 
 @dataclass(frozen=True, slots=True)
 class _Matches:
-    """The condition that a column meets what is given for a field: a value or an operator."""
+    """The condition that a column meets the value or operator of a field."""
 
     column: str
     name: str
@@ -292,12 +292,12 @@ before: Final = _comparison(operator.lt)
 
 
 def trace_parameters(name: str, value: Any) -> dict[str, Any]:
-    """The ids of traces, also those that an earlier version gave to ids of 64 bits."""
+    """The parameters of trace ids, with those that an earlier version gave to ids of 64 bits."""
     return operators.parameters(name, with_former(value))
 
 
 def with_former(value: Any) -> Any:
-    """Given trace ids, with those that an earlier version gave to the same traces."""
+    """The given trace ids, and the ids that an earlier version gave to the same traces."""
     if isinstance(value, Not):
         return Not(with_former(value.value))
     keys = value.values if isinstance(value, OneOf) else (value,)

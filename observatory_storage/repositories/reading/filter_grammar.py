@@ -19,12 +19,12 @@ _FIELD: Final = re.compile(
 _VALUE: Final = re.compile(r'"(?P<quoted>(?:[^"\\]|\\.)*)"(?P<star>\*?)|(?P<bare>[^\s,"]+)')
 _WORD: Final = re.compile(r'-?"[^"]*"|[^\s"]+')
 _ESCAPE: Final = re.compile(r'\\(["\\])')
-_SHOWN: Final = 50  # so many characters on each side of a mistake
+_SHOWN: Final = 50  # the number of characters shown on each side of a mistake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:
-    """A value of a term, and where it is written.
+    """A value of a term, with its position in the text.
 
     Attributes:
         is_prefix: whether a star follows it.
@@ -87,7 +87,7 @@ def terms_of(text: str) -> list[Term | Word]:
 
 
 def mistake(text: str, start: int, end: int, rule: str) -> ValidationError:
-    """The error for a part of the text. Its rule shows the part with a line below it."""
+    """The error for a part of the text. Its message shows the text with the part underlined."""
     begin = max(0, start - _SHOWN)
     shown = re.sub(r"\s", " ", text[begin : start + _SHOWN])
     width = max(1, min(end, start + _SHOWN) - start)
@@ -96,12 +96,12 @@ def mistake(text: str, start: int, end: int, rule: str) -> ValidationError:
 
 
 def unquoted(text: str) -> str:
-    """The text between quotes, where a backslash stands before a quote and a backslash."""
+    """The text between quotes, without the backslashes that escape quotes and backslashes."""
     return _ESCAPE.sub(r"\1", text)
 
 
 def _skipped(text: str, place: int) -> int:
-    """The place of the next character that is no space."""
+    """The index of the next character that is not white space."""
     return len(text) - len(text[place:].lstrip())
 
 

@@ -1,6 +1,6 @@
 """Filters written as text: ``service:chat status:error duration>2s model:gpt-4o* "a phrase"``.
 
-The names of the fields follow from those of the filters: ``service`` is ``service_name``, and
+The names of fields are derived from the filters: ``service`` is ``service_name``, and
 ``duration>2s`` is ``min_duration_us``. Words become ``text``.
 """
 
@@ -28,7 +28,7 @@ from observatory_storage.times import MICROSECOND
 
 __all__ = ["fields_of"]
 
-# Names that do not follow from those of the fields.
+# Names that cannot be derived from the names of fields.
 _ALIASES: Final = {
     "level": "min_severity",
     "severity": "min_severity",
@@ -42,7 +42,7 @@ _RANGES: Final = {
     "start": ("start_time", "end_time"),
     "end": ("ended_after", "ended_before"),
 }
-# A cost has fewer digits, so nothing is between a number and the next one.
+# Costs have fewer digits, so no cost lies between a number and the next one in this context.
 _EXACT: Final = Context(prec=60, Emin=-120)
 
 
@@ -78,7 +78,8 @@ def _flag(text: str) -> bool:
     return text == "true"
 
 
-# How the values of a field are read, by its check. All others are text.
+# The function that reads the values of a field, by the check of the field. The values of all other
+# fields are text.
 _READERS: Final[Mapping[Any, Callable[[str], Any]]] = {
     validation.moment: text_values.moment,
     validation.duration_us: text_values.duration,
@@ -89,7 +90,7 @@ _READERS: Final[Mapping[Any, Callable[[str], Any]]] = {
 
 
 def fields_of(rules: Mapping[str, _Rule], text: object) -> dict[str, Any]:
-    """The fields that a text sets, as keywords of the filters with these rules.
+    """The fields that the text sets, as keywords for the filters that have these rules.
 
     Raises:
         ValidationError: the text is not understood, or a value is invalid. Its ``position`` is the
@@ -254,7 +255,10 @@ class _Setter:
 
 
 def _next(value: Any, sign: int) -> Any:
-    """The next value above (1) or below (-1): by a nanosecond, a microsecond of times, or one."""
+    """The next value above (sign 1) or below (-1).
+
+    Durations step by a nanosecond, times by a microsecond, integers by one.
+    """
     match value:
         case Decimal():
             return value.next_plus(_EXACT) if sign > 0 else value.next_minus(_EXACT)

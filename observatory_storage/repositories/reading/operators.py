@@ -1,8 +1,8 @@
-"""What a filter field may hold beside a value: several values, a prefix, existence, a negation.
+"""The operators of filter fields: several values, a prefix, existence, negation.
 
-An operator becomes bind parameters whose names tell it from others: ``model`` is a value,
-``model__any`` are several. The names are the shape of a statement; the number of values is not part
-of it. The parameters of a negation have the names of what is negated, after `_NOT`.
+An operator becomes bind parameters. Their names contain the operator: ``model`` is one value,
+``model__any`` several. Statements are cached by these names, so the number of values does not
+matter. In a negation, `_NOT` precedes each name.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ANY, _PREFIX, _PREFIXES, _EXISTS = "__any", "__prefix", "__prefixes", "__exists
 
 
 class Operator:
-    """The base class of what a filter field may hold beside a value."""
+    """The base class of operators, which a filter field takes instead of a value."""
 
     __slots__ = ()
 
@@ -54,12 +54,12 @@ class Prefix(Operator):
 
 @dataclass(frozen=True, slots=True)
 class Exists(Operator):
-    """Matches rows that have a value: ``user_id=Exists()``; ``Not(Exists())`` those without one."""
+    """Matches rows that have a value: ``user_id=Exists()``. ``Not(Exists())`` negates it."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class OneOf(Operator):
-    """Matches each of several values or prefixes: ``status=OneOf("error", "unset")``.
+    """Matches any of several values or prefixes: ``status=OneOf("error", "unset")``.
 
     A list, tuple or set means the same, except in ``attributes``.
     """
@@ -75,10 +75,10 @@ class OneOf(Operator):
 
 @dataclass(frozen=True, slots=True, init=False)
 class Not(Operator):
-    """Matches what does not match: ``environment=Not("test", "dev")``, ``model=Not(Prefix("o"))``.
+    """Negates values or an operator: ``Not("test", "dev")``, ``Not(Prefix("o"))``.
 
-    A row without a value is not equal to any, so it matches ``Not("test")``. A trace matches if
-    none of its spans has the value.
+    A row without a value matches ``Not("test")``. A trace matches if none of its spans has the
+    value.
     """
 
     value: Any
@@ -94,7 +94,7 @@ TextFilter = str | Collection[str] | Operator
 
 
 def checked(check: Callable[[str, Any], Any], field: str, given: Any) -> Any:
-    """The given value or operator with its values checked; one of one value is the value itself.
+    """The given value or operator, with checked values. `OneOf` a single value becomes that value.
 
     Raises:
         ValidationError: a value is invalid, or the operators do not fit together.
@@ -131,14 +131,14 @@ def _one_of(
         checked(check, field, value) if isinstance(value, Prefix) else check(field, value)
         for value in values
     ]
-    # Each once and in one order, so that filters are equal if they mean the same.
+    # Remove duplicates and sort, so that filters with the same meaning are equal.
     distinct = {(type(value).__name__, repr(value)): value for value in each}
     ordered = [distinct[key] for key in sorted(distinct)]
     return ordered[0] if len(ordered) == 1 else OneOf(*ordered)
 
 
 def is_selective(value: Any) -> bool:
-    """Whether an index may find the rows: by values or by one prefix, but not by what is absent."""
+    """Whether an index can find the rows: by values or one prefix, but not by `Not` or `Exists`."""
     if isinstance(value, OneOf):
         return not any(isinstance(each, Prefix) for each in value.values)
     return value is not None and not isinstance(value, (Not, Exists))
@@ -165,17 +165,17 @@ def parameters(name: str, value: Any) -> dict[str, Any]:
 
 
 def negation(given: Mapping[str, T]) -> dict[str, T]:
-    """The parameters of what is negated; `excluded` reads them."""
+    """The parameters of a negation; `excluded` reads them."""
     return {f"{_NOT}{name}": each for name, each in given.items()}
 
 
 def excluded(given: Mapping[str, T]) -> dict[str, T]:
-    """The parameters that are negated, by the names of what they negate."""
+    """The negated parameters, without `_NOT` before their names."""
     return {name.removeprefix(_NOT): each for name, each in given.items() if name.startswith(_NOT)}
 
 
 def matching(column: Any, name: str, given: Mapping[str, Any]) -> list[ColumnElement[bool]]:
-    """The condition that a column meets what is given for a field; none if nothing is given."""
+    """The condition of a field on its column; an empty list if the field is not set."""
     found: list[ColumnElement[bool]] = []
     if name in given:
         found.append(column == given[name])
@@ -195,7 +195,7 @@ def _any(column: Any, values: Any) -> ColumnElement[Any]:
 
 
 def _begins_with(column: Any, prefix: Any) -> ColumnElement[bool]:
-    # Unlike LIKE it takes the prefix literally. An index whose collation is C serves it.
+    # Unlike LIKE, ``^@`` takes the prefix literally. An index with the collation C serves it.
     return column.op("^@", is_comparison=True)(prefix)  # type: ignore[no-any-return]
 
 

@@ -1,7 +1,8 @@
 """Text searches: words as in a web search.
 
-A word that is more than letters and digits (an address, a path, a version) is looked for by its
-parts, which the index has, and then literally in the rows that have these parts.
+A word with other characters than letters and digits (an address, a path, a version) is first
+searched by its parts, which are in the index. Then it is compared literally in the rows that
+contain these parts.
 
 PostgreSQL's ``websearch_to_tsquery`` reads words, phrases, ``or`` and ``-not``, but no prefixes.
 Therefore each word that ends with ``*`` is passed to it as a placeholder, which is then replaced by
@@ -28,8 +29,8 @@ __all__ = ["TextSearch", "longest_run"]
 _PIECES: Final = re.compile(r'(?P<signs>-*)(?:"(?P<phrase>[^"]*)"|(?P<word>[^\s"]+))')
 _MOST_PREFIXES: Final = 20
 _CONFIGURATION: Final = "'simple'::regconfig"
-# What prose puts around words is not searched for: brackets, quotation marks and the ends of
-# sentences, also those of Chinese and Japanese.
+# Punctuation around words is not searched for: brackets, quotation marks and the ends of sentences,
+# also those of Chinese and Japanese.
 _OPENING: Final = "'`([{\u201c\u201d\u2018\u2019\u00ab\u00bb\u00bf\u00a1\u201e"
 _CLOSING: Final = _OPENING + ".,;:?!)]}*\u2026\u3002\uff0c\u3001\uff1b\uff1a\uff1f\uff01"
 _APOSTROPHES: Final = re.compile(r"['\u2019]")
@@ -65,8 +66,8 @@ class _Term:
     """A word, or words that follow each other.
 
     Attributes:
-        literals: what a match has literally, if its words alone do not tell.
-        is_scattered: the words may stand anywhere.
+        literals: texts that a match must contain literally, if comparing words is not enough.
+        is_scattered: whether the words may stand anywhere, not only next to each other.
     """
 
     words: Sequence[_Word]
@@ -103,9 +104,10 @@ class TextSearch:
         """The condition that a row matches.
 
         Args:
-            vector: its words, by `search_words.words_of`, which an index has.
-            in_order: its words without any between those that follow each other, if the vector has
-                such words.
+            vector: the words of the row, made by `search_words.words_of`, on which there is an
+                index.
+            in_order: the words of the row without the additional words that the vector may have
+                between two adjacent words; None if the vector has none.
         """
 
         def rechecked(term: _Term) -> bool:
@@ -118,7 +120,7 @@ class TextSearch:
                 found.append(in_order.bool_op("@@")(self._query([[included]])))
             if not term.is_excluded:
                 return and_(*found)
-            # Its parts alone do not exclude a row.
+            # A row that contains only the parts is not excluded.
             return not_(and_(vector.bool_op("@@")(self._query([[_scattered(included)]])), *found))
 
         def alternative(terms: Sequence[_Term]) -> ColumnElement[bool]:
@@ -137,7 +139,7 @@ class TextSearch:
         return vector.bool_op("@@")(self.query())
 
     def query(self) -> ColumnElement[Any]:
-        """The tsquery, for ranking. It does not tell what has to match literally."""
+        """The tsquery, for ranking. It does not contain the texts that must match literally."""
         return self._query(
             [_scattered(term) if term.literals else term for term in terms]
             for terms in self._alternatives
@@ -168,7 +170,7 @@ class TextSearch:
 
 
 def longest_run(text: str) -> str | None:
-    """The longest run of ASCII letters and digits in a text: JSON never writes them otherwise."""
+    """The longest run of ASCII letters and digits in a text, because JSON never escapes these."""
     return max(re.findall("[A-Za-z0-9]+", text), key=len, default=None)
 
 
@@ -198,7 +200,7 @@ def _alternatives(text: str) -> Iterator[list[_Term]]:
 
 
 def _term(words: list[_Word], written: str, *, is_excluded: bool) -> _Term:
-    # Apostrophes are typed in several ways: what they divide follows each other.
+    # There are several apostrophe characters. The parts on both sides of one become adjacent words.
     divided = [part for word in words for part in _divided(word)]
     if all(word.is_plain for word in divided):
         return _Term(divided, (), is_excluded)

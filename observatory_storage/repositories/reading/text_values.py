@@ -1,6 +1,6 @@
 """Values as people write them: durations, times, levels, attributes.
 
-A text that is no such value raises ValueError, which says what is.
+Any other text raises ValueError, whose message shows valid values.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def duration(text: str) -> timedelta:
 
 
 def moment(text: str) -> datetime:
-    """A time in ISO 8601, UTC where it names no zone; or a duration before now."""
+    """A time in ISO 8601 (in UTC unless it names a zone), or a duration before now."""
     ago = _duration(text)
     try:
         found = datetime.now(UTC) - ago if ago is not None else datetime.fromisoformat(text)
@@ -53,7 +53,7 @@ def severity(text: str) -> int | str:
 
 
 def attribute(text: str) -> Value:
-    """A number, true or false, a list, or text in quotes, as in JSON; anything else is text."""
+    """A number, a boolean, a list or a quoted text, as in JSON. Anything else is text."""
     try:
         value = json.loads(text)
     except ValueError:

@@ -77,7 +77,7 @@ def buckets_between(width: timedelta, start: datetime, end: datetime) -> Iterato
 
 @dataclass(frozen=True, slots=True)
 class WholeRange:
-    """No buckets: what is counted has no time of its own."""
+    """The whole range of a query, without buckets. Results have no time."""
 
     def column(self, _moment: Any, _start: datetime | None, _end: datetime | None) -> Label[Any]:
         """The column ``bucket``, of NULL."""
@@ -130,8 +130,9 @@ class EqualBuckets:
 class CalendarBuckets:
     """Buckets that begin with a day of a time zone: a number of days, or of months.
 
-    A moment belongs to the day that clocks show then. A day begins when they first show it: if they
-    are set back over midnight at the first one, if they skip midnight when they are set forward.
+    A moment belongs to the date that clocks show. A day begins when clocks first show its date: at
+    the first midnight if clocks are set back over midnight, and when clocks are set forward if they
+    skip midnight.
     """
 
     zone: time_zones.TimeZone
@@ -151,7 +152,7 @@ class CalendarBuckets:
         if isinstance(self.zone, str):
             first = time_zones.first_instant_by_server(self.zone, first)
         elif start is None or end is None:
-            # There may be rows of the years 1 and 9999, for which clocks show years beyond.
+            # For rows at the ends of the years 1 and 9999, the local year may be out of range.
             lowest, highest = (literal(bound, DateTime()) for bound in _LOCAL_BOUNDS)
             first = func.least(func.greatest(first, lowest), highest)
         return first.label("bucket")
@@ -179,7 +180,7 @@ class CalendarBuckets:
         try:
             while True:
                 number += 1
-                # Clocks may skip whole days, which are no buckets.
+                # Clocks may skip whole days. Such a day is not a bucket.
                 if (found := self._start(number)) > start:
                     return found
         except (OverflowError, ValueError):

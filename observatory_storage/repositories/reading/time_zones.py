@@ -1,8 +1,8 @@
-"""Time zones by Python's database, in Python and in SQL.
+"""Time zones from Python's database, in Python and in SQL.
 
-PostgreSQL has a time zone database too, and other names beside it: it reads ``CET`` as one hour
-east of UTC all year. So a statement is given the offsets of the zone, not its name. Only where
-Python has no time zones is the name left to the server.
+PostgreSQL has its own time zone database and its own abbreviations: it reads ``CET`` as one hour
+east of UTC all year. Therefore a statement gets the offsets of the zone, not its name. Only if
+Python has no time zones, the server resolves the name.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ __all__ = [
     "time_zone",
 ]
 
-# A zone; where Python has none, the name that the server knows it by.
+# A zone, or its name for the server if Python has no time zones.
 TimeZone = tzinfo | str
 
 _SECOND: Final = timedelta(seconds=1)
 # Offsets change at least four days apart in every zone of the database, so no change is missed.
 _STEP: Final = timedelta(days=3)
-# No zone has a change before. In a range without an end, the offset stays as it is after the last.
+# No zone changes its offset before the first year. In a range without an end, changes after the
+# last year are ignored.
 _FIRST_YEAR, _LAST_YEAR = 1834, 2100
 _MOST_YEARS: Final = 10
 
@@ -60,12 +61,12 @@ def time_zone(value: object) -> TimeZone | None:
             return ZoneInfo(known[value.casefold()])
         if known or not value.isascii():
             raise ValidationError("time_zone", value, "is not the name of a time zone") from None
-    # With a colon the server looks for a zone of the name, never for an abbreviation.
+    # After a colon the server expects the name of a zone, never an abbreviation.
     return f":{value}"
 
 
 def local_time(zone: tzinfo, moment: datetime) -> datetime:
-    """What clocks in the zone show at a moment, without a time zone.
+    """The local time in the zone at a moment, without a time zone.
 
     Raises:
         OverflowError: that is before the year 1 or after the year 9999.
@@ -77,7 +78,7 @@ def local_time(zone: tzinfo, moment: datetime) -> datetime:
 def first_instant(zone: tzinfo, local: datetime) -> datetime:
     """The moment at which clocks in the zone first show a local time.
 
-    If they skip it, the moment at which they are set forward.
+    If clocks skip that time, it is the moment at which they are set forward.
 
     Raises:
         OverflowError: that is before the year 1 or after the year 9999.
@@ -85,7 +86,8 @@ def first_instant(zone: tzinfo, local: datetime) -> datetime:
     start = local.replace(tzinfo=zone, fold=0).astimezone(UTC)
     if local_time(zone, start) == local:
         return start
-    # Skipped: `fold` tells the offsets before and after, and between these two clocks are set.
+    # Clocks skip it. The values of `fold` give the offsets before and after, and the change lies
+    # between the two moments.
     early = local.replace(tzinfo=zone, fold=1).astimezone(UTC)
     seconds = range((start - early) // _SECOND)
     later = bisect_left(seconds, local, key=lambda n: local_time(zone, early + n * _SECOND))
@@ -95,7 +97,7 @@ def first_instant(zone: tzinfo, local: datetime) -> datetime:
 def local_times(
     zone: TimeZone, moment: Any, start: datetime | None, end: datetime | None
 ) -> ColumnElement[datetime]:
-    """What clocks in the zone show at the moments of a column in [start, end)."""
+    """The local times in the zone of a column of moments in [start, end)."""
     if isinstance(zone, str):
         return func.timezone(zone, moment, type_=DateTime())
     changes, offsets = _offsets(zone, start, end)
@@ -107,7 +109,7 @@ def local_times(
 
 
 def first_instant_by_server(zone: str, local: ColumnElement[Any]) -> ColumnElement[datetime]:
-    """The moment at which clocks first show a local time, as far as the server tells."""
+    """The moment at which clocks first show a local time, by the server's time zones."""
     hour = literal(timedelta(hours=1), Interval())
     last = func.timezone(zone, local, type_=DateTime(timezone=True))
     return case((func.timezone(zone, last - hour) == local, last - hour), else_=last)
@@ -116,7 +118,7 @@ def first_instant_by_server(zone: str, local: ColumnElement[Any]) -> ColumnEleme
 def _offsets(
     zone: tzinfo, start: datetime | None, end: datetime | None
 ) -> tuple[list[datetime], list[timedelta]]:
-    """When the offset changes, and the offset before the first change and after each."""
+    """The moments at which the offset changes, and the offsets before the first and after each."""
     if isinstance(zone, timezone):
         return [], [zone.utcoffset(None)]
     first = _FIRST_YEAR if start is None else min(max(start.year, _FIRST_YEAR), 9998)
@@ -161,5 +163,5 @@ def _offset(zone: tzinfo, moment: datetime) -> timedelta:
 
 @lru_cache(maxsize=4)
 def _known_names(_path: tuple[str, ...]) -> dict[str, str]:
-    """The names of all zones that Python knows, by their lower case."""
+    """The names of all zones that Python has, by the name in lower case."""
     return {name.casefold(): name for name in available_timezones()}

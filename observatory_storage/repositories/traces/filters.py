@@ -118,7 +118,7 @@ def _is_root(span: Any, given: Given) -> Conditions:
 
 
 def _root(name: str, value: bool) -> dict[str, Any]:
-    # The name says which it is; the value is not used.
+    # The name of the parameter distinguishes True from False; its value is not used.
     return operators.parameters(name, value or Not(value))
 
 
@@ -267,7 +267,7 @@ class TraceFilters(_CommonFilters):
         attributes: a mapping of attribute keys to text, numbers, bools or lists. Each pair must be
             in the attributes of the span, of its resource or scope, or of one of its events or
             links. A number matches an equal number (1 matches 1.0), never text or a bool. A value
-            also matches a list that has it as an element; a list matches an equal list.
+            also matches a list that contains it. A list matches an equal list.
         limit: the maximum number of rows in a page.
         min_tokens: the minimum of the span's ``total_tokens``, inclusive.
         max_tokens: the maximum of the span's ``total_tokens``, inclusive.
@@ -278,9 +278,9 @@ class TraceFilters(_CommonFilters):
         contains: a substring of a prompt or a completion. Case is ignored; all other characters are
             literal. No index serves it: the query may read all prompts of the time range, so
             ``start_time`` is required.
-        root: True: the span has no parent. False: the trace has no such span.
-        ended_after: the matching span ends at this time or later. No index has the ends of spans:
-            give a time range too.
+        root: True: the span has no parent. False: the trace has no span without a parent.
+        ended_after: the matching span ends at this time or later. No index contains the ends of
+            spans, so give a time range too.
         ended_before: the matching span ends before this time.
 
     Raises:
@@ -319,7 +319,7 @@ class SpanFilters(_CommonFilters):
         name: the same as ``operation``.
         root: True: the span has no parent. False: it has one.
 
-    What is negated by `Not` is compared with the span itself.
+    `Not` compares each span by itself. Other spans of its trace do not matter.
 
     Raises:
         ValidationError: a value is of the wrong type or out of range, or a time has no zone.

@@ -80,7 +80,7 @@ class ContentCondition:
     def _in(self, attributes: SQLColumnExpression[Any]) -> ColumnElement[bool]:
         if self.required is None or len(self.required) < _SHORTEST:
             return self.on(attributes)
-        # For rows without an index: searching for letters costs a twentieth of parsing.
+        # This helps rows without an index: searching for letters costs a twentieth of parsing.
         return and_(cast(attributes, Text).ilike(f"%{self.required}%"), self.on(attributes))
 
 

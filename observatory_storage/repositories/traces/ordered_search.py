@@ -1,8 +1,8 @@
 """Lists of traces and spans in the order of their duration, tokens or cost, within a time range.
 
-No index has these orders: on traces it would end HOT updates, and on spans it would slow ingestion.
-So the rows of the time range are read and sorted, which is bounded by the range. Rows without a
-value come last.
+No index serves these orders. On traces such an index would prevent HOT updates, and on spans it
+would slow down ingestion. So the rows of the time range are read and sorted. Rows without a value
+come last.
 """
 
 from __future__ import annotations
@@ -47,17 +47,18 @@ Order = Literal[
 ]
 NEWEST_FIRST: Final = "-start_time"
 _ORDERS: Final = get_args(Order)
-# For rows without a value, to come last: less than any value, and more than any that is likely.
+# The sort keys of rows without a value, so that they come last: one is less than any value, the
+# other greater than any likely value.
 _LEAST, _GREATEST = -1, 2**63 - 1
 
 
 def is_ordered(
     order: str, filters: TraceFilters | SpanFilters, *, is_bounded: bool = False
 ) -> bool:
-    """Whether an order other than the newest first is wanted.
+    """Whether the order is another one than newest first.
 
     Args:
-        is_bounded: whether something beside a time range bounds the number of rows.
+        is_bounded: whether something other than a time range bounds the number of rows.
 
     Raises:
         ValidationError: the order is unknown, or nothing bounds the number of rows.
@@ -81,8 +82,8 @@ def span_order(order: str) -> Keyset:
 class OrderedTraceSearch(TraceSearch):
     """The matching traces that begin within the time range, in an order: a `pages.Search`.
 
-    Traces that begin before the range are left out, although one of their spans may be in it. To
-    find them, all older traces would have to be read.
+    Traces that begin before the range are left out, even if one of their spans is in it. To find
+    them, all older traces would have to be read.
     """
 
     def __init__(self, reader: Reader, filters: TraceFilters, order: str) -> None:
@@ -98,11 +99,11 @@ class OrderedTraceSearch(TraceSearch):
     def rows(self, seek: Seek) -> Sequence[Trace]:
         """The traces of a page.
 
-        If an index finds few matching spans, their traces are sorted. Otherwise the traces of the
-        range are sorted, and probed for a matching span in that order until the page is full.
+        If an index finds few matching spans, only their traces are sorted. Otherwise all traces of
+        the range are sorted, then probed for a matching span in that order until the page is full.
         """
         if self._parameters.keys() == {"start_time", "end_time"}:
-            # Each trace of the range matches, by its first span.
+            # Every trace of the range matches, because its first span is in the range.
             traces = seek.of(sa.select(Trace).where(*self._bounds))
             return self._reader.entities(traces, seek.parameters)
         ids = self._few_ids()
@@ -135,7 +136,7 @@ def matching_spans(reader: Reader, filters: SpanFilters) -> sa.Select[TraceSpan]
 
 @lru_cache(maxsize=256)
 def _in_order(conditions: SpanConditions, order: str, shape: SeekShape) -> sa.Select[Trace]:
-    """The page's traces. The subquery keeps the planner from probing before it has sorted."""
+    """The statement for a page. Its subquery keeps the planner from probing before the sort."""
     trace = aliased(Trace, name="trace")
     value = _value(trace, order).label("sort_key")
     walked = sa.select(trace, value).where(*conditions.within(trace), *conditions.implied(trace))

@@ -48,8 +48,8 @@ class TraceRepository(SpanQueries):
     itself. Filters are given as an object or as keywords:
     ``list(TraceFilters(service_name="chat"))`` and ``list(service_name="chat")`` are the same. A
     method raises `ValidationError` for an invalid argument, for a damaged cursor and for the cursor
-    of another query. Two queries are the same if their filters are equal; ``limit``, ``start_time``
-    and ``end_time`` may differ.
+    of another query. Two queries are the same if their filters and orders are equal; ``limit``,
+    ``start_time``, ``end_time``, ``ended_after`` and ``ended_before`` may differ.
     """
 
     def get(self, id: validation.TraceId) -> Trace:  # noqa: A002 - the column's name
@@ -90,9 +90,9 @@ class TraceRepository(SpanQueries):
                 statements.
             order_by: ``"-duration_us"``, ``"-total_tokens"`` or ``"-total_cost_usd"`` of the trace,
                 highest first; without the minus, lowest first. Traces without a value come last.
-                No index has these orders: the traces of the time range are sorted for each page.
-                So ``start_time`` and ``end_time`` are required, and only traces that begin within
-                them are listed.
+                No index serves these orders, so the traces of the time range are sorted for each
+                page. ``start_time`` and ``end_time`` are required, and only traces that begin
+                between them are listed.
 
         Example:
             >>> page = uow.traces.list(service_name="chat", status="error", limit=20)
@@ -255,13 +255,13 @@ class TraceRepository(SpanQueries):
                 ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or ``"year"``. A
                 span belongs to the bucket of its start. Buckets of one width are aligned to Monday,
                 1970-01-05 UTC.
-            time_zone: the time zone in which days begin, such as "Asia/Tokyo", in any case; UTC by
-                default. Buckets must then be whole days or a unit of the calendar; a day on which
-                the clocks change has 23 or 25 hours.
+            time_zone: the time zone in which days begin, such as "Asia/Tokyo", in upper or lower
+                case; UTC by default. With a time zone, buckets must be whole days or a unit of the
+                calendar. A day on which the clocks change has 23 or 25 hours.
             fill: also return the buckets in which a group has no spans. Their counts are zero and
                 their durations None; their sums are None with ``"null"`` and zero with ``"zero"``.
-                Without a bound of time, the range ends with the outermost bucket that has spans. At
-                most 200,000 rows are returned.
+                If ``start_time`` or ``end_time`` is missing, the range begins or ends with the
+                first or last bucket that has spans. At most 200,000 rows are returned.
 
         Raises:
             ValidationError: a group, the bucket width, the time zone or the fill is invalid.
@@ -322,7 +322,7 @@ class TraceRepository(SpanQueries):
 
 
 def _by_either_id(key: UUID, ask: Callable[[UUID], T]) -> T:
-    """The answer for a trace, also if an earlier version stored it by another id of 64 bits."""
+    """The answer for a trace, also if an earlier version stored it under another UUID."""
     try:
         return ask(key)
     except NotFound:

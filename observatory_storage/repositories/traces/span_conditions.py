@@ -75,7 +75,7 @@ class SpanConditions:
     Args:
         rules: the rules of the filters' fields.
         given: the bind parameters of the fields that are set.
-        by_trace: whether what is negated must hold for no span of the trace. Otherwise a span is
+        by_trace: whether no span of the trace may have a negated value. Otherwise each span is
             compared by itself.
     """
 
@@ -107,7 +107,7 @@ class SpanConditions:
         return [one for rule in self._rules.values() if rule.json for one in rule.json(self._given)]
 
     def of_no_span(self, trace: type[Trace] = Trace) -> Conditions:
-        """The condition that a trace has no span with what is negated.
+        """The condition that a trace has no span with a negated value.
 
         It is a subquery with LIMIT, which is evaluated for each trace: to evaluate NOT EXISTS,
         PostgreSQL may read all spans.
@@ -154,7 +154,7 @@ class SpanConditions:
         return self._given.get("start_time"), self._given.get("end_time")
 
     def _excluding(self, start: Any = None, end: Any = None) -> Conditions:
-        """What is negated, as conditions on `TraceSpan`: one for each field or attribute."""
+        """The conditions on `TraceSpan` that are negated: one for each field or attribute."""
         fields = (rule.condition(TraceSpan, self._excluded) for rule in self._rules.values())
         json = (on_span_or_events(one, start, end) for one in self._excluded_json())
         return [*(one for each in fields for one in each), *json]

@@ -1,4 +1,4 @@
-"""The conditions on durations, of which spans have nanoseconds and traces microseconds."""
+"""The conditions on durations. Those of spans have nanoseconds, those of traces do not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def least_duration(name: str, value: Decimal) -> dict[str, Any]:
     return {
         name: whole,
         "min_duration_ns": nanoseconds,
-        # A trace's times have no nanoseconds: its duration may be short by one microsecond.
+        # A trace's times have no nanoseconds, so its duration may be one microsecond too short.
         "min_trace_duration_us": math.floor(value) - 1,
         "min_spanless_duration_us": math.ceil(value),
     }

@@ -209,8 +209,9 @@ class SpanQueries:
             total: "exact" or "estimated" also counts the spans of all pages, by one more statement.
             order_by: ``"-duration_us"``, ``"-total_tokens"`` or ``"-total_cost_usd"``, highest
                 first; without the minus, lowest first. Spans without a value come last. No index
-                has these orders: the matching spans of the time range are sorted for each page. So
-                ``start_time`` and ``end_time`` are required, unless there is one ``trace_id``.
+                serves these orders, so the matching spans of the time range are sorted for each
+                page. ``start_time`` and ``end_time`` are required, unless one ``trace_id`` is
+                given.
         """
         wanted = SpanFilters.of(filters, fields)
         search: pages.Search[TraceSpan]
