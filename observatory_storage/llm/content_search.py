@@ -14,6 +14,7 @@ that is not JSON it begins a word, such as ``\frac``. The two cannot be told apa
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from itertools import product
 from typing import Any, Final
 
@@ -77,6 +78,7 @@ _WORD: Final = r"\\{2,}([bfnrt])([[:alnum:]]+)"
 _ESCAPES: Final = r"\\+(?!u(?!00[0-7]|[dD][89a-fA-F])[0-9a-fA-F]{4})(u[0-9a-fA-F]{4}|[bfnrt])?"
 
 
+@lru_cache(maxsize=32)  # an alias of a statement has attributes of its own
 def content_vector(
     attributes: SQLColumnExpression[Any], *, words_twice: bool = True
 ) -> ColumnElement[Any]:

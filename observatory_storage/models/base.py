@@ -6,7 +6,7 @@ import uuid
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -37,7 +37,6 @@ NAME: Final = Text(collation="C")
 JSON: Final = JSONB(none_as_null=True)
 _TIME: Final = DateTime(timezone=True)
 _SHOWN_CHARACTERS: Final = 80
-_set: Final = object.__setattr__
 
 # The key under which a row's instance state keeps, in `info`, the session that read the row.
 ORIGIN: Final = "observatory_storage.origin"
@@ -132,26 +131,18 @@ class Base(DeclarativeBase):
         for name, value in values.items():
             if not hasattr(kind, name):
                 raise TypeError(f"{name!r} is not an attribute of {kind.__name__}")
-            _set(self, name, value)  # a new row was not read in a session: skip `__setattr__`
+            setattr(self, name, value)
 
-    if not TYPE_CHECKING:  # with it, a type checker would accept any attribute name
-
-        def __setattr__(self, name: str, value: Any) -> None:
-            self._attach(name)
-            _set(self, name, value)
-
-    def _attach(self, name: str) -> None:
+    def _attach(self) -> None:
         """Add the row to the session that it was read in, for a change of a column."""
-        state = self.__dict__.get("_sa_instance_state")
-        if state is not None and state.key is not None and state.session_id is None:
-            origin = state.info.get(ORIGIN)
-            # A copy by `copy.copy` shares its state with the row that the state tracks.
-            if origin is not None and state.obj() is self and name in state.mapper.columns:
-                origin.attach(self)
+        state = inspect(self)
+        # A copy by `copy.copy` shares its state with the row that the state tracks.
+        if state.session_id is None and state.obj() is self and ORIGIN in state.info:
+            state.info[ORIGIN].attach(self)
 
     def _note_change(self, name: str) -> None:
         """Have the session write a JSON value that is changed in place."""
-        self._attach(name)
+        self._attach()
         if inspect(self).obj() is self and name in self.__dict__:
             flag_modified(self, name)
 

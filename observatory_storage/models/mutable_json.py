@@ -1,4 +1,4 @@
-"""JSON values that report changes in place to their row.
+"""Columns that report changes to their row, also JSON values that are changed in place.
 
 ``row.attributes["ticket"] = 17`` changes a dictionary, which SQLAlchemy would not notice. So the
 first access to a JSON attribute replaces the dictionaries and lists of its value by `TrackedDict`
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from sqlalchemy import event
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute
+from sqlalchemy.orm.attributes import instance_state
 
 if TYPE_CHECKING:
     from observatory_storage.models.base import Base
@@ -97,7 +98,22 @@ def _tracked(value: Any, owner: _Owner) -> Any:
     return value
 
 
-class _JsonAttribute(InstrumentedAttribute[Any]):
+class _ColumnAttribute(InstrumentedAttribute[Any]):
+    """The attribute of a column: the row that it is set in is written by the session that read it.
+
+    `__setattr__` would do as well, but SQLAlchemy calls it for each row that is read.
+    """
+
+    __slots__ = ()
+    inherit_cache = True
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        if instance_state(instance).key is not None:
+            instance._attach()
+        super().__set__(instance, value)
+
+
+class _JsonAttribute(_ColumnAttribute):
     """The attribute of a JSON column."""
 
     __slots__ = ()
@@ -123,5 +139,6 @@ def track_changes(base: type[Any]) -> None:
     @event.listens_for(base, "attribute_instrument", propagate=True)
     def _(model: type[Any], name: str, attribute: InstrumentedAttribute[Any]) -> None:
         prop = attribute.property
-        if isinstance(prop, ColumnProperty) and isinstance(prop.columns[0].type, JSONB):
-            attribute.__class__ = _JsonAttribute
+        if isinstance(prop, ColumnProperty):
+            is_json = isinstance(prop.columns[0].type, JSONB)
+            attribute.__class__ = _JsonAttribute if is_json else _ColumnAttribute

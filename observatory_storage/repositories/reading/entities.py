@@ -101,14 +101,14 @@ class EntityMaker(Generic[T]):
 
     def __call__(self, rows: Iterable[Any]) -> Iterator[T]:
         names, key, not_loaded = self._names, self._key, self._not_loaded
-        origin = self._origin
+        info = {ORIGIN: self._origin}
         for row in rows:
             entity = self._new()
             entity.__dict__.update(zip(names, row, strict=False))  # the row may have more columns
             state = instance_state(entity)
             state.key = self._identity(tuple([row[index] for index in key]))
             state.callables = not_loaded.copy()
-            state.info[ORIGIN] = origin
+            state.info = info  # type: ignore[misc]  # SQLAlchemy would make a dict for each
             yield entity
 
 
