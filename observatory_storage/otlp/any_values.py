@@ -17,12 +17,20 @@ nearly always the case. Otherwise it is one of:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import protojson
 
-__all__ = ["Note", "any_value", "key_values", "plain_map", "plain_value"]
+__all__ = [
+    "Note",
+    "PlainMap",
+    "any_value",
+    "is_exact",
+    "key_values",
+    "plain_map",
+    "plain_value",
+]
 
 Note = Any  # None | str | dict[str, Note] | list[dict[str, Any]]: see above
 
@@ -43,6 +51,19 @@ _MEMBERS: Final = (
 )
 
 
+class PlainMap(NamedTuple):
+    """A list of KeyValue that is plain JSON already, with its note."""
+
+    plain: dict[str, Any]
+    note: Note
+
+
+def is_exact(number: float) -> bool:
+    """Whether plain JSON represents a double unchanged."""
+    # Zero equals negative zero, which jsonb does not have.
+    return -_EXACT_BELOW < number < _EXACT_BELOW and (number != 0 or str(number) == "0.0")
+
+
 def plain_map(pairs: Any, field: str, depth: int = 0) -> tuple[dict[str, Any], Note]:
     """A list of KeyValue as a JSON object, and its note.
 
@@ -51,6 +72,8 @@ def plain_map(pairs: Any, field: str, depth: int = 0) -> tuple[dict[str, Any], N
     """
     if not pairs:
         return {}, None
+    if type(pairs) is PlainMap:
+        return pairs
     plain: dict[str, Any] = {}
     notes: dict[str, Note] | None = None
     try:
@@ -62,12 +85,7 @@ def plain_map(pairs: Any, field: str, depth: int = 0) -> tuple[dict[str, Any], N
             if (
                 (kind == "stringValue" and given is str)
                 or (kind == "boolValue" and given is bool)
-                or (
-                    kind == "doubleValue"
-                    and given is float
-                    and -_EXACT_BELOW < content < _EXACT_BELOW
-                    and content != 0
-                )
+                or (kind == "doubleValue" and given is float and is_exact(content))
             ):
                 plain[key] = content
                 continue
@@ -157,10 +175,10 @@ def plain_value(value: Any, field: str, depth: int = 0) -> tuple[Any, Note]:
 
 
 def _plain_double(number: float) -> tuple[Any, Note]:
-    if number == 0:
-        return number, "-0.0" if str(number) == "-0.0" else None
-    if -_EXACT_BELOW < number < _EXACT_BELOW:
+    if is_exact(number):
         return number, None
+    if number == 0:
+        return number, "-0.0"
     return protojson.double_json(number), "double"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,16 +13,10 @@ from observatory_storage.otlp.metrics import MetricItems, metric_rows
 from observatory_storage.otlp.resource_scope import Item
 from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL
 from observatory_storage.otlp.traces import span_rows
-from observatory_storage.rows import (
-    Row,
-    prepare_data_point,
-    prepare_log,
-    prepare_metric,
-    prepare_span,
-)
+from observatory_storage.rows import Row, prepare_many
 from observatory_storage.serialization import Result
 from observatory_storage.storing import Source, store
-from observatory_storage.tables import METRICS
+from observatory_storage.tables import DATA_POINTS, LOGS, METRICS, SPANS, TableDefinition
 
 __all__ = ["IngestResult", "ingest_logs", "ingest_metrics", "ingest_traces"]
 
@@ -67,7 +61,7 @@ def ingest_traces(pool: Source, payload: Any) -> IngestResult:
         ConfigError: the payload is protobuf and the ``otel`` extra is not installed.
         StorageError: the database could not be written to. Ingesting again is safe.
     """
-    return _ingest(pool, span_rows(decode(payload, TRACE_SIGNAL)), prepare_span)
+    return _ingest(pool, span_rows(decode(payload, TRACE_SIGNAL)), SPANS)
 
 
 def ingest_logs(pool: Source, payload: Any) -> IngestResult:
@@ -75,7 +69,7 @@ def ingest_logs(pool: Source, payload: Any) -> IngestResult:
 
     See `ingest_traces` for the arguments and the errors.
     """
-    return _ingest(pool, log_rows(decode(payload, LOG_SIGNAL)), prepare_log)
+    return _ingest(pool, log_rows(decode(payload, LOG_SIGNAL)), LOGS)
 
 
 def ingest_metrics(pool: Source, payload: Any) -> IngestResult:
@@ -86,14 +80,14 @@ def ingest_metrics(pool: Source, payload: Any) -> IngestResult:
     # The whole request is read before anything is stored: an invalid request stores nothing.
     metrics = list(metric_rows(decode(payload, METRIC_SIGNAL)))
     # Metrics are stored first, so that no data point is ever without its metric.
-    definitions = _stored(pool, [metric.definition for metric in metrics], prepare_metric)
+    definitions = _stored(pool, [metric.definition for metric in metrics], METRICS)
     points: list[Item] = []
     rejected: list[Rejected] = []
     for metric, definition in zip(metrics, definitions, strict=True):
         if isinstance(definition, StorageError) and not metric.points:
             rejected.append(Rejected(len(points), metric.definition.source, definition))
         points += _points_of(metric, definition)
-    result = _result(points, _stored(pool, points, prepare_data_point))
+    result = _result(points, _stored(pool, points, DATA_POINTS))
     return IngestResult(result.accepted, rejected + result.rejected)
 
 
@@ -106,33 +100,30 @@ def _points_of(metric: MetricItems, definition: Row | StorageError) -> list[Item
     return metric.points
 
 
-def _ingest(
-    pool: Source, mapped: Iterable[Item], prepare: Callable[[Mapping[str, Any]], Row]
-) -> IngestResult:
+def _ingest(pool: Source, mapped: Iterable[Item], table: TableDefinition) -> IngestResult:
     items = list(mapped)
-    return _result(items, _stored(pool, items, prepare))
+    return _result(items, _stored(pool, items, table))
 
 
 def _stored(
-    pool: Source, items: Sequence[Item], prepare: Callable[[Mapping[str, Any]], Row]
+    pool: Source, items: Sequence[Item], table: TableDefinition
 ) -> list[Row | StorageError]:
     """For each item, the stored row, or the error for which it is not stored."""
-    outcomes = [_prepared(item, prepare) for item in items]
-    good = [(index, row) for index, row in enumerate(outcomes) if isinstance(row, Row)]
-    for start in range(0, len(good), _ROWS_A_TRANSACTION):
-        part = good[start : start + _ROWS_A_TRANSACTION]
-        for refused in store(pool, [row for _, row in part]).rejected:
-            outcomes[part[refused.index][0]] = refused.error
+    outcomes: list[Any] = [item.error for item in items]
+    mapped = [index for index, item in enumerate(items) if item.row is not None]
+    prepared, refused = prepare_many(table, [items[index].row for index in mapped])
+    if refused is not None:
+        for one in refused.rejected:
+            outcomes[mapped[one.index]] = one.error
+        mapped = [index for index in mapped if outcomes[index] is None]
+    for start in range(0, len(prepared), _ROWS_A_TRANSACTION):
+        part = prepared[start : start + _ROWS_A_TRANSACTION]
+        places = mapped[start : start + _ROWS_A_TRANSACTION]
+        for index, row in zip(places, part, strict=True):
+            outcomes[index] = row
+        for rejected in store(pool, part).rejected:
+            outcomes[places[rejected.index]] = rejected.error
     return outcomes
-
-
-def _prepared(item: Item, prepare: Callable[[Mapping[str, Any]], Row]) -> Row | StorageError:
-    if item.row is None:
-        return item.error or ValidationError("item", item.source)
-    try:
-        return prepare(item.row)
-    except ValidationError as error:
-        return error
 
 
 def _result(items: Sequence[Item], outcomes: Sequence[Row | StorageError]) -> IngestResult:

@@ -6,20 +6,17 @@ request arrives.
 
 from __future__ import annotations
 
-import base64
 import importlib
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from observatory_storage.errors import ConfigError, ValidationError
+from observatory_storage.otlp.protobuf_json import json_of
 from observatory_storage.otlp.signals import METRIC_SIGNAL, SIGNALS, TRACE_SIGNAL, Signal
 
 __all__ = ["is_message", "request_of_bytes", "request_of_message", "signal_of_bytes"]
 
-# Fields of type bytes that OTLP/JSON writes in hex, where protobuf's own mapping has base64.
-_IDS = frozenset({"traceId", "spanId", "parentSpanId"})
-_WITHOUT_IDS = frozenset({"attributes", "filteredAttributes", "body", "resource", "scope"})
 _MAX_INSPECTED_ITEMS = 20  # enough to recognise the signal of a request
 
 
@@ -38,7 +35,7 @@ def request_of_message(message: Any) -> tuple[Signal, Mapping[str, Any]]:
     for signal in SIGNALS:
         # File exporters write TracesData, MetricsData and LogsData, which have the same fields.
         if name in (signal.message, _data_message(signal)):
-            return signal, _as_json(message)
+            return signal, json_of(message)
     known = ", ".join(signal.message for signal in SIGNALS)
     raise ValidationError("payload", name, f"must be one of {known}")
 
@@ -61,7 +58,7 @@ def request_of_bytes(payload: bytes, signal: Signal) -> Mapping[str, Any]:
             raise ValidationError("payload", payload, rule)
     if message is None or (payload and not _fits(message)):
         raise ValidationError("payload", payload, f"must be an OTLP request of {signal.name}")
-    return _as_json(message)
+    return json_of(message)
 
 
 def signal_of_bytes(payload: bytes) -> Signal:
@@ -152,28 +149,3 @@ def _fits(message: Any) -> bool:
     unknown = _imported("google.protobuf.unknown_fields").UnknownFieldSet(message)
     mistyped = any(field.field_number in known for field in unknown)
     return bool(message.ListFields()) and not mistyped
-
-
-def _as_json(message: Any) -> Mapping[str, Any]:
-    json_format = _imported("google.protobuf.json_format")
-    request = json_format.MessageToDict(message, use_integers_for_enums=True)
-    _ids_in_hex(request)
-    result: Mapping[str, Any] = request
-    return result
-
-
-def _ids_in_hex(value: Any) -> None:
-    """Convert the ids in a request from base64 to hex, in place.
-
-    Attributes cannot be mistaken for ids, since the key of an attribute is the value of "key".
-    """
-    if isinstance(value, list):
-        for item in value:
-            if isinstance(item, (dict, list)):
-                _ids_in_hex(item)
-        return
-    for name, item in value.items():
-        if name in _IDS:
-            value[name] = base64.b64decode(item).hex()
-        elif isinstance(item, (dict, list)) and name not in _WITHOUT_IDS:
-            _ids_in_hex(item)
