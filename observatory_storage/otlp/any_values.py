@@ -16,17 +16,22 @@ nearly always the case. Otherwise it is one of:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from msgspec import to_builtins
+from msgspec.structs import astuple, fields
+
 from observatory_storage.errors import ValidationError
-from observatory_storage.otlp import protojson
+from observatory_storage.otlp import protojson, wire
+from observatory_storage.otlp.messages import AnyValue, KeyValue
 
 __all__ = [
+    "MAX_DEPTH",
     "Note",
     "PlainMap",
+    "PlainValue",
     "any_value",
-    "is_exact",
     "key_values",
     "plain_map",
     "plain_value",
@@ -35,37 +40,31 @@ __all__ = [
 Note = Any  # None | str | dict[str, Note] | list[dict[str, Any]]: see above
 
 MAX_DEPTH: Final = 50  # protobuf's own limit of 100 messages allows no more
-# From 1e16 on a double's shortest text has an exponent, which jsonb writes out as an integer.
-_EXACT_BELOW: Final = 1e16
 _MIN_INT64: Final = -(2**63)
 _MAX_INT32: Final = 2**31 - 1
-_MEMBERS: Final = (
-    "stringValue",
-    "boolValue",
-    "intValue",
-    "doubleValue",
-    "arrayValue",
-    "kvlistValue",
-    "bytesValue",
-    "stringValueStrindex",
-)
+_MEMBERS: Final = tuple(member.encode_name for member in fields(AnyValue))
+_ABSENT_MEMBERS: Final = len(_MEMBERS) - 1
 
 
 class PlainMap(NamedTuple):
-    """A list of KeyValue that is plain JSON already, with its note."""
+    """A list of KeyValue as a JSON object, and its note."""
 
     plain: dict[str, Any]
     note: Note
 
 
-def is_exact(number: float) -> bool:
-    """Whether plain JSON represents a double unchanged."""
-    # Zero equals negative zero, which jsonb does not have.
-    return -_EXACT_BELOW < number < _EXACT_BELOW and (number != 0 or str(number) == "0.0")
+class PlainValue(NamedTuple):
+    """An AnyValue as JSON, and its note."""
+
+    plain: Any
+    note: Note
 
 
 def plain_map(pairs: Any, field: str, depth: int = 0) -> tuple[dict[str, Any], Note]:
     """A list of KeyValue as a JSON object, and its note.
+
+    Args:
+        pairs: messages, each pair of protobuf as bytes, or parsed OTLP/JSON.
 
     Raises:
         ValidationError: a pair is not a KeyValue, or is nested more than 50 levels deep.
@@ -74,46 +73,55 @@ def plain_map(pairs: Any, field: str, depth: int = 0) -> tuple[dict[str, Any], N
         return {}, None
     if type(pairs) is PlainMap:
         return pairs
-    plain: dict[str, Any] = {}
-    notes: dict[str, Note] | None = None
-    try:
-        # The fast path: most attributes are scalars that JSON represents unchanged.
-        for pair in pairs:
-            key = pair["key"]
-            ((kind, content),) = pair["value"].items()
-            given = type(content)
-            if (
-                (kind == "stringValue" and given is str)
-                or (kind == "boolValue" and given is bool)
-                or (kind == "doubleValue" and given is float and is_exact(content))
-            ):
-                plain[key] = content
-                continue
-            if (
-                kind == "intValue"
-                and given is str
-                and len(content) < 19
-                and content.isdigit()
-                and content.isascii()
-            ):
-                plain[key] = int(content)
-                continue
-            plain[key], note = plain_value(pair["value"], f"{field}.{key}", depth)
-            if note is not None:
-                notes = notes or {}
-                notes[key] = note
-        simple = all(len(pair) == 2 and type(pair["key"]) is str for pair in pairs)
-    except (KeyError, ValueError, AttributeError, TypeError) as error:
-        if isinstance(error, ValidationError):
-            raise
-        simple = False
-    if simple and len(plain) == len(pairs):
-        return plain, notes
+    if isinstance(pairs, (list, tuple)):
+        if type(pairs[0]) is KeyValue:
+            plain = _plain_pairs(pairs, depth)
+            if plain is not None:
+                return plain, None
+            pairs = to_builtins(pairs)
+    elif isinstance(pairs, Sequence) and not isinstance(pairs, (str, bytes)):  # of protobuf
+        plain = wire.plain_pairs(pairs)
+        if plain is not None:
+            return plain, None
+        pairs = wire.pairs_as_json(pairs, field)
     return _slow_map(pairs, field, depth)
 
 
+def _plain_pairs(pairs: Sequence[KeyValue], depth: int) -> dict[str, Any] | None:
+    """The pairs as JSON; None if JSON does not represent all of them unchanged."""
+    plain: dict[str, Any] = {}
+    for pair in pairs:
+        value = _plain_any(pair.value, depth)
+        if value is None or pair.key_strindex:
+            return None
+        plain[pair.key] = value
+    return plain if len(plain) == len(pairs) else None
+
+
+def _plain_any(value: AnyValue | None, depth: int) -> Any:
+    """A value as JSON; None if JSON does not represent it unchanged."""
+    if value is None:
+        return None
+    members = astuple(value)
+    if members.count(None) != _ABSENT_MEMBERS or depth >= MAX_DEPTH:
+        return None
+    if members[0] is not None:
+        return members[0]
+    _, flag, integer, double, array, pairs, _, _ = members
+    if integer is not None:
+        return integer
+    if pairs is not None:
+        return _plain_pairs(pairs.values, depth + 1)
+    if array is not None:
+        items = [_plain_any(item, depth + 1) for item in array.values]
+        return None if None in items else items
+    if double is not None:
+        return double if type(double) is float and protojson.is_exact(double) else None
+    return flag if type(flag) is bool else None
+
+
 def _slow_map(pairs: Any, field: str, depth: int) -> tuple[dict[str, Any], Note]:
-    """`plain_map` without its fast path."""
+    """`plain_map` of parsed OTLP/JSON."""
     plain: dict[str, Any] = {}
     notes: dict[str, Note] = {}
     entries: list[dict[str, Any]] = []
@@ -145,6 +153,18 @@ def plain_value(value: Any, field: str, depth: int = 0) -> tuple[Any, Note]:
     """
     if value is None:
         return None, "absent"
+    if type(value) is PlainValue:
+        return value
+    if type(value) is AnyValue:
+        plain = _plain_any(value, depth)
+        if plain is not None:
+            return plain, None
+        value = to_builtins(value)
+    elif hasattr(value, "SerializeToString"):
+        plain = wire.plain_any(value.SerializeToString())
+        if plain is not None:
+            return plain, None
+        value = wire.as_json(value)
     if not isinstance(value, Mapping):
         raise ValidationError(field, value, "must be an AnyValue: an object")
     known = [name for name in _MEMBERS if value.get(name) is not None]
@@ -175,7 +195,7 @@ def plain_value(value: Any, field: str, depth: int = 0) -> tuple[Any, Note]:
 
 
 def _plain_double(number: float) -> tuple[Any, Note]:
-    if is_exact(number):
+    if protojson.is_exact(number):
         return number, None
     if number == 0:
         return number, "-0.0"

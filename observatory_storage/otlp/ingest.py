@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from observatory_storage.errors import Rejected, StorageError, ValidationError
+from observatory_storage.errors import Rejected, StorageError
 from observatory_storage.otlp.decode import decode
 from observatory_storage.otlp.logs import log_rows
 from observatory_storage.otlp.metrics import MetricItems, metric_rows
 from observatory_storage.otlp.resource_scope import Item
 from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL
+from observatory_storage.otlp.thorough import as_json
 from observatory_storage.otlp.traces import span_rows
 from observatory_storage.rows import Row, prepare_many
 from observatory_storage.serialization import Result
@@ -85,7 +86,8 @@ def ingest_metrics(pool: Source, payload: Any) -> IngestResult:
     rejected: list[Rejected] = []
     for metric, definition in zip(metrics, definitions, strict=True):
         if isinstance(definition, StorageError) and not metric.points:
-            rejected.append(Rejected(len(points), metric.definition.source, definition))
+            source = as_json(metric.definition.source)
+            rejected.append(Rejected(len(points), source, definition))
         points += _points_of(metric, definition)
     result = _result(points, _stored(pool, points, DATA_POINTS))
     return IngestResult(result.accepted, rejected + result.rejected)
@@ -128,7 +130,7 @@ def _stored(
 
 def _result(items: Sequence[Item], outcomes: Sequence[Row | StorageError]) -> IngestResult:
     rejected = [
-        Rejected(index, item.source, outcome)
+        Rejected(index, as_json(item.source), outcome)
         for index, (item, outcome) in enumerate(zip(items, outcomes, strict=True))
         if isinstance(outcome, StorageError)
     ]

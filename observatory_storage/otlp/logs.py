@@ -10,23 +10,19 @@ from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import protojson
 from observatory_storage.otlp.any_values import any_value, key_values, plain_map, plain_value
+from observatory_storage.otlp.messages import LogRecord, present
 from observatory_storage.otlp.resource_scope import Item, Origin, groups
+from observatory_storage.otlp.thorough import read_item, within
 
 __all__ = ["KEYS", "log_of", "log_rows"]
 
 KEYS: Final = ("resourceLogs", "scopeLogs", "logRecords")
 
-_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
-_SEVERITY_NAMES: Final = {"SEVERITY_NUMBER_UNSPECIFIED": 0} | {
-    f"SEVERITY_NUMBER_{level}{step or ''}": index * 4 + max(step, 1)
-    for index, level in enumerate(_LEVELS)
-    for step in (0, 2, 3, 4)
-}
 _MOST_SEVERE: Final = 24
 _EMPTY_BODY: Final = "empty"
 
 
-def log_rows(request: Mapping[str, Any]) -> Iterator[Item]:
+def log_rows(request: Any) -> Iterator[Item]:
     """The log records of a request.
 
     Raises:
@@ -36,10 +32,9 @@ def log_rows(request: Mapping[str, Any]) -> Iterator[Item]:
     for group in groups(request, KEYS):
         for index, record in enumerate(group.items):
             try:
-                row = _log_row(record, group.origin)
+                row = _log_row(read_item(LogRecord, record), group.origin)
             except ValidationError as error:
-                field = f"{group.path}[{index}].{error.field}".rstrip(".")
-                yield Item(record, None, ValidationError(field, error.value, error.rule))
+                yield Item(record, None, within(f"{group.path}[{index}]", error))
                 continue
             # Log records have no id. Equal records of one request differ by their ordinal.
             first = ids.log_id(row, 0)
@@ -50,19 +45,15 @@ def log_rows(request: Mapping[str, Any]) -> Iterator[Item]:
 
 
 def _log_row(record: Any, origin: Origin) -> dict[str, Any]:
-    if not isinstance(record, Mapping):
-        raise ValidationError("", record, "must be a log record: an object")
-    get = record.get
-    otlp = dict(origin.otlp)
-    time = protojson.uint64(get("timeUnixNano"), "timeUnixNano")
-    observed = protojson.uint64(get("observedTimeUnixNano"), "observedTimeUnixNano")
+    otlp = origin.otlp.copy()
+    time, observed = record.time_unix_nano, record.observed_time_unix_nano
     observed_timestamp, observed_ns = protojson.moment(observed) if observed else (None, 0)
     if observed_ns:
         otlp["observed_ns"] = observed_ns
     if observed and not time:
         otlp["time"] = "absent"
     timestamp, timestamp_ns = protojson.moment(time or observed)
-    attributes, note = plain_map(get("attributes"), "attributes")
+    attributes, note = plain_map(record.attributes, "attributes")
     if note is not None:
         otlp["attributes"] = note
     row: dict[str, Any] = {
@@ -70,31 +61,35 @@ def _log_row(record: Any, origin: Origin) -> dict[str, Any]:
         "timestamp": timestamp,
         "timestamp_ns": timestamp_ns,
         "observed_timestamp": observed_timestamp,
-        "severity_text": protojson.text(get("severityText"), "severityText") or None,
-        "event_name": protojson.text(get("eventName"), "eventName") or None,
-        "trace_flags": protojson.uint32(get("flags"), "flags") or None,
+        "severity_text": record.severity_text or None,
+        "event_name": record.event_name or None,
+        "trace_flags": record.flags or None,
         "attributes": attributes,
     }
-    severity = protojson.enum(get("severityNumber"), "severityNumber", _SEVERITY_NAMES)
+    severity = record.severity_number
     if 0 <= severity <= _MOST_SEVERE:
         row["severity_number"] = severity or None
     else:
         otlp["severity_number"] = severity
-    _take_body(get("body"), row, otlp)
-    for column, name, digits in (("trace_id", "traceId", 32), ("span_id", "spanId", 16)):
-        identifier = protojson.hex_id(get(name), name, digits)
+    _take_body(present(record, "body"), row, otlp)
+    for column, given, name, digits in (
+        ("trace_id", record.trace_id, "traceId", 32),
+        ("span_id", record.span_id, "spanId", 16),
+    ):
+        identifier = protojson.identifier(given, name, digits)
         if identifier.strip("0"):
             row[column] = identifier
         elif identifier:
             otlp[column] = identifier
-    dropped = protojson.uint32(get("droppedAttributesCount"), "droppedAttributesCount")
-    if dropped:
-        otlp["dropped_attributes_count"] = dropped
+    if record.dropped_attributes_count:
+        otlp["dropped_attributes_count"] = record.dropped_attributes_count
     row["otlp"] = otlp or None
     return row
 
 
 def _take_body(body: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None:
+    if body is None:
+        return
     plain, note = plain_value(body, "body")
     if isinstance(plain, str) and note is None:
         row["body"] = plain
@@ -102,7 +97,7 @@ def _take_body(body: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None:
         row["body_json"] = plain
         if note is not None:
             otlp["body"] = note
-    elif body is not None:
+    else:
         otlp["body"] = _EMPTY_BODY
 
 

@@ -7,12 +7,12 @@ request arrives.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from observatory_storage.errors import ConfigError, ValidationError
-from observatory_storage.otlp.protobuf_json import json_of
+from observatory_storage.otlp import wire
+from observatory_storage.otlp.messages import snake
 from observatory_storage.otlp.signals import METRIC_SIGNAL, SIGNALS, TRACE_SIGNAL, Signal
 
 __all__ = ["is_message", "request_of_bytes", "request_of_message", "signal_of_bytes"]
@@ -25,8 +25,8 @@ def is_message(payload: object) -> bool:
     return hasattr(payload, "SerializeToString") and hasattr(payload, "DESCRIPTOR")
 
 
-def request_of_message(message: Any) -> tuple[Signal, Mapping[str, Any]]:
-    """The signal of a protobuf message, and the message as OTLP/JSON.
+def request_of_message(message: Any) -> tuple[Signal, Any]:
+    """The signal of a protobuf message, and the request of it, with attributes as bytes.
 
     Raises:
         ValidationError: the message is not an export request of OTLP.
@@ -35,20 +35,20 @@ def request_of_message(message: Any) -> tuple[Signal, Mapping[str, Any]]:
     for signal in SIGNALS:
         # File exporters write TracesData, MetricsData and LogsData, which have the same fields.
         if name in (signal.message, _data_message(signal)):
-            return signal, json_of(message)
+            return signal, _parsed(message.SerializeToString(), signal, lean=True)
     known = ", ".join(signal.message for signal in SIGNALS)
     raise ValidationError("payload", name, f"must be one of {known}")
 
 
-def request_of_bytes(payload: bytes, signal: Signal) -> Mapping[str, Any]:
-    """A binary protobuf request of this signal as OTLP/JSON.
+def request_of_bytes(payload: bytes, signal: Signal) -> Any:
+    """A binary protobuf request of this signal, with attributes as bytes.
 
     Raises:
         ValidationError: the bytes are not such a request. If they carry another signal, the error
             names it.
         ConfigError: the extra is not installed.
     """
-    message = _parsed(payload, signal)
+    message = _parsed(payload, signal, lean=True)
     # The bytes do not name their signal, and often parse as another one: check the items.
     if message is None or (_items(message, signal) and not _plausible(message, signal)):
         others = [other for other in SIGNALS if other is not signal]
@@ -58,7 +58,7 @@ def request_of_bytes(payload: bytes, signal: Signal) -> Mapping[str, Any]:
             raise ValidationError("payload", payload, rule)
     if message is None or (payload and not _fits(message)):
         raise ValidationError("payload", payload, f"must be an OTLP request of {signal.name}")
-    return json_of(message)
+    return message
 
 
 def signal_of_bytes(payload: bytes) -> Signal:
@@ -79,11 +79,16 @@ def _is_of(payload: bytes, signal: Signal) -> bool:
     return message is not None and _plausible(message, signal)
 
 
-def _parsed(payload: bytes, signal: Signal) -> Any:
-    """The message, or None if the bytes do not parse as one."""
+def _parsed(payload: bytes, signal: Signal, *, lean: bool = False) -> Any:
+    """The message, or None if the bytes do not parse as one.
+
+    Args:
+        lean: whether its attributes are left as bytes.
+    """
     module = _imported(_module_name(signal))
     decode_error = _imported("google.protobuf.message").DecodeError
-    message = getattr(module, signal.message.rpartition(".")[2])()
+    kind = getattr(module, signal.message.rpartition(".")[2])
+    message = wire.lean_class(kind)() if lean else kind()
     try:
         message.ParseFromString(payload)
     except decode_error:
@@ -115,7 +120,7 @@ def _imported(name: str) -> ModuleType:
 
 def _items(message: Any, signal: Signal) -> list[Any]:
     """The first items of a request."""
-    resources, scopes, items = (_snake(key) for key in signal.keys)
+    resources, scopes, items = (snake(key) for key in signal.keys)
     found: list[Any] = []
     for resource in getattr(message, resources):
         for scope in getattr(resource, scopes):
@@ -123,10 +128,6 @@ def _items(message: Any, signal: Signal) -> list[Any]:
             if len(found) >= _MAX_INSPECTED_ITEMS:
                 return found
     return found
-
-
-def _snake(key: str) -> str:
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key)
 
 
 def _plausible(message: Any, signal: Signal) -> bool:

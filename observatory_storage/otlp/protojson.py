@@ -29,7 +29,9 @@ __all__ = [
     "double_json",
     "enum",
     "hex_id",
+    "identifier",
     "integer",
+    "is_exact",
     "items",
     "message",
     "moment",
@@ -45,10 +47,11 @@ _MAX_UINT64: Final = 2**64 - 1
 _MAX_UINT32: Final = 2**32 - 1
 _MAX_INT32: Final = 2**31 - 1
 _INTEGER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
-_HEX = re.compile(r"(?:[0-9a-f]{2})+", re.ASCII | re.IGNORECASE)
 UNNAMED: Final = "unnamed"
 # A character has at most four bytes, so the bytes of a shorter text need not be counted.
 _ALWAYS_FITTING_LENGTH: Final = MAX_NAME_BYTES // 4
+# From 1e16 on a double's shortest text has an exponent, which jsonb writes out as an integer.
+_EXACT_BELOW: Final = 1e16
 _NAMED_DOUBLES: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -110,6 +113,12 @@ def double_json(value: float) -> float | str:
     return "Infinity" if value > 0 else "-Infinity"
 
 
+def is_exact(number: float) -> bool:
+    """Whether plain JSON represents a double unchanged."""
+    # Zero equals negative zero, which jsonb does not have.
+    return -_EXACT_BELOW < number < _EXACT_BELOW and (number != 0 or str(number) == "0.0")
+
+
 def boolean(value: Any, field: str) -> bool:
     """True or false."""
     if value is None:
@@ -164,12 +173,25 @@ def hex_id(value: Any, field: str, digits: int | None = None) -> str:
     """
     if value is None or value == "":
         return ""
-    if isinstance(value, str) and _HEX.fullmatch(value) and digits in (None, len(value)):
+    if isinstance(value, str) and digits in (None, len(value)) and _is_hex(value):
         return value.lower()
     wanted = f"{digits} hex digits" if digits else "an even number of hex digits"
     if digits and isinstance(value, str) and len(value) == -(-digits // 6) * 4:
         wanted += " (OTLP/JSON has ids in hex, not in base64)"
     raise ValidationError(field, value, f"must be {wanted}")
+
+
+def identifier(value: str | bytes, field: str, digits: int | None = None) -> str:
+    """An id of a message: of JSON, where it is hex, or of protobuf."""
+    return hex_id(value.hex() if type(value) is bytes else value, field, digits)
+
+
+def _is_hex(value: str) -> bool:
+    try:
+        # Blanks are skipped, and leave fewer bytes.
+        return len(bytes.fromhex(value)) * 2 == len(value)
+    except ValueError:
+        return False
 
 
 def moment(nanoseconds: int) -> tuple[datetime, int]:
