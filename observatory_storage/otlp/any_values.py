@@ -75,49 +75,65 @@ def plain_map(pairs: Any, field: str, depth: int = 0) -> tuple[dict[str, Any], N
         return pairs
     if isinstance(pairs, (list, tuple)):
         if type(pairs[0]) is KeyValue:
-            plain = _plain_pairs(pairs, depth)
-            if plain is not None:
-                return plain, None
-            pairs = to_builtins(pairs)
+            try:
+                return _plain_pairs(pairs), None
+            except (ValueError, TypeError):
+                pairs = to_builtins(pairs)
     elif isinstance(pairs, Sequence) and not isinstance(pairs, (str, bytes)):  # of protobuf
-        plain = wire.plain_pairs(pairs)
-        if plain is not None:
-            return plain, None
-        pairs = wire.pairs_as_json(pairs, field)
+        try:
+            return wire.plain_pairs(pairs), None
+        except (ValueError, IndexError):
+            pairs = wire.pairs_as_json(pairs, field)
     return _slow_map(pairs, field, depth)
 
 
-def _plain_pairs(pairs: Sequence[KeyValue], depth: int) -> dict[str, Any] | None:
-    """The pairs as JSON; None if JSON does not represent all of them unchanged."""
+class _NotPlain(ValueError):
+    """JSON does not represent the value unchanged."""
+
+
+def _plain_pairs(pairs: Sequence[KeyValue], depth: int = 0) -> dict[str, Any]:
+    """The pairs as JSON.
+
+    Raises:
+        ValueError: JSON does not represent all of them unchanged.
+        TypeError: a value is absent.
+    """
     plain: dict[str, Any] = {}
     for pair in pairs:
-        value = _plain_any(pair.value, depth)
-        if value is None or pair.key_strindex:
-            return None
-        plain[pair.key] = value
-    return plain if len(plain) == len(pairs) else None
+        members: tuple[Any, ...] = astuple(pair.value)  # type: ignore[arg-type]  # see above
+        if members.count(None) != _ABSENT_MEMBERS or pair.key_strindex:
+            raise _NotPlain
+        text = members[0]
+        plain[pair.key] = _plain_member(members, depth) if text is None else text
+    if len(plain) < len(pairs):
+        raise _NotPlain
+    return plain
 
 
-def _plain_any(value: AnyValue | None, depth: int) -> Any:
-    """A value as JSON; None if JSON does not represent it unchanged."""
-    if value is None:
-        return None
+def _plain_any(value: AnyValue, depth: int = 0) -> Any:
     members = astuple(value)
-    if members.count(None) != _ABSENT_MEMBERS or depth >= MAX_DEPTH:
-        return None
-    if members[0] is not None:
-        return members[0]
-    _, flag, integer, double, array, pairs, _, _ = members
+    if members.count(None) != _ABSENT_MEMBERS:
+        raise _NotPlain
+    return _plain_member(members, depth)
+
+
+def _plain_member(members: tuple[Any, ...], depth: int) -> Any:
+    text, flag, integer, double, array, pairs, _, _ = members
+    if text is not None:
+        return text
     if integer is not None:
         return integer
+    if depth >= MAX_DEPTH:
+        raise _NotPlain
     if pairs is not None:
         return _plain_pairs(pairs.values, depth + 1)
     if array is not None:
-        items = [_plain_any(item, depth + 1) for item in array.values]
-        return None if None in items else items
-    if double is not None:
-        return double if type(double) is float and protojson.is_exact(double) else None
-    return flag if type(flag) is bool else None
+        return [_plain_any(item, depth + 1) for item in array.values]
+    if type(double) is float and protojson.is_exact(double):
+        return double
+    if type(flag) is bool:
+        return flag
+    raise _NotPlain
 
 
 def _slow_map(pairs: Any, field: str, depth: int) -> tuple[dict[str, Any], Note]:
@@ -156,15 +172,15 @@ def plain_value(value: Any, field: str, depth: int = 0) -> tuple[Any, Note]:
     if type(value) is PlainValue:
         return value
     if type(value) is AnyValue:
-        plain = _plain_any(value, depth)
-        if plain is not None:
-            return plain, None
-        value = to_builtins(value)
+        try:
+            return _plain_any(value), None
+        except (ValueError, TypeError):
+            value = to_builtins(value)
     elif hasattr(value, "SerializeToString"):
-        plain = wire.plain_any(value.SerializeToString())
-        if plain is not None:
-            return plain, None
-        value = wire.as_json(value)
+        try:
+            return wire.plain_any(value.SerializeToString()), None
+        except (ValueError, IndexError):
+            value = wire.as_json(value)
     if not isinstance(value, Mapping):
         raise ValidationError(field, value, "must be an AnyValue: an object")
     known = [name for name in _MEMBERS if value.get(name) is not None]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from observatory_storage.errors import Rejected, StorageError
+from observatory_storage.errors import Rejected, StorageError, ValidationError
 from observatory_storage.otlp.decode import decode
 from observatory_storage.otlp.logs import log_rows
 from observatory_storage.otlp.metrics import MetricItems, metric_rows
@@ -14,9 +14,10 @@ from observatory_storage.otlp.resource_scope import Item
 from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL
 from observatory_storage.otlp.thorough import as_json
 from observatory_storage.otlp.traces import span_rows
-from observatory_storage.rows import Row, prepare_many
+from observatory_storage.rows import PART, Row, prepare_many
 from observatory_storage.serialization import Result
 from observatory_storage.storing import Source, store
+from observatory_storage.storing.row_stream import RowFeed, StreamOutcome, stream
 from observatory_storage.tables import DATA_POINTS, LOGS, METRICS, SPANS, TableDefinition
 
 __all__ = ["IngestResult", "ingest_logs", "ingest_metrics", "ingest_traces"]
@@ -93,7 +94,7 @@ def ingest_metrics(pool: Source, payload: Any) -> IngestResult:
     return IngestResult(result.accepted, rejected + result.rejected)
 
 
-def _points_of(metric: MetricItems, definition: Row | StorageError) -> list[Item]:
+def _points_of(metric: MetricItems, definition: Any) -> list[Item]:
     if isinstance(definition, StorageError):
         return [Item(point.source, None, definition) for point in metric.points]
     for point in metric.points:
@@ -109,26 +110,45 @@ def _ingest(pool: Source, mapped: Iterable[Item], table: TableDefinition) -> Ing
 
 def _stored(
     pool: Source, items: Sequence[Item], table: TableDefinition
-) -> list[Row | StorageError]:
-    """For each item, the stored row, or the error for which it is not stored."""
+) -> list[Row | StorageError | None]:
+    """For each item, the error for which it is not stored. Others are the row or None."""
     outcomes: list[Any] = [item.error for item in items]
     mapped = [index for index, item in enumerate(items) if item.row is not None]
-    prepared, refused = prepare_many(table, [items[index].row for index in mapped])
-    if refused is not None:
-        for one in refused.rejected:
-            outcomes[mapped[one.index]] = one.error
-        mapped = [index for index in mapped if outcomes[index] is None]
-    for start in range(0, len(prepared), _ROWS_A_TRANSACTION):
-        part = prepared[start : start + _ROWS_A_TRANSACTION]
+    for start in range(0, len(mapped), _ROWS_A_TRANSACTION):
         places = mapped[start : start + _ROWS_A_TRANSACTION]
-        for index, row in zip(places, part, strict=True):
-            outcomes[index] = row
-        for rejected in store(pool, part).rejected:
-            outcomes[places[rejected.index]] = rejected.error
+        rows = [items[index].row for index in places]
+        if len(rows) <= PART or table is METRICS or not _streamed(pool, table, rows):
+            _store_prepared(pool, table, rows, places, outcomes)
     return outcomes
 
 
-def _result(items: Sequence[Item], outcomes: Sequence[Row | StorageError]) -> IngestResult:
+def _streamed(pool: Source, table: TableDefinition, rows: Sequence[Any]) -> bool:
+    """Whether all the rows could be written while they were prepared."""
+    try:
+        return stream(pool, RowFeed(table, rows)) is StreamOutcome.WRITTEN
+    except ValidationError:
+        return False  # preparing them before they are written shows all that are not valid
+
+
+def _store_prepared(
+    pool: Source,
+    table: TableDefinition,
+    rows: Sequence[Any],
+    places: list[int],
+    outcomes: list[Any],
+) -> None:
+    prepared, refused = prepare_many(table, rows)
+    if refused is not None:
+        for one in refused.rejected:
+            outcomes[places[one.index]] = one.error
+        places = [index for index in places if outcomes[index] is None]
+    for index, row in zip(places, prepared, strict=True):
+        outcomes[index] = row
+    for rejected in store(pool, prepared).rejected:
+        outcomes[places[rejected.index]] = rejected.error
+
+
+def _result(items: Sequence[Item], outcomes: Sequence[Any]) -> IngestResult:
     rejected = [
         Rejected(index, as_json(item.source), outcome)
         for index, (item, outcome) in enumerate(zip(items, outcomes, strict=True))

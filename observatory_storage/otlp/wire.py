@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
-from functools import cache, lru_cache
+from functools import cache
 from importlib import import_module
 from struct import Struct
 from typing import Any, Final
@@ -23,8 +23,6 @@ _KEY_VALUE: Final = "opentelemetry.proto.common.v1.KeyValue"
 # Fields of type bytes that OTLP/JSON writes in hex, where protobuf's own mapping has base64.
 _IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
 _LIST_OF_THESE: Final = "KeyValueList"
-# Pairs that are short are often equal. They are read once.
-_SHORT: Final = 64
 _TWO_BYTES: Final = (1 << 14) - 1
 _SIGN: Final = 1 << 63
 _double: Final = Struct("<d").unpack_from
@@ -34,78 +32,87 @@ class _NotPlain(ValueError):
     """Plain JSON does not represent the value unchanged, or its bytes are unusual or wrong."""
 
 
-def plain_pairs(pairs: Iterable[bytes]) -> dict[str, Any] | None:
-    """KeyValues as a JSON object; None if JSON does not represent all of them unchanged."""
-    try:
-        read = [_short(pair) if len(pair) < _SHORT else _pair(pair, 0, len(pair)) for pair in pairs]
-    except (ValueError, IndexError):
-        return None
-    plain = dict(read)
-    return plain if len(plain) == len(read) else None
+def plain_pairs(pairs: Iterable[bytes]) -> dict[str, Any]:
+    """KeyValues as a JSON object.
+
+    Raises:
+        ValueError, IndexError: JSON does not represent all of them unchanged.
+    """
+    plain: dict[str, Any] = {}
+    count = 0
+    for pair in pairs:
+        count += 1
+        _take_pair(plain, pair, 0, len(pair))
+    if len(plain) < count:
+        raise _NotPlain
+    return plain
 
 
 def plain_any(value: bytes) -> Any:
-    """An AnyValue as JSON; None if JSON does not represent it unchanged."""
-    try:
-        return _any(value, 0, len(value)) if value else None
-    except (ValueError, IndexError):
-        return None
+    """An AnyValue as JSON.
+
+    Raises:
+        ValueError, IndexError: JSON does not represent it unchanged.
+    """
+    return _any(value, 0, len(value))
 
 
-@lru_cache(maxsize=4096)
-def _short(pair: bytes) -> tuple[str, Any]:
-    return _pair(pair, 0, len(pair))
-
-
-# The lengths of one and two bytes are read in place: calls would double the cost.
-def _pair(data: bytes, at: int, end: int) -> tuple[str, Any]:
-    """The key and the value of a KeyValue, which are its fields 1 and 2."""
+# Lengths of one and two bytes are read in place, and texts: calls would double the cost.
+def _take_pair(plain: dict[str, Any], data: bytes, at: int, end: int) -> None:
+    """Add a KeyValue, whose fields 1 and 2 are its key and its value."""
     size = data[at + 1]
     if data[at] != 0x0A or size > 0x7F:  # longer keys are not plain
         raise _NotPlain
-    at += 2 + size
-    key = data[at - size : at].decode()
-    size = data[at + 1]
-    if data[at] != 0x12:
+    value = at + 2 + size
+    key = data[at + 2 : value].decode()
+    size = data[value + 1]
+    if data[value] != 0x12:
         raise _NotPlain
-    at += 2
+    at = value + 2
     if size > 0x7F:
         size, at = size - 0x80 + (data[at] << 7), at + 1
         if size > _TWO_BYTES:
             size, at = _varint(data, at - 2)
     if at + size != end:
         raise _NotPlain
-    return key, _any(data, at, end)
+    if data[at] == 0x0A and data[at + 1] == end - at - 2 < 0x80:
+        plain[key] = data[at + 2 : end].decode()
+    else:
+        plain[key] = _any(data, at, end)
 
 
 def _any(data: bytes, at: int, end: int) -> Any:
     """An AnyValue, whose only member ends at `end`."""
     tag = data[at]
+    if tag == 0x21 and at + 9 == end:  # double_value
+        (number,) = _double(data, at + 1)
+        if protojson.is_exact(number):
+            return number
+        raise _NotPlain
     size = data[at + 1]
     at += 2
-    if size > 0x7F and tag != 0x21:
+    if size > 0x7F:
         size, at = size - 0x80 + (data[at] << 7), at + 1
         if size > _TWO_BYTES:
             size, at = _varint(data, at - 2)
-    if at + size == end:
-        if tag == 0x0A:  # string_value
-            return data[at:end].decode()
-        if tag == 0x32:  # kvlist_value
-            pairs = [_pair(data, start, stop) for start, stop in _values(data, at, end)]
-            plain = dict(pairs)
-            if len(plain) == len(pairs):
-                return plain
-        elif tag == 0x2A:  # array_value
-            return [_any(data, start, stop) for start, stop in _values(data, at, end)]
     if at == end:
         if tag == 0x18:  # int_value
             return size if size < _SIGN else size - 2 * _SIGN
         if tag == 0x10:  # bool_value
             return size != 0
-    if tag == 0x21 and at + 7 == end:  # double_value
-        (number,) = _double(data, at - 1)
-        if protojson.is_exact(number):
-            return number
+    if at + size != end:
+        raise _NotPlain
+    if tag == 0x0A:  # string_value
+        return data[at:end].decode()
+    if tag == 0x32:  # kvlist_value
+        plain: dict[str, Any] = {}
+        bounds = _values(data, at, end)
+        for start, stop in bounds:
+            _take_pair(plain, data, start, stop)
+        if len(plain) == len(bounds):
+            return plain
+    elif tag == 0x2A:  # array_value
+        return [_any(data, start, stop) for start, stop in _values(data, at, end)]
     raise _NotPlain
 
 
@@ -114,15 +121,14 @@ def _values(data: bytes, at: int, end: int) -> list[tuple[int, int]]:
     found = []
     while at < end:
         size = data[at + 1]
-        if data[at] != 0x0A:
+        # An empty value is not plain.
+        if data[at] != 0x0A or not size:
             raise _NotPlain
         at += 2
         if size > 0x7F:
             size, at = size - 0x80 + (data[at] << 7), at + 1
             if size > _TWO_BYTES:
                 size, at = _varint(data, at - 2)
-        if not size:  # an empty value is not plain
-            raise _NotPlain
         found.append((at, at + size))
         at += size
     if at != end:
