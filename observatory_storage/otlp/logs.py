@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from observatory_storage import ids
+from observatory_storage import ids, jsonb
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import protojson
 from observatory_storage.otlp.any_values import any_value, key_values, plain_map, plain_value
@@ -30,6 +30,7 @@ def log_rows(request: Any) -> Iterator[Item]:
     """
     equals: Counter[Any] = Counter()
     for group in groups(request, KEYS):
+        shared = {name: jsonb.shared(value) for name, value in group.origin.columns.items()}
         for index, record in enumerate(group.items):
             try:
                 row = _log_row(read_item(LogRecord, record), group.origin)
@@ -37,10 +38,11 @@ def log_rows(request: Any) -> Iterator[Item]:
                 yield Item(record, None, within(f"{group.path}[{index}]", error))
                 continue
             # Log records have no id. Equal records of one request differ by their ordinal.
-            first = ids.log_id(row, 0)
+            content = row | shared
+            first = ids.log_id(content, 0)
             ordinal = equals[first]
             equals[first] += 1
-            row["id"] = ids.log_id(row, ordinal) if ordinal else first
+            row["id"] = ids.log_id(content, ordinal) if ordinal else first
             yield Item(record, row)
 
 

@@ -181,6 +181,8 @@ _COLUMNAR: Final[dict[str, Callable[[Sequence[Mapping[str, Any]]], Iterator[Row]
 def _complete(columns: dict[str, Column], name: str, values: Iterable[Any]) -> None:
     """Fill in a column where a row does not give it."""
     given = columns.get(name)
+    if given is not None and None not in given:
+        return
     columns[name] = (
         list(values)
         if given is None
