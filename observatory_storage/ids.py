@@ -191,5 +191,7 @@ def log_id(content: Any, ordinal: int) -> UUID:
 
 def _of(*parts: Any) -> UUID:
     # `uuid.uuid5` of the same text, without its detours.
-    digest = sha1(_NAMESPACE_BYTES + jsonb.canonical(parts).encode(), usedforsecurity=False).digest()
+    digest = sha1(
+        _NAMESPACE_BYTES + jsonb.canonical(parts).encode(), usedforsecurity=False
+    ).digest()
     return UUID(bytes=digest[:16], version=5)
