@@ -31,15 +31,20 @@ _SPAN_KEY_OF_EVENT: Final = EVENTS.positions(*SPAN_KEY_OF_EVENT)
 _POSITION: Final = EVENTS.position["position"]
 
 
-def prepare_span(row: TraceSpan | Mapping[str, Any]) -> Row:
+def prepare_span(row: TraceSpan | Mapping[str, Any], *, has_facts: bool = False) -> Row:
     """A row of `trace_spans` with those of its events.
+
+    Args:
+        row: the span.
+        has_facts: whether its LLM columns are what its attributes say already.
 
     Raises:
         ValidationError: names the field, its value and the rule.
     """
     given = row if type(row) is dict else as_mapping(row, TraceSpan)
     values, repairs = CHECKS[SPANS.name].prepare(given)
-    _fill_llm_columns(values, given)
+    if not has_facts:
+        _fill_llm_columns(values, given)
     if values[_END] is not None:
         values[_DURATION], values[_DURATION_NS] = duration(
             values[_START], values[_START_NS], values[_END], values[_END_NS]

@@ -91,7 +91,8 @@ class TraceWriter(BufferedWriter):
         text = ids.trace_text(call.trace_id or span.trace_id)
 
         def prepare(row: TraceSpan | Mapping[str, Any]) -> rows.Row:
-            prepared = rows.prepare_span(row)
+            # After redaction the attributes may say something else.
+            prepared = rows.prepare_span(row, has_facts=self._config.redact is None)
             # Unless redaction gave it to another trace.
             same = prepared.values[_SPAN_TRACE_ID] == ids.trace_uuid(text)
             return prepared._replace(trace_text=text) if same else prepared
