@@ -240,8 +240,27 @@ def key_values(plain: Mapping[str, Any] | None, note: Note = None) -> list[dict[
                 pair["keyStrindex"] = entry["key_strindex"]
             pairs.append(pair)
         return pairs
+    if not note:
+        return [
+            {"key": key, "value": {"stringValue": value} if type(value) is str else _any(value)}
+            for key, value in (plain or {}).items()
+        ]
     notes = note if isinstance(note, dict) else {}
     return [_key_value(key, value, notes.get(key)) for key, value in (plain or {}).items()]
+
+
+def _any(plain: Any) -> dict[str, Any]:
+    """`any_value` of what has no note, and mostly one of a few types."""
+    kind = type(plain)
+    if kind is str:
+        return {"stringValue": plain}
+    if kind is int and _MIN_INT64 <= plain <= protojson.MAX_INT64:
+        return {"intValue": str(plain)}
+    if kind is dict and plain:
+        return {"kvlistValue": {"values": key_values(plain)}}
+    if kind is list and plain:
+        return {"arrayValue": {"values": [_any(item) for item in plain]}}
+    return any_value(plain)
 
 
 def _key_value(key: str, value: Any, note: Note) -> dict[str, Any]:
