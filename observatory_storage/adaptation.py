@@ -60,9 +60,8 @@ _decoder: Final = json.JSONDecoder()
 def _loads(content: str | bytes) -> Any:
     """The value of JSON as the server writes it: without blanks before it, in UTF-8.
 
-    Not orjson, which reads integers beyond 64 bits as floats. What msgspec refuses (numbers beyond a
-    double) the standard library reads, of which `json.loads` would look for blanks and other
-    encodings first.
+    Not orjson, which reads integers beyond 64 bits as floats. The standard library reads what
+    msgspec refuses, numbers beyond a double. `json.loads` would look for other encodings first.
     """
     try:
         return _decode(content)

@@ -23,8 +23,8 @@ from msgspec import to_builtins
 from msgspec.structs import astuple, fields
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.otlp import protojson, wire
-from observatory_storage.otlp.messages import AnyValue, KeyValue
+from observatory_storage.otlp import protojson, wire_format
+from observatory_storage.otlp.message_types import AnyValue, KeyValue
 
 __all__ = [
     "MAX_DEPTH",
@@ -81,9 +81,9 @@ def plain_map(pairs: Any, field: str, depth: int = 0) -> tuple[dict[str, Any], N
                 pairs = to_builtins(pairs)
     elif isinstance(pairs, Sequence) and not isinstance(pairs, (str, bytes)):  # of protobuf
         try:
-            return wire.plain_pairs(pairs), None
+            return wire_format.plain_pairs(pairs), None
         except (ValueError, IndexError):
-            pairs = wire.pairs_as_json(pairs, field)
+            pairs = wire_format.pairs_as_json(pairs, field)
     return _slow_map(pairs, field, depth)
 
 
@@ -178,9 +178,9 @@ def plain_value(value: Any, field: str, depth: int = 0) -> tuple[Any, Note]:
             value = to_builtins(value)
     elif hasattr(value, "SerializeToString"):
         try:
-            return wire.plain_any(value.SerializeToString()), None
+            return wire_format.plain_any(value.SerializeToString()), None
         except (ValueError, IndexError):
-            value = wire.as_json(value)
+            value = wire_format.as_json(value)
     if not isinstance(value, Mapping):
         raise ValidationError(field, value, "must be an AnyValue: an object")
     known = [name for name in _MEMBERS if value.get(name) is not None]

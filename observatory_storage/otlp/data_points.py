@@ -9,7 +9,7 @@ from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import protojson
 from observatory_storage.otlp.any_values import any_value, key_values, plain_map, plain_value
-from observatory_storage.otlp.messages import present
+from observatory_storage.otlp.message_types import present
 from observatory_storage.otlp.numbers import (
     count_of,
     double_of,

@@ -10,9 +10,9 @@ from msgspec.json import Decoder
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import protobuf
-from observatory_storage.otlp.messages import REQUESTS
+from observatory_storage.otlp.json_reader import parsed_json
+from observatory_storage.otlp.message_types import REQUESTS
 from observatory_storage.otlp.signals import SIGNALS, Signal, signal_of_request
-from observatory_storage.otlp.thorough import parsed_json
 
 __all__ = ["decode", "detect_signal"]
 

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from observatory_storage.errors import Rejected, StorageError, ValidationError
 from observatory_storage.otlp.decode import decode
+from observatory_storage.otlp.json_reader import as_json
 from observatory_storage.otlp.logs import log_rows
 from observatory_storage.otlp.metrics import MetricItems, metric_rows
 from observatory_storage.otlp.resource_scope import Item
 from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL
-from observatory_storage.otlp.thorough import as_json
 from observatory_storage.otlp.traces import span_rows
 from observatory_storage.rows import PART, Row, prepare_many
 from observatory_storage.serialization import Result

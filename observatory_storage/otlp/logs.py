@@ -10,9 +10,9 @@ from observatory_storage import ids, jsonb
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import protojson
 from observatory_storage.otlp.any_values import any_value, key_values, plain_map, plain_value
-from observatory_storage.otlp.messages import LogRecord, present
+from observatory_storage.otlp.json_reader import read_item, within
+from observatory_storage.otlp.message_types import LogRecord, present
 from observatory_storage.otlp.resource_scope import Item, Origin, groups
-from observatory_storage.otlp.thorough import read_item, within
 
 __all__ = ["KEYS", "log_of", "log_rows"]
 

@@ -10,9 +10,9 @@ from observatory_storage.models import TEMPORALITIES
 from observatory_storage.otlp import protojson
 from observatory_storage.otlp.any_values import key_values, plain_map
 from observatory_storage.otlp.data_points import point_row
-from observatory_storage.otlp.messages import POINTS, Data, Metric, present
+from observatory_storage.otlp.json_reader import as_json, read_item, within
+from observatory_storage.otlp.message_types import POINTS, Data, Metric, present
 from observatory_storage.otlp.resource_scope import Item, Origin, groups
-from observatory_storage.otlp.thorough import as_json, read_item, within
 
 __all__ = ["KEYS", "MetricItems", "metric_of", "metric_rows"]
 
@@ -132,7 +132,7 @@ def _type_of(kind: str, data: Any) -> str:
 def _temporality(kind: str, data: Any, otlp: dict[str, Any]) -> str | None:
     if kind in ("gauge", "summary"):
         return None
-    number = data.aggregation_temporality
+    number: int = data.aggregation_temporality
     if 0 <= number < len(TEMPORALITIES):
         return TEMPORALITIES[number]
     otlp["temporality"] = number

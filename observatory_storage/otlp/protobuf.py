@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import Any
 
 from observatory_storage.errors import ConfigError, ValidationError
-from observatory_storage.otlp import wire
-from observatory_storage.otlp.messages import snake
+from observatory_storage.otlp import wire_format
+from observatory_storage.otlp.message_types import snake
 from observatory_storage.otlp.signals import METRIC_SIGNAL, SIGNALS, TRACE_SIGNAL, Signal
 
 __all__ = ["is_message", "request_of_bytes", "request_of_message", "signal_of_bytes"]
@@ -88,7 +88,7 @@ def _parsed(payload: bytes, signal: Signal, *, lean: bool = False) -> Any:
     module = _imported(_module_name(signal))
     decode_error = _imported("google.protobuf.message").DecodeError
     kind = getattr(module, signal.message.rpartition(".")[2])
-    message = wire.lean_class(kind)() if lean else kind()
+    message = wire_format.lean_class(kind)() if lean else kind()
     try:
         message.ParseFromString(payload)
     except decode_error:

@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 from observatory_storage.errors import StorageError
 from observatory_storage.otlp import protojson
 from observatory_storage.otlp.any_values import key_values, plain_map
-from observatory_storage.otlp.messages import REQUESTS, Resource, Scope, present, snake
-from observatory_storage.otlp.thorough import read
+from observatory_storage.otlp.json_reader import read
+from observatory_storage.otlp.message_types import REQUESTS, Resource, Scope, present, snake
 from observatory_storage.rows import UNKNOWN_SERVICE
 
 __all__ = ["Group", "Item", "Origin", "groups", "resource_of", "scope_of"]

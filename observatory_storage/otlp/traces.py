@@ -10,9 +10,9 @@ from observatory_storage.errors import ValidationError
 from observatory_storage.models import KINDS
 from observatory_storage.otlp import protojson
 from observatory_storage.otlp.any_values import key_values, plain_map
-from observatory_storage.otlp.messages import STATUSES, Span, present
+from observatory_storage.otlp.json_reader import read_item, within
+from observatory_storage.otlp.message_types import STATUSES, Span, present
 from observatory_storage.otlp.resource_scope import Item, Origin, groups
-from observatory_storage.otlp.thorough import read_item, within
 
 __all__ = ["KEYS", "span_of", "span_rows"]
 

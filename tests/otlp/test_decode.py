@@ -13,10 +13,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from observatory_storage.errors import ConfigError, ValidationError
 from observatory_storage.otlp.decode import decode, detect_signal
+from observatory_storage.otlp.json_reader import as_json
 from observatory_storage.otlp.logs import log_rows
 from observatory_storage.otlp.resource_scope import groups
 from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, SIGNALS, TRACE_SIGNAL
-from observatory_storage.otlp.thorough import as_json
 from observatory_storage.otlp.traces import span_rows
 from tests.otlp.otlp import KEYS, REQUESTS
 from tests.otlp.samples import log_request, metric_request, request_of, span_request

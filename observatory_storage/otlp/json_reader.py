@@ -13,9 +13,9 @@ from msgspec.json import Decoder
 from msgspec.structs import fields
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.otlp import protojson, wire
+from observatory_storage.otlp import protojson, wire_format
 from observatory_storage.otlp.any_values import PlainMap, PlainValue, plain_map, plain_value
-from observatory_storage.otlp.messages import AnyValue, KeyValue
+from observatory_storage.otlp.message_types import AnyValue, KeyValue
 
 __all__ = ["as_json", "parsed_json", "read", "read_item", "within"]
 
@@ -54,7 +54,7 @@ def read_item(kind: type[_M], item: Any) -> _M:
     """
     try:
         if type(item) is Raw:
-            return _decoder(kind).decode(item)
+            return cast(_M, _decoder(kind).decode(item))
         if type(item) is dict:
             return convert(item, kind, strict=False)
     except MsgspecError:
@@ -70,7 +70,7 @@ def as_json(item: Any) -> Any:
     """An item of a request as parsed OTLP/JSON."""
     if type(item) is Raw:
         return parsed_json(bytes(item))
-    return wire.as_json(item) if hasattr(item, "SerializeToString") else item
+    return wire_format.as_json(item) if hasattr(item, "SerializeToString") else item
 
 
 def within(path: str, error: ValidationError) -> ValidationError:
@@ -79,7 +79,7 @@ def within(path: str, error: ValidationError) -> ValidationError:
 
 
 @cache
-def _decoder(kind: type[_M]) -> Decoder[_M]:
+def _decoder(kind: type[Struct]) -> Decoder[Any]:
     return Decoder(kind, strict=False)
 
 

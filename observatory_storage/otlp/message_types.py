@@ -1,7 +1,7 @@
 """The messages of OTLP as msgspec reads them from JSON: their fields, types and bounds.
 
 Fields have the names that protobuf's classes have, so that one mapping reads both. What these types
-do not accept, although OTLP/JSON or this package does, is read by `thorough`.
+do not accept, although OTLP/JSON or this package does, is read by `json_reader`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _MIN_INT64: Final = -(2**63)
 def _type(
     read: Callable[[Any, str], Any], least: int | None = None, most: int | None = None
 ) -> Meta:
-    """The bounds of a type, and how `thorough` reads a value of it."""
+    """The bounds of a type, and how `json_reader` reads a value of it."""
     return Meta(ge=least, le=most, extra={"read": read})
 
 
@@ -88,6 +88,8 @@ class _Message(
 
 
 class AnyValue(_Message):
+    """The value of an attribute, or the body of a log record: one of its members."""
+
     string_value: str | None = None
     bool_value: _Bool | None = None
     int_value: _Int64 | None = None
@@ -99,6 +101,8 @@ class AnyValue(_Message):
 
 
 class KeyValue(_Message):
+    """An attribute."""
+
     key: str = ""
     value: AnyValue | None = None
     key_strindex: _SInt32 = 0
@@ -120,12 +124,16 @@ class EntityRef(_Message):
 
 
 class Resource(_Message):
+    """What sends telemetry."""
+
     attributes: list[KeyValue] = []
     dropped_attributes_count: _UInt32 = 0
     entity_refs: list[EntityRef] = []
 
 
 class Scope(_Message):
+    """The instrumentation that made telemetry."""
+
     name: _Text = ""
     version: _Text = ""
     attributes: list[KeyValue] = []
@@ -154,6 +162,8 @@ class Link(_Message):
 
 
 class Span(_Message):
+    """A span, whose events and links are read with it."""
+
     trace_id: Annotated[str, _type(partial(protojson.hex_id, digits=32))] = ""
     span_id: Annotated[str, _type(partial(protojson.hex_id, digits=16))] = ""
     trace_state: _Text = ""
@@ -173,6 +183,8 @@ class Span(_Message):
 
 
 class LogRecord(_Message):
+    """A log record."""
+
     time_unix_nano: _UInt64 = 0
     observed_time_unix_nano: _UInt64 = 0
     severity_number: _Severity = 0
@@ -256,6 +268,8 @@ class Data(_Message):
 
 
 class Metric(_Message):
+    """A metric, whose data points are read one by one."""
+
     name: _Text = ""
     description: _Text = ""
     unit: _Text = ""
@@ -284,10 +298,14 @@ def snake(name: str) -> str:
 def _request(resources: str, scopes: str, items: str) -> type[Struct]:
     """A request. Its items are read one by one, so that a bad one costs only itself."""
     base, url = (_Message,), ("schema_url", _Text, "")
-    scope_fields = [("scope", Scope | None, None), (snake(items), list[Raw], []), url]
-    scope = defstruct(scopes, scope_fields, bases=base)
-    resource_fields = [("resource", Resource | None, None), (snake(scopes), list[scope], []), url]
-    resource = defstruct(resources, resource_fields, bases=base)
+    scope_fields: list[Any] = [("scope", Scope | None, None), (snake(items), list[Raw], []), url]
+    scope: Any = defstruct(scopes, scope_fields, bases=base)
+    resource_fields: list[Any] = [
+        ("resource", Resource | None, None),
+        (snake(scopes), list[scope], []),
+        url,
+    ]
+    resource: Any = defstruct(resources, resource_fields, bases=base)
     return defstruct("Request", [(snake(resources), list[resource], [])], bases=base)
 
 
