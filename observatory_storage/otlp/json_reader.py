@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import Annotated, Any, Final, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 
 import orjson
 from msgspec import MsgspecError, Raw, Struct, convert
@@ -46,7 +46,7 @@ def read(kind: type[_M], given: Any, path: str = "") -> _M:
     return kind(**values)
 
 
-def read_item(kind: type[_M], item: Any) -> _M:
+def read_item(kind: type[Struct], item: Any) -> Any:
     """A message of JSON text, of parsed JSON or of protobuf, which stays as it is.
 
     Raises:
@@ -54,7 +54,7 @@ def read_item(kind: type[_M], item: Any) -> _M:
     """
     try:
         if type(item) is Raw:
-            return cast(_M, _decoder(kind).decode(item))
+            return _decoder(kind).decode(item)
         if type(item) is dict:
             return convert(item, kind, strict=False)
     except MsgspecError:
@@ -62,7 +62,7 @@ def read_item(kind: type[_M], item: Any) -> _M:
     if type(item) is Raw:
         item = parsed_json(bytes(item))
     elif hasattr(item, "SerializeToString"):
-        return cast(_M, item)
+        return item
     return read(kind, item)
 
 

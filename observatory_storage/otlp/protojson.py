@@ -12,13 +12,13 @@ import binascii
 import math
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
 from observatory_storage.ids import MAX_NAME_BYTES
-from observatory_storage.times import UNIX_EPOCH
+from observatory_storage.times import MICROSECOND, UNIX_EPOCH
 
 __all__ = [
     "MAX_INT64",
@@ -173,8 +173,13 @@ def hex_id(value: Any, field: str, digits: int | None = None) -> str:
     """
     if value is None or value == "":
         return ""
-    if isinstance(value, str) and digits in (None, len(value)) and _is_hex(value):
-        return value.lower()
+    if isinstance(value, str) and digits in (None, len(value)):
+        try:
+            read = bytes.fromhex(value).hex()
+        except ValueError:
+            read = ""
+        if len(read) == len(value):  # blanks are skipped
+            return read
     wanted = f"{digits} hex digits" if digits else "an even number of hex digits"
     if digits and isinstance(value, str) and len(value) == -(-digits // 6) * 4:
         wanted += " (OTLP/JSON has ids in hex, not in base64)"
@@ -183,21 +188,17 @@ def hex_id(value: Any, field: str, digits: int | None = None) -> str:
 
 def identifier(value: str | bytes, field: str, digits: int | None = None) -> str:
     """An id of a message: of JSON, where it is hex, or of protobuf."""
-    return hex_id(value.hex() if type(value) is bytes else value, field, digits)
-
-
-def _is_hex(value: str) -> bool:
-    try:
-        # Blanks are skipped, and leave fewer bytes.
-        return len(bytes.fromhex(value)) * 2 == len(value)
-    except ValueError:
-        return False
+    if type(value) is bytes:
+        if digits == 2 * len(value):
+            return value.hex()
+        value = value.hex()
+    return hex_id(value, field, digits)
 
 
 def moment(nanoseconds: int) -> tuple[datetime, int]:
     """A Unix time in nanoseconds as a datetime, and the nanoseconds beyond its microseconds."""
     microseconds, rest = divmod(nanoseconds, 1000)
-    return UNIX_EPOCH + timedelta(microseconds=microseconds), rest
+    return UNIX_EPOCH + microseconds * MICROSECOND, rest
 
 
 def nanoseconds(time: datetime | None, rest: int = 0) -> int:

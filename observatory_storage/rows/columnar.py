@@ -136,7 +136,9 @@ def _span_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
     spans = list(zip(*in_order(CHECKS[SPANS.name], columns, count), strict=True))
     events: list[Any] = [row.get("events") for row in rows]
     for index in [index for index, given in enumerate(events) if given is not None]:
-        events[index], repairs = events_of(events[index], spans[index])
+        events[index], repairs = (
+            events_of(events[index], spans[index]) if events[index] else ((), 0)
+        )
         if repairs:
             raise NotColumnar
     trace_ids = [row["trace_id"] for row in rows]
