@@ -57,7 +57,7 @@ def read_item(kind: type[Struct], item: Any) -> Any:
             return _decoder(kind).decode(item)
         if type(item) is dict:
             return convert(item, kind, strict=False)
-    except MsgspecError:
+    except (MsgspecError, UnicodeError, RecursionError):
         pass  # what is unusual but right is read below, or the error says what is wrong
     if type(item) is Raw:
         item = parsed_json(bytes(item))
@@ -67,9 +67,13 @@ def read_item(kind: type[Struct], item: Any) -> Any:
 
 
 def as_json(item: Any) -> Any:
-    """An item of a request as parsed OTLP/JSON."""
+    """An item of a request as parsed OTLP/JSON; as text if it cannot be parsed."""
     if type(item) is Raw:
-        return parsed_json(bytes(item))
+        text = bytes(item)
+        try:
+            return parsed_json(text)
+        except ValidationError:
+            return text.decode("utf-8", "replace")
     return wire_format.as_json(item) if hasattr(item, "SerializeToString") else item
 
 

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
 from observatory_storage import jsonb
@@ -46,6 +47,10 @@ MAX_INT64: Final = 2**63 - 1
 _MAX_UINT64: Final = 2**64 - 1
 _MAX_UINT32: Final = 2**32 - 1
 _MAX_INT32: Final = 2**31 - 1
+_NUMBER = re.compile(
+    r"-?(?:0|[1-9][0-9]{0,40})(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?", re.ASCII
+)
+_MOST_DIGITS: Final = 20
 _INTEGER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 UNNAMED: Final = "unnamed"
 # A character has at most four bytes, so the bytes of a shorter text need not be counted.
@@ -56,7 +61,7 @@ _NAMED_DOUBLES: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -ma
 
 
 def integer(value: Any, field: str, least: int, most: int) -> int:
-    """An integer given as a number or as decimal text."""
+    """An integer given as a number or as its text, which may have an exponent."""
     if type(value) is int:
         number = value
     elif (isinstance(value, str) and _INTEGER.fullmatch(value)) or (
@@ -66,7 +71,11 @@ def integer(value: Any, field: str, least: int, most: int) -> int:
     elif value is None:
         return 0
     else:
-        raise ValidationError(field, value, "must be an integer, as a number or as decimal text")
+        whole = Decimal(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else None
+        # Checked before it is written out: 1e999 is short, its digits are not.
+        if whole is None or whole.adjusted() > _MOST_DIGITS or whole != whole.to_integral_value():
+            raise ValidationError(field, value, "must be an integer, as a number or as its text")
+        number = int(whole)
     if least <= number <= most:
         return number
     raise ValidationError(field, value, f"must be from {least} to {most}")

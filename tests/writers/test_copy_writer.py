@@ -258,6 +258,5 @@ def test_none_of_many_logs_are_written_if_one_is_not_valid(pool: StoragePool) ->
     assert count(pool, "logs") == 0
     logs[PART + 2] |= {"severity_number": 9, "body": "a\x00b"}
     assert CopyWriter(pool).write_logs(logs) == len(logs)
-    assert (
-        sorted({row["body"] for row in fetch(pool, LogRecord)})[0] == "a\N{REPLACEMENT CHARACTER}b"
-    )
+    bodies = {row["body"] for row in fetch(pool, LogRecord)}
+    assert bodies == {"something happened", "a\N{REPLACEMENT CHARACTER}b"}
