@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count, islice
 from typing import Any, Final
 
 from observatory_storage.errors import Rejected, StorageError, ValidationError
@@ -14,10 +15,10 @@ from observatory_storage.otlp.metrics import MetricItems, metric_rows
 from observatory_storage.otlp.resource_scope import Item
 from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL
 from observatory_storage.otlp.traces import span_rows
-from observatory_storage.rows import PART, Row, prepare_many
+from observatory_storage.rows import PART, Row, prepare_all, prepare_many
 from observatory_storage.serialization import Result
 from observatory_storage.storing import Source, store
-from observatory_storage.storing.row_stream import RowFeed, StreamOutcome, stream
+from observatory_storage.storing.row_stream import StreamOutcome, stream
 from observatory_storage.tables import DATA_POINTS, LOGS, METRICS, SPANS, TableDefinition
 
 __all__ = ["IngestResult", "ingest_logs", "ingest_metrics", "ingest_traces"]
@@ -82,7 +83,7 @@ def ingest_metrics(pool: Source, payload: Any) -> IngestResult:
     # The whole request is read before anything is stored: an invalid request stores nothing.
     metrics = list(metric_rows(decode(payload, METRIC_SIGNAL)))
     # Metrics are stored first, so that no data point is ever without its metric.
-    definitions = _stored(pool, [metric.definition for metric in metrics], METRICS)
+    _, definitions = _stored(pool, [metric.definition for metric in metrics], METRICS)
     points: list[Item] = []
     rejected: list[Rejected] = []
     for metric, definition in zip(metrics, definitions, strict=True):
@@ -90,7 +91,7 @@ def ingest_metrics(pool: Source, payload: Any) -> IngestResult:
             source = as_json(metric.definition.source)
             rejected.append(Rejected(len(points), source, definition))
         points += _points_of(metric, definition)
-    result = _result(points, _stored(pool, points, DATA_POINTS))
+    result = _ingest(pool, points, DATA_POINTS)
     return IngestResult(result.accepted, rejected + result.rejected)
 
 
@@ -104,40 +105,74 @@ def _points_of(metric: MetricItems, definition: Any) -> list[Item]:
 
 
 def _ingest(pool: Source, mapped: Iterable[Item], table: TableDefinition) -> IngestResult:
-    items = list(mapped)
-    return _result(items, _stored(pool, items, table))
+    return _result(*_stored(pool, mapped, table))
+
+
+class _ItemFeed:
+    """Maps the items of a request, and prepares their rows, while earlier ones are written."""
+
+    def __init__(self, table: TableDefinition, mapped: Iterator[Item]) -> None:
+        self.table = table
+        self._mapped = mapped
+        self.items = list(islice(mapped, PART + 1))
+
+    def parts(self) -> Iterator[list[Row]]:
+        """The rows of all items that are not refused.
+
+        Raises:
+            ValidationError: a row is not valid.
+        """
+        for start in count(0, PART):
+            if start + PART > len(self.items):
+                self.items += islice(self._mapped, start + PART - len(self.items))
+            part = self.items[start : start + PART]
+            if not part:
+                return
+            rows = [item.row for item in part if item.row is not None]
+            if rows:
+                yield prepare_all(self.table, rows)
+
+    def written(self, pool: Source) -> bool:
+        """Whether all rows could be written while they were prepared. Then all items are mapped."""
+        # Few rows are prepared in no time, and need no savepoint that may fail.
+        if len(self.items) <= PART or self.table is METRICS:
+            return False
+        try:
+            done = stream(pool, self) is StreamOutcome.WRITTEN
+        except ValidationError:
+            done = False  # preparing them before they are written shows all that are not valid
+        self.items += self._mapped
+        return done
 
 
 def _stored(
-    pool: Source, items: Sequence[Item], table: TableDefinition
-) -> list[Row | StorageError | None]:
-    """For each item, the error for which it is not stored. Others are the row or None."""
-    outcomes: list[Any] = [item.error for item in items]
-    mapped = [index for index, item in enumerate(items) if item.row is not None]
-    for start in range(0, len(mapped), _ROWS_A_TRANSACTION):
-        places = mapped[start : start + _ROWS_A_TRANSACTION]
-        rows = [items[index].row for index in places]
-        if len(rows) <= PART or table is METRICS or not _streamed(pool, table, rows):
-            _store_prepared(pool, table, rows, places, outcomes)
-    return outcomes
-
-
-def _streamed(pool: Source, table: TableDefinition, rows: Sequence[Any]) -> bool:
-    """Whether all the rows could be written while they were prepared."""
-    try:
-        return stream(pool, RowFeed(table, rows)) is StreamOutcome.WRITTEN
-    except ValidationError:
-        return False  # preparing them before they are written shows all that are not valid
+    pool: Source, mapped: Iterable[Item], table: TableDefinition
+) -> tuple[list[Item], list[Row | StorageError | None]]:
+    """The items; and for each the error for which it is not stored, its row, or None."""
+    items: list[Item] = []
+    outcomes: list[Any] = []
+    rest = iter(mapped)
+    while True:
+        feed = _ItemFeed(table, islice(rest, _ROWS_A_TRANSACTION))
+        if not feed.items:
+            return items, outcomes
+        written = feed.written(pool)
+        outcomes += [item.error for item in feed.items]
+        places = range(len(items), len(outcomes))
+        items += feed.items
+        if not written:
+            mapped_places = [index for index in places if items[index].row is not None]
+            _store_prepared(pool, table, items, mapped_places, outcomes)
 
 
 def _store_prepared(
     pool: Source,
     table: TableDefinition,
-    rows: Sequence[Any],
+    items: Sequence[Item],
     places: list[int],
     outcomes: list[Any],
 ) -> None:
-    prepared, refused = prepare_many(table, rows)
+    prepared, refused = prepare_many(table, [items[index].row for index in places])
     if refused is not None:
         for one in refused.rejected:
             outcomes[places[one.index]] = one.error

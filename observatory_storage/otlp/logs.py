@@ -29,7 +29,8 @@ def log_rows(request: Any) -> Iterator[Item]:
         ValidationError: the request is invalid outside of the records.
     """
     equals: Counter[Any] = Counter()
-    for group in groups(request, KEYS):
+    # All groups are read before any item: an invalid request stores nothing.
+    for group in list(groups(request, KEYS)):
         shared = {name: jsonb.shared(value) for name, value in group.origin.columns.items()}
         for index, record in enumerate(group.items):
             try:

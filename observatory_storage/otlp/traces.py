@@ -33,7 +33,8 @@ def span_rows(request: Any) -> Iterator[Item]:
     Raises:
         ValidationError: the request is invalid outside of the spans.
     """
-    for group in groups(request, KEYS):
+    # All groups are read before any item: an invalid request stores nothing.
+    for group in list(groups(request, KEYS)):
         for index, span in enumerate(group.items):
             try:
                 yield Item(span, _span_row(read_item(Span, span), group.origin))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum, auto
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.layout import Partitions
@@ -26,7 +26,15 @@ from observatory_storage.storing.transaction import PartitionMissing, Source, re
 from observatory_storage.storing.upsert import Loader, is_text_error
 from observatory_storage.tables import EVENTS, SPANS, TableDefinition
 
-__all__ = ["RowFeed", "StreamOutcome", "stream"]
+__all__ = ["Feed", "RowFeed", "StreamOutcome", "stream"]
+
+
+class Feed(Protocol):
+    """Prepares rows of a table, part by part. After a transient error it begins again."""
+
+    table: TableDefinition
+
+    def parts(self) -> Iterator[list[Row]]: ...
 
 
 class RowFeed:
@@ -108,7 +116,7 @@ class _NotClean(Exception):
     """The stream met rows whose partition is not known to exist."""
 
 
-def stream(source: Source, feed: RowFeed) -> StreamOutcome:
+def stream(source: Source, feed: Feed) -> StreamOutcome:
     """Commit the rows of the feed, spans with their events and traces, in one transaction.
 
     Raises:
@@ -126,7 +134,7 @@ def stream(source: Source, feed: RowFeed) -> StreamOutcome:
     return retrying(source.config, once)
 
 
-def _stream(loader: Loader, feed: RowFeed, partitions: Partitions) -> StreamOutcome:
+def _stream(loader: Loader, feed: Feed, partitions: Partitions) -> StreamOutcome:
     parts = _clean_parts(feed, partitions)
     try:
         if feed.table is SPANS:
@@ -150,7 +158,7 @@ def _stream(loader: Loader, feed: RowFeed, partitions: Partitions) -> StreamOutc
     return StreamOutcome.WRITTEN
 
 
-def _clean_parts(feed: RowFeed, partitions: Partitions) -> Iterator[list[Row]]:
+def _clean_parts(feed: Feed, partitions: Partitions) -> Iterator[list[Row]]:
     name, position = feed.table.name, feed.table.partition_position
     for part in feed.parts():
         if position is not None:

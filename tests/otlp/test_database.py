@@ -21,6 +21,7 @@ from observatory_storage.otlp import (
     export_logs,
     export_metrics,
     export_traces,
+    ingest,
     ingest_logs,
     ingest_metrics,
     ingest_traces,
@@ -333,3 +334,29 @@ def test_log_records_have_the_same_ids_in_both_encodings(pool: StoragePool) -> N
         assert ingest_logs(pool, form).accepted == len(records)
     (request,) = export_logs(pool)
     assert len(request["resourceLogs"][0]["scopeLogs"][0]["logRecords"]) == len(records)
+
+
+@pytest.mark.parametrize("size", [10_000, PART + 30])
+def test_large_requests_are_written_in_several_transactions(
+    pool: StoragePool, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(ingest, "_ROWS_A_TRANSACTION", size)
+    bad = [span(spanId="12") for _ in range(2 * PART)]
+    assert ingest_traces(pool, spans_request(*bad)).accepted == 0
+    good = [span(spanId=f"{number:016x}") for number in range(1, 3 * PART)]
+    result = ingest_traces(pool, json.dumps(spans_request(*bad, *good)))
+    assert result.accepted == len(good)
+    assert [one.index for one in result.rejected] == list(range(len(bad)))
+    found = [
+        request["resourceSpans"][0]["scopeSpans"][0]["spans"] for request in export_traces(pool)
+    ]
+    assert sum(map(len, found)) == len(good)
+
+
+def test_request_with_an_invalid_resource_stores_nothing(pool: StoragePool) -> None:
+    request = spans_request(*(span(spanId=f"{number:016x}") for number in range(1, 2 * PART)))
+    request["resourceSpans"].append({"resource": 5})
+    for form in (request, json.dumps(request)):
+        with pytest.raises(ValidationError, match=r"resourceSpans\[1\].resource"):
+            ingest_traces(pool, form)
+    assert not list(export_traces(pool))
