@@ -17,6 +17,8 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg
+from msgspec import MsgspecError
+from msgspec.json import Decoder
 from psycopg.abc import AdaptContext
 from psycopg.adapt import AdaptersMap, Loader, PyFormat
 from psycopg.postgres import register_default_adapters
@@ -51,15 +53,20 @@ class _Context:
     connection: None = None
 
 
+_decode: Final = Decoder().decode
 _decoder: Final = json.JSONDecoder()
 
 
 def _loads(content: str | bytes) -> Any:
     """The value of JSON as the server writes it: without blanks before it, in UTF-8.
 
-    The standard library reads it, since orjson reads integers beyond 64 bits as floats.
-    `json.loads` would look for blanks and other encodings first.
+    Not orjson, which reads integers beyond 64 bits as floats. The standard library reads what
+    msgspec refuses, numbers beyond a double. `json.loads` would look for other encodings first.
     """
+    try:
+        return _decode(content)
+    except MsgspecError:
+        pass
     return _decoder.raw_decode(content if isinstance(content, str) else str(content, "utf-8"))[0]
 
 

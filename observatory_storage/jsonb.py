@@ -35,6 +35,7 @@ __all__ = [
     "dumps",
     "encode",
     "encode_many",
+    "shared",
 ]
 
 # The binary format of jsonb: a version, then the text. Sent as it is by binary COPY.
@@ -48,7 +49,7 @@ _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 # Here `_is_plain` has a look at what was written, and datetimes in UTC are written right.
 _SORTED: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_SORT_KEYS
-_LEAVES: Final = frozenset({str, int, bool, NoneType})
+_LEAVES: Final = frozenset({str, int, bool, NoneType, orjson.Fragment})
 # Between these no float's text has an exponent, and all encoders write the same.
 _LEAST_PLAIN: Final = 1e-4
 _LEAST_LARGE: Final = 1e16
@@ -154,6 +155,11 @@ def canonical(value: Any) -> str:
         raise _not_json("value", error) from None
 
 
+def shared(value: Any) -> Any:
+    """The value for `canonical`, as a part of many values, so that it is written once."""
+    return orjson.Fragment(canonical(value).encode())
+
+
 def clean_text(text: str) -> str:
     """The text with NUL and lone surrogates, which PostgreSQL cannot hold, as U+FFFD."""
     cleaned = text.replace("\x00", _REPLACEMENT)
@@ -174,17 +180,15 @@ def _is_plain(value: Any) -> bool:
     while pending:
         item = pending.pop()
         kind = type(item)
-        if kind in _LEAVES:
-            continue
-        if kind is float:
+        if kind is dict or kind is list or kind is tuple:
+            inside = item.values() if kind is dict else item
+            if not _LEAVES.issuperset(map(type, inside)):
+                pending.extend(inside)
+        elif kind is float:
             # False for NaN too.
             if not (item == 0 or _LEAST_PLAIN <= abs(item) < _LEAST_LARGE):
                 return False
-        elif kind is dict:
-            pending.extend(item.values())
-        elif kind is list or kind is tuple:
-            pending.extend(item)
-        elif kind is not datetime or item.tzinfo is not UTC:
+        elif kind not in _LEAVES and (kind is not datetime or item.tzinfo is not UTC):
             return False
     return True
 
@@ -253,6 +257,8 @@ class _Repair:
             return str(value)
         if isinstance(value, (datetime, date, time)):
             return value.isoformat()
+        if isinstance(value, orjson.Fragment):
+            return json.loads(orjson.dumps(value))
         raise ValidationError(self.field, value, f"is not JSON: {type(value).__name__}")
 
     def _text(self, value: str) -> str:

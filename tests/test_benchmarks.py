@@ -17,6 +17,7 @@ from tests.benchmarks.limit import LIMIT
 from tests.benchmarks.measure import percentile
 from tests.benchmarks.ours import COPY
 from tests.benchmarks.peers import PEERS
+from tests.benchmarks.ways_in import OTLP, SHAPES
 from tests.benchmarks.workload import moved, wide_span_rows
 from tests.servers import Server
 
@@ -68,6 +69,15 @@ def test_rates_are_rows_divided_by_seconds(report: dict[str, Any], section: str)
         assert one["ratio"] > 0
         if one["technique"] == LIMIT.name:
             assert one["ratio"] == 1
+
+
+def test_every_way_in_writes_all_rows(report: dict[str, Any]) -> None:
+    *written, exported = report["ways_in"]
+    names = {one["technique"] for one in written}
+    assert names == {LIMIT.name, *(way.name for way in (*OTLP, *SHAPES))}
+    assert {one["workload"] for one in written} >= {"wide LLM spans", "logs", "data points"}
+    assert exported["rows"] == 30
+    assert exported["rows_per_second"] > 0
 
 
 def test_flushes_are_timed_one_by_one(report: dict[str, Any]) -> None:

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from observatory_storage import ValidationError, ids
+from observatory_storage import ValidationError, ids, jsonb
 
 HEX = "5b8efff798038103d269b633813fc60c"
 DASHED = "5b8efff7-9803-8103-d269-b633813fc60c"
@@ -247,3 +247,12 @@ def test_equal_logs_differ_by_their_ordinal() -> None:
     content = {"body": "x", "timestamp": NOON, "trace_id": None}
     assert len({ids.log_id(content, ordinal) for ordinal in range(100)}) == 100
     assert ids.log_id(dict(reversed(content.items())), 0) == ids.log_id(content, 0)
+
+
+@pytest.mark.parametrize("shared", [{}, {"a": 1.5e-7, "b": "\x00"}, {"n": 2**70, "s": "\ud800"}])
+@pytest.mark.parametrize("own", [{"x": 1}, {"y": 1e-9}, {"t": datetime(2026, 1, 2, tzinfo=UTC)}])
+def test_log_id_with_shared_parts_is_the_same(shared: Any, own: dict[str, Any]) -> None:
+    whole = {**own, "resource_attributes": shared}
+    apart = {**own, "resource_attributes": jsonb.shared(shared)}
+    assert ids.log_id(apart, 1) == ids.log_id(whole, 1)
+    assert ids.log_id(whole, 1) == uuid5(ids.NAMESPACE, jsonb.canonical(("log", whole, 1)))

@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, cast
 
+from sqlalchemy.orm.attributes import init_collection
+
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.llm import messages
@@ -48,6 +50,8 @@ _CHECKS: Final[dict[str, Callable[[str, object], None]]] = {
     "finish_reasons": checks.texts,
     "events": checks.events,
 }
+
+_NEVER_NONE: Final = frozenset({"attributes", "resource_attributes", "events"})
 
 # Field -> the attribute that it becomes. A field that is missing here becomes the first alias of
 # its column.
@@ -152,45 +156,53 @@ class LlmSpan:
         trace_id = cast("str | uuid.UUID", self.trace_id)  # set by the constructor
         key = {"trace_id": ids.trace_uuid(trace_id), "span_id": self.span_id}
         attributes, resource = self._attributes(), self._resource_attributes()
-        return TraceSpan(
-            **key,
-            parent_span_id=self.parent_span_id,
-            name=self.name,
-            kind="client",
-            service_name=self.service_name,
-            start_time=start_time,
-            start_ns=0,
-            end_time=end_time,
-            end_ns=0,
-            duration_us=None if end_time is None else (end_time - start_time) // _MICROSECOND,
-            duration_ns=0,
-            status=self.status,
-            status_message=self.status_message,
-            attributes=attributes,
-            links=[],
-            resource_attributes=resource,
-            scope_attributes={},
-            events=[
-                event
-                if isinstance(event, TraceEvent)
-                else TraceEvent(
-                    **{"timestamp": start_time, "timestamp_ns": 0, "attributes": {}, **event},
-                    **key,
-                    span_start_time=start_time,
-                    span_start_ns=0,
-                    position=position,
-                )
-                for position, event in enumerate(self.events)
-            ],
-            **self._columns(attributes, resource),
+        span = TraceSpan.of_columns(
+            {
+                **key,
+                "parent_span_id": self.parent_span_id,
+                "name": self.name,
+                "kind": "client",
+                "service_name": self.service_name,
+                "start_time": start_time,
+                "start_ns": 0,
+                "end_time": end_time,
+                "end_ns": 0,
+                "duration_us": end_time and (end_time - start_time) // _MICROSECOND,
+                "duration_ns": 0,
+                "status": self.status,
+                "status_message": self.status_message,
+                "attributes": attributes,
+                "links": [],
+                "resource_attributes": resource,
+                "scope_attributes": {},
+                **self._columns(attributes, resource),
+            }
         )
+        if not self.events:
+            init_collection(span, "events")
+            return span
+        span.events = [
+            event
+            if isinstance(event, TraceEvent)
+            else TraceEvent(
+                **{"timestamp": start_time, "timestamp_ns": 0, "attributes": {}, **event},
+                **key,
+                span_start_time=start_time,
+                span_start_ns=0,
+                position=position,
+            )
+            for position, event in enumerate(self.events)
+        ]
+        return span
 
     def _check(self) -> None:
         for required in ("model", "operation"):
             if getattr(self, required) is None:
                 raise ValidationError(required, None, "is required")
         for field_name, check in _ALL_CHECKS.items():
-            check(field_name, getattr(self, field_name))
+            value = getattr(self, field_name)
+            if value is not None or field_name in _NEVER_NONE:
+                check(field_name, value)
         for short, full in (("prompt", "input_messages"), ("completion", "output_messages")):
             if getattr(self, short) is not None and getattr(self, full) is not None:
                 raise ValidationError(short, getattr(self, short), f"says the same as {full}")

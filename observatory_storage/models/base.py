@@ -6,7 +6,7 @@ import uuid
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
 from sqlalchemy import (
     BigInteger,
@@ -132,6 +132,13 @@ class Base(DeclarativeBase):
             if not hasattr(kind, name):
                 raise TypeError(f"{name!r} is not an attribute of {kind.__name__}")
             setattr(self, name, value)
+
+    @classmethod
+    def of_columns(cls, values: Mapping[str, Any]) -> Self:
+        """A new row with the values of columns. Setting each by itself takes ten times as long."""
+        row = cls()
+        row.__dict__.update(values)
+        return row
 
     def _attach(self) -> None:
         """Add the row to the session that it was read in, for a change of a column."""

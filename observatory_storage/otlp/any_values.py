@@ -16,86 +16,128 @@ nearly always the case. Otherwise it is one of:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from msgspec import to_builtins
+from msgspec.structs import astuple, fields
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.otlp import protojson
+from observatory_storage.otlp import protojson, wire_format
+from observatory_storage.otlp.message_types import AnyValue, KeyValue
 
-__all__ = ["Note", "any_value", "key_values", "plain_map", "plain_value"]
+__all__ = [
+    "MAX_DEPTH",
+    "Note",
+    "PlainMap",
+    "PlainValue",
+    "any_value",
+    "key_values",
+    "plain_map",
+    "plain_value",
+]
 
 Note = Any  # None | str | dict[str, Note] | list[dict[str, Any]]: see above
 
 MAX_DEPTH: Final = 50  # protobuf's own limit of 100 messages allows no more
-# From 1e16 on a double's shortest text has an exponent, which jsonb writes out as an integer.
-_EXACT_BELOW: Final = 1e16
 _MIN_INT64: Final = -(2**63)
 _MAX_INT32: Final = 2**31 - 1
-_MEMBERS: Final = (
-    "stringValue",
-    "boolValue",
-    "intValue",
-    "doubleValue",
-    "arrayValue",
-    "kvlistValue",
-    "bytesValue",
-    "stringValueStrindex",
-)
+_MEMBERS: Final = tuple(member.encode_name for member in fields(AnyValue))
+_ABSENT_MEMBERS: Final = len(_MEMBERS) - 1
+
+
+class PlainMap(NamedTuple):
+    """A list of KeyValue as a JSON object, and its note."""
+
+    plain: dict[str, Any]
+    note: Note
+
+
+class PlainValue(NamedTuple):
+    """An AnyValue as JSON, and its note."""
+
+    plain: Any
+    note: Note
 
 
 def plain_map(pairs: Any, field: str, depth: int = 0) -> tuple[dict[str, Any], Note]:
     """A list of KeyValue as a JSON object, and its note.
+
+    Args:
+        pairs: messages, each pair of protobuf as bytes, or parsed OTLP/JSON.
 
     Raises:
         ValidationError: a pair is not a KeyValue, or is nested more than 50 levels deep.
     """
     if not pairs:
         return {}, None
-    plain: dict[str, Any] = {}
-    notes: dict[str, Note] | None = None
-    try:
-        # The fast path: most attributes are scalars that JSON represents unchanged.
-        for pair in pairs:
-            key = pair["key"]
-            ((kind, content),) = pair["value"].items()
-            given = type(content)
-            if (
-                (kind == "stringValue" and given is str)
-                or (kind == "boolValue" and given is bool)
-                or (
-                    kind == "doubleValue"
-                    and given is float
-                    and -_EXACT_BELOW < content < _EXACT_BELOW
-                    and content != 0
-                )
-            ):
-                plain[key] = content
-                continue
-            if (
-                kind == "intValue"
-                and given is str
-                and len(content) < 19
-                and content.isdigit()
-                and content.isascii()
-            ):
-                plain[key] = int(content)
-                continue
-            plain[key], note = plain_value(pair["value"], f"{field}.{key}", depth)
-            if note is not None:
-                notes = notes or {}
-                notes[key] = note
-        simple = all(len(pair) == 2 and type(pair["key"]) is str for pair in pairs)
-    except (KeyError, ValueError, AttributeError, TypeError) as error:
-        if isinstance(error, ValidationError):
-            raise
-        simple = False
-    if simple and len(plain) == len(pairs):
-        return plain, notes
+    if type(pairs) is PlainMap:
+        return pairs
+    if isinstance(pairs, (list, tuple)):
+        if type(pairs[0]) is KeyValue:
+            try:
+                return _plain_pairs(pairs), None
+            except (ValueError, TypeError):
+                pairs = to_builtins(pairs)
+    elif isinstance(pairs, Sequence) and not isinstance(pairs, (str, bytes)):  # of protobuf
+        try:
+            return wire_format.plain_pairs(pairs), None
+        except (ValueError, IndexError):
+            pairs = wire_format.pairs_as_json(pairs, field)
     return _slow_map(pairs, field, depth)
 
 
+class _NotPlain(ValueError):
+    """JSON does not represent the value unchanged."""
+
+
+def _plain_pairs(pairs: Sequence[KeyValue], depth: int = 0) -> dict[str, Any]:
+    """The pairs as JSON.
+
+    Raises:
+        ValueError: JSON does not represent all of them unchanged.
+        TypeError: a value is absent.
+    """
+    plain: dict[str, Any] = {}
+    for pair in pairs:
+        members: tuple[Any, ...] = astuple(pair.value)  # type: ignore[arg-type]  # see above
+        if members.count(None) != _ABSENT_MEMBERS or pair.key_strindex:
+            raise _NotPlain
+        text = members[0]
+        plain[pair.key] = _plain_member(members, depth) if text is None else text
+    if len(plain) < len(pairs):
+        raise _NotPlain
+    return plain
+
+
+def _plain_any(value: AnyValue, depth: int = 0) -> Any:
+    members = astuple(value)
+    if members.count(None) != _ABSENT_MEMBERS:
+        raise _NotPlain
+    return _plain_member(members, depth)
+
+
+def _plain_member(members: tuple[Any, ...], depth: int) -> Any:
+    text, flag, integer, double, array, pairs, _, _ = members
+    if text is not None:
+        return text
+    if integer is not None:
+        return integer
+    if depth >= MAX_DEPTH:
+        raise _NotPlain
+    if pairs is not None:
+        return _plain_pairs(pairs.values, depth + 1)
+    if array is not None:
+        return [_plain_any(item, depth + 1) for item in array.values]
+    if type(double) is float and protojson.is_exact(double):
+        return double
+    if type(flag) is bool:
+        return flag
+    raise _NotPlain
+
+
 def _slow_map(pairs: Any, field: str, depth: int) -> tuple[dict[str, Any], Note]:
-    """`plain_map` without its fast path."""
+    """`plain_map` of parsed OTLP/JSON."""
     plain: dict[str, Any] = {}
     notes: dict[str, Note] = {}
     entries: list[dict[str, Any]] = []
@@ -127,6 +169,18 @@ def plain_value(value: Any, field: str, depth: int = 0) -> tuple[Any, Note]:
     """
     if value is None:
         return None, "absent"
+    if type(value) is PlainValue:
+        return value
+    if type(value) is AnyValue:
+        try:
+            return _plain_any(value), None
+        except (ValueError, TypeError):
+            value = to_builtins(value)
+    elif hasattr(value, "SerializeToString"):
+        try:
+            return wire_format.plain_any(value.SerializeToString()), None
+        except (ValueError, IndexError):
+            value = wire_format.as_json(value)
     if not isinstance(value, Mapping):
         raise ValidationError(field, value, "must be an AnyValue: an object")
     known = [name for name in _MEMBERS if value.get(name) is not None]
@@ -157,10 +211,10 @@ def plain_value(value: Any, field: str, depth: int = 0) -> tuple[Any, Note]:
 
 
 def _plain_double(number: float) -> tuple[Any, Note]:
-    if number == 0:
-        return number, "-0.0" if str(number) == "-0.0" else None
-    if -_EXACT_BELOW < number < _EXACT_BELOW:
+    if protojson.is_exact(number):
         return number, None
+    if number == 0:
+        return number, "-0.0"
     return protojson.double_json(number), "double"
 
 
@@ -186,8 +240,27 @@ def key_values(plain: Mapping[str, Any] | None, note: Note = None) -> list[dict[
                 pair["keyStrindex"] = entry["key_strindex"]
             pairs.append(pair)
         return pairs
+    if not note:
+        return [
+            {"key": key, "value": {"stringValue": value} if type(value) is str else _any(value)}
+            for key, value in (plain or {}).items()
+        ]
     notes = note if isinstance(note, dict) else {}
     return [_key_value(key, value, notes.get(key)) for key, value in (plain or {}).items()]
+
+
+def _any(plain: Any) -> dict[str, Any]:
+    """`any_value` of what has no note, and mostly one of a few types."""
+    kind = type(plain)
+    if kind is str:
+        return {"stringValue": plain}
+    if kind is int and _MIN_INT64 <= plain <= protojson.MAX_INT64:
+        return {"intValue": str(plain)}
+    if kind is dict and plain:
+        return {"kvlistValue": {"values": key_values(plain)}}
+    if kind is list and plain:
+        return {"arrayValue": {"values": [_any(item) for item in plain]}}
+    return any_value(plain)
 
 
 def _key_value(key: str, value: Any, note: Note) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import protojson
 from observatory_storage.otlp.any_values import any_value, key_values, plain_map, plain_value
+from observatory_storage.otlp.message_types import present
 from observatory_storage.otlp.numbers import (
     count_of,
     double_of,
@@ -20,9 +21,6 @@ from observatory_storage.otlp.numbers import (
 
 __all__ = ["point_of", "point_row"]
 
-_MIN_INT64: Final = -(2**63)
-_MIN_INT32: Final = -(2**31)
-_MAX_INT32: Final = 2**31 - 1
 _SIDES: Final = ("positive", "negative")
 
 
@@ -31,22 +29,18 @@ def point_row(point: Any, kind: str) -> dict[str, Any]:
 
     Args:
         kind: the field of OTLP's Metric that contains the point: gauge, sum, histogram,
-            exponentialHistogram or summary.
+            exponential_histogram or summary.
 
     Raises:
         ValidationError: the data point is invalid.
     """
-    if not isinstance(point, Mapping):
-        raise ValidationError("", point, "must be a data point: an object")
     otlp: dict[str, Any] = {}
-    attributes, note = plain_map(point.get("attributes"), "attributes")
+    attributes, note = plain_map(point.attributes, "attributes")
     if note is not None:
         otlp["attributes"] = note
-    start = protojson.uint64(point.get("startTimeUnixNano"), "startTimeUnixNano")
+    start = point.start_time_unix_nano
     started, start_ns = protojson.moment(start) if start else (None, 0)
-    timestamp, time_ns = protojson.moment(
-        protojson.uint64(point.get("timeUnixNano"), "timeUnixNano")
-    )
+    timestamp, time_ns = protojson.moment(point.time_unix_nano)
     # The table has no columns for nanoseconds, since the key of a point would need them too.
     if start_ns:
         otlp["start_ns"] = start_ns
@@ -54,99 +48,83 @@ def point_row(point: Any, kind: str) -> dict[str, Any]:
         otlp["time_ns"] = time_ns
     # This distinguishes points that have the same attributes, start and microsecond.
     origin = dict(otlp) or None
-    flags = protojson.uint32(point.get("flags"), "flags")
-    if flags:
-        otlp["flags"] = flags
+    if point.flags:
+        otlp["flags"] = point.flags
     row: dict[str, Any] = {
-        "id": ids.data_point_id(attributes=attributes, start_timestamp=started, origin=origin),
         "start_timestamp": started,
         "timestamp": timestamp,
         "attributes": attributes,
     }
+    if origin is not None:
+        row["id"] = ids.data_point_id(attributes=attributes, start_timestamp=started, origin=origin)
     if kind in ("gauge", "sum"):
         _take_number(point, row, otlp)
     else:
-        take_count(point, "count", row, "count", otlp)
-        take_double(point, "sum", row, "sum", otlp)
+        take_count(point.count, row, "count", otlp)
         if kind == "summary":
-            # OTLP does not distinguish an absent sum from zero.
-            if "sum" not in otlp:
-                row.setdefault("sum", 0.0)
-            row["quantiles"] = _quantiles(point, otlp)
+            take_double(point.sum, "sum", row, otlp)
+            row["quantiles"] = _quantiles(point.quantile_values, otlp)
         else:
-            take_double(point, "min", row, "min", otlp)
-            take_double(point, "max", row, "max", otlp)
+            for name in ("sum", "min", "max"):
+                take_double(present(point, name), name, row, otlp)
             buckets = _buckets if kind == "histogram" else _exponential_buckets
             row["buckets"] = buckets(point, otlp)
-    exemplars = protojson.items(point.get("exemplars"), "exemplars")
-    if exemplars:
-        row["exemplars"] = _exemplars(exemplars, otlp)
+    if kind != "summary" and point.exemplars:
+        row["exemplars"] = _exemplars(point.exemplars, otlp)
     row["otlp"] = otlp or None
     return row
 
 
-def _take_number(point: Mapping[str, Any], row: dict[str, Any], otlp: dict[str, Any]) -> None:
-    value = point.get("asInt")
-    if value is None:
-        take_double(point, "asDouble", row, "value", otlp)
+def _take_number(point: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None:
+    number, value = present(point, "as_int"), present(point, "as_double")
+    if number is None:
+        take_double(value, "value", row, otlp, "asDouble")
         return
-    if point.get("asDouble") is not None:
-        raise ValidationError("asInt", value, "must not stand beside asDouble")
-    number = protojson.integer(value, "asInt", _MIN_INT64, protojson.MAX_INT64)
+    if value is not None:
+        raise ValidationError("asInt", number, "must not stand beside asDouble")
     # The column is a double, which rounds integers above 2**53. The note has the exact integer.
     row["value"] = float(number)
     otlp["as_int"] = number
 
 
-def _counts(value: Any, field: str) -> list[int]:
-    return [protojson.uint64(count, field) for count in protojson.items(value, field)]
-
-
-def _buckets(point: Mapping[str, Any], otlp: dict[str, Any]) -> dict[str, Any]:
+def _buckets(point: Any, otlp: dict[str, Any]) -> dict[str, Any]:
     bounds: list[float | str] = []
     notes: dict[str, Any] = {}
-    given = protojson.items(point.get("explicitBounds"), "explicitBounds")
-    for index, bound in enumerate(given):
+    for index, bound in enumerate(point.explicit_bounds):
         plain, note = json_double(bound, f"explicitBounds[{index}]")
         bounds.append(plain)
         if note:
             notes[str(index)] = note
     if notes:
         otlp["buckets"] = {"bounds": notes}
-    return {"bounds": bounds, "counts": _counts(point.get("bucketCounts"), "bucketCounts")}
+    return {"bounds": bounds, "counts": list(point.bucket_counts)}
 
 
-def _exponential_buckets(point: Mapping[str, Any], otlp: dict[str, Any]) -> dict[str, Any]:
-    threshold, note = json_double(point.get("zeroThreshold"), "zeroThreshold")
+def _exponential_buckets(point: Any, otlp: dict[str, Any]) -> dict[str, Any]:
+    threshold, note = json_double(point.zero_threshold, "zeroThreshold")
     if note:
         otlp["buckets"] = {"zero_threshold": note}
     buckets: dict[str, Any] = {
-        "scale": protojson.integer(point.get("scale"), "scale", _MIN_INT32, _MAX_INT32),
-        "zero_count": protojson.uint64(point.get("zeroCount"), "zeroCount"),
+        "scale": point.scale,
+        "zero_count": point.zero_count,
         "zero_threshold": threshold,
     }
     for side in _SIDES:
-        given = protojson.message(point.get(side), side)
+        given = present(point, side)
         if given is not None:
-            buckets[side] = {
-                "offset": protojson.integer(
-                    given.get("offset"), f"{side}.offset", _MIN_INT32, _MAX_INT32
-                ),
-                "counts": _counts(given.get("bucketCounts"), f"{side}.bucketCounts"),
-            }
+            buckets[side] = {"offset": given.offset, "counts": list(given.bucket_counts)}
     return buckets
 
 
-def _quantiles(point: Mapping[str, Any], otlp: dict[str, Any]) -> list[dict[str, Any]]:
+def _quantiles(given: Iterable[Any], otlp: dict[str, Any]) -> list[dict[str, Any]]:
     quantiles: list[dict[str, Any]] = []
     notes: dict[str, Any] = {}
-    for index, entry in enumerate(protojson.items(point.get("quantileValues"), "quantileValues")):
-        field = f"quantileValues[{index}]"
-        given = protojson.message(entry, field) or {}
+    for index, entry in enumerate(given):
         plain: dict[str, Any] = {}
         noted: dict[str, Any] = {}
         for key in ("quantile", "value"):
-            plain[key], note = json_double(given.get(key), f"{field}.{key}")
+            field = f"quantileValues[{index}].{key}"
+            plain[key], note = json_double(getattr(entry, key), field)
             if note:
                 noted[key] = note
         quantiles.append(plain)
@@ -157,7 +135,7 @@ def _quantiles(point: Mapping[str, Any], otlp: dict[str, Any]) -> list[dict[str,
     return quantiles
 
 
-def _exemplars(given: list[Any], otlp: dict[str, Any]) -> list[dict[str, Any]]:
+def _exemplars(given: Iterable[Any], otlp: dict[str, Any]) -> list[dict[str, Any]]:
     exemplars: list[dict[str, Any]] = []
     notes: dict[str, Any] = {}
     for index, entry in enumerate(given):
@@ -170,28 +148,27 @@ def _exemplars(given: list[Any], otlp: dict[str, Any]) -> list[dict[str, Any]]:
     return exemplars
 
 
-def _exemplar(entry: Any, field: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    given = protojson.message(entry, field) or {}
+def _exemplar(given: Any, field: str) -> tuple[dict[str, Any], dict[str, Any]]:
     noted: dict[str, Any] = {}
-    attributes, note = plain_map(given.get("filteredAttributes"), f"{field}.filteredAttributes")
+    attributes, note = plain_map(given.filtered_attributes, f"{field}.filteredAttributes")
     if note is not None:
         noted["attributes"] = note
-    exemplar: dict[str, Any] = {
-        "time_unix_nano": protojson.uint64(given.get("timeUnixNano"), f"{field}.timeUnixNano"),
-        "attributes": attributes,
-    }
+    exemplar: dict[str, Any] = {"time_unix_nano": given.time_unix_nano, "attributes": attributes}
     # The number is stored like the value of an attribute, so integers differ from doubles.
     members = {
-        kind: given[name]
-        for kind, name in (("intValue", "asInt"), ("doubleValue", "asDouble"))
-        if given.get(name) is not None
+        kind: number
+        for kind, name in (("intValue", "as_int"), ("doubleValue", "as_double"))
+        if (number := present(given, name)) is not None
     }
     if members:
         exemplar["value"], note = plain_value(members, f"{field}.value")
         if note is not None:
             noted["value"] = note
-    for key, name in (("span_id", "spanId"), ("trace_id", "traceId")):
-        identifier = protojson.hex_id(given.get(name), f"{field}.{name}")
+    for key, value, name in (
+        ("span_id", given.span_id, "spanId"),
+        ("trace_id", given.trace_id, "traceId"),
+    ):
+        identifier = protojson.identifier(value, f"{field}.{name}")
         if identifier:
             exemplar[key] = identifier
     return exemplar, noted

@@ -1,16 +1,18 @@
-"""Decodes the forms in which an OTLP request can be passed, all to parsed OTLP/JSON."""
+"""Decodes the forms in which an OTLP request can be passed, to messages or to parsed OTLP/JSON."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-import orjson
+from msgspec import MsgspecError, Struct
+from msgspec.json import Decoder
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import protobuf
-from observatory_storage.otlp.signals import Signal, signal_of_request
+from observatory_storage.otlp.json_reader import parsed_json
+from observatory_storage.otlp.message_types import REQUESTS
+from observatory_storage.otlp.signals import SIGNALS, Signal, signal_of_request
 
 __all__ = ["decode", "detect_signal"]
 
@@ -20,8 +22,11 @@ _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _COMPRESSED: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
-def decode(payload: Any, signal: Signal) -> Mapping[str, Any]:
-    """The request as parsed OTLP/JSON.
+_DECODERS: Final = {signal.name: Decoder(REQUESTS[signal.keys], strict=False) for signal in SIGNALS}
+
+
+def decode(payload: Any, signal: Signal) -> Any:
+    """The request as a message whose items are not read yet, or as parsed OTLP/JSON.
 
     Args:
         payload: JSON as text, bytes or parsed; protobuf as bytes or as a message.
@@ -36,6 +41,10 @@ def decode(payload: Any, signal: Signal) -> Mapping[str, Any]:
         return _checked(request, found, signal)
     if isinstance(payload, (bytes, bytearray, memoryview)):
         payload = bytes(payload)
+    request = _plain_request(payload, signal)
+    if request is not None:
+        return request
+    if isinstance(payload, bytes):
         parsed = _json_of_bytes(payload)
         if parsed is None:
             return protobuf.request_of_bytes(payload, signal)
@@ -70,16 +79,28 @@ def detect_signal(payload: Any) -> str:
     return signal.name
 
 
-def _checked(request: Mapping[str, Any], found: Signal | None, wanted: Signal) -> Mapping[str, Any]:
+def _plain_request(payload: Any, signal: Signal) -> Struct | None:
+    """The request of JSON text that has nothing unusual outside of its items."""
+    try:
+        text = payload.encode() if isinstance(payload, str) else payload
+        if type(text) is not bytes:
+            return None
+        start = text.removeprefix(_BYTE_ORDER_MARK).lstrip(_BLANK)
+        return _DECODERS[signal.name].decode(start) if start.startswith(b"{") else None
+    except (MsgspecError, UnicodeError, RecursionError):
+        return None  # the parsed JSON will show why
+
+
+def _checked(request: Any, found: Signal | None, wanted: Signal) -> Any:
     if found is not None and found is not wanted:
         rule = f"must be a request of {wanted.name}, and is one of {found.name}"
-        raise ValidationError("payload", sorted(request), rule)
+        raise ValidationError("payload", found.name, rule)
     return request
 
 
 def _mapping(payload: Any) -> Mapping[str, Any]:
     if isinstance(payload, str):
-        payload = _parsed(payload)
+        payload = parsed_json(payload)
     if isinstance(payload, Mapping):
         return payload
     raise ValidationError(
@@ -101,25 +122,11 @@ def _json_of_bytes(payload: bytes) -> Mapping[str, Any] | None:
         return None
     if payload[:1] == b"\n":
         try:
-            return _mapping(_parsed(text))
+            return _mapping(parsed_json(text))
         except ValidationError:
             return None
     if text[:1] in (b"{", b"[", b'"') or (text and chr(text[0]).isprintable()):
-        return _mapping(_parsed(text))
+        return _mapping(parsed_json(text))
     if not text:
         raise ValidationError("payload", payload, "must be an OTLP request: it is blank")
     return None
-
-
-def _parsed(text: str | bytes) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        pass
-    # The parser of the standard library accepts lone surrogates, which are repaired later, and
-    # reports the line and column of an error.
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        rule = f"must be JSON or protobuf of OTLP: {error}"
-        raise ValidationError("payload", text, rule) from None

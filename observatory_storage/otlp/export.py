@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any, Final, TypeVar
 
+import orjson
+
 from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import export_queries
@@ -176,15 +178,13 @@ def _check(batch_size: int) -> None:
 def _request(signal: Signal, entries: Iterable[tuple[Mapping[str, Any], Any]]) -> Request:
     """One request of the items; each comes with the row that has its resource and scope."""
     outer, inner, items = signal.keys
-    resources: dict[str, Request] = {}
-    scopes: dict[tuple[str, str], Request] = {}
+    resources: dict[bytes, Request] = {}
+    scopes: dict[tuple[bytes, bytes], Request] = {}
     for row, item in entries:
         otlp = row["otlp"] or {}
-        resource = jsonb.canonical(
-            [row["service_name"], row["resource_attributes"], otlp.get("resource")]
-        )
-        scope = jsonb.canonical(
-            [row["scope_name"], row["scope_version"], row["scope_attributes"], otlp.get("scope")]
+        resource = _compared(row["service_name"], row["resource_attributes"], otlp.get("resource"))
+        scope = _compared(
+            row["scope_name"], row["scope_version"], row["scope_attributes"], otlp.get("scope")
         )
         if resource not in resources:
             resources[resource] = resource_of(row) | {inner: []}
@@ -193,3 +193,11 @@ def _request(signal: Signal, entries: Iterable[tuple[Mapping[str, Any], Any]]) -
             resources[resource][inner].append(scopes[resource, scope])
         scopes[resource, scope][items].append(item)
     return {outer: list(resources.values())}
+
+
+def _compared(*values: Any) -> bytes:
+    """The same bytes for equal values, in which 1 differs from 1.0."""
+    try:
+        return orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # an integer beyond 64 bits
+        return jsonb.canonical(values).encode()

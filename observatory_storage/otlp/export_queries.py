@@ -9,10 +9,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Column, Connection, Select, Table, select, tuple_
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    any_,
+    literal,
+    select,
+    tuple_,
+)
 from sqlalchemy.orm import Session
 
 from observatory_storage import ids
@@ -99,7 +110,7 @@ def span_pages(source: Source, wanted: Wanted, size: int) -> Iterator[list[Mappe
     """The rows of all spans of some traces, trace by trace."""
     table = _table(TraceSpan)
     statement = select(table).where(
-        table.c.trace_id.in_(wanted.traces),
+        _is_one_of(table.c.trace_id, wanted.traces),
         table.c.start_time.between(wanted.first, wanted.last),
     )
     return _pages(source, statement, list(table.primary_key.columns), size)
@@ -113,8 +124,8 @@ def events_of(source: Source, spans: Sequence[Mapped]) -> dict[Any, list[Mapped]
     statement = (
         select(table)
         .where(
-            table.c.trace_id.in_({span["trace_id"] for span in spans}),
-            table.c.span_id.in_({span["span_id"] for span in spans}),
+            _is_one_of(table.c.trace_id, {span["trace_id"] for span in spans}),
+            _is_one_of(table.c.span_id, {span["span_id"] for span in spans}),
             table.c.span_start_time.between(min(starts), max(starts)),
         )
         .order_by(*table.primary_key.columns)
@@ -125,6 +136,11 @@ def events_of(source: Source, spans: Sequence[Mapped]) -> dict[Any, list[Mapped]
             key = ("trace_id", "span_id", "span_start_time", "span_start_ns")
             found.setdefault(tuple(event[column] for column in key), []).append(event)
     return found
+
+
+def _is_one_of(column: Column[Any], values: Iterable[Any]) -> ColumnElement[bool]:
+    # As one parameter: SQLAlchemy writes each value of IN into the statement.
+    return column == any_(literal(list(values), ARRAY(column.type)))
 
 
 def metric_pages(source: Source, wanted: MetricFilters | Ids | None) -> Iterator[list[Mapped]]:
@@ -191,8 +207,10 @@ def _pages(
 
 
 def _mappings(connection: Connection, statement: Select[Any]) -> list[Mapped]:
-    # SQLAlchemy types the keys as names or columns; here they are names.
-    return cast("list[Mapped]", connection.execute(statement).mappings().all())
+    result = connection.execute(statement)
+    names = list(result.keys())
+    # Many values of each row are looked up, for which a dict is the fastest.
+    return [dict(zip(names, row, strict=True)) for row in result.all()]
 
 
 def _table(model: type[Base]) -> Table:

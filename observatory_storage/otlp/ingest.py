@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count, islice
 from typing import Any, Final
 
 from observatory_storage.errors import Rejected, StorageError, ValidationError
 from observatory_storage.otlp.decode import decode
+from observatory_storage.otlp.json_reader import as_json
 from observatory_storage.otlp.logs import log_rows
 from observatory_storage.otlp.metrics import MetricItems, metric_rows
 from observatory_storage.otlp.resource_scope import Item
 from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL
 from observatory_storage.otlp.traces import span_rows
-from observatory_storage.rows import (
-    Row,
-    prepare_data_point,
-    prepare_log,
-    prepare_metric,
-    prepare_span,
-)
+from observatory_storage.rows import PART, Row, prepare_all, prepare_many
 from observatory_storage.serialization import Result
 from observatory_storage.storing import Source, store
-from observatory_storage.tables import METRICS
+from observatory_storage.storing.row_stream import StreamOutcome, stream
+from observatory_storage.tables import DATA_POINTS, LOGS, METRICS, SPANS, TableDefinition
 
 __all__ = ["IngestResult", "ingest_logs", "ingest_metrics", "ingest_traces"]
 
@@ -67,7 +64,7 @@ def ingest_traces(pool: Source, payload: Any) -> IngestResult:
         ConfigError: the payload is protobuf and the ``otel`` extra is not installed.
         StorageError: the database could not be written to. Ingesting again is safe.
     """
-    return _ingest(pool, span_rows(decode(payload, TRACE_SIGNAL)), prepare_span)
+    return _ingest(pool, span_rows(decode(payload, TRACE_SIGNAL)), SPANS)
 
 
 def ingest_logs(pool: Source, payload: Any) -> IngestResult:
@@ -75,7 +72,7 @@ def ingest_logs(pool: Source, payload: Any) -> IngestResult:
 
     See `ingest_traces` for the arguments and the errors.
     """
-    return _ingest(pool, log_rows(decode(payload, LOG_SIGNAL)), prepare_log)
+    return _ingest(pool, log_rows(decode(payload, LOG_SIGNAL)), LOGS)
 
 
 def ingest_metrics(pool: Source, payload: Any) -> IngestResult:
@@ -86,18 +83,19 @@ def ingest_metrics(pool: Source, payload: Any) -> IngestResult:
     # The whole request is read before anything is stored: an invalid request stores nothing.
     metrics = list(metric_rows(decode(payload, METRIC_SIGNAL)))
     # Metrics are stored first, so that no data point is ever without its metric.
-    definitions = _stored(pool, [metric.definition for metric in metrics], prepare_metric)
+    _, definitions = _stored(pool, [metric.definition for metric in metrics], METRICS)
     points: list[Item] = []
     rejected: list[Rejected] = []
     for metric, definition in zip(metrics, definitions, strict=True):
         if isinstance(definition, StorageError) and not metric.points:
-            rejected.append(Rejected(len(points), metric.definition.source, definition))
+            source = as_json(metric.definition.source)
+            rejected.append(Rejected(len(points), source, definition))
         points += _points_of(metric, definition)
-    result = _result(points, _stored(pool, points, prepare_data_point))
+    result = _ingest(pool, points, DATA_POINTS)
     return IngestResult(result.accepted, rejected + result.rejected)
 
 
-def _points_of(metric: MetricItems, definition: Row | StorageError) -> list[Item]:
+def _points_of(metric: MetricItems, definition: Any) -> list[Item]:
     if isinstance(definition, StorageError):
         return [Item(point.source, None, definition) for point in metric.points]
     for point in metric.points:
@@ -106,38 +104,88 @@ def _points_of(metric: MetricItems, definition: Row | StorageError) -> list[Item
     return metric.points
 
 
-def _ingest(
-    pool: Source, mapped: Iterable[Item], prepare: Callable[[Mapping[str, Any]], Row]
-) -> IngestResult:
-    items = list(mapped)
-    return _result(items, _stored(pool, items, prepare))
+def _ingest(pool: Source, mapped: Iterable[Item], table: TableDefinition) -> IngestResult:
+    return _result(*_stored(pool, mapped, table))
+
+
+class _ItemFeed:
+    """Maps the items of a request, and prepares their rows, while earlier ones are written."""
+
+    def __init__(self, table: TableDefinition, mapped: Iterator[Item]) -> None:
+        self.table = table
+        self._mapped = mapped
+        self.items = list(islice(mapped, PART + 1))
+
+    def parts(self) -> Iterator[list[Row]]:
+        """The rows of all items that are not refused.
+
+        Raises:
+            ValidationError: a row is not valid.
+        """
+        for start in count(0, PART):
+            if start + PART > len(self.items):
+                self.items += islice(self._mapped, start + PART - len(self.items))
+            part = self.items[start : start + PART]
+            if not part:
+                return
+            rows = [item.row for item in part if item.row is not None]
+            if rows:
+                yield prepare_all(self.table, rows)
+
+    def written(self, pool: Source) -> bool:
+        """Whether all rows could be written while they were prepared. Then all items are mapped."""
+        # Few rows are prepared in no time, and need no savepoint that may fail.
+        if len(self.items) <= PART or self.table is METRICS:
+            return False
+        try:
+            done = stream(pool, self) is StreamOutcome.WRITTEN
+        except ValidationError:
+            done = False  # preparing them before they are written shows all that are not valid
+        self.items += self._mapped
+        return done
 
 
 def _stored(
-    pool: Source, items: Sequence[Item], prepare: Callable[[Mapping[str, Any]], Row]
-) -> list[Row | StorageError]:
-    """For each item, the stored row, or the error for which it is not stored."""
-    outcomes = [_prepared(item, prepare) for item in items]
-    good = [(index, row) for index, row in enumerate(outcomes) if isinstance(row, Row)]
-    for start in range(0, len(good), _ROWS_A_TRANSACTION):
-        part = good[start : start + _ROWS_A_TRANSACTION]
-        for refused in store(pool, [row for _, row in part]).rejected:
-            outcomes[part[refused.index][0]] = refused.error
-    return outcomes
+    pool: Source, mapped: Iterable[Item], table: TableDefinition
+) -> tuple[list[Item], list[Row | StorageError | None]]:
+    """The items; and for each the error for which it is not stored, its row, or None."""
+    items: list[Item] = []
+    outcomes: list[Any] = []
+    rest = iter(mapped)
+    while True:
+        feed = _ItemFeed(table, islice(rest, _ROWS_A_TRANSACTION))
+        if not feed.items:
+            return items, outcomes
+        written = feed.written(pool)
+        outcomes += [item.error for item in feed.items]
+        places = range(len(items), len(outcomes))
+        items += feed.items
+        if not written:
+            mapped_places = [index for index in places if items[index].row is not None]
+            _store_prepared(pool, table, items, mapped_places, outcomes)
 
 
-def _prepared(item: Item, prepare: Callable[[Mapping[str, Any]], Row]) -> Row | StorageError:
-    if item.row is None:
-        return item.error or ValidationError("item", item.source)
-    try:
-        return prepare(item.row)
-    except ValidationError as error:
-        return error
+def _store_prepared(
+    pool: Source,
+    table: TableDefinition,
+    items: Sequence[Item],
+    places: list[int],
+    outcomes: list[Any],
+) -> None:
+    prepared, refused = prepare_many(table, [items[index].row for index in places])
+    if refused is not None:
+        for one in refused.rejected:
+            outcomes[places[one.index]] = one.error
+        places = [index for index in places if outcomes[index] is None]
+    for index, row in zip(places, prepared, strict=True):
+        outcomes[index] = row
+    for rejected in store(pool, prepared).rejected:
+        outcomes[places[rejected.index]] = rejected.error
 
 
-def _result(items: Sequence[Item], outcomes: Sequence[Row | StorageError]) -> IngestResult:
+def _result(items: Sequence[Item], outcomes: Sequence[Any]) -> IngestResult:
     rejected = [
-        Rejected(index, item.source, outcome)
+        Rejected(index, as_json(item.source), outcome)
         for index, (item, outcome) in enumerate(zip(items, outcomes, strict=True))
         if isinstance(outcome, StorageError)
     ]

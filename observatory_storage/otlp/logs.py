@@ -8,53 +8,51 @@ from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
-from observatory_storage import ids
+from observatory_storage import ids, jsonb
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import protojson
 from observatory_storage.otlp.any_values import any_value, key_values, plain_map, plain_value
+from observatory_storage.otlp.json_reader import read_item, within
+from observatory_storage.otlp.message_types import LogRecord, present
 from observatory_storage.otlp.resource_scope import Item, Origin, groups
 
 __all__ = ["ID_ATTRIBUTE", "KEYS", "keep_ids", "log_of", "log_rows"]
 
 KEYS: Final = ("resourceLogs", "scopeLogs", "logRecords")
 
-_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
-_SEVERITY_NAMES: Final = {"SEVERITY_NUMBER_UNSPECIFIED": 0} | {
-    f"SEVERITY_NUMBER_{level}{step or ''}": index * 4 + max(step, 1)
-    for index, level in enumerate(_LEVELS)
-    for step in (0, 2, 3, 4)
-}
 _MOST_SEVERE: Final = 24
 _EMPTY_BODY: Final = "empty"
 # An exported record has its id here where ingesting it would compute another one.
 ID_ATTRIBUTE: Final = "observatory_storage.log.id"
 
 
-def log_rows(request: Mapping[str, Any]) -> Iterator[Item]:
+def log_rows(request: Any) -> Iterator[Item]:
     """The log records of a request.
 
     Raises:
         ValidationError: the request is invalid outside of the records.
     """
     equals: Counter[Any] = Counter()
-    for group in groups(request, KEYS):
+    # All groups are read before any item: an invalid request stores nothing.
+    for group in list(groups(request, KEYS)):
+        shared = {name: jsonb.shared(value) for name, value in group.origin.columns.items()}
         for index, record in enumerate(group.items):
-            own_id, content = _take_id(record)
             try:
-                row = _log_row(content, group.origin)
+                row = _log_row(read_item(LogRecord, record), group.origin)
             except ValidationError as error:
-                field = f"{group.path}[{index}].{error.field}".rstrip(".")
-                yield Item(record, None, ValidationError(field, error.value, error.rule))
+                yield Item(record, None, within(f"{group.path}[{index}]", error))
                 continue
+            own_id = _take_id(row)
             if own_id is not None:
                 row["id"] = own_id
                 yield Item(record, row)
                 continue
             # Log records have no id. Equal records of one request differ by their ordinal.
-            first = ids.log_id(row, 0)
+            content = row | shared
+            first = ids.log_id(content, 0)
             ordinal = equals[first]
             equals[first] += 1
-            row["id"] = ids.log_id(row, ordinal) if ordinal else first
+            row["id"] = ids.log_id(content, ordinal) if ordinal else first
             yield Item(record, row)
 
 
@@ -78,33 +76,34 @@ def keep_ids(request: Mapping[str, Any], own_ids: Mapping[int, UUID]) -> None:
             record.setdefault("attributes", []).append({"key": ID_ATTRIBUTE, "value": value})
 
 
-def _take_id(record: Any) -> tuple[UUID | None, Any]:
-    """The id that `keep_ids` has added to a record, and the record without it."""
-    # Anything that is not a list of attributes is told of when the record becomes a row.
-    with suppress(AttributeError, KeyError, TypeError, ValidationError):
-        pairs = record["attributes"]
-        keys = [pair.get("key") for pair in pairs]
-        if ID_ATTRIBUTE in keys:
-            index = keys.index(ID_ATTRIBUTE)
-            own_id = ids.uuid_of(pairs[index]["value"]["stringValue"], ID_ATTRIBUTE)
-            return own_id, {**record, "attributes": pairs[:index] + pairs[index + 1 :]}
-    return None, record
+def _take_id(row: dict[str, Any]) -> UUID | None:
+    """The id that `keep_ids` has added to a record, which its attributes then lack."""
+    if ID_ATTRIBUTE not in row["attributes"]:
+        return None
+    with suppress(ValidationError):  # of an application's own attribute of this name
+        own_id = ids.uuid_of(row["attributes"][ID_ATTRIBUTE], ID_ATTRIBUTE)
+        row["attributes"] = _without_id(row["attributes"])
+        note = (row["otlp"] or {}).get("attributes")
+        if isinstance(note, list):
+            row["otlp"]["attributes"] = [one for one in note if one["key"] != ID_ATTRIBUTE]
+        return own_id
+    return None
+
+
+def _without_id(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in attributes.items() if key != ID_ATTRIBUTE}
 
 
 def _log_row(record: Any, origin: Origin) -> dict[str, Any]:
-    if not isinstance(record, Mapping):
-        raise ValidationError("", record, "must be a log record: an object")
-    get = record.get
-    otlp = dict(origin.otlp)
-    time = protojson.uint64(get("timeUnixNano"), "timeUnixNano")
-    observed = protojson.uint64(get("observedTimeUnixNano"), "observedTimeUnixNano")
+    otlp = origin.otlp.copy()
+    time, observed = record.time_unix_nano, record.observed_time_unix_nano
     observed_timestamp, observed_ns = protojson.moment(observed) if observed else (None, 0)
     if observed_ns:
         otlp["observed_ns"] = observed_ns
     if observed and not time:
         otlp["time"] = "absent"
     timestamp, timestamp_ns = protojson.moment(time or observed)
-    attributes, note = plain_map(get("attributes"), "attributes")
+    attributes, note = plain_map(record.attributes, "attributes")
     if note is not None:
         otlp["attributes"] = note
     row: dict[str, Any] = {
@@ -112,31 +111,35 @@ def _log_row(record: Any, origin: Origin) -> dict[str, Any]:
         "timestamp": timestamp,
         "timestamp_ns": timestamp_ns,
         "observed_timestamp": observed_timestamp,
-        "severity_text": protojson.text(get("severityText"), "severityText") or None,
-        "event_name": protojson.text(get("eventName"), "eventName") or None,
-        "trace_flags": protojson.uint32(get("flags"), "flags") or None,
+        "severity_text": record.severity_text or None,
+        "event_name": record.event_name or None,
+        "trace_flags": record.flags or None,
         "attributes": attributes,
     }
-    severity = protojson.enum(get("severityNumber"), "severityNumber", _SEVERITY_NAMES)
+    severity = record.severity_number
     if 0 <= severity <= _MOST_SEVERE:
         row["severity_number"] = severity or None
     else:
         otlp["severity_number"] = severity
-    _take_body(get("body"), row, otlp)
-    for column, name, digits in (("trace_id", "traceId", 32), ("span_id", "spanId", 16)):
-        identifier = protojson.hex_id(get(name), name, digits)
+    _take_body(present(record, "body"), row, otlp)
+    for column, given, name, digits in (
+        ("trace_id", record.trace_id, "traceId", 32),
+        ("span_id", record.span_id, "spanId", 16),
+    ):
+        identifier = protojson.identifier(given, name, digits)
         if identifier.strip("0"):
             row[column] = identifier
         elif identifier:
             otlp[column] = identifier
-    dropped = protojson.uint32(get("droppedAttributesCount"), "droppedAttributesCount")
-    if dropped:
-        otlp["dropped_attributes_count"] = dropped
+    if record.dropped_attributes_count:
+        otlp["dropped_attributes_count"] = record.dropped_attributes_count
     row["otlp"] = otlp or None
     return row
 
 
 def _take_body(body: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None:
+    if body is None:
+        return
     plain, note = plain_value(body, "body")
     if isinstance(plain, str) and note is None:
         row["body"] = plain
@@ -144,7 +147,7 @@ def _take_body(body: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None:
         row["body_json"] = plain
         if note is not None:
             otlp["body"] = note
-    elif body is not None:
+    else:
         otlp["body"] = _EMPTY_BODY
 
 

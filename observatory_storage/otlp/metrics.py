@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from observatory_storage.errors import ValidationError
@@ -10,23 +10,29 @@ from observatory_storage.models import TEMPORALITIES
 from observatory_storage.otlp import protojson
 from observatory_storage.otlp.any_values import key_values, plain_map
 from observatory_storage.otlp.data_points import point_row
+from observatory_storage.otlp.json_reader import as_json, read_item, within
+from observatory_storage.otlp.message_types import POINTS, Data, Metric, present
 from observatory_storage.otlp.resource_scope import Item, Origin, groups
 
 __all__ = ["KEYS", "MetricItems", "metric_of", "metric_rows"]
 
 KEYS: Final = ("resourceMetrics", "scopeMetrics", "metrics")
 
-_TEMPORALITY_NAMES: Final = {
-    f"AGGREGATION_TEMPORALITY_{name.upper()}": number for number, name in enumerate(TEMPORALITIES)
+_KINDS: Final = {
+    "gauge": "gauge",
+    "sum": "sum",
+    "histogram": "histogram",
+    "exponential_histogram": "exponentialHistogram",
+    "summary": "summary",
 }
-_KINDS: Final = ("gauge", "sum", "histogram", "exponentialHistogram", "summary")
+_NO_DATA: Final = Data()
 _TYPES: Final = {
     "gauge": "gauge",
     "histogram": "histogram",
-    "exponentialHistogram": "exponential_histogram",
+    "exponential_histogram": "exponential_histogram",
     "summary": "summary",
 }
-_KIND_OF_TYPE: Final = {metric_type: kind for kind, metric_type in _TYPES.items()} | {
+_KIND_OF_TYPE: Final = {metric_type: _KINDS[kind] for kind, metric_type in _TYPES.items()} | {
     "counter": "sum",
     "updowncounter": "sum",
 }
@@ -39,7 +45,7 @@ class MetricItems(NamedTuple):
     points: list[Item]
 
 
-def metric_rows(request: Mapping[str, Any]) -> Iterator[MetricItems]:
+def metric_rows(request: Any) -> Iterator[MetricItems]:
     """The metrics of a request.
 
     Raises:
@@ -49,18 +55,19 @@ def metric_rows(request: Mapping[str, Any]) -> Iterator[MetricItems]:
         for index, metric in enumerate(group.items):
             path = f"{group.path}[{index}]"
             try:
-                kind, points, row = _definition(metric, group.origin)
+                kind, points, row = _definition(read_item(Metric, metric), group.origin)
             except ValidationError as error:
-                refused = _within(path, error)
+                refused = within(path, error)
                 yield MetricItems(
                     Item(metric, None, refused),
-                    [Item(point, None, refused) for point in _points_of(metric)],
+                    [Item(point, None, refused) for point in _points_of(as_json(metric))],
                 )
                 continue
+            points_path = f"{path}.{_KINDS[kind]}.dataPoints"
             yield MetricItems(
                 Item(metric, row),
                 [
-                    _point(point, kind, f"{path}.{kind}.dataPoints[{index}]")
+                    _point(point, kind, f"{points_path}[{index}]")
                     for index, point in enumerate(points)
                 ],
             )
@@ -68,13 +75,9 @@ def metric_rows(request: Mapping[str, Any]) -> Iterator[MetricItems]:
 
 def _point(point: Any, kind: str, path: str) -> Item:
     try:
-        return Item(point, point_row(point, kind))
+        return Item(point, point_row(read_item(POINTS[kind], point), kind))
     except ValidationError as error:
-        return Item(point, None, _within(path, error))
-
-
-def _within(path: str, error: ValidationError) -> ValidationError:
-    return ValidationError(f"{path}.{error.field}".rstrip("."), error.value, error.rule)
+        return Item(point, None, within(path, error))
 
 
 def _points_of(metric: Any) -> list[Any]:
@@ -83,56 +86,53 @@ def _points_of(metric: Any) -> list[Any]:
         return []
     return [
         point
-        for kind in _KINDS
+        for kind in _KINDS.values()
         if isinstance(metric.get(kind), Mapping)
         and isinstance(metric[kind].get("dataPoints"), list)
         for point in metric[kind]["dataPoints"]
     ]
 
 
-def _definition(metric: Any, origin: Origin) -> tuple[str, list[Any], dict[str, Any]]:
-    if not isinstance(metric, Mapping):
-        raise ValidationError("", metric, "must be a metric: an object")
-    otlp = dict(origin.otlp)
-    kinds = [kind for kind in _KINDS if metric.get(kind) is not None]
+def _definition(metric: Any, origin: Origin) -> tuple[str, Iterable[Any], dict[str, Any]]:
+    otlp = origin.otlp.copy()
+    kinds = [kind for kind in _KINDS if present(metric, kind) is not None]
     if len(kinds) > 1:
-        raise ValidationError(kinds[1], "…", f"must not stand beside {kinds[0]}")
+        first, second = (_KINDS[kind] for kind in kinds[:2])
+        raise ValidationError(second, "…", f"must not stand beside {first}")
     kind = kinds[0] if kinds else "gauge"
     if not kinds:
         otlp["data"] = "absent"
-    data = protojson.message(metric.get(kind), kind) or {}
-    name, whole_name = protojson.named(protojson.text(metric.get("name"), "name"))
+    data = getattr(metric, kind) or _NO_DATA
+    name, whole_name = protojson.named(metric.name)
     if whole_name is not None:
         otlp["name"] = whole_name
-    metadata, note = plain_map(metric.get("metadata"), "metadata")
+    metadata, note = plain_map(metric.metadata, "metadata")
     if note is not None:
         otlp["attributes"] = note
     row = {
         **origin.columns,
         "name": name,
-        "description": protojson.text(metric.get("description"), "description") or None,
-        "unit": protojson.text(metric.get("unit"), "unit") or None,
+        "description": metric.description or None,
+        "unit": metric.unit or None,
         "metric_type": _type_of(kind, data),
         "temporality": _temporality(kind, data, otlp),
         "attributes": metadata,
         "otlp": otlp or None,
     }
-    return kind, protojson.items(data.get("dataPoints"), f"{kind}.dataPoints"), row
+    return kind, data.data_points, row
 
 
-def _type_of(kind: str, data: Mapping[str, Any]) -> str:
+def _type_of(kind: str, data: Any) -> str:
     if kind != "sum":
         return _TYPES[kind]
-    monotonic = protojson.boolean(data.get("isMonotonic"), "sum.isMonotonic")
-    return "counter" if monotonic else "updowncounter"
+    # Strict JSON has true and false alone; what else may stand there is told by its reader.
+    return "counter" if protojson.boolean(data.is_monotonic, "sum.isMonotonic") else "updowncounter"
 
 
-def _temporality(kind: str, data: Mapping[str, Any], otlp: dict[str, Any]) -> str | None:
+def _temporality(kind: str, data: Any, otlp: dict[str, Any]) -> str | None:
     if kind in ("gauge", "summary"):
         return None
-    number = protojson.enum(
-        data.get("aggregationTemporality"), f"{kind}.aggregationTemporality", _TEMPORALITY_NAMES
-    )
+    number: int = data.aggregation_temporality
     if 0 <= number < len(TEMPORALITIES):
         return TEMPORALITIES[number]
     otlp["temporality"] = number

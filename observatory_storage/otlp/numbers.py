@@ -19,13 +19,16 @@ NEGATIVE_ZERO = "-0.0"
 
 
 def take_double(
-    given: Mapping[str, Any], name: str, row: dict[str, Any], column: str, otlp: dict[str, Any]
+    value: float | str | None,
+    column: str,
+    row: dict[str, Any],
+    otlp: dict[str, Any],
+    field: str | None = None,
 ) -> None:
     """Store an optional double in its column, or by name in ``otlp`` if it is not finite."""
-    value = given.get(name)
     if value is None:
         return
-    number = protojson.double(value, name)
+    number = protojson.double(value, field or column)
     if math.isfinite(number):
         row[column] = number
     else:
@@ -41,11 +44,8 @@ def double_of(row: Mapping[str, Any], column: str) -> float | str | None:
     return named
 
 
-def take_count(
-    given: Mapping[str, Any], name: str, row: dict[str, Any], column: str, otlp: dict[str, Any]
-) -> None:
+def take_count(count: int, row: dict[str, Any], column: str, otlp: dict[str, Any]) -> None:
     """Store an unsigned 64-bit count in its column, or in ``otlp`` if it exceeds a bigint."""
-    count = protojson.uint64(given.get(name), name)
     if count <= protojson.MAX_INT64:
         row[column] = count
     else:

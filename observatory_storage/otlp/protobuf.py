@@ -6,20 +6,17 @@ request arrives.
 
 from __future__ import annotations
 
-import base64
 import importlib
-from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from observatory_storage.errors import ConfigError, ValidationError
+from observatory_storage.otlp import wire_format
+from observatory_storage.otlp.message_types import snake
 from observatory_storage.otlp.signals import METRIC_SIGNAL, SIGNALS, TRACE_SIGNAL, Signal
 
 __all__ = ["is_message", "request_of_bytes", "request_of_message", "signal_of_bytes"]
 
-# Fields of type bytes that OTLP/JSON writes in hex, where protobuf's own mapping has base64.
-_IDS = frozenset({"traceId", "spanId", "parentSpanId"})
-_WITHOUT_IDS = frozenset({"attributes", "filteredAttributes", "body", "resource", "scope"})
 _MAX_INSPECTED_ITEMS = 20  # enough to recognise the signal of a request
 
 
@@ -28,8 +25,8 @@ def is_message(payload: object) -> bool:
     return hasattr(payload, "SerializeToString") and hasattr(payload, "DESCRIPTOR")
 
 
-def request_of_message(message: Any) -> tuple[Signal, Mapping[str, Any]]:
-    """The signal of a protobuf message, and the message as OTLP/JSON.
+def request_of_message(message: Any) -> tuple[Signal, Any]:
+    """The signal of a protobuf message, and the request of it, with attributes as bytes.
 
     Raises:
         ValidationError: the message is not an export request of OTLP.
@@ -38,20 +35,20 @@ def request_of_message(message: Any) -> tuple[Signal, Mapping[str, Any]]:
     for signal in SIGNALS:
         # File exporters write TracesData, MetricsData and LogsData, which have the same fields.
         if name in (signal.message, _data_message(signal)):
-            return signal, _as_json(message)
+            return signal, _parsed(message.SerializeToString(), signal, lean=True)
     known = ", ".join(signal.message for signal in SIGNALS)
     raise ValidationError("payload", name, f"must be one of {known}")
 
 
-def request_of_bytes(payload: bytes, signal: Signal) -> Mapping[str, Any]:
-    """A binary protobuf request of this signal as OTLP/JSON.
+def request_of_bytes(payload: bytes, signal: Signal) -> Any:
+    """A binary protobuf request of this signal, with attributes as bytes.
 
     Raises:
         ValidationError: the bytes are not such a request. If they carry another signal, the error
             names it.
         ConfigError: the extra is not installed.
     """
-    message = _parsed(payload, signal)
+    message = _parsed(payload, signal, lean=True)
     # The bytes do not name their signal, and often parse as another one: check the items.
     if message is None or (_items(message, signal) and not _plausible(message, signal)):
         others = [other for other in SIGNALS if other is not signal]
@@ -61,7 +58,7 @@ def request_of_bytes(payload: bytes, signal: Signal) -> Mapping[str, Any]:
             raise ValidationError("payload", payload, rule)
     if message is None or (payload and not _fits(message)):
         raise ValidationError("payload", payload, f"must be an OTLP request of {signal.name}")
-    return _as_json(message)
+    return message
 
 
 def signal_of_bytes(payload: bytes) -> Signal:
@@ -82,11 +79,16 @@ def _is_of(payload: bytes, signal: Signal) -> bool:
     return message is not None and _plausible(message, signal)
 
 
-def _parsed(payload: bytes, signal: Signal) -> Any:
-    """The message, or None if the bytes do not parse as one."""
+def _parsed(payload: bytes, signal: Signal, *, lean: bool = False) -> Any:
+    """The message, or None if the bytes do not parse as one.
+
+    Args:
+        lean: whether its attributes are left as bytes.
+    """
     module = _imported(_module_name(signal))
     decode_error = _imported("google.protobuf.message").DecodeError
-    message = getattr(module, signal.message.rpartition(".")[2])()
+    kind = getattr(module, signal.message.rpartition(".")[2])
+    message = wire_format.lean_class(kind)() if lean else kind()
     try:
         message.ParseFromString(payload)
     except decode_error:
@@ -118,7 +120,7 @@ def _imported(name: str) -> ModuleType:
 
 def _items(message: Any, signal: Signal) -> list[Any]:
     """The first items of a request."""
-    resources, scopes, items = (_snake(key) for key in signal.keys)
+    resources, scopes, items = (snake(key) for key in signal.keys)
     found: list[Any] = []
     for resource in getattr(message, resources):
         for scope in getattr(resource, scopes):
@@ -126,10 +128,6 @@ def _items(message: Any, signal: Signal) -> list[Any]:
             if len(found) >= _MAX_INSPECTED_ITEMS:
                 return found
     return found
-
-
-def _snake(key: str) -> str:
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key)
 
 
 def _plausible(message: Any, signal: Signal) -> bool:
@@ -152,28 +150,3 @@ def _fits(message: Any) -> bool:
     unknown = _imported("google.protobuf.unknown_fields").UnknownFieldSet(message)
     mistyped = any(field.field_number in known for field in unknown)
     return bool(message.ListFields()) and not mistyped
-
-
-def _as_json(message: Any) -> Mapping[str, Any]:
-    json_format = _imported("google.protobuf.json_format")
-    request = json_format.MessageToDict(message, use_integers_for_enums=True)
-    _ids_in_hex(request)
-    result: Mapping[str, Any] = request
-    return result
-
-
-def _ids_in_hex(value: Any) -> None:
-    """Convert the ids in a request from base64 to hex, in place.
-
-    Attributes cannot be mistaken for ids, since the key of an attribute is the value of "key".
-    """
-    if isinstance(value, list):
-        for item in value:
-            if isinstance(item, (dict, list)):
-                _ids_in_hex(item)
-        return
-    for name, item in value.items():
-        if name in _IDS:
-            value[name] = base64.b64decode(item).hex()
-        elif isinstance(item, (dict, list)) and name not in _WITHOUT_IDS:
-            _ids_in_hex(item)

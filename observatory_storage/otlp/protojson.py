@@ -12,13 +12,14 @@ import binascii
 import math
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
 from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
 from observatory_storage.ids import MAX_NAME_BYTES
-from observatory_storage.times import UNIX_EPOCH
+from observatory_storage.times import MICROSECOND, UNIX_EPOCH
 
 __all__ = [
     "MAX_INT64",
@@ -29,7 +30,9 @@ __all__ = [
     "double_json",
     "enum",
     "hex_id",
+    "identifier",
     "integer",
+    "is_exact",
     "items",
     "message",
     "moment",
@@ -44,16 +47,21 @@ MAX_INT64: Final = 2**63 - 1
 _MAX_UINT64: Final = 2**64 - 1
 _MAX_UINT32: Final = 2**32 - 1
 _MAX_INT32: Final = 2**31 - 1
+_NUMBER = re.compile(
+    r"-?(?:0|[1-9][0-9]{0,40})(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?", re.ASCII
+)
+_MOST_DIGITS: Final = 20
 _INTEGER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
-_HEX = re.compile(r"(?:[0-9a-f]{2})+", re.ASCII | re.IGNORECASE)
 UNNAMED: Final = "unnamed"
 # A character has at most four bytes, so the bytes of a shorter text need not be counted.
 _ALWAYS_FITTING_LENGTH: Final = MAX_NAME_BYTES // 4
+# From 1e16 on a double's shortest text has an exponent, which jsonb writes out as an integer.
+_EXACT_BELOW: Final = 1e16
 _NAMED_DOUBLES: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def integer(value: Any, field: str, least: int, most: int) -> int:
-    """An integer given as a number or as decimal text."""
+    """An integer given as a number or as its text, which may have an exponent."""
     if type(value) is int:
         number = value
     elif (isinstance(value, str) and _INTEGER.fullmatch(value)) or (
@@ -63,7 +71,11 @@ def integer(value: Any, field: str, least: int, most: int) -> int:
     elif value is None:
         return 0
     else:
-        raise ValidationError(field, value, "must be an integer, as a number or as decimal text")
+        whole = Decimal(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else None
+        # Checked before it is written out: 1e999 is short, its digits are not.
+        if whole is None or whole.adjusted() > _MOST_DIGITS or whole != whole.to_integral_value():
+            raise ValidationError(field, value, "must be an integer, as a number or as its text")
+        number = int(whole)
     if least <= number <= most:
         return number
     raise ValidationError(field, value, f"must be from {least} to {most}")
@@ -108,6 +120,12 @@ def double_json(value: float) -> float | str:
     if math.isnan(value):
         return "NaN"
     return "Infinity" if value > 0 else "-Infinity"
+
+
+def is_exact(number: float) -> bool:
+    """Whether plain JSON represents a double unchanged."""
+    # Zero equals negative zero, which jsonb does not have.
+    return -_EXACT_BELOW < number < _EXACT_BELOW and (number != 0 or str(number) == "0.0")
 
 
 def boolean(value: Any, field: str) -> bool:
@@ -164,18 +182,32 @@ def hex_id(value: Any, field: str, digits: int | None = None) -> str:
     """
     if value is None or value == "":
         return ""
-    if isinstance(value, str) and _HEX.fullmatch(value) and digits in (None, len(value)):
-        return value.lower()
+    if isinstance(value, str) and digits in (None, len(value)):
+        try:
+            read = bytes.fromhex(value).hex()
+        except ValueError:
+            read = ""
+        if len(read) == len(value):  # blanks are skipped
+            return read
     wanted = f"{digits} hex digits" if digits else "an even number of hex digits"
     if digits and isinstance(value, str) and len(value) == -(-digits // 6) * 4:
         wanted += " (OTLP/JSON has ids in hex, not in base64)"
     raise ValidationError(field, value, f"must be {wanted}")
 
 
+def identifier(value: str | bytes, field: str, digits: int | None = None) -> str:
+    """An id of a message: of JSON, where it is hex, or of protobuf."""
+    if type(value) is bytes:
+        if digits == 2 * len(value):
+            return value.hex()
+        value = value.hex()
+    return hex_id(value, field, digits)
+
+
 def moment(nanoseconds: int) -> tuple[datetime, int]:
     """A Unix time in nanoseconds as a datetime, and the nanoseconds beyond its microseconds."""
     microseconds, rest = divmod(nanoseconds, 1000)
-    return UNIX_EPOCH + timedelta(microseconds=microseconds), rest
+    return UNIX_EPOCH + microseconds * MICROSECOND, rest
 
 
 def nanoseconds(time: datetime | None, rest: int = 0) -> int:

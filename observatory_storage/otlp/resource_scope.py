@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
-from observatory_storage.errors import StorageError, ValidationError
+from observatory_storage.errors import StorageError
 from observatory_storage.otlp import protojson
 from observatory_storage.otlp.any_values import key_values, plain_map
+from observatory_storage.otlp.json_reader import read
+from observatory_storage.otlp.message_types import REQUESTS, Resource, Scope, present, snake
 from observatory_storage.rows import UNKNOWN_SERVICE
 
 __all__ = ["Group", "Item", "Origin", "groups", "resource_of", "scope_of"]
+
+_NO_RESOURCE: Final = Resource()
+_NO_SCOPE: Final = Scope()
 
 
 class Item(NamedTuple):
     """One item of a request and its row.
 
     Attributes:
-        source: the item as it is in OTLP.
+        source: the item: a message, JSON text or parsed JSON.
         row: the values of its row by column; None if the item is refused.
         error: why the item is refused.
     """
@@ -38,65 +43,43 @@ class Group(NamedTuple):
     """The items of one resource and scope, and their path in the request."""
 
     origin: Origin
-    items: list[Any]
+    items: Iterable[Any]
     path: str
 
 
-def groups(request: Mapping[str, Any], keys: tuple[str, str, str]) -> Iterator[Group]:
+def groups(request: Any, keys: tuple[str, str, str]) -> Iterator[Group]:
     """The lists of items of a request, each with its resource and scope.
 
     Args:
+        request: a message, or parsed OTLP/JSON.
         keys: the names of the lists of resources, scopes and items.
 
     Raises:
         ValidationError: the request is invalid outside of the items.
     """
+    if isinstance(request, Mapping):
+        request = read(REQUESTS[keys], request)
     resources_key, scopes_key, items_key = keys
-    resources = protojson.items(request.get(resources_key), resources_key)
-    for resource_index, entry in enumerate(resources):
+    resources_name, scopes_name, items_name = map(snake, keys)
+    for resource_index, outer in enumerate(getattr(request, resources_name)):
         path = f"{resources_key}[{resource_index}]"
-        outer = protojson.message(entry, path) or {}
-        _check_spelling(outer, scopes_key, path)
         resource = _resource(outer, path)
-        scopes = protojson.items(outer.get(scopes_key), f"{path}.{scopes_key}")
-        for scope_index, inner in enumerate(scopes):
+        for scope_index, scoped in enumerate(getattr(outer, scopes_name)):
             scope_path = f"{path}.{scopes_key}[{scope_index}]"
-            scoped = protojson.message(inner, scope_path) or {}
-            _check_spelling(scoped, items_key, scope_path)
-            items_path = f"{scope_path}.{items_key}"
-            items = protojson.items(scoped.get(items_key), items_path)
             scope = _scope(scoped, scope_path)
             origin = Origin(resource.columns | scope.columns, resource.otlp | scope.otlp)
-            yield Group(origin, items, items_path)
+            yield Group(origin, getattr(scoped, items_name), f"{scope_path}.{items_key}")
 
 
-def _check_spelling(holder: Mapping[str, Any], key: str, path: str) -> None:
-    """Refuse lists of items that have a snake_case name, or a name of older versions of OTLP.
-
-    Other unknown fields are ignored. Ignoring these would lose the whole request.
-    """
-    snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key)
-    for name in (snake, f"instrumentationLibrary{key.removeprefix('scope')}"):
-        if name != key and name in holder:
-            raise ValidationError(f"{path}.{name}", holder[name], f"must be named {key}")
-
-
-def _resource(outer: Mapping[str, Any], path: str) -> Origin:
-    field = f"{path}.resource"
-    resource = protojson.message(outer.get("resource"), field)
-    given = resource or {}
-    attributes, note = plain_map(given.get("attributes"), f"{field}.attributes")
-    notes = _common_notes(given, outer, note, path, "resource")
+def _resource(outer: Any, path: str) -> Origin:
+    resource = present(outer, "resource")
+    given = _NO_RESOURCE if resource is None else resource
+    attributes, note = plain_map(given.attributes, f"{path}.resource.attributes")
+    notes = _common_notes(given, outer, note)
     if resource is None:
         notes["absent"] = True
-    entities = [
-        _entity(entity, f"{field}.entityRefs[{index}]")
-        for index, entity in enumerate(
-            protojson.items(given.get("entityRefs"), f"{field}.entityRefs")
-        )
-    ]
-    if entities:
-        notes["entity_refs"] = entities
+    if given.entity_refs:
+        notes["entity_refs"] = [_entity(entity) for entity in given.entity_refs]
     service = attributes.get("service.name")
     if not isinstance(service, str) or not service:
         service = UNKNOWN_SERVICE
@@ -106,52 +89,44 @@ def _resource(outer: Mapping[str, Any], path: str) -> Origin:
     )
 
 
-def _scope(scoped: Mapping[str, Any], path: str) -> Origin:
-    field = f"{path}.scope"
-    scope = protojson.message(scoped.get("scope"), field)
-    given = scope or {}
-    attributes, note = plain_map(given.get("attributes"), f"{field}.attributes")
-    notes = _common_notes(given, scoped, note, path, "scope")
+def _scope(scoped: Any, path: str) -> Origin:
+    scope = present(scoped, "scope")
+    given = _NO_SCOPE if scope is None else scope
+    attributes, note = plain_map(given.attributes, f"{path}.scope.attributes")
+    notes = _common_notes(given, scoped, note)
     if scope is None:
         notes["absent"] = True
     return Origin(
         {
-            "scope_name": protojson.text(given.get("name"), f"{field}.name") or None,
-            "scope_version": protojson.text(given.get("version"), f"{field}.version") or None,
+            "scope_name": given.name or None,
+            "scope_version": given.version or None,
             "scope_attributes": attributes,
         },
         {"scope": notes} if notes else {},
     )
 
 
-def _common_notes(
-    given: Mapping[str, Any], around: Mapping[str, Any], note: Any, path: str, name: str
-) -> dict[str, Any]:
+def _common_notes(given: Any, around: Any, note: Any) -> dict[str, Any]:
     notes: dict[str, Any] = {}
     if note is not None:
         notes["attributes"] = note
-    url = protojson.text(around.get("schemaUrl"), f"{path}.schemaUrl")
-    if url:
-        notes["schema_url"] = url
-    dropped = protojson.uint32(
-        given.get("droppedAttributesCount"), f"{path}.{name}.droppedAttributesCount"
-    )
-    if dropped:
-        notes["dropped_attributes_count"] = dropped
+    if around.schema_url:
+        notes["schema_url"] = around.schema_url
+    if given.dropped_attributes_count:
+        notes["dropped_attributes_count"] = given.dropped_attributes_count
     return notes
 
 
-def _entity(entity: Any, field: str) -> dict[str, Any]:
-    given = protojson.message(entity, field) or {}
+def _entity(entity: Any) -> dict[str, Any]:
     result: dict[str, Any] = {}
-    for key, name in (("schema_url", "schemaUrl"), ("type", "type")):
-        value = protojson.text(given.get(name), f"{field}.{name}")
-        if value:
-            result[key] = value
-    for key, name in (("id_keys", "idKeys"), ("description_keys", "descriptionKeys")):
-        values = protojson.items(given.get(name), f"{field}.{name}")
-        if values:
-            result[key] = [protojson.text(value, f"{field}.{name}") for value in values]
+    if entity.schema_url:
+        result["schema_url"] = entity.schema_url
+    if entity.type:
+        result["type"] = entity.type
+    if entity.id_keys:
+        result["id_keys"] = list(entity.id_keys)
+    if entity.description_keys:
+        result["description_keys"] = list(entity.description_keys)
     return result
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from observatory_storage import ids
@@ -10,6 +10,8 @@ from observatory_storage.errors import ValidationError
 from observatory_storage.models import KINDS
 from observatory_storage.otlp import protojson
 from observatory_storage.otlp.any_values import key_values, plain_map
+from observatory_storage.otlp.json_reader import read_item, within
+from observatory_storage.otlp.message_types import STATUSES, Span, present
 from observatory_storage.otlp.resource_scope import Item, Origin, groups
 
 __all__ = ["KEYS", "span_of", "span_rows"]
@@ -18,11 +20,6 @@ KEYS: Final = ("resourceSpans", "scopeSpans", "spans")
 
 _NO_TRACE: Final = "0" * 32
 _NO_SPAN: Final = "0" * 16
-_KIND_NAMES: Final = {f"SPAN_KIND_{kind.upper()}": number for number, kind in enumerate(KINDS)}
-_STATUSES: Final = ("unset", "ok", "error")  # by their number in OTLP
-_STATUS_NAMES: Final = {
-    f"STATUS_CODE_{status.upper()}": number for number, status in enumerate(_STATUSES)
-}
 _DROPPED: Final = (
     ("droppedAttributesCount", "dropped_attributes_count"),
     ("droppedEventsCount", "dropped_events_count"),
@@ -30,125 +27,99 @@ _DROPPED: Final = (
 )
 
 
-def span_rows(request: Mapping[str, Any]) -> Iterator[Item]:
+def span_rows(request: Any) -> Iterator[Item]:
     """The spans of a request. Each row has its events under ``events``.
 
     Raises:
         ValidationError: the request is invalid outside of the spans.
     """
-    for group in groups(request, KEYS):
+    # All groups are read before any item: an invalid request stores nothing.
+    for group in list(groups(request, KEYS)):
         for index, span in enumerate(group.items):
             try:
-                yield Item(span, _span_row(span, group.origin))
+                yield Item(span, _span_row(read_item(Span, span), group.origin))
             except ValidationError as error:
-                field = f"{group.path}[{index}].{error.field}".rstrip(".")
-                yield Item(span, None, ValidationError(field, error.value, error.rule))
+                yield Item(span, None, within(f"{group.path}[{index}]", error))
 
 
 def _span_row(span: Any, origin: Origin) -> dict[str, Any]:
-    if not isinstance(span, Mapping):
-        raise ValidationError("", span, "must be a span: an object")
-    get = span.get
-    otlp = dict(origin.otlp)
-    start_time, start_ns = protojson.moment(
-        protojson.uint64(get("startTimeUnixNano"), "startTimeUnixNano")
-    )
-    end = protojson.uint64(get("endTimeUnixNano"), "endTimeUnixNano")
+    otlp = origin.otlp.copy()
+    start_time, start_ns = protojson.moment(span.start_time_unix_nano)
+    end = span.end_time_unix_nano
     end_time, end_ns = protojson.moment(end) if end else (None, 0)
-    name, whole_name = protojson.named(protojson.text(get("name"), "name"))
+    name, whole_name = protojson.named(span.name)
     if whole_name is not None:
         otlp["name"] = whole_name
-    attributes, note = plain_map(get("attributes"), "attributes")
+    attributes, note = plain_map(span.attributes, "attributes")
     if note is not None:
         otlp["attributes"] = note
     row = {
         **origin.columns,
-        "trace_id": _required_id(get("traceId"), "traceId", _NO_TRACE),
-        "span_id": _required_id(get("spanId"), "spanId", _NO_SPAN),
+        "trace_id": _required_id(span.trace_id, "traceId", _NO_TRACE),
+        "span_id": _required_id(span.span_id, "spanId", _NO_SPAN),
         "name": name,
         "start_time": start_time,
         "start_ns": start_ns,
         "end_time": end_time,
         "end_ns": end_ns,
         "attributes": attributes,
-        "events": [],
+        "events": [_event(event, f"events[{index}]") for index, event in enumerate(span.events)],
     }
-    parent = protojson.hex_id(get("parentSpanId"), "parentSpanId", 16)
+    parent = protojson.identifier(span.parent_span_id, "parentSpanId", 16)
     if parent == _NO_SPAN:
         otlp["parent_span_id"] = parent
     elif parent:
         row["parent_span_id"] = parent
-    kind = protojson.enum(get("kind"), "kind", _KIND_NAMES)
+    kind = span.kind
     if 0 <= kind < len(KINDS):
         row["kind"] = KINDS[kind]
     else:
         row["kind"], otlp["kind"] = KINDS[0], kind
-    _take_status(get("status"), row, otlp)
-    if "links" in span:
-        row["links"] = _links(span["links"], otlp)
-    if "events" in span:
-        events = protojson.items(span["events"], "events")
-        row["events"] = [_event(event, f"events[{index}]") for index, event in enumerate(events)]
-    # Most spans have none of these fields. One check of the keys replaces five lookups.
-    if not _RARE_FIELDS.isdisjoint(span):
-        _take_rare_fields(span, otlp)
+    _take_status(present(span, "status"), row, otlp)
+    if span.links:
+        row["links"] = _links(span.links, otlp)
+    for field in _RARE_FIELDS:
+        value = getattr(span, field)
+        if value:
+            otlp[field] = value
     row["otlp"] = otlp or None
     return row
 
 
-_RARE_FIELDS: Final = frozenset({"traceState", "flags", *(name for name, _ in _DROPPED)})
+_RARE_FIELDS: Final = ("trace_state", "flags", *(field for _, field in _DROPPED))
 
 
-def _take_rare_fields(span: Mapping[str, Any], otlp: dict[str, Any]) -> None:
-    state = protojson.text(span.get("traceState"), "traceState")
-    if state:
-        otlp["trace_state"] = state
-    flags = protojson.uint32(span.get("flags"), "flags")
-    if flags:
-        otlp["flags"] = flags
-    for name, key in _DROPPED:
-        count = protojson.uint32(span.get(name), name)
-        if count:
-            otlp[key] = count
-
-
-def _take_status(given: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None:
-    status = protojson.message(given, "status")
+def _take_status(status: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None:
     if status is None:
         # SDKs and the Collector always send a status, even an empty one, so its absence is noted.
         otlp["status"] = "absent"
         return
-    code = protojson.enum(status.get("code"), "status.code", _STATUS_NAMES)
-    if 0 <= code < len(_STATUSES):
-        row["status"] = _STATUSES[code]
+    code = status.code
+    if 0 <= code < len(STATUSES):
+        row["status"] = STATUSES[code]
     else:
         otlp["status"] = code
-    row["status_message"] = protojson.text(status.get("message"), "status.message") or None
+    row["status_message"] = status.message or None
 
 
 def _required_id(value: Any, field: str, zeros: str) -> str:
-    given = protojson.hex_id(value, field, len(zeros))
+    given = protojson.identifier(value, field, len(zeros))
     if not given or given == zeros:
-        raise ValidationError(field, value, f"must be {len(zeros)} hex digits, not all zeros")
+        raise ValidationError(field, given, f"must be {len(zeros)} hex digits, not all zeros")
     return given
 
 
 def _event(event: Any, field: str) -> dict[str, Any]:
-    given = protojson.message(event, field) or {}
-    time = protojson.uint64(given.get("timeUnixNano"), f"{field}.timeUnixNano")
-    timestamp, timestamp_ns = protojson.moment(time)
-    name, whole_name = protojson.named(protojson.text(given.get("name"), f"{field}.name"))
-    attributes, note = plain_map(given.get("attributes"), f"{field}.attributes")
+    timestamp, timestamp_ns = protojson.moment(event.time_unix_nano)
+    name, whole_name = protojson.named(event.name)
+    attributes, note = plain_map(event.attributes, f"{field}.attributes")
     otlp: dict[str, Any] = {}
     if whole_name is not None:
         otlp["name"] = whole_name
     if note is not None:
         otlp["attributes"] = note
-    dropped = protojson.uint32(
-        given.get("droppedAttributesCount"), f"{field}.droppedAttributesCount"
-    )
-    if dropped:
-        otlp["dropped_attributes_count"] = dropped
+    if event.dropped_attributes_count:
+        otlp["dropped_attributes_count"] = event.dropped_attributes_count
     return {
         "name": name,
         "timestamp": timestamp,
@@ -158,27 +129,23 @@ def _event(event: Any, field: str) -> dict[str, Any]:
     }
 
 
-def _links(given: Any, otlp: dict[str, Any]) -> list[dict[str, Any]]:
+def _links(given: Iterable[Any], otlp: dict[str, Any]) -> list[dict[str, Any]]:
     links: list[dict[str, Any]] = []
     notes: dict[str, Any] = {}
-    for index, link in enumerate(protojson.items(given, "links")):
+    for index, link in enumerate(given):
         field = f"links[{index}]"
-        given_link = protojson.message(link, field) or {}
-        attributes, note = plain_map(given_link.get("attributes"), f"{field}.attributes")
+        attributes, note = plain_map(link.attributes, f"{field}.attributes")
         if note is not None:
             notes[str(index)] = note
         row: dict[str, Any] = {
-            "trace_id": protojson.hex_id(given_link.get("traceId"), f"{field}.traceId"),
-            "span_id": protojson.hex_id(given_link.get("spanId"), f"{field}.spanId"),
+            "trace_id": protojson.identifier(link.trace_id, f"{field}.traceId"),
+            "span_id": protojson.identifier(link.span_id, f"{field}.spanId"),
             "attributes": attributes,
         }
-        state = protojson.text(given_link.get("traceState"), f"{field}.traceState")
-        if state:
-            row["trace_state"] = state
-        for name, key in (("flags", "flags"), _DROPPED[0]):
-            number = protojson.uint32(given_link.get(name), f"{field}.{name}")
-            if number:
-                row[key] = number
+        for key in ("trace_state", "flags", "dropped_attributes_count"):
+            value = getattr(link, key)
+            if value:
+                row[key] = value
         links.append(row)
     if notes:
         otlp["links"] = notes
@@ -219,7 +186,7 @@ def span_of(row: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = ()) ->
 
 def _status_of(row: Mapping[str, Any], note: Any) -> dict[str, Any] | None:
     message = row["status_message"]
-    code = note if isinstance(note, int) else _STATUSES.index(row["status"])
+    code = note if isinstance(note, int) else STATUSES.index(row["status"])
     if note == "absent" and not code and not message:
         return None
     status: dict[str, Any] = {"message": message} if message else {}

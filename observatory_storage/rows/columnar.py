@@ -1,7 +1,7 @@
 """Many rows prepared column by column, which costs a third of preparing them one by one.
 
-Where that does not work (a value is not valid or has to be repaired, a span gives its own totals)
-the rows are prepared one by one, by `prepare`. Both give equal rows.
+Where that does not work (a value is not valid or has to be repaired) the rows are prepared one by
+one, by `prepare`. Both give equal rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from observatory_storage.errors import BatchError, Rejected, ValidationError
 from observatory_storage.llm import facts_by_column
 from observatory_storage.rows.column_checks import Column, NotColumnar, columns_of, in_order
 from observatory_storage.rows.prepare import PREPARE, prepare
-from observatory_storage.rows.prepare_span import USAGE, events_of
+from observatory_storage.rows.prepare_span import SUMS, USAGE, end_of, events_of, total_of
 from observatory_storage.rows.row import Row, as_mapping
 from observatory_storage.rows.table_checks import CHECKS, service_of
 from observatory_storage.tables import DATA_POINTS, SPANS, TableDefinition
@@ -30,8 +30,6 @@ __all__ = ["PART", "prepare_all", "prepare_many"]
 PART: Final = 100
 _FEW: Final = 8
 _NOTHING: Final[Mapping[str, Any]] = {}
-# A span that gives one of these columns itself is prepared by `prepare_span`.
-_GIVEN_BY_SPANS: Final = USAGE | {"duration_us", "duration_ns"}
 
 
 def prepare_all(table: TableDefinition, rows: Sequence[Any]) -> list[Row]:
@@ -122,8 +120,6 @@ def _made(fields: Iterable[tuple[Any, ...]]) -> Iterator[Row]:
 
 def _span_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
     columns = columns_of(CHECKS[SPANS.name], rows)
-    if not _GIVEN_BY_SPANS.isdisjoint(columns):
-        raise NotColumnar
     _name_services(columns, rows)
     count = len(rows)
     found = facts_by_column(
@@ -132,13 +128,17 @@ def _span_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
         scope_names=columns.get("scope_name") or [None] * count,
         resource_attributes=[row.get("resource_attributes") or _NOTHING for row in rows],
     )
+    if not USAGE.isdisjoint(columns):
+        _add_own_totals(columns, found, count)
     for column, values in found.items():
         _complete(columns, column, values)
     _add_durations(columns)
     spans = list(zip(*in_order(CHECKS[SPANS.name], columns, count), strict=True))
     events: list[Any] = [row.get("events") for row in rows]
     for index in [index for index, given in enumerate(events) if given is not None]:
-        events[index], repairs = events_of(events[index], spans[index])
+        events[index], repairs = (
+            events_of(events[index], spans[index]) if events[index] else ((), 0)
+        )
         if repairs:
             raise NotColumnar
     trace_ids = [row["trace_id"] for row in rows]
@@ -181,6 +181,8 @@ _COLUMNAR: Final[dict[str, Callable[[Sequence[Mapping[str, Any]]], Iterator[Row]
 def _complete(columns: dict[str, Column], name: str, values: Iterable[Any]) -> None:
     """Fill in a column where a row does not give it."""
     given = columns.get(name)
+    if given is not None and None not in given:
+        return
     columns[name] = (
         list(values)
         if given is None
@@ -197,16 +199,29 @@ def _name_services(columns: dict[str, Column], rows: Sequence[Mapping[str, Any]]
         _complete(columns, "service_name", (known[id(resource)] for resource in resources))
 
 
+def _add_own_totals(columns: Mapping[str, Column], found: dict[str, Column], count: int) -> None:
+    """The totals of spans some of which give usage, in place of those of their attributes."""
+    nothing = [None] * count
+    for names, add in SUMS:
+        if not columns.keys().isdisjoint(names):
+            own = zip(*(columns.get(name, nothing) for name in names), strict=True)
+            of_attributes = zip(*(found.get(name, nothing) for name in names), strict=True)
+            found[names[-1]] = list(map(total_of, own, of_attributes, repeat(add)))
+
+
 def _add_durations(columns: dict[str, Column]) -> None:
     """From start to end: the microseconds, and the nanoseconds beyond them."""
+    starts = columns["start_time"]
+    nothing = [None] * len(starts)
+    if "duration_us" in columns:
+        _add_ends(columns, nothing)
     if "end_time" not in columns:
         return
     gaps = [
         None if end is None else (end - start) // MICROSECOND
-        for end, start in zip(columns["end_time"], columns["start_time"], strict=True)
+        for end, start in zip(columns["end_time"], starts, strict=True)
     ]
-    if "start_ns" in columns or "end_ns" in columns:
-        nothing = [None] * len(gaps)
+    if not columns.keys().isdisjoint(("start_ns", "end_ns", "duration_ns")):
         exact = [
             None if gap is None else gap * 1000 + (end or 0) - (start or 0)
             for gap, end, start in zip(
@@ -217,7 +232,26 @@ def _add_durations(columns: dict[str, Column]) -> None:
             )
         ]
         gaps = [None if gap is None else gap // 1000 for gap in exact]
-        columns["duration_ns"] = [None if gap is None else gap % 1000 for gap in exact]
+        columns["duration_ns"] = [
+            own if gap is None else gap % 1000
+            for own, gap in zip(columns.get("duration_ns", nothing), exact, strict=True)
+        ]
     if min((gap for gap in gaps if gap is not None), default=0) < 0:
         raise NotColumnar
     columns["duration_us"] = gaps
+
+
+def _add_ends(columns: dict[str, Column], nothing: Column) -> None:
+    """The ends of spans that give how long they took instead."""
+    ends = columns["end_time"] = list(columns.get("end_time", nothing))
+    took = columns["duration_us"]
+    missing = [i for i, end in enumerate(ends) if end is None and took[i] is not None]
+    if not missing:
+        return
+    fractions = columns["end_ns"] = list(columns.get("end_ns", nothing))
+    starts, start_ns = columns["start_time"], columns.get("start_ns", nothing)
+    took_ns = columns.get("duration_ns", nothing)
+    for index in missing:
+        ends[index], fractions[index] = end_of(
+            starts[index], start_ns[index] or 0, took[index], took_ns[index] or 0
+        )

@@ -17,7 +17,7 @@ from observatory_storage.rows.value_checks import MAX_INT64
 from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS, Values
 from observatory_storage.times import MICROSECOND
 
-__all__ = ["USAGE", "duration", "end_of", "events_of", "prepare_span"]
+__all__ = ["SUMS", "USAGE", "duration", "end_of", "events_of", "prepare_span", "total_of"]
 
 # Adds any two costs exactly, whatever precision the caller's own context has.
 _EXACT: Final = Context(prec=800, traps=[])
@@ -26,23 +26,25 @@ _NAME, _SCOPE, _START, _START_NS, _END, _END_NS, _DURATION, _DURATION_NS = SPANS
     *("name", "scope_name", "start_time", "start_ns", "end_time", "end_ns"),
     *("duration_us", "duration_ns"),
 )
-_TOKENS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
-_COSTS: Final = ("prompt_cost_usd", "completion_cost_usd", "total_cost_usd")
-USAGE: Final = frozenset({*_TOKENS, *_COSTS})
 _SPAN_KEY: Final = SPANS.positions("trace_id", "span_id", "start_time", "start_ns")
 _SPAN_KEY_OF_EVENT: Final = EVENTS.positions(*SPAN_KEY_OF_EVENT)
 _POSITION: Final = EVENTS.position["position"]
 
 
-def prepare_span(row: TraceSpan | Mapping[str, Any]) -> Row:
+def prepare_span(row: TraceSpan | Mapping[str, Any], *, has_facts: bool = False) -> Row:
     """A row of `trace_spans` with those of its events.
+
+    Args:
+        row: the span.
+        has_facts: whether its LLM columns are what its attributes say already.
 
     Raises:
         ValidationError: names the field, its value and the rule.
     """
     given = row if type(row) is dict else as_mapping(row, TraceSpan)
     values, repairs = CHECKS[SPANS.name].prepare(given)
-    _fill_llm_columns(values, given)
+    if not has_facts:
+        _fill_llm_columns(values, given)
     if values[_END] is not None:
         values[_DURATION], values[_DURATION_NS] = duration(
             values[_START], values[_START_NS], values[_END], values[_END_NS]
@@ -111,35 +113,37 @@ def _fill_llm_columns(values: list[Any], given: Mapping[str, Any]) -> None:
         scope_name=values[_SCOPE],
         resource_attributes=given.get("resource_attributes") or {},
     )
-    gives_usage = not USAGE.isdisjoint(given)
-    if gives_usage:
-        _drop_summed_totals(found, values)
+    if not USAGE.isdisjoint(given):
+        for columns, add in SUMS:
+            own = [values[position] for position in SPANS.positions(*columns)]
+            found[columns[-1]] = total_of(own, [found.get(column) for column in columns], add)
     for column, value in found.items():
         position = SPANS.position[column]
         if values[position] is None:
             values[position] = value
-    if gives_usage:
-        _add_totals(values)
 
 
-def _drop_summed_totals(found: dict[str, Any], values: list[Any]) -> None:
-    """Drop a total that is only the sum of the attributes' sides, where the span gives a side."""
-    for columns, add in ((_TOKENS, int.__add__), (_COSTS, _EXACT.add)):
-        prompt, completion, _ = SPANS.positions(*columns)
-        if values[prompt] is not None or values[completion] is not None:
-            of_prompt, of_completion, total = (found.get(column) for column in columns)
-            if total == _sum(of_prompt, of_completion, add):
-                found.pop(columns[2], None)
+def total_of(own: Sequence[Any], found: Sequence[Any], add: Callable[[Any, Any], Any]) -> Any:
+    """The total of a span that gives usage: its own, the attributes', or the sum of its sides.
 
-
-def _add_totals(values: list[Any]) -> None:
-    prompt, completion, total = SPANS.positions(*_TOKENS)
-    if values[total] is None:
-        tokens = _sum(values[prompt], values[completion], int.__add__)
-        values[total] = None if tokens is None or tokens > MAX_INT64 else tokens
-    prompt, completion, total = SPANS.positions(*_COSTS)
-    if values[total] is None:
-        values[total] = _sum(values[prompt], values[completion], _EXACT.add)
+    Args:
+        own: the usage that the span gives: of the prompt, of the completion, and the total.
+        found: the same of its attributes.
+        add: adds two sides.
+    """
+    own_prompt, own_completion, own_total = own
+    prompt, completion, total = found
+    if own_total is not None:
+        return own_total
+    if own_prompt is not None or own_completion is not None:
+        # A total that only sums the attributes' sides is not the total of the span's own sides.
+        if total is not None and total != _sum(prompt, completion, add):
+            return total
+        prompt = prompt if own_prompt is None else own_prompt
+        completion = completion if own_completion is None else own_completion
+    elif total is not None:
+        return total
+    return _sum(prompt, completion, add)
 
 
 def _sum(prompt: Any, completion: Any, add: Callable[[Any, Any], Any]) -> Any:
@@ -147,3 +151,16 @@ def _sum(prompt: Any, completion: Any, add: Callable[[Any, Any], Any]) -> Any:
     if prompt is None or completion is None:
         return completion if prompt is None else prompt
     return add(prompt, completion)
+
+
+def _tokens(prompt: int, completion: int) -> int | None:
+    tokens = prompt + completion
+    return tokens if tokens <= MAX_INT64 else None
+
+
+# What is summed up: the columns of the sides and of their total, and how to add sides.
+SUMS: Final[tuple[tuple[tuple[str, str, str], Callable[[Any, Any], Any]], ...]] = (
+    (("prompt_tokens", "completion_tokens", "total_tokens"), _tokens),
+    (("prompt_cost_usd", "completion_cost_usd", "total_cost_usd"), _EXACT.add),
+)
+USAGE: Final = frozenset(column for columns, _ in SUMS for column in columns)

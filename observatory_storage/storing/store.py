@@ -118,14 +118,15 @@ def write_batch(loader: Loader, rows: Sequence[Row], *, optimistic: bool = True)
     Args:
         loader: a loader on a connection in a transaction.
         rows: prepared rows.
-        optimistic: False if the spans among the rows have met a conflict already.
+        optimistic: False if these rows have met a conflict already.
     """
     by_table: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_table[row.table].append(row)
     for name, target in TARGETS.items():
         if name not in _WRITTEN_TOGETHER:
-            loader.upsert(target, [row.values for row in by_table[name]])
+            values = [row.values for row in by_table[name]]
+            loader.upsert(target, values, optimistic=optimistic)
     spans, traces = by_table[SPANS.name], by_table[TRACES.name]
     trace_rows = [row.values for row in (*traces, *_traces_to_lock(traces, spans))]
     events = [row.values for row in by_table[EVENTS.name]]

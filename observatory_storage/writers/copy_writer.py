@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 
 from observatory_storage import models, tables
 from observatory_storage.errors import ValidationError
-from observatory_storage.rows import PART, Row, prepare_all, remember_id
+from observatory_storage.rows import PART, Row
 from observatory_storage.storing import Loader, Method, chosen_method, transaction, write_batch
-from observatory_storage.storing.span_stream import SpanFeed, StreamOutcome, stream_spans
+from observatory_storage.storing.row_stream import RowFeed, StreamOutcome, stream
 
 __all__ = ["CopyWriter"]
 
@@ -56,13 +56,7 @@ class CopyWriter:
 
     def write_spans(self, rows: Iterable[models.TraceSpan | Mapping[str, Any]]) -> int:
         """Write spans with their events, and merge them into the totals of their traces."""
-        feed = SpanFeed(rows)
-        # Few spans are prepared in no time, and checked without a connection then.
-        streams = self._session is None and len(feed) > PART
-        if streams and chosen_method(self._method, len(feed)) == "copy":
-            transaction.retrying(self._source.config, lambda: self._stream_alone(feed))
-            return len(feed)
-        return self._write_prepared(feed.all())
+        return self._stream(tables.SPANS, rows)
 
     def write_events(self, rows: Iterable[models.TraceEvent | Mapping[str, Any]]) -> int:
         """Write events without their spans. Each names its span and has a position."""
@@ -74,18 +68,28 @@ class CopyWriter:
 
     def write_data_points(self, rows: Iterable[models.MetricDataPoint | Mapping[str, Any]]) -> int:
         """Write data points. An existing data point is kept."""
-        return self._write(tables.DATA_POINTS, rows)
+        return self._stream(tables.DATA_POINTS, rows)
 
     def write_logs(self, rows: Iterable[models.LogRecord | Mapping[str, Any]]) -> int:
         """Write log records. An existing log record is kept."""
-        return self._write(tables.LOGS, rows)
+        return self._stream(tables.LOGS, rows)
 
     def _write(self, table: tables.TableDefinition, rows: Iterable[Any]) -> int:
-        given = list(rows)
-        prepared = prepare_all(table, given)
-        for row, made in zip(given, prepared, strict=True):
-            remember_id(row, made)
-        return self._write_prepared(prepared)
+        return self._write_prepared(RowFeed(table, rows).all())
+
+    def _stream(self, table: tables.TableDefinition, rows: Iterable[Any]) -> int:
+        feed = RowFeed(table, rows)
+        # Few rows are prepared in no time, and checked without a connection then.
+        streams = self._session is None and len(feed) > PART
+        if not streams or chosen_method(self._method, len(feed)) == "insert":
+            return self._write_prepared(feed.all())
+        outcome = stream(self._source, feed)
+        if outcome is not StreamOutcome.WRITTEN:
+            prepared, optimistic = feed.all(), outcome is not StreamOutcome.CONFLICT
+            transaction.retrying(
+                self._source.config, lambda: self._write_alone(prepared, optimistic=optimistic)
+            )
+        return len(feed)
 
     def _write_prepared(self, prepared: list[Row]) -> int:
         if not prepared:
@@ -95,15 +99,6 @@ class CopyWriter:
         else:
             self._write_within(self._session, prepared)
         return len(prepared)
-
-    def _stream_alone(self, feed: SpanFeed) -> None:
-        try:
-            with transaction.writing(self._source), self._source.engine.begin() as connection:
-                outcome = stream_spans(Loader(connection), feed, self._source.partitions)
-        except transaction.PartitionMissing:
-            outcome = StreamOutcome.NOT_CLEAN
-        if outcome is not StreamOutcome.WRITTEN:
-            self._write_alone(feed.all(), optimistic=outcome is not StreamOutcome.CONFLICT)
 
     def _write_alone(self, rows: list[Row], *, optimistic: bool = True) -> None:
         def write(these: Sequence[Row]) -> None:

@@ -91,8 +91,8 @@ class TraceWriter(BufferedWriter):
         text = ids.trace_text(call.trace_id or span.trace_id)
 
         def prepare(row: TraceSpan | Mapping[str, Any]) -> rows.Row:
-            prepared = rows.prepare_span(row)
-            # Redaction may have changed the trace id.
+            # Redaction may have changed the attributes and the trace id.
+            prepared = rows.prepare_span(row, has_facts=self._config.redact is None)
             same = prepared.values[_SPAN_TRACE_ID] == ids.trace_uuid(text)
             return prepared._replace(trace_text=text) if same else prepared
 

@@ -15,12 +15,14 @@ from tests.benchmarks.ours import AUTO, COPY, END_TO_END, FLUSHED, INSERT, STEPS
 from tests.benchmarks.output import Output
 from tests.benchmarks.peers import ASYNCPG, CORE, PEERS
 from tests.benchmarks.small import rows_for, small_batches
+from tests.benchmarks.ways_in import OTLP, SHAPES, exported
 from tests.benchmarks.workload import Workload, data_points, logs, narrow_spans, wide_spans
 
 __all__ = ["SECTIONS", "Sizes"]
 
 _KINDS: Final = (wide_spans, narrow_spans, logs, data_points)
 _THREADS: Final = (1, 2, 4)
+_REQUESTS: Final = (50, 500, 5_000)  # items in an OTLP request
 _MAIN_WAYS: Final = (COPY, INSERT, END_TO_END, ASYNCPG, CORE)
 _ALL_WAYS: Final = (*STEPS, COPY, AUTO, INSERT, END_TO_END, *PEERS)
 
@@ -75,6 +77,27 @@ def batch_sizes(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
         _show(out, load.name, results, flushes=True)
         found += results
     return found
+
+
+def ways_in(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
+    """What users pass: OTLP of the three signals, spans of every shape; and the export."""
+    found: list[Any] = []
+    for made in (wide_spans, logs, data_points):
+        whole = made(max(sizes.rows, 1))
+        for batch in sorted({min(size, sizes.rows) for size in _REQUESTS}):
+            load = whole.first(max(min(sizes.rows, batch * sizes.flushes), batch))
+            found += compare(pool, load, OTLP, batch, sizes.rounds)
+            _show(out, load.name, found[-1 - len(OTLP) :])
+    spans = wide_spans(sizes.rows)
+    shapes = compare(pool, spans, SHAPES, sizes.batch, sizes.rounds)
+    _show(out, f"{spans.name}, by their shape", shapes)
+    out_again = exported(pool, spans, sizes.rounds)
+    out.table(
+        f"export_traces, {out_again.rows:,} wide spans",
+        ("spans/s", "CPU µs/span"),
+        [(f"{out_again.rows_per_second:,.0f}", f"{out_again.client_us:.1f}")],
+    )
+    return [*found, *shapes, out_again]
 
 
 def threads(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
@@ -161,6 +184,7 @@ def growing(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
 Section = Callable[[StoragePool, Sizes, Output], list[Any]]
 SECTIONS: Final[dict[str, Section]] = {
     "techniques": techniques,
+    "ways_in": ways_in,
     "batch_sizes": batch_sizes,
     "threads": threads,
     "few_rows": few_rows,

@@ -21,12 +21,14 @@ from observatory_storage.otlp import (
     export_logs,
     export_metrics,
     export_traces,
+    ingest,
     ingest_logs,
     ingest_metrics,
     ingest_traces,
 )
 from observatory_storage.otlp.logs import ID_ATTRIBUTE
 from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
+from observatory_storage.rows import PART
 from tests.otlp.generated import requests
 from tests.otlp.otlp import REQUESTS, meaning
 from tests.otlp.samples import (
@@ -35,6 +37,7 @@ from tests.otlp.samples import (
     logs_request,
     metric_request,
     metrics_request,
+    request_of,
     span,
     span_request,
     spans_request,
@@ -342,3 +345,52 @@ def test_logs_and_metrics_are_exported_by_filters_and_by_ids(several: StoragePoo
     assert list(export_metrics(several, metric_id)) == [request]
     with pytest.raises(NotFound, match="there is no metric"):
         list(export_metrics(several, [UUID(int=5)]))
+
+
+@pytest.mark.parametrize("encode", [json.dumps, lambda request: request_of("traces", request)])
+def test_many_spans_cost_no_more_than_the_bad_ones(pool: StoragePool, encode: Any) -> None:
+    spans = [span(spanId=f"{number:016x}") for number in range(1, 2 * PART)]
+    assert ingest_traces(pool, encode(spans_request(*spans))).accepted == len(spans)
+    spans[PART + 5]["endTimeUnixNano"] = "1"
+    again = ingest_traces(pool, encode(spans_request(*spans, span(spanId="f" * 16))))
+    assert again.accepted == len(spans)
+    (refused,) = again.rejected
+    assert refused.index == PART + 5
+    assert "end_time" in str(refused.error)
+    assert refused.row["spanId"] == f"{PART + 6:016x}"
+    (request,) = export_traces(pool)
+    assert len(request["resourceSpans"][0]["scopeSpans"][0]["spans"]) == len(spans) + 1
+
+
+def test_log_records_have_the_same_ids_in_both_encodings(pool: StoragePool) -> None:
+    records = [{"timeUnixNano": "5", "body": {"stringValue": f"{n % 7}"}} for n in range(PART + 9)]
+    for form in (logs_request(*records), request_of("logs", logs_request(*records))):
+        assert ingest_logs(pool, form).accepted == len(records)
+    (request,) = export_logs(pool)
+    assert len(request["resourceLogs"][0]["scopeLogs"][0]["logRecords"]) == len(records)
+
+
+@pytest.mark.parametrize("size", [10_000, PART + 30])
+def test_large_requests_are_written_in_several_transactions(
+    pool: StoragePool, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(ingest, "_ROWS_A_TRANSACTION", size)
+    bad = [span(spanId="12") for _ in range(2 * PART)]
+    assert ingest_traces(pool, spans_request(*bad)).accepted == 0
+    good = [span(spanId=f"{number:016x}") for number in range(1, 3 * PART)]
+    result = ingest_traces(pool, json.dumps(spans_request(*bad, *good)))
+    assert result.accepted == len(good)
+    assert [one.index for one in result.rejected] == list(range(len(bad)))
+    found = [
+        request["resourceSpans"][0]["scopeSpans"][0]["spans"] for request in export_traces(pool)
+    ]
+    assert sum(map(len, found)) == len(good)
+
+
+def test_request_with_an_invalid_resource_stores_nothing(pool: StoragePool) -> None:
+    request = spans_request(*(span(spanId=f"{number:016x}") for number in range(1, 2 * PART)))
+    request["resourceSpans"].append({"resource": 5})
+    for form in (request, json.dumps(request)):
+        with pytest.raises(ValidationError, match=r"resourceSpans\[1\].resource"):
+            ingest_traces(pool, form)
+    assert not list(export_traces(pool))

@@ -13,11 +13,30 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, TracesData
 
 from observatory_storage.errors import ConfigError, ValidationError
 from observatory_storage.otlp.decode import decode, detect_signal
+from observatory_storage.otlp.json_reader import as_json
 from observatory_storage.otlp.logs import log_rows
+from observatory_storage.otlp.resource_scope import groups
 from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, SIGNALS, TRACE_SIGNAL
 from observatory_storage.otlp.traces import span_rows
-from tests.otlp.otlp import KEYS, REQUESTS, as_json
-from tests.otlp.samples import log_request, metric_request, request_of, span_request
+from tests.otlp.otlp import KEYS, REQUESTS
+from tests.otlp.samples import (
+    log_request,
+    metric_request,
+    request_of,
+    span,
+    span_request,
+    spans_request,
+)
+
+
+def items(payload: Any, signal: Any) -> list[Any]:
+    """The items of a request as parsed OTLP/JSON."""
+    return [
+        as_json(item)
+        for group in groups(decode(payload, signal), signal.keys)
+        for item in group.items
+    ]
+
 
 SAMPLES = {"traces": span_request(), "metrics": metric_request(), "logs": log_request()}
 
@@ -30,7 +49,7 @@ def test_signal_is_recognised_in_every_encoding(signal: Any) -> None:
     forms = (request, text, text.encode(), f"\ufeff{text}".encode(), f" \n{text}\n".encode())
     for form in (*forms, message, message.SerializeToString()):
         assert detect_signal(form) == signal.name
-        assert decode(form, signal)[signal.keys[0]]
+        assert len(items(form, signal)) == 1
 
 
 @pytest.mark.parametrize("given", SIGNALS, ids=lambda signal: signal.name)
@@ -77,7 +96,7 @@ def test_payload_that_is_not_otlp_is_refused(payload: Any, rule: str) -> None:
 
 def test_empty_request_is_accepted() -> None:
     for payload in ("{}", {}, b"", REQUESTS["traces"](), {"resourceSpans": None}):
-        assert not decode(payload, TRACE_SIGNAL).get("resourceSpans")
+        assert not items(payload, TRACE_SIGNAL)
     for payload in ("{}", b""):
         with pytest.raises(ValidationError):
             detect_signal(payload)
@@ -100,9 +119,7 @@ def test_json_and_protobuf_with_the_same_first_bytes_are_distinguished() -> None
 def test_file_format_of_the_collector_is_accepted() -> None:
     data = TracesData()
     data.ParseFromString(request_of("traces", SAMPLES["traces"]).SerializeToString())
-    assert decode(data, TRACE_SIGNAL) == decode(
-        request_of("traces", SAMPLES["traces"]), TRACE_SIGNAL
-    )
+    assert items(data, TRACE_SIGNAL) == items(request_of("traces", SAMPLES["traces"]), TRACE_SIGNAL)
 
 
 def test_unknown_fields_of_a_newer_sender_are_ignored() -> None:
@@ -110,18 +127,19 @@ def test_unknown_fields_of_a_newer_sender_are_ignored() -> None:
     request["resourceSpans"][0]["newField"] = 1
     assert detect_signal(request) == "traces"
     newer = request_of("traces", SAMPLES["traces"]).SerializeToString() + b"\xfa\x3e\x01x"
-    assert decode(newer, TRACE_SIGNAL)["resourceSpans"]
+    assert items(newer, TRACE_SIGNAL)
 
 
 def test_signal_is_recognised_even_if_all_spans_are_bad() -> None:
     message = request_of("traces", span_request(traceId="", spanId="0102"))
-    assert decode(message.SerializeToString(), TRACE_SIGNAL)["resourceSpans"]
+    assert items(message.SerializeToString(), TRACE_SIGNAL)
 
 
 def test_lone_surrogates_in_json_text_are_accepted() -> None:
     text = json.dumps(log_request(body={"stringValue": "\ud800"}))
-    record = decode(text, LOG_SIGNAL)["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]
-    assert record["body"] == {"stringValue": "\ud800"}
+    (item,) = log_rows(decode(text, LOG_SIGNAL))
+    assert item.row is not None
+    assert item.row["body"] == "\ud800"
 
 
 def test_error_for_protobuf_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,18 +148,16 @@ def test_error_for_protobuf_names_the_missing_extra(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=r"pip install 'observatory-storage\[otel\]'"):
         decode(payload, METRIC_SIGNAL)
-    assert decode(SAMPLES["metrics"], METRIC_SIGNAL)
+    assert items(SAMPLES["metrics"], METRIC_SIGNAL)
 
 
 def test_ids_of_protobuf_are_hex_and_bytes_of_attributes_stay_base64() -> None:
     request = span_request(attributes=[{"key": "traceId", "value": {"bytesValue": "AQID"}}])
-    decoded = decode(request_of("traces", request), TRACE_SIGNAL)
-    span = decoded["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
+    (span,) = items(request_of("traces", request), TRACE_SIGNAL)
     assert span["traceId"] == "5b8efff798038103d269b633813fc60c"
     assert (
         span["attributes"] == request["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["attributes"]
     )
-    assert as_json(request_of("traces", request))["resourceSpans"]
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lambda _: b"\x28\xb5\x2f\xfd\x00"])
@@ -175,3 +191,11 @@ def test_error_says_that_ids_are_not_base64() -> None:
         ids[name] = base64.b64encode(bytes(range(1, size + 1))).decode()
         (item,) = span_rows({"resourceSpans": [{"scopeSpans": [{"spans": [ids]}]}]})
         assert "ids in hex, not in base64" in str(item.error)
+
+
+def test_item_that_is_no_json_is_refused_alone() -> None:
+    text = json.dumps(spans_request(span(name="good"), span(name="BAD"))).encode()
+    good, bad = span_rows(decode(text.replace(b"BAD", b"\xff"), TRACE_SIGNAL))
+    assert good.row is not None
+    assert "resourceSpans[0].scopeSpans[0].spans[1].payload" in str(bad.error)
+    assert "\N{REPLACEMENT CHARACTER}" in as_json(bad.source)

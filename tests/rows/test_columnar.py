@@ -64,6 +64,8 @@ ANY_TIMES: Final = TIMES | TIMES.map(lambda t: t.astimezone(timezone(timedelta(h
 FRACTIONS: Final = st.sampled_from([0, 1, 999, None])
 SPAN_IDS: Final = st.integers(1, 2**64 - 1).map(lambda number: f"{number:016x}")
 SOMETIMES_WRONG: Final = st.sampled_from(["A" * 16, "0" * 16, "short", 5])
+COUNTS: Final = st.sampled_from([0, 3, 12, 2**63 - 1, None])
+COSTS: Final = st.sampled_from([0, 0.1, "0.00001", Decimal(12), "1e-90", None])
 NAMES: Final = st.sampled_from(
     ["chat", "invoke_agent planner", "agent run", *sorted(WRAPPER_NAMES[None]), "n" * 400]
 )
@@ -80,6 +82,11 @@ SPAN_BATCHES: Final = rows_like(
         "end_time": ANY_TIMES.map(lambda time: time + timedelta(milliseconds=3)) | st.none(),
         "start_ns": FRACTIONS,
         "end_ns": FRACTIONS,
+        "duration_us": st.sampled_from([0, 5, 10**6, 2**62, -1, None]),
+        "duration_ns": FRACTIONS,
+        **dict.fromkeys(("prompt_tokens", "completion_tokens"), COUNTS),
+        "total_tokens": COUNTS,
+        **dict.fromkeys(("prompt_cost_usd", "completion_cost_usd", "total_cost_usd"), COSTS),
         "kind": st.sampled_from(["client", "internal", None]),
         "status": st.sampled_from(["ok", "error", "unset"]),
         "service_name": st.sampled_from(["shop", None]),
@@ -188,6 +195,7 @@ def plain(count: int, **given: Any) -> list[dict[str, Any]]:
 
 def test_valid_rows_are_not_prepared_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = plain(PART + 8, end_time=START, resource_attributes=RESOURCE)
+    rows += plain(PART, duration_us=5, duration_ns=1, prompt_tokens=3, total_cost_usd="0.1")
     expected = [prepare_span(row) for row in rows]
 
     def alone(*_: Any) -> None:

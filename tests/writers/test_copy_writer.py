@@ -22,6 +22,7 @@ from observatory_storage.models import (
     TraceSpan,
 )
 from observatory_storage.pool import StoragePool
+from observatory_storage.rows import PART
 from observatory_storage.writers import CopyWriter
 from tests.writers.helpers import (
     START,
@@ -235,3 +236,27 @@ def test_a_transient_error_within_a_unit_of_work_is_raised_to_the_caller(
         two.commit()
         one.commit()
     assert count(pool, "traces") == 3
+
+
+def test_many_logs_and_points_are_written_once_whatever_is_there(pool: StoragePool) -> None:
+    writer = CopyWriter(pool)
+    logs = [LogRecord(**a_log(n)) for n in range(PART + 5)]
+    points = [a_point(UUID(int=3), n) for n in range(PART + 5)]
+    for _ in range(2):
+        assert writer.write_logs([*logs, logs[0]]) == PART + 6
+        assert writer.write_data_points([*points, {**points[0], "value": 7}]) == PART + 6
+    assert {row["id"] for row in fetch(pool, LogRecord)} == {row.id for row in logs}
+    assert [row["value"] for row in fetch(pool, MetricDataPoint)] == [1.5] * len(points)
+
+
+def test_none_of_many_logs_are_written_if_one_is_not_valid(pool: StoragePool) -> None:
+    logs = [a_log(n) for n in range(PART + 5)]
+    logs[PART + 2]["severity_number"] = 99
+    with pytest.raises(ValidationError) as caught:
+        CopyWriter(pool).write_logs(logs)
+    assert (caught.value.index, caught.value.field) == (PART + 2, "severity_number")
+    assert count(pool, "logs") == 0
+    logs[PART + 2] |= {"severity_number": 9, "body": "a\x00b"}
+    assert CopyWriter(pool).write_logs(logs) == len(logs)
+    bodies = {row["body"] for row in fetch(pool, LogRecord)}
+    assert bodies == {"something happened", "a\N{REPLACEMENT CHARACTER}b"}

@@ -1,0 +1,145 @@
+"""Reads messages from parsed OTLP/JSON with all that ProtoJSON allows, and names what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
+
+import orjson
+from msgspec import MsgspecError, Raw, Struct, convert
+from msgspec.json import Decoder
+from msgspec.structs import fields
+
+from observatory_storage.errors import ValidationError
+from observatory_storage.otlp import protojson, wire_format
+from observatory_storage.otlp.any_values import PlainMap, PlainValue, plain_map, plain_value
+from observatory_storage.otlp.message_types import AnyValue, KeyValue
+
+__all__ = ["as_json", "parsed_json", "read", "read_item", "within"]
+
+_M = TypeVar("_M", bound=Struct)
+_Reader = Callable[[Any, str], Any]
+# Other unknown fields are ignored. Ignoring these would lose the whole request.
+_ITEMS: Final = frozenset(
+    {"scopeSpans", "spans", "scopeMetrics", "metrics", "scopeLogs", "logRecords"}
+)
+
+
+def read(kind: type[_M], given: Any, path: str = "") -> _M:
+    """A message of parsed OTLP/JSON.
+
+    Raises:
+        ValidationError: names the field by its path within `path`.
+    """
+    if not isinstance(given, Mapping):
+        raise ValidationError(path, given, "must be an object")
+    prefix = f"{path}." if path else ""
+    for name in _ITEMS.intersection(field.encode_name for field in fields(kind)):
+        _check_spelling(given, name, prefix)
+    values = {}
+    for name, (json_name, reader) in _readers(kind).items():
+        value = given.get(json_name)
+        if value is not None:
+            values[name] = reader(value, f"{prefix}{json_name}")
+    return kind(**values)
+
+
+def read_item(kind: type[Struct], item: Any) -> Any:
+    """A message of JSON text, of parsed JSON or of protobuf, which stays as it is.
+
+    Raises:
+        ValidationError: names the field by its path within the item.
+    """
+    try:
+        if type(item) is Raw:
+            return _decoder(kind).decode(item)
+        if type(item) is dict:
+            return convert(item, kind, strict=False)
+    except (MsgspecError, UnicodeError, RecursionError):
+        pass  # what is unusual but right is read below, or the error says what is wrong
+    if type(item) is Raw:
+        item = parsed_json(bytes(item))
+    elif hasattr(item, "SerializeToString"):
+        return item
+    return read(kind, item)
+
+
+def as_json(item: Any) -> Any:
+    """An item of a request as parsed OTLP/JSON; as text if it cannot be parsed."""
+    if type(item) is Raw:
+        text = bytes(item)
+        try:
+            return parsed_json(text)
+        except ValidationError:
+            return text.decode("utf-8", "replace")
+    return wire_format.as_json(item) if hasattr(item, "SerializeToString") else item
+
+
+def within(path: str, error: ValidationError) -> ValidationError:
+    """The error with the path of its item."""
+    return ValidationError(f"{path}.{error.field}".rstrip("."), error.value, error.rule)
+
+
+@cache
+def _decoder(kind: type[Struct]) -> Decoder[Any]:
+    return Decoder(kind, strict=False)
+
+
+def parsed_json(text: str | bytes) -> Any:
+    """The parsed JSON.
+
+    Raises:
+        ValidationError: it is not JSON.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    # The parser of the standard library accepts lone surrogates, which are repaired later, and
+    # reports the line and column of an error.
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        rule = f"must be JSON or protobuf of OTLP: {error}"
+        raise ValidationError("payload", text, rule) from None
+
+
+def _check_spelling(holder: Mapping[str, Any], key: str, prefix: str) -> None:
+    """Refuse lists of items that have a snake_case name, or a name of older versions of OTLP."""
+    snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key)
+    for name in (snake, f"instrumentationLibrary{key.removeprefix('scope')}"):
+        if name != key and name in holder:
+            raise ValidationError(f"{prefix}{name}", holder[name], f"must be named {key}")
+
+
+@cache
+def _readers(kind: type[Struct]) -> Mapping[str, tuple[str, _Reader]]:
+    """For each field, its name in JSON and its reader."""
+    return {field.name: (field.encode_name, _reader(field.type)) for field in fields(kind)}
+
+
+def _reader(annotation: Any) -> _Reader:
+    if get_origin(annotation) is Annotated:
+        reader: _Reader = annotation.__metadata__[-1].extra["read"]
+        return reader
+    if get_origin(annotation) is list:
+        (item,) = get_args(annotation)
+        if item is KeyValue:
+            return lambda value, path: PlainMap(*plain_map(value, path))
+        return protojson.items if item is Raw else partial(_items, _reader(item))
+    if annotation is AnyValue:
+        return lambda value, path: PlainValue(*plain_value(value, path))
+    if isinstance(annotation, type) and issubclass(annotation, Struct):
+        return partial(read, annotation)
+    # An optional type.
+    (present,) = (one for one in get_args(annotation) if one is not type(None))
+    return _reader(present)
+
+
+def _items(reader: _Reader, value: Any, path: str) -> list[Any]:
+    return [
+        reader({} if item is None else item, f"{path}[{index}]")
+        for index, item in enumerate(protojson.items(value, path))
+    ]

@@ -1,0 +1,227 @@
+"""Reads attributes from the wire format of protobuf.
+
+The objects that protobuf makes of a KeyValue and its AnyValue cost more than all the rest of a
+span. Therefore requests are parsed with `lean_class`, to which attributes are bytes, and the bytes
+are read here. What is not plain is left to protobuf itself.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from functools import cache
+from importlib import import_module
+from struct import Struct
+from typing import Any, Final
+
+from observatory_storage.errors import ValidationError
+from observatory_storage.otlp import protojson
+
+__all__ = ["as_json", "lean_class", "pairs_as_json", "plain_any", "plain_pairs"]
+
+_KEY_VALUE: Final = "opentelemetry.proto.common.v1.KeyValue"
+# Fields of type bytes that OTLP/JSON writes in hex, where protobuf's own mapping has base64.
+_IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
+_LIST_OF_THESE: Final = "KeyValueList"
+_TWO_BYTES: Final = (1 << 14) - 1
+_SIGN: Final = 1 << 63
+_double: Final = Struct("<d").unpack_from
+
+
+class _NotPlain(ValueError):
+    """Plain JSON does not represent the value unchanged, or its bytes are unusual or wrong."""
+
+
+def plain_pairs(pairs: Iterable[bytes]) -> dict[str, Any]:
+    """KeyValues as a JSON object.
+
+    Raises:
+        ValueError, IndexError: JSON does not represent all of them unchanged.
+    """
+    plain: dict[str, Any] = {}
+    count = 0
+    for pair in pairs:
+        count += 1
+        _take_pair(plain, pair, 0, len(pair))
+    if len(plain) < count:
+        raise _NotPlain
+    return plain
+
+
+def plain_any(value: bytes) -> Any:
+    """An AnyValue as JSON.
+
+    Raises:
+        ValueError, IndexError: JSON does not represent it unchanged.
+    """
+    return _any(value, 0, len(value))
+
+
+# Lengths of one and two bytes are read in place, and texts: calls would double the cost.
+def _take_pair(plain: dict[str, Any], data: bytes, at: int, end: int) -> None:
+    """Add a KeyValue, whose fields 1 and 2 are its key and its value."""
+    size = data[at + 1]
+    if data[at] != 0x0A or size > 0x7F:  # longer keys are not plain
+        raise _NotPlain
+    value = at + 2 + size
+    key = data[at + 2 : value].decode()
+    size = data[value + 1]
+    if data[value] != 0x12:
+        raise _NotPlain
+    at = value + 2
+    if size > 0x7F:
+        size, at = size - 0x80 + (data[at] << 7), at + 1
+        if size > _TWO_BYTES:
+            size, at = _varint(data, at - 2)
+    if at + size != end:
+        raise _NotPlain
+    if data[at] == 0x0A and data[at + 1] == end - at - 2 < 0x80:
+        plain[key] = data[at + 2 : end].decode()
+    else:
+        plain[key] = _any(data, at, end)
+
+
+def _any(data: bytes, at: int, end: int) -> Any:
+    """An AnyValue, whose only member ends at `end`."""
+    tag = data[at]
+    if tag == 0x21 and at + 9 == end:  # double_value
+        (number,) = _double(data, at + 1)
+        if protojson.is_exact(number):
+            return number
+        raise _NotPlain
+    size = data[at + 1]
+    at += 2
+    if size > 0x7F:
+        size, at = size - 0x80 + (data[at] << 7), at + 1
+        if size > _TWO_BYTES:
+            size, at = _varint(data, at - 2)
+    if at == end:
+        if tag == 0x18:  # int_value
+            return size if size < _SIGN else size - 2 * _SIGN
+        if tag == 0x10:  # bool_value
+            return size != 0
+    if at + size != end:
+        raise _NotPlain
+    if tag == 0x0A:  # string_value
+        return data[at:end].decode()
+    if tag == 0x32:  # kvlist_value
+        plain: dict[str, Any] = {}
+        bounds = _values(data, at, end)
+        for start, stop in bounds:
+            _take_pair(plain, data, start, stop)
+        if len(plain) == len(bounds):
+            return plain
+    elif tag == 0x2A:  # array_value
+        return [_any(data, start, stop) for start, stop in _values(data, at, end)]
+    raise _NotPlain
+
+
+def _values(data: bytes, at: int, end: int) -> list[tuple[int, int]]:
+    """The bounds of the messages in field 1, the only one of an ArrayValue or a KeyValueList."""
+    found = []
+    while at < end:
+        size = data[at + 1]
+        # An empty value is not plain.
+        if data[at] != 0x0A or not size:
+            raise _NotPlain
+        at += 2
+        if size > 0x7F:
+            size, at = size - 0x80 + (data[at] << 7), at + 1
+            if size > _TWO_BYTES:
+                size, at = _varint(data, at - 2)
+        found.append((at, at + size))
+        at += size
+    if at != end:
+        raise _NotPlain
+    return found
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A varint, and where it ends."""
+    number = shift = 0
+    while shift < 70:
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number & 0xFFFF_FFFF_FFFF_FFFF, at
+        shift += 7
+    raise _NotPlain
+
+
+def pairs_as_json(pairs: Iterable[bytes], field: str) -> list[Any]:
+    """KeyValues as OTLP/JSON.
+
+    Raises:
+        ValidationError: the bytes are not KeyValues.
+    """
+    decode_error = import_module("google.protobuf.message").DecodeError
+    key_value = import_module("opentelemetry.proto.common.v1.common_pb2").KeyValue
+    try:
+        return [as_json(key_value.FromString(pair)) for pair in pairs]
+    except decode_error as error:
+        raise ValidationError(field, b"".join(pairs), f"must be attributes: {error}") from None
+
+
+def as_json(message: Any) -> Any:
+    """A message, or one of a `lean_class`, as OTLP/JSON."""
+    pool = import_module("google.protobuf.descriptor_pool").Default()
+    descriptor = pool.FindMessageTypeByName(message.DESCRIPTOR.full_name)
+    kind = import_module("google.protobuf.message_factory").GetMessageClass(descriptor)
+    try:
+        message = kind.FromString(message.SerializeToString())
+    except import_module("google.protobuf.message").DecodeError:
+        pass  # wrong attributes stay bytes, in base64
+    json_format = import_module("google.protobuf.json_format")
+    converted = json_format.MessageToDict(message, use_integers_for_enums=True)
+    _ids_in_hex(converted)
+    return converted
+
+
+def _ids_in_hex(value: Any) -> None:
+    """Convert the ids in a message from base64 to hex, in place.
+
+    Attributes cannot be mistaken for ids, since the key of an attribute is the value of "key".
+    """
+    if isinstance(value, list):
+        for item in value:
+            if isinstance(item, (dict, list)):
+                _ids_in_hex(item)
+        return
+    for name, item in value.items():
+        if name in _IDS:
+            value[name] = base64.b64decode(item).hex()
+        elif isinstance(item, (dict, list)):
+            _ids_in_hex(item)
+
+
+@cache
+def lean_class(message: type[Any]) -> type[Any]:
+    """The class of the same messages, with attributes as bytes, which have the same format."""
+    pool = import_module("google.protobuf.descriptor_pool").DescriptorPool()
+    _add_file(pool, message.DESCRIPTOR.file, set())
+    descriptor = pool.FindMessageTypeByName(message.DESCRIPTOR.full_name)
+    lean: type[Any] = import_module("google.protobuf.message_factory").GetMessageClass(descriptor)
+    return lean
+
+
+def _add_file(pool: Any, file: Any, added: set[str]) -> None:
+    if file.name in added:
+        return
+    added.add(file.name)
+    for needed in file.dependencies:
+        _add_file(pool, needed, added)
+    described = import_module("google.protobuf.descriptor_pb2").FileDescriptorProto()
+    file.CopyToProto(described)
+    for message in described.message_type:
+        _make_lean(message)
+    pool.Add(described)
+
+
+def _make_lean(message: Any) -> None:
+    for nested in message.nested_type:
+        _make_lean(nested)
+    for field in message.field:
+        if field.type_name == f".{_KEY_VALUE}" and message.name != _LIST_OF_THESE:
+            field.type = field.TYPE_BYTES
+            field.ClearField("type_name")

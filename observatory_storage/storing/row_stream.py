@@ -1,0 +1,170 @@
+"""Streams rows from the caller into COPY: parts are prepared while the server inserts others.
+
+The server takes longer for a row than the client, so preparing during the COPY costs no time. The
+stream handles only clean rows. If a key exists already, a partition is missing or text must be
+repaired, `store.write_batch` writes the batch.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum, auto
+from functools import partial
+from itertools import islice
+from typing import Any, Protocol
+
+from observatory_storage.errors import ValidationError
+from observatory_storage.layout import Partitions
+from observatory_storage.models import TraceSpan
+from observatory_storage.rows import PART, Row, prepare_all, remember_id
+from observatory_storage.storing.binary_copy import copy_rows
+from observatory_storage.storing.conflict_rules import target_of
+from observatory_storage.storing.span_copy import SpanCopy
+from observatory_storage.storing.trace_upsert import add_totals
+from observatory_storage.storing.transaction import PartitionMissing, Source, retrying, writing
+from observatory_storage.storing.upsert import Loader, is_text_error
+from observatory_storage.tables import EVENTS, SPANS, TableDefinition
+
+__all__ = ["Feed", "RowFeed", "StreamOutcome", "stream"]
+
+
+class Feed(Protocol):
+    """Prepares rows of a table, part by part. After a transient error it begins again."""
+
+    table: TableDefinition
+
+    def parts(self) -> Iterator[list[Row]]: ...
+
+
+class RowFeed:
+    """Prepares rows of a table on demand; spans in the order of their starts."""
+
+    def __init__(self, table: TableDefinition, rows: Iterable[Any]) -> None:
+        self.table = table
+        self._rows = list(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def parts(self) -> Iterator[list[Row]]:
+        """All the rows, in parts.
+
+        Raises:
+            ValidationError: names the row by its index in the batch.
+        """
+        rows = self._rows
+        order = iter(_order_of(rows) if self.table is SPANS else range(len(rows)))
+        while indexes := list(islice(order, PART)):
+            given = [rows[index] for index in indexes]
+            try:
+                part = prepare_all(self.table, given)
+            except ValidationError as error:
+                index = None if error.index is None else indexes[error.index]
+                raise ValidationError(error.field, error.value, error.rule, index) from None
+            _remember_ids(given, part)
+            yield part
+
+    def all(self) -> list[Row]:
+        """All the rows, in the order in which they were given.
+
+        Raises:
+            ValidationError: names the row by its index in the batch.
+        """
+        prepared = prepare_all(self.table, self._rows)
+        _remember_ids(self._rows, prepared)
+        return prepared
+
+
+def _remember_ids(given: Sequence[Any], prepared: Sequence[Row]) -> None:
+    for row, made in zip(given, prepared, strict=True):
+        if type(row) is not dict:
+            remember_id(row, made)
+
+
+def _order_of(rows: list[Any]) -> Sequence[int]:
+    """The indexes of unprepared rows in `span_merge.ORDER`, as far as it can be determined.
+
+    Writers that use the same order wait for each other. With different orders they can deadlock,
+    which a retry resolves.
+    """
+    try:
+        starts = [row["start_time"] for row in rows if type(row) is dict]
+        if len(starts) == len(rows) and all(map(operator.lt, starts, starts[1:])):
+            return range(len(rows))  # as they mostly come
+        keys = [_key_of(row) for row in rows]
+        return sorted(range(len(rows)), key=keys.__getitem__)
+    except (TypeError, KeyError, AttributeError):  # preparing says what is wrong
+        return range(len(rows))
+
+
+def _key_of(row: Any) -> tuple[Any, ...]:
+    if isinstance(row, TraceSpan):
+        return row.start_time, row.trace_id, row.span_id
+    return row["start_time"], row["trace_id"], row["span_id"]
+
+
+class StreamOutcome(Enum):
+    """The outcome of a stream: it has written all rows or none."""
+
+    WRITTEN = auto()
+    CONFLICT = auto()
+    NOT_CLEAN = auto()
+
+
+class _NotClean(Exception):
+    """The stream met rows whose partition is not known to exist."""
+
+
+def stream(source: Source, feed: Feed) -> StreamOutcome:
+    """Commit the rows of the feed, spans with their events and traces, in one transaction.
+
+    Raises:
+        ValidationError: a row is not valid; the error names it by its index in the batch.
+        StorageError: the database could not be written to.
+    """
+
+    def once() -> StreamOutcome:
+        try:
+            with writing(source), source.engine.begin() as connection:
+                return _stream(Loader(connection), feed, source.partitions)
+        except PartitionMissing:
+            return StreamOutcome.NOT_CLEAN
+
+    return retrying(source.config, once)
+
+
+def _stream(loader: Loader, feed: Feed, partitions: Partitions) -> StreamOutcome:
+    parts = _clean_parts(feed, partitions)
+    try:
+        if feed.table is SPANS:
+            totals = SpanCopy(loader).run(parts)
+            written = totals is not None
+        else:
+            target = target_of(feed.table)
+            values = (row.values for part in parts for row in part)
+            copied = partial(copy_rows, loader.connection, target, values, target.target)
+            totals, written = None, loader.attempt(target, copied)
+    except _NotClean:
+        return StreamOutcome.NOT_CLEAN
+    except Exception as error:  # the driver's or Python's own; others are raised
+        if not is_text_error(error):
+            raise
+        return StreamOutcome.NOT_CLEAN
+    if not written:
+        return StreamOutcome.CONFLICT
+    if totals is not None:
+        add_totals(loader, totals)
+    return StreamOutcome.WRITTEN
+
+
+def _clean_parts(feed: Feed, partitions: Partitions) -> Iterator[list[Row]]:
+    name, position = feed.table.name, feed.table.partition_position
+    for part in feed.parts():
+        if position is not None:
+            if not partitions.hold(name, [row[1][position] for row in part]):
+                raise _NotClean
+            with_events = [row[1][position] for row in part if row[2]]
+            if with_events and not partitions.hold(EVENTS.name, with_events):
+                raise _NotClean
+        yield part
