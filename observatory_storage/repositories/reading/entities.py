@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import takewhile
+from operator import itemgetter
 from typing import Any, Final, Generic, TypeVar, cast
 from weakref import ref
 
@@ -91,22 +92,26 @@ class EntityMaker(Generic[T]):
     def __init__(self, mapper: Mapper[T], names: Iterable[str], session: Session) -> None:
         self._origin = _Origin(session)
         self._new = mapper.class_manager.new_instance
-        self._identity = mapper.identity_key_from_primary_key
+        self._kind, _, self._token = mapper.identity_key_from_primary_key(())
         columns = _columns(mapper)
         self._names = list(takewhile(columns.__contains__, names))
-        self._key = [self._names.index(name) for name in _primary_key(mapper)]
+        places = [self._names.index(name) for name in _primary_key(mapper)]
+        # A slice of one gives a tuple as well, which a single index does not.
+        single = slice(places[0], places[0] + 1)
+        self._key_of = itemgetter(*places) if len(places) > 1 else itemgetter(single)
         self._not_loaded: dict[str, Any] = _relationships(mapper) | {
             name: _NotLoaded(name, _LEFT_OUT) for name in columns if name not in self._names
         }
 
     def __call__(self, rows: Iterable[Any]) -> Iterator[T]:
-        names, key, not_loaded = self._names, self._key, self._not_loaded
+        names, key_of, not_loaded = self._names, self._key_of, self._not_loaded
+        kind, token = self._kind, self._token
         info = {ORIGIN: self._origin}
         for row in rows:
             entity = self._new()
             entity.__dict__.update(zip(names, row, strict=False))  # the row may have more columns
             state = instance_state(entity)
-            state.key = self._identity(tuple([row[index] for index in key]))
+            state.key = (kind, key_of(row), token)
             state.callables = not_loaded.copy()
             state.info = info  # type: ignore[misc]  # SQLAlchemy would make a dict for each
             yield entity
