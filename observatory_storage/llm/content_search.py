@@ -73,9 +73,16 @@ _JSON_IN_JSON: Final = 2
 _RUN: Final = r"\\+u"
 # A word after two backslashes. A single backslash stands for white space.
 _WORD: Final = r"\\{2,}([bfnrt])([[:alnum:]]+)"
-# Backslashes, and what they escape unless it is a character beyond ASCII (surrogates are no part
-# of a word): `unistr` refuses every other escape.
-_ESCAPES: Final = r"\\+(?!u(?!00[0-7]|[dD][89a-fA-F])[0-9a-fA-F]{4})(u[0-9a-fA-F]{4}|[bfnrt])?"
+# Two surrogates, which together are one character, such as an emoji.
+_HIGH: Final = r"u[dD][89abAB][0-9a-fA-F]{2}"
+_LOW: Final = r"u[dD][c-fC-F][0-9a-fA-F]{2}"
+# Backslashes, and what they escape unless it is a character beyond ASCII: `unistr` refuses every
+# other escape, also one of two surrogates alone.
+_ESCAPES: Final = (
+    r"\\+(?!u(?!00[0-7]|[dD][89a-fA-F])[0-9a-fA-F]{4}"
+    rf"|{_HIGH}\\{_LOW}|(?<=\\{_HIGH}\\){_LOW})"
+    r"(u[0-9a-fA-F]{4}|[bfnrt])?"
+)
 
 
 @lru_cache(maxsize=32)  # an alias of a statement has attributes of its own

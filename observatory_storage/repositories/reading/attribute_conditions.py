@@ -83,11 +83,14 @@ def _parameters(name: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _test(value: Any) -> str:
-    """The filter expression of a JSON path. All values are part of the one path."""
+    """The filter expression of a JSON path. All values are part of the one path.
+
+    The filter reads the elements of a list, but a comparison would also read lists within the list.
+    """
     if isinstance(value, Exists):
         return ""
     values = value.values if isinstance(value, OneOf) else (value,)
-    return f"[*] ? ({' || '.join(map(_comparison, values))})"
+    return f' ? (@.type() != "array" && ({" || ".join(map(_comparison, values))}))'
 
 
 def _comparison(value: Any) -> str:
