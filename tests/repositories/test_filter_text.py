@@ -240,3 +240,18 @@ def test_bounds_of_ranges_are_exact(pool: StoragePool) -> None:
                 filters = SpanFilters.parse(f"{name}{operator}{two}")
                 found = {span.total_tokens for span in uow.traces.list_spans(filters)}
                 assert found == expected, filters
+
+
+@pytest.mark.parametrize(
+    ("text", "caret"),
+    [
+        ("user:数据库 statis:error", " " * 12 + "^" * 6),
+        ("user:😀 statis:error", " " * 8 + "^" * 6),
+        ("user:e\u0301 statis:error", " " * 7 + "^" * 6),
+        ("服务:chat", "^" * 4),
+    ],
+)
+def test_a_mistake_is_pointed_at_beside_wide_characters(text: str, caret: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        TraceFilters.parse(text)
+    assert str(refused.value).splitlines()[-1] == f"  {caret}"

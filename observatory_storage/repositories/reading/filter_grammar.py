@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -90,9 +91,15 @@ def mistake(text: str, start: int, end: int, rule: str) -> ValidationError:
     """The error for a part of the text. Its message shows the text with the part underlined."""
     begin = max(0, start - _SHOWN)
     shown = re.sub(r"\s", " ", text[begin : start + _SHOWN])
-    width = max(1, min(end, start + _SHOWN) - start)
-    marked = f"{rule}\n  {shown}\n  {' ' * (start - begin)}{'^' * width}"
+    before, part = shown[: start - begin], shown[start - begin : end - begin]
+    marked = f"{rule}\n  {shown}\n  {' ' * _cells(before)}{'^' * max(1, _cells(part))}"
     return ValidationError("filters", text, marked, position=start)
+
+
+def _cells(text: str) -> int:
+    """The width of a text in a terminal: Chinese characters and emoji take two cells."""
+    marks = sum(map(bool, map(unicodedata.combining, text)))
+    return len(text) - marks + sum(unicodedata.east_asian_width(one) in "FW" for one in text)
 
 
 def unquoted(text: str) -> str:
