@@ -120,7 +120,8 @@ def build_partition_indexes(
     indexes; they then read all rows of the partition. Call this regularly, for example once an
     hour: existing indexes cost only a look into the system catalog. A day of millions of spans
     takes minutes. Readers and writers do not wait meanwhile. The build uses two connections of
-    the pool.
+    the pool. It waits for transactions that are open when it begins, so do not call it within a
+    unit of work that has read something.
 
     If a migration has changed an index of a table, existing partitions get the new index too,
     whether they are closed or not.

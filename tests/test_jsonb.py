@@ -141,7 +141,7 @@ def expected(value: Any) -> Any:
         case Decimal():
             if not value.is_finite():
                 return "NaN" if value.is_nan() else expected(float(value))
-            return int(value) if value % 1 == 0 else float(value)
+            return int(value) if value == value.to_integral_value() else float(value)
         case Mapping():
             return {expected_key(key): expected(item) for key, item in value.items()}
         case list() | tuple():

@@ -297,4 +297,4 @@ def test_the_previous_value_is_found_by_the_key_of_each_metric(shared_pool: Stor
     )
     latest = next(plan for plan in plans if "newest" in plan.statement)
     assert "pk_metric_data_points" in latest.indexes
-    assert latest.rows <= 50, latest.text
+    assert latest.rows < 1000, latest.text  # of the points, and of metrics of other tests

@@ -7,7 +7,8 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal, select, true, tuple_
+from sqlalchemy import ColumnElement, Select, and_, any_, func, literal, select, true, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from observatory_storage.models import Metric, MetricDataPoint
 from observatory_storage.repositories.metrics.filters import TimeSeriesQuery
@@ -73,11 +74,12 @@ class PointReader:
             before.append(_POINT.value.is_not(None))
         newest_first = select(_POINT.timestamp).where(*before).order_by(_POINT.timestamp.desc())
         newest = newest_first.limit(1).lateral("newest")
+        ids = literal([metric.id for metric in metrics], ARRAY(Metric.id.type))
         latest = self._reader.scalar(
             select(func.max(newest.c.timestamp))
             .select_from(Metric)
             .join(newest, true())
-            .where(Metric.id.in_([metric.id for metric in metrics]))
+            .where(Metric.id == any_(ids))
         )
         return None if latest is None else query.buckets.floor(latest)
 

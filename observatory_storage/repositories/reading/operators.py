@@ -54,7 +54,10 @@ class Prefix(Operator):
 
 @dataclass(frozen=True, slots=True)
 class Exists(Operator):
-    """Matches rows that have a value: ``user_id=Exists()``. ``Not(Exists())`` negates it."""
+    """Matches rows that have a value: ``user_id=Exists()``. ``Not(Exists())`` negates it.
+
+    An attribute that is null has a value.
+    """
 
 
 @dataclass(frozen=True, slots=True, init=False)
