@@ -70,7 +70,7 @@ def server_user() -> User | None:
                 f"({problem}): run as an ordinary user, or add that user"
             )
         if problem:
-            time.sleep(0.1)
+            time.sleep(0.1)  # nothing tells when the other process is done
 
 
 def _add_user() -> str:
@@ -152,8 +152,8 @@ def _longest_folder() -> int:
 
 
 def _temporary_places(*, usable_only: bool = True) -> Iterator[Path]:
-    # `temporary_folder` makes a folder of its own there, by mkdtemp.
-    for name in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp")):  # noqa: S108
+    names = (tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108 - mkdtemp creates folders there
+    for name in dict.fromkeys(names):
         place = Path(name).resolve()
         if not usable_only:
             yield place
@@ -265,7 +265,7 @@ def lock_folder(path: Path, running: Callable[[], str] = str) -> int:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             # The server of a killed process may still be stopping, so the lock may be free soon.
             if holder.isdigit() and not _exists(int(holder)) and time.monotonic() < deadline:
-                time.sleep(_STEP_SECS)
+                time.sleep(_STEP_SECS)  # flock without LOCK_NB would have no deadline
                 continue
             os.close(descriptor)
             raise EmbeddedServerError(

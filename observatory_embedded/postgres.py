@@ -255,7 +255,7 @@ class EmbeddedPostgres:
             if time.monotonic() > deadline:
                 self._supervised.stop(_IMMEDIATE)
                 raise self._failure(f"PostgreSQL was not ready after {_START_DEADLINE_SECS:.0f} s")
-            time.sleep(_STEP_SECS)
+            time.sleep(_STEP_SECS)  # the server tells its state by a file alone, as to pg_ctl
 
     def _set_password(self, password: str) -> None:
         with psycopg.connect(

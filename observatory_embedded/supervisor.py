@@ -116,8 +116,7 @@ class Supervisor:
                 stderr=log,
                 start_new_session=True,
                 umask=0o077,
-                # This process has one thread, so a function between fork and exec is safe.
-                preexec_fn=self._end_with_us,  # noqa: PLW1509
+                preexec_fn=self._end_with_us,  # noqa: PLW1509 - safe, as this process has one thread
                 **own_user,
             )
 
@@ -156,7 +155,7 @@ class Supervisor:
                 os.kill(child, signal.SIGKILL)
         deadline = time.monotonic() + _KILLED_SECS
         while any(_alive(child) for child in children) and time.monotonic() < deadline:
-            time.sleep(_STEP_SECS)
+            time.sleep(_STEP_SECS)  # only a parent can wait for a process, and it was the server
         for segment in set(_POSIX_SEGMENT.findall(maps)):
             with contextlib.suppress(OSError):
                 os.unlink(segment)

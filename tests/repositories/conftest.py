@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 
 import pytest
 
 from observatory_storage import CopyWriter, PostgresConfig, StorageConfig, StoragePool
-from tests.repositories.samples import Row, many_spans
+from tests.repositories.samples import (
+    DAY,
+    SECOND,
+    START,
+    Row,
+    a_log,
+    a_span,
+    many_spans,
+    trace_key,
+)
 from tests.servers import Server
 
 
@@ -26,3 +36,51 @@ def spans(shared_pool: StoragePool) -> list[Row]:
     rows = many_spans()
     CopyWriter(shared_pool).write_spans(rows)
     return rows
+
+
+@pytest.fixture(scope="module")
+def two_rows(shared_pool: StoragePool) -> StoragePool:
+    """For each table a first row, which the values are about, one below it and one above."""
+    spans, logs, metrics = [], [], []
+    for number, (name, factor) in enumerate((("first", 0), ("below", -1), ("above", 1)), start=1):
+        start = START + factor * DAY
+        spans.append(
+            a_span(
+                number,
+                number,
+                start,
+                end_time=start + (5 + factor) * SECOND,
+                parent_span_id=None if factor == 0 else f"{9:016x}",
+                name=name,
+                service_name=name,
+                kind="client" if factor == 0 else "server",
+                status="ok" if factor == 0 else "error",
+                provider=name,
+                model=name,
+                user_id=name,
+                session_id=name,
+                environment=name,
+                total_tokens=50 + factor,
+                total_cost_usd=Decimal(5 + factor),
+                attributes={"key": name, "gen_ai.prompt": name},
+            )
+        )
+        logs.append(
+            a_log(
+                number,
+                start,
+                service_name=name,
+                severity_number=17 if factor == 0 else 9,
+                trace_id=trace_key(number),
+                span_id=f"{number:016x}",
+                attributes={"key": name},
+                body=name,
+            )
+        )
+        kind = "gauge" if factor == 0 else "counter"
+        metrics.append({"name": name, "service_name": name, "metric_type": kind})
+    writer = CopyWriter(shared_pool)
+    writer.write_spans(spans)
+    writer.write_logs(logs)
+    writer.write_metrics(metrics)
+    return shared_pool

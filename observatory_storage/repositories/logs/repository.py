@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Final, Literal, Unpack
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Uuid, any_, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session, defer
 
 from observatory_storage import ids
@@ -32,8 +33,11 @@ __all__ = ["LogRepository"]
 
 _LEFT_OUT: Final = (LogRecord.resource_attributes, LogRecord.scope_attributes, LogRecord.otlp)
 _WITHOUT_PAYLOAD: Final = tuple(defer(column, raiseload=True) for column in _LEFT_OUT)
-_IN_ORDER: Final = select(LogRecord).order_by(
-    LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id
+# Its id, and the one that an earlier version gave it.
+_OF_TRACE: Final = (
+    select(LogRecord)
+    .where(LogRecord.trace_id == any_(bindparam("trace_ids", type_=ARRAY(Uuid))))
+    .order_by(LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id)
 )
 _ORDERS: Final = ("time", "rank")
 
@@ -127,8 +131,9 @@ class LogRepository:
         """
         bounds = within(LogRecord.timestamp, *validation.times(start_time, end_time))
         key = validation.trace_key("trace_id", trace_id)
-        of_trace = LogFilters(trace_id=key).conditions()
-        return self._reader.entities(_IN_ORDER.where(*of_trace, *bounds))
+        former = ids.former_trace_uuid(key)
+        trace_ids = [key] if former is None else [key, former]
+        return self._reader.entities(_OF_TRACE.where(*bounds), {"trace_ids": trace_ids})
 
     def search_text(
         self,
