@@ -9,8 +9,7 @@ from datetime import datetime
 from typing import Final, Literal, Unpack
 from uuid import UUID
 
-from sqlalchemy import Uuid, any_, bindparam, func, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.orm import Session, defer
 
 from observatory_storage import ids
@@ -33,11 +32,14 @@ __all__ = ["LogRepository"]
 
 _LEFT_OUT: Final = (LogRecord.resource_attributes, LogRecord.scope_attributes, LogRecord.otlp)
 _WITHOUT_PAYLOAD: Final = tuple(defer(column, raiseload=True) for column in _LEFT_OUT)
-# Its id, and the one that an earlier version gave it.
-_OF_TRACE: Final = (
-    select(LogRecord)
-    .where(LogRecord.trace_id == any_(bindparam("trace_ids", type_=ARRAY(Uuid))))
-    .order_by(LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id)
+_IN_ORDER: Final = select(LogRecord).order_by(
+    LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id
+)
+_IS_OF_TRACE: Final = LogRecord.trace_id == bindparam("trace_id")
+_OF_TRACE: Final = _IN_ORDER.where(_IS_OF_TRACE)
+# Of an id of 64 bits also the records that an earlier version stored under another id.
+_OF_SHORT_TRACE: Final = _IN_ORDER.where(
+    or_(_IS_OF_TRACE, LogRecord.trace_id == bindparam("former_trace_id"))
 )
 _ORDERS: Final = ("time", "rank")
 
@@ -132,8 +134,10 @@ class LogRepository:
         bounds = within(LogRecord.timestamp, *validation.times(start_time, end_time))
         key = validation.trace_key("trace_id", trace_id)
         former = ids.former_trace_uuid(key)
-        trace_ids = [key] if former is None else [key, former]
-        return self._reader.entities(_OF_TRACE.where(*bounds), {"trace_ids": trace_ids})
+        if former is None:
+            return self._reader.entities(_OF_TRACE.where(*bounds), {"trace_id": key})
+        both = {"trace_id": key, "former_trace_id": former}
+        return self._reader.entities(_OF_SHORT_TRACE.where(*bounds), both)
 
     def search_text(
         self,
