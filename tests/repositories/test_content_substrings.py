@@ -10,7 +10,10 @@ import pytest
 from observatory_storage import CopyWriter, StoragePool
 from tests.repositories.samples import DAY, SECOND, START, a_span, an_event
 
-SAID = 'hello\nother "quoted" C:\\temp\\new \\frac{a}{b} 今日は東京タワーへ ภาษาไทย 100% a_b café'
+SAID = (
+    'hello\nother "quoted" C:\\temp\\new \\frac{a}{b} 今日は東京タワーへ ภาษาไทย 100% a_b café'
+    " 😀party 𠮷野家"
+)
 MESSAGES = [{"role": "user", "content": SAID}]
 WRITTEN: dict[str, dict[str, Any]] = {
     "text": {"attributes": {"input.value": f"first {SAID} last"}},
@@ -34,7 +37,7 @@ def written(shared_pool: StoragePool) -> StoragePool:
     "value",
     [
         *("hello", "LO\nOTH", '"quoted"', "C:\\temp\\new", "\\frac{a}{b}", "は東京タ", "ษาไท"),
-        *("100%", "a_b", "CAFÉ", "quoted", "emp\\n"),
+        *("100%", "a_b", "CAFÉ", "😀par", "quoted", "emp\\n"),
     ],
 )
 def test_a_substring_is_found_however_it_is_written(written: StoragePool, value: str) -> None:
@@ -60,7 +63,17 @@ def test_other_text_is_not_found(written: StoragePool, value: str) -> None:
     "text",
     [
         *("C:\\temp\\new", "\\frac{a}{b}", "frac", "\\frac", "京タワー", "東京", "ษาไท", "a_b"),
-        *("other", "hello", "café", "quoted", '"hello other"', "temp -nowhere.org"),
+        *(
+            "other",
+            "hello",
+            "café",
+            "quoted",
+            "😀party",
+            "party",
+            "𠮷野家",
+            '"hello other"',
+            "temp -nowhere.org",
+        ),
         *("C:\\temp\\new or x.y", 'hello -"other hello"'),
     ],
 )
