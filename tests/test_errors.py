@@ -237,7 +237,7 @@ def test_idle_session_timeout_is_a_lost_connection(
         error = raised(lambda: connection.exec_driver_sql("SELECT 1"))
         assert error.__cause__ is not None
         lost = not driver.info.host.startswith("/") and sqlstate_of(error.__cause__) is None
-        # A client that is late reads the last words behind an answer; libpq takes them for a notice.
+        # A late client reads the last words behind an answer; libpq takes them for a notice.
         check(error, None if lost or state in noticed else state, ConnectionLost, True)
 
 
