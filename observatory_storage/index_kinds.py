@@ -111,5 +111,13 @@ OF_TABLES: Final = (
         where=lambda _: sa.text(IS_ERROR),
         parent="ix_logs_errors",
     ),
+    IndexKind(
+        "trace_spans",
+        "response_id",
+        lambda c: [c.response_id, c.start_time],
+        using="btree",
+        where=lambda c: c.response_id.is_not(None),
+        parent="ix_trace_spans_response_id",
+    ),
 )
 """The indexes of tables that a migration has changed. Partitions that existed before lack them."""

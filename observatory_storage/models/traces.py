@@ -98,6 +98,9 @@ class Trace(Base):
         SmallInteger, doc="The nanoseconds beyond `lead_start_time`."
     )
     lead_span_id: Mapped[str | None] = mapped_column(NAME, doc="The id of the lead span.")
+    unsettled_since: Mapped[datetime | None] = mapped_column(
+        doc="Since when its usage awaits settling; None if each token is known to count once."
+    )
     created_at: Mapped[datetime] = now("When the row was first written.")
     updated_at: Mapped[datetime] = now("When the row was last written.")
 
@@ -131,6 +134,13 @@ class Trace(Base):
             "start_time",
             "id",
             postgresql_where=text("lead_span_id IS NULL"),
+        ),
+        # It contains only the traces whose usage has not been settled.
+        Index(
+            "ix_traces_unsettled",
+            "unsettled_since",
+            "id",
+            postgresql_where=text("unsettled_since IS NOT NULL"),
         ),
     )
 
@@ -221,6 +231,30 @@ class TraceSpan(Base):
     environment: Mapped[str | None] = mapped_column(
         NAME, doc="The deployment environment, such as `production`."
     )
+    operation: Mapped[str | None] = mapped_column(
+        NAME, doc="OpenTelemetry's `gen_ai.operation.name`, such as `chat` or `execute_tool`."
+    )
+    response_model: Mapped[str | None] = mapped_column(NAME, doc="The model that responded.")
+    response_id: Mapped[str | None] = mapped_column(
+        NAME, doc="The provider's id of the response. Spans with one id report one call."
+    )
+    agent_name: Mapped[str | None] = mapped_column(NAME, doc="The name of the agent.")
+    tool_name: Mapped[str | None] = mapped_column(NAME, doc="The name of the tool that was run.")
+    finish_reason: Mapped[str | None] = mapped_column(
+        NAME, doc="Why the model stopped, such as `stop`, `length` or `tool_calls`."
+    )
+    error_type: Mapped[str | None] = mapped_column(
+        NAME, doc="OpenTelemetry's `error.type`: the class of the error."
+    )
+    prompt_name: Mapped[str | None] = mapped_column(
+        NAME, doc="The name of the prompt template, not its text."
+    )
+    token_details: Mapped[dict[str, Any] | None] = mapped_column(
+        JSON, doc="Tokens with prices of their own, which are part of their side's tokens."
+    )
+    reported_usage: Mapped[dict[str, Any] | None] = mapped_column(
+        JSON, doc="The usage that the span reports, where its columns do not count it."
+    )
     created_at: Mapped[datetime] = now("When the row was first written.")
 
     trace: Mapped[Trace | None] = relationship(
@@ -261,7 +295,7 @@ class TraceSpan(Base):
                 "start_time",
                 postgresql_where=text(f"{column} IS NOT NULL"),
             )
-            for column in ("model", "user_id", "session_id")
+            for column in ("model", "user_id", "session_id", "response_id")
         ),
         {"postgresql_partition_by": "RANGE (start_time)"},
     )

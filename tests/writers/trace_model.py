@@ -22,6 +22,7 @@ NOT_OF_SPANS = {
     "status_message",
     "created_at",
     "updated_at",
+    "unsettled_since",
 }
 EXACT = Context(prec=1000)
 
