@@ -31,6 +31,10 @@ _GROUPS = {
     "environment": "environment",
     "user": "user_id",
     "session": "session_id",
+    "gen-ai-operation": "gen_ai_operation",
+    "response-model": "response_model",
+    "agent": "agent_name",
+    "prompt": "prompt_name",
 }
 _NUMBERS = (
     Column("CALLS", right=True, keep=6),
@@ -70,6 +74,8 @@ _NUMBERS = (
 @click.option("--model", help="The model.")
 @click.option("--user", "user_id", help="The user's id.")
 @click.option("--environment", help="The environment.")
+@click.option("--agent", "agent_name", help="The agent's name.")
+@click.option("--prompt", "prompt_name", help="The name of the prompt template.")
 @click.option("--limit", type=click.IntRange(1, 2**31 - 1), help="The maximum number of groups.")
 @json_option
 @common_options

@@ -107,6 +107,15 @@ def trace_filters(command: Command) -> Command:
         click.option("--user", "user_id", help="The user's id."),
         click.option("--session", "session_id", help="The session's id, or its beginning."),
         click.option("--environment", help="The environment."),
+        click.option(
+            "--gen-ai-operation", help="What a model call or agent does: chat, execute_tool, ..."
+        ),
+        click.option("--response-model", help="The model that responded."),
+        click.option("--agent", "agent_name", help="The agent's name."),
+        click.option("--tool", "tool_name", help="The tool's name."),
+        click.option("--finish-reason", help="Why the model stopped: stop, length, ..."),
+        click.option("--error-type", help="The class of the error."),
+        click.option("--prompt", "prompt_name", help="The name of the prompt template."),
         _ATTRIBUTES,
     )
 

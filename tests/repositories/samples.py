@@ -90,6 +90,13 @@ def many_spans(seed: int = 7, traces: int = 60) -> list[Row]:
                 user_id=rng.choice([None, "ann", "bob"]),
                 session_id=rng.choice([None, "s1", "s2"]),
                 environment=rng.choice([None, "test"]),
+                operation=rng.choice([None, "chat", "execute_tool"]),
+                response_model=rng.choice([None, "large-2026"]),
+                agent_name=rng.choice([None, "planner"]),
+                tool_name=rng.choice([None, "calculator"]),
+                finish_reason=rng.choice([None, "stop", "length"]),
+                error_type=rng.choice([None, "timeout"]),
+                prompt_name=rng.choice([None, "greeting"]),
                 total_tokens=tokens,
                 total_cost_usd=None if tokens is None else Decimal(tokens) / 10000,
             )
@@ -126,6 +133,13 @@ def meets(row: Row, filters: TraceFilters | SpanFilters) -> bool:
         "user_id": f.user_id,
         "session_id": f.session_id,
         "environment": f.environment,
+        "operation": f.gen_ai_operation,
+        "response_model": f.response_model,
+        "agent_name": f.agent_name,
+        "tool_name": f.tool_name,
+        "finish_reason": f.finish_reason,
+        "error_type": f.error_type,
+        "prompt_name": f.prompt_name,
     }
     tests: list[bool] = [fits(row.get(k), v) for k, v in equal.items() if v is not None]
     if f.start_time is not None:

@@ -40,6 +40,16 @@ NEXT_DAY = DAY + timedelta(days=1)
         ("service:chat status:error", {"service_name": "chat", "status": "error"}),
         ("service_name=chat", {"service_name": "chat"}),
         ("user:ada session:s1", {"user_id": "ada", "session_id": "s1"}),
+        (
+            "gen_ai_operation:chat agent:planner tool:search prompt:greeting -error_type:timeout",
+            {
+                "gen_ai_operation": "chat",
+                "agent_name": "planner",
+                "tool_name": "search",
+                "prompt_name": "greeting",
+                "error_type": Not("timeout"),
+            },
+        ),
         ('service:"two words"', {"service_name": "two words"}),
         (r'service:"a \"b\" \\ C:\temp"', {"service_name": r'a "b" \ C:\temp'}),
         ("service:http://a?b=c", {"service_name": "http://a?b=c"}),

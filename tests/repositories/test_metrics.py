@@ -187,7 +187,7 @@ def test_points_are_asked_for_in_a_way_that_makes_sense(pool: StoragePool) -> No
 
 @pytest.mark.parametrize(
     "group_by",
-    [("provider", "model"), ("model",), ("user_id", "environment"), ("service_name",), ()],
+    [("provider", "model"), ("model",), ("user_id", "environment"), ("agent_name",), ()],
     ids=str,
 )
 @pytest.mark.parametrize("width", [None, 86_400])

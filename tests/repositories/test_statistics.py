@@ -27,6 +27,13 @@ COLUMNS = {
     "environment": "environment",
     "user_id": "user_id",
     "session_id": "session_id",
+    "gen_ai_operation": "operation",
+    "response_model": "response_model",
+    "agent_name": "agent_name",
+    "tool_name": "tool_name",
+    "finish_reason": "finish_reason",
+    "error_type": "error_type",
+    "prompt_name": "prompt_name",
 }
 
 
@@ -299,6 +306,7 @@ def facts(summary: CostSummary) -> tuple[Any, ...]:
         {"model": "large"},
         {"user_id": "ann", "environment": "test"},
         {"session_id": "s1"},
+        {"gen_ai_operation": "chat", "agent_name": "planner"},
         {"user_id": "a%"},
         {"start_time": START + DAY},
         {"end_time": START + DAY, "model": "small"},

@@ -106,6 +106,8 @@ def traces(uow: UnitOfWork, start: datetime, end: datetime, trace_id: str | UUID
         model=Not("m", "n"),
         user_id={"u"},
         session_id=Not(Exists()),
+        gen_ai_operation="chat",
+        agent_name=Prefix("plan"),
         attributes={"a": OneOf(1, "x"), "b": Not(True), "c": 1},
         root=True,
         ended_after=start,

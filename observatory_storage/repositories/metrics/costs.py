@@ -21,7 +21,7 @@ __all__ = ["cost_summaries", "latency_percentiles"]
 
 _GROUPS: Final = (
     *("provider", "model", "service_name", "operation", "environment"),
-    *("user_id", "session_id"),
+    *("user_id", "session_id", "gen_ai_operation", "response_model", "agent_name", "prompt_name"),
 )
 _TOKENS: Final = (TraceSpan.prompt_tokens, TraceSpan.completion_tokens, TraceSpan.total_tokens)
 _COSTS: Final = (

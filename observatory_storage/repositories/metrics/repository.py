@@ -231,6 +231,10 @@ class MetricRepository:
         user_id: TextFilter | None = None,
         session_id: TextFilter | None = None,
         environment: TextFilter | None = None,
+        gen_ai_operation: TextFilter | None = None,
+        response_model: TextFilter | None = None,
+        agent_name: TextFilter | None = None,
+        prompt_name: TextFilter | None = None,
     ) -> builtins.list[results.CostSummary]:
         """Sum tokens and cost of the spans that start in [start_time, end_time), by group.
 
@@ -241,7 +245,8 @@ class MetricRepository:
 
         Args:
             group_by: one or more of ``provider model service_name operation environment user_id
-                session_id``. An empty sequence gives one total.
+                session_id gen_ai_operation response_model agent_name prompt_name``. ``operation``
+                is the name of the span. An empty sequence gives one total.
             bucket_size_secs: the width of a bucket of time, in seconds or as a timedelta; or
                 ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or ``"year"``.
                 Buckets of one width are aligned to Monday, 1970-01-05 UTC.
@@ -271,6 +276,10 @@ class MetricRepository:
             user_id=user_id,
             session_id=session_id,
             environment=environment,
+            gen_ai_operation=gen_ai_operation,
+            response_model=response_model,
+            agent_name=agent_name,
+            prompt_name=prompt_name,
         )
         most = None if limit is None else validation.limit("limit", limit)
         buckets = time_buckets.buckets_or_whole(bucket_size_secs, time_zone)

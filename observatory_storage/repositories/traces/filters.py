@@ -84,6 +84,13 @@ class _CommonKeywords(TypedDict, total=False):
     root: bool | None
     ended_after: datetime | None
     ended_before: datetime | None
+    gen_ai_operation: TextFilter | None
+    response_model: TextFilter | None
+    agent_name: TextFilter | None
+    tool_name: TextFilter | None
+    finish_reason: TextFilter | None
+    error_type: TextFilter | None
+    prompt_name: TextFilter | None
 
 
 class TraceKeywords(_CommonKeywords, total=False):
@@ -211,6 +218,15 @@ class _CommonFilters(Filters):
     ended_before: datetime | None = span_field(
         validation.moment, before("end_time", "ended_before"), spanless=True
     )
+    gen_ai_operation: TextFilter | None = span_field(
+        validation.text, equals("operation", "gen_ai_operation")
+    )
+    response_model: TextFilter | None = span_field(validation.text, equals("response_model"))
+    agent_name: TextFilter | None = span_field(validation.text, equals("agent_name"))
+    tool_name: TextFilter | None = span_field(validation.text, equals("tool_name"))
+    finish_reason: TextFilter | None = span_field(validation.text, equals("finish_reason"))
+    error_type: TextFilter | None = span_field(validation.text, equals("error_type"))
+    prompt_name: TextFilter | None = span_field(validation.text, equals("prompt_name"))
 
     def _check_together(self) -> None:
         validation.in_order(self.start_time, self.end_time)
@@ -250,15 +266,17 @@ class TraceFilters(_CommonFilters):
     spans of the trace. So ``Not("test")`` selects the traces that ``"test"`` does not select. A
     field that is None does not filter. A trace that has no spans yet matches by its own row: its
     service, status, start, end, duration, tokens, cost, attributes and resource attributes. It has
-    no operation, provider, model, user, session, environment or root.
+    no operation, root, or fact of a model call such as the provider, model, user or session.
 
     A field of text takes one value, a list of values (any of them matches) or an operator: `OneOf`,
     `Prefix`, `Exists`, or `Not` of any of these. A key of ``attributes`` takes operators too.
 
     Args:
-        service_name, provider, model, user_id, session_id, environment: the value of the span's
-            column of this name.
+        service_name, provider, model, user_id, session_id, environment, response_model, agent_name,
+            tool_name, finish_reason, error_type, prompt_name: the value of the span's column of
+            this name.
         operation: the name of the span.
+        gen_ai_operation: the value of the span's column ``operation``, such as ``chat``.
         status: ``ok``, ``error`` or ``unset``.
         start_time: the matching span starts at this time or later.
         end_time: the matching span starts before this time.

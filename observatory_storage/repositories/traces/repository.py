@@ -250,7 +250,9 @@ class TraceRepository(SpanQueries):
             filters: selects the traces or spans, as an object or as keywords. `SpanFilters` require
                 ``group_by`` or ``bucket_size_secs``.
             group_by: one or more of ``service_name operation kind status provider model environment
-                user_id session_id``. An empty sequence gives one group of all spans.
+                user_id session_id gen_ai_operation response_model agent_name tool_name
+                finish_reason error_type prompt_name``. ``operation`` is the name of the span. An
+                empty sequence gives one group of all spans.
             bucket_size_secs: the width of a bucket of time, in seconds or as a timedelta; or
                 ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or ``"year"``. A
                 span belongs to the bucket of its start. Buckets of one width are aligned to Monday,

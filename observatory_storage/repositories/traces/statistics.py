@@ -34,6 +34,13 @@ _SPAN_GROUPS: Final[Mapping[str, InstrumentedAttribute[Any]]] = {
     "environment": TraceSpan.environment,
     "user_id": TraceSpan.user_id,
     "session_id": TraceSpan.session_id,
+    "gen_ai_operation": TraceSpan.operation,
+    "response_model": TraceSpan.response_model,
+    "agent_name": TraceSpan.agent_name,
+    "tool_name": TraceSpan.tool_name,
+    "finish_reason": TraceSpan.finish_reason,
+    "error_type": TraceSpan.error_type,
+    "prompt_name": TraceSpan.prompt_name,
 }
 # The duration of a span, including its nanoseconds; NULL while the span has not ended.
 DURATION_US: Final = cast(TraceSpan.duration_us, Double) + cast(
