@@ -138,6 +138,9 @@ def test_the_fields_of_a_result_are_its_dictionary() -> None:
     assert rejected.to_dict(json=True) == {
         "accepted": 1,
         "rejected": [{"index": 0, "row": {"name": "x"}, "error": "too late"}],
+        "repaired": 0,
+        "duplicates": 0,
+        "signal": "traces",
     }
     page = Page((stats,))
     assert page.to_dict()["rows"] == (stats.to_dict(),)

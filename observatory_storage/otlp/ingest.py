@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from typing import Any, Final
 
@@ -13,7 +13,14 @@ from observatory_storage.otlp.json_reader import as_json
 from observatory_storage.otlp.logs import log_rows
 from observatory_storage.otlp.metrics import MetricItems, metric_rows
 from observatory_storage.otlp.resource_scope import Item
-from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL
+from observatory_storage.otlp.response import Encoding, response
+from observatory_storage.otlp.signals import (
+    LOG_SIGNAL,
+    METRIC_SIGNAL,
+    TRACE_SIGNAL,
+    Signal,
+    SignalName,
+)
 from observatory_storage.otlp.traces import span_rows
 from observatory_storage.rows import PART, Row, prepare_all, prepare_many
 from observatory_storage.serialization import Result
@@ -23,6 +30,8 @@ from observatory_storage.tables import DATA_POINTS, LOGS, METRICS, SPANS, TableD
 
 __all__ = ["IngestResult", "ingest_logs", "ingest_metrics", "ingest_traces"]
 
+# How many errors a response tells. A request may have thousands, mostly of one kind.
+_TOLD_ERRORS: Final = 5
 # A request is one transaction, unless it is so large that it would block others for long.
 _ROWS_A_TRANSACTION: Final = 10_000
 _METRIC_ID: Final = METRICS.position["id"]
@@ -37,10 +46,40 @@ class IngestResult(Result):
         rejected: the items that are not stored, each as a `Rejected` with its position in the
             request, the item as it was in OTLP, and the error. A refused metric that has no data
             points counts as one item.
+        repaired: the number of values that were changed because PostgreSQL cannot store them.
+        duplicates: the number of accepted items that were stored already.
+        signal: ``"traces"``, ``"metrics"`` or ``"logs"``.
     """
 
     accepted: int
     rejected: list[Rejected] = field(default_factory=list)
+    repaired: int = 0
+    duplicates: int = 0
+    signal: SignalName = "traces"
+
+    def to_otlp(self, encoding: Encoding = "json") -> bytes:
+        """The body of the response for the sender, as OTLP over HTTP and gRPC define it.
+
+        If all items are stored as they were sent, the response is that of full success, which is
+        ``{}`` in JSON and empty in protobuf. Otherwise it has a ``partialSuccess`` with the number
+        of refused items and a message. A sender does not send refused items again.
+
+        Args:
+            encoding: ``"json"`` or ``"protobuf"``: the encoding of the request. Protobuf does not
+                need the ``otel`` extra here.
+
+        Raises:
+            ValidationError: the encoding is another one.
+        """
+        return response(self.signal, encoding, len(self.rejected), self._message())
+
+    def _message(self) -> str:
+        parts = [str(refused.error) for refused in self.rejected[:_TOLD_ERRORS]]
+        if len(self.rejected) > _TOLD_ERRORS:
+            parts.append(f"{len(self.rejected) - _TOLD_ERRORS} more items are rejected")
+        if self.repaired:
+            parts.append(f"repaired {self.repaired} values with characters that cannot be stored")
+        return "; ".join(parts)
 
 
 def ingest_traces(pool: Source, payload: Any) -> IngestResult:
@@ -53,7 +92,8 @@ def ingest_traces(pool: Source, payload: Any) -> IngestResult:
         @app.post("/v1/traces")
         def traces():
             result = ingest_traces(pool, request.get_data())
-            return {"partialSuccess": {"rejectedSpans": len(result.rejected)}}
+            encoding = "json" if request.is_json else "protobuf"
+            return Response(result.to_otlp(encoding), content_type=request.content_type)
 
     Args:
         pool: the pool to write to.
@@ -64,7 +104,7 @@ def ingest_traces(pool: Source, payload: Any) -> IngestResult:
         ConfigError: the payload is protobuf and the ``otel`` extra is not installed.
         StorageError: the database could not be written to. Ingesting again is safe.
     """
-    return _ingest(pool, span_rows(decode(payload, TRACE_SIGNAL)), SPANS)
+    return _ingest(pool, span_rows(decode(payload, TRACE_SIGNAL)), SPANS, TRACE_SIGNAL)
 
 
 def ingest_logs(pool: Source, payload: Any) -> IngestResult:
@@ -72,7 +112,7 @@ def ingest_logs(pool: Source, payload: Any) -> IngestResult:
 
     See `ingest_traces` for the arguments and the errors.
     """
-    return _ingest(pool, log_rows(decode(payload, LOG_SIGNAL)), LOGS)
+    return _ingest(pool, log_rows(decode(payload, LOG_SIGNAL)), LOGS, LOG_SIGNAL)
 
 
 def ingest_metrics(pool: Source, payload: Any) -> IngestResult:
@@ -91,8 +131,8 @@ def ingest_metrics(pool: Source, payload: Any) -> IngestResult:
             source = as_json(metric.definition.source)
             rejected.append(Rejected(len(points), source, definition))
         points += _points_of(metric, definition)
-    result = _ingest(pool, points, DATA_POINTS)
-    return IngestResult(result.accepted, rejected + result.rejected)
+    result = _ingest(pool, points, DATA_POINTS, METRIC_SIGNAL)
+    return replace(result, rejected=rejected + result.rejected)
 
 
 def _points_of(metric: MetricItems, definition: Any) -> list[Item]:
@@ -104,8 +144,10 @@ def _points_of(metric: MetricItems, definition: Any) -> list[Item]:
     return metric.points
 
 
-def _ingest(pool: Source, mapped: Iterable[Item], table: TableDefinition) -> IngestResult:
-    return _result(*_stored(pool, mapped, table))
+def _ingest(
+    pool: Source, mapped: Iterable[Item], table: TableDefinition, signal: Signal
+) -> IngestResult:
+    return _result(*_stored(pool, mapped, table), signal)
 
 
 class _ItemFeed:
@@ -183,10 +225,10 @@ def _store_prepared(
         outcomes[places[rejected.index]] = rejected.error
 
 
-def _result(items: Sequence[Item], outcomes: Sequence[Any]) -> IngestResult:
+def _result(items: Sequence[Item], outcomes: Sequence[Any], signal: Signal) -> IngestResult:
     rejected = [
         Rejected(index, as_json(item.source), outcome)
         for index, (item, outcome) in enumerate(zip(items, outcomes, strict=True))
         if isinstance(outcome, StorageError)
     ]
-    return IngestResult(len(items) - len(rejected), rejected)
+    return IngestResult(len(items) - len(rejected), rejected, signal=signal.name)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import logs, metrics, traces
 
-__all__ = ["LOG_SIGNAL", "METRIC_SIGNAL", "SIGNALS", "TRACE_SIGNAL", "Signal", "signal_of_request"]
+__all__ = [
+    "LOG_SIGNAL",
+    "METRIC_SIGNAL",
+    "SIGNALS",
+    "TRACE_SIGNAL",
+    "Signal",
+    "SignalName",
+    "signal_of_request",
+]
+
+SignalName = Literal["traces", "metrics", "logs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +32,12 @@ class Signal:
         message: the full name of its request in protobuf.
     """
 
-    name: str
+    name: SignalName
     keys: tuple[str, str, str]
     message: str
 
 
-def _signal(name: str, keys: tuple[str, str, str]) -> Signal:
+def _signal(name: SignalName, keys: tuple[str, str, str]) -> Signal:
     package = name.removesuffix("s") if name == "traces" else name
     title = package.capitalize()
     return Signal(

@@ -304,6 +304,8 @@ def otlp(pool: StoragePool, payload: bytes) -> None:
     assert_type(result, IngestResult)
     assert_type(result.accepted, int)
     assert_type(result.rejected, list[Rejected])
+    assert_type(result.repaired + result.duplicates, int)
+    assert_type(result.to_otlp("protobuf"), bytes)
     for request in export_traces(pool, TraceFilters(service_name="chat")):
         assert_type(ingest_traces(pool, request).accepted, int)
     for request in export_traces(pool, ["5b8efff798038103d269b633813fc60c"]):
