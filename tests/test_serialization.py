@@ -141,6 +141,7 @@ def test_the_fields_of_a_result_are_its_dictionary() -> None:
         "repaired": 0,
         "duplicates": 0,
         "signal": "traces",
+        "dropped": [],
     }
     page = Page((stats,))
     assert page.to_dict()["rows"] == (stats.to_dict(),)

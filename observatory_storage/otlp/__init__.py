@@ -2,12 +2,8 @@
 
 from observatory_storage.otlp.decode import detect_signal
 from observatory_storage.otlp.export import export_logs, export_metrics, export_traces
-from observatory_storage.otlp.ingest import (
-    IngestResult,
-    ingest_logs,
-    ingest_metrics,
-    ingest_traces,
-)
+from observatory_storage.otlp.ingest import ingest_logs, ingest_metrics, ingest_traces
+from observatory_storage.otlp.ingest_result import IngestResult
 
 __all__ = [
     "IngestResult",

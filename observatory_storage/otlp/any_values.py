@@ -24,9 +24,11 @@ from msgspec.structs import astuple, fields
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import protojson, wire_format
-from observatory_storage.otlp.message_types import AnyValue, KeyValue
+from observatory_storage.otlp.message_types import AnyValue, ArrayValue, KeyValue
+from observatory_storage.otlp.spelling import check_spelling
 
 __all__ = [
+    "ABSENT",
     "MAX_DEPTH",
     "Note",
     "PlainMap",
@@ -39,10 +41,14 @@ __all__ = [
 
 Note = Any  # None | str | dict[str, Note] | list[dict[str, Any]]: see above
 
+ABSENT: Final = "absent"  # in ``otlp``, of a field that was not given although it has a column
 MAX_DEPTH: Final = 50  # protobuf's own limit of 100 messages allows no more
 _MIN_INT64: Final = -(2**63)
 _MAX_INT32: Final = 2**31 - 1
 _MEMBERS: Final = tuple(member.encode_name for member in fields(AnyValue))
+_MEMBER_NAMES: Final = frozenset(_MEMBERS)
+_PAIR_FIELDS: Final = frozenset(pair.encode_name for pair in fields(KeyValue))
+_LIST_FIELDS: Final = frozenset({"values"})  # of an array and of a map
 _ABSENT_MEMBERS: Final = len(_MEMBERS) - 1
 
 
@@ -144,6 +150,8 @@ def _slow_map(pairs: Any, field: str, depth: int) -> tuple[dict[str, Any], Note]
     for pair_index, pair in enumerate(protojson.items(pairs, field)):
         pair_field = f"{field}[{pair_index}]"
         given = protojson.message(pair, pair_field) or {}
+        if not given.keys() <= _PAIR_FIELDS:
+            check_spelling(KeyValue, given, pair_field)
         key = protojson.text(given.get("key"), f"{pair_field}.key")
         strindex = protojson.integer(
             given.get("keyStrindex"), f"{pair_field}.keyStrindex", -_MAX_INT32 - 1, _MAX_INT32
@@ -168,7 +176,7 @@ def plain_value(value: Any, field: str, depth: int = 0) -> tuple[Any, Note]:
         ValidationError: the value is not an AnyValue, or is nested more than 50 levels deep.
     """
     if value is None:
-        return None, "absent"
+        return None, ABSENT
     if type(value) is PlainValue:
         return value
     if type(value) is AnyValue:
@@ -183,6 +191,8 @@ def plain_value(value: Any, field: str, depth: int = 0) -> tuple[Any, Note]:
             value = wire_format.as_json(value)
     if not isinstance(value, Mapping):
         raise ValidationError(field, value, "must be an AnyValue: an object")
+    if not value.keys() <= _MEMBER_NAMES:
+        check_spelling(AnyValue, value, field)
     known = [name for name in _MEMBERS if value.get(name) is not None]
     if not known:
         return None, None
@@ -204,7 +214,10 @@ def plain_value(value: Any, field: str, depth: int = 0) -> tuple[Any, Note]:
         return protojson.base64_text(content, field), "bytes"
     if kind == "stringValueStrindex":
         return protojson.integer(content, field, -_MAX_INT32 - 1, _MAX_INT32), "strindex"
-    inside = protojson.items((protojson.message(content, field) or {}).get("values"), field)
+    holder = protojson.message(content, field) or {}
+    if not holder.keys() <= _LIST_FIELDS:
+        check_spelling(ArrayValue, holder, field)
+    inside = protojson.items(holder.get("values"), field)
     if kind == "kvlistValue":
         return plain_map(inside, field, depth + 1)
     return _plain_array(inside, field, depth + 1)
@@ -264,7 +277,7 @@ def _any(plain: Any) -> dict[str, Any]:
 
 
 def _key_value(key: str, value: Any, note: Note) -> dict[str, Any]:
-    if value is None and note == "absent":
+    if value is None and note == ABSENT:
         return {"key": key}
     return {"key": key, "value": any_value(value, note)}
 

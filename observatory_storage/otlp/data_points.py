@@ -15,6 +15,7 @@ from observatory_storage.otlp.numbers import (
     double_of,
     json_double,
     json_double_of,
+    keep_double,
     take_count,
     take_double,
 )
@@ -24,12 +25,13 @@ __all__ = ["point_of", "point_row"]
 _SIDES: Final = ("positive", "negative")
 
 
-def point_row(point: Any, kind: str) -> dict[str, Any]:
+def point_row(point: Any, kind: str, dropped: list[ValidationError]) -> dict[str, Any]:
     """The row of a data point, without its ``metric_id``.
 
     Args:
         kind: the field of OTLP's Metric that contains the point: gauge, sum, histogram,
             exponential_histogram or summary.
+        dropped: gets the errors of exemplars that are not valid.
 
     Raises:
         ValidationError: the data point is invalid.
@@ -40,6 +42,8 @@ def point_row(point: Any, kind: str) -> dict[str, Any]:
         otlp["attributes"] = note
     start = point.start_time_unix_nano
     started, start_ns = protojson.moment(start) if start else (None, 0)
+    if not point.time_unix_nano:
+        raise ValidationError("timeUnixNano", point.time_unix_nano, "is required")
     timestamp, time_ns = protojson.moment(point.time_unix_nano)
     # The table has no columns for nanoseconds, since the key of a point would need them too.
     if start_ns:
@@ -65,12 +69,15 @@ def point_row(point: Any, kind: str) -> dict[str, Any]:
             take_double(point.sum, "sum", row, otlp)
             row["quantiles"] = _quantiles(point.quantile_values, otlp)
         else:
-            for name in ("sum", "min", "max"):
-                take_double(present(point, name), name, row, otlp)
+            take_double(present(point, "sum"), "sum", row, otlp)
+            # Of no values, senders give the least and the greatest as they initialise them.
+            take = take_double if point.count else keep_double
+            for name in ("min", "max"):
+                take(present(point, name), name, row, otlp)
             buckets = _buckets if kind == "histogram" else _exponential_buckets
             row["buckets"] = buckets(point, otlp)
     if kind != "summary" and point.exemplars:
-        row["exemplars"] = _exemplars(point.exemplars, otlp)
+        row["exemplars"] = _exemplars(point.exemplars, otlp, dropped)
     row["otlp"] = otlp or None
     return row
 
@@ -135,20 +142,28 @@ def _quantiles(given: Iterable[Any], otlp: dict[str, Any]) -> list[dict[str, Any
     return quantiles
 
 
-def _exemplars(given: Iterable[Any], otlp: dict[str, Any]) -> list[dict[str, Any]]:
+def _exemplars(
+    given: Iterable[Any], otlp: dict[str, Any], dropped: list[ValidationError]
+) -> list[dict[str, Any]]:
     exemplars: list[dict[str, Any]] = []
     notes: dict[str, Any] = {}
     for index, entry in enumerate(given):
-        exemplar, noted = _exemplar(entry, f"exemplars[{index}]")
-        exemplars.append(exemplar)
+        try:
+            exemplar, noted = _exemplar(entry, f"exemplars[{index}]")
+        except ValidationError as error:
+            dropped.append(error)
+            continue
         if noted:
-            notes[str(index)] = noted
+            notes[str(len(exemplars))] = noted
+        exemplars.append(exemplar)
     if notes:
         otlp["exemplars"] = notes
     return exemplars
 
 
 def _exemplar(given: Any, field: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    if isinstance(given, ValidationError):  # found by the reader
+        raise given
     noted: dict[str, Any] = {}
     attributes, note = plain_map(given.filtered_attributes, f"{field}.filteredAttributes")
     if note is not None:

@@ -15,20 +15,19 @@ from msgspec.structs import fields
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import protojson, wire_format
 from observatory_storage.otlp.any_values import PlainMap, PlainValue, plain_map, plain_value
-from observatory_storage.otlp.message_types import AnyValue, KeyValue
+from observatory_storage.otlp.message_types import AnyValue, Exemplar, KeyValue, Link
+from observatory_storage.otlp.spelling import check_spelling
 
 __all__ = ["as_json", "parsed_json", "read", "read_item", "within"]
 
 _M = TypeVar("_M", bound=Struct)
 _Reader = Callable[[Any, str], Any]
-# Other unknown fields are ignored. Ignoring these would lose the whole request.
-_ITEMS: Final = frozenset(
-    {"scopeSpans", "spans", "scopeMetrics", "metrics", "scopeLogs", "logRecords"}
-)
+# A bad one of these costs only itself.
+_OPTIONAL_ITEMS: Final = frozenset({Link, Exemplar})
 
 
 def read(kind: type[_M], given: Any, path: str = "") -> _M:
-    """A message of parsed OTLP/JSON.
+    """A message of parsed OTLP/JSON. In place of a bad link or exemplar, it has the error.
 
     Raises:
         ValidationError: names the field by its path within `path`.
@@ -36,10 +35,11 @@ def read(kind: type[_M], given: Any, path: str = "") -> _M:
     if not isinstance(given, Mapping):
         raise ValidationError(path, given, "must be an object")
     prefix = f"{path}." if path else ""
-    for name in _ITEMS.intersection(field.encode_name for field in fields(kind)):
-        _check_spelling(given, name, prefix)
+    readers = _readers(kind)
+    if not given.keys() <= _names(kind):
+        check_spelling(kind, given, path)
     values = {}
-    for name, (json_name, reader) in _readers(kind).items():
+    for name, (json_name, reader) in readers.items():
         value = given.get(json_name)
         if value is not None:
             values[name] = reader(value, f"{prefix}{json_name}")
@@ -106,18 +106,15 @@ def parsed_json(text: str | bytes) -> Any:
         raise ValidationError("payload", text, rule) from None
 
 
-def _check_spelling(holder: Mapping[str, Any], key: str, prefix: str) -> None:
-    """Refuse lists of items that have a snake_case name, or a name of older versions of OTLP."""
-    snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key)
-    for name in (snake, f"instrumentationLibrary{key.removeprefix('scope')}"):
-        if name != key and name in holder:
-            raise ValidationError(f"{prefix}{name}", holder[name], f"must be named {key}")
-
-
 @cache
 def _readers(kind: type[Struct]) -> Mapping[str, tuple[str, _Reader]]:
     """For each field, its name in JSON and its reader."""
     return {field.name: (field.encode_name, _reader(field.type)) for field in fields(kind)}
+
+
+@cache
+def _names(kind: type[Struct]) -> frozenset[str]:
+    return frozenset(field.encode_name for field in fields(kind))
 
 
 def _reader(annotation: Any) -> _Reader:
@@ -128,6 +125,8 @@ def _reader(annotation: Any) -> _Reader:
         (item,) = get_args(annotation)
         if item is KeyValue:
             return lambda value, path: PlainMap(*plain_map(value, path))
+        if item in _OPTIONAL_ITEMS:
+            return partial(_items, _or_error(_reader(item)))
         return protojson.items if item is Raw else partial(_items, _reader(item))
     if annotation is AnyValue:
         return lambda value, path: PlainValue(*plain_value(value, path))
@@ -136,6 +135,18 @@ def _reader(annotation: Any) -> _Reader:
     # An optional type.
     (present,) = (one for one in get_args(annotation) if one is not type(None))
     return _reader(present)
+
+
+def _or_error(reader: _Reader) -> _Reader:
+    """A reader that returns the error in place of a value that is not valid."""
+
+    def read_one(value: Any, path: str) -> Any:
+        try:
+            return reader(value, path)
+        except ValidationError as error:
+            return error
+
+    return read_one
 
 
 def _items(reader: _Reader, value: Any, path: str) -> list[Any]:

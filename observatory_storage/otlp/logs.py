@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
 from observatory_storage import ids, jsonb
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import protojson
-from observatory_storage.otlp.any_values import any_value, key_values, plain_map, plain_value
+from observatory_storage.otlp.any_values import (
+    ABSENT,
+    any_value,
+    key_values,
+    plain_map,
+    plain_value,
+)
 from observatory_storage.otlp.json_reader import read_item, within
 from observatory_storage.otlp.message_types import LogRecord, present
 from observatory_storage.otlp.resource_scope import Item, Origin, groups
@@ -33,27 +40,36 @@ def log_rows(request: Any) -> Iterator[Item]:
         ValidationError: the request is invalid outside of the records.
     """
     equals: Counter[Any] = Counter()
+    ingested = datetime.now(UTC)
     # All groups are read before any item: an invalid request stores nothing.
     for group in list(groups(request, KEYS)):
         shared = {name: jsonb.shared(value) for name, value in group.origin.columns.items()}
         for index, record in enumerate(group.items):
+            path = f"{group.path}[{index}]"
             try:
-                row = _log_row(read_item(LogRecord, record), group.origin)
+                row = _log_row(read_item(LogRecord, record), group.origin, ingested)
             except ValidationError as error:
-                yield Item(record, None, within(f"{group.path}[{index}]", error))
+                yield Item(record, None, within(path, error), path)
                 continue
             own_id = _take_id(row)
             if own_id is not None:
                 row["id"] = own_id
-                yield Item(record, row)
+                yield Item(record, row, None, path)
                 continue
             # Log records have no id. Equal records of one request differ by their ordinal.
-            content = row | shared
+            content = _content(row | shared)
             first = ids.log_id(content, 0)
             ordinal = equals[first]
             equals[first] += 1
             row["id"] = ids.log_id(content, ordinal) if ordinal else first
-            yield Item(record, row)
+            yield Item(record, row, None, path)
+
+
+def _content(row: dict[str, Any]) -> dict[str, Any]:
+    """What the id of a record is computed from: all that was sent, so not the time of ingest."""
+    if row["observed_timestamp"] is None and (row["otlp"] or {}).get("time") == ABSENT:
+        return row | {"timestamp": None}
+    return row
 
 
 def keep_ids(request: Mapping[str, Any], own_ids: Mapping[int, UUID]) -> None:
@@ -67,11 +83,12 @@ def keep_ids(request: Mapping[str, Any], own_ids: Mapping[int, UUID]) -> None:
     items = list(log_rows(request))
     if {item.row["id"] if item.row else None for item in items} == set(own_ids.values()):
         return
-    for record, row, _ in items:
+    for item in items:
+        record, row = item.source, item.row or {}
         own_id = own_ids[id(record)]
         # An ordinal depends on which other records are without an id.
-        content = {name: value for name, value in (row or {}).items() if name != "id"}
-        if ids.log_id(content, 0) != own_id:
+        content = {name: value for name, value in row.items() if name != "id"}
+        if not row or ids.log_id(_content(content), 0) != own_id:
             value = {"stringValue": str(own_id)}
             record.setdefault("attributes", []).append({"key": ID_ATTRIBUTE, "value": value})
 
@@ -94,15 +111,18 @@ def _without_id(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in attributes.items() if key != ID_ATTRIBUTE}
 
 
-def _log_row(record: Any, origin: Origin) -> dict[str, Any]:
+def _log_row(record: Any, origin: Origin, ingested: datetime) -> dict[str, Any]:
+    """The row of a record. Without any time, it has the time of ingest."""
     otlp = origin.otlp.copy()
     time, observed = record.time_unix_nano, record.observed_time_unix_nano
     observed_timestamp, observed_ns = protojson.moment(observed) if observed else (None, 0)
     if observed_ns:
         otlp["observed_ns"] = observed_ns
-    if observed and not time:
-        otlp["time"] = "absent"
-    timestamp, timestamp_ns = protojson.moment(time or observed)
+    if time:
+        timestamp, timestamp_ns = protojson.moment(time)
+    else:
+        otlp["time"] = ABSENT
+        timestamp, timestamp_ns = observed_timestamp or ingested, observed_ns
     attributes, note = plain_map(record.attributes, "attributes")
     if note is not None:
         otlp["attributes"] = note
@@ -156,7 +176,7 @@ def log_of(row: Mapping[str, Any]) -> dict[str, Any]:
     otlp = row["otlp"] or {}
     record: dict[str, Any] = {}
     time = protojson.nanoseconds(row["timestamp"], row["timestamp_ns"])
-    if otlp.get("time") != "absent" and time:
+    if otlp.get("time") != ABSENT and time:
         record["timeUnixNano"] = str(time)
     observed = protojson.nanoseconds(row["observed_timestamp"], otlp.get("observed_ns", 0))
     if row["observed_timestamp"] is not None and observed:

@@ -20,7 +20,10 @@ __all__ = [
     "REQUESTS",
     "STATUSES",
     "AnyValue",
+    "ArrayValue",
+    "Exemplar",
     "KeyValue",
+    "Link",
     "LogRecord",
     "Metric",
     "Resource",
@@ -94,7 +97,7 @@ class AnyValue(_Message):
     bool_value: _Bool | None = None
     int_value: _Int64 | None = None
     double_value: _Double | None = None
-    array_value: _ArrayValue | None = None
+    array_value: ArrayValue | None = None
     kvlist_value: _KeyValueList | None = None
     bytes_value: str | None = None
     string_value_strindex: _SInt32 | None = None
@@ -108,7 +111,9 @@ class KeyValue(_Message):
     key_strindex: _SInt32 = 0
 
 
-class _ArrayValue(_Message):
+class ArrayValue(_Message):
+    """The items of an array."""
+
     values: list[AnyValue] = []
 
 
@@ -153,6 +158,8 @@ class Event(_Message):
 
 
 class Link(_Message):
+    """A link of a span to another span."""
+
     trace_id: _Hex = ""
     span_id: _Hex = ""
     trace_state: _Text = ""
@@ -199,6 +206,8 @@ class LogRecord(_Message):
 
 
 class Exemplar(_Message):
+    """A measurement that a data point has as an example."""
+
     filtered_attributes: list[KeyValue] = []
     time_unix_nano: _UInt64 = 0
     as_double: _Double | None = None

@@ -57,15 +57,11 @@ def metric_rows(request: Any) -> Iterator[MetricItems]:
             try:
                 kind, points, row = _definition(read_item(Metric, metric), group.origin)
             except ValidationError as error:
-                refused = within(path, error)
-                yield MetricItems(
-                    Item(metric, None, refused),
-                    [Item(point, None, refused) for point in _points_of(as_json(metric))],
-                )
+                yield _refused(metric, within(path, error))
                 continue
             points_path = f"{path}.{_KINDS[kind]}.dataPoints"
             yield MetricItems(
-                Item(metric, row),
+                Item(metric, row, None, path),
                 [
                     _point(point, kind, f"{points_path}[{index}]")
                     for index, point in enumerate(points)
@@ -73,11 +69,18 @@ def metric_rows(request: Any) -> Iterator[MetricItems]:
             )
 
 
+def _refused(metric: Any, error: ValidationError) -> MetricItems:
+    points = _points_of(as_json(metric))
+    return MetricItems(Item(metric, None, error), [Item(point, None, error) for point in points])
+
+
 def _point(point: Any, kind: str, path: str) -> Item:
+    dropped: list[ValidationError] = []
     try:
-        return Item(point, point_row(read_item(POINTS[kind], point), kind))
+        row = point_row(read_item(POINTS[kind], point), kind, dropped)
     except ValidationError as error:
-        return Item(point, None, within(path, error))
+        return Item(point, None, within(path, error), path)
+    return Item(point, row, None, path, [within(path, error) for error in dropped])
 
 
 def _points_of(metric: Any) -> list[Any]:

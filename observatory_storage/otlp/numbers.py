@@ -13,7 +13,15 @@ from typing import Any
 
 from observatory_storage.otlp import protojson
 
-__all__ = ["count_of", "double_of", "json_double", "json_double_of", "take_count", "take_double"]
+__all__ = [
+    "count_of",
+    "double_of",
+    "json_double",
+    "json_double_of",
+    "keep_double",
+    "take_count",
+    "take_double",
+]
 
 NEGATIVE_ZERO = "-0.0"
 
@@ -35,13 +43,21 @@ def take_double(
         otlp[column] = protojson.double_json(number)
 
 
+def keep_double(
+    value: float | str | None, column: str, row: dict[str, Any], otlp: dict[str, Any]
+) -> None:
+    """Store an optional double by its text in ``otlp``, and not in its column."""
+    if value is not None:
+        otlp[column] = str(protojson.double_json(protojson.double(value, column)))
+
+
 def double_of(row: Mapping[str, Any], column: str) -> float | str | None:
-    """The inverse of `take_double`: the double in OTLP/JSON, or None if it is absent."""
+    """The inverse of `take_double` and `keep_double`: the double of OTLP/JSON, or None."""
     value = row[column]
     if value is not None:
         return protojson.double_json(value)
-    named: float | str | None = (row["otlp"] or {}).get(column)
-    return named
+    text = (row["otlp"] or {}).get(column)
+    return None if text is None else protojson.double_json(protojson.double(text, column))
 
 
 def take_count(count: int, row: dict[str, Any], column: str, otlp: dict[str, Any]) -> None:

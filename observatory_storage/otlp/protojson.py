@@ -190,9 +190,18 @@ def hex_id(value: Any, field: str, digits: int | None = None) -> str:
         if len(read) == len(value):  # blanks are skipped
             return read
     wanted = f"{digits} hex digits" if digits else "an even number of hex digits"
-    if digits and isinstance(value, str) and len(value) == -(-digits // 6) * 4:
+    lengths = (_base64_length(digits),) if digits else _BASE64_LENGTHS
+    if isinstance(value, str) and len(value) in lengths:
         wanted += " (OTLP/JSON has ids in hex, not in base64)"
     raise ValidationError(field, value, f"must be {wanted}")
+
+
+def _base64_length(digits: int) -> int:
+    """The length in base64 of an id that has so many hex digits."""
+    return -(-digits // 6) * 4
+
+
+_BASE64_LENGTHS: Final = tuple(map(_base64_length, (16, 32)))
 
 
 def identifier(value: str | bytes, field: str, digits: int | None = None) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from observatory_storage.errors import StorageError
+from observatory_storage.errors import StorageError, ValidationError
 from observatory_storage.otlp import protojson
 from observatory_storage.otlp.any_values import key_values, plain_map
 from observatory_storage.otlp.json_reader import read
@@ -25,11 +25,15 @@ class Item(NamedTuple):
         source: the item: a message, JSON text or parsed JSON.
         row: the values of its row by column; None if the item is refused.
         error: why the item is refused.
+        path: where the item is in its request.
+        dropped: why parts of the item are not in its row.
     """
 
     source: Any
     row: dict[str, Any] | None
     error: StorageError | None = None
+    path: str = ""
+    dropped: Sequence[ValidationError] = ()
 
 
 class Origin(NamedTuple):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import KINDS
 from observatory_storage.otlp import protojson
-from observatory_storage.otlp.any_values import key_values, plain_map
+from observatory_storage.otlp.any_values import ABSENT, Note, key_values, plain_map
 from observatory_storage.otlp.json_reader import read_item, within
 from observatory_storage.otlp.message_types import STATUSES, Span, present
 from observatory_storage.otlp.resource_scope import Item, Origin, groups
@@ -36,17 +37,36 @@ def span_rows(request: Any) -> Iterator[Item]:
     # All groups are read before any item: an invalid request stores nothing.
     for group in list(groups(request, KEYS)):
         for index, span in enumerate(group.items):
+            path = f"{group.path}[{index}]"
+            dropped: list[ValidationError] = []
             try:
-                yield Item(span, _span_row(read_item(Span, span), group.origin))
+                row = _span_row(read_item(Span, span), group.origin, dropped)
             except ValidationError as error:
-                yield Item(span, None, within(f"{group.path}[{index}]", error))
+                yield Item(span, None, within(path, error), path)
+            else:
+                yield Item(span, row, None, path, [within(path, error) for error in dropped])
 
 
-def _span_row(span: Any, origin: Origin) -> dict[str, Any]:
+def _span_row(span: Any, origin: Origin, dropped: list[ValidationError]) -> dict[str, Any]:
+    """The row of a span.
+
+    Args:
+        dropped: gets the errors of links that are not valid.
+    """
     otlp = origin.otlp.copy()
-    start_time, start_ns = protojson.moment(span.start_time_unix_nano)
-    end = span.end_time_unix_nano
+    trace_id = _required_id(span.trace_id, "traceId", _NO_TRACE)
+    span_id = _required_id(span.span_id, "spanId", _NO_SPAN)
+    start, end = span.start_time_unix_nano, span.end_time_unix_nano
     end_time, end_ns = protojson.moment(end) if end else (None, 0)
+    if start:
+        start_time, start_ns = protojson.moment(start)
+    elif end_time is not None:
+        otlp["start"] = ABSENT
+        start_time, start_ns = end_time, end_ns
+    else:
+        raise ValidationError(
+            "startTimeUnixNano", start, "is required, or at least endTimeUnixNano"
+        )
     name, whole_name = protojson.named(span.name)
     if whole_name is not None:
         otlp["name"] = whole_name
@@ -55,15 +75,18 @@ def _span_row(span: Any, origin: Origin) -> dict[str, Any]:
         otlp["attributes"] = note
     row = {
         **origin.columns,
-        "trace_id": _required_id(span.trace_id, "traceId", _NO_TRACE),
-        "span_id": _required_id(span.span_id, "spanId", _NO_SPAN),
+        "trace_id": trace_id,
+        "span_id": span_id,
         "name": name,
         "start_time": start_time,
         "start_ns": start_ns,
         "end_time": end_time,
         "end_ns": end_ns,
         "attributes": attributes,
-        "events": [_event(event, f"events[{index}]") for index, event in enumerate(span.events)],
+        "events": [
+            _event(event, f"events[{index}]", start_time, start_ns)
+            for index, event in enumerate(span.events)
+        ],
     }
     parent = protojson.identifier(span.parent_span_id, "parentSpanId", 16)
     if parent == _NO_SPAN:
@@ -77,7 +100,7 @@ def _span_row(span: Any, origin: Origin) -> dict[str, Any]:
         row["kind"], otlp["kind"] = KINDS[0], kind
     _take_status(present(span, "status"), row, otlp)
     if span.links:
-        row["links"] = _links(span.links, otlp)
+        row["links"] = _links(span.links, otlp, dropped)
     for field in _RARE_FIELDS:
         value = getattr(span, field)
         if value:
@@ -92,7 +115,7 @@ _RARE_FIELDS: Final = ("trace_state", "flags", *(field for _, field in _DROPPED)
 def _take_status(status: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None:
     if status is None:
         # SDKs and the Collector always send a status, even an empty one, so its absence is noted.
-        otlp["status"] = "absent"
+        otlp["status"] = ABSENT
         return
     code = status.code
     if 0 <= code < len(STATUSES):
@@ -109,11 +132,13 @@ def _required_id(value: Any, field: str, zeros: str) -> str:
     return given
 
 
-def _event(event: Any, field: str) -> dict[str, Any]:
-    timestamp, timestamp_ns = protojson.moment(event.time_unix_nano)
+def _event(event: Any, field: str, start_time: datetime, start_ns: int) -> dict[str, Any]:
+    """The row of an event. Without a time, it has the start of its span."""
+    time = event.time_unix_nano
+    timestamp, timestamp_ns = protojson.moment(time) if time else (start_time, start_ns)
     name, whole_name = protojson.named(event.name)
     attributes, note = plain_map(event.attributes, f"{field}.attributes")
-    otlp: dict[str, Any] = {}
+    otlp: dict[str, Any] = {} if time else {"time": ABSENT}
     if whole_name is not None:
         otlp["name"] = whole_name
     if note is not None:
@@ -129,27 +154,39 @@ def _event(event: Any, field: str) -> dict[str, Any]:
     }
 
 
-def _links(given: Iterable[Any], otlp: dict[str, Any]) -> list[dict[str, Any]]:
+def _links(
+    given: Iterable[Any], otlp: dict[str, Any], dropped: list[ValidationError]
+) -> list[dict[str, Any]]:
     links: list[dict[str, Any]] = []
     notes: dict[str, Any] = {}
     for index, link in enumerate(given):
-        field = f"links[{index}]"
-        attributes, note = plain_map(link.attributes, f"{field}.attributes")
+        try:
+            row, note = _link(link, f"links[{index}]")
+        except ValidationError as error:
+            dropped.append(error)
+            continue
         if note is not None:
-            notes[str(index)] = note
-        row: dict[str, Any] = {
-            "trace_id": protojson.identifier(link.trace_id, f"{field}.traceId"),
-            "span_id": protojson.identifier(link.span_id, f"{field}.spanId"),
-            "attributes": attributes,
-        }
-        for key in ("trace_state", "flags", "dropped_attributes_count"):
-            value = getattr(link, key)
-            if value:
-                row[key] = value
+            notes[str(len(links))] = note
         links.append(row)
     if notes:
         otlp["links"] = notes
     return links
+
+
+def _link(link: Any, field: str) -> tuple[dict[str, Any], Note]:
+    if isinstance(link, ValidationError):  # found by the reader
+        raise link
+    attributes, note = plain_map(link.attributes, f"{field}.attributes")
+    row: dict[str, Any] = {
+        "trace_id": protojson.identifier(link.trace_id, f"{field}.traceId"),
+        "span_id": protojson.identifier(link.span_id, f"{field}.spanId"),
+        "attributes": attributes,
+    }
+    for key in ("trace_state", "flags", "dropped_attributes_count"):
+        value = getattr(link, key)
+        if value:
+            row[key] = value
+    return row, note
 
 
 def span_of(row: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
@@ -165,7 +202,8 @@ def span_of(row: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = ()) ->
         span["flags"] = otlp["flags"]
     span["name"] = otlp.get("name", row["name"])
     span["kind"] = otlp.get("kind", KINDS.index(row["kind"]))
-    span["startTimeUnixNano"] = str(protojson.nanoseconds(row["start_time"], row["start_ns"]))
+    if otlp.get("start") != ABSENT:
+        span["startTimeUnixNano"] = str(protojson.nanoseconds(row["start_time"], row["start_ns"]))
     span["endTimeUnixNano"] = str(protojson.nanoseconds(row["end_time"], row["end_ns"]))
     _add_attributes(span, row["attributes"], otlp.get("attributes"))
     if events:
@@ -187,7 +225,7 @@ def span_of(row: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = ()) ->
 def _status_of(row: Mapping[str, Any], note: Any) -> dict[str, Any] | None:
     message = row["status_message"]
     code = note if isinstance(note, int) else STATUSES.index(row["status"])
-    if note == "absent" and not code and not message:
+    if note == ABSENT and not code and not message:
         return None
     status: dict[str, Any] = {"message": message} if message else {}
     if code:
@@ -203,10 +241,10 @@ def _add_attributes(target: dict[str, Any], attributes: Any, note: Any) -> None:
 
 def _event_of(row: Mapping[str, Any]) -> dict[str, Any]:
     otlp = row["otlp"] or {}
-    event: dict[str, Any] = {
-        "timeUnixNano": str(protojson.nanoseconds(row["timestamp"], row["timestamp_ns"])),
-        "name": otlp.get("name", row["name"]),
-    }
+    event: dict[str, Any] = {}
+    if otlp.get("time") != ABSENT:
+        event["timeUnixNano"] = str(protojson.nanoseconds(row["timestamp"], row["timestamp_ns"]))
+    event["name"] = otlp.get("name", row["name"])
     _add_attributes(event, row["attributes"], otlp.get("attributes"))
     if "dropped_attributes_count" in otlp:
         event["droppedAttributesCount"] = otlp["dropped_attributes_count"]

@@ -104,6 +104,7 @@ def _merge(
         del stored[key]
     if len(inserted) + len(stored) < len(spans):
         raise _Deleted
+    loader.existing += len(stored)
     # An ended span is never replaced by an unended one, nor are its events.
     written = {
         key: row

@@ -37,6 +37,7 @@ class StoreResult:
         rejected: the rows that were refused for their data.
         retries: the number of attempts that were repeated after a transient error.
         repaired: the number of texts that were changed because PostgreSQL cannot store them.
+        duplicates: the number of committed spans, data points and log records whose key existed.
         sent: the number of bytes sent for rows, including failed attempts.
     """
 
@@ -44,6 +45,7 @@ class StoreResult:
     rejected: list[Rejected] = field(default_factory=list)
     retries: int = 0
     repaired: int = 0
+    duplicates: int = 0
     sent: SentBytes = field(default_factory=SentBytes)
 
 
@@ -93,9 +95,14 @@ def store_into(
     def once() -> int:
         return transaction.write_with_partitions(source, rows, write, before_repeat=count)
 
+    existing = 0
+
     def write(these: Sequence[Row]) -> None:
+        nonlocal existing
         with transaction.writing(source), source.engine.begin() as connection:
-            write_batch(Loader(connection, method, result.sent), these)
+            loader = Loader(connection, method, result.sent)
+            write_batch(loader, these)
+        existing = loader.existing
 
     try:
         result.repaired += transaction.retrying(source.config, once, before_sleep=count)
@@ -110,6 +117,7 @@ def store_into(
         store_into(result, source, rows[middle:], method, first_index=first_index + middle)
     else:
         result.committed += len(rows)
+        result.duplicates += existing
 
 
 def write_batch(loader: Loader, rows: Sequence[Row], *, optimistic: bool = True) -> None:

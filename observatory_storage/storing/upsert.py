@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 import psycopg
-from sqlalchemy import Connection, Table, insert
+from sqlalchemy import Connection, Integer, Table, insert, literal_column
 
 from observatory_storage.errors import StorageError, translate
 from observatory_storage.storing.binary_copy import SentBytes, copy_encoded, copy_rows, qualified
@@ -38,6 +38,9 @@ class Loader:
         connection: a connection in a transaction.
         method: how rows are written to their tables.
         sent: counts the bytes that are sent.
+
+    Attributes:
+        existing: how many spans, data points and log records had a key that existed already.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Loader:
         self.connection = connection
         self.method: Method = method
         self.sent = sent or SentBytes()
+        self.existing = 0
 
     def upsert(
         self,
@@ -71,8 +75,16 @@ class Loader:
             target, lambda: self.load(target, rows, encoded=encoded)
         ):
             self.stage(target, rows, encoded)
-            self.connection.execute(target.merge)
+            if target.definition.on_conflict == "keep":
+                self.existing += len(rows) - self._merge_new(target)
+            else:
+                self.connection.execute(target.merge)
             self.unstage(target)
+
+    def _merge_new(self, target: UpsertTarget) -> int:
+        """Merge rows of which existing ones stay, and return how many are new."""
+        new = target.merge.returning(literal_column("1", Integer))
+        return sum(1 for _ in self.connection.execute(new))
 
     def load(
         self,

@@ -218,7 +218,7 @@ def test_escape_sequences_of_ingested_items_do_not_reach_the_terminal(
     body = {"stringValue": evil}
     record = {"severityText": evil, "severityNumber": 17, "body": body, "eventName": evil}
     logs = [{"resource": named, "scopeLogs": [{"logRecords": [record]}]}]
-    point = {"asDouble": 1, "attributes": [{"key": "by", "value": body}]}
+    point = {"timeUnixNano": 1, "asDouble": 1, "attributes": [{"key": "by", "value": body}]}
     metric = {"name": evil, "unit": evil, "description": evil, "gauge": {"dataPoints": [point]}}
     metrics = [{"resource": named, "scopeMetrics": [{"metrics": [metric]}]}]
     stdin = lines({"resourceLogs": logs}, {"resourceMetrics": metrics})

@@ -116,11 +116,16 @@ def _span(filler: _Filler, span: Any) -> None:
             span.end_time_unix_nano,
             span.start_time_unix_nano,
         )
+    if not span.start_time_unix_nano and not span.end_time_unix_nano:
+        span.end_time_unix_nano = 1
 
 
 def _log_record(filler: _Filler, record: Any) -> None:
     record.trace_id = filler.draw(st.sampled_from([b"", bytes(16), b"\xffsixteen bytes.."]))[:16]
     record.span_id = filler.draw(st.sampled_from([b"", bytes(8), b"\xfeeight.."]))
+    # Without any time, it would be another record each time that it is ingested.
+    if not record.time_unix_nano and not record.observed_time_unix_nano:
+        record.observed_time_unix_nano = 1
 
 
 def _metric(filler: _Filler, metric: Any) -> None:
@@ -131,7 +136,7 @@ def _metric(filler: _Filler, metric: Any) -> None:
     # Data points of a metric that differ only in their value are one.
     for place, point in enumerate(getattr(metric, kind).data_points if kind else ()):
         point.start_time_unix_nano, point.time_unix_nano = sorted(
-            (point.start_time_unix_nano, point.time_unix_nano)
+            (point.start_time_unix_nano, point.time_unix_nano or 1)
         )
         pair = point.attributes.add(key="place")
         pair.value.int_value = place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,14 +22,15 @@ from observatory_storage.otlp import (
     export_logs,
     export_metrics,
     export_traces,
-    ingest,
     ingest_logs,
     ingest_metrics,
     ingest_traces,
+    item_store,
 )
 from observatory_storage.otlp.logs import ID_ATTRIBUTE
 from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
 from observatory_storage.rows import PART
+from observatory_storage.times import UNIX_EPOCH
 from tests.otlp.generated import requests
 from tests.otlp.otlp import REQUESTS, meaning
 from tests.otlp.samples import (
@@ -86,7 +88,8 @@ def comes_back(pool: StoragePool, signal: str, payload: Message | Mapping[str, A
     assert first.rejected == []
     assert meaning(signal, EXPORT[signal](pool)) == expected
     before = all_rows(pool)
-    assert INGEST[signal](pool, payload) == first
+    again = INGEST[signal](pool, payload)
+    assert (again.accepted, again.rejected) == (first.accepted, [])
     # Ingesting the exported requests changes nothing either.
     for request in list(EXPORT[signal](pool, batch_size=3)):
         INGEST[signal](pool, json.dumps(request))
@@ -210,11 +213,23 @@ def test_an_attribute_that_has_no_log_id_is_an_attribute(pool: StoragePool, valu
 
 
 def test_log_record_without_a_time_gets_its_observed_time(pool: StoragePool) -> None:
-    body = {"stringValue": "b"}
-    comes_back(pool, "logs", logs_request({"body": body}, {"observedTimeUnixNano": "1000000000"}))
-    times = [row[1] for row in all_rows(pool)["logs"]]
-    assert min(times).startswith("datetime.datetime(1970, 1, 1, 0, 0, ")
-    assert len(set(times)) == 2
+    comes_back(pool, "logs", logs_request({"observedTimeUnixNano": "1000000000"}))
+    with pool.unit_of_work() as uow:
+        (record,) = uow.logs.list(LogFilters())
+    assert record.timestamp == UNIX_EPOCH + timedelta(seconds=1)
+
+
+def test_log_record_without_any_time_gets_the_time_of_ingest(pool: StoragePool) -> None:
+    record: dict[str, Any] = {"body": {"stringValue": "b"}}
+    request = logs_request(record, record)
+    before = datetime.now(UTC)
+    assert ingest_logs(pool, request).accepted == 2
+    with pool.unit_of_work() as uow:
+        first, second = uow.logs.list(LogFilters())
+    assert before <= first.timestamp == second.timestamp <= datetime.now(UTC)
+    assert first.id != second.id
+    assert first.observed_timestamp is None
+    assert meaning("logs", export_logs(pool)) == meaning("logs", [request])
 
 
 def test_ordinary_items_have_no_notes(pool: StoragePool) -> None:
@@ -374,7 +389,7 @@ def test_log_records_have_the_same_ids_in_both_encodings(pool: StoragePool) -> N
 def test_large_requests_are_written_in_several_transactions(
     pool: StoragePool, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(ingest, "_ROWS_A_TRANSACTION", size)
+    monkeypatch.setattr(item_store, "_ROWS_A_TRANSACTION", size)
     bad = [span(spanId="12") for _ in range(2 * PART)]
     assert ingest_traces(pool, spans_request(*bad)).accepted == 0
     good = [span(spanId=f"{number:016x}") for number in range(1, 3 * PART)]
