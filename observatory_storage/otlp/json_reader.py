@@ -100,10 +100,17 @@ def parsed_json(text: str | bytes) -> Any:
     # The parser of the standard library accepts lone surrogates, which are repaired later, and
     # reports the line and column of an error.
     try:
-        return json.loads(text)
+        return _loaded(text)
     except (ValueError, RecursionError) as error:
         rule = f"must be JSON or protobuf of OTLP: {error}"
         raise ValidationError("payload", text, rule) from None
+
+
+def _loaded(text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except UnicodeDecodeError as error:  # these bytes become lone surrogates
+        return json.loads(error.object.decode("utf-8", "surrogateescape"))
 
 
 @cache

@@ -7,16 +7,19 @@ request arrives.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 from observatory_storage.errors import ConfigError, ValidationError
-from observatory_storage.otlp import wire_format
+from observatory_storage.otlp.broken_text import request_as_json
+from observatory_storage.otlp.message_classes import lean_class, textless_class
 from observatory_storage.otlp.message_types import snake
 from observatory_storage.otlp.signals import METRIC_SIGNAL, SIGNALS, TRACE_SIGNAL, Signal
 
 __all__ = ["is_message", "request_of_bytes", "request_of_message", "signal_of_bytes"]
 
+_Change = Callable[[type[Any]], type[Any]]
 _MAX_INSPECTED_ITEMS = 20  # enough to recognise the signal of a request
 
 
@@ -35,7 +38,7 @@ def request_of_message(message: Any) -> tuple[Signal, Any]:
     for signal in SIGNALS:
         # File exporters write TracesData, MetricsData and LogsData, which have the same fields.
         if name in (signal.message, _data_message(signal)):
-            return signal, _parsed(message.SerializeToString(), signal, lean=True)
+            return signal, _parsed(message.SerializeToString(), signal, lean_class)
     known = ", ".join(signal.message for signal in SIGNALS)
     raise ValidationError("payload", name, f"must be one of {known}")
 
@@ -48,7 +51,7 @@ def request_of_bytes(payload: bytes, signal: Signal) -> Any:
             names it.
         ConfigError: the extra is not installed.
     """
-    message = _parsed(payload, signal, lean=True)
+    message = _parsed(payload, signal, lean_class)
     # The bytes do not name their signal, and often parse as another one: check the items.
     if message is None or (_items(message, signal) and not _plausible(message, signal)):
         others = [other for other in SIGNALS if other is not signal]
@@ -56,6 +59,10 @@ def request_of_bytes(payload: bytes, signal: Signal) -> Any:
         if found is not None:
             rule = f"must be a request of {signal.name}, and is one of {found.name}"
             raise ValidationError("payload", payload, rule)
+    if message is None:
+        broken = _parsed(payload, signal, textless_class)
+        if broken is not None and _plausible(broken, signal):
+            return request_as_json(broken, signal.keys)
     if message is None or (payload and not _fits(message)):
         raise ValidationError("payload", payload, f"must be an OTLP request of {signal.name}")
     return message
@@ -68,27 +75,28 @@ def signal_of_bytes(payload: bytes) -> Signal:
         ValidationError: the bytes are not an OTLP request.
         ConfigError: the extra is not installed.
     """
-    for signal in SIGNALS:
-        if _is_of(payload, signal):
-            return signal
+    for change in (None, textless_class):
+        for signal in SIGNALS:
+            if _is_of(payload, signal, change):
+                return signal
     raise ValidationError("payload", payload, "must be an OTLP request with at least one item")
 
 
-def _is_of(payload: bytes, signal: Signal) -> bool:
-    message = _parsed(payload, signal)
+def _is_of(payload: bytes, signal: Signal, change: _Change | None = None) -> bool:
+    message = _parsed(payload, signal, change)
     return message is not None and _plausible(message, signal)
 
 
-def _parsed(payload: bytes, signal: Signal, *, lean: bool = False) -> Any:
+def _parsed(payload: bytes, signal: Signal, change: _Change | None = None) -> Any:
     """The message, or None if the bytes do not parse as one.
 
     Args:
-        lean: whether its attributes are left as bytes.
+        change: makes the class that parses them.
     """
     module = _imported(_module_name(signal))
     decode_error = _imported("google.protobuf.message").DecodeError
     kind = getattr(module, signal.message.rpartition(".")[2])
-    message = wire_format.lean_class(kind)() if lean else kind()
+    message = kind() if change is None else change(kind)()
     try:
         message.ParseFromString(payload)
     except decode_error:

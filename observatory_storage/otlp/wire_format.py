@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
-from functools import cache
+from contextlib import suppress
 from importlib import import_module
 from struct import Struct
 from typing import Any, Final
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import protojson
+from observatory_storage.otlp.broken_text import IDS, message_as_json
+from observatory_storage.otlp.message_classes import class_named, lean_class
 
 __all__ = ["as_json", "lean_class", "pairs_as_json", "plain_any", "plain_pairs"]
 
-_KEY_VALUE: Final = "opentelemetry.proto.common.v1.KeyValue"
-# Fields of type bytes that OTLP/JSON writes in hex, where protobuf's own mapping has base64.
-_IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
-_LIST_OF_THESE: Final = "KeyValueList"
 _TWO_BYTES: Final = (1 << 14) - 1
 _SIGN: Final = 1 << 63
 _double: Final = Struct("<d").unpack_from
@@ -158,20 +156,29 @@ def pairs_as_json(pairs: Iterable[bytes], field: str) -> list[Any]:
     decode_error = import_module("google.protobuf.message").DecodeError
     key_value = import_module("opentelemetry.proto.common.v1.common_pb2").KeyValue
     try:
-        return [as_json(key_value.FromString(pair)) for pair in pairs]
+        return [_pair_as_json(key_value, pair) for pair in pairs]
     except decode_error as error:
         raise ValidationError(field, b"".join(pairs), f"must be attributes: {error}") from None
 
 
+def _pair_as_json(key_value: type[Any], pair: bytes) -> Any:
+    try:
+        message = key_value.FromString(pair)
+    except import_module("google.protobuf.message").DecodeError:
+        return message_as_json(key_value, pair)
+    return as_json(message)
+
+
 def as_json(message: Any) -> Any:
     """A message, or one of a `lean_class`, as OTLP/JSON."""
-    pool = import_module("google.protobuf.descriptor_pool").Default()
-    descriptor = pool.FindMessageTypeByName(message.DESCRIPTOR.full_name)
-    kind = import_module("google.protobuf.message_factory").GetMessageClass(descriptor)
+    kind = class_named(message.DESCRIPTOR.full_name)
+    content = message.SerializeToString()
+    decode_error = import_module("google.protobuf.message").DecodeError
     try:
-        message = kind.FromString(message.SerializeToString())
-    except import_module("google.protobuf.message").DecodeError:
-        pass  # wrong attributes stay bytes, in base64
+        message = kind.FromString(content)
+    except decode_error:
+        with suppress(decode_error):  # wrong attributes stay bytes, in base64
+            return message_as_json(kind, content)
     json_format = import_module("google.protobuf.json_format")
     converted = json_format.MessageToDict(message, use_integers_for_enums=True)
     _ids_in_hex(converted)
@@ -189,39 +196,7 @@ def _ids_in_hex(value: Any) -> None:
                 _ids_in_hex(item)
         return
     for name, item in value.items():
-        if name in _IDS:
+        if name in IDS:
             value[name] = base64.b64decode(item).hex()
         elif isinstance(item, (dict, list)):
             _ids_in_hex(item)
-
-
-@cache
-def lean_class(message: type[Any]) -> type[Any]:
-    """The class of the same messages, with attributes as bytes, which have the same format."""
-    pool = import_module("google.protobuf.descriptor_pool").DescriptorPool()
-    _add_file(pool, message.DESCRIPTOR.file, set())
-    descriptor = pool.FindMessageTypeByName(message.DESCRIPTOR.full_name)
-    lean: type[Any] = import_module("google.protobuf.message_factory").GetMessageClass(descriptor)
-    return lean
-
-
-def _add_file(pool: Any, file: Any, added: set[str]) -> None:
-    if file.name in added:
-        return
-    added.add(file.name)
-    for needed in file.dependencies:
-        _add_file(pool, needed, added)
-    described = import_module("google.protobuf.descriptor_pb2").FileDescriptorProto()
-    file.CopyToProto(described)
-    for message in described.message_type:
-        _make_lean(message)
-    pool.Add(described)
-
-
-def _make_lean(message: Any) -> None:
-    for nested in message.nested_type:
-        _make_lean(nested)
-    for field in message.field:
-        if field.type_name == f".{_KEY_VALUE}" and message.name != _LIST_OF_THESE:
-            field.type = field.TYPE_BYTES
-            field.ClearField("type_name")

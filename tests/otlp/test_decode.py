@@ -23,9 +23,7 @@ from tests.otlp.samples import (
     log_request,
     metric_request,
     request_of,
-    span,
     span_request,
-    spans_request,
 )
 
 
@@ -191,11 +189,3 @@ def test_error_says_that_ids_are_not_base64() -> None:
         ids[name] = base64.b64encode(bytes(range(1, size + 1))).decode()
         (item,) = span_rows({"resourceSpans": [{"scopeSpans": [{"spans": [ids]}]}]})
         assert "ids in hex, not in base64" in str(item.error)
-
-
-def test_item_that_is_no_json_is_refused_alone() -> None:
-    text = json.dumps(spans_request(span(name="good"), span(name="BAD"))).encode()
-    good, bad = span_rows(decode(text.replace(b"BAD", b"\xff"), TRACE_SIGNAL))
-    assert good.row is not None
-    assert "resourceSpans[0].scopeSpans[0].spans[1].payload" in str(bad.error)
-    assert "\N{REPLACEMENT CHARACTER}" in as_json(bad.source)

@@ -84,6 +84,6 @@ def test_texts_and_numbers_of_every_length_are_plain() -> None:
 
 def test_attributes_with_wrong_bytes_are_refused_by_name() -> None:
     span = lean_class(Span)()
-    span.attributes.append(KeyValue(key="k").SerializeToString() + b"\x12\x03\x0a\x01\xff")
+    span.attributes.append(KeyValue(key="k").SerializeToString() + b"\x12\x03\x0a\x02\xff")
     with pytest.raises(ValidationError, match="attributes"):
         plain_map(span.attributes, "attributes")
