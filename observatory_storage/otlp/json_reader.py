@@ -8,7 +8,7 @@ from functools import cache, partial
 from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 
 import orjson
-from msgspec import MsgspecError, Raw, Struct, convert
+from msgspec import MsgspecError, Raw, Struct, convert, to_builtins
 from msgspec.json import Decoder
 from msgspec.structs import fields
 
@@ -74,6 +74,8 @@ def as_json(item: Any) -> Any:
             return parsed_json(text)
         except ValidationError:
             return text.decode("utf-8", "replace")
+    if isinstance(item, Struct):  # the outside of items, which has none
+        return to_builtins(item)
     return wire_format.as_json(item) if hasattr(item, "SerializeToString") else item
 
 
@@ -125,6 +127,8 @@ def _names(kind: type[Struct]) -> frozenset[str]:
 
 
 def _reader(annotation: Any) -> _Reader:
+    if annotation is Any:
+        return _unread
     if get_origin(annotation) is Annotated:
         reader: _Reader = annotation.__metadata__[-1].extra["read"]
         return reader
@@ -142,6 +146,10 @@ def _reader(annotation: Any) -> _Reader:
     # An optional type.
     (present,) = (one for one in get_args(annotation) if one is not type(None))
     return _reader(present)
+
+
+def _unread(value: Any, _: str) -> Any:
+    return value
 
 
 def _or_error(reader: _Reader) -> _Reader:

@@ -21,7 +21,7 @@ from observatory_storage.otlp.any_values import (
 )
 from observatory_storage.otlp.json_reader import read_item, within
 from observatory_storage.otlp.message_types import LogRecord, present
-from observatory_storage.otlp.resource_scope import Item, Origin, groups
+from observatory_storage.otlp.resource_scope import Item, Origin, groups, refused_items
 
 __all__ = ["ID_ATTRIBUTE", "KEYS", "keep_ids", "log_of", "log_rows"]
 
@@ -37,12 +37,15 @@ def log_rows(request: Any) -> Iterator[Item]:
     """The log records of a request.
 
     Raises:
-        ValidationError: the request is invalid outside of the records.
+        ValidationError: a list of the request is not valid.
     """
     equals: Counter[Any] = Counter()
     ingested = datetime.now(UTC)
     # All groups are read before any item: an invalid request stores nothing.
     for group in list(groups(request, KEYS)):
+        if group.error is not None:
+            yield from refused_items(group)
+            continue
         shared = {name: jsonb.shared(value) for name, value in group.origin.columns.items()}
         for index, record in enumerate(group.items):
             path = f"{group.path}[{index}]"

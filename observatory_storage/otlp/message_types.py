@@ -16,6 +16,7 @@ from observatory_storage.models import KINDS, TEMPORALITIES
 from observatory_storage.otlp import protojson
 
 __all__ = [
+    "ENVELOPES",
     "POINTS",
     "REQUESTS",
     "STATUSES",
@@ -304,28 +305,29 @@ def snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
 
 
-def _request(resources: str, scopes: str, items: str) -> type[Struct]:
+def _request(keys: tuple[str, str, str], resource: Any, scope: Any, text: Any) -> type[Struct]:
     """A request. Its items are read one by one, so that a bad one costs only itself."""
-    base, url = (_Message,), ("schema_url", _Text, "")
-    scope_fields: list[Any] = [("scope", Scope | None, None), (snake(items), list[Raw], []), url]
-    scope: Any = defstruct(scopes, scope_fields, bases=base)
+    resources, scopes, items = keys
+    base, url = (_Message,), ("schema_url", text, "")
+    scope_fields: list[Any] = [("scope", scope, None), (snake(items), list[Raw], []), url]
+    scoped: Any = defstruct(scopes, scope_fields, bases=base)
     resource_fields: list[Any] = [
-        ("resource", Resource | None, None),
-        (snake(scopes), list[scope], []),
+        ("resource", resource, None),
+        (snake(scopes), list[scoped], []),
         url,
     ]
-    resource: Any = defstruct(resources, resource_fields, bases=base)
-    return defstruct("Request", [(snake(resources), list[resource], [])], bases=base)
+    outer: Any = defstruct(resources, resource_fields, bases=base)
+    return defstruct("Request", [(snake(resources), list[outer], [])], bases=base)
 
 
-REQUESTS: Final = {
-    keys: _request(*keys)
-    for keys in (
-        ("resourceSpans", "scopeSpans", "spans"),
-        ("resourceMetrics", "scopeMetrics", "metrics"),
-        ("resourceLogs", "scopeLogs", "logRecords"),
-    )
-}
+_KEYS: Final = (
+    ("resourceSpans", "scopeSpans", "spans"),
+    ("resourceMetrics", "scopeMetrics", "metrics"),
+    ("resourceLogs", "scopeLogs", "logRecords"),
+)
+REQUESTS: Final = {keys: _request(keys, Resource | None, Scope | None, _Text) for keys in _KEYS}
+ENVELOPES: Final = {keys: _request(keys, Any, Any, Any) for keys in _KEYS}
+"""Requests whose resources and scopes are not read yet, so that a bad one costs only its items."""
 
 
 def present(message: Any, name: str) -> Any:

@@ -49,9 +49,12 @@ def metric_rows(request: Any) -> Iterator[MetricItems]:
     """The metrics of a request.
 
     Raises:
-        ValidationError: the request is invalid outside of the metrics.
+        ValidationError: a list of the request is not valid.
     """
     for group in groups(request, KEYS):
+        if group.error is not None:
+            yield from (_refused(metric, group.error) for metric in group.items)
+            continue
         for index, metric in enumerate(group.items):
             path = f"{group.path}[{index}]"
             try:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
+
+from msgspec import Struct
 
 from observatory_storage.errors import StorageError, ValidationError
 from observatory_storage.otlp import protojson
 from observatory_storage.otlp.any_values import key_values, plain_map
 from observatory_storage.otlp.json_reader import read
-from observatory_storage.otlp.message_types import REQUESTS, Resource, Scope, present, snake
+from observatory_storage.otlp.message_types import ENVELOPES, Resource, Scope, present, snake
 from observatory_storage.rows import UNKNOWN_SERVICE
 
-__all__ = ["Group", "Item", "Origin", "groups", "resource_of", "scope_of"]
+__all__ = ["Group", "Item", "Origin", "groups", "refused_items", "resource_of", "scope_of"]
 
 _NO_RESOURCE: Final = Resource()
 _NO_SCOPE: Final = Scope()
@@ -43,12 +45,20 @@ class Origin(NamedTuple):
     otlp: dict[str, Any]
 
 
+_NO_ORIGIN: Final = Origin({}, {})
+
+
 class Group(NamedTuple):
-    """The items of one resource and scope, and their path in the request."""
+    """The items of one resource and scope, and their path in the request.
+
+    Attributes:
+        error: why the items are refused: their resource or scope is not valid.
+    """
 
     origin: Origin
     items: Iterable[Any]
     path: str
+    error: ValidationError | None = None
 
 
 def groups(request: Any, keys: tuple[str, str, str]) -> Iterator[Group]:
@@ -59,27 +69,49 @@ def groups(request: Any, keys: tuple[str, str, str]) -> Iterator[Group]:
         keys: the names of the lists of resources, scopes and items.
 
     Raises:
-        ValidationError: the request is invalid outside of the items.
+        ValidationError: a list of the request is not valid.
     """
     if isinstance(request, Mapping):
-        request = read(REQUESTS[keys], request)
+        request = read(ENVELOPES[keys], request)
     resources_key, scopes_key, items_key = keys
     resources_name, scopes_name, items_name = map(snake, keys)
     for resource_index, outer in enumerate(getattr(request, resources_name)):
         path = f"{resources_key}[{resource_index}]"
-        resource = _resource(outer, path)
-        for scope_index, scoped in enumerate(getattr(outer, scopes_name)):
+        resource, refused = _origin_or_error(_resource, outer, path)
+        scoped_lists = getattr(outer, scopes_name)
+        if refused is not None and not scoped_lists:
+            yield Group(resource, [outer], path, refused)
+        for scope_index, scoped in enumerate(scoped_lists):
             scope_path = f"{path}.{scopes_key}[{scope_index}]"
-            scope = _scope(scoped, scope_path)
+            scope, error = _origin_or_error(_scope, scoped, scope_path)
+            error = refused or error
+            items = getattr(scoped, items_name)
+            if error is not None and not items:
+                items = [scoped]
             origin = Origin(resource.columns | scope.columns, resource.otlp | scope.otlp)
-            yield Group(origin, getattr(scoped, items_name), f"{scope_path}.{items_key}")
+            yield Group(origin, items, f"{scope_path}.{items_key}", error)
+
+
+def refused_items(group: Group) -> Iterator[Item]:
+    """The items of a group whose resource or scope is not valid."""
+    for index, item in enumerate(group.items):
+        yield Item(item, None, group.error, f"{group.path}[{index}]")
+
+
+def _origin_or_error(
+    read_one: Callable[[Any, str], Origin], around: Any, path: str
+) -> tuple[Origin, ValidationError | None]:
+    try:
+        return read_one(around, path), None
+    except ValidationError as error:
+        return _NO_ORIGIN, error
 
 
 def _resource(outer: Any, path: str) -> Origin:
-    resource = present(outer, "resource")
+    resource = _opened(Resource, present(outer, "resource"), f"{path}.resource")
     given = _NO_RESOURCE if resource is None else resource
     attributes, note = plain_map(given.attributes, f"{path}.resource.attributes")
-    notes = _common_notes(given, outer, note)
+    notes = _common_notes(given, outer, note, path)
     if resource is None:
         notes["absent"] = True
     if given.entity_refs:
@@ -94,10 +126,10 @@ def _resource(outer: Any, path: str) -> Origin:
 
 
 def _scope(scoped: Any, path: str) -> Origin:
-    scope = present(scoped, "scope")
+    scope = _opened(Scope, present(scoped, "scope"), f"{path}.scope")
     given = _NO_SCOPE if scope is None else scope
     attributes, note = plain_map(given.attributes, f"{path}.scope.attributes")
-    notes = _common_notes(given, scoped, note)
+    notes = _common_notes(given, scoped, note, path)
     if scope is None:
         notes["absent"] = True
     return Origin(
@@ -110,12 +142,19 @@ def _scope(scoped: Any, path: str) -> Origin:
     )
 
 
-def _common_notes(given: Any, around: Any, note: Any) -> dict[str, Any]:
+def _opened(kind: type[Struct], given: Any, path: str) -> Any:
+    """A message; None if it is absent. Only those of parsed OTLP/JSON are not read yet."""
+    if given is None or isinstance(given, kind) or hasattr(given, "SerializeToString"):
+        return given
+    return read(kind, given, path)
+
+
+def _common_notes(given: Any, around: Any, note: Any, path: str) -> dict[str, Any]:
     notes: dict[str, Any] = {}
     if note is not None:
         notes["attributes"] = note
     if around.schema_url:
-        notes["schema_url"] = around.schema_url
+        notes["schema_url"] = protojson.text(around.schema_url, f"{path}.schemaUrl")
     if given.dropped_attributes_count:
         notes["dropped_attributes_count"] = given.dropped_attributes_count
     return notes

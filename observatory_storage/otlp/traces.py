@@ -13,7 +13,7 @@ from observatory_storage.otlp import protojson
 from observatory_storage.otlp.any_values import ABSENT, Note, key_values, plain_map
 from observatory_storage.otlp.json_reader import read_item, within
 from observatory_storage.otlp.message_types import STATUSES, Span, present
-from observatory_storage.otlp.resource_scope import Item, Origin, groups
+from observatory_storage.otlp.resource_scope import Item, Origin, groups, refused_items
 
 __all__ = ["KEYS", "span_of", "span_rows"]
 
@@ -32,10 +32,13 @@ def span_rows(request: Any) -> Iterator[Item]:
     """The spans of a request. Each row has its events under ``events``.
 
     Raises:
-        ValidationError: the request is invalid outside of the spans.
+        ValidationError: a list of the request is not valid.
     """
     # All groups are read before any item: an invalid request stores nothing.
     for group in list(groups(request, KEYS)):
+        if group.error is not None:
+            yield from refused_items(group)
+            continue
         for index, span in enumerate(group.items):
             path = f"{group.path}[{index}]"
             dropped: list[ValidationError] = []

@@ -402,10 +402,10 @@ def test_large_requests_are_written_in_several_transactions(
     assert sum(map(len, found)) == len(good)
 
 
-def test_request_with_an_invalid_resource_stores_nothing(pool: StoragePool) -> None:
+def test_request_with_an_invalid_list_stores_nothing(pool: StoragePool) -> None:
     request = spans_request(*(span(spanId=f"{number:016x}") for number in range(1, 2 * PART)))
-    request["resourceSpans"].append({"resource": 5})
+    request["resourceSpans"].append({"scopeSpans": [{"spans": 5}]})
     for form in (request, json.dumps(request)):
-        with pytest.raises(ValidationError, match=r"resourceSpans\[1\].resource"):
+        with pytest.raises(ValidationError, match=r"resourceSpans\[1\].scopeSpans\[0\].spans"):
             ingest_traces(pool, form)
     assert not list(export_traces(pool))

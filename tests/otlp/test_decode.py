@@ -80,7 +80,7 @@ def test_error_names_the_signal_of_a_request_with_another_signal(given: Any, wan
         ({"resourceSpans": [], "resourceLogs": []}, "one signal, not traces and logs"),
         ({"resourceSpans": {}}, "must be an array"),
         ({"resourceSpans": [1]}, "must be an object"),
-        ({"resourceSpans": [{"resource": []}]}, "must be an object"),
+        ({"resourceSpans": [{"scopeSpans": [5]}]}, "must be an object"),
         ({"resourceSpans": [{"scopeSpans": [{"spans": 1}]}]}, "must be an array"),
         (None, "OTLP request"),
         (7, "OTLP request"),
