@@ -225,10 +225,11 @@ def stays(pool: StoragePool, signal: str) -> None:
 
     A log record without any time is another one each time: it has the time of ingest.
     """
-    logs = LogRecord.__table__
-    timeless = logs.c.observed_timestamp.is_(None) & (logs.c.otlp["time"].astext == "absent")
+    no_time = LogRecord.otlp["time"].astext == "absent"
     with pool.engine.begin() as connection:
-        connection.execute(delete(logs).where(timeless))
+        connection.execute(
+            delete(LogRecord).where(no_time, LogRecord.observed_timestamp.is_(None))
+        )
     before = all_rows(pool)
     for request in list(EXPORT[signal](pool)):
         assert INGEST[signal](pool, json.dumps(request)).rejected == []
