@@ -34,6 +34,7 @@ from observatory_storage.models import (
 )
 from observatory_storage.otlp import (
     IngestResult,
+    decompress,
     detect_signal,
     export_logs,
     export_metrics,
@@ -165,6 +166,7 @@ __all__ = [
     "WriteStats",
     "WriterConfig",
     "build_partition_indexes",
+    "decompress",
     "detect_signal",
     "export_logs",
     "export_metrics",

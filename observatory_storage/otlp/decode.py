@@ -10,6 +10,7 @@ from msgspec.json import Decoder
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import protobuf
+from observatory_storage.otlp.compression import decompress
 from observatory_storage.otlp.json_reader import parsed_json
 from observatory_storage.otlp.message_types import REQUESTS
 from observatory_storage.otlp.signals import SIGNALS, Signal, signal_of_request
@@ -18,9 +19,6 @@ __all__ = ["decode", "detect_signal"]
 
 _BLANK: Final = b" \t\r\n"
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-# The first bytes of compressed data. Neither JSON nor an OTLP request in protobuf begins so.
-_COMPRESSED: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-
 
 _DECODERS: Final = {signal.name: Decoder(REQUESTS[signal.keys], strict=False) for signal in SIGNALS}
 
@@ -29,18 +27,20 @@ def decode(payload: Any, signal: Signal) -> Any:
     """The request as a message whose items are not read yet, or as parsed OTLP/JSON.
 
     Args:
-        payload: JSON as text, bytes or parsed; protobuf as bytes or as a message.
+        payload: JSON as text, bytes or parsed; protobuf as bytes or as a message. Bytes may be
+            compressed.
         signal: the signal that the request must carry.
 
     Raises:
         ValidationError: the payload is not an OTLP request, or it carries another signal.
-        ConfigError: the payload is protobuf and the ``otel`` extra is not installed.
+        ConfigError: the payload needs an extra that is not installed: ``otel`` for protobuf,
+            ``zstd`` for zstd.
     """
     if protobuf.is_message(payload):
         found, request = protobuf.request_of_message(payload)
         return _checked(request, found, signal)
     if isinstance(payload, (bytes, bytearray, memoryview)):
-        payload = bytes(payload)
+        payload = decompress(bytes(payload))
     request = _plain_request(payload, signal)
     if request is not None:
         return request
@@ -58,16 +58,17 @@ def detect_signal(payload: Any) -> str:
 
     Args:
         payload: OTLP/JSON as text, bytes or parsed; OTLP in protobuf as bytes or as a message. From
-            a file of JSON lines, pass one line.
+            a file of JSON lines, pass one line. Bytes may be compressed.
 
     Raises:
         ValidationError: the payload is not an OTLP request, or it is empty.
-        ConfigError: the payload is protobuf and the ``otel`` extra is not installed.
+        ConfigError: the payload needs an extra that is not installed: ``otel`` for protobuf,
+            ``zstd`` for zstd.
     """
     if protobuf.is_message(payload):
         return protobuf.request_of_message(payload)[0].name
     if isinstance(payload, (bytes, bytearray, memoryview)):
-        payload = bytes(payload)
+        payload = decompress(bytes(payload))
         parsed = _json_of_bytes(payload)
         if parsed is None:
             return protobuf.signal_of_bytes(payload).name
@@ -114,9 +115,6 @@ def _json_of_bytes(payload: bytes) -> Mapping[str, Any] | None:
     A protobuf request begins with 0x0A (field 1, a message), which is also a newline, and a length
     of 123 is "{". Such bytes are taken for protobuf unless all of them parse as JSON.
     """
-    for mark, name in _COMPRESSED.items():
-        if payload.startswith(mark):
-            raise ValidationError("payload", payload[:20], f"is compressed ({name}): unpack it")
     text = payload.removeprefix(_BYTE_ORDER_MARK).lstrip(_BLANK)
     if not payload or (not text.startswith((b"{", b"[")) and payload[:1] == b"\n"):
         return None

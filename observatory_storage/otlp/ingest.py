@@ -39,10 +39,12 @@ def ingest_traces(pool: Source, payload: Any) -> IngestResult:
     Args:
         pool: the pool to write to.
         payload: OTLP/JSON as text, bytes or parsed; OTLP in protobuf as bytes or as a message.
+            Bytes in gzip, zstd or zlib are decompressed, to 64 MiB at most (see `decompress`).
 
     Raises:
         ValidationError: the payload is not an OTLP request of traces. Nothing of it is stored.
-        ConfigError: the payload is protobuf and the ``otel`` extra is not installed.
+        ConfigError: the payload needs an extra that is not installed: ``otel`` for protobuf,
+            ``zstd`` for zstd.
         StorageError: the database could not be written to. Ingesting again is safe.
     """
     return _result(

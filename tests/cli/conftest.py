@@ -52,3 +52,19 @@ def run_on_filled(
         return run_anywhere(*arguments, **{"DATABASE_URL": filled_url, **given})
 
     return run
+
+
+@pytest.fixture
+def ingest(
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> Run:
+    """Runs `ingest` on a database of the test's own."""
+    bare = runner(monkeypatch, capfd, tmp_path)
+
+    def run(*arguments: str, **given: object) -> Result:
+        return bare("ingest", *arguments, **{"DATABASE_URL": database_url, **given})
+
+    return run

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -19,57 +18,29 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from tests.commands import (
-    Result,
+    ACCEPTED,
     Run,
+    lines,
     logs_request,
     metrics_request,
+    rows,
     runner,
     traces_request,
     wait_for,
 )
-
-ACCEPTED = {"spans": 5, "data_points": 3, "logs": 3}
-
-
-@pytest.fixture
-def run(
-    database_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Run:
-    bare = runner(monkeypatch, capfd, tmp_path)
-
-    def run(*arguments: str, **given: object) -> Result:
-        return bare("ingest", *arguments, **{"DATABASE_URL": database_url, **given})
-
-    return run
-
-
-def rows(url: str) -> dict[str, int]:
-    tables = {"spans": "trace_spans", "data_points": "metric_data_points", "logs": "logs"}
-    with psycopg.connect(url) as connection:
-        return {
-            name: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # type: ignore[index]  # a count has a row
-            for name, table in tables.items()
-        }
-
-
-def lines(*requests: Any) -> bytes:
-    return b"".join(json.dumps(request).encode() + b"\n" for request in requests)
 
 
 def all_lines() -> bytes:
     return lines(traces_request(), metrics_request(), logs_request())
 
 
-def test_every_form_and_signal(run: Run, database_url: str, tmp_path: Path) -> None:
+def test_every_form_and_signal(ingest: Run, database_url: str, tmp_path: Path) -> None:
     (tmp_path / "spans.json").write_text(json.dumps(traces_request(), indent=2))
     # Trace and span ids are bytes there, and in base64 to protobuf's own parser: left out here.
     metrics = ParseDict(metrics_request(), ExportMetricsServiceRequest())
     (tmp_path / "metrics.pb").write_bytes(metrics.SerializeToString())
     (tmp_path / "logs.jsonl").write_bytes(lines(logs_request()))
-    result = run("spans.json", "metrics.pb", "logs.jsonl")
+    result = ingest("spans.json", "metrics.pb", "logs.jsonl")
     assert result.code == 0, result.err
     assert [" ".join(line.split()) for line in result.out.splitlines()] == [
         "FILE REQUESTS SPANS DATA POINTS LOGS REJECTED",
@@ -81,10 +52,10 @@ def test_every_form_and_signal(run: Run, database_url: str, tmp_path: Path) -> N
     assert rows(database_url) == ACCEPTED
 
 
-def test_lines_of_all_signals_twice(run: Run, database_url: str, tmp_path: Path) -> None:
+def test_lines_of_all_signals_twice(ingest: Run, database_url: str, tmp_path: Path) -> None:
     (tmp_path / "all.jsonl").write_bytes(b"\xef\xbb\xbf\n\n" + all_lines() + b"\n")
     for _ in range(2):
-        (report,) = run("all.jsonl", "--json").lines
+        (report,) = ingest("all.jsonl", "--json").lines
         assert report == {
             "file": "all.jsonl",
             "requests": 3,
@@ -95,16 +66,16 @@ def test_lines_of_all_signals_twice(run: Run, database_url: str, tmp_path: Path)
         assert rows(database_url) == ACCEPTED
 
 
-def test_standard_input(run: Run, database_url: str) -> None:
-    (report,) = run("-", "--json", stdin=all_lines()).lines
+def test_standard_input(ingest: Run, database_url: str) -> None:
+    (report,) = ingest("-", "--json", stdin=all_lines()).lines
     assert report["file"] == "standard input"
     assert rows(database_url) == ACCEPTED
 
 
-def test_a_bad_line_costs_only_itself(run: Run, database_url: str, tmp_path: Path) -> None:
+def test_a_bad_line_costs_only_itself(ingest: Run, database_url: str, tmp_path: Path) -> None:
     broken = all_lines().replace(b'{"resourceMetrics"', b'{"resourceMetrics')
     (tmp_path / "all.jsonl").write_bytes(broken + lines({"unknown": []}))
-    result = run("all.jsonl", "--json")
+    result = ingest("all.jsonl", "--json")
     assert result.code == 1
     first, second = result.err.splitlines()
     assert first.startswith("error: all.jsonl:2: ")
@@ -113,33 +84,33 @@ def test_a_bad_line_costs_only_itself(run: Run, database_url: str, tmp_path: Pat
     assert rows(database_url) == {**ACCEPTED, "data_points": 0}
 
 
-def test_a_bad_span_costs_only_itself(run: Run, database_url: str, tmp_path: Path) -> None:
+def test_a_bad_span_costs_only_itself(ingest: Run, database_url: str, tmp_path: Path) -> None:
     request = traces_request()
     request["resourceSpans"][0]["scopeSpans"][0]["spans"][1]["spanId"] = "nothex"
     (tmp_path / "spans.json").write_bytes(lines(request))
-    result = run("spans.json")
+    result = ingest("spans.json")
     assert result.code == 1
     assert result.err.startswith("error: spans.json:1: number 2 of its spans: ")
     assert rows(database_url)["spans"] == ACCEPTED["spans"] - 1
 
 
-def test_a_bad_file_costs_only_itself(run: Run, database_url: str, tmp_path: Path) -> None:
+def test_a_bad_file_costs_only_itself(ingest: Run, database_url: str, tmp_path: Path) -> None:
     (tmp_path / "good.jsonl").write_bytes(all_lines())
     (tmp_path / "empty.json").write_bytes(b"\n \n")
     (tmp_path / "cut.json").write_text(json.dumps(logs_request(), indent=2)[:-5])
     (tmp_path / "photo.pb").write_bytes(os.urandom(3) * 99)
     (tmp_path / "folder.json").mkdir()
     bad = ["missing.json", "empty.json", "cut.json", "photo.pb", "folder.json"]
-    result = run(*bad[:3], "good.jsonl", *bad[3:])
+    result = ingest(*bad[:3], "good.jsonl", *bad[3:])
     assert result.code == 1
     assert [line.split(":")[1].strip() for line in result.err.splitlines()] == bad
     assert "missing.json: cannot be read: No such file or directory" in result.err
     assert rows(database_url) == ACCEPTED
 
 
-def test_many_problems_are_counted(run: Run, tmp_path: Path) -> None:
+def test_many_problems_are_counted(ingest: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_bytes(b"{}\n" + b'{"x": 1}\n' * 100)
-    result = run("bad.jsonl")
+    result = ingest("bad.jsonl")
     assert result.code == 1
     *shown, last = result.err.splitlines()
     assert len(shown) == 20
@@ -147,7 +118,7 @@ def test_many_problems_are_counted(run: Run, tmp_path: Path) -> None:
 
 
 def test_protobuf_that_begins_like_an_empty_line(
-    run: Run, database_url: str, tmp_path: Path
+    ingest: Run, database_url: str, tmp_path: Path
 ) -> None:
     logs = ExportLogsServiceRequest()
     logs.resource_logs.add().scope_logs.add().log_records.add(
@@ -156,15 +127,15 @@ def test_protobuf_that_begins_like_an_empty_line(
     payload = logs.SerializeToString()
     assert payload.startswith(b"\n")
     (tmp_path / "logs.pb").write_bytes(payload)
-    result = run("logs.pb")
+    result = ingest("logs.pb")
     assert result.code == 0, result.err
     assert rows(database_url)["logs"] == 1
 
 
-def test_ingest_ends_if_the_server_cannot_be_reached(run: Run, tmp_path: Path) -> None:
+def test_ingest_ends_if_the_server_cannot_be_reached(ingest: Run, tmp_path: Path) -> None:
     (tmp_path / "all.jsonl").write_bytes(all_lines())
     url = "postgresql://u:x@127.0.0.1:1/a"
-    result = run("all.jsonl", DATABASE_URL=url, DB_RETRY_MAX_ATTEMPTS="1")
+    result = ingest("all.jsonl", DATABASE_URL=url, DB_RETRY_MAX_ATTEMPTS="1")
     assert result.code == 1
     assert "Nothing listens on 127.0.0.1 port 1" in result.err
 
@@ -192,7 +163,7 @@ def test_interrupt_ends_it_quietly(database_url: str, tmp_path: Path) -> None:
 
 
 def test_protobuf_without_the_extra_costs_only_itself(
-    run: Run, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ingest: Run, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = ParseDict(logs_request() | {"resourceLogs": []}, ExportLogsServiceRequest())
     message.resource_logs.add().scope_logs.add().log_records.add().body.string_value = "here"
@@ -200,14 +171,14 @@ def test_protobuf_without_the_extra_costs_only_itself(
     (tmp_path / "logs.json").write_text(json.dumps(logs_request()))
     for name in [each for each in sys.modules if each.startswith("opentelemetry.proto")]:
         monkeypatch.setitem(sys.modules, name, None)
-    result = run("logs.pb", "logs.json")
+    result = ingest("logs.pb", "logs.json")
     assert result.code == 1
     assert "error: logs.pb: OTLP in protobuf needs the extra" in result.err
     assert rows(database_url)["logs"] == ACCEPTED["logs"]
 
 
 def test_escape_sequences_of_ingested_items_do_not_reach_the_terminal(
-    run: Run,
+    ingest: Run,
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -222,7 +193,7 @@ def test_escape_sequences_of_ingested_items_do_not_reach_the_terminal(
     metric = {"name": evil, "unit": evil, "description": evil, "gauge": {"dataPoints": [point]}}
     metrics = [{"resource": named, "scopeMetrics": [{"metrics": [metric]}]}]
     stdin = lines({"resourceLogs": logs}, {"resourceMetrics": metrics})
-    assert run("-", stdin=stdin).code == 0
+    assert ingest("-", stdin=stdin).code == 0
     show = runner(monkeypatch, capfd, tmp_path)
     for command in ("logs", "metrics"):
         for columns in (80, 120, 200):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 import sys
 from typing import Any
@@ -73,7 +72,7 @@ def test_error_names_the_signal_of_a_request_with_another_signal(given: Any, wan
         (b" ", "blank"),
         (b"\n\n", "OTLP request"),
         (b"\n\xff\xff\xff\xff\xff", "OTLP request"),
-        (b"\x1f\x8b\x08\x00 gzip", "is compressed"),
+        (b"\x1f\x8b\x08\x00 gzip", "cannot be decompressed"),
         (b'{"resourceSpans": [', "JSON"),
         ({"spans": []}, "must have one of resourceSpans"),
         ({"resource_spans": []}, "must have one of resourceSpans"),
@@ -156,13 +155,6 @@ def test_ids_of_protobuf_are_hex_and_bytes_of_attributes_stay_base64() -> None:
     assert (
         span["attributes"] == request["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["attributes"]
     )
-
-
-@pytest.mark.parametrize("pack", [gzip.compress, lambda _: b"\x28\xb5\x2f\xfd\x00"])
-def test_error_names_the_compression_of_a_request(pack: Any) -> None:
-    for read in (detect_signal, lambda given: decode(given, TRACE_SIGNAL)):
-        with pytest.raises(ValidationError, match=r"is compressed \((gzip|zstd)\): unpack it"):
-            read(pack(json.dumps(span_request()).encode()))
 
 
 @pytest.mark.parametrize(
