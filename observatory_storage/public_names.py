@@ -82,6 +82,7 @@ from observatory_storage.repositories import (
     TraceStats,
 )
 from observatory_storage.unit_of_work import UnitOfWork
+from observatory_storage.web import bearer_token, otlp_app
 from observatory_storage.writers import (
     BufferStats,
     CopyWriter,
@@ -165,6 +166,7 @@ __all__ = [
     "ValidationError",
     "WriteStats",
     "WriterConfig",
+    "bearer_token",
     "build_partition_indexes",
     "decompress",
     "detect_signal",
@@ -174,4 +176,5 @@ __all__ = [
     "ingest_logs",
     "ingest_metrics",
     "ingest_traces",
+    "otlp_app",
 ]

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "check": "Check configuration, servers, migrations and permissions.",
     "migrate": "Create the tables, or bring them to the newest revision.",
     "indexes": "Build the search indexes of days that are over.",
+    "serve": "Receive OTLP over HTTP.",
     "ingest": "Store OTLP from files or standard input.",
     "export": "Print traces, metrics or logs as OTLP.",
     "traces": "List traces.",

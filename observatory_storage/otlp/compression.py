@@ -23,6 +23,7 @@ __all__ = [
     "BodyTooLarge",
     "Readable",
     "UnknownCoding",
+    "available_codings",
     "codings_of",
     "decompress",
     "decompressing",
@@ -107,6 +108,15 @@ def detect_coding(beginning: bytes) -> str | None:
         return "zstd"
     # "x" is neither the beginning of JSON nor, as a field of protobuf, one of OTLP's requests.
     return "deflate" if beginning[:1] == b"x" and _has_zlib_header(beginning) else None
+
+
+def available_codings() -> list[str]:
+    """The codings that can be read here: zstd may not be installed."""
+    try:
+        _zstd()
+    except ConfigError:
+        return [coding for coding in CODINGS if coding != "zstd"]
+    return list(CODINGS)
 
 
 def codings_of(content_encoding: str) -> Sequence[str]:

@@ -12,6 +12,7 @@ import orjson
 
 from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
+from observatory_storage.otlp.wire_writer import integer_field, text_field
 
 __all__ = ["Encoding", "response"]
 
@@ -23,9 +24,6 @@ _REJECTED: Final = {
     "metrics": "rejectedDataPoints",
     "logs": "rejectedLogRecords",
 }
-_PARTIAL_SUCCESS: Final = b"\x0a"  # field 1, a message
-_REJECTED_NUMBER: Final = b"\x08"  # field 1 of it, a varint
-_ERROR_MESSAGE: Final = b"\x12"  # field 2 of it, a text
 
 
 def response(signal: str, encoding: Encoding, rejected: int, message: str) -> bytes:
@@ -56,18 +54,4 @@ def _as_json(signal: str, rejected: int, message: str) -> dict[str, Any]:
 
 
 def _as_protobuf(rejected: int, message: bytes) -> bytes:
-    partial = b""
-    if rejected:
-        partial += _REJECTED_NUMBER + _varint(rejected)
-    if message:
-        partial += _ERROR_MESSAGE + _varint(len(message)) + message
-    return _PARTIAL_SUCCESS + _varint(len(partial)) + partial if partial else b""
-
-
-def _varint(number: int) -> bytes:
-    written = bytearray()
-    while number > 0x7F:
-        written.append(number & 0x7F | 0x80)
-        number >>= 7
-    written.append(number)
-    return bytes(written)
+    return text_field(1, integer_field(1, rejected) + text_field(2, message))
