@@ -29,7 +29,7 @@ class State:
     """The common options as given, on the group or on the command."""
 
     config_file: Path | None = None
-    log_level: str = "error"
+    log_level: str | None = None
     json: bool = False
 
     @property
@@ -61,13 +61,13 @@ class State:
 
         return StoragePool(self.config(), connect=False)
 
-    def start_logging(self) -> None:
+    def start_logging(self, default_level: str) -> None:
         """Log the package's messages of the chosen level and above to standard error."""
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger = logging.getLogger("observatory_storage")
         logger.handlers = [handler]
-        logger.setLevel(self.log_level.upper())
+        logger.setLevel((self.log_level or default_level).upper())
 
 
 class StorageCommand(click.Command):
@@ -75,7 +75,12 @@ class StorageCommand(click.Command):
 
     Therefore the parameter of an option has the name of the filter field that it sets: ``--since``
     sets ``start_time``.
+
+    Attributes:
+        default_log_level: the lowest level that is logged unless an option says otherwise.
     """
+
+    default_log_level = "error"
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command.
@@ -85,7 +90,7 @@ class StorageCommand(click.Command):
         """
         from observatory_storage.errors import ValidationError
 
-        ctx.ensure_object(State).start_logging()
+        ctx.ensure_object(State).start_logging(self.default_log_level)
         try:
             return super().invoke(ctx)
         except ValidationError as error:

@@ -17,7 +17,13 @@ from observatory_storage.web import bearer_token, otlp_app
 __all__ = ["command"]
 
 
-@click.command("serve", cls=StorageCommand)
+class _ServeCommand(StorageCommand):
+    """A command that runs for long: what it refuses is told in its log."""
+
+    default_log_level = "warning"
+
+
+@click.command("serve", cls=_ServeCommand)
 @click.option("--otlp", is_flag=True, help="Receive OTLP: /v1/traces, /v1/metrics and /v1/logs.")
 @click.option(
     "--host",
