@@ -25,6 +25,8 @@ __all__ = [
     "UnknownCoding",
     "available_codings",
     "codings_of",
+    "damaged",
+    "damaged_errors",
     "decompress",
     "decompressing",
     "detect_coding",
@@ -140,7 +142,7 @@ def codings_of(content_encoding: str) -> Sequence[str]:
 def decompressing(file: Readable, coding: str) -> Readable:
     """The decompressed content of a file, which is read as it is needed.
 
-    Reading raises what `read_body` translates: of the compressions' own errors, and EOFError.
+    Opening and reading it raise `damaged_errors()`.
 
     Raises:
         ConfigError: zstd is not installed.
@@ -162,11 +164,11 @@ def read_body(file: Readable, codings: Sequence[str], max_bytes: int) -> bytes:
         ValidationError: it is damaged, or ends too early.
         ConfigError: zstd is not installed.
     """
-    for coding in reversed(codings):
-        file = decompressing(file, coding)
     pieces: list[bytes] = []
     left = max_bytes
     try:
+        for coding in reversed(codings):
+            file = decompressing(file, coding)
         while piece := file.read(min(_PIECE, left + 1)):
             left -= len(piece)
             if left < 0:

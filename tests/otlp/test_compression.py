@@ -97,6 +97,12 @@ def test_damaged_body_is_refused(coding: str, compress: Callable[[bytes], bytes]
             decompress(body, coding)
 
 
+def test_body_that_is_damaged_in_its_outer_coding_is_refused() -> None:
+    for codings in ("deflate, gzip", "gzip, deflate", "zstd, deflate", "deflate, zstd"):
+        with pytest.raises(ValidationError, match=f"'{codings}': cannot be decompressed"):
+            decompress(b"{", codings)
+
+
 def test_checksum_of_a_body_is_checked() -> None:
     # gzip ends with a checksum and the size, zlib with a checksum.
     for body, place in ((gzip.compress(BODY), -5), (zlib.compress(BODY), -1)):

@@ -10,9 +10,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, assert_type
 from uuid import UUID
+from wsgiref.types import WSGIApplication
 
 import sqlalchemy as sa
+from flask import Flask
 from sqlalchemy.orm import Session
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from observatory_storage import (
     BatchError,
@@ -59,13 +62,16 @@ from observatory_storage import (
     UnitOfWork,
     ValidationError,
     WriterConfig,
+    bearer_token,
     build_partition_indexes,
+    decompress,
     export_logs,
     export_metrics,
     export_traces,
     ingest_logs,
     ingest_metrics,
     ingest_traces,
+    otlp_app,
 )
 
 
@@ -306,6 +312,12 @@ def otlp(pool: StoragePool, payload: bytes) -> None:
     assert_type(result.rejected, list[Rejected])
     assert_type(result.repaired + result.duplicates, int)
     assert_type(result.to_otlp("protobuf"), bytes)
+    assert_type(decompress(payload, "gzip", max_bytes=1_000_000), bytes)
+    app: WSGIApplication = otlp_app(pool, authorize=bearer_token("secret"), max_body_bytes=1_000)
+    flask = Flask(__name__)
+    flask.wsgi_app = DispatcherMiddleware(flask.wsgi_app, {"/otlp": app})  # type: ignore[method-assign]  # as Flask's own documentation does it
+    otlp_app(pool, authorize=lambda environ: environ["REMOTE_ADDR"] == "127.0.0.1")
+    otlp_app(pool, authorize="secret")  # type: ignore[arg-type]
     for request in export_traces(pool, TraceFilters(service_name="chat")):
         assert_type(ingest_traces(pool, request).accepted, int)
     for request in export_traces(pool, ["5b8efff798038103d269b633813fc60c"]):

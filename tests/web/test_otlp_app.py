@@ -11,11 +11,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 from backports import zstd
 from google.rpc.error_details_pb2 import BadRequest
 from google.rpc.status_pb2 import Status
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from observatory_embedded import EmbeddedPostgres
@@ -389,3 +391,27 @@ def test_a_request_is_committed_when_it_is_answered(pool: StoragePool, database_
             found = connection.execute("SELECT count(*) FROM trace_spans").fetchone()
             connection.rollback()
             assert found == (number + 1,)
+
+
+@hypothesis.given(
+    body=st.binary(max_size=60),
+    beginning=st.sampled_from([b"", b"{", b"\n", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"x\x9c"]),
+    coding=st.sampled_from(["", "gzip", "zstd", "deflate", "deflate, gzip", "identity"]),
+    content_type=st.sampled_from([JSON, PROTOBUF]),
+    terminated=st.booleans(),
+)
+@hypothesis.settings(max_examples=300)
+def test_any_body_gets_an_answer_that_is_the_fault_of_the_sender(
+    body: bytes, beginning: bytes, coding: str, content_type: str, terminated: bool
+) -> None:
+    config = StorageConfig(postgres=PostgresConfig(host="127.0.0.1", port=1))
+    variables: dict[str, Any] = {"HTTP_CONTENT_ENCODING": coding}
+    if terminated:
+        variables |= {"wsgi.input_terminated": True, "CONTENT_LENGTH": None}
+    with StoragePool(config, connect=False) as pool:
+        answer = post(otlp_app(pool), "/v1/logs", beginning + body, content_type, **variables)
+    # 200 is for what has no items.
+    assert answer.code in (200, 400)
+    assert answer.headers["Content-Type"] == content_type
+    if answer.code == 400:
+        assert answer.message
