@@ -83,7 +83,8 @@ def command(
     authorize = None if token is None else bearer_token(token)
 
     def started(url: str) -> None:
-        state.output().show(Text(f"receiving OTLP at {url}; Ctrl-C ends it"))
+        token_shown = "without a token" if authorize is None else "with a token"
+        state.output().show(Text(f"receiving OTLP at {url} {token_shown}; Ctrl-C ends it"))
         if authorize is None and not _is_loopback(host):
             warning = "anybody who reaches this address can store telemetry: set OTLP_TOKEN"
             console = new_console(stderr=True)

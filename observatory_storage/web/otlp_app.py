@@ -21,6 +21,7 @@ from observatory_storage.otlp.compression import (
     UnknownCoding,
     available_codings,
     codings_of,
+    detect_coding,
 )
 from observatory_storage.otlp.response import Encoding
 from observatory_storage.otlp.rpc_status import RpcCode, rpc_status
@@ -192,7 +193,10 @@ def _encoding_of(environ: WSGIEnvironment) -> Encoding:
 
 
 def _check_encoding(body: bytes, encoding: Encoding) -> None:
-    """Make sure that the body is in the encoding that its ``Content-Type`` names."""
+    """Make sure that the body is what its headers say."""
+    if detect_coding(body):
+        # It would be decompressed to another bound than that of the application.
+        raise ValidationError("payload", body[:20], "is compressed: it needs a Content-Encoding")
     is_json = body[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
     if encoding == "json" and not is_json:
         raise ValidationError("payload", body[:80], "must be JSON, as the Content-Type says")

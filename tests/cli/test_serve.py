@@ -36,7 +36,7 @@ class Served:
     def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
         self.process, self._output = process, output
         wait_until(lambda: "receiving OTLP" in self.output, process, output)
-        found = re.search(r"receiving OTLP at (http://\S+);", self.output)
+        found = re.search(r"receiving OTLP at (http://\S+) ", self.output)
         assert found is not None
         self.address = found[1]
 
@@ -81,7 +81,9 @@ def test_exporters_send_until_a_signal_ends_it(database_url: str, number: int) -
         export(server.address)
         assert rows(database_url) == EXPORTED
         assert server.end(number) == 0
-        assert server.output.splitlines() == [f"receiving OTLP at {server.address}; Ctrl-C ends it"]
+        assert server.output.splitlines() == [
+            f"receiving OTLP at {server.address} without a token; Ctrl-C ends it"
+        ]
 
 
 def test_a_connection_takes_many_requests_and_recovers_from_refused_ones(
@@ -148,6 +150,7 @@ def test_the_token_comes_from_the_environment(database_url: str) -> None:
         assert rows(database_url) == dict.fromkeys(EXPORTED, 0)
         export(server.address, headers={"Authorization": "bearer t0ken"})
         assert rows(database_url) == EXPORTED
+        assert f"{server.address} with a token; " in server.output
         assert "t0ken" not in server.output
 
 

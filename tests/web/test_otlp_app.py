@@ -239,6 +239,22 @@ def test_body_at_the_bound_and_above_it(pool: StoragePool) -> None:
         assert f"more than {len(body) - 1} bytes" in answer.message
 
 
+@pytest.mark.parametrize("content_type", [JSON, PROTOBUF])
+@pytest.mark.parametrize("compress", [gzip.compress, zstd.compress, zlib.compress])
+def test_compressed_body_without_its_coding_is_refused(
+    nowhere: StoragePool, content_type: str, compress: Callable[[bytes], bytes]
+) -> None:
+    # Else the bound of the application would not hold.
+    bomb = compress(bytes(1_000_000))
+    app = otlp_app(nowhere, max_body_bytes=100_000)
+    for variables in ({}, {"HTTP_CONTENT_ENCODING": "identity"}):
+        answer = post(app, body=bomb, content_type=content_type, **variables)
+        assert (answer.code, "needs a Content-Encoding" in answer.message) == (400, True)
+    packed = gzip.compress(bomb)
+    answer = post(app, body=packed, content_type=content_type, HTTP_CONTENT_ENCODING="gzip")
+    assert (answer.code, "needs a Content-Encoding" in answer.message) == (400, True)
+
+
 def test_body_that_says_that_it_is_too_large_is_not_read(nowhere: StoragePool) -> None:
     length = str(64 * 1024 * 1024 + 1)
     answer = post(otlp_app(nowhere), stream=Unreadable(), CONTENT_LENGTH=length)
