@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from pydantic import BaseModel
 
 from observatory_storage.ids import trace_uuid
 from observatory_storage.llm import LlmSpan, facts
@@ -293,6 +294,37 @@ def test_messages_of_every_form() -> None:
     assert span.attributes["gen_ai.system_instructions"] == [
         {"type": "text", "content": "One."},
         {"type": "text", "content": "Two."},
+    ]
+
+
+def test_messages_may_be_objects_of_a_providers_sdk() -> None:
+    class Message(BaseModel):
+        role: str
+        content: str
+        tool_calls: list[Any] | None = None
+
+    @dataclass
+    class Part:
+        type: str
+        content: str
+
+    span = LlmSpan(
+        model="m",
+        input_messages=[
+            Message(role="user", content="Hi"),
+            {"role": "user", "parts": [Part("text", "x")]},
+        ],
+        output_messages=[Message(role="assistant", content="Hello", tool_calls=[{1}])],
+        system_instructions=[Part("text", "Be brief.")],
+    ).to_span()
+    first, second = span.attributes["gen_ai.input.messages"]
+    assert first["parts"] == [{"type": "text", "content": "Hi"}]
+    assert second["role"] == "user"
+    assert span.attributes["gen_ai.output.messages"] == [
+        {"role": "assistant", "tool_calls": [[1]], "parts": [{"type": "text", "content": "Hello"}]}
+    ]
+    assert span.attributes["gen_ai.system_instructions"] == [
+        {"type": "text", "content": "Be brief."}
     ]
 
 

@@ -87,7 +87,8 @@ class LlmSpan:
     Without `end_time` and `duration_ms`, the end is unknown.
 
     Content: pass `prompt` or `input_messages`, and `completion` or `output_messages`. A message is
-    a text, or a mapping with a role and either parts (OpenTelemetry) or content (chat APIs).
+    a text, or a mapping with a role and either parts (OpenTelemetry) or content (chat APIs), or an
+    object of a provider's SDK with such fields (a model of pydantic, a dataclass).
 
     Usage: token counts include cached and reasoning tokens. Costs are in US dollars. A total that
     is not given is the sum of the given prompt and completion values. Omit usage for a span that
@@ -113,11 +114,9 @@ class LlmSpan:
     error: BaseException | str | None = None
     prompt: str | None = field(default=None, repr=False)
     completion: str | None = field(default=None, repr=False)
-    input_messages: Sequence[str | Mapping[str, Any]] | None = field(default=None, repr=False)
-    output_messages: Sequence[str | Mapping[str, Any]] | None = field(default=None, repr=False)
-    system_instructions: str | Sequence[str | Mapping[str, Any]] | None = field(
-        default=None, repr=False
-    )
+    input_messages: Sequence[Any] | None = field(default=None, repr=False)
+    output_messages: Sequence[Any] | None = field(default=None, repr=False)
+    system_instructions: str | Sequence[Any] | None = field(default=None, repr=False)
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from observatory_storage.errors import ValidationError
+from observatory_storage.plain_json import PlainJson
 
 __all__ = ["input_messages", "instructions", "output_messages"]
 
@@ -14,14 +15,14 @@ _RULE = "must be text, or a sequence of texts and mappings"
 
 def input_messages(value: object, field: str) -> list[dict[str, Any]]:
     """The messages sent to the model. A text becomes one message of the user."""
-    return [_message(item, "user", field) for item in _items(value, field)]
+    return _messages(value, "user", field)
 
 
 def output_messages(
     value: object, field: str, finish_reasons: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """The model's answers: one message for each choice, with its finish reason if known."""
-    messages = [_message(item, "assistant", field) for item in _items(value, field)]
+    messages = _messages(value, "assistant", field)
     # There may be fewer reasons than answers, and the other way round.
     for message, reason in zip(messages, finish_reasons, strict=False):
         message.setdefault("finish_reason", reason)
@@ -34,14 +35,30 @@ def instructions(value: object, field: str) -> list[dict[str, Any]]:
 
 
 def _items(value: object, field: str) -> list[str | Mapping[str, Any]]:
-    if isinstance(value, (str, Mapping)):
-        return [value]
-    if not isinstance(value, Sequence) or isinstance(value, (bytes, bytearray)):
+    if isinstance(value, (bytes, bytearray)):
         raise ValidationError(field, value, _RULE)
-    for index, item in enumerate(value):
-        if not isinstance(item, (str, Mapping)):
-            raise ValidationError(f"{field}[{index}]", item, "must be text or a mapping")
-    return list(value)
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return [_item(value, field, _RULE)]
+    return [
+        _item(item, f"{field}[{index}]", "must be text or a mapping")
+        for index, item in enumerate(value)
+    ]
+
+
+def _item(value: object, field: str, rule: str) -> str | Mapping[str, Any]:
+    if isinstance(value, (str, Mapping)):
+        return value
+    # The messages of a provider's SDK are objects: models of pydantic, dataclasses.
+    plain = PlainJson().of(value)
+    if not isinstance(plain, Mapping):
+        raise ValidationError(field, value, rule)
+    return plain
+
+
+def _messages(value: object, role: str, field: str) -> list[dict[str, Any]]:
+    return [
+        _message(item, role, f"{field}[{index}]") for index, item in enumerate(_items(value, field))
+    ]
 
 
 def _message(item: str | Mapping[str, Any], role: str, field: str) -> dict[str, Any]:

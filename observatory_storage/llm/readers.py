@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from enum import Enum
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, Double, Numeric, Text
@@ -34,7 +35,8 @@ _DECIMAL_TEXT: Final = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-
 def read_text(value: object) -> str | None:
     """The value if it is text that an indexed column can hold, else None."""
     if not isinstance(value, str) or not value or len(value) > MAX_TEXT_BYTES or "\0" in value:
-        return None
+        # JSON has the values of enumerations.
+        return read_text(value.value) if isinstance(value, Enum) else None
     if not value.isascii():
         try:
             if len(value.encode()) > MAX_TEXT_BYTES:

@@ -6,7 +6,7 @@ once, only the least and the greatest integer are checked, and the loops run in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 from types import NoneType
@@ -27,7 +27,15 @@ _zone_of: Final = attrgetter("tzinfo")
 
 
 class NotColumnar(Exception):
-    """These rows cannot be prepared column by column: they have to be prepared one by one."""
+    """These rows cannot be prepared column by column.
+
+    Attributes:
+        odd: the indexes of the rows for which they cannot; they have to be prepared one by one.
+    """
+
+    def __init__(self, odd: Iterable[int]) -> None:
+        super().__init__()
+        self.odd = frozenset(odd)
 
 
 def columns_of(checks: TableChecks, rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
@@ -37,24 +45,30 @@ def columns_of(checks: TableChecks, rows: Sequence[Mapping[str, Any]]) -> dict[s
         NotColumnar: a value is not valid or had to be repaired, or a required column is missing.
     """
     given = set[str]().union(*rows)
-    if not given <= checks.places.keys():
-        raise NotColumnar
+    places = checks.places.keys()
+    if not given <= places:
+        raise NotColumnar(index for index, row in enumerate(rows) if not row.keys() <= places)
     columns: dict[str, Column] = {}
+    odd: set[int] = set()
     for name in given:
         position, check, is_json = checks.places[name]
         values = [row.get(name) for row in rows]
         try:
-            checked = _checked(name, values, check)
-            encoded = jsonb.encode_many(checked, name) if is_json else checked
+            column = _checked(name, values, check)
+            if is_json:
+                column, indexes = jsonb.encode_many(column, name)
+                odd.update(indexes)
         except (Refused, ValidationError):
-            raise NotColumnar from None
-        if encoded is None:
-            raise NotColumnar
+            odd.update(index for index, value in enumerate(values) if _is_refused(check, value))
+            continue
         if position is not None:
-            columns[name] = encoded
+            columns[name] = column
+    if odd:
+        raise NotColumnar(odd)
     for name in checks.required:
         if name not in columns or None in columns[name]:
-            raise NotColumnar
+            missing = columns.get(name) or [None] * len(rows)
+            raise NotColumnar(index for index, value in enumerate(missing) if value is None)
     return columns
 
 
@@ -98,3 +112,12 @@ def _checked(name: str, values: Column, check: Check) -> Column:
     elif kind is dict and check is value_checks.mapping:
         return values
     return [None if value is None else check(value) for value in values]
+
+
+def _is_refused(check: Check, value: Any) -> bool:
+    try:
+        if value is not None:
+            check(value)
+    except (Refused, ValidationError):
+        return True
+    return False

@@ -1,7 +1,7 @@
 """Many rows prepared column by column, which costs a third of preparing them one by one.
 
-Where that does not work (a value is not valid or has to be repaired) the rows are prepared one by
-one, by `prepare`. Both give equal rows.
+A row for which that does not work (a value is not valid or has to be repaired) is prepared by
+itself, by `prepare`. Both give equal rows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import repeat
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from observatory_storage import ids
 from observatory_storage.errors import BatchError, Rejected, ValidationError
@@ -61,7 +61,7 @@ def prepare_many(
 def _prepared(
     table: TableDefinition, rows: Sequence[Any], refuse: Callable[[int, Any, ValidationError], None]
 ) -> list[Row]:
-    """The rows in parts: column by column where that works, and otherwise one by one.
+    """The rows in parts: column by column, apart from those for which that does not work.
 
     Args:
         refuse: called with the index of a row that is not valid, the row, and the error.
@@ -70,30 +70,35 @@ def _prepared(
     for start in range(0, len(rows), PART):
         part = rows[start : start + PART]
         together = _prepare_columns(table, part)
-        if together is not None:
-            prepared += together
+        if None not in together:
+            prepared += cast(list[Row], together)
             continue
-        for index, row in enumerate(part, start):
+        for index, (row, ready) in enumerate(zip(part, together, strict=True), start):
             try:
-                prepared.append(prepare(table, row))
+                prepared.append(prepare(table, row) if ready is None else ready)
             except ValidationError as error:
                 refuse(index, row, error)
     return prepared
 
 
-def _prepare_columns(table: TableDefinition, rows: Sequence[Any]) -> list[Row] | None:
-    """The rows; None where they have to be prepared one by one."""
-    if len(rows) < _FEW:
-        return None
+def _prepare_columns(table: TableDefinition, rows: Sequence[Any]) -> list[Row | None]:
+    """The rows; None for each that has to be prepared by itself."""
+    one_by_one: list[Row | None] = [None] * len(rows)
     own = _COLUMNAR.get(table.name)
-    if own is None and table.name in PREPARE:
-        return None
+    if len(rows) < _FEW or (own is None and table.name in PREPARE):
+        return one_by_one
     model = table.model
     try:
         given = [row if type(row) is dict else as_mapping(row, model) for row in rows]
         return list(_plain_rows(table, given) if own is None else own(given))
-    except (NotColumnar, ValidationError):  # preparing the rows one by one reports the error
-        return None
+    except ValidationError:  # some row is not valid; preparing it by itself reports the error
+        middle = len(rows) // 2
+        return _prepare_columns(table, rows[:middle]) + _prepare_columns(table, rows[middle:])
+    except NotColumnar as found:
+        odd = found.odd
+    rest = [row for index, row in enumerate(rows) if index not in odd]
+    others = iter(_prepare_columns(table, rest))
+    return [None if index in odd else next(others) for index in range(len(rows))]
 
 
 def _plain_rows(table: TableDefinition, rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
@@ -135,12 +140,18 @@ def _span_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
     _add_durations(columns)
     spans = list(zip(*in_order(CHECKS[SPANS.name], columns, count), strict=True))
     events: list[Any] = [row.get("events") for row in rows]
+    odd = []
     for index in [index for index, given in enumerate(events) if given is not None]:
-        events[index], repairs = (
-            events_of(events[index], spans[index]) if events[index] else ((), 0)
-        )
+        try:
+            events[index], repairs = (
+                events_of(events[index], spans[index]) if events[index] else ((), 0)
+            )
+        except ValidationError:
+            repairs = 1
         if repairs:
-            raise NotColumnar
+            odd.append(index)
+    if odd:
+        raise NotColumnar(odd)
     trace_ids = [row["trace_id"] for row in rows]
     texts = {trace_id: ids.trace_text(trace_id) for trace_id in set(trace_ids)}
     trace_texts = [texts[trace_id] for trace_id in trace_ids]
@@ -154,8 +165,13 @@ def _data_point_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
     for lesser, greater in (("min", "max"), ("start_timestamp", "timestamp")):
         if lesser in columns and greater in columns:
             pairs = zip(columns[lesser], columns[greater], strict=True)
-            if any(a is not None and b is not None and a > b for a, b in pairs):
-                raise NotColumnar
+            odd = [
+                index
+                for index, (a, b) in enumerate(pairs)
+                if a is not None and b is not None and a > b
+            ]
+            if odd:
+                raise NotColumnar(odd)
     # Points of one series have equal attributes and starts, so they share an id.
     known: dict[Any, uuid.UUID] = {}
 
@@ -237,7 +253,7 @@ def _add_durations(columns: dict[str, Column]) -> None:
             for own, gap in zip(columns.get("duration_ns", nothing), exact, strict=True)
         ]
     if min((gap for gap in gaps if gap is not None), default=0) < 0:
-        raise NotColumnar
+        raise NotColumnar(index for index, gap in enumerate(gaps) if gap is not None and gap < 0)
     columns["duration_us"] = gaps
 
 

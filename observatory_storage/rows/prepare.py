@@ -59,8 +59,8 @@ def _prepare_plain(table: tables.TableDefinition, row: Any) -> Row:
 def _checked(table: tables.TableDefinition, row: Any) -> tuple[list[Any], Mapping[str, Any], int]:
     """The checked values, what was given, and how many values in the JSON were repaired."""
     given = row if type(row) is dict else as_mapping(row, table.model)
-    values, repairs = CHECKS[table.name].prepare(given)
-    return values, given, repairs
+    values, repairs, plain = CHECKS[table.name].prepare(given)
+    return values, plain, repairs
 
 
 def prepare_event(row: TraceEvent | Mapping[str, Any]) -> Row:

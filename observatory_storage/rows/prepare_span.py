@@ -41,9 +41,9 @@ def prepare_span(row: TraceSpan | Mapping[str, Any], *, has_facts: bool = False)
     Raises:
         ValidationError: names the field, its value and the rule.
     """
-    given = row if type(row) is dict else as_mapping(row, TraceSpan)
-    values, repairs = CHECKS[SPANS.name].prepare(given)
-    if not has_facts:
+    original = row if type(row) is dict else as_mapping(row, TraceSpan)
+    values, repairs, given = CHECKS[SPANS.name].prepare(original)
+    if not has_facts or given is not original:
         _fill_llm_columns(values, given)
     if values[_END] is not None:
         values[_DURATION], values[_DURATION_NS] = duration(
@@ -72,7 +72,7 @@ def events_of(events: Sequence[Any], span: Sequence[Any]) -> tuple[tuple[Values,
     for index, event in enumerate(events):
         try:
             given = event if type(event) is dict else as_mapping(event, TraceEvent)
-            values, repaired = EVENTS_OF_SPANS.prepare(given)
+            values, repaired, _ = EVENTS_OF_SPANS.prepare(given)
         except ValidationError as error:
             place = f"events[{index}].{error.field}".removesuffix(".row")
             raise ValidationError(place, error.value, error.rule) from None

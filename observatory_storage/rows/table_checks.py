@@ -126,17 +126,19 @@ class TableChecks:
         }
         self._service = table.position.get("service_name")
 
-    def prepare(self, values: Mapping[str, Any]) -> tuple[list[Any], int]:
+    def prepare(self, values: Mapping[str, Any]) -> tuple[list[Any], int, Mapping[str, Any]]:
         """The values checked, in the order of the columns; None counts as not given.
 
         If the row does not name its service, the name in its resource is used.
 
         Returns:
-            The values, and how many values in their JSON were repaired.
+            The values; how many values in their JSON were repaired; and what was given, with JSON
+            in place of values that it does not have.
 
         Raises:
             ValidationError: names the column, its value and the rule.
         """
+        given = values
         prepared = self.defaults.copy()
         repairs = 0
         places = self.places
@@ -150,20 +152,23 @@ class TableChecks:
             try:
                 checked = check(value)
             except Refused as refused:
-                raise ValidationError(column, value, str(refused)) from None
+                raise refused.of(column, value) from None
             if is_json:
-                checked, repaired = jsonb.encode(checked, column)
+                encoded, repaired, plain = jsonb.convert(checked, column)
                 repairs += repaired
+                if plain is not checked:
+                    given = {**given, column: plain}
+                checked = encoded
             if position is not None:
                 prepared[position] = checked
         for column, position in self.required.items():
             if prepared[position] is None:
                 raise ValidationError(column, None, f"is required in {self.table.name}")
-        if self._service is not None and values.get("service_name") is None:
-            service = service_of(values.get("resource_attributes") or {})
+        if self._service is not None and given.get("service_name") is None:
+            service = service_of(given.get("resource_attributes") or {})
             if service is not None:
                 prepared[self._service] = service
-        return prepared, repairs
+        return prepared, repairs, given
 
     def _unknown(self, key: object, value: Any) -> ValidationError:
         close = get_close_matches(str(key), self.places, n=1)
@@ -183,7 +188,7 @@ def service_of(resource_attributes: Mapping[str, Any]) -> str | None:
     try:
         return checks.name(named)
     except Refused as refused:
-        raise ValidationError("service_name", named, str(refused)) from None
+        raise refused.of("service_name", named) from None
 
 
 CHECKS: Final = {name: TableChecks(table) for name, table in TABLES.items()}

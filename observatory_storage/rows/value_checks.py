@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
+from observatory_storage.errors import ValidationError
 from observatory_storage.ids import MAX_NAME_BYTES
 
 __all__ = [
@@ -46,7 +47,22 @@ _NUMBERS_AS_TEXT: Final = ("NaN", "Infinity", "-Infinity")
 
 
 class Refused(ValueError):
-    """A value breaks a rule, which is the message."""
+    """A value breaks a rule, which is the message.
+
+    Attributes:
+        place: where in the column the value is, such as ``[0].span_id``; empty if it is all of it.
+        value: the value at this place.
+    """
+
+    def __init__(self, rule: str, place: str = "", value: Any = None) -> None:
+        super().__init__(rule)
+        self.place, self.value = place, value
+
+    def of(self, column: str, value: Any) -> ValidationError:
+        """The error for a value of a column. It names the place within the value."""
+        return ValidationError(
+            f"{column}{self.place}", self.value if self.place else value, str(self)
+        )
 
 
 def text(value: Any) -> str:
@@ -205,13 +221,14 @@ def array_of(check_item: Callable[[Any], None] | None = None) -> Check:
         if not isinstance(value, (list, tuple)):
             raise Refused("must be a list")
         for index, item in enumerate(value):
+            place = f"[{index}]"
             if not isinstance(item, Mapping):
-                raise Refused(f"must be a list of mappings, but [{index}] is none")
+                raise Refused("must be a mapping", place, item)
             if check_item is not None:
                 try:
                     check_item(item)
                 except Refused as refused:
-                    raise Refused(f"[{index}] {refused}") from None
+                    raise Refused(str(refused), place + refused.place, refused.value) from None
         return value
 
     return check
@@ -226,39 +243,46 @@ def link(value: Mapping[str, Any]) -> None:
     """A link of a span; OTLP lets the ids be empty, and of any length."""
     span_id = value.get("span_id", "")
     if not isinstance(span_id, str) or _HEX.fullmatch(span_id) is None:
-        raise Refused("must have hex digits as span_id")
+        raise Refused("must be hex digits", ".span_id", span_id)
 
 
 def quantile(value: Mapping[str, Any]) -> None:
     """A quantile of a summary, and its value."""
     rank = value.get("quantile")
     if isinstance(rank, bool) or not isinstance(rank, (int, float)) or not 0 <= rank <= 1:
-        raise Refused("must have a quantile from 0 to 1")
+        raise Refused("must be a number from 0 to 1", ".quantile", rank)
     if not _is_number(value.get("value")):
-        raise Refused("must have a number as value")
+        raise Refused("must be a number", ".value", value.get("value"))
 
 
 def buckets(value: Any) -> dict[Any, Any]:
     """The buckets of a histogram: `bounds` and `counts`, or those of an exponential one."""
     given = mapping(value)
-    _check_counts(given, "")
-    bounds = given.get("bounds", ())
-    if not isinstance(bounds, (list, tuple)) or not all(map(_is_number, bounds)):
-        raise Refused("must have a list of numbers as bounds")
+    _check_each("counts", given, _is_count, "")
+    _check_each("bounds", given, _is_number, "")
     if not _is_count(given.get("zero_count", 0)):
-        raise Refused("must have a non-negative integer as zero_count")
+        raise Refused("must be an integer, not negative", ".zero_count", given["zero_count"])
     for side in ("positive", "negative"):
         if side in given:
             if not isinstance(given[side], Mapping):
-                raise Refused(f"must have a mapping as {side}")
-            _check_counts(given[side], f"{side}.")
+                raise Refused("must be a mapping", f".{side}", given[side])
+            _check_each("counts", given[side], _is_count, f".{side}")
     return given
 
 
-def _check_counts(value: Mapping[str, Any], place: str) -> None:
-    counts = value.get("counts", ())
-    if not isinstance(counts, (list, tuple)) or not all(map(_is_count, counts)):
-        raise Refused(f"must have a list of non-negative integers as {place}counts")
+def _check_each(
+    name: str, given: Mapping[str, Any], is_right: Callable[[Any], bool], place: str
+) -> None:
+    values = given.get(name, ())
+    place = f"{place}.{name}"
+    if not isinstance(values, (list, tuple)):
+        raise Refused("must be a list", place, values)
+    if all(map(is_right, values)):
+        return
+    for index, value in enumerate(values):
+        if not is_right(value):
+            rule = "an integer, not negative" if is_right is _is_count else "a number"
+            raise Refused(f"must be {rule}", f"{place}[{index}]", value)
 
 
 def _is_count(value: Any) -> bool:
