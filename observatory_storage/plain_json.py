@@ -25,7 +25,7 @@ from uuid import UUID
 
 import orjson
 
-__all__ = ["PlainJson", "clean_text", "written"]
+__all__ = ["PlainJson", "clean_text", "key_text", "written"]
 
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _MOST_DIGITS: Final = 4000  # Python reads and writes no integers of more than 4,300
@@ -54,6 +54,11 @@ def written(plain: Any, *, sort_keys: bool = False) -> str:
     return json.dumps(
         plain, allow_nan=False, separators=(",", ":"), ensure_ascii=False, sort_keys=sort_keys
     )
+
+
+def key_text(key: object) -> str:
+    """The text that a key of a mapping becomes in JSON."""
+    return PlainJson().key(key)
 
 
 class PlainJson:
@@ -104,7 +109,7 @@ class PlainJson:
                 named: dict[str, Any] = {}
                 count = 0
                 for key, item in inside.items():
-                    named[self._key(key)] = self.of(item)
+                    named[self.key(key)] = self.of(item)
                     count += 1
                 self.repairs += count - len(named)
                 return named
@@ -117,6 +122,13 @@ class PlainJson:
         finally:
             if entered:
                 self._within.discard(id(value))
+
+    def key(self, key: object) -> str:
+        """The text that a key of a mapping becomes."""
+        if type(key) is str:
+            return self._text(key)
+        plain = self.of(key)
+        return plain if isinstance(plain, str) else written(plain)
 
     def _refusal(self, value: object) -> str | None:
         """Why a container is not entered; None if it is."""
@@ -188,12 +200,6 @@ class PlainJson:
                 return value.item()  # a record, as a tuple
             case _:
                 return self._text(str(value))  # a time, a complex number
-
-    def _key(self, key: object) -> str:
-        if type(key) is str:
-            return self._text(key)
-        plain = self.of(key)
-        return plain if isinstance(plain, str) else written(plain)
 
     def _text(self, value: str) -> str:
         cleaned = clean_text(value)

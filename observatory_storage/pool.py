@@ -16,6 +16,7 @@ from observatory_storage.engine import adopt_engine, create_engine
 from observatory_storage.errors import ConfigError, PoolError, translated
 from observatory_storage.health import HealthReport, PoolStats, check_health, pool_stats
 from observatory_storage.layout import Partitions
+from observatory_storage.rows import Rules
 from observatory_storage.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class StoragePool:
         redis: the Redis client, or None if Redis is not configured.
         schema: the schema that contains the tables.
         partitions: the existing partitions. Writers create more when rows need them.
+        rules: the rules of the configuration for what is written; None if there are none.
     """
 
     config: StorageConfig
@@ -61,6 +63,7 @@ class StoragePool:
     redis: Redis | None
     schema: str
     partitions: Partitions
+    rules: Rules | None
 
     def __init__(self, config: StorageConfig, *, connect: bool = True) -> None:
         _check_config(config)
@@ -201,6 +204,7 @@ class StoragePool:
         self.engine = engine
         self.schema = config.postgres.schema_name
         self.partitions = Partitions(engine, self.schema)
+        self.rules = Rules.of(config.rules)
         self.redis = _redis_client(config.redis, config.retry)
         self._owned = owned
         self._closed = False

@@ -1,6 +1,7 @@
 """Configuration: `StorageConfig` and its sections."""
 
 from observatory_storage.config.fields import Setting, settings_of
+from observatory_storage.config.rule_settings import DropRule, RedactRule, RulesConfig
 from observatory_storage.config.sections import (
     PoolConfig,
     PostgresConfig,
@@ -11,10 +12,13 @@ from observatory_storage.config.sections import (
 from observatory_storage.config.storage import StorageConfig
 
 __all__ = [
+    "DropRule",
     "PoolConfig",
     "PostgresConfig",
+    "RedactRule",
     "RedisConfig",
     "RetryConfig",
+    "RulesConfig",
     "Setting",
     "SslMode",
     "StorageConfig",

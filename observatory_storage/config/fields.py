@@ -34,6 +34,7 @@ class Setting:
         default: its default value.
         description: one line that describes it.
         secret: whether its value must never be shown.
+        item_keys: the keys of its items, if it is a list of groups.
     """
 
     key: Key
@@ -41,6 +42,7 @@ class Setting:
     default: Any
     description: str
     secret: bool
+    item_keys: tuple[str, ...] = ()
 
 
 @cache
@@ -55,7 +57,12 @@ def settings_of(model: type[BaseModel], prefix: Key = ()) -> dict[Key, Setting]:
         section = section_of(field)
         if section is None:
             settings[key] = Setting(
-                key, variables, _default(field), field.description or "", _secret(field.annotation)
+                key,
+                variables,
+                _default(field),
+                field.description or "",
+                _secret(field.annotation),
+                _item_keys(field.annotation),
             )
             continue
         if variables:
@@ -80,3 +87,10 @@ def _default(field: FieldInfo) -> Any:
 
 def _secret(annotation: Any) -> bool:
     return annotation is SecretStr or any(_secret(argument) for argument in get_args(annotation))
+
+
+def _item_keys(annotation: Any) -> tuple[str, ...]:
+    for argument in get_args(annotation):
+        if isinstance(argument, type) and issubclass(argument, BaseModel):
+            return tuple(argument.model_fields)
+    return ()

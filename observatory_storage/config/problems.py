@@ -7,7 +7,7 @@ The errors of pydantic keep the input, secrets included. So they are converted t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -54,6 +54,9 @@ _RULES = {
     "float_parsing": "must be a number",
     "path_type": "must be the path of a file",
     "dict_type": "must be a group of keys",
+    "tuple_type": "must be a list",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
     "model_type": "must be a group of keys",
     "invalid_key": "is not a text key",
 }
@@ -80,15 +83,23 @@ def problems_of(
         path = (*prefix, *(str(part) for part in found["loc"]))
         if found["type"] in _CONSEQUENCES:
             continue
-        if found["type"] in _UNKNOWN:
-            lines.append(unknown_key(path, settings))
-            continue
         setting = settings.get(path)
-        if setting is None and len(path) > 2:  # An item of a setting that is a mapping.
+        key, place = path, ""
+        if setting is None and len(path) > 2:  # Within a setting that is a mapping or a list.
             setting = settings.get(path[:2])
-        origin = loaded.origins.get(path) if loaded else None
+            if setting is not None and not (loaded and path in loaded.origins):
+                key, place = path[:2], _place(found["loc"][2 - len(prefix) :])
+        if found["type"] in _UNKNOWN:
+            if setting is not None and setting.item_keys:
+                advice = _advice(path[-1], setting.item_keys)
+                within = setting_name(key, settings, loaded) + place.rpartition(".")[0]
+                lines.append(f"{within}.{shown_key(path[-1])}: unknown key; {advice}")
+            else:
+                lines.append(unknown_key(path, settings))
+            continue
+        origin = loaded.origins.get(key) if loaded else None
         visible = setting is not None and not setting.secret and (origin is None or origin.shown)
-        line = setting_name(path, settings, loaded)
+        line = setting_name(key, settings, loaded) + place
         if visible and _may_show(found["input"]):
             line += f" = {shown(found['input'])}"
         elif setting is not None and setting.secret:
@@ -116,9 +127,18 @@ def unknown_key(path: Key, known: Iterable[Key], where: str = "") -> str:
     It does not show the value, which may be a password under a misspelt name.
     """
     siblings = sorted({key[len(path) - 1] for key in known if _beside(key, path)})
-    near = get_close_matches(path[-1].lower(), siblings, n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(siblings)}"
-    return f"{where}{'.'.join([*path[:-1], shown_key(path[-1])])}: unknown key; {advice}"
+    name = ".".join([*path[:-1], shown_key(path[-1])])
+    return f"{where}{name}: unknown key; {_advice(path[-1], siblings)}"
+
+
+def _advice(key: str, known: Sequence[str]) -> str:
+    near = get_close_matches(key.lower(), known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+
+
+def _place(loc: Iterable[int | str]) -> str:
+    """The place of an item within a setting: ``[0].pattern``."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
 
 
 def shown_key(key: str) -> str:

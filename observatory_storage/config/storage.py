@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from observatory_storage.config.config_model import ConfigModel
 from observatory_storage.config.fields import Env
 from observatory_storage.config.problems import Loaded
+from observatory_storage.config.rule_settings import RulesConfig
 from observatory_storage.config.sections import (
     PoolConfig,
     PostgresConfig,
@@ -25,7 +26,7 @@ _SOURCES: ContextVar[tuple[Source, ...]] = ContextVar("_SOURCES", default=())
 
 
 class StorageConfig(ConfigModel, BaseSettings):
-    """The whole configuration: ``postgres``, ``redis``, ``pool`` and ``retry``.
+    """The whole configuration: ``postgres``, ``redis``, ``pool``, ``retry`` and ``rules``.
 
     The constructor reads neither the environment nor files; `from_env` and `from_file` do.
 
@@ -51,6 +52,7 @@ class StorageConfig(ConfigModel, BaseSettings):
     redis: RedisConfig = Field(default_factory=RedisConfig)
     pool: PoolConfig = Field(default_factory=PoolConfig)
     retry: RetryConfig = Field(default_factory=RetryConfig)
+    rules: RulesConfig = Field(default_factory=RulesConfig)
 
     @classmethod
     def from_env(cls) -> Self:

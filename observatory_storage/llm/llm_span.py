@@ -194,6 +194,14 @@ class LlmSpan:
         ]
         return span
 
+    def columns_of_attributes(self, span: TraceSpan) -> dict[str, Any]:
+        """The LLM columns of its span that are read from attributes; not for applications."""
+        return {
+            column: span.__dict__[column]
+            for column in ALIASES
+            if getattr(self, column, None) is None
+        }
+
     def _check(self) -> None:
         for required in ("model", "operation"):
             if getattr(self, required) is None:

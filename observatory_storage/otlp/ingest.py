@@ -82,7 +82,7 @@ def ingest_metrics(pool: Source, payload: Any) -> IngestResult:
 
 
 def _points_of(metric: MetricItems, definition: Any) -> list[Item]:
-    if isinstance(definition, StorageError):
+    if definition is None or isinstance(definition, StorageError):  # None: a rule drops it
         return [point._replace(row=None, error=definition) for point in metric.points]
     for point in metric.points:
         if point.row is not None:
@@ -93,17 +93,21 @@ def _points_of(metric: MetricItems, definition: Any) -> list[Item]:
 def _result(stored: ItemStore, signal: Signal) -> IngestResult:
     rejected: list[Rejected] = []
     dropped: list[Rejected] = []
+    dropped_by_rules = 0
     for index, (item, outcome) in enumerate(zip(stored.items, stored.outcomes, strict=True)):
         if isinstance(outcome, StorageError):
             rejected.append(Rejected(index, as_json(item.source), outcome))
+        elif item.row is None:
+            dropped_by_rules += 1
         elif item.dropped:
             source = as_json(item.source)
             dropped += [Rejected(index, source, error) for error in item.dropped]
     return IngestResult(
-        accepted=len(stored.items) - len(rejected),
+        accepted=len(stored.items) - len(rejected) - dropped_by_rules,
         rejected=rejected,
         repaired=stored.repaired + len(dropped),
         duplicates=stored.duplicates,
         signal=signal.name,
         dropped=dropped,
+        dropped_by_rules=dropped_by_rules,
     )

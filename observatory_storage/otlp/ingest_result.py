@@ -21,7 +21,7 @@ _TOLD_ERRORS: Final = 5
 class IngestResult(Result):
     """The result of ingesting one OTLP request.
 
-    Each item of the request is either accepted or rejected.
+    Each item of the request is accepted or rejected, unless a rule of the configuration drops it.
 
     Attributes:
         accepted: the number of spans, data points or log records that are stored.
@@ -37,6 +37,8 @@ class IngestResult(Result):
         signal: ``"traces"``, ``"metrics"`` or ``"logs"``.
         dropped: the links and exemplars that were left out of accepted items, each as a `Rejected`
             with the position of its item, the item, and the error, which names the part.
+        dropped_by_rules: the number of items that rules of the configuration dropped. They are
+            neither accepted nor rejected.
     """
 
     accepted: int
@@ -45,6 +47,7 @@ class IngestResult(Result):
     duplicates: int = 0
     signal: SignalName = "traces"
     dropped: list[Rejected] = field(default_factory=list)
+    dropped_by_rules: int = 0
 
     def to_otlp(self, encoding: Encoding = "json") -> bytes:
         """The body of the response for the sender, as OTLP over HTTP and gRPC define it.

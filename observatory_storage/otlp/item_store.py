@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from observatory_storage.errors import StorageError, ValidationError
+from observatory_storage.otlp.item_rules import by_rules
 from observatory_storage.otlp.json_reader import within
 from observatory_storage.otlp.resource_scope import Item
 from observatory_storage.rows import PART, Row, prepare_all, prepare_many
@@ -99,7 +100,7 @@ class ItemStore:
 
     def add(self, mapped: Iterable[Item]) -> ItemStore:
         """Store the items, and return the store."""
-        rest = iter(mapped)
+        rest = by_rules(self._pool.rules, self._table, mapped)
         while True:
             feed = _ItemFeed(self._table, islice(rest, _ROWS_A_TRANSACTION))
             if not feed.items:

@@ -15,6 +15,7 @@ from observatory_storage.rows.prepare import (
 )
 from observatory_storage.rows.prepare_span import prepare_span
 from observatory_storage.rows.row import Row, as_mapping, remember_id
+from observatory_storage.rows.rules import Rules
 from observatory_storage.rows.table_checks import CHECKS, UNKNOWN_SERVICE
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "PART",
     "UNKNOWN_SERVICE",
     "Row",
+    "Rules",
     "as_mapping",
     "prepare",
     "prepare_all",

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from observatory_storage.errors import ValidationError
 from observatory_storage.layout import Partitions
 from observatory_storage.models import TraceSpan
-from observatory_storage.rows import PART, Row, prepare_all, remember_id
+from observatory_storage.rows import PART, Row, Rules, as_mapping, prepare_all, remember_id
 from observatory_storage.storing.binary_copy import copy_rows
 from observatory_storage.storing.conflict_rules import target_of
 from observatory_storage.storing.span_copy import SpanCopy
@@ -38,14 +38,40 @@ class Feed(Protocol):
 
 
 class RowFeed:
-    """Prepares rows of a table on demand; spans in the order of their starts."""
+    """Prepares rows of a table on demand; spans in the order of their starts.
 
-    def __init__(self, table: TableDefinition, rows: Iterable[Any]) -> None:
+    Args:
+        table: the table.
+        rows: the rows as they were given.
+        rules: the rules of the configuration, if there are any.
+
+    Raises:
+        ValidationError: there are rules, and a row is neither a mapping nor a row of the table.
+    """
+
+    def __init__(
+        self, table: TableDefinition, rows: Iterable[Any], rules: Rules | None = None
+    ) -> None:
         self.table = table
-        self._rows = list(rows)
+        self._given = self._rows = list(rows)
+        self._indexes: Sequence[int] = range(len(self._rows))
+        if rules is not None:
+            self._apply(rules)
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def _apply(self, rules: Rules) -> None:
+        """Replace the rows by what the rules leave of them."""
+        changed = []
+        for index, row in enumerate(self._given):
+            try:
+                changed.append(rules.applied(self.table, as_mapping(row, self.table.model)))
+            except ValidationError as error:
+                raise ValidationError(error.field, error.value, error.rule, index) from None
+        self._indexes = [index for index, row in enumerate(changed) if row is not None]
+        self._given = [self._given[index] for index in self._indexes]
+        self._rows = [changed[index] for index in self._indexes]
 
     def parts(self) -> Iterator[list[Row]]:
         """All the rows, in parts.
@@ -56,13 +82,8 @@ class RowFeed:
         rows = self._rows
         order = iter(_order_of(rows) if self.table is SPANS else range(len(rows)))
         while indexes := list(islice(order, PART)):
-            given = [rows[index] for index in indexes]
-            try:
-                part = prepare_all(self.table, given)
-            except ValidationError as error:
-                index = None if error.index is None else indexes[error.index]
-                raise ValidationError(error.field, error.value, error.rule, index) from None
-            _remember_ids(given, part)
+            part = self._prepared([rows[index] for index in indexes], indexes)
+            _remember_ids([self._given[index] for index in indexes], part)
             yield part
 
     def all(self) -> list[Row]:
@@ -71,9 +92,16 @@ class RowFeed:
         Raises:
             ValidationError: names the row by its index in the batch.
         """
-        prepared = prepare_all(self.table, self._rows)
-        _remember_ids(self._rows, prepared)
+        prepared = self._prepared(self._rows, range(len(self._rows)))
+        _remember_ids(self._given, prepared)
         return prepared
+
+    def _prepared(self, rows: Sequence[Any], indexes: Sequence[int]) -> list[Row]:
+        try:
+            return prepare_all(self.table, rows)
+        except ValidationError as error:
+            index = None if error.index is None else self._indexes[indexes[error.index]]
+            raise ValidationError(error.field, error.value, error.rule, index) from None
 
 
 def _remember_ids(given: Sequence[Any], prepared: Sequence[Row]) -> None:

@@ -29,7 +29,8 @@ from observatory_storage.writers.stats import BufferStats, FlushResult, Recorder
 __all__ = ["BufferedWriter"]
 
 _CLOSE_TIMEOUT_SECS: Final = 30.0
-# The indexes of some rows in the caller's list, the rows, and the same after redaction.
+_NOTHING: Final[Mapping[str, Any]] = {}
+# The indexes of some rows in the caller's list, the rows, and the same as they are to be written.
 _Part = tuple[Sequence[int], list[Any], list[Any]]
 
 
@@ -46,6 +47,7 @@ class BufferedWriter:
         if config is not None and not isinstance(config, WriterConfig):
             raise ValidationError("config", config, "must be WriterConfig")
         self._config = config or WriterConfig()
+        self._changes_rows = self._config.redact is not None or self._source.rules is not None
         self._begin()
         if self._delivery.replay is not None:
             self._delivery.replay.prepare()
@@ -167,11 +169,19 @@ class BufferedWriter:
         table: TableDefinition,
         row: Any,
         prepare_row: Callable[[Any], Row] | None = None,
+        computed: Mapping[str, Any] = _NOTHING,
     ) -> Row | None:
-        """Prepare a row and buffer it; None if the redaction hook drops it."""
+        """Prepare a row and buffer it; None if the redaction hook or a rule drops it.
+
+        Args:
+            table: its table.
+            row: the row as it was given.
+            prepare_row: prepares the row.
+            computed: columns of the row that are to be computed again if there are rules.
+        """
         self._leave_parent()
         given = row
-        if self._config.redact is not None and (given := self._redacted(table, row)) is None:
+        if self._changes_rows and (given := self._changed(table, row, computed)) is None:
             return None
         prepared = prepare(table, given) if prepare_row is None else prepare_row(given)
         if type(row) is not dict:
@@ -207,7 +217,7 @@ class BufferedWriter:
     def _parts(
         self, table: TableDefinition, rows: Iterable[Any], rejected: list[Rejected]
     ) -> Iterator[_Part]:
-        if self._config.redact is None and isinstance(rows, list):
+        if not self._changes_rows and isinstance(rows, list):
             for start in range(0, len(rows), PART):
                 part = rows[start : start + PART]
                 yield range(start, start + len(part)), part, part
@@ -217,9 +227,9 @@ class BufferedWriter:
         try:
             for index, row in enumerate(rows):
                 given = row
-                if self._config.redact is not None:
+                if self._changes_rows:
                     try:
-                        given = self._redacted(table, row)
+                        given = self._changed(table, row)
                     except ValidationError as error:
                         rejected.append(Rejected(index, row, error))
                         continue
@@ -236,13 +246,32 @@ class BufferedWriter:
             if part:
                 yield indexes, part, kept
 
-    def _redacted(self, table: TableDefinition, row: Any) -> Mapping[str, Any] | None:
-        """The row as the redaction hook returns it; None if the hook drops it."""
-        assert self._config.redact is not None
-        kept = self._config.redact(as_mapping(row, table.model))
+    def _changed(
+        self, table: TableDefinition, row: Any, computed: Mapping[str, Any] = _NOTHING
+    ) -> Mapping[str, Any] | None:
+        """The row as the redaction hook and the rules leave it; None if one of them drops it."""
+        given = as_mapping(row, table.model)
+        if self._config.redact is not None:
+            redacted = self._config.redact(given)
+            if redacted is None:
+                with self._buffer.lock:
+                    self._recorder.counts.redacted += 1
+                return None
+            given = as_mapping(redacted, table.model)
+        rules = self._source.rules
+        if rules is None:
+            return given
+        kept = rules.applied(
+            table,
+            {
+                column: value
+                for column, value in given.items()
+                if column not in computed or value != computed[column]
+            },
+        )
         if kept is None:
             with self._buffer.lock:
-                self._recorder.counts.redacted += 1
+                self._recorder.counts.dropped_by_rules += 1
         return kept
 
     def _add(self, rows: Sequence[Row], repairs: int) -> None:

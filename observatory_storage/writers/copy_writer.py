@@ -34,7 +34,8 @@ class CopyWriter:
     pool has only one connection, they are created within the unit of work.
 
     Rows are ORM instances or mappings with the columns' names. Every method returns the number of
-    rows that it was given. If a row is not valid, it raises a `ValidationError` that names row,
+    rows that it was given, without those that a rule of the configuration drops. If a row is not
+    valid, it raises a `ValidationError` that names row,
     field and value.
 
     Args:
@@ -75,10 +76,10 @@ class CopyWriter:
         return self._stream(tables.LOGS, rows)
 
     def _write(self, table: tables.TableDefinition, rows: Iterable[Any]) -> int:
-        return self._write_prepared(RowFeed(table, rows).all())
+        return self._write_prepared(RowFeed(table, rows, self._source.rules).all())
 
     def _stream(self, table: tables.TableDefinition, rows: Iterable[Any]) -> int:
-        feed = RowFeed(table, rows)
+        feed = RowFeed(table, rows, self._source.rules)
         # Few rows are prepared in no time, and checked without a connection then.
         streams = self._session is None and len(feed) > PART
         if not streams or chosen_method(self._method, len(feed)) == "insert":

@@ -67,6 +67,7 @@ class WriteStats(Result):
         rejected: the number of rows that the database refused for their data.
         dropped: the number of rows that were dropped because the buffer was full.
         redacted: the number of rows that the redaction hook dropped.
+        dropped_by_rules: the number of rows that rules of the configuration dropped.
         repaired: the number of values that were changed because PostgreSQL cannot store them.
         spooled: the number of rows that were spooled.
         replayed: the number of rows committed from the spool, including those of other processes.
@@ -103,6 +104,7 @@ class WriteStats(Result):
     recent_rows_per_second: float = 0.0
     rows_by_method: dict[str, int] = field(default_factory=dict)
     batches_by_method: dict[str, int] = field(default_factory=dict)
+    dropped_by_rules: int = 0
 
 
 class Written(NamedTuple):

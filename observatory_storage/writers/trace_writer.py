@@ -91,12 +91,12 @@ class TraceWriter(BufferedWriter):
         text = ids.trace_text(call.trace_id or span.trace_id)
 
         def prepare(row: TraceSpan | Mapping[str, Any]) -> rows.Row:
-            # Redaction may have changed the attributes and the trace id.
-            prepared = rows.prepare_span(row, has_facts=self._config.redact is None)
+            # Redaction and rules may have changed the attributes and the trace id.
+            prepared = rows.prepare_span(row, has_facts=not self._changes_rows)
             same = prepared.values[_SPAN_TRACE_ID] == ids.trace_uuid(text)
             return prepared._replace(trace_text=text) if same else prepared
 
-        self._write(SPANS, span, prepare)
+        self._write(SPANS, span, prepare, call.columns_of_attributes(span))
         return span
 
     def _prepare_event(self, event: TraceEvent | Mapping[str, Any]) -> rows.Row:
