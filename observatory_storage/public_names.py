@@ -1,10 +1,13 @@
 """The public names of the package, which `observatory_storage` gives on first use."""
 
 from observatory_storage.config import (
+    DropRule,
     PoolConfig,
     PostgresConfig,
+    RedactRule,
     RedisConfig,
     RetryConfig,
+    RulesConfig,
     StorageConfig,
 )
 from observatory_storage.errors import (
@@ -108,6 +111,7 @@ __all__ = [
     "CriticalSection",
     "DeletedRows",
     "DeletedTrace",
+    "DropRule",
     "Exists",
     "FlushResult",
     "HealthReport",
@@ -140,9 +144,11 @@ __all__ = [
     "PoolStats",
     "PostgresConfig",
     "Prefix",
+    "RedactRule",
     "RedisConfig",
     "Rejected",
     "RetryConfig",
+    "RulesConfig",
     "SessionFilters",
     "SessionSummary",
     "SpanFilters",

@@ -142,6 +142,7 @@ def test_the_fields_of_a_result_are_its_dictionary() -> None:
         "duplicates": 0,
         "signal": "traces",
         "dropped": [],
+        "dropped_by_rules": 0,
     }
     page = Page((stats,))
     assert page.to_dict()["rows"] == (stats.to_dict(),)

@@ -26,7 +26,7 @@ from observatory_storage.llm.readers import (
 )
 from observatory_storage.models import STATUSES, TraceEvent, TraceSpan
 
-__all__ = ["LlmSpan"]
+__all__ = ["LlmSpan", "columns_of_attributes"]
 
 _MICROSECOND: Final = timedelta(microseconds=1)
 _UNKNOWN_SERVICE: Final = "unknown_service"
@@ -194,14 +194,6 @@ class LlmSpan:
         ]
         return span
 
-    def columns_of_attributes(self, span: TraceSpan) -> dict[str, Any]:
-        """The LLM columns of its span that are read from attributes; not for applications."""
-        return {
-            column: span.__dict__[column]
-            for column in ALIASES
-            if getattr(self, column, None) is None
-        }
-
     def _check(self) -> None:
         for required in ("model", "operation"):
             if getattr(self, required) is None:
@@ -308,6 +300,13 @@ _ALL_CHECKS: Final = _CHECKS | {name: _CHECK_OF_READER[reader_of(name)] for name
 _ALL_ATTRIBUTES: Final = {
     name: ALIASES[name][0] for name in _COLUMNS if name not in _WRITTEN_BY_HAND
 } | _ATTRIBUTES
+
+
+def columns_of_attributes(call: LlmSpan, span: TraceSpan) -> dict[str, Any]:
+    """The LLM columns of a call's span that are read from its attributes."""
+    return {
+        column: span.__dict__[column] for column in ALIASES if getattr(call, column, None) is None
+    }
 
 
 def _set(span: LlmSpan, field_name: str, value: object) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from observatory_storage import ids, rows
 from observatory_storage.errors import ValidationError
-from observatory_storage.llm import LlmSpan
+from observatory_storage.llm import LlmSpan, columns_of_attributes
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.tables import EVENTS, SPANS, TRACES
 from observatory_storage.writers.buffered_writer import BufferedWriter
@@ -96,7 +96,7 @@ class TraceWriter(BufferedWriter):
             same = prepared.values[_SPAN_TRACE_ID] == ids.trace_uuid(text)
             return prepared._replace(trace_text=text) if same else prepared
 
-        self._write(SPANS, span, prepare, call.columns_of_attributes(span))
+        self._write(SPANS, span, prepare, columns_of_attributes(call, span))
         return span
 
     def _prepare_event(self, event: TraceEvent | Mapping[str, Any]) -> rows.Row:

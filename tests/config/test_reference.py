@@ -19,8 +19,10 @@ VARIABLES = {v: setting for setting in SETTINGS.values() for v in setting.variab
 
 def default_text(setting: Setting) -> str:
     """The default as text, as in a file."""
-    if setting.default is None or setting.default == {}:
+    if setting.default is None or setting.default in ({}, ()):
         return ""
+    if isinstance(setting.default, bool):
+        return str(setting.default).lower()
     return str(setting.default).removesuffix(".0")
 
 
@@ -79,7 +81,9 @@ def test_the_documentation_has_a_row_for_every_setting() -> None:
 
 def test_no_variable_in_the_documentation_is_unknown() -> None:
     text = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"\b(?:DB_[A-Z_]+[A-Z]|REDIS_[A-Z_]+)\b", text)) <= set(VARIABLES)
+    assert set(
+        re.findall(r"\b(?:DB_[A-Z_]+[A-Z]|REDIS_[A-Z_]+|OBSERVATORY_[A-Z_]+)\b", text)
+    ) <= set(VARIABLES)
 
 
 def test_the_three_documented_forms_are_equal_and_load() -> None:

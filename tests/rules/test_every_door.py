@@ -188,7 +188,7 @@ def test_a_copy_writer_counts_what_it_writes(database_url: str, count: int) -> N
 
 def test_a_list_tells_refused_rows_by_their_index(database_url: str) -> None:
     with pool_with(database_url, drop=[{"name": "noise"}]) as pool, LogWriter(pool) as writer:
-        rows = [a_log(event_name="noise"), a_log(severity_number=99), a_log(), 5]
+        rows: list[Any] = [a_log(event_name="noise"), a_log(severity_number=99), a_log(), 5]
         with pytest.raises(BatchError) as caught:
             writer.write_logs(rows)
         assert [one.index for one in caught.value.rejected] == [1, 3]
