@@ -72,8 +72,8 @@ def encode_many(values: Sequence[Any], field: str) -> tuple[list[bytes | None], 
     """As `encode` of each; None stays None, and one object among them many times is encoded once.
 
     Returns:
-        The encoded values, and the indexes of those that were repaired, or that readers of JSON do
-        not know: each of these has to be converted, and counted, by itself.
+        The encoded values, and the indexes of odd values, which were repaired or which readers of
+        JSON do not know: each of these has to be converted, and counted, by itself.
 
     Raises:
         ValidationError: as `encode` does.
@@ -94,10 +94,19 @@ def encode_many(values: Sequence[Any], field: str) -> tuple[list[bytes | None], 
         except TypeError:
             text = b"null"
         if b"null" in text or (b"\\" in text and b"\\u0000" in text):
-            single, is_odd = _encoded(value, field)
-            if is_odd:
+            if value is None:
+                encoded.append(None)
+            # The text is "null" where orjson refused the value.
+            elif text != b"null" and b"\\u0000" not in text and _is_plain(value):
+                encoded.append(_VERSION + text)
+            elif places:  # after the first odd value, the others are probably odd too
                 places.append(len(encoded))
-            encoded.append(single)
+                encoded.append(None)
+            else:
+                single, is_odd = _encoded(value, field)
+                if is_odd:
+                    places.append(len(encoded))
+                encoded.append(single)
         else:
             encoded.append(_VERSION + text)
     return encoded, places

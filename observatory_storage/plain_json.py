@@ -34,12 +34,16 @@ _MOST_BITS: Final = 14_000  # of an integer that Python writes in decimal
 _MOST_LEVELS: Final = 400
 # Of objects that refer to each other, there may be endlessly many paths.
 _MOST_REPEATS: Final = 100_000
+_MAX_INT64: Final = 2**63 - 1
+_CONTAINERS: Final = frozenset({dict, list, tuple})
 _SHOWN_CHARACTERS: Final = 1000
 _ADDRESS: Final = re.compile(r" at 0x[0-9A-Fa-f]+")
 
 
 def clean_text(text: str) -> str:
     """The text with NUL and lone surrogates, which PostgreSQL cannot hold, as U+FFFD."""
+    if text.isascii() and "\x00" not in text:
+        return text
     cleaned = text.replace("\x00", _REPLACEMENT)
     try:
         cleaned.encode()
@@ -81,9 +85,16 @@ class PlainJson:
         """The value in the types of JSON."""
         # One function for all kinds of values: a call for each level is as deep as Python's stack
         # reaches.
+        kind = type(value)
+        if kind is str:
+            return self._text(value)
         entered = False
         try:
-            if value is None or isinstance(value, bool):
+            if (
+                value is None
+                or kind is bool
+                or (kind is int and -_MAX_INT64 <= value <= _MAX_INT64)
+            ):
                 return value
             if isinstance(value, Enum):
                 self.is_foreign = True
@@ -94,18 +105,21 @@ class PlainJson:
                 return self._number(value)
             if isinstance(value, (UUID, datetime, date, time)):
                 return str(value) if isinstance(value, UUID) else value.isoformat()
-            inside = value if type(value) in (dict, list, tuple) else self._converted(value)
-            if not isinstance(inside, (Mapping, Sequence, AbstractSet, ValuesView)) or isinstance(
-                inside, str
-            ):
-                return inside  # a leaf
+            if kind in _CONTAINERS:
+                inside = value
+            else:
+                inside = self._converted(value)
+                if isinstance(inside, str) or not isinstance(
+                    inside, (Mapping, Sequence, AbstractSet, ValuesView)
+                ):
+                    return inside
             refused = self._refusal(value)
             if refused is not None:
                 self.repairs += 1
                 return f"<{type(value).__name__} {refused}>"
             entered = True
             self._within.add(id(value))
-            if isinstance(inside, Mapping):
+            if kind is dict or isinstance(inside, Mapping):
                 named: dict[str, Any] = {}
                 count = 0
                 for key, item in inside.items():
@@ -116,7 +130,8 @@ class PlainJson:
             items = []
             for item in inside:
                 items.append(self.of(item))  # noqa: PERF401 - a comprehension is another frame
-            return _sorted(items) if isinstance(inside, AbstractSet) else items
+            is_set = kind not in _CONTAINERS and isinstance(inside, AbstractSet)
+            return _sorted(items) if is_set else items
         except Exception:  # noqa: BLE001 - the value's own code may raise anything
             return self._unknown(value)
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -152,17 +152,17 @@ class RulesConfig(ConfigModel):
 
     section = ("rules",)
 
-    drop: Annotated[tuple[DropRule, ...], BeforeValidator(_as_json), Env("OBSERVATORY_DROP")] = (
-        Field(default=(), description="Items to drop, each a group of conditions.")
+    drop: Annotated[Sequence[DropRule], BeforeValidator(_as_json), Env("OBSERVATORY_DROP")] = Field(
+        default=(), description="Items to drop, each a group of conditions."
     )
     drop_attributes: Annotated[
-        tuple[Glob, ...], BeforeValidator(_names), Env("OBSERVATORY_DROP_ATTRIBUTES")
+        Sequence[Glob], BeforeValidator(_names), Env("OBSERVATORY_DROP_ATTRIBUTES")
     ] = Field(default=(), description="Keys of attributes to drop; * stands for any characters.")
     rename_attributes: Annotated[
-        dict[Glob, Glob], BeforeValidator(_as_json), Env("OBSERVATORY_RENAME_ATTRIBUTES")
+        Mapping[Glob, Glob], BeforeValidator(_as_json), Env("OBSERVATORY_RENAME_ATTRIBUTES")
     ] = Field(default_factory=dict, description="New keys of attributes, by their present keys.")
     redact: Annotated[
-        tuple[RedactRule, ...], BeforeValidator(_each("pattern")), Env("OBSERVATORY_REDACT")
+        Sequence[RedactRule], BeforeValidator(_each("pattern")), Env("OBSERVATORY_REDACT")
     ] = Field(default=(), description="Regular expressions to replace in texts.")
     drop_contents: Annotated[bool, Env("OBSERVATORY_DROP_CONTENTS")] = Field(
         default=False, description="Whether prompts and completions are dropped."

@@ -35,7 +35,7 @@ def test_variables_win_over_a_file(environment: Environment) -> None:
     Path("storage.json").write_text('{"rules": {"drop_attributes": ["x"], "redact": ["f+"]}}')
     environment(OBSERVATORY_DROP_ATTRIBUTES='["y"]')
     rules = StorageConfig.from_file("storage.json").rules
-    assert rules == RulesConfig(drop_attributes=["y"], redact=["f+"])
+    assert rules == RulesConfig(drop_attributes=["y"], redact=[RedactRule(pattern="f+")])
 
 
 def test_by_default_there_are_no_rules() -> None:
@@ -74,7 +74,8 @@ def test_a_mistake_is_told_by_its_place(given: dict[str, Any], place: str, rule:
     told = problems(lambda: RulesConfig(**given))
     assert told.startswith(f"rules.{place}")
     assert rule in told
-    assert problems(lambda: StorageConfig(rules=given)) == told
+    sections: dict[str, Any] = {"rules": given}
+    assert problems(lambda: StorageConfig(**sections)) == told
 
 
 def test_a_mistake_names_the_variable_or_the_file(environment: Environment) -> None:

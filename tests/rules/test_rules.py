@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import enum
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,9 @@ def rules(**given: Any) -> Rules:
 
 
 def applied(row: dict[str, Any], **given: Any) -> Any:
-    before = copy.deepcopy(row)
+    before = repr(row)
     result = rules(**given).applied(SPANS, row)
-    assert row == before
+    assert repr(row) == before
     return result
 
 
@@ -139,14 +138,8 @@ def test_events_of_spans_are_dropped_by_themselves() -> None:
 
 def test_attributes_are_dropped_and_renamed_by_their_keys() -> None:
     given = {"a.b": 1, "a": 2, "b": 3, 4: 5, Key.OLD: 6, "nested": {"b": 7}}
-    assert attributes(
-        given, drop_attributes=["a.*", "4"], rename_attributes={"b": "c", "old": "new"}
-    ) == {
-        "a": 2,
-        "c": 3,
-        "new": 6,
-        "nested": {"b": 7},
-    }
+    config = {"drop_attributes": ["a.*", "4"], "rename_attributes": {"b": "c", "old": "new"}}
+    assert attributes(given, **config) == {"a": 2, "c": 3, "new": 6, "nested": {"b": 7}}
     # In one step: what one renaming gives, another does not take.
     assert attributes({"a": 1, "b": 2}, rename_attributes={"a": "x", "x": "y"}) == {"x": 1, "b": 2}
 
@@ -235,31 +228,17 @@ def test_contents_of_events_and_logs_are_dropped(database_url: str) -> None:
         with TraceWriter(pool) as traces, LogWriter(pool) as logs:
             traces.write_span(a_span(attributes={"gen_ai.request.model": "m"}, events=events))
             message = {"message": {"content": "the words"}}
-            logs.write_logs(
-                [
-                    a_log(1, event_name="gen_ai.choice", body=None, body_json=message),
-                    a_log(
-                        2,
-                        body="the words",
-                        attributes={
-                            "event.name": "claude_code.user_prompt",
-                            "prompt": "the words",
-                            "prompt_length": 9,
-                        },
-                    ),
-                    a_log(3, body="an ordinary line", attributes={"content": "kept"}),
-                ]
-            )
+            prompt = {"event.name": "claude_code.user_prompt", "prompt": "the words", "length": 9}
+            logs.write_log(a_log(1, event_name="gen_ai.choice", body=None, body_json=message))
+            logs.write_log(a_log(2, body="the words", attributes=prompt))
+            logs.write_log(a_log(3, body="an ordinary line", attributes={"content": "kept"}))
         assert fetch(pool, TraceSpan)[0]["model"] == "m"
         stored = [row["attributes"] for row in fetch(pool, TraceEvent, "position")]
         assert stored == [{"role": "user"}, {}, {"content": "kept"}]
         rows = fetch(pool, LogRecord, "timestamp")
         assert [row["body"] for row in rows] == [None, None, "an ordinary line"]
         assert [row["body_json"] for row in rows] == [None] * 3
-        assert rows[1]["attributes"] == {
-            "event.name": "claude_code.user_prompt",
-            "prompt_length": 9,
-        }
+        assert rows[1]["attributes"] == {"event.name": "claude_code.user_prompt", "length": 9}
         assert rows[2]["attributes"] == {"content": "kept"}
 
 
