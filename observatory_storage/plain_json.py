@@ -29,7 +29,7 @@ __all__ = ["PlainJson", "clean_text", "key_text", "written"]
 
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _MOST_DIGITS: Final = 4000  # Python reads and writes no integers of more than 4,300
-_MOST_BITS: Final = 14_000  # of an integer that Python writes in decimal
+_MOST_BITS: Final = 14_284  # of an integer that Python surely writes in decimal
 # Deeper values are cut: Python's own stack would end at a depth that depends on the caller.
 _MOST_LEVELS: Final = 400
 # Of objects that refer to each other, there may be endlessly many paths.
