@@ -227,9 +227,7 @@ def stays(pool: StoragePool, signal: str) -> None:
     """
     no_time = LogRecord.otlp["time"].astext == "absent"
     with pool.engine.begin() as connection:
-        connection.execute(
-            delete(LogRecord).where(no_time, LogRecord.observed_timestamp.is_(None))
-        )
+        connection.execute(delete(LogRecord).where(no_time, LogRecord.observed_timestamp.is_(None)))
     before = all_rows(pool)
     for request in list(EXPORT[signal](pool)):
         assert INGEST[signal](pool, json.dumps(request)).rejected == []
