@@ -26,6 +26,12 @@ from observatory_storage.errors import (
 )
 from observatory_storage.health import ComponentHealth, HealthReport, PoolStats
 from observatory_storage.llm import LlmSpan
+from observatory_storage.llm.span_messages import (
+    Message,
+    MessagePart,
+    SpanMessages,
+    ToolDefinition,
+)
 from observatory_storage.models import (
     Base,
     LogRecord,
@@ -126,6 +132,8 @@ __all__ = [
     "LogRepository",
     "LogStats",
     "LogWriter",
+    "Message",
+    "MessagePart",
     "Metric",
     "MetricDataPoint",
     "MetricFilters",
@@ -152,6 +160,7 @@ __all__ = [
     "SessionFilters",
     "SessionSummary",
     "SpanFilters",
+    "SpanMessages",
     "SpanNode",
     "SpanStats",
     "SpanTree",
@@ -161,6 +170,7 @@ __all__ = [
     "TimeSeriesPoint",
     "TimeSeriesQuery",
     "Timeout",
+    "ToolDefinition",
     "Trace",
     "TraceEvent",
     "TraceFilters",
