@@ -11,10 +11,15 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex
 
-from observatory_storage.llm.content_search import content_vector
+from observatory_storage.llm.content_search import (
+    content_of_attributes,
+    content_of_event,
+    content_of_log,
+    content_vector,
+)
 from observatory_storage.llm.dialects import USAGE_COLUMNS
 from observatory_storage.models import Base, LogRecord
-from observatory_storage.models.logs import IS_ERROR
+from observatory_storage.models.logs import IS_ERROR, IS_STRUCTURED
 
 __all__ = ["CLOSED", "OF_TABLES", "IndexKind"]
 
@@ -75,7 +80,9 @@ CLOSED: Final = (
         lambda c: [c.attributes, c.resource_attributes, c.scope_attributes, c.links],
         "jsonb_path_ops",
     ),
-    IndexKind("trace_spans", "content", lambda c: [content_vector(c.attributes)]),
+    IndexKind(
+        "trace_spans", "content", lambda c: [content_vector(content_of_attributes(c.attributes))]
+    ),
     # An index-only scan sums up tokens and costs without reading the prompts in the table.
     IndexKind(
         "trace_spans",
@@ -86,13 +93,19 @@ CLOSED: Final = (
         include=("service_name", "provider", "model", "environment", *USAGE_COLUMNS),
     ),
     IndexKind("trace_events", "attributes", lambda c: [c.attributes], "jsonb_path_ops"),
-    IndexKind("trace_events", "content", lambda c: [content_vector(c.attributes)]),
+    IndexKind(
+        "trace_events",
+        "content",
+        lambda c: [content_vector(content_of_event(c.name, c.attributes))],
+    ),
     IndexKind(
         "logs",
         "attributes",
         lambda c: [c.attributes, c.resource_attributes, c.scope_attributes],
         "jsonb_path_ops",
     ),
+    # Of all rows, as the index of bodies, so that PostgreSQL keeps statistics of the words.
+    IndexKind("logs", "content", lambda c: [content_vector(content_of_log(c))]),
 )
 """The indexes of closed partitions."""
 
@@ -118,6 +131,14 @@ OF_TABLES: Final = (
         using="btree",
         where=lambda c: c.response_id.is_not(None),
         parent="ix_trace_spans_response_id",
+    ),
+    IndexKind(
+        "logs",
+        "event_name",
+        lambda c: [c.event_name, c.timestamp],
+        using="btree",
+        where=lambda _: sa.text(IS_STRUCTURED),
+        parent="ix_logs_event_name",
     ),
 )
 """The indexes of tables that a migration has changed. Partitions that existed before lack them."""

@@ -84,7 +84,7 @@ def test_the_order_of_the_columns_does_not_matter(empty: sa.Engine) -> None:
     before = definitions(empty, "public")
     with empty.begin() as connection:
         connection.exec_driver_sql(
-            'ALTER TABLE logs DROP COLUMN event_name, ADD COLUMN event_name text COLLATE "C"'
+            'ALTER TABLE logs DROP COLUMN scope_name, ADD COLUMN scope_name text COLLATE "C"'
         )
     assert definitions(empty, "public") == before
 

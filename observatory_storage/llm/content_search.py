@@ -1,8 +1,8 @@
-r"""Searches of prompts and completions: their attributes, and the tsvector expression.
+r"""Searches of prompts and completions: their text, and the tsvector expression.
 
-Instrumentations report prompts and completions in attributes of the span or of its events, as text,
-as structures, or as JSON in text, whole or flattened into many attributes
-(``llm.input_messages.0.message.content``).
+Instrumentations report prompts and completions in attributes of the span, in its events, or in log
+records that name it, as text, as structures, or as JSON in text, whole or flattened into many
+attributes (``llm.input_messages.0.message.content``).
 
 The expression must not fail for any value: an index on it would refuse the row. Hence the limits (a
 tsvector holds at most 1 MB), the silent path, and no parsing of JSON in text, only of its escapes:
@@ -14,6 +14,8 @@ that is not JSON it begins a word, such as ``\frac``. The two cannot be told apa
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from typing import Any, Final
@@ -22,47 +24,38 @@ from sqlalchemy import (
     ColumnElement,
     SQLColumnExpression,
     Text,
+    and_,
+    case,
     cast,
     column,
     exists,
     func,
     or_,
     text,
+    true,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, JSONPATH
 
+from observatory_storage.llm.content_names import (
+    COMPLETIONS,
+    COMPLETIONS_OF_EVENTS,
+    MESSAGE_EVENTS,
+    PROMPTS,
+    PROMPTS_OF_EVENTS,
+    values_path,
+)
 from observatory_storage.models.search_words import matches, quoted, substring_pattern, words_of
 
-__all__ = ["COMPLETIONS", "PROMPTS", "contains", "content_vector", "has_literally"]
-
-# Attributes whose names begin with these contain prompts: messages, instructions, arguments.
-PROMPTS: Final = (
-    "gen_ai.input.messages",
-    "gen_ai.system_instructions",
-    "gen_ai.prompt",
-    "gen_ai.event.content",
-    "gen_ai.tool.call.arguments",
-    "llm.input_messages",
-    "llm.prompts",
-    "llm.prompt_template",
-    "input.value",
-    "ai.prompt",
-    "traceloop.entity.input",
-)
-# Attributes whose names begin with these contain completions.
-COMPLETIONS: Final = (
-    "gen_ai.output.messages",
-    "gen_ai.completion",
-    "gen_ai.tool.call.result",
-    "llm.output_messages",
-    "llm.completions",
-    "output.value",
-    "ai.response.text",
-    "ai.response.object",
-    "ai.response.toolCalls",
-    "ai.result",
-    "traceloop.entity.output",
-)
+__all__ = [
+    "Content",
+    "contains",
+    "content_of_attributes",
+    "content_of_event",
+    "content_of_log",
+    "content_vector",
+    "has_literally",
+    "is_message_log",
+]
 
 # The limit for prompts and for completions, so that a long prompt does not hide its completion. The
 # end of a prompt is kept, since the newest message of a conversation is there.
@@ -85,11 +78,106 @@ _ESCAPES: Final = (
 )
 
 
+_PROMPTS: Final = values_path(PROMPTS)
+_COMPLETIONS: Final = values_path(COMPLETIONS)
+_PROMPTS_OF_EVENTS: Final = values_path((*PROMPTS, *PROMPTS_OF_EVENTS))
+_COMPLETIONS_OF_EVENTS: Final = values_path((*COMPLETIONS, *COMPLETIONS_OF_EVENTS))
+_EVERY_VALUE: Final = "$.*"
+_WHOLE: Final = "$"
+_NO_VALUE: Final = "$ ? (1 == 2)"
+_OF_EVENTS: Final = (*PROMPTS_OF_EVENTS, *COMPLETIONS_OF_EVENTS)
+_IS_MESSAGE: Final = f"^({'|'.join(MESSAGE_EVENTS)})".replace(".", "[.]")
+_SILENTLY: Final = (text("'{}'"), text("true"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Content:
+    """The prompts and completions of a row, as expressions.
+
+    Attributes:
+        text: all of them, as JSON in text, each side up to a limit.
+        places: the JSON in which they stand, each with the paths of their values.
+        row: the text of the whole columns, which costs less to read than `text`.
+    """
+
+    text: ColumnElement[str]
+    places: Sequence[tuple[SQLColumnExpression[Any], ColumnElement[Any]]]
+    row: ColumnElement[str]
+
+
 @lru_cache(maxsize=32)  # an alias of a statement has attributes of its own
-def content_vector(
-    attributes: SQLColumnExpression[Any], *, words_twice: bool = True
-) -> ColumnElement[Any]:
-    """The words of the prompts and completions among attributes: an immutable expression.
+def content_of_attributes(attributes: SQLColumnExpression[Any]) -> Content:
+    """The prompts and completions among the attributes of a span or a trace."""
+    paths = _path(_PROMPTS), _path(_COMPLETIONS)
+    return Content(_sides(attributes, *paths), _each(attributes, paths), cast(attributes, Text))
+
+
+@lru_cache(maxsize=32)
+def content_of_event(
+    name: SQLColumnExpression[Any], attributes: SQLColumnExpression[Any]
+) -> Content:
+    """The prompts and completions among the attributes of a span's event."""
+    is_message = name.regexp_match(quoted(_IS_MESSAGE))
+    ambiguous = cast(quoted(f"{{{','.join(_OF_EVENTS)}}}"), ARRAY(Text))
+    own = case((is_message, attributes), else_=attributes.op("-")(ambiguous))
+    paths = _path(_PROMPTS_OF_EVENTS), _path(_COMPLETIONS_OF_EVENTS)
+    return Content(_sides(own, *paths), _each(own, paths), cast(attributes, Text))
+
+
+def content_of_log(record: Any) -> Content:
+    """What a search finds in a log record beside a text body; NULL if there is nothing.
+
+    In a message event, these are prompts and completions. In another event, they are all
+    attributes. The body of an event is included, so that a search may have words of both.
+
+    Args:
+        record: `LogRecord`, an alias of it, or the columns of its table.
+    """
+    return _content_of_log(record.event_name, record.attributes, record.body, record.body_json)
+
+
+@lru_cache(maxsize=32)
+def _content_of_log(event_name: Any, attributes: Any, body: Any, body_json: Any) -> Content:
+    is_event = _is_event(event_name, attributes)
+    is_message = _is_message(event_name, attributes, body)
+    paths = (
+        case((is_message, _path(_PROMPTS_OF_EVENTS)), else_=_path(_EVERY_VALUE)),
+        case((is_message, _path(_COMPLETIONS_OF_EVENTS)), else_=_path(_NO_VALUE)),
+    )
+    structured = cast(body_json, Text)
+    whole_body = func.coalesce(structured, body, quoted(""))
+    found = case(
+        (is_event, _sides(attributes, *paths, whole_body)),
+        else_=func.left(structured, text(str(_CHARACTERS))),
+    )
+    own = case((is_event, attributes))
+    row = cast(attributes, Text).concat(whole_body)
+    bodies = (body_json, case((is_event, func.to_jsonb(body))))
+    places = [*((each, _path(_WHOLE)) for each in bodies), *_each(own, paths)]
+    return Content(found, places, row)
+
+
+def is_message_log(record: Any) -> ColumnElement[bool]:
+    """Whether a log record is an event that reports messages."""
+    event_name, attributes = record.event_name, record.attributes
+    return and_(_is_event(event_name, attributes), _is_message(event_name, attributes, record.body))
+
+
+def _is_event(event_name: Any, attributes: Any) -> ColumnElement[bool]:
+    # Older SDKs give the name of an event as an attribute.
+    return or_(event_name.is_not(None), attributes.op("?")(quoted("event.name")))
+
+
+def _is_message(event_name: Any, attributes: Any, body: Any) -> ColumnElement[bool]:
+    """Whether an event reports messages."""
+    named = func.coalesce(event_name, attributes.op("->>")(quoted("event.name")), quoted(""))
+    # Claude Code's `event.name` has no prefix, but its body is the whole name.
+    places = (named, func.coalesce(body, quoted("")))
+    return or_(*(place.collate("C").regexp_match(quoted(_IS_MESSAGE)) for place in places))
+
+
+def content_vector(content: Content, *, words_twice: bool = True) -> ColumnElement[Any]:
+    """The words of prompts and completions: an immutable expression.
 
     An index is built on it, and a search must repeat it.
 
@@ -97,47 +185,54 @@ def content_vector(
         words_twice: include a word after a backslash both with and without its first letter.
             Adjacent words may then have another word between them.
     """
-    both = content_text(attributes)
+    return _vector(content.text, words_twice)
+
+
+@lru_cache(maxsize=64)
+def _vector(content: ColumnElement[str], words_twice: bool) -> ColumnElement[Any]:
+    both = content
     twice = ((_WORD, r" \1\2 \2"),) if words_twice else ()
     for pattern, instead in (*twice, (_RUN, r"\\u"), (_ESCAPES, " ")):
         both = func.regexp_replace(both, quoted(pattern), quoted(instead), quoted("g"))
     return words_of(func.unistr(both))
 
 
-def content_text(attributes: SQLColumnExpression[Any]) -> ColumnElement[str]:
-    """The prompts and completions among attributes, as JSON in text, each side up to a limit."""
-    asked = func.right(_values(attributes, PROMPTS), text(str(_CHARACTERS)))
-    answered = func.left(_values(attributes, COMPLETIONS), text(str(_CHARACTERS)))
-    return asked.concat(text("' '")).concat(answered)
-
-
-def has_literally(attributes: SQLColumnExpression[Any], value: str) -> ColumnElement[bool]:
+def has_literally(content: Content, value: str) -> ColumnElement[bool]:
     """Whether the searched text contains a value, ignoring backslashes.
 
     Nested JSON strings have any number of backslashes, so backslashes are not significant.
     """
-    plain = func.replace(content_text(attributes), quoted("\\"), quoted(""))
+    plain = func.replace(content.text, quoted("\\"), quoted(""))
     written = {one.replace("\\", "") for one in _in_json({value, *_cases(value)})}
     return or_(*(matches(plain, substring_pattern(one)) for one in sorted(written)))
 
 
-def contains(attributes: SQLColumnExpression[Any], value: str) -> ColumnElement[bool]:
+def contains(content: Content, value: str) -> ColumnElement[bool]:
     """Whether a prompt or a completion has a substring, in upper or lower case.
 
     If the prompt is a string of JSON, the values in that JSON are searched.
     """
-    path = f'{_path((*PROMPTS, *COMPLETIONS))}.** ? (@.type() == "string" || @.type() == "number")'
-    silently = (text("'{}'"), text("true"))
-    found = func.jsonb_path_query(attributes, quoted(path), *silently)
-    values = found.table_valued(column("value", JSONB)).render_derived("content")
-    shown = values.c.value.op("#>>", return_type=Text())(text("'{}'"))
     written = {value}
     escaped = {value, *_cases(value)}
     for _ in range(_JSON_IN_JSON):
         escaped = _in_json(escaped)
         written |= escaped
-    patterns = (matches(shown, substring_pattern(one)) for one in sorted(written))
-    return exists().select_from(values).where(or_(*patterns))
+    patterns = [substring_pattern(one) for one in sorted(written)]
+    return or_(*(_has_one(place, path, patterns) for place, path in content.places))
+
+
+def _has_one(
+    place: SQLColumnExpression[Any], path: ColumnElement[Any], patterns: Sequence[str]
+) -> ColumnElement[bool]:
+    """Whether a string or number at any depth of the values of a path matches one of patterns."""
+    found = func.jsonb_path_query(place, path, *_SILENTLY)
+    values = found.table_valued(column("value", JSONB)).render_derived("content")
+    path_of_texts = quoted('$.** ? (@.type() == "string" || @.type() == "number")')
+    each = func.jsonb_path_query(values.c.value, path_of_texts, *_SILENTLY)
+    texts = each.table_valued(column("value", JSONB)).render_derived("texts").lateral()
+    shown = texts.c.value.op("#>>", return_type=Text())(text("'{}'"))
+    matching = or_(*(matches(shown, one) for one in patterns))
+    return exists().select_from(values.join(texts, true())).where(matching)
 
 
 def _cases(value: str) -> tuple[str, str]:
@@ -151,11 +246,29 @@ def _in_json(values: set[str]) -> set[str]:
     return {json.dumps(one, ensure_ascii=ascii_only)[1:-1] for one, ascii_only in choices}
 
 
-def _path(names: tuple[str, ...]) -> str:
-    wanted = " || ".join(f'@.key starts with "{name}"' for name in names)
-    return f"$.keyvalue() ? ({wanted}).value"
+def _path(path: str) -> ColumnElement[Any]:
+    return cast(quoted(path), JSONPATH)
 
 
-def _values(attributes: SQLColumnExpression[Any], names: tuple[str, ...]) -> ColumnElement[str]:
-    silently = (text("'{}'"), text("true"))
-    return cast(func.jsonb_path_query_array(attributes, quoted(_path(names)), *silently), Text)
+def _each(
+    attributes: SQLColumnExpression[Any], paths: Sequence[ColumnElement[Any]]
+) -> list[tuple[SQLColumnExpression[Any], ColumnElement[Any]]]:
+    return [(attributes, path) for path in paths]
+
+
+def _sides(
+    attributes: SQLColumnExpression[Any],
+    asked: ColumnElement[Any],
+    answered: ColumnElement[Any],
+    more_asked: ColumnElement[str] | None = None,
+) -> ColumnElement[str]:
+    """The text of two paths, and of a text that belongs to the first, each up to the limit."""
+
+    def values(path: ColumnElement[Any]) -> ColumnElement[str]:
+        return cast(func.jsonb_path_query_array(attributes, path, *_SILENTLY), Text)
+
+    first, last = values(asked), values(answered)
+    if more_asked is not None:
+        first = first.concat(text("' '")).concat(more_asked)
+    limit = text(str(_CHARACTERS))
+    return func.right(first, limit).concat(text("' '")).concat(func.left(last, limit))

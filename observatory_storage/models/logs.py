@@ -17,7 +17,7 @@ from observatory_storage.models.severities import LEVELS, SEVERITIES, names_from
 if TYPE_CHECKING:
     from observatory_storage.models.traces import Trace
 
-__all__ = ["IS_ERROR", "LogRecord"]
+__all__ = ["IS_ERROR", "IS_STRUCTURED", "LogRecord"]
 
 # A tsvector holds at most 1 MB. A longer body is stored whole, and found by its beginning.
 _SEARCHED_CHARACTERS: Final = 100_000
@@ -26,6 +26,11 @@ IS_ERROR: Final = (
     f"severity_number >= {LEVELS['ERROR']} OR severity_number IS NULL AND upper(severity_text) IN ("
     + ", ".join(f"'{name}'" for name in names_from(LEVELS["ERROR"]))
     + ")"
+)
+# The predicate of an index: a record has more to search than a text body. Older SDKs give the name
+# of an event as an attribute. `LogRecord.is_structured` writes the same condition.
+IS_STRUCTURED: Final = (
+    "body_json IS NOT NULL OR event_name IS NOT NULL OR attributes ? 'event.name'"
 )
 
 
@@ -88,6 +93,12 @@ class LogRecord(Base):
         return search_words.words_of(func.left(body, text(str(_SEARCHED_CHARACTERS))))
 
     @classmethod
+    def is_structured(cls) -> ColumnElement[bool]:
+        """The condition that a record is an event, or that its body is not text."""
+        is_named = cls.attributes.op("?", is_comparison=True)(text("'event.name'"))
+        return or_(cls.body_json.is_not(None), cls.event_name.is_not(None), is_named)
+
+    @classmethod
     def severity(cls) -> ColumnElement[int | None]:
         """The severity number, or the number of ``severity_text`` if there is none."""
         named = case(SEVERITIES, value=func.upper(cls.severity_text))
@@ -119,6 +130,13 @@ class LogRecord(Base):
             "trace_id",
             "timestamp",
             postgresql_where=text("trace_id IS NOT NULL"),
+        ),
+        # A search for words reads these records where it finds no index of their words.
+        Index(
+            "ix_logs_event_name",
+            "event_name",
+            "timestamp",
+            postgresql_where=text(IS_STRUCTURED),
         ),
         {"postgresql_partition_by": "RANGE (timestamp)"},
     )

@@ -80,6 +80,7 @@ def two_rows(shared_pool: StoragePool) -> StoragePool:
                 severity_number=17 if factor == 0 else 9,
                 trace_id=trace_key(number),
                 span_id=f"{number:016x}",
+                event_name=name,
                 attributes={"key": name},
                 body=name,
             )

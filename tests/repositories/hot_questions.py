@@ -221,7 +221,8 @@ HOT = (
         "words of a prompt in a closed day",
         lambda uow: uow.traces.search_text("word7 word8", SpanFilters(**WITHIN)),
         {of_partition("trace_spans", "content"), of_partition("trace_events", "content")},
-        spans_of(THAT_DAY),
+        # A log record that names a span is up to an hour older or a day newer than its start.
+        {**spans_of(THAT_DAY), "logs": range(THAT_DAY[0] - 1, THAT_DAY[0] + 2)},
         3_000,
     ),
     Hot(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +14,20 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from observatory_storage import StoragePool
-from observatory_storage.llm.content_search import COMPLETIONS, PROMPTS, content_vector
-from observatory_storage.repositories.reading.text_search import TextSearch
-from observatory_storage.repositories.traces.json_conditions import (
-    ContentCondition,
-    words_condition,
+from observatory_storage.llm.content_names import (
+    COMPLETIONS,
+    COMPLETIONS_OF_EVENTS,
+    PROMPTS,
+    PROMPTS_OF_EVENTS,
 )
+from observatory_storage.llm.content_search import (
+    content_of_attributes,
+    content_of_event,
+    content_vector,
+    has_literally,
+)
+from observatory_storage.repositories.reading.content_conditions import has_words
+from observatory_storage.repositories.reading.text_search import TextSearch
 
 
 def documents(values: list[Any]) -> sa.TableValuedAlias:
@@ -27,17 +38,61 @@ def documents(values: list[Any]) -> sa.TableValuedAlias:
 
 def words_of(pool: StoragePool, attributes: Any) -> set[str]:
     table = documents([attributes])
-    vector = content_vector(table.c.attributes)
+    vector = content_vector(content_of_attributes(table.c.attributes))
     with pool.engine.connect() as connection:
         return set(connection.scalar(sa.select(sa.func.tsvector_to_array(vector))) or [])
 
 
 @pytest.mark.parametrize("name", [*PROMPTS, *COMPLETIONS])
-def test_an_attribute_name_also_matches_longer_names_that_begin_with_it(
-    shared_pool: StoragePool, name: str
-) -> None:
-    assert words_of(shared_pool, {name: "Alpha", f"{name}.0.content": "BETA"}) == {"alpha", "beta"}
-    assert not words_of(shared_pool, {f"x{name}": "alpha", name.upper(): "alpha"})
+def test_attributes_are_compared_by_their_whole_names(shared_pool: StoragePool, name: str) -> None:
+    written = name.replace("*", "17")
+    assert words_of(shared_pool, {written: "Alpha"}) == {"alpha"}
+    others = {f"x{written}", written.upper(), f"{written}s"}
+    if "*" not in name:
+        others |= {f"{written}.name", f"{written}_name"}
+    others -= {*PROMPTS, *COMPLETIONS, f"{written}s" if "*" in name else ""}
+    assert not words_of(shared_pool, dict.fromkeys(others, "alpha"))
+
+
+def test_the_guide_lists_the_attributes() -> None:
+    guide = Path(__file__).parents[2] / "docs" / "llm.md"
+    section = guide.read_text().partition("## Words of prompts")[2].partition("\n## ")[0]
+    lists = re.findall(r"(?ms)^- (?:prompts|completions): (.*?)\n(?=-|\n)", section)
+    written = [tuple(re.findall("`([^`]+)`", one)) for one in lists]
+    assert written == [PROMPTS, COMPLETIONS, PROMPTS_OF_EVENTS, COMPLETIONS_OF_EVENTS]
+
+
+@pytest.mark.parametrize("name", [name for name in (*PROMPTS, *COMPLETIONS) if name[-1] == "*"])
+def test_all_attributes_of_a_flattened_list_are_read(shared_pool: StoragePool, name: str) -> None:
+    longer = {name.replace("*", "0.message.content"): "Alpha", name.replace("*", "21.x"): "BETA"}
+    assert words_of(shared_pool, longer) == {"alpha", "beta"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("gen_ai.prompt.name", "gen_ai.prompt.version", "gen_ai.prompt.id"),
+        *("langfuse.observation.prompt.name", "langfuse.observation.prompt.version"),
+        *("llm.prompt_template.version", "prompt.id", "prompt.url", "ai.prompt.format"),
+        *("traceloop.prompt.key", "mlflow.prompt.name", "embedding.embeddings.0.embedding.vector"),
+    ],
+)
+def test_the_name_of_a_prompt_is_no_prompt(shared_pool: StoragePool, name: str) -> None:
+    assert not words_of(shared_pool, {name: "support reply"})
+
+
+@pytest.mark.parametrize("key", [*PROMPTS_OF_EVENTS, *COMPLETIONS_OF_EVENTS])
+def test_message_events_have_attributes_of_their_own(shared_pool: StoragePool, key: str) -> None:
+    def words(name: str, attributes: dict[str, Any]) -> set[str]:
+        content = content_of_event(sa.literal(name), documents([attributes]).c.attributes)
+        with shared_pool.engine.connect() as connection:
+            query = sa.select(sa.func.tsvector_to_array(content_vector(content)))
+            return set(connection.scalar(query) or [])
+
+    for name in ("gen_ai.user.message", "gen_ai.choice", "codex.tool_result", "tool.output"):
+        assert words(name, {key: "alpha", "gen_ai.prompt": "beta"}) == {"alpha", "beta"}
+    for name in ("exception", "log", "gen_aid"):
+        assert words(name, {key: "alpha", "gen_ai.prompt": "beta"}) == {"beta"}
 
 
 @pytest.mark.parametrize(
@@ -154,6 +209,7 @@ def test_the_expression_never_fails_and_finds_all_words_with_letters(
 
     table = documents([document() for _ in range(200)])
     attributes = table.c.attributes
+    content = content_of_attributes(attributes)
     used = 0
     with shared_pool.engine.connect() as connection:
         for query in [*PIECES, *(text(4) for _ in range(400))]:
@@ -161,10 +217,14 @@ def test_the_expression_never_fails_and_finds_all_words_with_letters(
             if word is None or len(word) < 3:
                 continue
             used += 1
-            (quick,) = words_condition({"text": query})
-            assert isinstance(quick, ContentCondition)
-            found = quick.on(attributes)
-            differing = sa.select(attributes).where(found.is_distinct_from(quick._in(attributes)))
+            search = TextSearch(query)
+            whole = search.condition(
+                content_vector(content),
+                partial(has_literally, content),
+                content_vector(content, words_twice=False),
+            )
+            quick = has_words(content, search)
+            differing = sa.select(attributes).where(whole.is_distinct_from(quick))
             assert not connection.scalars(differing).all(), (query, word)
     assert used > 20
 

@@ -88,6 +88,7 @@ OF_LOGS: dict[str, Any] = {
     "span_id": f"{1:016x}",
     "start_time": START,
     "end_time": START + SECOND,
+    "event_name": "first",
     "attributes": {"key": "first"},
     "text": "first",
     "contains": "irs",

@@ -86,6 +86,7 @@ OF_LOGS: dict[str, list[Any]] = {
     "span_id": [span_key(1)],
     "start_time": [START + 3 * SECOND, START + DAY],
     "end_time": [START + DAY, START + DAY + 5 * SECOND],
+    "event_name": ["login"],
     "attributes": [{"k": 1}, {"k": "1"}, {"a.b": True}],
     "text": ["connection", "retry"],
     "contains": ["RETRY", "0%"],
@@ -114,6 +115,7 @@ def some_logs() -> list[Row]:
             service_name=chance.choice(["api", "worker"]),
             trace_id=chance.choice([None, trace_key(1), trace_key(2)]),
             span_id=chance.choice([None, span_key(1)]),
+            event_name=chance.choice([None, "login"]),
             attributes=chance.choice([{}, {"k": 1}, {"k": "1"}, {"a.b": True}]),
         )
         for number in range(1, 25)

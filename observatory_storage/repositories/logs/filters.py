@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict
 
-from sqlalchemy import ColumnElement, Text, or_, type_coerce
+from sqlalchemy import ColumnElement, Text, and_, not_, or_, type_coerce
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
+from observatory_storage.llm.content_search import content_of_log
 from observatory_storage.models import LogRecord
 from observatory_storage.models.search_words import matches, substring_pattern
 from observatory_storage.models.severities import LEVELS, SEVERITIES, names_from
 from observatory_storage.repositories.reading import attribute_conditions, validation
+from observatory_storage.repositories.reading.content_conditions import has_substring, has_words
 from observatory_storage.repositories.reading.filter_fields import (
     Conditions,
     Filters,
@@ -47,6 +49,7 @@ class LogSearchKeywords(TypedDict, total=False):
     span_id: TextFilter | None
     start_time: datetime | None
     end_time: datetime | None
+    event_name: TextFilter | None
     attributes: Mapping[str, AttributeFilter] | None
     limit: int
     contains: str | None
@@ -88,24 +91,35 @@ def _has_attributes(record: Any, given: Given) -> Conditions:
 def _has_words(record: Any, given: Given) -> Conditions:
     if "text" not in given:
         return []
+    search = TextSearch(given["text"])
     vector = LogRecord.search_vector(LogRecord.__table__.c.body)
 
     def has_literal(written: str) -> ColumnElement[bool]:
         return matches(record.body, substring_pattern(written))
 
-    return [TextSearch(given["text"]).condition(vector, has_literal)]
+    structured = LogRecord.is_structured()
+    in_body = search.condition(vector, has_literal)
+    if search.excludes:  # the word may stand beside the body
+        in_body = and_(in_body, not_(structured))
+    return [or_(in_body, and_(structured, has_words(content_of_log(LogRecord), search)))]
 
 
 def _contains(record: Any, given: Given) -> Conditions:
-    return [matches(record.body, given["contains"])] if "contains" in given else []
+    if "content" not in given:
+        return []
+    value = given["content"]
+    in_body = matches(record.body, substring_pattern(value))
+    content = has_substring(content_of_log(LogRecord), value)
+    return [or_(in_body, and_(LogRecord.is_structured(), content))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFilters(Filters):
     """Selects the log records that meet every condition. A field that is None does not filter.
 
-    ``service_name``, ``trace_id``, ``span_id`` and the keys of ``attributes`` take the same
-    operators as the fields of `TraceFilters`. A record without a value matches ``Not("a value")``.
+    ``service_name``, ``trace_id``, ``span_id``, ``event_name`` and the keys of ``attributes`` take
+    the same operators as the fields of `TraceFilters`. A record without a value matches
+    ``Not("a value")``.
 
     Args:
         min_severity: the lowest severity, inclusive: a severity number (1 to 24) or a level name in
@@ -115,16 +129,20 @@ class LogFilters(Filters):
             ``severity_text`` is taken as a level name. If the text is not a known name, the record
             never matches.
         trace_id: hex text, UUID or the `Trace`.
+        event_name: the name of the event type. Older SDKs give it as an attribute instead:
+            ``attributes={"event.name": …}``.
         start_time: only records of this time or later.
         end_time: only records before this time.
         attributes: a mapping of attribute keys to text, numbers, bools or lists. Each pair must be
             in the attributes of the record, of its resource or of its scope. A value also matches a
             list that contains it. A list matches an equal list.
-        text: words to search for in the body, in web search syntax: all words, ``"a phrase"``,
-            ``or``, ``-not``, ``begin*``. Case is ignored. Words are not stemmed. A word with other
-            characters than letters and digits, such as an address or a path, is compared literally.
-        contains: a substring of the body. Case is ignored; all other characters are literal. No
-            index serves it: the query reads all bodies of the time range, so ``start_time`` is
+        text: words to search for in the body, text or JSON, and in the attributes of events; of
+            events with messages of a model, in the prompts and completions. The syntax is that of a
+            web search: all words, ``"a phrase"``, ``or``, ``-not``, ``begin*``. Case is ignored.
+            Words are not stemmed. A word with other characters than letters and digits, such as an
+            address or a path, is compared literally.
+        contains: a substring of any of these. Case is ignored; all other characters are literal. No
+            index serves it: the query reads all records of the time range, so ``start_time`` is
             required.
         limit: the maximum number of rows in a page.
 
@@ -142,6 +160,7 @@ class LogFilters(Filters):
     span_id: TextFilter | None = filter_field(
         lambda field, value: ids.span_id(value, field), equals("span_id")
     )
+    event_name: TextFilter | None = filter_field(validation.text, equals("event_name"))
     start_time: datetime | None = filter_field(
         validation.moment, at_least("timestamp", "start_time")
     )
@@ -157,7 +176,7 @@ class LogFilters(Filters):
     contains: str | None = filter_field(
         validation.substring,
         _contains,
-        parameters=lambda name, value: {name: substring_pattern(value)},
+        parameters=lambda _, value: {"content": value},
     )
 
     def _check_together(self) -> None:

@@ -16,9 +16,10 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Double, Select, Subquery, cast, func, literal_column, select
+from sqlalchemy import Double, Select, Subquery, case, cast, func, literal_column, select
 from sqlalchemy.orm import InstrumentedAttribute, aliased, defer
 
+from observatory_storage.llm.content_search import content_of_log, content_vector
 from observatory_storage.models import LogRecord
 from observatory_storage.repositories.logs.filters import LogFilters
 from observatory_storage.repositories.reading.filter_fields import within
@@ -117,11 +118,11 @@ class RankedLogSearch:
         self._reader = reader
         self.query: Mapping[str, Any] = filters.query()
         self._matching = select(LogRecord).where(*filters.conditions())
-        rank = func.ts_rank_cd(
-            LogRecord.search_vector(LogRecord.__table__.c.body),
-            TextSearch(filters.text or "").query(),
-            _DIVIDED_BY_LENGTH,
-        )
+        query = TextSearch(filters.text or "").query()
+        body = LogRecord.search_vector(LogRecord.__table__.c.body)
+        content = case((LogRecord.is_structured(), content_vector(content_of_log(LogRecord))))
+        ranks = (func.ts_rank_cd(one, query, _DIVIDED_BY_LENGTH) for one in (body, content))
+        rank = func.coalesce(func.greatest(*ranks), 0)
         ranked = _planned_for_all(self._matching.add_columns(cast(rank, Double).label("rank")))
         self._records = _records_of(ranked, left_out).add_columns(ranked.c.rank)
         key = (ranked.c.rank, *(ranked.c[column.key] for column in NEWEST_LOGS.columns))

@@ -151,10 +151,11 @@ class LogRepository:
         total: pages.Total | None = None,
         **fields: Unpack[LogSearchKeywords],
     ) -> pages.Page[LogRecord]:
-        """Search the words of log bodies, and return a page of the records.
+        """Search the words of log records, and return a page of the records.
 
         Case is ignored and words are not stemmed. The search covers the first 100,000 characters of
-        each body. Bodies that are not text (``body_json``) are not searched.
+        each body that is text. Bodies that are JSON, and the attributes of events together with the
+        body, are searched up to 50,000 characters.
 
         Args:
             text: the words, in web search syntax: all words, ``"a phrase"``, ``or``, ``-not``, and

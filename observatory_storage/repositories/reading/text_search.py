@@ -138,6 +138,11 @@ class TextSearch:
             return or_(*map(alternative, self._alternatives))
         return vector.bool_op("@@")(self.query())
 
+    @property
+    def excludes(self) -> bool:
+        """Whether it has a word that a match must not have."""
+        return any(term.is_excluded for terms in self._alternatives for term in terms)
+
     def query(self) -> ColumnElement[Any]:
         """The tsquery, for ranking. It does not contain the texts that must match literally."""
         return self._query(

@@ -1,9 +1,9 @@
 """Finds the spans that meet one condition on JSON, if they are few.
 
-Each place of the JSON (the span's columns, its events) is searched by itself. In a closed partition
-an index finds the spans; an open partition is read completely. The result is a list of keys. The
-next statement applies all conditions to these rows, because the planner does not know how rare a
-value is.
+Each place of the JSON (the span's columns, its events, its log records) is searched by itself. In a
+closed partition an index finds the spans; an open partition is read completely. The result is a
+list of keys. The next statement applies all conditions to these rows, because the planner does not
+know how rare a value is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TypeEngine
 
-from observatory_storage.models import TraceEvent, TraceSpan
+from observatory_storage.models import LogRecord, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces import json_conditions
@@ -104,7 +104,7 @@ class CandidateFinder:
     def _keys(
         self, json: json_conditions.JsonCondition, start: datetime | None, end: datetime | None
     ) -> Any:
-        """The keys of the spans that meet the condition themselves or by one of their events.
+        """The keys of the spans that meet the condition themselves, by an event or by a log record.
 
         The CTE is materialized, so that the planner plans for all rows. To find only the first few
         rows, it would expect the value to be frequent and read the partition in order.
@@ -129,4 +129,39 @@ class CandidateFinder:
             .cte("events")
             .prefix_with("MATERIALIZED")
         )
-        return sa.union_all(sa.select(spans), sa.select(events))
+        found = [sa.select(spans), sa.select(events)]
+        if isinstance(json, json_conditions.ContentCondition):
+            found.append(self._logged(json, start, end))
+        return sa.union_all(*found)
+
+    def _logged(
+        self, json: json_conditions.ContentCondition, start: datetime | None, end: datetime | None
+    ) -> sa.Select[Any]:
+        """The keys of the spans that the log records name which meet the condition."""
+        records = (
+            sa.select(LogRecord.trace_id, LogRecord.span_id, LogRecord.timestamp)
+            .where(
+                LogRecord.trace_id.is_not(None),
+                LogRecord.span_id.is_not(None),
+                *json_conditions.logged_within(start, end),
+                *json_conditions.logged_within(*self._range),
+                json.on_log(),
+            )
+            .cte("records")
+            .prefix_with("MATERIALIZED")
+        )
+        named = (
+            sa.select(*_OF_SPAN)
+            .where(
+                TraceSpan.trace_id == records.c.trace_id,
+                TraceSpan.span_id == records.c.span_id,
+                TraceSpan.start_time <= records.c.timestamp + json_conditions.LOGGED_BEFORE,
+                TraceSpan.start_time > records.c.timestamp - json_conditions.LOGGED_AFTER,
+                *within(TraceSpan.start_time, start, end),
+                *within(TraceSpan.start_time, *self._range),
+            )
+            # Keeps the planner from reading all spans for a join, since it expects more records.
+            .offset(sa.literal_column("'0'"))
+            .lateral("named")
+        )
+        return sa.select(named).select_from(records.join(named, sa.true()))

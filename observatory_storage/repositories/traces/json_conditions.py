@@ -1,37 +1,51 @@
 """Conditions on JSON: an attribute, or words or a substring of prompts and completions.
 
-A span meets such a condition by its own columns, or by those of one of its events. In a closed
-partition each of these places has an index, but no index serves an OR of them. Therefore the places
-can also be searched one by one.
+A span meets such a condition by its own columns, or by those of one of its events. A condition on
+prompts and completions can also be met by a log record that names the span. In a closed partition
+each of these places has an index, but no index serves an OR of them. Therefore the places can also
+be searched one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, SQLColumnExpression, Text, and_, cast, exists, or_
+from sqlalchemy import ColumnElement, and_, exists, or_
 
-from observatory_storage.llm import content_search
-from observatory_storage.models import Trace, TraceEvent, TraceSpan
+from observatory_storage.llm.content_search import (
+    Content,
+    content_of_attributes,
+    content_of_event,
+    content_of_log,
+    is_message_log,
+)
+from observatory_storage.models import LogRecord, Trace, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading.attribute_conditions import Attribute, attributes_of
-from observatory_storage.repositories.reading.filter_fields import Given, within
-from observatory_storage.repositories.reading.text_search import TextSearch, longest_run
+from observatory_storage.repositories.reading.content_conditions import has_substring, has_words
+from observatory_storage.repositories.reading.filter_fields import Conditions, Given, within
+from observatory_storage.repositories.reading.text_search import TextSearch
 
 __all__ = [
+    "LOGGED_AFTER",
+    "LOGGED_BEFORE",
     "AttributeCondition",
     "ContentCondition",
     "JsonCondition",
     "attribute_conditions",
+    "logged_within",
     "on_span_or_events",
     "substring_condition",
     "words_condition",
 ]
 
-# Shorter words rule out too little.
-_SHORTEST: Final = 3
+# A log record belongs to the span that it names if its time is so much before or after the span's
+# start at most. The bounds limit a search to the partitions of logs beside those of the spans.
+LOGGED_BEFORE: Final = timedelta(hours=1)
+LOGGED_AFTER: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,30 +72,27 @@ class AttributeCondition:
 
 @dataclass(frozen=True, slots=True)
 class ContentCondition:
-    """A condition on the prompts and completions of a span, or of one of its events.
+    """A condition on the prompts and completions of a span, its events or its log records.
 
     Args:
-        on: the condition on attributes.
-        required: ASCII letters and digits that all matching attributes have, in any case.
+        on: the condition on the content of a row.
     """
 
-    on: Callable[[SQLColumnExpression[Any]], ColumnElement[bool]]
-    required: str | None
+    on: Callable[[Content], ColumnElement[bool]]
 
     def on_span(self) -> ColumnElement[bool]:
-        return self._in(TraceSpan.attributes)
+        return self.on(content_of_attributes(TraceSpan.attributes))
 
     def on_event(self) -> ColumnElement[bool]:
-        return self._in(TraceEvent.attributes)
+        return self.on(content_of_event(TraceEvent.name, TraceEvent.attributes))
+
+    def on_log(self) -> ColumnElement[bool]:
+        return and_(
+            LogRecord.is_structured(), is_message_log(LogRecord), self.on(content_of_log(LogRecord))
+        )
 
     def on_trace(self, trace: type[Trace] = Trace) -> ColumnElement[bool]:
-        return self._in(trace.attributes)
-
-    def _in(self, attributes: SQLColumnExpression[Any]) -> ColumnElement[bool]:
-        if self.required is None or len(self.required) < _SHORTEST:
-            return self.on(attributes)
-        # This helps rows without an index: searching for letters costs a twentieth of parsing.
-        return and_(cast(attributes, Text).ilike(f"%{self.required}%"), self.on(attributes))
+        return self.on(content_of_attributes(trace.attributes))
 
 
 # What a span, an event or a trace without spans may meet.
@@ -97,31 +108,20 @@ def words_condition(given: Given) -> list[JsonCondition]:
     """The condition on words, if a text is given."""
     if "text" not in given:
         return []
-    search = TextSearch(given["text"])
-
-    def on(attributes: SQLColumnExpression[Any]) -> ColumnElement[bool]:
-        return search.condition(
-            content_search.content_vector(attributes),
-            partial(content_search.has_literally, attributes),
-            content_search.content_vector(attributes, words_twice=False),
-        )
-
-    return [ContentCondition(on, search.required_word())]
+    return [ContentCondition(partial(has_words, search=TextSearch(given["text"])))]
 
 
 def substring_condition(given: Given) -> list[JsonCondition]:
     """The condition on a substring, if one is given."""
     if "content" not in given:
         return []
-    value = given["content"]
-    on = partial(content_search.contains, value=value)
-    return [ContentCondition(on, longest_run(value))]
+    return [ContentCondition(partial(has_substring, value=given["content"]))]
 
 
 def on_span_or_events(
     json: JsonCondition, start: Any = None, end: Any = None
 ) -> ColumnElement[bool]:
-    """The condition that a span or one of its events meets a condition on JSON.
+    """The condition that a span, one of its events or of its log records meets a condition on JSON.
 
     Args:
         start: the span starts at this time or later.
@@ -139,4 +139,36 @@ def on_span_or_events(
         # The bounds of the span imply this, but the planner does not derive ranges.
         *within(TraceEvent.span_start_time, start, end),
     )
-    return or_(json.on_span(), event)
+    if isinstance(json, AttributeCondition):
+        return or_(json.on_span(), event)
+    record = exists().where(
+        LogRecord.trace_id == TraceSpan.trace_id,
+        LogRecord.span_id == TraceSpan.span_id,
+        LogRecord.timestamp >= TraceSpan.start_time - LOGGED_BEFORE,
+        LogRecord.timestamp < TraceSpan.start_time + LOGGED_AFTER,
+        json.on_log(),
+        *logged_within(start, end),
+    )
+    return or_(json.on_span(), event, record)
+
+
+def logged_within(start: Any, end: Any) -> Conditions:
+    """The condition on the times of log records whose spans start in [start, end).
+
+    Args:
+        start, end: times, or bind parameters with their values: PostgreSQL would compute the bounds
+            only after it has planned for all partitions.
+    """
+    start, end = (getattr(time, "value", time) for time in (start, end))
+    return within(
+        LogRecord.timestamp,
+        _shifted(start, -LOGGED_BEFORE),
+        _shifted(end, LOGGED_AFTER),
+    )
+
+
+def _shifted(time: datetime | None, by: timedelta) -> datetime | None:
+    try:
+        return None if time is None else time + by
+    except OverflowError:
+        return None

@@ -234,11 +234,11 @@ class SpanQueries:
     ) -> pages.Page[TraceSpan]:
         """Search prompts and completions, and list a page of the matching spans, newest first.
 
-        A span matches if all words are in its own attributes, or all in the attributes of one of
-        its events. The guide "LLM columns of a span" lists these attributes, and how much of each
-        is searched. In partitions for which `build_partition_indexes` has run, an index finds the
-        spans. In other partitions the query reads all spans, which takes some ten microseconds a
-        span: pass a time range.
+        A span matches if all words are in its own attributes, or all in one of its events, or all
+        in one log record that names it. The guide "LLM columns of a span" lists what is searched,
+        and how much of it. In partitions for which `build_partition_indexes` has run, an index
+        finds the spans. In other partitions the query reads all spans, which takes some ten
+        microseconds a span: pass a time range.
 
         Args:
             text: the words, in web search syntax: all words, ``"a phrase"``, ``or``, ``-not``, and

@@ -13,7 +13,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 
 from observatory_storage import TraceFilters
-from observatory_storage.llm.content_search import content_vector
+from observatory_storage.llm.content_search import (
+    content_of_attributes,
+    content_of_event,
+    content_vector,
+)
 from observatory_storage.models import Trace
 from observatory_storage.unit_of_work import UnitOfWork
 from tests.benchmarks.reading.dataset import DAY, Dataset
@@ -197,9 +201,12 @@ def _open_words(data: Dataset, chance: random.Random) -> Arguments:
 
 
 def _content(alias: str) -> str:
-    column = sa.literal_column(f"{alias}.attributes", JSONB)
+    attributes = sa.literal_column(f"{alias}.attributes", JSONB)
+    name = sa.literal_column(f"{alias}.name", sa.Text)
+    is_event = alias == "e"
+    content = content_of_event(name, attributes) if is_event else content_of_attributes(attributes)
     dialect = psycopg_dialect()  # type: ignore[no-untyped-call]
-    return str(content_vector(column).compile(dialect=dialect))
+    return str(content_vector(content).compile(dialect=dialect))
 
 
 def _having_words(letters: str) -> str:
