@@ -22,6 +22,7 @@ from observatory_storage.repositories.traces.filters import (
     TraceFilters,
     TraceKeywords,
 )
+from observatory_storage.repositories.traces.message_queries import MessageQueries
 from observatory_storage.repositories.traces.ordered_search import (
     NEWEST_FIRST,
     Order,
@@ -30,7 +31,7 @@ from observatory_storage.repositories.traces.ordered_search import (
 )
 from observatory_storage.repositories.traces.session_filters import SessionFilters, SessionKeywords
 from observatory_storage.repositories.traces.sessions import SessionSearch, session_by_id
-from observatory_storage.repositories.traces.spans import SpanQueries, trace_name
+from observatory_storage.repositories.traces.spans import trace_name
 from observatory_storage.repositories.traces.statistics import span_stats, trace_stats
 from observatory_storage.repositories.traces.trace_search import TraceSearch
 
@@ -41,7 +42,7 @@ T = TypeVar("T")
 _BY_ID: Final = select(Trace).where(Trace.id == bindparam("id"))
 
 
-class TraceRepository(SpanQueries):
+class TraceRepository(MessageQueries):
     """Queries for traces, spans and sessions.
 
     A trace id may be hex text, a UUID, any other text (see `ids.trace_uuid`), or the `Trace`
