@@ -13,11 +13,9 @@ from observatory_storage.llm import facts
 def read(
     attributes: dict[str, Any],
     *,
-    name: str = "span",
-    scope_name: str | None = None,
     resource: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    return facts(attributes, name=name, scope_name=scope_name, resource_attributes=resource or {})
+    return facts(attributes, resource_attributes=resource or {})
 
 
 # --- one recorded-looking span a dialect ---------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from observatory_storage.llm.dialects import ALIASES, WRAPPER_NAMES, WRAPPER_VALUES
+from observatory_storage.llm.dialects import ALIASES
 from observatory_storage.llm.readers import read_text, reader_of
 from observatory_storage.tables import TABLES
 from tests.test_llm import read
@@ -108,10 +108,3 @@ def test_the_reference_lists_the_table_of_aliases_in_its_order() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", DOCS.read_text(), re.MULTILINE)
     listed = {column: tuple(re.findall(r"`([^`]+)`", keys)) for column, keys in rows}
     assert listed == ALIASES
-
-
-def test_the_reference_lists_the_marks_of_wrappers() -> None:
-    section = DOCS.read_text().partition("## Spans that repeat")[2].partition("## A call")[0]
-    named = set(re.findall(r"`([^`]+)`", section))
-    marks = set(WRAPPER_VALUES).union(*WRAPPER_VALUES.values(), *WRAPPER_NAMES.values())
-    assert marks <= named

@@ -38,11 +38,9 @@ def expected(column: str, attribute: str) -> Any:
 def test_every_attribute_gives_its_column(column: str, attribute: str) -> None:
     attributes = {attribute: sample(column)}
     wanted = expected(column, attribute)
-    single = facts(attributes, name="x", scope_name=None, resource_attributes={})
+    single = facts(attributes, resource_attributes={})
     assert single[column] == wanted
-    many = facts_by_column(
-        [attributes, {}], names=["x", "y"], scope_names=[None] * 2, resource_attributes=[{}] * 2
-    )
+    many = facts_by_column([attributes, {}], resource_attributes=[{}] * 2)
     assert many[column] == [wanted, None]
     if column != "model":  # which a call by hand always names
         assert getattr(LlmSpan(model="m", attributes=attributes).to_span(), column) == wanted
@@ -88,9 +86,7 @@ key = "gen_ai.usage.cache_read.input_tokens"
 span = LlmSpan(model="m", attributes={key: 5}).to_span()
 assert span.spared_tokens == 5, span.spared_tokens
 assert LlmSpan(model="m").to_span().spared_tokens is None
-found = facts_by_column(
-    [{key: 5}], names=["x"], scope_names=[None], resource_attributes=[{}]
-)
+found = facts_by_column([{key: 5}], resource_attributes=[{}])
 assert found["spared_tokens"] == [5], found
 print("read")
 """

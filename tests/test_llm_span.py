@@ -155,8 +155,6 @@ def test_what_a_call_stores_reads_back_from_its_attributes_alone() -> None:
     assert written["completion_cost_usd"] is None
     assert {column: value for column, value in written.items() if value is not None} == facts(
         span.attributes,
-        name=span.name,
-        scope_name=span.scope_name,
         resource_attributes=span.resource_attributes,
     )
     assert written["total_cost_usd"] == Decimal("0.12345678901234567890123456789")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observatory_storage.llm import facts
-from observatory_storage.llm.dialects import ALIASES, WRAPPER_NAMES, WRAPPER_VALUES
+from observatory_storage.llm.dialects import ALIASES
 
 INT64 = 2**63 - 1
 
@@ -18,11 +18,9 @@ INT64 = 2**63 - 1
 def read(
     attributes: dict[str, Any],
     *,
-    name: str = "span",
-    scope_name: str | None = None,
     resource: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    return facts(attributes, name=name, scope_name=scope_name, resource_attributes=resource or {})
+    return facts(attributes, resource_attributes=resource or {})
 
 
 @pytest.mark.parametrize(
@@ -144,7 +142,7 @@ def test_texts(value: Any, kept: bool) -> None:
     )
 
 
-KEYS = st.sampled_from([key for keys in ALIASES.values() for key in keys] + list(WRAPPER_VALUES))
+KEYS = st.sampled_from([key for keys in ALIASES.values() for key in keys])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["12"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -155,13 +153,11 @@ JSON = st.recursive(
 @given(
     attributes=st.dictionaries(KEYS | st.text(max_size=5), JSON, max_size=12),
     resource=st.dictionaries(st.sampled_from(ALIASES["environment"]), JSON),
-    name=st.text(max_size=5) | st.sampled_from(sorted(WRAPPER_NAMES[None])),
-    scope_name=st.none() | st.text(max_size=5),
 )
 def test_whatever_the_attributes_the_columns_can_be_stored(
-    attributes: dict[str, Any], resource: dict[str, Any], name: str, scope_name: str | None
+    attributes: dict[str, Any], resource: dict[str, Any]
 ) -> None:
-    found = facts(attributes, name=name, scope_name=scope_name, resource_attributes=resource)
+    found = facts(attributes, resource_attributes=resource)
     assert found.keys() <= ALIASES.keys()
     for column, value in found.items():
         if column.endswith("_tokens"):

@@ -14,8 +14,6 @@ __all__ = [
     "ENVIRONMENT_KEYS",
     "IN_SECONDS",
     "USAGE_COLUMNS",
-    "WRAPPER_NAMES",
-    "WRAPPER_VALUES",
 ]
 
 # Column of `TraceSpan` -> the attributes that give it; the first usable one wins. The column's type
@@ -113,32 +111,7 @@ ENVIRONMENT_KEYS: Final = ALIASES["environment"]
 # Durations are milliseconds, except these.
 IN_SECONDS: Final = frozenset({"gen_ai.response.time_to_first_chunk"})
 
-# Tokens and costs. They stay NULL in a span that repeats the usage of the model calls inside it.
+# Tokens and costs. `storing` decides on which of a trace's spans they count.
 USAGE_COLUMNS: Final = tuple(
     column for column in ALIASES if column.endswith(("_tokens", "_cost_usd"))
 )
-
-_VERCEL_WRAPPERS: Final = frozenset(
-    {
-        "ai.generateText",
-        "ai.streamText",
-        "ai.generateObject",
-        "ai.streamObject",
-        "ai.embed",
-        "ai.embedMany",
-    }
-)
-
-# Attribute -> its values that mark a span as repeating the usage of others.
-WRAPPER_VALUES: Final[dict[str, frozenset[str]]] = {
-    "gen_ai.operation.name": frozenset({"invoke_agent", "invoke_workflow"}),
-    "openinference.span.kind": frozenset({"AGENT", "CHAIN", "TOOL"}),
-    "ai.operationId": _VERCEL_WRAPPERS,
-    "traceloop.span.kind": frozenset({"workflow", "agent"}),
-}
-
-# Instrumentation scope (None for any) -> names of spans that repeat the usage of others.
-WRAPPER_NAMES: Final[dict[str | None, frozenset[str]]] = {
-    None: _VERCEL_WRAPPERS,
-    "pydantic-ai": frozenset({"agent run"}),
-}

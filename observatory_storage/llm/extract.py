@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Context
-from types import NoneType
 from typing import Any, Final, NamedTuple
 
 from observatory_storage.llm.dialects import (
@@ -12,18 +11,13 @@ from observatory_storage.llm.dialects import (
     ENVIRONMENT_KEYS,
     IN_SECONDS,
     USAGE_COLUMNS,
-    WRAPPER_NAMES,
-    WRAPPER_VALUES,
 )
 from observatory_storage.llm.readers import MAX_INT64, read_seconds, read_text, reader_of
 
 __all__ = [
     "READERS",
-    "WRAPPERS",
     "add_totals",
     "facts",
-    "may_repeat_others",
-    "repeats_others",
 ]
 
 # Precise enough to add any two amounts exactly, and without the traps of the caller's context.
@@ -33,8 +27,6 @@ _EXACT: Final = Context(prec=400, traps=[])
 def facts(
     attributes: Mapping[str, Any],
     *,
-    name: str,
-    scope_name: str | None,
     resource_attributes: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Read the LLM columns of a span from its attributes. Unknown columns are absent.
@@ -42,17 +34,12 @@ def facts(
     It reads all dialects (see `dialects`). Tokens are int, costs `Decimal` in US dollars,
     ``ttft_ms`` float in milliseconds, all others str. A total that is not reported is the sum of
     the reported prompt and completion values. A value of the wrong type or size counts as absent;
-    nothing is raised. A span that only repeats the usage of the model calls inside it has no tokens
-    or costs.
+    nothing is raised.
     """
     found: dict[str, Any] = {}
     known = _KNOWN & attributes.keys()
     if known and _read(attributes, known, found):
-        if repeats_others(attributes, name, scope_name):
-            for column in USAGE_COLUMNS:
-                found.pop(column, None)
-        else:
-            add_totals(found)
+        add_totals(found)
     if "environment" not in found:
         for key in ENVIRONMENT_KEYS:
             if key in resource_attributes:
@@ -106,12 +93,6 @@ READERS: Final[dict[str, Reader]] = {
     for rank, key in enumerate(keys)
 }
 _KNOWN: Final = READERS.keys()
-WRAPPERS: Final = {
-    key: frozenset(value.lower() for value in values) for key, values in WRAPPER_VALUES.items()
-}
-_ANY_SCOPE: Final = WRAPPER_NAMES[None]
-_WRAPPER_NAMES: Final = frozenset().union(*WRAPPER_NAMES.values())
-_AGENT: Final = "invoke_agent"  # OpenTelemetry names spans by this, and the agent's name after it
 
 
 def _read(attributes: Mapping[str, Any], known: Iterable[str], found: dict[str, Any]) -> bool:
@@ -131,25 +112,3 @@ def _read(attributes: Mapping[str, Any], known: Iterable[str], found: dict[str, 
             ranks[column] = rank
             has_usage = has_usage or is_usage
     return has_usage
-
-
-def repeats_others(attributes: Mapping[str, Any], name: object, scope_name: object) -> bool:
-    """Whether a span only repeats the usage of the model calls inside it."""
-    for key, values in WRAPPERS.items():
-        value = attributes.get(key)
-        if isinstance(value, str) and value.lower() in values:
-            return True
-    # Hand-written spans come here before they are checked.
-    if not isinstance(name, str) or not isinstance(scope_name, (str, NoneType)):
-        return False
-    return (
-        name in _ANY_SCOPE
-        or name in WRAPPER_NAMES.get(scope_name, ())
-        or name == _AGENT
-        or name.startswith(f"{_AGENT} ")
-    )
-
-
-def may_repeat_others(names: Iterable[str]) -> bool:
-    """Whether `repeats_others` may be true for a span with one of these names."""
-    return any(name in _WRAPPER_NAMES or name.startswith(_AGENT) for name in names)

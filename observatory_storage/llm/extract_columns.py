@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from operator import add
 from typing import Any, Final
 
 from observatory_storage.llm.dialects import ENVIRONMENT_KEYS, USAGE_COLUMNS
-from observatory_storage.llm.extract import (
-    READERS,
-    WRAPPERS,
-    add_totals,
-    may_repeat_others,
-    repeats_others,
-)
+from observatory_storage.llm.extract import READERS, add_totals
 from observatory_storage.llm.readers import MAX_INT64, read_text, read_tokens
 
 __all__ = ["facts_by_column"]
@@ -26,8 +19,6 @@ _SIDES: Final = ("prompt_tokens", "completion_tokens")
 def facts_by_column(
     attributes: Sequence[Mapping[str, Any]],
     *,
-    names: Sequence[str],
-    scope_names: Sequence[str | None],
     resource_attributes: Sequence[Mapping[str, Any]],
 ) -> dict[str, list[Any]]:
     """Read the LLM columns of spans from their attributes; None for unknown values.
@@ -42,26 +33,9 @@ def facts_by_column(
         values = _all_read([given.get(key) for given in attributes], reader.read)
         found[reader.column] = _filled(found.get(reader.column), values)
     if not found.keys().isdisjoint(USAGE_COLUMNS):
-        if may_repeat_others(set(names)) or _are_marked(attributes, keys):
-            repeating = list(map(repeats_others, attributes, names, scope_names))
-            for column in USAGE_COLUMNS:
-                if column in found:
-                    found[column] = [
-                        None if repeats else value
-                        for value, repeats in zip(found[column], repeating, strict=True)
-                    ]
         _add_totals(found)
     _fill_environment(found, resource_attributes)
     return found
-
-
-def _are_marked(attributes: Sequence[Mapping[str, Any]], keys: AbstractSet[Any]) -> bool:
-    """Whether one of the spans has an attribute that marks it as repeating others."""
-    for key in WRAPPERS.keys() & keys:
-        values = {value for given in attributes if type(value := given.get(key)) is str}
-        if any(value.lower() in WRAPPERS[key] for value in values):
-            return True
-    return False
 
 
 def _all_read(values: list[Any], read: Callable[[object], Any]) -> list[Any]:

@@ -280,9 +280,7 @@ class LlmSpan:
         return resource
 
     def _columns(self, attributes: dict[str, Any], resource: dict[str, Any]) -> dict[str, Any]:
-        columns = facts(
-            attributes, name=self.name or "", scope_name=None, resource_attributes=resource
-        )
+        columns = facts(attributes, resource_attributes=resource)
         for column in _COLUMNS:
             value = getattr(self, column)
             if value is not None:

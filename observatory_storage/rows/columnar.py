@@ -129,8 +129,6 @@ def _span_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
     count = len(rows)
     found = facts_by_column(
         [row.get("attributes") or _NOTHING for row in rows],
-        names=columns["name"],
-        scope_names=columns.get("scope_name") or [None] * count,
         resource_attributes=[row.get("resource_attributes") or _NOTHING for row in rows],
     )
     if not USAGE.isdisjoint(columns):

@@ -22,9 +22,8 @@ __all__ = ["SUMS", "USAGE", "duration", "end_of", "events_of", "prepare_span", "
 # Adds any two costs exactly, whatever precision the caller's own context has.
 _EXACT: Final = Context(prec=800, traps=[])
 
-_NAME, _SCOPE, _START, _START_NS, _END, _END_NS, _DURATION, _DURATION_NS = SPANS.positions(
-    *("name", "scope_name", "start_time", "start_ns", "end_time", "end_ns"),
-    *("duration_us", "duration_ns"),
+_START, _START_NS, _END, _END_NS, _DURATION, _DURATION_NS = SPANS.positions(
+    *("start_time", "start_ns", "end_time", "end_ns", "duration_us", "duration_ns")
 )
 _SPAN_KEY: Final = SPANS.positions("trace_id", "span_id", "start_time", "start_ns")
 _SPAN_KEY_OF_EVENT: Final = EVENTS.positions(*SPAN_KEY_OF_EVENT)
@@ -109,8 +108,6 @@ def end_of(start: datetime, start_ns: int, took: int, took_ns: int) -> tuple[dat
 def _fill_llm_columns(values: list[Any], given: Mapping[str, Any]) -> None:
     found = facts(
         given.get("attributes") or {},
-        name=values[_NAME],
-        scope_name=values[_SCOPE],
         resource_attributes=given.get("resource_attributes") or {},
     )
     if not USAGE.isdisjoint(given):
