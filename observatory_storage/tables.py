@@ -122,7 +122,7 @@ TRACES: Final = TableDefinition(
     computed=("id", "trace_id"),
     filled_by_storage=_TIMES_OF_WRITING
     | {"last_span_start", "lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id"}
-    | {"unsettled_since"},
+    | {"usage_span_count", "unsettled_since"},
 )
 # An event has the version key of its span: neither is written before what was written earlier.
 SPANS: Final = TableDefinition(

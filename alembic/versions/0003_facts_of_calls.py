@@ -31,6 +31,11 @@ def upgrade() -> None:
         op.add_column("trace_spans", sa.Column(name, sa.Text(collation="C")), schema=schema)
     for name in _OBJECTS:
         op.add_column("trace_spans", sa.Column(name, JSONB()), schema=schema)
+    op.add_column(
+        "traces",
+        sa.Column("usage_span_count", sa.BigInteger(), server_default="0", nullable=False),
+        schema=schema,
+    )
     op.add_column("traces", sa.Column("unsettled_since", sa.DateTime(timezone=True)), schema=schema)
     op.create_index(
         "ix_traces_unsettled",
@@ -53,5 +58,6 @@ def downgrade() -> None:
     op.drop_index("ix_trace_spans_response_id", "trace_spans", schema=schema)
     op.drop_index("ix_traces_unsettled", "traces", schema=schema)
     op.drop_column("traces", "unsettled_since", schema=schema)
+    op.drop_column("traces", "usage_span_count", schema=schema)
     for name in (*_OBJECTS, *_NAMES):
         op.drop_column("trace_spans", name, schema=schema)

@@ -98,6 +98,10 @@ class Trace(Base):
         SmallInteger, doc="The nanoseconds beyond `lead_start_time`."
     )
     lead_span_id: Mapped[str | None] = mapped_column(NAME, doc="The id of the lead span.")
+    usage_span_count: Mapped[int] = mapped_column(
+        server_default=text("0"),
+        doc="The number of stored spans that report usage, whether or not it counts on them.",
+    )
     unsettled_since: Mapped[datetime | None] = mapped_column(
         doc="Since when its usage awaits settling; None if each token is known to count once."
     )

@@ -41,6 +41,8 @@ def prepare_span(row: TraceSpan | Mapping[str, Any], *, has_facts: bool = False)
         ValidationError: names the field, its value and the rule.
     """
     original = row if type(row) is dict else as_mapping(row, TraceSpan)
+    if original.get("reported_usage") is not None:
+        original = _with_reported_usage(original)
     values, repairs, given = CHECKS[SPANS.name].prepare(original)
     if not has_facts or given is not original:
         _fill_llm_columns(values, given)
@@ -57,6 +59,19 @@ def prepare_span(row: TraceSpan | Mapping[str, Any], *, has_facts: bool = False)
         events, of_events = events_of(events, values)
         repairs += of_events
     return Row(SPANS.name, tuple(values), events, ids.trace_text(given["trace_id"]), repairs)
+
+
+def _with_reported_usage(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A span that was read, with its columns of usage as it reports them.
+
+    Where its usage counts is decided again among the spans with which it is written.
+    """
+    reported = given["reported_usage"]
+    if not isinstance(reported, Mapping) or not reported.keys() <= _REPORTED.keys():
+        raise ValidationError(
+            "reported_usage", reported, f"must be an object with any of {', '.join(_REPORTED)}"
+        )
+    return {**given, **_REPORTED, **reported, "reported_usage": None}
 
 
 def events_of(events: Sequence[Any], span: Sequence[Any]) -> tuple[tuple[Values, ...], int]:
@@ -161,3 +176,6 @@ SUMS: Final[tuple[tuple[tuple[str, str, str], Callable[[Any, Any], Any]], ...]] 
     (("prompt_cost_usd", "completion_cost_usd", "total_cost_usd"), _EXACT.add),
 )
 USAGE: Final = frozenset(column for columns, _ in SUMS for column in columns)
+_REPORTED: Final = dict.fromkeys(
+    (*(column for columns, _ in SUMS for column in columns), "token_details")
+)

@@ -21,6 +21,7 @@ from observatory_storage.rows import PART, Row, Rules, as_mapping, prepare_all, 
 from observatory_storage.storing.binary_copy import copy_rows
 from observatory_storage.storing.conflict_rules import target_of
 from observatory_storage.storing.span_copy import SpanCopy
+from observatory_storage.storing.stored_usage import decide_traces
 from observatory_storage.storing.trace_upsert import add_totals
 from observatory_storage.storing.transaction import PartitionMissing, Source, retrying, writing
 from observatory_storage.storing.upsert import Loader, is_text_error
@@ -182,7 +183,7 @@ def _stream(loader: Loader, feed: Feed, partitions: Partitions) -> StreamOutcome
     if not written:
         return StreamOutcome.CONFLICT
     if totals is not None:
-        add_totals(loader, totals)
+        decide_traces(loader.connection, add_totals(loader, totals))
     return StreamOutcome.WRITTEN
 
 

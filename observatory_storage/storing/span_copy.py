@@ -13,9 +13,11 @@ from observatory_storage.rows import Row
 from observatory_storage.storing.binary_copy import copy_rows
 from observatory_storage.storing.conflict_rules import target_of
 from observatory_storage.storing.span_merge import Key, merge_spans, place_of
+from observatory_storage.storing.stored_usage import decide_traces
 from observatory_storage.storing.trace_totals import SpansByTrace, totals_of
 from observatory_storage.storing.trace_upsert import TotalsRows, add_totals, rows_of_totals
 from observatory_storage.storing.upsert import Loader, chosen_method
+from observatory_storage.storing.usage_in_batch import counted_rows
 from observatory_storage.tables import EVENTS, SPANS, TRACES, Values
 
 __all__ = ["SpanCopy", "write_spans"]
@@ -54,7 +56,7 @@ def write_spans(
         merge_spans(loader, spans or _unique(rows), trace_rows, lone_events)
     else:
         loader.upsert(_TRACES, [*trace_rows])
-        add_totals(loader, totals, optimistic=not trace_rows)
+        decide_traces(loader.connection, add_totals(loader, totals, optimistic=not trace_rows))
 
 
 class SpanCopy:
@@ -87,13 +89,14 @@ class SpanCopy:
         Loader(connection, "auto", sent).load(_EVENTS, _EVENTS.unique(self._events))
 
     def _values(self, parts: Iterable[Sequence[Row]]) -> Iterator[Values]:
-        for part in parts:
+        for part in map(counted_rows, parts):
             self._spans.add(part)
             for events in filter(None, map(_events_of, part)):
                 self._events += events
             yield from map(_values_of, part)
         # Computed here, before the COPY ends, because the server is still inserting rows.
-        self._totals = rows_of_totals(self._spans.totals().values(), self._loader.connection)
+        totals, undecided = self._spans.totals().values(), self._spans.undecided()
+        self._totals = rows_of_totals(totals, self._loader.connection, undecided=undecided)
 
 
 def _insert_spans(loader: Loader, spans: Sequence[Row]) -> TotalsRows | None:
@@ -113,7 +116,10 @@ def _are_distinct(rows: Sequence[Row]) -> bool:
 
 
 def _unique(rows: Sequence[Row]) -> dict[Key, Row]:
-    """The last version of each span in `span_merge.ORDER`; ended versions are preferred."""
+    """The last version of each span in `span_merge.ORDER`; ended versions are preferred.
+
+    Usage counts once among these versions.
+    """
     key_of = _SPANS.key_of
     last: dict[Key, Row] = {}
     for row in rows:
@@ -124,4 +130,5 @@ def _unique(rows: Sequence[Row]) -> dict[Key, Row]:
         elif earlier.values[_END] is None or row.values[_END] is not None:
             # A version without `events` keeps the events of the version before it.
             last[key] = row._replace(events=earlier.events) if row.events is None else row
-    return {key_of(row.values): row for row in sorted(last.values(), key=place_of)}
+    unique = counted_rows(sorted(last.values(), key=place_of))
+    return {key_of(row.values): row for row in unique}

@@ -20,7 +20,9 @@ from observatory_storage.errors import Conflict
 from observatory_storage.rows import Row
 from observatory_storage.storing import trace_upsert as traces
 from observatory_storage.storing.conflict_rules import target_of
+from observatory_storage.storing.stored_usage import decide_traces
 from observatory_storage.storing.trace_totals import SpanFacts, facts_of, totals_of
+from observatory_storage.storing.trace_upsert import reports_usage
 from observatory_storage.storing.upsert import Loader
 from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS, TRACES, Values
 
@@ -121,9 +123,9 @@ def _merge(
     replaced = {key: stored[key][0] for key in counted if key in stored}
     changed = [row for key, row in counted.items() if key not in stored or stored[key][1]]
     subtracted = [(key[0], facts) for key, facts in replaced.items() if stored[key][1]]
-    traces.add_totals(
-        loader, traces.rows_of_totals(totals_of(changed, subtracted)), optimistic=False
-    )
+    reported = {trace_id for trace_id, facts in subtracted if facts.reports_usage}
+    rows = traces.rows_of_totals(totals_of(changed, subtracted), undecided=reported)
+    undecided = traces.add_totals(loader, rows, optimistic=False)
     traces.recompute_traces(
         connection,
         {
@@ -132,6 +134,7 @@ def _merge(
             if facts.outranks(facts_of(counted[key].values))
         },
     )
+    decide_traces(connection, undecided)
 
 
 def _inserting_new() -> Any:
@@ -159,6 +162,8 @@ def _reading_stored() -> Any:
             old.status,
             old.total_tokens,
             old.total_cost_usd,
+            reports_usage(old).label("reports_usage"),
+            old.response_id,
             old.parent_span_id.is_not(None).label("has_parent"),
             old.name,
             old.service_name,
@@ -185,6 +190,8 @@ def _stored_versions(
             old.status,
             old.total_tokens,
             old.total_cost_usd,
+            old.reports_usage,
+            old.response_id,
             (old.has_parent, old.start_time, old.start_ns, old.span_id),
             old.name,
             old.service_name,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Context, Decimal
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
@@ -35,6 +35,7 @@ TOTALS_COLUMNS: Final = (
     *("id", "trace_id", "service_name", "start_time", "end_time", "status", "root_span_name"),
     *("span_count", "error_count", "total_tokens", "total_cost_usd", "last_span_start"),
     *("lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id", "duration_us"),
+    *("usage_span_count", "unsettled_since"),
 )
 """The columns of `traces` that are computed from spans, in the order of `TraceTotals.row`."""
 
@@ -42,10 +43,16 @@ TOTALS_COLUMNS: Final = (
 _counted: Final = itemgetter(
     *SPANS.positions(
         *("span_id", "parent_span_id", "name", "service_name", "start_time", "start_ns"),
-        *("end_time", "status", "total_tokens", "total_cost_usd"),
+        *("end_time", "status", "total_tokens", "total_cost_usd", "reported_usage"),
+        "response_id",
     )
 )
+_TOKENS, _RESPONSE_ID = -4, -1  # among these values
 _TRACE_ID: Final = SPANS.position["trace_id"]
+
+
+_Counted = tuple[str, tuple[Any, ...]]
+"""The text of a span's trace id, and the values of the span that totals need."""
 
 
 class SpanFacts(NamedTuple):
@@ -55,6 +62,8 @@ class SpanFacts(NamedTuple):
     status: str
     tokens: int | None
     cost: Decimal | None
+    reports_usage: bool
+    response_id: str | None
     lead: tuple[bool, datetime, int, str]
     name: str
     service_name: str
@@ -64,7 +73,7 @@ class SpanFacts(NamedTuple):
         return (
             (self.end_time is not None and (new.end_time is None or new.end_time < self.end_time))
             or _STATUS_RANK[self.status] > _STATUS_RANK[new.status]
-            or self[4:] != new[4:]
+            or self[6:] != new[6:]
             or (self.tokens is not None and new.tokens is None)
             or (self.cost is not None and new.cost is None)
         )
@@ -72,9 +81,16 @@ class SpanFacts(NamedTuple):
 
 def facts_of(span: Sequence[Any]) -> SpanFacts:
     """The facts of a prepared span."""
-    span_id, parent, name, service, start, start_ns, end, status, tokens, cost = _counted(span)
+    span_id, parent, name, service, start, start_ns, end, status, *usage = _counted(span)
     lead = (parent is not None, start, start_ns, span_id)
-    return SpanFacts(end, status, tokens, cost, lead, name, service)
+    tokens, cost, reported, response_id = usage
+    reports = bool(tokens or cost or reported)
+    return SpanFacts(end, status, tokens, cost, reports, response_id, lead, name, service)
+
+
+def _reports_usage(counted: Sequence[Any]) -> bool:
+    tokens, cost, reported = counted[_TOKENS:_RESPONSE_ID]
+    return bool(tokens or cost or reported)
 
 
 class TraceTotals:
@@ -85,13 +101,13 @@ class TraceTotals:
         spans: at least one span: for each, the text of its trace id and its facts.
     """
 
-    def __init__(self, trace_id: UUID, spans: Sequence[tuple[str, tuple[Any, ...]]]) -> None:
+    def __init__(self, trace_id: UUID, spans: Sequence[_Counted]) -> None:
         self.id = trace_id
         self.text = min(text for text, _ in spans)
         # Column by column: this is done for every span that is written.
         columns = zip(*[counted for _, counted in spans], strict=True)
         span_ids, parents, names, services, starts, starts_ns, *others = columns
-        ends, statuses, tokens, costs = others
+        ends, statuses, tokens, costs, reported, response_ids = others
         indexes = range(len(spans))
         # Usually a single span of a trace has no parent. It is the lead span.
         self.lead, lead = min(
@@ -106,6 +122,12 @@ class TraceTotals:
         self.spans = len(spans)
         self.errors = statuses.count("error")
         self.rank = 2 if self.errors else int("ok" in statuses)
+        reporting = [index for index in indexes if tokens[index] or costs[index] or reported[index]]
+        self.usage_spans = len(reporting)
+        # Another trace may have a span of the same call.
+        self.unsettled_since: datetime | None = None
+        if any(response_ids[index] is not None for index in reporting):
+            self.unsettled_since = datetime.now(UTC)
         counted = [count for count in tokens if count is not None]
         self.tokens: int | None = sum(counted) if counted else None
         self.cost: Decimal | None = None
@@ -120,6 +142,9 @@ class TraceTotals:
         """
         self.spans -= 1
         self.errors -= replaced.status == "error"
+        self.usage_spans -= replaced.reports_usage
+        if replaced.reports_usage and replaced.response_id is not None:
+            self.unsettled_since = datetime.now(UTC)
         if replaced.tokens is not None:
             self.tokens = (self.tokens or 0) - replaced.tokens
         if replaced.cost is not None:
@@ -142,6 +167,8 @@ class TraceTotals:
             self.last_start,
             *self.lead,
             None if self.end_time is None else (self.end_time - self.start_time) // MICROSECOND,
+            self.usage_spans,
+            self.unsettled_since,
         )
 
 
@@ -150,13 +177,44 @@ class SpansByTrace:
 
     def __init__(self) -> None:
         # The keys are the integers of the trace ids: a UUID is hashed in Python, an integer in C.
-        self._spans: defaultdict[int, list[tuple[str, tuple[Any, ...]]]] = defaultdict(list)
+        self._spans: dict[int, list[_Counted]] = {}
+        self._divided: set[int] = set()
+        self._parts = 0
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Add prepared spans."""
-        spans = self._spans
+        """Add a part of the prepared spans."""
+        self._parts += 1
+        added: defaultdict[int, list[_Counted]] = defaultdict(list)
         for _, values, _, trace_text, _ in rows:  # by position: this runs for every span
-            spans[values[_TRACE_ID].int].append((trace_text, _counted(values)))
+            added[values[_TRACE_ID].int].append((trace_text, _counted(values)))
+        for number, spans in added.items():
+            if number in self._spans:
+                self._divided.add(number)
+                self._spans[number] += spans
+            else:
+                self._spans[number] = spans
+
+    def undecided(self) -> set[UUID]:
+        """The traces whose usage can only be decided with spans of several parts.
+
+        They were added in several parts, or have response ids in common.
+        """
+        found = {
+            number
+            for number in self._divided
+            if sum(_reports_usage(counted) for _, counted in self._spans[number]) > 1
+        }
+        if self._parts > 1:
+            named = [
+                (counted[_RESPONSE_ID], number)
+                for number, spans in self._spans.items()
+                for _, counted in spans
+                if counted[_RESPONSE_ID] is not None
+            ]
+            times = Counter(response_id for response_id, _ in named)
+            if len(times) < len(named):
+                found.update(number for response_id, number in named if times[response_id] > 1)
+        return {UUID(int=number) for number in found}
 
     def totals(self) -> dict[int, TraceTotals]:
         """The totals of each trace, by the integer of its id."""

@@ -8,6 +8,9 @@ does not depend on the order of writers.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from datetime import datetime
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -21,10 +24,31 @@ from observatory_storage.storing.upsert import Loader
 from observatory_storage.storing.upsert_target import UpsertTarget
 from observatory_storage.tables import SPANS, TRACES, Values
 
-__all__ = ["TotalsRows", "add_totals", "lock_traces", "recompute_traces", "rows_of_totals"]
+__all__ = [
+    "TotalsRows",
+    "TraceSummary",
+    "add_totals",
+    "lock_traces",
+    "recompute_traces",
+    "reports_usage",
+    "rows_of_totals",
+]
 
 _TRACES: Final = TRACES.table
 _LEAD: Final = ("lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id")
+
+
+class TraceSummary(NamedTuple):
+    """Columns of a stored trace that say whether its usage has to be decided, and bound its spans.
+
+    They are those of `Trace`.
+    """
+
+    id: UUID
+    start_time: datetime
+    last_span_start: datetime
+    span_count: int
+    usage_span_count: int
 
 
 def _within_bigint(
@@ -38,7 +62,7 @@ def _within_bigint(
     return sa.case((total.is_not(None), sa.cast(bounded, sa.BigInteger)))
 
 
-def _add(_: UpsertTarget, statement: Insert) -> Insert:
+def _add(_: UpsertTarget, statement: Insert) -> Any:
     """Add the totals of new spans to those of the stored spans."""
     old, new = _TRACES.c, statement.excluded
     # A row without spans was written by `write_trace`: the first span overrides it.
@@ -78,17 +102,22 @@ def _add(_: UpsertTarget, statement: Insert) -> Insert:
                 )
                 for column in ("total_tokens", "total_cost_usd")
             },
+            "usage_span_count": sa.case((without_spans, 0), else_=old.usage_span_count)
+            + new.usage_span_count,
+            "unsettled_since": sa.func.coalesce(old.unsettled_since, new.unsettled_since),
             **{
                 column: sa.case((leads, new[column]), else_=old[column])
                 for column in ("service_name", "root_span_name", *_LEAD)
             },
             "updated_at": new.updated_at,
         },
-    )
+    ).returning(*(old[column] for column in TraceSummary._fields))
 
 
 _TOTALS: Final = UpsertTarget(TRACES, _add, later, TOTALS_COLUMNS, "stage_traces_totals")
 _ADD_FEW: Final = _add(_TOTALS, insert(_TRACES))
+_ID: Final = _TOTALS.columns.index("id")
+_summary_of = itemgetter(*map(_TOTALS.columns.index, TraceSummary._fields))
 _FEW: Final = 8  # below this many traces a stage costs more than it saves
 # ON CONFLICT DO UPDATE locks an existing row even if WHERE prevents the update.
 _LOCK: Final = (
@@ -107,14 +136,19 @@ class TotalsRows(NamedTuple):
     Attributes:
         rows: one row for each trace, in the order in which all writers lock traces.
         encoded: the rows encoded for COPY, if they were encoded in advance.
+        undecided: the traces whose usage has to be decided from their stored spans in any case.
     """
 
     rows: list[Values]
     encoded: list[bytes]
+    undecided: AbstractSet[UUID] = frozenset()
 
 
 def rows_of_totals(
-    totals: Iterable[TraceTotals], encode_for: sa.Connection | None = None
+    totals: Iterable[TraceTotals],
+    encode_for: sa.Connection | None = None,
+    *,
+    undecided: AbstractSet[UUID] = frozenset(),
 ) -> TotalsRows:
     """Make the rows that add these totals to their traces.
 
@@ -122,28 +156,48 @@ def rows_of_totals(
         totals: one `TraceTotals` for each trace.
         encode_for: the connection that will write the rows, if it is busy until then. The rows are
             encoded for its COPY meanwhile.
+        undecided: see `TotalsRows`.
     """
     rows = _TOTALS.unique([total.row() for total in totals])
     if encode_for is None or len(rows) < _FEW:
-        return TotalsRows(rows, [])
-    return TotalsRows(rows, encode(encode_for, _TOTALS, rows))
+        return TotalsRows(rows, [], undecided)
+    return TotalsRows(rows, encode(encode_for, _TOTALS, rows), undecided)
 
 
-def add_totals(loader: Loader, totals: TotalsRows, *, optimistic: bool = True) -> None:
+def add_totals(
+    loader: Loader, totals: TotalsRows, *, optimistic: bool = True
+) -> list[TraceSummary]:
     """Add totals to their traces. Missing traces are inserted.
+
+    Returns the traces whose usage has to be decided from their stored spans: those that had spans
+    before, and those of `totals.undecided`.
 
     Args:
         loader: a loader on a connection in a transaction.
         totals: the totals to add.
         optimistic: False if most of the traces are known to exist.
     """
-    rows, encoded = totals
+    rows, encoded, undecided = totals
     if len(rows) >= _FEW:
         copying = Loader(loader.connection, "copy", loader.sent)
-        copying.upsert(_TOTALS, rows, encoded=encoded, optimistic=optimistic)
+        stored = copying.upsert(_TOTALS, rows, encoded=encoded, optimistic=optimistic)
     elif rows:
         named = [dict(zip(_TOTALS.columns, row, strict=True)) for row in rows]
-        loader.connection.execute(_ADD_FEW, named)
+        stored = loader.connection.execute(_ADD_FEW, named).all()
+    else:
+        return []
+    if not stored and not undecided:
+        return []
+    added = {row[_ID]: TraceSummary(*_summary_of(row)) for row in rows}
+    found = [
+        summary
+        for summary in (TraceSummary(*row) for row in stored)
+        if summary.id in undecided
+        or (summary.usage_span_count > 1 and summary.span_count > added[summary.id].span_count)
+    ]
+    if not stored:  # all traces are new
+        found = [added[trace_id] for trace_id in undecided]
+    return found
 
 
 def lock_traces(loader: Loader, totals: TotalsRows) -> set[UUID]:
@@ -155,6 +209,13 @@ def lock_traces(loader: Loader, totals: TotalsRows) -> set[UUID]:
     new = set(loader.connection.execute(_LOCK).scalars())
     loader.unstage(_TOTALS)
     return new
+
+
+def reports_usage(spans: Any) -> sa.ColumnElement[bool]:
+    """Whether a stored span reports usage, counted or not."""
+    return sa.or_(
+        spans.total_tokens > 0, spans.total_cost_usd > 0, spans.reported_usage.is_not(None)
+    )
 
 
 def _recomputing() -> Any:
@@ -183,6 +244,7 @@ def _recomputing() -> Any:
             tokens.label("total_tokens"),
             sa.func.sum(spans.total_cost_usd).label("total_cost_usd"),
             sa.func.max(spans.start_time).label("last_span_start"),
+            sa.func.count().filter(reports_usage(spans)).label("usage_span_count"),
             of_lead(spans.name).label("root_span_name"),
             of_lead(spans.service_name).label("service_name"),
             has_parent.label("lead_has_parent"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import psycopg
 from sqlalchemy import Connection, Integer, Table, insert, literal_column
@@ -58,8 +58,10 @@ class Loader:
         *,
         encoded: Sequence[bytes] = (),
         optimistic: bool = True,
-    ) -> None:
+    ) -> Sequence[Any]:
         """Load rows into their table. After a conflict, merge them instead.
+
+        Returns the rows that the merge returns; none if all rows were loaded.
 
         Args:
             target: the target of the rows.
@@ -68,18 +70,20 @@ class Loader:
             optimistic: False to merge without an attempt to load.
         """
         if not rows:
-            return
+            return []
         if not encoded:
             rows = target.unique(rows)
-        if not optimistic or not self.attempt(
-            target, lambda: self.load(target, rows, encoded=encoded)
-        ):
-            self.stage(target, rows, encoded)
-            if target.definition.on_conflict == "keep":
-                self.existing += len(rows) - self._merge_new(target)
-            else:
-                self.connection.execute(target.merge)
-            self.unstage(target)
+        if optimistic and self.attempt(target, lambda: self.load(target, rows, encoded=encoded)):
+            return []
+        self.stage(target, rows, encoded)
+        returned: Sequence[Any] = []
+        if target.definition.on_conflict == "keep":
+            self.existing += len(rows) - self._merge_new(target)
+        else:
+            merged = self.connection.execute(target.merge)
+            returned = merged.all() if merged.returns_rows else []
+        self.unstage(target)
+        return returned
 
     def _merge_new(self, target: UpsertTarget) -> int:
         """Merge rows of which existing ones stay, and return how many are new."""

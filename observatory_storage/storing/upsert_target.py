@@ -13,10 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, FromClause, Table, Text, tuple_
 from sqlalchemy.dialects.postgresql import JSONB, Insert, dialect, insert
 
+from observatory_storage.storing.usage_once import Usage
 from observatory_storage.tables import TableDefinition, Values
 
 __all__ = ["UpsertTarget", "comparable_json"]
 
+_REPORTED: Final = "reported_usage"
 _TEMPORARY_SCHEMA: Final = "pg_temp"
 _DIALECT: Final = cast(sa.Dialect, dialect())  # type: ignore[no-untyped-call]  # as SQLAlchemy has it
 
@@ -32,6 +34,9 @@ class _EncodedJson(sa.TypeDecorator[bytes]):
 
     def bind_expression(self, bindparam: sa.BindParameter[bytes]) -> ColumnElement[Any]:
         return sa.cast(bindparam, JSONB)
+
+
+_JSON_TYPES: Final = (JSONB, _EncodedJson)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,11 +108,21 @@ class UpsertTarget:
         return self.conflict(self, insert(self.table).from_select(list(self.columns), staged))
 
     def distinct(self, left: FromClause | Any, right: FromClause | Any) -> ColumnElement[bool]:
-        """Whether two versions of a row differ in any column that is not part of the key."""
+        """Whether two versions of a row differ in any column that is not part of the key.
+
+        Spans are compared by the usage that they report, wherever it counts.
+        """
         return tuple_(*self._compared(left)).is_distinct_from(tuple_(*self._compared(right)))
 
     def _compared(self, side: Any) -> list[ColumnElement[Any]]:
-        return [comparable_json(side[name]) for name in self.columns if name not in self.key]
+        columns = [name for name in self.columns if name not in self.key]
+        if _REPORTED not in columns:
+            return [comparable_json(side[name]) for name in columns]
+        return [
+            _reported(side, name) if name in Usage._fields else comparable_json(side[name])
+            for name in columns
+            if name != _REPORTED
+        ]
 
     def unique(self, rows: list[Values]) -> list[Values]:
         """One row for each key, sorted by key: all writers use the same order."""
@@ -126,6 +141,16 @@ def _sortable(key: Any) -> Any:
     return tuple(part.int if isinstance(part, UUID) else part for part in key)
 
 
+def _reported(side: Any, name: str) -> ColumnElement[Any]:
+    """The usage that a span reports."""
+    column, reported = side[name], sa.type_coerce(side[_REPORTED], JSONB)
+    value = reported[name].as_string()
+    return sa.case(
+        (side[_REPORTED].is_(None), comparable_json(column)),
+        else_=value if isinstance(column.type, _JSON_TYPES) else sa.cast(value, column.type),
+    )
+
+
 def comparable_json(value: ColumnElement[Any]) -> ColumnElement[Any]:
     """The value, with jsonb as text: jsonb considers 1 and 1.0 equal, but they differ here."""
-    return sa.cast(value, Text) if isinstance(value.type, (JSONB, _EncodedJson)) else value
+    return sa.cast(value, Text) if isinstance(value.type, _JSON_TYPES) else value
