@@ -17,6 +17,7 @@ from observatory_storage.errors import ConfigError, PoolError, translated
 from observatory_storage.health import HealthReport, PoolStats, check_health, pool_stats
 from observatory_storage.layout import Partitions
 from observatory_storage.rows import Rules
+from observatory_storage.storing import SettledUsage, settle_usage
 from observatory_storage.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
@@ -157,6 +158,24 @@ class StoragePool:
         """
         migrate.upgrade(self.engine, self.schema)
         self.partitions.forget()
+
+    def settle_usage(self, max_traces: int | None = None) -> SettledUsage:
+        """Let the usage of model calls count once that spans of several traces report.
+
+        Within a trace, writers see to that. If several traces report a call, or a trace has more
+        than 1,000 spans, its usage may count too often until the next settlement. Call this
+        regularly, for example every minute. It looks only at traces that writers have marked, in
+        transactions of a hundred traces, and can run beside writers and beside itself.
+
+        Args:
+            max_traces: settle at most so many traces; the others stay marked. None settles all
+                traces that are marked now.
+
+        Raises:
+            StorageError: the database could not be used. What was settled before stays settled.
+            ValidationError: ``max_traces`` is not a positive integer.
+        """
+        return settle_usage(self, max_traces)
 
     def health_check(self, timeout: float | None = None) -> HealthReport:
         """Ask PostgreSQL and Redis how they are, once each. Never raises.

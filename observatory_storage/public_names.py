@@ -90,6 +90,7 @@ from observatory_storage.repositories import (
     TraceRepository,
     TraceStats,
 )
+from observatory_storage.storing import SettledUsage
 from observatory_storage.unit_of_work import UnitOfWork
 from observatory_storage.web import bearer_token, otlp_app
 from observatory_storage.writers import (
@@ -159,6 +160,7 @@ __all__ = [
     "RulesConfig",
     "SessionFilters",
     "SessionSummary",
+    "SettledUsage",
     "SpanFilters",
     "SpanMessages",
     "SpanNode",

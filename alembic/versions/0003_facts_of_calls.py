@@ -33,7 +33,7 @@ def upgrade() -> None:
         op.add_column("trace_spans", sa.Column(name, JSONB()), schema=schema)
     op.add_column(
         "traces",
-        sa.Column("usage_span_count", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("usage_span_count", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         schema=schema,
     )
     op.add_column("traces", sa.Column("unsettled_since", sa.DateTime(timezone=True)), schema=schema)

@@ -6,13 +6,16 @@ Buffered writers, `CopyWriter` and OTLP requests all call `store` or `write_batc
 from observatory_storage.storing.store import StoreResult, store, store_into, write_batch
 from observatory_storage.storing.transaction import Source, source_of
 from observatory_storage.storing.upsert import Loader, Method, chosen_method
+from observatory_storage.storing.usage_settlement import SettledUsage, settle_usage
 
 __all__ = [
     "Loader",
     "Method",
+    "SettledUsage",
     "Source",
     "StoreResult",
     "chosen_method",
+    "settle_usage",
     "source_of",
     "store",
     "store_into",

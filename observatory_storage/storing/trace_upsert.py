@@ -214,7 +214,9 @@ def lock_traces(loader: Loader, totals: TotalsRows) -> set[UUID]:
 def reports_usage(spans: Any) -> sa.ColumnElement[bool]:
     """Whether a stored span reports usage, counted or not."""
     return sa.or_(
-        spans.total_tokens > 0, spans.total_cost_usd > 0, spans.reported_usage.is_not(None)
+        sa.func.coalesce(spans.total_tokens, 0) > 0,
+        sa.func.coalesce(spans.total_cost_usd, 0) > 0,
+        spans.reported_usage.is_not(None),
     )
 
 

@@ -11,20 +11,21 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
-from observatory_storage.errors import translated
+from observatory_storage.errors import ValidationError, translated
 from observatory_storage.storing.stored_usage import StoredSpan, read_spans, update_usage
-from observatory_storage.storing.transaction import Source, retrying
 from observatory_storage.storing.trace_upsert import (
     TraceSummary,
     recompute_traces,
     reports_usage,
 )
+from observatory_storage.storing.transaction import Source, retrying
 from observatory_storage.storing.usage_once import MOST_SPANS_OF_A_CALL, ReportingSpan, count_once
 from observatory_storage.tables import SPANS, TRACES
 
@@ -64,7 +65,10 @@ def settle_usage(source: Source, max_traces: int | None = None) -> SettledUsage:
 
     Raises:
         StorageError: the database could not be used. Traces that were settled before stay settled.
+        ValidationError: `max_traces` is not a positive integer.
     """
+    if max_traces is not None and (type(max_traces) is not int or max_traces < 1):
+        raise ValidationError("max_traces", max_traces, "must be a positive integer or None")
     traces = changed = 0
     place: tuple[datetime, UUID] | None = None
     with translated(), source.engine.connect() as connection:
@@ -76,7 +80,7 @@ def settle_usage(source: Source, max_traces: int | None = None) -> SettledUsage:
         if not marked:
             break
         batch = _Batch([trace_id for _, trace_id in marked])
-        changed += retrying(source.config, lambda batch=batch: _settled(source, batch))
+        changed += retrying(source.config, partial(_settled, source, batch))
         traces += len(marked)
         place = marked[-1]
     return SettledUsage(traces, changed)
@@ -175,12 +179,10 @@ def _find_others(connection: Connection, batch: _Batch, names: _Names) -> bool:
     if not names.starts:
         return True
     starts = names.starts.values()
-    given = {
-        "names": list(names.starts),
-        "froms": [min(of_one) - _WINDOW for of_one in starts],
-        "tos": [max(of_one) + _WINDOW for of_one in starts],
-    }
-    given |= {"earliest": min(given["froms"]), "latest": max(given["tos"])}
+    froms = [min(of_one) - _WINDOW for of_one in starts]
+    tos = [max(of_one) + _WINDOW for of_one in starts]
+    given: dict[str, Any] = {"names": list(names.starts), "froms": froms, "tos": tos}
+    given |= {"earliest": min(froms), "latest": max(tos)}
     found: defaultdict[str, list[sa.Row[Any]]] = defaultdict(list)
     for row in connection.execute(_WITH_NAMES, given):
         found[row.response_id].append(row)
@@ -247,7 +249,7 @@ def _finding_names() -> Any:
         .limit(_MOST_OF_AN_ID)
         .lateral("one")
     )
-    return sa.select(one.c).select_from(name.join(one, sa.true()))
+    return sa.select(*one.c).select_from(name.join(one, sa.true()))
 
 
 _WITH_NAMES: Final = _finding_names()
