@@ -9,13 +9,14 @@ from typing import Any, Final
 
 from observatory_storage import jsonb
 from observatory_storage.rows import Row
-from observatory_storage.storing.usage_once import ReportingSpan, Usage, count_once
+from observatory_storage.storing.usage_once import NO_USAGE, ReportingSpan, Usage, count_once
 from observatory_storage.tables import SPANS
 
 __all__ = ["FACTS", "USAGE", "counted_rows", "reported_json"]
 
 USAGE: Final = Usage._fields
 """The columns of usage."""
+_COSTS: Final = frozenset(column for column in USAGE if column.endswith("_usd"))
 FACTS: Final = (
     *("user_id", "session_id", "provider", "model", "response_model", "ttft_ms", "finish_reason"),
     *("agent_name", "prompt_name"),
@@ -31,6 +32,8 @@ _place_of = itemgetter(*SPANS.positions("span_id", "start_time", "start_ns", "pa
 _call_of = itemgetter(*SPANS.positions("response_id", "operation", "model"))
 _usage_of = itemgetter(*SPANS.positions(*USAGE))
 _facts_of = itemgetter(*SPANS.positions(*FACTS))
+# Deeper spans are decided with their whole trace.
+_MOST_STEPS: Final = 50
 _USAGE_POSITIONS: Final = SPANS.positions(*USAGE)
 
 
@@ -45,41 +48,67 @@ def counted_rows(rows: Sequence[Row]) -> Sequence[Row]:
     """
     spans = [row[1] for row in rows]
     reporting = [span for span in spans if span[_TOKENS] or span[_COST]]
-    if len(reporting) < 2 or not (traces := _traces_to_decide(spans, reporting)):
+    if len(reporting) < 2:
         return rows
+    around, traces = _look(spans, reporting)
+    if not around and not traces:
+        return rows
+    changed = list(rows)
+    positions = {span[_SPAN_ID]: index for index, span in enumerate(spans)} if around else {}
+    for span_id in around:
+        index = positions[span_id]
+        changed[index] = rows[index]._replace(values=_with_usage(spans[index], NO_USAGE))
     indexes = [index for index, span in enumerate(spans) if span[_TRACE_ID].int in traces]
     counted, _ = count_once([_reporting_span(spans[index]) for index in indexes])
-    changed = list(rows)
     for place, usage in counted.items():
         index = indexes[place]
         changed[index] = rows[index]._replace(values=_with_usage(spans[index], usage))
     return changed
 
 
-def _traces_to_decide(spans: Sequence[Any], reporting: Sequence[Any]) -> set[int]:
-    """The traces in which a reporting span may be above another, or share its response id.
+def _look(spans: Sequence[Any], reporting: Sequence[Any]) -> tuple[list[str], set[int]]:
+    """Find what has to be decided, in the fewest steps: this runs for every span that is written.
 
-    This runs for every batch, so it only looks for these traces, in the fewest steps.
+    Returns the ids of spans that merely repeat the usage of several spans inside them, as those of
+    agents do. And the other traces in which usage may count once too often.
     """
-    found: set[int] = set()
     parents = dict(map(_ids_of, spans))
+    numbers = [span[_TRACE_ID].int for span in spans]
     if len(parents) < len(spans):  # spans share ids, and may have several parents
-        found.update(span[_TRACE_ID].int for span in reporting)
-        return found
-    above: set[str] = set()
-    for span in reporting:
-        parent = span[_PARENT]
-        while parent is not None and parent not in above:
-            above.add(parent)
-            parent = parents.get(parent)
-    found.update(span[_TRACE_ID].int for span in reporting if span[_SPAN_ID] in above)
-    ids = Counter(span[_RESPONSE_ID] for span in reporting)
-    del ids[None]
-    if len(ids) and ids.most_common(1)[0][1] > 1:
-        found.update(
-            span[_TRACE_ID].int for span in reporting if ids.get(span[_RESPONSE_ID], 0) > 1
+        return [], {span[_TRACE_ID].int for span in reporting}
+    trace_of = dict(zip(parents, numbers, strict=True))
+    by_id = {span[_SPAN_ID]: span for span in reporting}
+    inside: dict[str, int] = {}
+    traces: set[int] = set()
+    for span_id in by_id:
+        trace, parent = trace_of[span_id], parents[span_id]
+        steps = _MOST_STEPS
+        while parent is not None and trace_of.get(parent) == trace and steps:
+            if parent in by_id:
+                inside[parent] = inside.get(parent, 0) + 1
+                break
+            parent, steps = parents[parent], steps - 1
+        if not steps:
+            traces.add(trace)
+    for span_id, count in inside.items():
+        if count == 1 or by_id[span_id][_COST] or _is_on_a_circle(span_id, parents):
+            traces.add(trace_of[span_id])
+    ids = [span[_RESPONSE_ID] for span in reporting if span[_RESPONSE_ID] is not None]
+    if len(ids) > len(set(ids)):
+        times = Counter(ids)
+        traces.update(
+            span[_TRACE_ID].int for span in reporting if times.get(span[_RESPONSE_ID], 0) > 1
         )
-    return found
+    return [span_id for span_id in inside if trace_of[span_id] not in traces], traces
+
+
+def _is_on_a_circle(span_id: str, parents: dict[str, str | None]) -> bool:
+    parent = parents[span_id]
+    for _ in range(_MOST_STEPS):
+        if parent is None:
+            return False
+        parent = parents.get(parent)
+    return True  # or very deep
 
 
 def _reporting_span(span: Sequence[Any]) -> ReportingSpan:
@@ -104,8 +133,8 @@ def _with_usage(span: Sequence[Any], usage: Usage) -> tuple[Any, ...]:
 
 def reported_json(usage: Usage) -> dict[str, Any]:
     """The value of `reported_usage`: what is known by column, costs as text with all digits."""
-    known = {column: value for column, value in usage._asdict().items() if value is not None}
     return {
-        column: format(value, "f") if column.endswith("_usd") else value
-        for column, value in known.items()
+        column: format(value, "f") if column in _COSTS else value
+        for column, value in zip(USAGE, usage, strict=True)
+        if value is not None
     }

@@ -8,14 +8,14 @@ the trace again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Final, Literal, cast
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.schema import CreateTable, DropTable
 
 from observatory_storage.errors import NotFound, ValidationError
@@ -34,6 +34,7 @@ from observatory_storage.repositories.traces.spans import (
 __all__ = ["delete_all_of", "delete_trace"]
 
 _TRACES_AT_A_TIME: Final = 500
+_DAY: Final = timedelta(days=1)  # spans of one call start within it
 
 
 # The traces that are being deleted, and the bounds of their spans' starts.
@@ -60,6 +61,7 @@ def delete_trace(reader: Reader, key: UUID, name: object) -> DeletedTrace:
     Raises:
         NotFound: no row belongs to such a trace.
     """
+    _mark_sharing_calls(reader, sa.select(sa.literal(key, Trace.id.type)))
     one = sa.select(
         sa.literal(key, Trace.id.type), sa.literal(key.hex), sa.func.now(), sa.func.now()
     )
@@ -94,6 +96,7 @@ def delete_all_of(
     reader.run(CreateTable(_DELETED))
     reader.run(_noting_traces_of_spans(getattr(TraceSpan, column) == wanted))
     reader.run(_noting_traces(_naming(Trace.attributes, pairs)))
+    _mark_sharing_calls(reader, sa.select(_DELETED.c.trace_id))
     traces = -reader.change(_LOCKING)
     reader.run(_WIDENING)
     spans = events = logs = 0
@@ -122,6 +125,33 @@ def delete_all_of(
         logs=logs,
         data_points=data_points,
         redacted_data_points=redacted,
+    )
+
+
+def _mark_sharing_calls(reader: Reader, deleted: sa.Select[UUID]) -> None:
+    """Mark the traces whose usage may count on a span that is deleted: it counts on theirs then.
+
+    Their rows and those of the deleted traces are locked in one order, as writers lock them.
+    """
+    gone, other = aliased(TraceSpan), aliased(TraceSpan)
+    sharing = (
+        sa.select(other.trace_id)
+        .join(gone, gone.response_id == other.response_id)
+        .join(Trace, Trace.id == gone.trace_id)
+        .where(
+            gone.trace_id.in_(deleted),
+            gone.start_time.between(Trace.start_time, Trace.last_span_start),
+            other.start_time.between(gone.start_time - _DAY, gone.start_time + _DAY),
+            other.reported_usage.is_not(None),
+        )
+    )
+    of_both = sa.select(Trace.id).where(sa.or_(Trace.id.in_(sharing), Trace.id.in_(deleted)))
+    reader.run(of_both.order_by(Trace.id).with_for_update(key_share=True))
+    reader.run(
+        sa.update(Trace)
+        .where(Trace.id.in_(sharing), Trace.id.not_in(deleted), Trace.unsettled_since.is_(None))
+        .values(unsettled_since=sa.func.clock_timestamp())
+        .execution_options(synchronize_session=False)
     )
 
 
