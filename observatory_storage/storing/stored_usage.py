@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
 from observatory_storage.storing.trace_upsert import TraceSummary, recompute_traces
-from observatory_storage.storing.usage_in_batch import FACTS, USAGE, reported_json
+from observatory_storage.storing.usage_in_batch import FACTS, USAGE_FIELDS, reported_json
 from observatory_storage.storing.usage_once import ReportingSpan, Usage, count_once
 from observatory_storage.tables import SPANS, TRACES
 
@@ -26,7 +26,7 @@ MOST_SPANS_AT_ONCE: Final = 1000
 _SPANS: Final = SPANS.table
 _TRACES: Final = TRACES.table
 _KEY: Final = ("trace_id", "span_id", "start_time", "start_ns")
-_CHANGED: Final = (*USAGE, "reported_usage")
+_CHANGED: Final = (*USAGE_FIELDS, "reported_usage")
 _TRACES_AT_A_TIME: Final = 200
 
 
@@ -108,7 +108,7 @@ def read_spans(connection: Connection, traces: Iterable[TraceSummary]) -> list[S
 
 def _stored_span(found: sa.Row[Any]) -> StoredSpan:
     row = found._mapping
-    counted = Usage(*(row[column] for column in USAGE))
+    counted = Usage(*(row[column] for column in USAGE_FIELDS))
     reported = row["reported_usage"]
     reporting = ReportingSpan(
         row["trace_id"],

@@ -12,11 +12,11 @@ from observatory_storage.rows import Row
 from observatory_storage.storing.usage_once import NO_USAGE, ReportingSpan, Usage, count_once
 from observatory_storage.tables import SPANS
 
-__all__ = ["FACTS", "USAGE", "counted_rows", "reported_json"]
+__all__ = ["FACTS", "USAGE_FIELDS", "counted_rows", "reported_json"]
 
-USAGE: Final = Usage._fields
+USAGE_FIELDS: Final = Usage._fields
 """The columns of usage."""
-_COSTS: Final = frozenset(column for column in USAGE if column.endswith("_usd"))
+_COSTS: Final = frozenset(column for column in USAGE_FIELDS if column.endswith("_usd"))
 FACTS: Final = (
     *("user_id", "session_id", "provider", "model", "response_model", "ttft_ms", "finish_reason"),
     *("agent_name", "prompt_name"),
@@ -30,11 +30,11 @@ _TRACE_ID, _SPAN_ID, _PARENT, _TOKENS, _COST, _RESPONSE_ID, _REPORTED = SPANS.po
 _ids_of = itemgetter(_SPAN_ID, _PARENT)
 _place_of = itemgetter(*SPANS.positions("span_id", "start_time", "start_ns", "parent_span_id"))
 _call_of = itemgetter(*SPANS.positions("response_id", "operation", "model"))
-_usage_of = itemgetter(*SPANS.positions(*USAGE))
+_usage_of = itemgetter(*SPANS.positions(*USAGE_FIELDS))
 _facts_of = itemgetter(*SPANS.positions(*FACTS))
 # Deeper spans are decided with their whole trace.
 _MOST_STEPS: Final = 50
-_USAGE_POSITIONS: Final = SPANS.positions(*USAGE)
+_USAGE_POSITIONS: Final = SPANS.positions(*USAGE_FIELDS)
 
 
 def counted_rows(rows: Sequence[Row]) -> Sequence[Row]:
@@ -135,6 +135,6 @@ def reported_json(usage: Usage) -> dict[str, Any]:
     """The value of `reported_usage`: what is known by column, costs as text with all digits."""
     return {
         column: format(value, "f") if column in _COSTS else value
-        for column, value in zip(USAGE, usage, strict=True)
+        for column, value in zip(USAGE_FIELDS, usage, strict=True)
         if value is not None
     }
