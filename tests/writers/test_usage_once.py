@@ -94,7 +94,7 @@ def stored(pool: StoragePool) -> dict[str, Row]:
 
 
 def test_each_token_counts_once(pool: StoragePool) -> None:
-    @examples(25, 3000)
+    @examples(15, 3000)
     @given(spans_of_traces(), st.integers(0, 2**32))
     def check(rows: list[Row], seed: int) -> None:
         empty(pool)
