@@ -125,8 +125,8 @@ def _made(fields: Iterable[tuple[Any, ...]]) -> Iterator[Row]:
 
 def _span_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
     columns = columns_of(CHECKS[SPANS.name], rows)
-    if any(columns.get("reported_usage", ())):
-        raise NotColumnar
+    if with_reports := [at for at, own in enumerate(columns.get("reported_usage", ())) if own]:
+        raise NotColumnar(with_reports)
     _name_services(columns, rows)
     count = len(rows)
     found = facts_by_column(
