@@ -16,6 +16,7 @@ from observatory_storage.engine import adopt_engine, create_engine
 from observatory_storage.errors import ConfigError, PoolError, translated
 from observatory_storage.health import HealthReport, PoolStats, check_health, pool_stats
 from observatory_storage.layout import Partitions
+from observatory_storage.llm import use_own_aliases
 from observatory_storage.rows import Rules
 from observatory_storage.storing import SettledUsage, settle_usage
 from observatory_storage.unit_of_work import UnitOfWork
@@ -219,6 +220,8 @@ class StoragePool:
         return f"<StoragePool {address} schema={self.schema!r}>"
 
     def _set_up(self, config: StorageConfig, engine: sa.Engine, *, owned: bool) -> None:
+        if config.llm.aliases:
+            use_own_aliases(config.llm.aliases)
         self.config = config
         self.engine = engine
         self.schema = config.postgres.schema_name

@@ -2,6 +2,7 @@
 
 from observatory_storage.config import (
     DropRule,
+    LlmConfig,
     PoolConfig,
     PostgresConfig,
     RedactRule,
@@ -127,6 +128,7 @@ __all__ = [
     "IngestResult",
     "LatencyPercentiles",
     "LevelCount",
+    "LlmConfig",
     "LlmSpan",
     "LogFilters",
     "LogRecord",

@@ -13,9 +13,11 @@ from observatory_storage.llm import facts
 def read(
     attributes: dict[str, Any],
     *,
+    name: str = "span",
+    scope_name: str | None = None,
     resource: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    return facts(attributes, resource_attributes=resource or {})
+    return facts(attributes, name=name, scope_name=scope_name, resource_attributes=resource or {})
 
 
 # --- one recorded-looking span a dialect ---------------------------------------------------------
@@ -157,6 +159,11 @@ OPENLLMETRY_OLD = {
                 "ttft_ms": 12.3,
                 "user_id": "u-1",
                 "session_id": "conv_5j66UpCpwteGg4YSxUnt7lPY",
+                "operation": "chat",
+                "response_model": "gpt-4-0613",
+                "response_id": "chatcmpl-9J3uIL87gldCFtiIbyaOvTeYBRA3l",
+                "finish_reason": "stop",
+                "token_details": {"prompt_cache_read": 20, "completion_reasoning": 30},
             },
             id="otel",
         ),
@@ -179,13 +186,14 @@ OPENLLMETRY_OLD = {
                 "model": "text-embedding-3-small",
                 "prompt_tokens": 8,
                 "total_tokens": 8,
+                "operation": "embeddings",
             },
             id="otel-embeddings",
         ),
         pytest.param(
             LITELLM,
             {
-                "provider": "azure",
+                "provider": "azure.ai.openai",
                 "model": "gpt-4o",
                 "prompt_tokens": 10,
                 "completion_tokens": 5,
@@ -199,7 +207,7 @@ OPENLLMETRY_OLD = {
         pytest.param(
             OPENINFERENCE_LLM,
             {
-                "provider": "aws",
+                "provider": "aws.bedrock",
                 "model": "amazon.nova-lite-v1:0",
                 "prompt_tokens": 454,
                 "completion_tokens": 75,
@@ -209,18 +217,25 @@ OPENLLMETRY_OLD = {
                 "total_cost_usd": Decimal("0.04524"),
                 "user_id": "u-2",
                 "session_id": "session-7",
+                "operation": "chat",
+                "token_details": {"prompt_cache_read": 400, "completion_reasoning": 12},
             },
             id="openinference",
         ),
         pytest.param(
             OPENINFERENCE_EMBEDDING,
-            {"model": "text-embedding-ada-002", "prompt_tokens": 6, "total_tokens": 6},
+            {
+                "model": "text-embedding-ada-002",
+                "prompt_tokens": 6,
+                "total_tokens": 6,
+                "operation": "embeddings",
+            },
             id="openinference-embedding",
         ),
         pytest.param(
             VERCEL_DO_STREAM,
             {
-                "provider": "openai.chat",
+                "provider": "openai",
                 "model": "gpt-4o-mini",
                 "prompt_tokens": 12,
                 "completion_tokens": 8,
@@ -228,6 +243,10 @@ OPENLLMETRY_OLD = {
                 "ttft_ms": 312.5,
                 "user_id": "u-3",
                 "session_id": "s-3",
+                "operation": "chat",
+                "response_model": "gpt-4o-mini-2024-07-18",
+                "finish_reason": "stop",
+                "token_details": {"prompt_cache_read": 4, "completion_reasoning": 2},
             },
             id="vercel",
         ),
@@ -240,40 +259,48 @@ OPENLLMETRY_OLD = {
                 "completion_tokens": 8,
                 "total_tokens": 20,
                 "ttft_ms": 200.0,
+                "operation": "chat",
             },
             id="vercel-old",
         ),
         pytest.param(
             VERCEL_DO_EMBED,
             {
-                "provider": "openai.embedding",
+                "provider": "openai",
                 "model": "text-embedding-3-small",
                 "prompt_tokens": 10,
                 "total_tokens": 10,
+                "operation": "embeddings",
             },
             id="vercel-embed",
         ),
         pytest.param(
             OPENLLMETRY_CHAT,
             {
-                "provider": "OpenAI",
+                "provider": "openai",
                 "model": "gpt-4o",
                 "prompt_tokens": 900,
                 "completion_tokens": 7,
                 "total_tokens": 907,
                 "user_id": "u-4",
                 "session_id": "conv-9",
+                "operation": "chat",
+                "response_model": "gpt-4o-2024-08-06",
+                "finish_reason": "stop",
+                "token_details": {"prompt_cache_read": 800},
             },
             id="openllmetry",
         ),
         pytest.param(
             OPENLLMETRY_OLD,
             {
-                "provider": "OpenAI",
+                "provider": "openai",
                 "model": "gpt-3.5-turbo",
                 "prompt_tokens": 17,
                 "completion_tokens": 3,
                 "total_tokens": 20,
+                "operation": "chat",
+                "response_model": "gpt-3.5-turbo-0613",
             },
             id="openllmetry-old",
         ),
@@ -291,5 +318,5 @@ def test_each_dialect_gives_its_columns(
 
 
 def test_a_span_that_speaks_of_no_model_has_no_columns() -> None:
-    attributes = {"http.request.method": "GET", "gen_ai.tool.name": "search", "llm": 1}
+    attributes = {"http.request.method": "GET", "tool": "search", "llm": 1}
     assert read(attributes, resource={"service.name": "chat"}) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import observatory_storage
 from observatory_storage import CopyWriter, LlmSpan, StoragePool, TraceSpan, TraceWriter
 from observatory_storage.llm import facts, facts_by_column
+from observatory_storage.llm.aliases import holding
 from observatory_storage.llm.dialects import ALIASES, IN_SECONDS, USAGE_COLUMNS
 from observatory_storage.llm.readers import reader_of
 
@@ -34,33 +36,44 @@ def expected(column: str, attribute: str) -> Any:
     return Decimal(str(value)) if isinstance(value, float) and column != "ttft_ms" else value
 
 
+@pytest.mark.parametrize("is_json", [False, True])
 @pytest.mark.parametrize(("column", "attribute"), PAIRS)
-def test_every_attribute_gives_its_column(column: str, attribute: str) -> None:
-    attributes = {attribute: sample(column)}
+def test_every_attribute_gives_its_column(column: str, attribute: str, is_json: bool) -> None:
+    attributes = holding(attribute, sample(column))
+    if is_json:  # structures are often JSON in text
+        attributes = {
+            key: json.dumps(value) if isinstance(value, (dict, list)) else value
+            for key, value in attributes.items()
+        }
     wanted = expected(column, attribute)
-    single = facts(attributes, resource_attributes={})
+    single = facts(attributes, name="x", scope_name=None, resource_attributes={})
     assert single[column] == wanted
-    many = facts_by_column([attributes, {}], resource_attributes=[{}] * 2)
+    many = facts_by_column(
+        [attributes, {}], names=["x", "y"], scope_names=[None] * 2, resource_attributes=[{}] * 2
+    )
     assert many[column] == [wanted, None]
-    if column != "model":  # which a call by hand always names
+    if column not in ("model", "operation"):  # which a call by hand always names
         assert getattr(LlmSpan(model="m", attributes=attributes).to_span(), column) == wanted
 
 
 def test_every_column_is_stored_by_every_writer(pool: StoragePool) -> None:
     attributes = {attributes[0]: sample(column) for column, attributes in ALIASES.items()}
     wanted = {column: expected(column, names[0]) for column, names in ALIASES.items()}
-    by_hand = LlmSpan(model="text", attributes=attributes)
+    by_hand = LlmSpan(model="text", operation="text", attributes=attributes)
     copied = by_hand.to_span()
     row = {"trace_id": copied.trace_id, "span_id": "c" * 16, "name": "x", "service_name": "s"}
-    row |= {"start_time": copied.start_time, "attributes": attributes}
+    # Two spans of one response would be one call, which counts once.
+    other = attributes | {ALIASES["response_id"][0]: "another"}
+    row |= {"start_time": copied.start_time, "attributes": other}
     with TraceWriter(pool) as writer:
         writer.write_span_from_llm(by_hand)
     assert CopyWriter(pool).write_spans([row]) == 1
     with pool.unit_of_work() as uow:
         stored = uow.traces.get_spans(copied.trace_id)
     assert len(stored) == 2
+    assert {span.response_id for span in stored} == {wanted.pop("response_id"), "another"}
     for span in stored:
-        assert {column: getattr(span, column) for column in ALIASES} == wanted
+        assert {column: getattr(span, column) for column in wanted} == wanted
 
 
 def test_usage_columns_are_the_tokens_and_the_costs() -> None:
@@ -82,11 +95,13 @@ NEW_COLUMN = "    session_id: Mapped[str | None] = mapped_column("
 NEW_ALIASES = """    "user_id": ("""
 PROGRAM = """
 from observatory_storage.llm import LlmSpan, facts_by_column
-key = "gen_ai.usage.cache_read.input_tokens"
+key = "shop.spared_tokens"
 span = LlmSpan(model="m", attributes={key: 5}).to_span()
 assert span.spared_tokens == 5, span.spared_tokens
 assert LlmSpan(model="m").to_span().spared_tokens is None
-found = facts_by_column([{key: 5}], resource_attributes=[{}])
+found = facts_by_column(
+    [{key: 5}], names=["x"], scope_names=[None], resource_attributes=[{}]
+)
 assert found["spared_tokens"] == [5], found
 print("read")
 """
@@ -104,7 +119,7 @@ def test_a_new_llm_column_needs_only_its_model_and_its_attributes(tmp_path: Path
         (
             "llm/dialects.py",
             NEW_ALIASES,
-            '    "spared_tokens": ("gen_ai.usage.cache_read.input_tokens",),\n',
+            '    "spared_tokens": ("shop.spared_tokens",),\n',
         ),
     ):
         text = (package / path).read_text()

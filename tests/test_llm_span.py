@@ -118,6 +118,10 @@ def test_a_call_with_everything_becomes_a_genai_span() -> None:
         "scope_attributes": {},
         "provider": "openai",
         "model": "gpt-4o-mini",
+        "operation": "chat",
+        "response_model": "gpt-4o-mini-2024-07-18",
+        "response_id": "chatcmpl-1",
+        "finish_reason": "stop",
         "prompt_tokens": 14,
         "completion_tokens": 4,
         "total_tokens": 18,
@@ -155,6 +159,8 @@ def test_what_a_call_stores_reads_back_from_its_attributes_alone() -> None:
     assert written["completion_cost_usd"] is None
     assert {column: value for column, value in written.items() if value is not None} == facts(
         span.attributes,
+        name=span.name,
+        scope_name=span.scope_name,
         resource_attributes=span.resource_attributes,
     )
     assert written["total_cost_usd"] == Decimal("0.12345678901234567890123456789")

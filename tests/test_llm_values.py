@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observatory_storage.llm import facts
+from observatory_storage.llm.aliases import NESTED, PLAIN
 from observatory_storage.llm.dialects import ALIASES
+from observatory_storage.llm.token_details import TOKEN_DETAILS
 
 INT64 = 2**63 - 1
 
@@ -18,9 +20,11 @@ INT64 = 2**63 - 1
 def read(
     attributes: dict[str, Any],
     *,
+    name: str = "span",
+    scope_name: str | None = None,
     resource: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    return facts(attributes, resource_attributes=resource or {})
+    return facts(attributes, name=name, scope_name=scope_name, resource_attributes=resource or {})
 
 
 @pytest.mark.parametrize(
@@ -142,7 +146,7 @@ def test_texts(value: Any, kept: bool) -> None:
     )
 
 
-KEYS = st.sampled_from([key for keys in ALIASES.values() for key in keys])
+KEYS = st.sampled_from([*PLAIN, *NESTED])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["12"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -153,12 +157,14 @@ JSON = st.recursive(
 @given(
     attributes=st.dictionaries(KEYS | st.text(max_size=5), JSON, max_size=12),
     resource=st.dictionaries(st.sampled_from(ALIASES["environment"]), JSON),
+    name=st.text(max_size=5),
+    scope_name=st.none() | st.text(max_size=5),
 )
 def test_whatever_the_attributes_the_columns_can_be_stored(
-    attributes: dict[str, Any], resource: dict[str, Any]
+    attributes: dict[str, Any], resource: dict[str, Any], name: str, scope_name: str | None
 ) -> None:
-    found = facts(attributes, resource_attributes=resource)
-    assert found.keys() <= ALIASES.keys()
+    found = facts(attributes, name=name, scope_name=scope_name, resource_attributes=resource)
+    assert found.keys() <= {*ALIASES, "token_details"}
     for column, value in found.items():
         if column.endswith("_tokens"):
             assert type(value) is int
@@ -169,6 +175,9 @@ def test_whatever_the_attributes_the_columns_can_be_stored(
         elif column == "ttft_ms":
             assert type(value) is float
             assert 0 <= value < float("inf")
+        elif column == "token_details":
+            assert value.keys() <= TOKEN_DETAILS.keys()
+            assert all(0 < count <= INT64 for count in value.values())
         else:
             assert "\0" not in value
             assert 0 < len(value.encode()) <= 1024

@@ -3,6 +3,7 @@
 from observatory_storage.config.fields import Setting, settings_of
 from observatory_storage.config.rule_settings import DropRule, RedactRule, RulesConfig
 from observatory_storage.config.sections import (
+    LlmConfig,
     PoolConfig,
     PostgresConfig,
     RedisConfig,
@@ -13,6 +14,7 @@ from observatory_storage.config.storage import StorageConfig
 
 __all__ = [
     "DropRule",
+    "LlmConfig",
     "PoolConfig",
     "PostgresConfig",
     "RedactRule",

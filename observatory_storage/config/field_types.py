@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Mapping
@@ -173,3 +174,25 @@ RootCertificate = Annotated[Path, AfterValidator(_root_certificate)]
 Password = Annotated[SecretStr, AfterValidator(_without_nul)]
 Parameters = Annotated[dict[str, str | SecretStr], BeforeValidator(_parameters)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+
+
+def _aliases(value: Any) -> Any:
+    if isinstance(value, str):  # a variable
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise RuleError('must be JSON, such as {"user_id": ["app.user"]}') from None
+    if not isinstance(value, Mapping):
+        return value
+    aliases = {}
+    for column, given in value.items():
+        names = [given] if isinstance(given, str) else given
+        if not isinstance(names, (list, tuple)) or not all(
+            isinstance(name, str) and name for name in names
+        ):
+            raise RuleError(f"must list names of attributes for {column}, such as [app.user]")
+        aliases[column] = tuple(names)
+    return aliases
+
+
+Aliases = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_aliases)]

@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL
 
 from observatory_storage.config.config_model import ConfigModel
 from observatory_storage.config.field_types import (
+    Aliases,
     ApplicationName,
     ExistingFile,
     Fraction,
@@ -345,3 +346,20 @@ class RetryConfig(ConfigModel):
         if value < initial:
             raise RuleError(f"must not be below initial_delay_ms, {initial}", "initial_delay_ms")
         return value
+
+
+class LlmConfig(ConfigModel):
+    """How LLM columns of spans are read from attributes.
+
+    The names apply to every pool of the process. Those of the pool that was created last count.
+
+    Raises:
+        ConfigError: a value is invalid. It lists all problems.
+    """
+
+    section = ("llm",)
+
+    aliases: Annotated[Aliases, Env("LLM_ALIASES")] = Field(
+        default_factory=dict,
+        description="Your own attributes for LLM columns, read before all others, as JSON.",
+    )

@@ -14,6 +14,7 @@ from observatory_storage.config.fields import Env
 from observatory_storage.config.problems import Loaded
 from observatory_storage.config.rule_settings import RulesConfig
 from observatory_storage.config.sections import (
+    LlmConfig,
     PoolConfig,
     PostgresConfig,
     RedisConfig,
@@ -26,7 +27,7 @@ _SOURCES: ContextVar[tuple[Source, ...]] = ContextVar("_SOURCES", default=())
 
 
 class StorageConfig(ConfigModel, BaseSettings):
-    """The whole configuration: ``postgres``, ``redis``, ``pool``, ``retry`` and ``rules``.
+    """The whole configuration: ``postgres``, ``redis``, ``pool``, ``retry``, ``rules`` and ``llm``.
 
     The constructor reads neither the environment nor files; `from_env` and `from_file` do.
 
@@ -53,6 +54,7 @@ class StorageConfig(ConfigModel, BaseSettings):
     pool: PoolConfig = Field(default_factory=PoolConfig)
     retry: RetryConfig = Field(default_factory=RetryConfig)
     rules: RulesConfig = Field(default_factory=RulesConfig)
+    llm: LlmConfig = Field(default_factory=LlmConfig)
 
     @classmethod
     def from_env(cls) -> Self:

@@ -15,8 +15,9 @@ from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.llm import messages
 from observatory_storage.llm import span_validation as checks
+from observatory_storage.llm.aliases import READ_AS
 from observatory_storage.llm.dialects import ALIASES
-from observatory_storage.llm.extract import add_totals, facts
+from observatory_storage.llm.extract import Course, add_totals, facts
 from observatory_storage.llm.readers import (
     read_amount,
     read_duration,
@@ -39,9 +40,8 @@ _CHECK_OF_READER: Final[dict[Callable[[object], Any], Callable[[str, object], No
 }
 # Checks of fields that are not columns, or whose check does not follow from the column's type.
 _CHECKS: Final[dict[str, Callable[[str, object], None]]] = {
-    **dict.fromkeys(("operation", "name", "service_name"), checks.name),
-    **dict.fromkeys(("status_message", "response_model", "response_id"), checks.text),
-    **dict.fromkeys(("prompt", "completion"), checks.text),
+    **dict.fromkeys(("name", "service_name"), checks.name),
+    **dict.fromkeys(("status_message", "prompt", "completion"), checks.text),
     **dict.fromkeys(("start_time", "end_time"), checks.time),
     **dict.fromkeys(("temperature", "top_p"), checks.number),
     **dict.fromkeys(("attributes", "resource_attributes"), checks.attributes),
@@ -56,12 +56,9 @@ _NEVER_NONE: Final = frozenset({"attributes", "resource_attributes", "events"})
 # Field -> the attribute that it becomes. A field that is missing here becomes the first alias of
 # its column.
 _ATTRIBUTES: Final = {
-    "operation": "gen_ai.operation.name",
     "temperature": "gen_ai.request.temperature",
     "top_p": "gen_ai.request.top_p",
     "max_tokens": "gen_ai.request.max_tokens",
-    "response_model": "gen_ai.response.model",
-    "response_id": "gen_ai.response.id",
     # OpenTelemetry has no names for costs, so these are OpenInference's.
     "prompt_cost_usd": "llm.cost.prompt",
     "completion_cost_usd": "llm.cost.completion",
@@ -174,7 +171,7 @@ class LlmSpan:
                 "links": [],
                 "resource_attributes": resource,
                 "scope_attributes": {},
-                **self._columns(attributes, resource),
+                **self._columns(attributes, resource, end_time),
             }
         )
         if not self.events:
@@ -279,20 +276,35 @@ class LlmSpan:
             resource["deployment.environment.name"] = self.environment
         return resource
 
-    def _columns(self, attributes: dict[str, Any], resource: dict[str, Any]) -> dict[str, Any]:
-        columns = facts(attributes, resource_attributes=resource)
+    def _columns(
+        self, attributes: dict[str, Any], resource: dict[str, Any], end_time: datetime | None
+    ) -> dict[str, Any]:
+        start_time = cast("datetime", self.start_time)  # set by the constructor
+        duration_us = None if end_time is None else (end_time - start_time) // _MICROSECOND
+        columns = facts(
+            attributes,
+            name=self.name or "",
+            scope_name=None,
+            resource_attributes=resource,
+            course=Course(start_time, duration_us, self.status == "error", self.events),
+        )
         for column in _COLUMNS:
             value = getattr(self, column)
             if value is not None:
                 columns[column] = read_amount(value) if column in _AMOUNTS else value
+        for column in _FOLDED:
+            if columns.get(column) is not None:
+                columns[column] = READ_AS[column](columns[column]) or columns[column]
         if self.ttft_ms is not None:
             columns["ttft_ms"] = float(self.ttft_ms)
         add_totals(columns)
-        return dict.fromkeys(ALIASES) | columns
+        return dict.fromkeys((*ALIASES, "token_details")) | columns
 
 
 # The LLM columns that are fields too; the others come from the attributes alone.
 _COLUMNS: Final = tuple(each.name for each in fields(LlmSpan) if each.name in ALIASES)
+# Columns with one spelling for all that senders use.
+_FOLDED: Final = ("operation", "provider")
 _AMOUNTS: Final = frozenset(column for column in _COLUMNS if reader_of(column) is read_amount)
 _ALL_CHECKS: Final = _CHECKS | {name: _CHECK_OF_READER[reader_of(name)] for name in _COLUMNS}
 _ALL_ATTRIBUTES: Final = {
@@ -303,7 +315,9 @@ _ALL_ATTRIBUTES: Final = {
 def columns_of_attributes(call: LlmSpan, span: TraceSpan) -> dict[str, Any]:
     """The LLM columns of a call's span that are read from its attributes."""
     return {
-        column: span.__dict__[column] for column in ALIASES if getattr(call, column, None) is None
+        column: span.__dict__[column]
+        for column in (*ALIASES, "token_details")
+        if getattr(call, column, None) is None
     }
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Final
 
+import orjson
 from sqlalchemy import BigInteger, Double, Numeric, Text
 
+from observatory_storage.llm.vocabulary import operation_of, provider_of
 from observatory_storage.models import TraceSpan
 
 __all__ = [
@@ -18,25 +20,64 @@ __all__ = [
     "MAX_TEXT_BYTES",
     "read_amount",
     "read_duration",
+    "read_finish_reason",
+    "read_operation",
+    "read_provider",
     "read_seconds",
     "read_text",
     "read_tokens",
     "reader_of",
+    "structure",
+    "value_at",
 ]
 
 MAX_TEXT_BYTES: Final = 1024  # these columns are indexed, and a btree entry is bounded
 MAX_INT64: Final = 2**63 - 1
 MAX_AMOUNT: Final = 10**12  # more US dollars than any call costs: a larger number is a mistake
 
+MAX_JSON_CHARACTERS: Final = 65_536  # longer text holds messages, not facts
+
 # Longer numbers in text are not measurements. The limit also excludes huge exponents.
 _DECIMAL_TEXT: Final = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,2})?")
 
 
+def structure(value: object) -> Any:
+    """The value if it is a structure, or the structure that is JSON in it; else None."""
+    if isinstance(value, (dict, list)):
+        return value
+    if isinstance(value, str) and value[:1] in ("{", "[") and len(value) <= MAX_JSON_CHARACTERS:
+        try:
+            return orjson.loads(value)
+        except ValueError:
+            return None
+    return None
+
+
+def value_at(found: Any, path: tuple[str, ...]) -> Any:
+    """The value behind the steps within a structure; None if there is none."""
+    for step in path:
+        if isinstance(found, Mapping):
+            found = found.get(step)
+        elif isinstance(found, list) and step.isdecimal() and int(step) < len(found):
+            found = found[int(step)]
+        else:
+            return None
+    return found
+
+
 def read_text(value: object) -> str | None:
-    """The value if it is text that an indexed column can hold, else None."""
+    """The value if it is text that an indexed column can hold, else None.
+
+    Some exporters write every attribute as JSON: a text that is quoted as a whole loses its quotes.
+    """
     if not isinstance(value, str) or not value or len(value) > MAX_TEXT_BYTES or "\0" in value:
         # JSON has the values of enumerations.
         return read_text(value.value) if isinstance(value, Enum) else None
+    if value[0] == '"' and value[-1] == '"' and len(value) > 1:
+        try:
+            return read_text(orjson.loads(value))
+        except ValueError:  # these quotes are the text's own
+            pass
     if not value.isascii():
         try:
             if len(value.encode()) > MAX_TEXT_BYTES:
@@ -44,6 +85,30 @@ def read_text(value: object) -> str | None:
         except UnicodeEncodeError:  # a lone surrogate
             return None
     return value
+
+
+def read_operation(value: object) -> str | None:
+    """The value as an operation in OpenTelemetry's spelling, else None."""
+    kind = read_text(value)
+    return None if kind is None else operation_of(kind)
+
+
+def read_provider(value: object) -> str | None:
+    """The value as a provider in OpenTelemetry's spelling, else None."""
+    spelling = read_text(value)
+    return None if spelling is None else provider_of(spelling)
+
+
+def read_finish_reason(value: object) -> str | None:
+    """The value if it is text, or the first of a list of texts, also of a list in JSON."""
+    if isinstance(value, str) and value[:1] == "[":
+        try:
+            value = orjson.loads(value)
+        except ValueError:
+            return None
+    if isinstance(value, (list, tuple)):
+        return next((reason for reason in map(read_text, value) if reason is not None), None)
+    return read_text(value)
 
 
 def read_tokens(value: object) -> int | None:

@@ -219,14 +219,16 @@ def span_of(row: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = ()) ->
     for name, key in _DROPPED:
         if key in otlp:
             span[name] = otlp[key]
-    status = _status_of(row, otlp.get("status"))
+    status = _status_of(row, otlp)
     if status is not None:
         span["status"] = status
     return span
 
 
-def _status_of(row: Mapping[str, Any], note: Any) -> dict[str, Any] | None:
-    message = row["status_message"]
+def _status_of(row: Mapping[str, Any], otlp: Mapping[str, Any]) -> dict[str, Any] | None:
+    note = otlp.get("status")
+    # The column may have the message of an exception among the events instead.
+    message = otlp.get("status_message", row["status_message"])
     code = note if isinstance(note, int) else STATUSES.index(row["status"])
     if note == ABSENT and not code and not message:
         return None

@@ -14,10 +14,18 @@ from typing import Any, Final, cast
 
 from observatory_storage import ids
 from observatory_storage.errors import BatchError, Rejected, ValidationError
-from observatory_storage.llm import facts_by_column
+from observatory_storage.llm import Courses, facts_by_column
 from observatory_storage.rows.column_checks import Column, NotColumnar, columns_of, in_order
 from observatory_storage.rows.prepare import PREPARE, prepare
-from observatory_storage.rows.prepare_span import SUMS, USAGE, end_of, events_of, total_of
+from observatory_storage.rows.prepare_span import (
+    SUMS,
+    USAGE,
+    encoded_details,
+    end_of,
+    events_of,
+    total_of,
+    with_error_message,
+)
 from observatory_storage.rows.row import Row, as_mapping
 from observatory_storage.rows.table_checks import CHECKS, service_of
 from observatory_storage.tables import DATA_POINTS, SPANS, TableDefinition
@@ -89,7 +97,11 @@ def _prepare_columns(table: TableDefinition, rows: Sequence[Any]) -> list[Row | 
         return one_by_one
     model = table.model
     try:
-        given = [row if type(row) is dict else as_mapping(row, model) for row in rows]
+        given: list[Mapping[str, Any]] = [
+            row if type(row) is dict else as_mapping(row, model) for row in rows
+        ]
+        if table is SPANS:
+            given = list(map(with_error_message, given))
         return list(_plain_rows(table, given) if own is None else own(given))
     except ValidationError:  # some row is not valid; preparing it by itself reports the error
         middle = len(rows) // 2
@@ -129,17 +141,24 @@ def _span_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
         raise NotColumnar(with_reports)
     _name_services(columns, rows)
     count = len(rows)
+    _add_durations(columns)
+    events: list[Any] = [row.get("events") for row in rows]
     found = facts_by_column(
         [row.get("attributes") or _NOTHING for row in rows],
+        names=columns["name"],
+        scope_names=columns.get("scope_name") or [None] * count,
         resource_attributes=[row.get("resource_attributes") or _NOTHING for row in rows],
+        courses=Courses(
+            columns["start_time"], columns.get("duration_us"), columns.get("status"), events
+        ),
     )
+    if "token_details" in found:
+        found["token_details"] = list(map(encoded_details, found["token_details"]))
     if not USAGE.isdisjoint(columns):
         _add_own_totals(columns, found, count)
     for column, values in found.items():
         _complete(columns, column, values)
-    _add_durations(columns)
     spans = list(zip(*in_order(CHECKS[SPANS.name], columns, count), strict=True))
-    events: list[Any] = [row.get("events") for row in rows]
     odd = []
     for index in [index for index, given in enumerate(events) if given is not None]:
         try:

@@ -7,9 +7,10 @@ from datetime import datetime
 from decimal import Context
 from typing import Any, Final
 
-from observatory_storage import ids
+from observatory_storage import ids, jsonb
 from observatory_storage.errors import ValidationError
-from observatory_storage.llm import facts
+from observatory_storage.llm import Course, facts
+from observatory_storage.llm.event_facts import error_message
 from observatory_storage.models import TraceEvent, TraceSpan
 from observatory_storage.rows.row import Row, as_mapping
 from observatory_storage.rows.table_checks import CHECKS, EVENTS_OF_SPANS
@@ -17,13 +18,24 @@ from observatory_storage.rows.value_checks import MAX_INT64
 from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS, Values
 from observatory_storage.times import MICROSECOND
 
-__all__ = ["SUMS", "USAGE", "duration", "end_of", "events_of", "prepare_span", "total_of"]
+__all__ = [
+    "SUMS",
+    "USAGE",
+    "duration",
+    "encoded_details",
+    "end_of",
+    "events_of",
+    "prepare_span",
+    "total_of",
+    "with_error_message",
+]
 
 # Adds any two costs exactly, whatever precision the caller's own context has.
 _EXACT: Final = Context(prec=800, traps=[])
 
-_START, _START_NS, _END, _END_NS, _DURATION, _DURATION_NS = SPANS.positions(
-    *("start_time", "start_ns", "end_time", "end_ns", "duration_us", "duration_ns")
+_NAME, _SCOPE, _STATUS, _START, _START_NS, _END, _END_NS, _DURATION, _DURATION_NS = SPANS.positions(
+    *("name", "scope_name", "status", "start_time", "start_ns", "end_time", "end_ns"),
+    *("duration_us", "duration_ns"),
 )
 _SPAN_KEY: Final = SPANS.positions("trace_id", "span_id", "start_time", "start_ns")
 _SPAN_KEY_OF_EVENT: Final = EVENTS.positions(*SPAN_KEY_OF_EVENT)
@@ -40,12 +52,11 @@ def prepare_span(row: TraceSpan | Mapping[str, Any], *, has_facts: bool = False)
     Raises:
         ValidationError: names the field, its value and the rule.
     """
-    original = row if type(row) is dict else as_mapping(row, TraceSpan)
-    if original.get("reported_usage") is not None:
-        original = _with_reported_usage(original)
+    read = row if type(row) is dict else as_mapping(row, TraceSpan)
+    if read.get("reported_usage") is not None:
+        read = _with_reported_usage(read)
+    original = with_error_message(read)
     values, repairs, given = CHECKS[SPANS.name].prepare(original)
-    if not has_facts or given is not original:
-        _fill_llm_columns(values, given)
     if values[_END] is not None:
         values[_DURATION], values[_DURATION_NS] = duration(
             values[_START], values[_START_NS], values[_END], values[_END_NS]
@@ -54,6 +65,8 @@ def prepare_span(row: TraceSpan | Mapping[str, Any], *, has_facts: bool = False)
         values[_END], values[_END_NS] = end_of(
             values[_START], values[_START_NS], values[_DURATION], values[_DURATION_NS]
         )
+    if not has_facts or given is not original:
+        _fill_llm_columns(values, given)
     events = given.get("events")
     if events is not None:
         events, of_events = events_of(events, values)
@@ -72,6 +85,25 @@ def _with_reported_usage(given: Mapping[str, Any]) -> dict[str, Any]:
             "reported_usage", reported, f"must be an object with any of {', '.join(_REPORTED)}"
         )
     return {**given, **_REPORTED, **reported, "reported_usage": None}
+
+
+def with_error_message(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row with the message that its attributes or events tell, if it is an error without one.
+
+    Its `otlp` notes that the status had none, so that the span is exported as it was sent.
+    """
+    if given.get("status") != "error" or given.get("status_message"):
+        return given
+    otlp = given.get("otlp")
+    message = error_message(given.get("attributes"), given.get("events"))
+    if message is None or not (otlp is None or isinstance(otlp, Mapping)):
+        return given
+    return {**given, "status_message": message, "otlp": {**(otlp or {}), "status_message": None}}
+
+
+def encoded_details(details: Mapping[str, int] | None) -> bytes | None:
+    """The value of `token_details` as it is written."""
+    return None if details is None else jsonb.encode(details, "token_details")[0]
 
 
 def events_of(events: Sequence[Any], span: Sequence[Any]) -> tuple[tuple[Values, ...], int]:
@@ -123,8 +155,18 @@ def end_of(start: datetime, start_ns: int, took: int, took_ns: int) -> tuple[dat
 def _fill_llm_columns(values: list[Any], given: Mapping[str, Any]) -> None:
     found = facts(
         given.get("attributes") or {},
+        name=values[_NAME],
+        scope_name=values[_SCOPE],
         resource_attributes=given.get("resource_attributes") or {},
+        course=Course(
+            values[_START],
+            values[_DURATION],
+            values[_STATUS] == "error",
+            given.get("events") or (),
+        ),
     )
+    if "token_details" in found:
+        found["token_details"] = encoded_details(found["token_details"])
     if not USAGE.isdisjoint(given):
         for columns, add in SUMS:
             own = [values[position] for position in SPANS.positions(*columns)]

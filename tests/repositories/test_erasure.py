@@ -18,6 +18,7 @@ from observatory_storage import (
     export_metrics,
     ingest_metrics,
 )
+from observatory_storage.llm.aliases import holding
 from observatory_storage.llm.dialects import ALIASES
 from observatory_storage.models import MetricDataPoint, TraceSpan
 from observatory_storage.repositories.traces import deletion
@@ -157,22 +158,24 @@ def test_the_whole_user_is_erased_and_nothing_else(
             a_span(1, 2, START, events=[an_event()], **{column: name}),
             a_span(1, 3, START + 40 * DAY, events=[an_event()], **{column: "other"}),
             *(
-                a_span(n, 1, START + n * DAY, start_ns=5, end_ns=5, attributes={key: name})
+                a_span(n, 1, START + n * DAY, start_ns=5, end_ns=5, attributes=holding(key, name))
                 for n, key in enumerate(keys, 2)
             ),
         ]
     )
-    writer.write_traces([_silent(9, **{keys[-1]: name})])
+    writer.write_traces([_silent(90, **holding(keys[-1], name))])
     writer.write_logs(
         [
             a_log(1, START - 90 * DAY, trace_id=trace_key(1)),
-            a_log(2, trace_id=trace_key(9)),
+            a_log(2, trace_id=trace_key(90)),
             a_log(3, trace_id=trace_key(2), attributes={keys[0]: name}),
-            *(a_log(n, attributes={key: name, "k": 1}) for n, key in enumerate(keys, 4)),
+            *(a_log(n, attributes=holding(key, name) | {"k": 1}) for n, key in enumerate(keys, 4)),
             a_log(50, START + 90 * DAY, trace_id=trace_key(100), attributes={keys[1]: name}),
         ]
     )
-    writer.write_data_points([a_point(n, attributes={key: name}) for n, key in enumerate(keys)])
+    writer.write_data_points(
+        [a_point(n, attributes=holding(key, name)) for n, key in enumerate(keys)]
+    )
     with pool.unit_of_work() as uow:
         deleted = erase(uow, name)
         uow.rollback()

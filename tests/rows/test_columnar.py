@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 from observatory_storage import jsonb
 from observatory_storage.errors import Rejected, ValidationError
-from observatory_storage.llm.dialects import ALIASES
+from observatory_storage.llm.aliases import NESTED, PLAIN
+from observatory_storage.llm.first_token import COMPLETION_START
 from observatory_storage.models import TraceSpan
 from observatory_storage.rows import (
     PART,
@@ -49,9 +51,26 @@ NUMBERS: Final = st.sampled_from(
     [0, 1, 12, 2**62, 2**63, -1, 1.0, 0.1, 12.5, float("nan"), "12", "x", "", True, Decimal("0.01")]
 )
 TEXTS: Final = st.sampled_from(["gpt-4o", "openai", "", "x" * 1025, "a\x00b", "\ud800", 5, None])
+USAGE: Final = st.dictionaries(
+    st.sampled_from(
+        [
+            *("input", "output", "total", "input_cached_tokens", "output_reasoning_tokens"),
+            *("input_tokens", "output_tokens", "total_tokens", "cache_read_input_tokens"),
+        ]
+    ),
+    st.sampled_from([0, 3, 12, 15, "7", -1, 0.5, 2**63]),
+)
+STRUCTURES: Final = (
+    USAGE
+    | USAGE.map(json.dumps)
+    | st.sampled_from([["stop"], [], [5, "length"], '["stop"]', "{", '{"a": ', "[" * 2000])
+)
 ATTRIBUTES: Final = st.dictionaries(
-    st.sampled_from([*(key for keys in ALIASES.values() for key in keys), "any"]),
-    NUMBERS | TEXTS,
+    st.sampled_from([*PLAIN, *NESTED, COMPLETION_START, "model", "any"]),
+    NUMBERS
+    | TEXTS
+    | STRUCTURES
+    | st.sampled_from(["2026-11-23T12:00:00.001Z", '"quoted"', "openai/gpt-4o", "LLM", "tool"]),
     max_size=6,
 )
 OBJECTS: Final[Strategy] = (
@@ -67,6 +86,22 @@ SOMETIMES_WRONG: Final = st.sampled_from(["A" * 16, "0" * 16, "short", 5])
 COUNTS: Final = st.sampled_from([0, 3, 12, 2**63 - 1, None])
 COSTS: Final = st.sampled_from([0, 0.1, "0.00001", Decimal(12), "1e-90", None])
 NAMES: Final = st.sampled_from(["chat", "invoke_agent planner", "n" * 400])
+
+EVENTS_OF_SPANS: Final = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["e", "exception", "first_token", "gen_ai.choice"]),
+        "timestamp": ANY_TIMES,
+    },
+    optional={
+        "attributes": st.sampled_from(
+            [
+                {"exception.type": "TimeoutError", "exception.message": "too slow"},
+                {"user.id": "u", "gen_ai.usage.input_tokens": 7, "finish_reason": "stop"},
+                {},
+            ]
+        )
+    },
+)
 
 SPAN_BATCHES: Final = rows_like(
     {
@@ -90,10 +125,13 @@ SPAN_BATCHES: Final = rows_like(
         "service_name": st.sampled_from(["shop", None]),
         "attributes": OBJECTS,
         "resource_attributes": RESOURCES,
-        "scope_name": st.sampled_from(["pydantic-ai", "http", None]),
+        "scope_name": st.sampled_from(
+            ["pydantic-ai", "http", "litellm", "com.anthropic.claude_code.tracing", None]
+        ),
         "model": st.just("its own") | st.none(),
         "links": st.just([{"trace_id": "a" * 32, "span_id": "b" * 16}]) | st.none(),
-        "events": st.just([{"name": "e", "timestamp": START}]) | st.just([]) | st.none(),
+        "status_message": st.sampled_from(["its own", None]),
+        "events": st.lists(EVENTS_OF_SPANS, max_size=2) | st.none(),
     },
 )
 LOG_BATCHES: Final = rows_like(

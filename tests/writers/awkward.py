@@ -166,6 +166,15 @@ def spans() -> list[Any]:
         user_id="u",
         session_id="s",
         environment="test",
+        operation="chat",
+        response_model="gpt-1",
+        response_id="r",
+        agent_name="planner",
+        tool_name="search",
+        finish_reason="stop",
+        error_type="timeout",
+        prompt_name="greeting",
+        token_details={"prompt_cache_read": 1},
         events=[{"name": "e", "timestamp": START}],
     )
     return [

@@ -16,7 +16,7 @@ _NOTES: Final = "exemplars"  # the key in `otlp` of the notes on exemplars, by i
 
 
 def without_exemplars(
-    trace_ids: sa.Column[str | None], pairs: Sequence[dict[str, str]]
+    trace_ids: sa.Column[str | None], pairs: Sequence[dict[str, Any]]
 ) -> sa.Update:
     """The statement that removes the matching exemplars from all data points.
 

@@ -19,7 +19,8 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.schema import CreateTable, DropTable
 
 from observatory_storage.errors import NotFound, ValidationError
-from observatory_storage.llm.dialects import ALIASES
+from observatory_storage.llm import aliases_of
+from observatory_storage.llm.aliases import holding
 from observatory_storage.models import LogRecord, MetricDataPoint, Trace, TraceEvent, TraceSpan
 from observatory_storage.repositories.metrics.exemplars import without_exemplars
 from observatory_storage.repositories.reading import validation
@@ -92,7 +93,7 @@ def delete_all_of(
     wanted = validation.required_text(column, value)
     if not wanted:
         raise ValidationError(column, value, "must not be empty")
-    pairs = [{key: wanted} for key in ALIASES[column]]
+    pairs = [holding(alias, wanted) for alias in aliases_of(column)]
     reader.run(CreateTable(_DELETED))
     reader.run(_noting_traces_of_spans(getattr(TraceSpan, column) == wanted))
     reader.run(_noting_traces(_naming(Trace.attributes, pairs)))
