@@ -8,7 +8,6 @@ notice.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -17,8 +16,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg
-from msgspec import MsgspecError
-from msgspec.json import Decoder
 from psycopg.abc import AdaptContext
 from psycopg.adapt import AdaptersMap, Loader, PyFormat
 from psycopg.postgres import register_default_adapters
@@ -53,23 +50,6 @@ class _Context:
     connection: None = None
 
 
-_decode: Final = Decoder().decode
-_decoder: Final = json.JSONDecoder()
-
-
-def _loads(content: str | bytes) -> Any:
-    """The value of JSON as the server writes it: without blanks before it, in UTF-8.
-
-    Not orjson, which reads integers beyond 64 bits as floats. The standard library reads what
-    msgspec refuses, numbers beyond a double. `json.loads` would look for other encodings first.
-    """
-    try:
-        return _decode(content)
-    except MsgspecError:
-        pass
-    return _decoder.raw_decode(content if isinstance(content, str) else str(content, "utf-8"))[0]
-
-
 def _in_utc(inner: Any, format_: Format) -> type[Loader]:
     class UtcLoader(Loader):
         """Hands out psycopg's own (compiled) loader, made without a connection.
@@ -97,7 +77,7 @@ def _complete_map() -> AdaptersMap:
     register_default_adapters(context)
     register_all_arrays(context)
     set_json_dumps(jsonb.dumps, context)
-    set_json_loads(_loads, context)
+    set_json_loads(jsonb.loads, context)
     for format_ in _FORMATS:
         inner = adapters.get_loader(_oid(_TIME), format_)
         adapters.register_loader(_TIME, _in_utc(inner, format_))

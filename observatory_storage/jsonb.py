@@ -13,6 +13,8 @@ from types import NoneType
 from typing import Any, Final
 
 import orjson
+from msgspec import MsgspecError
+from msgspec.json import Decoder
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.plain_json import PlainJson, clean_text, written
@@ -27,6 +29,7 @@ __all__ = [
     "dumps",
     "encode",
     "encode_many",
+    "loads",
     "shared",
 ]
 
@@ -141,6 +144,23 @@ def _dumps(value: Any, field: str) -> tuple[bytes, PlainJson | None, Any]:
     if b"null" in text and not _is_plain(value):
         return _careful(value, field)
     return text, None, value
+
+
+_decode: Final = Decoder().decode
+_decoder: Final = json.JSONDecoder()
+
+
+def loads(content: str | bytes) -> Any:
+    """The value of JSON as the server writes it: without blanks before it, in UTF-8.
+
+    Not orjson, which reads integers beyond 64 bits as floats. The standard library reads what
+    msgspec refuses, numbers beyond a double. `json.loads` would look for other encodings first.
+    """
+    try:
+        return _decode(content)
+    except MsgspecError:
+        pass
+    return _decoder.raw_decode(content if isinstance(content, str) else str(content, "utf-8"))[0]
 
 
 def decode(encoded: bytes | None) -> Any:

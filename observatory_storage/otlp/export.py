@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -28,6 +29,7 @@ from observatory_storage.storing import Source
 __all__ = ["export_logs", "export_metrics", "export_traces"]
 
 _BATCH_SIZE: Final = 500
+_SPAN_KEY: Final = itemgetter("trace_id", "span_id", "start_time", "start_ns")
 
 Request = dict[str, Any]
 F = TypeVar("F", TraceFilters, MetricFilters, LogFilters)
@@ -70,13 +72,9 @@ def _span_requests(pool: Source, wanted: TraceFilters | Ids | None, size: int) -
     for traces in export_queries.traces_wanted(pool, wanted):
         for spans in export_queries.span_pages(pool, traces, size):
             events = export_queries.events_of(pool, spans)
-            keys = ("trace_id", "span_id", "start_time", "start_ns")
             yield _request(
                 TRACE_SIGNAL,
-                (
-                    (span, span_of(span, events.get(tuple(span[key] for key in keys), ())))
-                    for span in spans
-                ),
+                [(span, span_of(span, events.get(_SPAN_KEY(span), ()))) for span in spans],
             )
 
 
@@ -178,26 +176,32 @@ def _check(batch_size: int) -> None:
 def _request(signal: Signal, entries: Iterable[tuple[Mapping[str, Any], Any]]) -> Request:
     """One request of the items; each comes with the row that has its resource and scope."""
     outer, inner, items = signal.keys
-    resources: dict[bytes, Request] = {}
-    scopes: dict[tuple[bytes, bytes], Request] = {}
+    resources: dict[Any, Request] = {}
+    scopes: dict[Any, list[Any]] = {}
     for row, item in entries:
-        otlp = row["otlp"] or {}
-        resource = _compared(row["service_name"], row["resource_attributes"], otlp.get("resource"))
-        scope = _compared(
-            row["scope_name"], row["scope_version"], row["scope_attributes"], otlp.get("scope")
-        )
-        if resource not in resources:
-            resources[resource] = resource_of(row) | {inner: []}
-        if (resource, scope) not in scopes:
-            scopes[resource, scope] = scope_of(row) | {items: []}
-            resources[resource][inner].append(scopes[resource, scope])
-        scopes[resource, scope][items].append(item)
+        otlp = row["otlp"]
+        resource = scope = None
+        if otlp is not None:
+            resource, scope = _compared(otlp.get("resource")), _compared(otlp.get("scope"))
+        of_resource = (row["service_name"], row["resource_attributes"], resource)
+        of_scope = (row["scope_name"], row["scope_version"], row["scope_attributes"], scope)
+        key = of_resource + of_scope
+        found = scopes.get(key)
+        if found is None:
+            origin = export_queries.with_origin(row)
+            if of_resource not in resources:
+                resources[of_resource] = resource_of(origin) | {inner: []}
+            found = scopes[key] = []
+            resources[of_resource][inner].append(scope_of(origin) | {items: found})
+        found.append(item)
     return {outer: list(resources.values())}
 
 
-def _compared(*values: Any) -> bytes:
-    """The same bytes for equal values, in which 1 differs from 1.0."""
+def _compared(note: Any) -> bytes | None:
+    """The same bytes for equal notes, in which 1 differs from 1.0."""
+    if note is None:
+        return None
     try:
-        return orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
+        return orjson.dumps(note, option=orjson.OPT_SORT_KEYS)
     except TypeError:  # an integer beyond 64 bits
-        return jsonb.canonical(values).encode()
+        return jsonb.canonical(note).encode()

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -19,14 +20,16 @@ from sqlalchemy import (
     Connection,
     Select,
     Table,
+    Text,
     any_,
+    cast,
     literal,
     select,
     tuple_,
 )
 from sqlalchemy.orm import Session
 
-from observatory_storage import ids
+from observatory_storage import ids, jsonb
 from observatory_storage.errors import NotFound, ValidationError, translated
 from observatory_storage.models import (
     Base,
@@ -37,9 +40,11 @@ from observatory_storage.models import (
     TraceEvent,
     TraceSpan,
 )
+from observatory_storage.otlp.traces import COLUMNS
 from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
 from observatory_storage.repositories.traces.repository import TraceRepository
 from observatory_storage.storing import Source
+from observatory_storage.tables import SPAN_KEY_OF_EVENT
 
 __all__ = [
     "Ids",
@@ -49,12 +54,16 @@ __all__ = [
     "point_pages",
     "span_pages",
     "traces_wanted",
+    "with_origin",
 ]
 
 Ids = str | UUID | Iterable[str | UUID]
 Mapped = Mapping[str, Any]
 T = TypeVar("T")
 
+# These are the same for many rows. They are compared as text, and read once.
+_OF_ORIGIN: Final = ("resource_attributes", "scope_attributes")
+_SPAN_KEY: Final = itemgetter(*SPAN_KEY_OF_EVENT)
 _BATCH_SIZE: Final = 100  # traces or metrics whose spans or data points one statement reads
 
 
@@ -109,7 +118,7 @@ def _bounded(found: Sequence[tuple[UUID, datetime, datetime | None]]) -> Wanted:
 def span_pages(source: Source, wanted: Wanted, size: int) -> Iterator[list[Mapped]]:
     """The rows of all spans of some traces, trace by trace."""
     table = _table(TraceSpan)
-    statement = select(table).where(
+    statement = _selected(table, COLUMNS).where(
         _is_one_of(table.c.trace_id, wanted.traces),
         table.c.start_time.between(wanted.first, wanted.last),
     )
@@ -133,8 +142,7 @@ def events_of(source: Source, spans: Sequence[Mapped]) -> dict[Any, list[Mapped]
     found: dict[Any, list[Mapped]] = {}
     with translated(), source.engine.connect() as connection:
         for event in _mappings(connection, statement):
-            key = ("trace_id", "span_id", "span_start_time", "span_start_ns")
-            found.setdefault(tuple(event[column] for column in key), []).append(event)
+            found.setdefault(_SPAN_KEY(event), []).append(event)
     return found
 
 
@@ -153,12 +161,13 @@ def metric_pages(source: Source, wanted: MetricFilters | Ids | None) -> Iterator
     table = _table(Metric)
     if wanted is None or isinstance(wanted, MetricFilters):
         conditions = wanted.conditions() if wanted else []
-        statement = select(table).where(*conditions)
+        statement = _selected(table).where(*conditions)
         yield from _pages(source, statement, [table.c.id], _BATCH_SIZE)
         return
     for some in _chunks(_unique(_given(wanted), _metric_id), _BATCH_SIZE):
         page = next(
-            _pages(source, select(table).where(table.c.id.in_(some)), [table.c.id], len(some)), []
+            _pages(source, _selected(table).where(table.c.id.in_(some)), [table.c.id], len(some)),
+            [],
         )
         _check_all_found("metric", some, {row["id"] for row in page})
         yield page
@@ -181,11 +190,11 @@ def log_pages(source: Source, wanted: LogFilters | Ids | None, size: int) -> Ite
     key = list(table.primary_key.columns)
     if wanted is None or isinstance(wanted, LogFilters):
         conditions = wanted.conditions() if wanted else []
-        yield from _pages(source, select(table).where(*conditions), key, size)
+        yield from _pages(source, _selected(table).where(*conditions), key, size)
         return
     for some in _chunks(_unique(_given(wanted), ids.trace_uuid), _BATCH_SIZE):
         of_traces = table.c.trace_id.in_([*some, *_former(some)])
-        yield from _pages(source, select(table).where(of_traces), key, size)
+        yield from _pages(source, _selected(table).where(of_traces), key, size)
 
 
 def _pages(
@@ -194,16 +203,34 @@ def _pages(
     """The statement's rows in the order of a unique key, one page in memory at a time."""
     last: tuple[Any, ...] | None = None
     while True:
-        page = statement.order_by(*key).limit(size)
+        # One row more tells whether there is another page.
+        page = statement.order_by(*key).limit(size + 1)
         if last is not None:
             page = page.where(tuple_(*key) > tuple_(*last))
         with translated(), source.engine.connect() as connection:
             rows = _mappings(connection, page)
+        is_last = len(rows) <= size
+        del rows[size:]
         if rows:
+            last = tuple(rows[-1][column.name] for column in key)
             yield rows
-        if len(rows) < size:
+        if is_last:
             return
-        last = tuple(rows[-1][column.name] for column in key)
+
+
+def _selected(table: Table, names: Iterable[str] = ()) -> Select[Any]:
+    """The columns of these names, or all, with those of `with_origin` as text."""
+    return select(
+        *(
+            cast(table.c[name], Text).label(name) if name in _OF_ORIGIN else table.c[name]
+            for name in names or table.c.keys()
+        )
+    )
+
+
+def with_origin(row: Mapped) -> Mapped:
+    """The row with the attributes of its resource and its scope, which it has as text."""
+    return {**row, **{name: jsonb.loads(row[name]) for name in _OF_ORIGIN}}
 
 
 def _mappings(connection: Connection, statement: Select[Any]) -> list[Mapped]:

@@ -15,9 +15,16 @@ from observatory_storage.otlp.json_reader import read_item, within
 from observatory_storage.otlp.message_types import STATUSES, Span, present
 from observatory_storage.otlp.resource_scope import Item, Origin, groups, refused_items
 
-__all__ = ["KEYS", "span_of", "span_rows"]
+__all__ = ["COLUMNS", "KEYS", "span_of", "span_rows"]
 
 KEYS: Final = ("resourceSpans", "scopeSpans", "spans")
+
+# The columns from which a span is exported. All others are computed from these.
+COLUMNS: Final = (
+    *("trace_id", "span_id", "parent_span_id", "name", "kind", "start_time", "start_ns"),
+    *("end_time", "end_ns", "status", "status_message", "attributes", "links", "otlp"),
+    *("service_name", "resource_attributes", "scope_name", "scope_version", "scope_attributes"),
+)
 
 _NO_TRACE: Final = "0" * 32
 _NO_SPAN: Final = "0" * 16
