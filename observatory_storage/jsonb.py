@@ -65,6 +65,8 @@ def convert(value: Any, field: str = "value") -> tuple[bytes, int, Any]:
     Raises:
         ValidationError: as `encode` does.
     """
+    if type(value) is dict and not value:
+        return EMPTY_OBJECT, 0, value
     text, conversion, plain = _dumps(value, field)
     if conversion is None:
         return _VERSION + text, 0, value

@@ -80,6 +80,11 @@ class TableDefinition:
         return tuple(name for name in self.table.c.keys() if name not in self.filled_by_storage)  # noqa: SIM118 - iterating gives columns
 
     @cached_property
+    def attributes(self) -> frozenset[str]:
+        """What an instance of the model has by the names of columns, and a span its events."""
+        return frozenset({*self.table.c.keys(), "events"})
+
+    @cached_property
     def position(self) -> dict[str, int]:
         """Where each of the columns stands in `Row.values`."""
         return {column: position for position, column in enumerate(self.columns)}

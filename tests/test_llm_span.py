@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import re
 from dataclasses import FrozenInstanceError, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -341,6 +343,19 @@ def test_the_callers_own_objects_stay_as_they_were() -> None:
     assert attributes == {"a": 1}
     assert message == {"role": "user", "content": "x"}
     assert event.span_id is None
+
+
+def test_a_copy_of_a_call_makes_the_same_span() -> None:
+    call = LlmSpan(model="m", input_messages=["Hello"], completion="Hi", system_instructions="Be.")
+    span = call.to_span()
+    for same in (copy.copy(call), copy.deepcopy(call), pickle.loads(pickle.dumps(call))):
+        assert same.to_span().to_dict() == span.to_dict()
+
+
+def test_spans_of_one_call_have_attributes_of_their_own() -> None:
+    call = LlmSpan(model="m", prompt="Hello")
+    call.to_span().attributes["gen_ai.input.messages"].clear()
+    assert len(call.to_span().attributes["gen_ai.input.messages"]) == 1
 
 
 def test_named_fields_win_over_attributes_and_the_others_are_read() -> None:

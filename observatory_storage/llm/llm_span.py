@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, Final, cast
 
 from sqlalchemy.orm.attributes import init_collection
@@ -15,7 +16,7 @@ from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.llm import messages
 from observatory_storage.llm import span_validation as checks
-from observatory_storage.llm.aliases import READ_AS
+from observatory_storage.llm.aliases import NESTED, PLAIN, READ_AS
 from observatory_storage.llm.dialects import ALIASES
 from observatory_storage.llm.extract import Course, add_totals, facts
 from observatory_storage.llm.readers import (
@@ -69,8 +70,15 @@ _ATTRIBUTES: Final = {
 _WRITTEN_BY_HAND: Final = frozenset({"environment", "ttft_ms"})
 
 
+class _Prepared:
+    """What is prepared of a span once; it is no field of the span."""
+
+    __slots__ = ("_contents",)
+    _contents: dict[str, list[dict[str, Any]]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LlmSpan:
+class LlmSpan(_Prepared):
     """One call to a language model, for `TraceWriter.write_span_from_llm`.
 
     Only `model` is required.
@@ -195,14 +203,13 @@ class LlmSpan:
         for required in ("model", "operation"):
             if getattr(self, required) is None:
                 raise ValidationError(required, None, "is required")
-        for field_name, check in _ALL_CHECKS.items():
-            value = getattr(self, field_name)
+        for (field_name, check), value in zip(_ALL_CHECKS.items(), _checked(self), strict=True):
             if value is not None or field_name in _NEVER_NONE:
                 check(field_name, value)
         for short, full in (("prompt", "input_messages"), ("completion", "output_messages")):
             if getattr(self, short) is not None and getattr(self, full) is not None:
                 raise ValidationError(short, getattr(self, short), f"says the same as {full}")
-        self._contents()
+        _set(self, "_contents", self._made_contents())
 
     def _settle_identity(self) -> None:
         if self.trace_id is None:
@@ -238,8 +245,8 @@ class LlmSpan:
         if self.status_message is None:
             _set(self, "status_message", str(self.error) or type(self.error).__name__)
 
-    def _contents(self) -> dict[str, Any]:
-        contents: dict[str, Any] = {}
+    def _made_contents(self) -> dict[str, list[dict[str, Any]]]:
+        contents: dict[str, list[dict[str, Any]]] = {}
         given = self.prompt if self.input_messages is None else self.input_messages
         if given is not None:
             contents["gen_ai.input.messages"] = messages.input_messages(given, "input_messages")
@@ -256,8 +263,7 @@ class LlmSpan:
 
     def _attributes(self) -> dict[str, Any]:
         attributes = dict(self.attributes)
-        for field_name, key in _ALL_ATTRIBUTES.items():
-            value = getattr(self, field_name)
+        for (field_name, key), value in zip(_ALL_ATTRIBUTES.items(), _written(self), strict=True):
             if value is not None:
                 attributes[key] = _plain(read_amount(value)) if field_name in _AMOUNTS else value
         if self.ttft_ms is not None:
@@ -266,7 +272,10 @@ class LlmSpan:
             attributes["gen_ai.response.finish_reasons"] = list(self.finish_reasons)
         if self.error is not None:
             attributes.setdefault("error.type", _error_type(self.error))
-        return attributes | self._contents()
+        if not hasattr(self, "_contents"):  # a copy, or unpickled
+            _set(self, "_contents", self._made_contents())
+        # Copies, so that a change of one span's attributes is not one of the next.
+        return attributes | {key: [*parts] for key, parts in self._contents.items()}
 
     def _resource_attributes(self) -> dict[str, Any]:
         resource = dict(self.resource_attributes)
@@ -279,6 +288,9 @@ class LlmSpan:
     def _columns(
         self, attributes: dict[str, Any], resource: dict[str, Any], end_time: datetime | None
     ) -> dict[str, Any]:
+        if PLAIN.keys().isdisjoint(self.attributes) and NESTED.keys().isdisjoint(self.attributes):
+            # What the fields say as columns needs not be read from their attributes.
+            attributes = {key: attributes[key] for key in _READ_ATTRIBUTES & attributes.keys()}
         start_time = cast("datetime", self.start_time)  # set by the constructor
         duration_us = None if end_time is None else (end_time - start_time) // _MICROSECOND
         columns = facts(
@@ -288,8 +300,7 @@ class LlmSpan:
             resource_attributes=resource,
             course=Course(start_time, duration_us, self.status == "error", self.events),
         )
-        for column in _COLUMNS:
-            value = getattr(self, column)
+        for column, value in zip(_COLUMNS, _columns_of(self), strict=True):
             if value is not None:
                 columns[column] = read_amount(value) if column in _AMOUNTS else value
         for column in _FOLDED:
@@ -298,7 +309,7 @@ class LlmSpan:
         if self.ttft_ms is not None:
             columns["ttft_ms"] = float(self.ttft_ms)
         add_totals(columns)
-        return dict.fromkeys((*ALIASES, "token_details")) | columns
+        return _NO_COLUMNS | columns
 
 
 # The LLM columns that are fields too; the others come from the attributes alone.
@@ -310,6 +321,15 @@ _ALL_CHECKS: Final = _CHECKS | {name: _CHECK_OF_READER[reader_of(name)] for name
 _ALL_ATTRIBUTES: Final = {
     name: ALIASES[name][0] for name in _COLUMNS if name not in _WRITTEN_BY_HAND
 } | _ATTRIBUTES
+# Attributes that are written, and give columns that are not fields.
+_READ_ATTRIBUTES: Final = PLAIN.keys() & (
+    {"gen_ai.response.finish_reasons", "error.type"}
+    | {key for name, key in _ALL_ATTRIBUTES.items() if name not in _COLUMNS}
+)
+_NO_COLUMNS: Final[dict[str, Any]] = dict.fromkeys((*ALIASES, "token_details"))
+_checked, _written, _columns_of = (
+    attrgetter(*names) for names in (_ALL_CHECKS, _ALL_ATTRIBUTES, _COLUMNS)
+)
 
 
 def columns_of_attributes(call: LlmSpan, span: TraceSpan) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def fits(value: object) -> bool:
 
 def name(field: str, value: object) -> None:
     """Text that an indexed column can hold."""
-    if value is not None and not fits(value):
+    if value is not None and read_text(value) is None:
         rule = (
             f"must be text of 1 to {MAX_TEXT_BYTES} bytes of UTF-8, without NUL or lone surrogates"
         )
@@ -63,10 +63,11 @@ def texts(field: str, value: object) -> None:
     """A sequence of texts, not one text."""
     if value is None:
         return
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    if isinstance(value, str) or not isinstance(value, (list, tuple, Sequence)):
         raise ValidationError(field, value, "must be a sequence of texts")
     for index, item in enumerate(value):
-        text(f"{field}[{index}]", item)
+        if not isinstance(item, str):
+            text(f"{field}[{index}]", item)
 
 
 def count(field: str, value: object) -> None:
@@ -137,19 +138,21 @@ def interval(
 
 def _utc(field: str, value: datetime | None) -> datetime | None:
     try:
-        return None if value is None else value.astimezone(UTC)
+        return value if value is None or value.tzinfo is UTC else value.astimezone(UTC)
     except OverflowError:
         raise ValidationError(field, value, _YEARS_RULE) from None
 
 
 def attributes(field: str, value: object) -> None:
     """A mapping. Its keys and values become JSON when they are encoded."""
-    if not isinstance(value, Mapping):
+    if type(value) is not dict and not isinstance(value, Mapping):
         raise ValidationError(field, value, "must be a mapping")
 
 
 def events(field: str, value: object) -> None:
     """`TraceEvent`s, or mappings with an event's own columns."""
+    if value == ():
+        return
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
         raise ValidationError(field, value, "must be a sequence of events")
     for index, item in enumerate(value):

@@ -42,12 +42,15 @@ _SPAN_KEY_OF_EVENT: Final = EVENTS.positions(*SPAN_KEY_OF_EVENT)
 _POSITION: Final = EVENTS.position["position"]
 
 
-def prepare_span(row: TraceSpan | Mapping[str, Any], *, has_facts: bool = False) -> Row:
+def prepare_span(
+    row: TraceSpan | Mapping[str, Any], *, has_facts: bool = False, trace_text: str | None = None
+) -> Row:
     """A row of `trace_spans` with those of its events.
 
     Args:
         row: the span.
         has_facts: whether its LLM columns are what its attributes say already.
+        trace_text: its trace id as text, where its ``trace_id`` is not that text.
 
     Raises:
         ValidationError: names the field, its value and the rule.
@@ -71,7 +74,8 @@ def prepare_span(row: TraceSpan | Mapping[str, Any], *, has_facts: bool = False)
     if events is not None:
         events, of_events = events_of(events, values)
         repairs += of_events
-    return Row(SPANS.name, tuple(values), events, ids.trace_text(given["trace_id"]), repairs)
+    text = ids.trace_text(given["trace_id"]) if trace_text is None else trace_text
+    return Row(SPANS.name, tuple(values), events, text, repairs)
 
 
 def _with_reported_usage(given: Mapping[str, Any]) -> dict[str, Any]:

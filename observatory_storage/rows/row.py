@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import inspect
+from sqlalchemy.orm.attributes import instance_state
 
 from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
@@ -14,6 +14,8 @@ from observatory_storage.models import Base
 from observatory_storage.tables import EVENTS, TABLES, TableDefinition, Values, table_named
 
 __all__ = ["Row", "as_mapping", "remember_id"]
+
+_STATE: Final = "_sa_instance_state"  # SQLAlchemy's own attribute of each instance
 
 
 class Row(NamedTuple):
@@ -72,12 +74,16 @@ def as_mapping(row: object, model: type[Base]) -> dict[str, Any]:
         ValidationError: the row is neither a mapping nor an instance of the model.
     """
     if isinstance(row, model):
-        for column in inspect(row).callables:  # columns that are not loaded
+        for column in instance_state(row).callables:  # columns that are not loaded
             if column in TABLES[model.__tablename__].position and column not in row.__dict__:
                 raise ValidationError(
                     column, None, "was not loaded: read the row whole to write it"
                 )
-        return {key: value for key, value in row.__dict__.items() if key[0] != "_"}
+        given = row.__dict__.copy()
+        given.pop(_STATE, None)
+        if TABLES[model.__tablename__].attributes.issuperset(given):
+            return given
+        return {key: value for key, value in given.items() if key[0] != "_"}
     if isinstance(row, Mapping) and not isinstance(row, Base):  # not an instance of another model
         return dict(row)
     raise ValidationError(

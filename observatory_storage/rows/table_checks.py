@@ -143,11 +143,11 @@ class TableChecks:
         repairs = 0
         places = self.places
         for column, value in values.items():
+            if value is None and column in places:
+                continue
             place = places.get(column)
             if place is None:
                 raise self._unknown(column, value)
-            if value is None:
-                continue
             position, check, is_json = place
             try:
                 checked = check(value)

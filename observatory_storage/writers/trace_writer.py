@@ -91,8 +91,10 @@ class TraceWriter(BufferedWriter):
         text = ids.trace_text(call.trace_id or span.trace_id)
 
         def prepare(row: TraceSpan | Mapping[str, Any]) -> rows.Row:
+            if not self._changes_rows:
+                return rows.prepare_span(row, has_facts=True, trace_text=text)
             # Redaction and rules may have changed the attributes and the trace id.
-            prepared = rows.prepare_span(row, has_facts=not self._changes_rows)
+            prepared = rows.prepare_span(row)
             same = prepared.values[_SPAN_TRACE_ID] == ids.trace_uuid(text)
             return prepared._replace(trace_text=text) if same else prepared
 
