@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import RFC_4122, UUID, uuid5
 
 import pytest
 from hypothesis import given, settings
@@ -165,6 +166,15 @@ def test_new_ids_are_valid_and_unique() -> None:
     assert len(made) == 100
     assert all(ids.trace_uuid(value).hex == value for value in made)
     assert all(ids.span_id(value) == value for value in (ids.new_span_id() for _ in range(100)))
+
+
+def test_random_uuids_are_those_of_the_standard_library() -> None:
+    made = ids.random_uuids(100)
+    assert len(set(made)) == 100
+    for value in made:
+        assert (value.version, value.variant) == (4, RFC_4122)
+        assert value == UUID(str(value)) == pickle.loads(pickle.dumps(value))
+        assert value.is_safe is UUID(int=1).is_safe
 
 
 def test_metric_id_depends_on_each_part_of_the_definition() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from itertools import repeat
 from typing import Any, Final, cast
@@ -38,6 +39,11 @@ __all__ = ["PART", "prepare_all", "prepare_many"]
 PART: Final = 100
 _FEW: Final = 8
 _NOTHING: Final[Mapping[str, Any]] = {}
+# The ids of series by their encoded attributes and their start, since most points are of few
+# series. At most about 2 MB.
+_KNOWN_SERIES: Final[dict[tuple[bytes | None, datetime | None], uuid.UUID]] = {}
+_MOST_SERIES: Final = 4096
+_MOST_SERIES_BYTES: Final = 512
 
 
 def prepare_all(table: TableDefinition, rows: Sequence[Any]) -> list[Row]:
@@ -118,7 +124,7 @@ def _plain_rows(table: TableDefinition, rows: Sequence[Mapping[str, Any]]) -> It
     if "service_name" in table.position:
         _name_services(columns, rows)
     if "id" in table.position:
-        _complete(columns, "id", (uuid.uuid4() for _ in rows))
+        _complete(columns, "id", ids.random_uuids(len(rows)))
     return _rows_of(table, columns, len(rows))
 
 
@@ -191,20 +197,28 @@ def _data_point_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
             ]
             if odd:
                 raise NotColumnar(odd)
-    # Points of one series have equal attributes and starts, so they share an id.
-    known: dict[Any, uuid.UUID] = {}
-
-    def computed() -> Iterator[uuid.UUID]:
-        encoded = columns.get("attributes", nothing)
-        for row, series in zip(rows, zip(encoded, starts, strict=True), strict=True):
-            if series not in known:
-                known[series] = ids.data_point_id(
-                    attributes=row.get("attributes"), start_timestamp=series[1]
-                )
-            yield known[series]
-
-    _complete(columns, "id", computed())
+    if None in columns.get("id", (None,)):
+        _complete(columns, "id", _series_ids(rows, columns.get("attributes", nothing), starts))
     return _rows_of(DATA_POINTS, columns, len(rows))
+
+
+def _series_ids(
+    rows: Sequence[Mapping[str, Any]], encoded: Column, starts: Column
+) -> list[uuid.UUID]:
+    """The ids of data points. Those of one series have equal attributes and starts: one id."""
+    if len(_KNOWN_SERIES) > _MOST_SERIES:
+        _KNOWN_SERIES.clear()
+    series = list(zip(encoded, starts, strict=True))
+    found: list[Any] = list(map(_KNOWN_SERIES.get, series))
+    if None in found:
+        for index, known in enumerate(found):
+            if known is None:
+                found[index] = ids.data_point_id(
+                    attributes=rows[index].get("attributes"), start_timestamp=starts[index]
+                )
+                if len(encoded[index] or b"") <= _MOST_SERIES_BYTES:
+                    _KNOWN_SERIES[series[index]] = found[index]
+    return found
 
 
 _COLUMNAR: Final[dict[str, Callable[[Sequence[Mapping[str, Any]]], Iterator[Row]]]] = {

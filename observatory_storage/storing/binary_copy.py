@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 from psycopg.copy import LibpqWriter, Writer
@@ -32,6 +34,7 @@ _SEND_BUFFER_BYTES: Final = 8 * 1024 * 1024
 _SOCKET_BYTES: Final = 4 * 1024 * 1024
 _POSTGRESQL_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _TIME: Final = "timestamp with time zone"
+_BLOCK: Final = 100  # rows
 _SENT_AS: Final = {_TIME: "bigint", "uuid": "bytea"}
 
 
@@ -108,23 +111,33 @@ def _write(copy: psycopg.Copy, target: UpsertTarget, rows: Iterable[Values]) -> 
     copy.set_types([_SENT_AS.get(name, name) for name in types])
     times = [position for position, name in enumerate(types) if name == _TIME]
     uuids = [position for position, name in enumerate(types) if name == "uuid"]
-    # Successive rows of one trace or metric share the UUID object, which is then converted once.
-    last: list[Any] = [None] * len(types)
-    last_bytes: list[bytes | None] = [None] * len(types)
-    write_row, epoch, unit = copy.write_row, _POSTGRESQL_EPOCH, MICROSECOND
-    for row in rows:
-        values = list(row)
+    write_row, remaining = copy.write_row, iter(rows)
+    # Column by column within a block, which costs half of converting value by value.
+    while block := list(islice(remaining, _BLOCK)):
+        columns: list[Sequence[Any]] = list(zip(*block, strict=True))
         for position in times:
-            moment = values[position]
-            if moment is not None:
-                values[position] = (moment - epoch) // unit
+            columns[position] = _sent_times(columns[position])
         for position in uuids:
-            uuid = values[position]
-            if uuid is not last[position]:
-                last[position] = uuid
-                last_bytes[position] = None if uuid is None else uuid.bytes
-            values[position] = last_bytes[position]
-        write_row(values)
+            columns[position] = _sent_uuids(columns[position])
+        for row in zip(*columns, strict=True):
+            write_row(row)
+
+
+def _sent_times(moments: Sequence[datetime | None]) -> list[int | None]:
+    epoch, unit = _POSTGRESQL_EPOCH, MICROSECOND
+    return [None if moment is None else (moment - epoch) // unit for moment in moments]
+
+
+def _sent_uuids(uuids: Sequence[UUID | None]) -> list[bytes | None]:
+    # Successive rows of one trace or metric share the UUID object, which is then converted once.
+    sent: list[bytes | None] = []
+    last: UUID | None = None
+    last_bytes: bytes | None = None
+    for uuid in uuids:
+        if uuid is not last:
+            last, last_bytes = uuid, None if uuid is None else uuid.int.to_bytes(16, "big")
+        sent.append(last_bytes)
+    return sent
 
 
 def _driver_of(connection: Connection) -> psycopg.Connection[Any]:

@@ -268,3 +268,23 @@ def test_repairs_are_counted_by_row() -> None:
     rows[5]["events"] = [{"name": "e", "timestamp": START, "attributes": {"n": "\x00"}}]
     prepared = prepare_all(SPANS, rows)
     assert [row.repairs for row in prepared] == [1, 1, 1, 3, 1, 2, *[1] * 6]
+
+
+def test_points_have_the_ids_of_their_series_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(columnar, "_MOST_SERIES", 20)
+    monkeypatch.setattr(columnar, "_KNOWN_SERIES", {})
+    rows: list[dict[str, Any]] = [
+        {
+            "metric_id": UUID(int=1),
+            "timestamp": START,
+            "start_timestamp": START - timedelta(seconds=index % 3),
+            "attributes": {"queue": f"queue-{index % 70}", "text": "x" * (index % 5) * 200},
+        }
+        for index in range(4 * PART)
+    ]
+    alone = [prepare(DATA_POINTS, row) for row in rows]
+    assert prepare_all(DATA_POINTS, rows) == alone
+    assert prepare_all(DATA_POINTS, rows[::-1]) == alone[::-1]
+    assert 0 < len(columnar._KNOWN_SERIES) <= 20 + PART
