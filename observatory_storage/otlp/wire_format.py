@@ -73,10 +73,18 @@ def _take_pair(plain: dict[str, Any], data: bytes, at: int, end: int) -> None:
             size, at = _varint(data, at - 2)
     if at + size != end:
         raise _NotPlain
-    if data[at] == 0x0A and data[at + 1] == end - at - 2 < 0x80:
-        plain[key] = data[at + 2 : end].decode()
-    else:
+    if data[at] != 0x0A:
         plain[key] = _any(data, at, end)
+        return
+    size = data[at + 1]
+    at += 2
+    if size > 0x7F:
+        size, at = size - 0x80 + (data[at] << 7), at + 1
+        if size > _TWO_BYTES:
+            size, at = _varint(data, at - 2)
+    if at + size != end:
+        raise _NotPlain
+    plain[key] = data[at:end].decode()
 
 
 def _any(data: bytes, at: int, end: int) -> Any:
@@ -102,21 +110,17 @@ def _any(data: bytes, at: int, end: int) -> Any:
         raise _NotPlain
     if tag == 0x0A:  # string_value
         return data[at:end].decode()
+    if tag == 0x2A:  # array_value
+        return _items(data, at, end)
     if tag == 0x32:  # kvlist_value
-        plain: dict[str, Any] = {}
-        bounds = _values(data, at, end)
-        for start, stop in bounds:
-            _take_pair(plain, data, start, stop)
-        if len(plain) == len(bounds):
-            return plain
-    elif tag == 0x2A:  # array_value
-        return [_any(data, start, stop) for start, stop in _values(data, at, end)]
+        return _pairs(data, at, end)
     raise _NotPlain
 
 
-def _values(data: bytes, at: int, end: int) -> list[tuple[int, int]]:
-    """The bounds of the messages in field 1, the only one of an ArrayValue or a KeyValueList."""
-    found = []
+# The messages of an ArrayValue and of a KeyValueList are in field 1, their only one.
+def _items(data: bytes, at: int, end: int) -> list[Any]:
+    """The values of an ArrayValue."""
+    plain: list[Any] = []
     while at < end:
         size = data[at + 1]
         # An empty value is not plain.
@@ -127,11 +131,32 @@ def _values(data: bytes, at: int, end: int) -> list[tuple[int, int]]:
             size, at = size - 0x80 + (data[at] << 7), at + 1
             if size > _TWO_BYTES:
                 size, at = _varint(data, at - 2)
-        found.append((at, at + size))
-        at += size
+        start, at = at, at + size
+        plain.append(_any(data, start, at))
     if at != end:
         raise _NotPlain
-    return found
+    return plain
+
+
+def _pairs(data: bytes, at: int, end: int) -> dict[str, Any]:
+    """The pairs of a KeyValueList."""
+    plain: dict[str, Any] = {}
+    count = 0
+    while at < end:
+        size = data[at + 1]
+        if data[at] != 0x0A:
+            raise _NotPlain
+        at += 2
+        if size > 0x7F:
+            size, at = size - 0x80 + (data[at] << 7), at + 1
+            if size > _TWO_BYTES:
+                size, at = _varint(data, at - 2)
+        start, at = at, at + size
+        _take_pair(plain, data, start, at)
+        count += 1
+    if at != end or len(plain) < count:
+        raise _NotPlain
+    return plain
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
