@@ -29,7 +29,6 @@ from observatory_storage.otlp.spelling import check_spelling
 
 __all__ = [
     "ABSENT",
-    "MAX_DEPTH",
     "Note",
     "PlainMap",
     "PlainValue",
@@ -42,7 +41,6 @@ __all__ = [
 Note = Any  # None | str | dict[str, Note] | list[dict[str, Any]]: see above
 
 ABSENT: Final = "absent"  # in ``otlp``, of a field that was not given although it has a column
-MAX_DEPTH: Final = 50  # protobuf's own limit of 100 messages allows no more
 _MIN_INT64: Final = -(2**63)
 _MAX_INT32: Final = 2**31 - 1
 _MEMBERS: Final = tuple(member.encode_name for member in fields(AnyValue))
@@ -129,7 +127,7 @@ def _plain_member(members: tuple[Any, ...], depth: int) -> Any:
         return text
     if integer is not None:
         return integer
-    if depth >= MAX_DEPTH:
+    if depth >= protojson.MAX_DEPTH:
         raise _NotPlain
     if pairs is not None:
         return _plain_pairs(pairs.values, depth + 1)
@@ -198,8 +196,8 @@ def plain_value(value: Any, field: str, depth: int = 0) -> tuple[Any, Note]:
         return None, None
     if len(known) > 1:
         raise ValidationError(field, value, f"must have one member, not {' and '.join(known)}")
-    if depth >= MAX_DEPTH:
-        raise ValidationError(field, "…", f"is nested more than {MAX_DEPTH} deep")
+    if depth >= protojson.MAX_DEPTH:
+        raise ValidationError(field, "…", f"is nested more than {protojson.MAX_DEPTH} deep")
     kind = known[0]
     content = value[kind]
     if kind == "stringValue":

@@ -22,6 +22,7 @@ from observatory_storage.ids import MAX_NAME_BYTES
 from observatory_storage.times import MICROSECOND, UNIX_EPOCH
 
 __all__ = [
+    "MAX_DEPTH",
     "MAX_INT64",
     "UNNAMED",
     "base64_text",
@@ -43,6 +44,7 @@ __all__ = [
     "uint64",
 ]
 
+MAX_DEPTH: Final = 50  # of values; protobuf's own limit of 100 messages allows no more
 MAX_INT64: Final = 2**63 - 1
 _MAX_UINT64: Final = 2**64 - 1
 _MAX_UINT32: Final = 2**32 - 1

@@ -56,7 +56,7 @@ def plain_any(value: bytes) -> Any:
 
 
 # Lengths of one and two bytes are read in place, and texts: calls would double the cost.
-def _take_pair(plain: dict[str, Any], data: bytes, at: int, end: int) -> None:
+def _take_pair(plain: dict[str, Any], data: bytes, at: int, end: int, depth: int = 0) -> None:
     """Add a KeyValue, whose fields 1 and 2 are its key and its value."""
     size = data[at + 1]
     if data[at] != 0x0A or size > 0x7F:  # longer keys are not plain
@@ -74,7 +74,7 @@ def _take_pair(plain: dict[str, Any], data: bytes, at: int, end: int) -> None:
     if at + size != end:
         raise _NotPlain
     if data[at] != 0x0A:
-        plain[key] = _any(data, at, end)
+        plain[key] = _any(data, at, end, depth)
         return
     size = data[at + 1]
     at += 2
@@ -87,7 +87,7 @@ def _take_pair(plain: dict[str, Any], data: bytes, at: int, end: int) -> None:
     plain[key] = data[at:end].decode()
 
 
-def _any(data: bytes, at: int, end: int) -> Any:
+def _any(data: bytes, at: int, end: int, depth: int = 0) -> Any:
     """An AnyValue, whose only member ends at `end`."""
     tag = data[at]
     if tag == 0x21 and at + 9 == end:  # double_value
@@ -110,15 +110,16 @@ def _any(data: bytes, at: int, end: int) -> Any:
         raise _NotPlain
     if tag == 0x0A:  # string_value
         return data[at:end].decode()
-    if tag == 0x2A:  # array_value
-        return _items(data, at, end)
-    if tag == 0x32:  # kvlist_value
-        return _pairs(data, at, end)
+    if depth < protojson.MAX_DEPTH:
+        if tag == 0x2A:  # array_value
+            return _items(data, at, end, depth + 1)
+        if tag == 0x32:  # kvlist_value
+            return _pairs(data, at, end, depth + 1)
     raise _NotPlain
 
 
 # The messages of an ArrayValue and of a KeyValueList are in field 1, their only one.
-def _items(data: bytes, at: int, end: int) -> list[Any]:
+def _items(data: bytes, at: int, end: int, depth: int) -> list[Any]:
     """The values of an ArrayValue."""
     plain: list[Any] = []
     while at < end:
@@ -132,13 +133,13 @@ def _items(data: bytes, at: int, end: int) -> list[Any]:
             if size > _TWO_BYTES:
                 size, at = _varint(data, at - 2)
         start, at = at, at + size
-        plain.append(_any(data, start, at))
+        plain.append(_any(data, start, at, depth))
     if at != end:
         raise _NotPlain
     return plain
 
 
-def _pairs(data: bytes, at: int, end: int) -> dict[str, Any]:
+def _pairs(data: bytes, at: int, end: int, depth: int) -> dict[str, Any]:
     """The pairs of a KeyValueList."""
     plain: dict[str, Any] = {}
     count = 0
@@ -152,7 +153,7 @@ def _pairs(data: bytes, at: int, end: int) -> dict[str, Any]:
             if size > _TWO_BYTES:
                 size, at = _varint(data, at - 2)
         start, at = at, at + size
-        _take_pair(plain, data, start, at)
+        _take_pair(plain, data, start, at, depth)
         count += 1
     if at != end or len(plain) < count:
         raise _NotPlain

@@ -87,3 +87,28 @@ def test_attributes_with_wrong_bytes_are_refused_by_name() -> None:
     span.attributes.append(KeyValue(key="k").SerializeToString() + b"\x12\x03\x0a\x02\xff")
     with pytest.raises(ValidationError, match="attributes"):
         plain_map(span.attributes, "attributes")
+
+
+@pytest.mark.parametrize("wrap", ["array_value", "kvlist_value"])
+@pytest.mark.parametrize("levels", [51, 90, 5000])
+def test_values_that_are_nested_too_deeply_are_refused(wrap: str, levels: int) -> None:
+    content = AnyValue(string_value="x").SerializeToString()
+    for _ in range(levels):
+        inside = _field(1, content)
+        content = _field(*((5, inside) if wrap == "array_value" else (6, _named(content))))
+    attributes = lean_class(Span).FromString(_field(9, _field(1, b"deep") + _field(2, content)))
+    with pytest.raises(ValidationError, match=r"nested more than 50 deep|must be attributes"):
+        plain_map(attributes.attributes, "attributes")
+
+
+def _named(value: bytes) -> bytes:
+    return _field(1, _field(1, b"a") + _field(2, value))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of a message, with its length as a varint."""
+    size, rest = bytearray(), len(content)
+    while rest > 0x7F:
+        size.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    return bytes([number << 3 | 2, *size, rest]) + content
