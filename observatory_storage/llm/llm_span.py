@@ -70,9 +70,7 @@ _ATTRIBUTES: Final = {
 _WRITTEN_BY_HAND: Final = frozenset({"environment", "ttft_ms"})
 
 
-class _Prepared:
-    """What is prepared of a span once; it is no field of the span."""
-
+class _Prepared:  # what is made of a span once, and is no field of it
     __slots__ = ("_contents",)
     _contents: dict[str, list[dict[str, Any]]]
 
@@ -309,7 +307,7 @@ class LlmSpan(_Prepared):
         if self.ttft_ms is not None:
             columns["ttft_ms"] = float(self.ttft_ms)
         add_totals(columns)
-        return _NO_COLUMNS | columns
+        return dict.fromkeys(ALIASES) | columns
 
 
 # The LLM columns that are fields too; the others come from the attributes alone.
@@ -327,9 +325,8 @@ _READ_ATTRIBUTES: Final = PLAIN.keys() & (
     | {key for name, key in _ALL_ATTRIBUTES.items() if name not in _COLUMNS}
 )
 _NO_COLUMNS: Final[dict[str, Any]] = dict.fromkeys((*ALIASES, "token_details"))
-_checked, _written, _columns_of = (
-    attrgetter(*names) for names in (_ALL_CHECKS, _ALL_ATTRIBUTES, _COLUMNS)
-)
+_checked, _written = attrgetter(*_ALL_CHECKS), attrgetter(*_ALL_ATTRIBUTES)
+_columns_of = attrgetter(*_COLUMNS)
 
 
 def columns_of_attributes(call: LlmSpan, span: TraceSpan) -> dict[str, Any]:
