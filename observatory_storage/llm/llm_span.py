@@ -307,7 +307,7 @@ class LlmSpan(_Prepared):
         if self.ttft_ms is not None:
             columns["ttft_ms"] = float(self.ttft_ms)
         add_totals(columns)
-        return dict.fromkeys(ALIASES) | columns
+        return _NO_COLUMNS | columns
 
 
 # The LLM columns that are fields too; the others come from the attributes alone.

@@ -108,6 +108,9 @@ def a_log(seconds: int = 0, **columns: Any) -> Row:
     }
 
 
+TIMES_OF_WRITING = frozenset({"created_at", "updated_at", "unsettled_since"})
+
+
 def contents(pool: StoragePool, *, times_of_writing: bool = True) -> dict[str, list[str]]:
     """Each table's rows as PostgreSQL prints them, all columns, in one order."""
     found = {}
@@ -117,7 +120,7 @@ def contents(pool: StoragePool, *, times_of_writing: bool = True) -> dict[str, l
             columns = [
                 column.name
                 for column in table.columns
-                if times_of_writing or column.name not in ("created_at", "updated_at")
+                if times_of_writing or column.name not in TIMES_OF_WRITING
             ]
             listed = ", ".join(map(quote, columns))
             rows = connection.exec_driver_sql(
