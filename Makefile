@@ -19,7 +19,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 # The tests start hundreds of processes. Each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-lowest test-newest bench bench-all bench-read soak check docs migrate revision clean
+.PHONY: help demo test test-lowest test-newest bench bench-all bench-read soak check recordings docs migrate revision clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,9 @@ check: $(READY) ## check format, lint, types and import layers, then run the tes
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory test
+
+recordings: $(READY) ## record anew what instrumentations export (ARGS=NAME for one), see CONTRIBUTING.md
+	@$(BIN)/python -m tests.recordings.record $(ARGS)
 
 docs: $(READY) ## build the documentation and the API reference into docs/_build (warnings are errors)
 	@$(BIN)/python -c 'import furo, myst_parser, sphinx' 2> /dev/null || \

@@ -22,7 +22,7 @@ from tests.servers import RUN, Server
 REPOSITORY = Path(__file__).parent.parent
 TARGETS = [
     *("help", "demo", "test", "test-lowest", "test-newest", "bench", "bench-all", "bench-read"),
-    *("soak", "check", "docs", "migrate", "revision", "clean"),
+    *("soak", "check", "recordings", "docs", "migrate", "revision", "clean"),
 ]
 
 # Runs with the unpacked wheel, outside of the checkout.

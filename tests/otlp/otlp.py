@@ -30,7 +30,7 @@ KEYS = {
     "metrics": ("resource_metrics", "scope_metrics", "metrics"),
     "logs": ("resource_logs", "scope_logs", "log_records"),
 }
-_IDS = ("traceId", "spanId", "parentSpanId")
+IDS = ("traceId", "spanId", "parentSpanId")
 
 
 def as_json(message: Message) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def _converted(value: Any, convert: Any) -> Any:
     if isinstance(value, dict):
         return {
             key: convert(item)
-            if key in _IDS and isinstance(item, str)
+            if key in IDS and isinstance(item, str)
             else _converted(item, convert)
             for key, item in value.items()
         }
