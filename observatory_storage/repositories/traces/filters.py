@@ -272,9 +272,9 @@ class TraceFilters(_CommonFilters):
     `Prefix`, `Exists`, or `Not` of any of these. A key of ``attributes`` takes operators too.
 
     Args:
-        service_name, provider, model, user_id, session_id, environment, response_model, agent_name,
-            tool_name, finish_reason, error_type, prompt_name: the value of the span's column of
-            this name.
+        service_name, provider, model, user_id, session_id, environment: the value of the span's
+            column of this name.
+        response_model, agent_name, tool_name, finish_reason, error_type, prompt_name: the same.
         operation: the name of the span.
         gen_ai_operation: the value of the span's column ``operation``, such as ``chat``.
         status: ``ok``, ``error`` or ``unset``.
