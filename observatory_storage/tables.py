@@ -56,6 +56,8 @@ class TableDefinition:
             none are named. Rows that share them are written in the order in which they came.
         filled_by_storage: columns that no writer gives: defaults of the database, or what the
             storage computes.
+        filled_later: columns that the storage fills if the writer does not give them. A row that
+            replaces a stored one keeps their values where it has none.
     """
 
     model: type[models.Base]
@@ -63,6 +65,7 @@ class TableDefinition:
     computed: tuple[str, ...] = ("id",)
     version_key: tuple[str, ...] = ()
     filled_by_storage: frozenset[str] = _TIMES_OF_WRITING
+    filled_later: frozenset[str] = frozenset()
 
     @cached_property
     def table(self) -> Table:
@@ -131,7 +134,10 @@ TRACES: Final = TableDefinition(
 )
 # An event has the version key of its span: neither is written before what was written earlier.
 SPANS: Final = TableDefinition(
-    models.TraceSpan, on_conflict="replace_unless_unended", version_key=("span_id",)
+    models.TraceSpan,
+    on_conflict="replace_unless_unended",
+    version_key=("span_id",),
+    filled_later=frozenset({"user_id", "session_id"}),
 )
 EVENTS: Final = TableDefinition(models.TraceEvent, on_conflict="replace", version_key=("span_id",))
 # The columns of an event that hold its span's key: trace_id, span_id, start_time, start_ns.

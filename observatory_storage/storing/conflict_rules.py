@@ -41,16 +41,18 @@ def later(_: Values, second: Values) -> Values:
 
 def _replace(target: UpsertTarget, statement: Insert, *conditions: ColumnElement[bool]) -> Insert:
     """The new row replaces a stored row that differs, if the conditions are met."""
-    new = statement.excluded
+    new, old = statement.excluded, target.table.c
     changed: dict[str, ColumnElement[Any]] = {
-        column: new[column] for column in target.columns if column not in target.key
+        column: target.replacing(old, new, column)
+        for column in target.columns
+        if column not in target.key
     }
     if "updated_at" in target.table.c:
         changed["updated_at"] = new.updated_at
     return statement.on_conflict_do_update(
         index_elements=list(target.key),
         set_=changed,
-        where=and_(target.distinct(target.table.c, new), *conditions),
+        where=and_(target.distinct(old, new), *conditions),
     )
 
 

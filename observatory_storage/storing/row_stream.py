@@ -21,11 +21,12 @@ from observatory_storage.rows import PART, Row, Rules, as_mapping, prepare_all, 
 from observatory_storage.storing.binary_copy import copy_rows
 from observatory_storage.storing.conflict_rules import target_of
 from observatory_storage.storing.span_copy import SpanCopy
+from observatory_storage.storing.span_filling import LoggedFacts, fill_from_logs, logged_facts
 from observatory_storage.storing.stored_usage import decide_traces
 from observatory_storage.storing.trace_upsert import add_totals
 from observatory_storage.storing.transaction import PartitionMissing, Source, retrying, writing
 from observatory_storage.storing.upsert import Loader, is_text_error
-from observatory_storage.tables import EVENTS, SPANS, TableDefinition
+from observatory_storage.tables import EVENTS, LOGS, SPANS, TableDefinition
 
 __all__ = ["Feed", "RowFeed", "StreamOutcome", "stream"]
 
@@ -165,6 +166,9 @@ def stream(source: Source, feed: Feed) -> StreamOutcome:
 
 def _stream(loader: Loader, feed: Feed, partitions: Partitions) -> StreamOutcome:
     parts = _clean_parts(feed, partitions)
+    told: list[LoggedFacts] = []
+    if feed.table is LOGS:
+        parts = _noting_facts(parts, told)
     try:
         if feed.table is SPANS:
             totals = SpanCopy(loader).run(parts)
@@ -184,7 +188,15 @@ def _stream(loader: Loader, feed: Feed, partitions: Partitions) -> StreamOutcome
         return StreamOutcome.CONFLICT
     if totals is not None:
         decide_traces(loader.connection, add_totals(loader, totals))
+    if told:
+        fill_from_logs(loader.connection, told)
     return StreamOutcome.WRITTEN
+
+
+def _noting_facts(parts: Iterable[list[Row]], told: list[LoggedFacts]) -> Iterator[list[Row]]:
+    for part in parts:
+        told += logged_facts(part)
+        yield part
 
 
 def _clean_parts(feed: Feed, partitions: Partitions) -> Iterator[list[Row]]:

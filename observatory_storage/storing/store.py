@@ -15,8 +15,9 @@ from observatory_storage.storing import transaction
 from observatory_storage.storing.binary_copy import SentBytes
 from observatory_storage.storing.conflict_rules import TARGETS, target_of
 from observatory_storage.storing.span_copy import write_spans
+from observatory_storage.storing.span_filling import fill_from_logs, logged_facts
 from observatory_storage.storing.upsert import Loader, Method
-from observatory_storage.tables import EVENTS, SPANS, TRACES, table_named
+from observatory_storage.tables import EVENTS, LOGS, SPANS, TRACES, table_named
 
 __all__ = ["StoreResult", "store", "store_into", "write_batch"]
 
@@ -143,6 +144,8 @@ def write_batch(loader: Loader, rows: Sequence[Row], *, optimistic: bool = True)
     else:
         loader.upsert(target_of(TRACES), trace_rows)
     loader.upsert(target_of(EVENTS), events)
+    if told := logged_facts(by_table[LOGS.name]):
+        fill_from_logs(loader.connection, told)
 
 
 def _traces_to_lock(traces: Sequence[Row], spans: Sequence[Row]) -> list[Row]:

@@ -10,6 +10,7 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from observatory_storage.llm.log_facts import SCOPES_WITH_LOGGED_FACTS
 from observatory_storage.rows import Row
 from observatory_storage.tables import SPANS
 from observatory_storage.times import MICROSECOND
@@ -44,10 +45,10 @@ _counted: Final = itemgetter(
     *SPANS.positions(
         *("span_id", "parent_span_id", "name", "service_name", "start_time", "start_ns"),
         *("end_time", "status", "total_tokens", "total_cost_usd", "reported_usage"),
-        "response_id",
+        *("response_id", "scope_name"),
     )
 )
-_TOKENS, _RESPONSE_ID = -4, -1  # among these values
+_TOKENS, _RESPONSE_ID = -5, -2  # among these values
 _TRACE_ID: Final = SPANS.position["trace_id"]
 
 
@@ -83,7 +84,7 @@ def facts_of(span: Sequence[Any]) -> SpanFacts:
     """The facts of a prepared span."""
     span_id, parent, name, service, start, start_ns, end, status, *usage = _counted(span)
     lead = (parent is not None, start, start_ns, span_id)
-    tokens, cost, reported, response_id = usage
+    tokens, cost, reported, response_id, _ = usage
     reports = bool(tokens or cost or reported)
     return SpanFacts(end, status, tokens, cost, reports, response_id, lead, name, service)
 
@@ -107,7 +108,7 @@ class TraceTotals:
         # Column by column: this is done for every span that is written.
         columns = zip(*[counted for _, counted in spans], strict=True)
         span_ids, parents, names, services, starts, starts_ns, *others = columns
-        ends, statuses, tokens, costs, reported, response_ids = others
+        ends, statuses, tokens, costs, reported, response_ids, scopes = others
         indexes = range(len(spans))
         # Usually a single span of a trace has no parent. It is the lead span.
         self.lead, lead = min(
@@ -124,9 +125,11 @@ class TraceTotals:
         self.rank = 2 if self.errors else int("ok" in statuses)
         reporting = [index for index in indexes if tokens[index] or costs[index] or reported[index]]
         self.usage_spans = len(reporting)
-        # Another trace may have a span of the same call.
+        # Another trace may have a span of the same call, or a log record may tell more of a span.
         self.unsettled_since: datetime | None = None
-        if any(response_ids[index] is not None for index in reporting):
+        if not SCOPES_WITH_LOGGED_FACTS.isdisjoint(scopes) or any(
+            response_ids[index] is not None for index in reporting
+        ):
             self.unsettled_since = datetime.now(UTC)
         counted = [count for count in tokens if count is not None]
         self.tokens: int | None = sum(counted) if counted else None

@@ -107,12 +107,21 @@ class UpsertTarget:
         staged = sa.select(*(self.stage.c[column] for column in self.columns))
         return self.conflict(self, insert(self.table).from_select(list(self.columns), staged))
 
-    def distinct(self, left: FromClause | Any, right: FromClause | Any) -> ColumnElement[bool]:
-        """Whether two versions of a row differ in any column that is not part of the key.
+    def replacing(self, old: Any, new: Any, column: str) -> ColumnElement[Any]:
+        """The value of a column after a new version of a row has replaced the stored one."""
+        kept = column in self.definition.filled_later
+        value: ColumnElement[Any] = (
+            sa.func.coalesce(new[column], old[column]) if kept else new[column]
+        )
+        return value
+
+    def distinct(self, old: FromClause | Any, new: FromClause | Any) -> ColumnElement[bool]:
+        """Whether replacing a stored row by a new version changes a column.
 
         Spans are compared by the usage that they report, wherever it counts.
         """
-        return tuple_(*self._compared(left)).is_distinct_from(tuple_(*self._compared(right)))
+        replaced = {column: self.replacing(old, new, column) for column in self.columns}
+        return tuple_(*self._compared(old)).is_distinct_from(tuple_(*self._compared(replaced)))
 
     def _compared(self, side: Any) -> list[ColumnElement[Any]]:
         columns = [name for name in self.columns if name not in self.key]

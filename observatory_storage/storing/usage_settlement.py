@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
 from observatory_storage.errors import ValidationError, translated
+from observatory_storage.storing.span_filling import fill_from_stored_logs
 from observatory_storage.storing.stored_usage import StoredSpan, read_spans, update_usage
 from observatory_storage.storing.trace_upsert import (
     TraceSummary,
@@ -133,6 +134,7 @@ def _settle(connection: Connection, batch: _Batch) -> int | None:
     locked = connection.execute(_LOCK, {"ids": wanted}).all()
     unsettled = {row.id for row in locked if row.unsettled_since is not None} & {*batch.marked}
     traces = [TraceSummary(*row[: len(TraceSummary._fields)]) for row in locked if row.span_count]
+    fill_from_stored_logs(connection, [trace for trace in traces if trace.id in unsettled])
     stored = read_spans(connection, traces)
     spans = [span.reporting for span in stored]
     counted, calls = count_once(spans, shared_ids=batch.shared_ids)

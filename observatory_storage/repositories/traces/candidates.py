@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import TypeEngine
 
+from observatory_storage.llm.log_facts import LOGGED_AFTER, LOGGED_BEFORE
 from observatory_storage.models import LogRecord, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.reading.reader import Reader
@@ -155,8 +156,8 @@ class CandidateFinder:
             .where(
                 TraceSpan.trace_id == records.c.trace_id,
                 TraceSpan.span_id == records.c.span_id,
-                TraceSpan.start_time <= records.c.timestamp + json_conditions.LOGGED_BEFORE,
-                TraceSpan.start_time > records.c.timestamp - json_conditions.LOGGED_AFTER,
+                TraceSpan.start_time <= records.c.timestamp + LOGGED_BEFORE,
+                TraceSpan.start_time > records.c.timestamp - LOGGED_AFTER,
                 *within(TraceSpan.start_time, start, end),
                 *within(TraceSpan.start_time, *self._range),
             )

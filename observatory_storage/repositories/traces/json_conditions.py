@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, or_
 
@@ -23,6 +23,7 @@ from observatory_storage.llm.content_search import (
     content_of_log,
     is_message_log,
 )
+from observatory_storage.llm.log_facts import LOGGED_AFTER, LOGGED_BEFORE
 from observatory_storage.models import LogRecord, Trace, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading.attribute_conditions import Attribute, attributes_of
 from observatory_storage.repositories.reading.content_conditions import has_substring, has_words
@@ -30,8 +31,6 @@ from observatory_storage.repositories.reading.filter_fields import Conditions, G
 from observatory_storage.repositories.reading.text_search import TextSearch
 
 __all__ = [
-    "LOGGED_AFTER",
-    "LOGGED_BEFORE",
     "AttributeCondition",
     "ContentCondition",
     "JsonCondition",
@@ -41,11 +40,6 @@ __all__ = [
     "substring_condition",
     "words_condition",
 ]
-
-# A log record belongs to the span that it names if its time is so much before or after the span's
-# start at most. The bounds limit a search to the partitions of logs beside those of the spans.
-LOGGED_BEFORE: Final = timedelta(hours=1)
-LOGGED_AFTER: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from sqlalchemy import bindparam, inspect, select
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.llm.event_messages import MessageEvent
+from observatory_storage.llm.log_facts import LOGGED_AFTER, LOGGED_BEFORE
 from observatory_storage.llm.message_sources import is_complete, messages_from
 from observatory_storage.llm.span_messages import SpanMessages
 from observatory_storage.models import LogRecord, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading.validation import TraceId
-from observatory_storage.repositories.traces.json_conditions import LOGGED_AFTER, LOGGED_BEFORE
 from observatory_storage.repositories.traces.spans import SpanQueries
 
 __all__ = ["MessageQueries"]
