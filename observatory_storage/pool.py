@@ -164,7 +164,8 @@ class StoragePool:
         """Let the usage of model calls count once that spans of several traces report.
 
         Within a trace, writers see to that. If several traces report a call, or a trace has more
-        than 1,000 spans, its usage may count too often until the next settlement. Call this
+        than 1,000 spans, its usage may count too often until the next settlement. A settlement also
+        fills the user and session of spans whose log records came before them. Call this
         regularly, for example every minute. It looks only at traces that writers have marked, in
         transactions of a hundred traces, and can run beside writers and beside itself.
 

@@ -103,7 +103,7 @@ class Trace(Base):
         doc="The number of stored spans that report usage, whether or not it counts on them.",
     )
     unsettled_since: Mapped[datetime | None] = mapped_column(
-        doc="Since when its usage awaits settling; None if each token is known to count once."
+        doc="Since when it awaits settling; None if each token is known to count once."
     )
     created_at: Mapped[datetime] = now("When the row was first written.")
     updated_at: Mapped[datetime] = now("When the row was last written.")
