@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -13,12 +15,18 @@ from observatory_storage import migrate
 from observatory_storage.bounded_pool import BoundedPool
 from observatory_storage.config import PostgresConfig, RedisConfig, RetryConfig, StorageConfig
 from observatory_storage.engine import adopt_engine, create_engine
-from observatory_storage.errors import ConfigError, PoolError, translated
+from observatory_storage.errors import ConfigError, PoolError, ValidationError, translated
 from observatory_storage.health import HealthReport, PoolStats, check_health, pool_stats
 from observatory_storage.layout import Partitions
 from observatory_storage.llm import use_own_aliases
+from observatory_storage.repositories.reading import validation
 from observatory_storage.rows import Rules
-from observatory_storage.storing import SettledUsage, settle_usage
+from observatory_storage.storing import (
+    RefreshedFacts,
+    SettledUsage,
+    refresh_facts,
+    settle_usage,
+)
 from observatory_storage.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
@@ -178,6 +186,49 @@ class StoragePool:
             ValidationError: ``max_traces`` is not a positive integer.
         """
         return settle_usage(self, max_traces)
+
+    def refresh_facts(
+        self,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        *,
+        max_spans: int | None = None,
+        progress: Callable[[RefreshedFacts], object] | None = None,
+    ) -> RefreshedFacts:
+        """Compute the LLM columns of stored spans again, from their attributes and events.
+
+        Call this after an upgrade that reads more, and after a change of ``llm.aliases``. It covers
+        the spans that start within [start, end), in transactions of at most 500. Usage is counted
+        once again, and the totals of traces follow. Afterwards `settle_usage` sees to calls that
+        several traces report.
+
+        A column is overwritten only if the attributes or events tell a value for it. So a value
+        that your application gave itself stays, unless an attribute contradicts it; and so does a
+        value of an attribute that is not read any more. What is right already is not written, so
+        repeating the call changes nothing. It can run beside writers and beside itself.
+
+        Example::
+
+            refreshed = pool.refresh_facts(datetime(2026, 7, 1, tzinfo=UTC))
+            print(refreshed.spans, refreshed.changed_spans)
+
+        Args:
+            start: the first start; None begins with the oldest span.
+            end: the first start that is left out; None is no bound.
+            max_spans: stop after so many spans, and those that start at the same time as the last
+                one. `RefreshedFacts.next_start` is the `start` of the next call.
+            progress: is called after each transaction with what was done so far. If the call is
+                interrupted, the last `next_start` continues it.
+
+        Raises:
+            StorageError: the database could not be used. What was refreshed before stays refreshed.
+            ValidationError: a time has no time zone, ``end`` is before ``start``, or ``max_spans``
+                is not a positive integer.
+        """
+        first, last = validation.moment("start", start), validation.moment("end", end)
+        if first is not None and last is not None and last < first:
+            raise ValidationError("end", end, f"must not be before start={start}")
+        return refresh_facts(self, first, last, max_spans=max_spans, progress=progress)
 
     def health_check(self, timeout: float | None = None) -> HealthReport:
         """Ask PostgreSQL and Redis how they are, once each. Never raises.

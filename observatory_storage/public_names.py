@@ -91,7 +91,7 @@ from observatory_storage.repositories import (
     TraceRepository,
     TraceStats,
 )
-from observatory_storage.storing import SettledUsage
+from observatory_storage.storing import RefreshedFacts, SettledUsage
 from observatory_storage.unit_of_work import UnitOfWork
 from observatory_storage.web import bearer_token, otlp_app
 from observatory_storage.writers import (
@@ -157,6 +157,7 @@ __all__ = [
     "Prefix",
     "RedactRule",
     "RedisConfig",
+    "RefreshedFacts",
     "Rejected",
     "RetryConfig",
     "RulesConfig",

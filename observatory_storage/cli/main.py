@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "migrate": "Create the tables, or bring them to the newest revision.",
     "indexes": "Build the search indexes of days that are over.",
     "serve": "Receive OTLP over HTTP.",
+    "facts": "Read the LLM columns of stored spans again.",
     "settle": "Count usage once that several traces report.",
     "ingest": "Store OTLP from files or standard input.",
     "export": "Print traces, metrics or logs as OTLP.",

@@ -13,7 +13,12 @@ from observatory_storage.rows.prepare import (
     prepare_metric,
     prepare_trace,
 )
-from observatory_storage.rows.prepare_span import prepare_span
+from observatory_storage.rows.prepare_span import (
+    SUMS,
+    prepare_span,
+    total_of,
+    with_error_message,
+)
 from observatory_storage.rows.row import Row, as_mapping, remember_id
 from observatory_storage.rows.rules import Rules
 from observatory_storage.rows.table_checks import CHECKS, UNKNOWN_SERVICE
@@ -21,6 +26,7 @@ from observatory_storage.rows.table_checks import CHECKS, UNKNOWN_SERVICE
 __all__ = [
     "CHECKS",
     "PART",
+    "SUMS",
     "UNKNOWN_SERVICE",
     "Row",
     "Rules",
@@ -35,4 +41,6 @@ __all__ = [
     "prepare_span",
     "prepare_trace",
     "remember_id",
+    "total_of",
+    "with_error_message",
 ]

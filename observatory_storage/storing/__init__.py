@@ -3,6 +3,7 @@
 Buffered writers, `CopyWriter` and OTLP requests all call `store` or `write_batch`.
 """
 
+from observatory_storage.storing.facts_refresh import RefreshedFacts, refresh_facts
 from observatory_storage.storing.store import StoreResult, store, store_into, write_batch
 from observatory_storage.storing.transaction import Source, source_of
 from observatory_storage.storing.upsert import Loader, Method, chosen_method
@@ -11,10 +12,12 @@ from observatory_storage.storing.usage_settlement import SettledUsage, settle_us
 __all__ = [
     "Loader",
     "Method",
+    "RefreshedFacts",
     "SettledUsage",
     "Source",
     "StoreResult",
     "chosen_method",
+    "refresh_facts",
     "settle_usage",
     "source_of",
     "store",

@@ -18,7 +18,14 @@ from observatory_storage.storing.usage_in_batch import FACTS, USAGE_FIELDS, repo
 from observatory_storage.storing.usage_once import ReportingSpan, Usage, count_once
 from observatory_storage.tables import SPANS, TRACES
 
-__all__ = ["StoredSpan", "decide_traces", "mark_unsettled", "read_spans", "update_usage"]
+__all__ = [
+    "StoredSpan",
+    "decide_traces",
+    "mark_unsettled",
+    "read_spans",
+    "update_usage",
+    "usage_of",
+]
 
 MOST_SPANS_AT_ONCE: Final = 1000
 """Writers do not read larger traces again for every batch of spans: they are settled later."""
@@ -116,7 +123,7 @@ def _stored_span(found: sa.Row[Any]) -> StoredSpan:
         row["start_time"],
         row["start_ns"],
         row["parent_span_id"],
-        counted if reported is None else _usage_of(reported),
+        counted if reported is None else usage_of(reported),
         row["response_id"],
         row["operation"],
         row["model"] is not None,
@@ -125,7 +132,8 @@ def _stored_span(found: sa.Row[Any]) -> StoredSpan:
     return StoredSpan(reporting, counted, reported)
 
 
-def _usage_of(reported: Mapping[str, Any]) -> Usage:
+def usage_of(reported: Mapping[str, Any]) -> Usage:
+    """The usage that the value of `reported_usage` tells."""
     known: dict[str, Any] = {
         column: Decimal(value) if column.endswith("_usd") else value
         for column, value in reported.items()

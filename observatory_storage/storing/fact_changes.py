@@ -1,0 +1,204 @@
+"""What the attributes and events of stored spans say today, compared with their LLM columns.
+
+Spans are read in small parts, because their attributes and events may be large. Of these, only what
+changes is kept.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, bindparam
+
+from observatory_storage.llm import Course, facts
+from observatory_storage.llm.dialects import ALIASES
+from observatory_storage.rows import SUMS, total_of, with_error_message
+from observatory_storage.storing.stored_usage import usage_of
+from observatory_storage.storing.usage_in_batch import USAGE_FIELDS, reported_json
+from observatory_storage.storing.usage_once import Usage
+from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS
+
+__all__ = ["FactChange", "SpanKey", "changes_of", "update_facts"]
+
+_SPANS: Final = SPANS.table
+_EVENTS: Final = EVENTS.table
+_SPANS_AT_A_TIME: Final = 100
+_FACTS: Final = tuple(column for column in ALIASES if column not in USAGE_FIELDS)
+_UPDATED: Final = (*_FACTS, *USAGE_FIELDS, "reported_usage", "status_message")
+
+
+class SpanKey(NamedTuple):
+    """The key of a span, in the order in which all writers lock spans."""
+
+    start_time: datetime
+    start_ns: int
+    trace_id: UUID
+    span_id: str
+
+
+class FactChange(NamedTuple):
+    """A stored span whose columns are not what its attributes and events say.
+
+    Attributes:
+        key: the span.
+        columns: the new values of all columns that a refresh may change.
+        is_message_read: whether the message of the status comes from the attributes or events,
+            while the sender's status has none.
+        names_call: whether it names the response of a call whose usage it reports, before or after
+            the change. Another trace may have a span of the same call.
+    """
+
+    key: SpanKey
+    columns: dict[str, Any]
+    is_message_read: bool
+    names_call: bool
+
+
+def changes_of(connection: Connection, keys: Sequence[SpanKey]) -> Iterator[FactChange]:
+    """Read these spans, and yield the changes of those that differ. Missing spans are skipped."""
+    for start in range(0, len(keys), _SPANS_AT_A_TIME):
+        part = keys[start : start + _SPANS_AT_A_TIME]
+        given: dict[str, Any] = {
+            name: [getattr(key, name) for key in part] for name in SpanKey._fields
+        }
+        # Known in advance, these bounds prune partitions when the statement is planned.
+        given["earliest"], given["latest"] = min(given["start_time"]), max(given["start_time"])
+        events: defaultdict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
+        for event in connection.execute(_READ_EVENTS, given).mappings():
+            events[tuple(event[column] for column in SPAN_KEY_OF_EVENT)].append(event)
+        for span in connection.execute(_READ_SPANS, given).mappings():
+            change = _change(span, events[tuple(span[column] for column in _KEY)])
+            if change is not None:
+                yield change
+
+
+def _change(span: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> FactChange | None:
+    found = facts(
+        span["attributes"],
+        name=span["name"],
+        scope_name=span["scope_name"],
+        resource_attributes=span["resource_attributes"],
+        course=Course(span["start_time"], span["duration_us"], span["status"] == "error", events),
+    )
+    reported = span["reported_usage"]
+    if reported is None:
+        before = Usage(*(span[column] for column in USAGE_FIELDS))
+    else:
+        before = usage_of(reported)
+    usage = _usage(before, found)
+    told = with_error_message({**span, "events": events})
+    columns = {column: span[column] for column in _UPDATED}
+    columns |= {column: found[column] for column in _FACTS if column in found}
+    columns["status_message"] = told["status_message"]
+    if reported is None:
+        columns |= usage._asdict()
+    elif usage != before:
+        columns["reported_usage"] = reported_json(usage)
+    if all(value == span[column] for column, value in columns.items()):
+        return None
+    names = span["response_id"] is not None or columns["response_id"] is not None
+    return FactChange(
+        SpanKey(*(span[column] for column in SpanKey._fields)),
+        columns,
+        columns["status_message"] != span["status_message"],
+        names and (before.is_reported or usage.is_reported),
+    )
+
+
+def _usage(before: Usage, found: Mapping[str, Any]) -> Usage:
+    """What a span reports: what its attributes say, and otherwise what is stored."""
+    stored = before._asdict()
+    usage = {column: found.get(column, value) for column, value in stored.items()}
+    for columns, add in SUMS:
+        told = [found.get(column) for column in columns]
+        if told == [None] * len(columns):
+            continue
+        *sides, total = (stored[column] for column in columns)
+        summed = total_of([None] * 3, [*sides, None], add)
+        told_sum = total_of([None] * 3, [*told[:-1], None], add)
+        if total is not None and total != summed and told[-1] == told_sum:
+            # A total that was no sum was reported or given. The attributes tell another sum only.
+            usage[columns[-1]] = total
+            continue
+        own = [None if new is not None else old for new, old in zip(told, sides, strict=False)]
+        usage[columns[-1]] = total_of([*own, None], told, add)
+    return Usage(**usage)
+
+
+def update_facts(connection: Connection, changes: Sequence[FactChange]) -> None:
+    """Update the spans, in the order in which all writers lock spans.
+
+    The rows of their traces must be locked, and where their usage counts is decided afterwards.
+    """
+    rows = [
+        {
+            **{f"new_{column}": value for column, value in change.columns.items()},
+            **{f"old_{column}": value for column, value in change.key._asdict().items()},
+            "is_message_read": change.is_message_read,
+        }
+        for change in sorted(changes, key=lambda change: change.key)
+    ]
+    if rows:
+        connection.execute(_UPDATE, rows)
+
+
+_KEY: Final = ("trace_id", "span_id", "start_time", "start_ns")
+
+
+def _with_keys(table: sa.Table, columns: Sequence[str], *others: str) -> Any:
+    """The rows of these spans: `columns` are those of the span's key, as `_KEY` lists them."""
+    given = (
+        sa.func.unnest(
+            *(bindparam(name, type_=sa.ARRAY(_SPANS.c[name].type)) for name in _KEY),
+        )
+        .table_valued(*_KEY)
+        .render_derived(name="given")
+    )
+    start = table.c[columns[_KEY.index("start_time")]]
+    return (
+        sa.select(*(table.c[column] for column in (*columns, *others)))
+        .join_from(
+            given,
+            table,
+            sa.and_(
+                *(
+                    table.c[column] == given.c[name]
+                    for column, name in zip(columns, _KEY, strict=True)
+                )
+            ),
+        )
+        .where(start.between(bindparam("earliest"), bindparam("latest")))
+    )
+
+
+_READ_SPANS: Final = _with_keys(
+    _SPANS,
+    _KEY,
+    *("name", "scope_name", "duration_us", "status", "attributes", "resource_attributes", "otlp"),
+    *_UPDATED,
+)
+_READ_EVENTS: Final = _with_keys(
+    _EVENTS, SPAN_KEY_OF_EVENT, "name", "attributes", "timestamp"
+).order_by(_EVENTS.c.position)
+# What `with_error_message` notes, added to the stored JSON in place: reading and writing it again
+# could change its numbers.
+_NOTED: Final = sa.func.coalesce(
+    _SPANS.c.otlp, sa.cast(sa.literal({}, _SPANS.c.otlp.type), _SPANS.c.otlp.type)
+).op("||", return_type=_SPANS.c.otlp.type)(sa.func.jsonb_build_object("status_message", sa.null()))
+_UPDATE: Final = (
+    sa.update(_SPANS)
+    .where(*(_SPANS.c[column] == bindparam(f"old_{column}") for column in _KEY))
+    .values(
+        {column: bindparam(f"new_{column}") for column in _UPDATED}
+        | {
+            "otlp": sa.case(
+                (bindparam("is_message_read", type_=sa.Boolean()), _NOTED), else_=_SPANS.c.otlp
+            )
+        }
+    )
+)

@@ -1,0 +1,167 @@
+"""Computes the LLM columns of stored spans again, after their names or the rules have changed.
+
+Spans are read in the order of their start. Those that differ are read again in a transaction that
+has locked the rows of their traces, as writers do, and are updated there. So it can run beside
+writers and beside itself, and can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, bindparam
+
+from observatory_storage.errors import ValidationError, translated
+from observatory_storage.storing.fact_changes import SpanKey, changes_of, update_facts
+from observatory_storage.storing.stored_usage import decide_traces, mark_unsettled
+from observatory_storage.storing.trace_upsert import (
+    TraceSummary,
+    recompute_traces,
+    reports_usage,
+)
+from observatory_storage.storing.transaction import Source, retrying
+from observatory_storage.tables import SPANS, TRACES
+from observatory_storage.times import MICROSECOND
+
+__all__ = ["RefreshedFacts", "refresh_facts"]
+
+_SPANS: Final = SPANS.table
+_TRACES: Final = TRACES.table
+_SPANS_AT_A_TIME: Final = 500
+_LAST_MOMENT: Final = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class RefreshedFacts:
+    """The result of `StoragePool.refresh_facts`.
+
+    Attributes:
+        spans: the number of spans that were read.
+        changed_spans: the number of spans whose columns have changed.
+        next_start: the start of the next call, which continues there; None at the end.
+    """
+
+    spans: int = 0
+    changed_spans: int = 0
+    next_start: datetime | None = None
+
+
+def refresh_facts(
+    source: Source,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    *,
+    max_spans: int | None = None,
+    progress: Callable[[RefreshedFacts], object] | None = None,
+) -> RefreshedFacts:
+    """Refresh the spans that start within [start, end), in transactions of at most 500 spans.
+
+    Args:
+        source: the pool.
+        start: the first start; None for the oldest span.
+        end: the first start that is left out; None for no bound.
+        max_spans: stop after so many spans, and those that start with the last one.
+        progress: is called after each transaction.
+
+    Raises:
+        StorageError: the database could not be used. Spans that were refreshed before stay so.
+        ValidationError: `max_spans` is not a positive integer.
+    """
+    if max_spans is not None and (type(max_spans) is not int or max_spans < 1):
+        raise ValidationError("max_spans", max_spans, "must be a positive integer or None")
+    spans = changed = 0
+    after: SpanKey | None = None
+    next_start: datetime | None = None
+    while True:
+        limit = _SPANS_AT_A_TIME
+        if max_spans is not None and next_start is None:
+            limit = min(limit, max_spans - spans)
+        look = partial(_look, source, start, end, after, limit)
+        keys, different, uncounted = retrying(source.config, look)
+        if not keys:
+            return RefreshedFacts(spans, changed, next_start)
+        if different or uncounted:
+            changed += retrying(source.config, partial(_refresh, source, different, uncounted))
+        spans, after = spans + len(keys), keys[-1]
+        if spans == max_spans and after.start_time < _LAST_MOMENT:
+            # The spans that start with the last one are read too: the next call begins after them.
+            next_start = end = after.start_time + MICROSECOND
+        if progress is not None:
+            progress(RefreshedFacts(spans, changed, after.start_time))
+
+
+def _look(
+    source: Source, start: datetime | None, end: datetime | None, after: SpanKey | None, limit: int
+) -> tuple[list[SpanKey], list[SpanKey], set[UUID]]:
+    """The next spans, those of them that differ, and the traces that do not know their usage.
+
+    Earlier versions did not count the spans of a trace that report usage.
+    """
+    with translated(), source.engine.connect() as connection:
+        rows = connection.execute(_page(start, end, after, limit)).all()
+        keys = [SpanKey(*row[: len(SpanKey._fields)]) for row in rows]
+        different = [change.key for change in changes_of(connection, keys)]
+    reporting = Counter(row.trace_id for row in rows if row.reports_usage)
+    known = {row.trace_id: row.usage_span_count for row in rows}
+    # A span that was added without a writer may have no trace.
+    uncounted = {
+        trace_id
+        for trace_id, count in reporting.items()
+        if known[trace_id] is not None and count > known[trace_id]
+    }
+    return keys, different, uncounted
+
+
+def _page(
+    start: datetime | None, end: datetime | None, after: SpanKey | None, limit: int
+) -> sa.Select[Any]:
+    columns = _SPANS.c
+    key = [columns[name] for name in SpanKey._fields]
+    page = (
+        sa.select(*key, reports_usage(columns).label("reports_usage"), _TRACES.c.usage_span_count)
+        .join_from(_SPANS, _TRACES, _TRACES.c.id == columns.trace_id, isouter=True)
+        .order_by(*key)
+        .limit(limit)
+    )
+    if after is not None:
+        # The first condition uses the index and prunes partitions.
+        page = page.where(columns.start_time >= after.start_time, sa.tuple_(*key) > after)
+    elif start is not None:
+        page = page.where(columns.start_time >= start)
+    if end is not None:
+        page = page.where(columns.start_time < end)
+    return page
+
+
+def _refresh(source: Source, keys: Sequence[SpanKey], uncounted: Collection[UUID]) -> int:
+    """Refresh spans that differ, and settle their traces; return how many spans changed."""
+    trace_ids = {key.trace_id for key in keys} | {*uncounted}
+    with translated(), source.engine.begin() as connection:
+        _locked(connection, trace_ids)
+        changes = list(changes_of(connection, keys))
+        update_facts(connection, changes)
+        changed = {change.key.trace_id for change in changes} | {*uncounted}
+        recompute_traces(connection, changed)
+        decide_traces(connection, _locked(connection, changed))
+        mark_unsettled(connection, {change.key.trace_id for change in changes if change.names_call})
+    return len(changes)
+
+
+_LOCK: Final = (
+    sa.select(*(_TRACES.c[column] for column in TraceSummary._fields))
+    .where(_TRACES.c.id == sa.func.any(bindparam("ids", type_=sa.ARRAY(_TRACES.c.id.type))))
+    .order_by(_TRACES.c.id)
+    .with_for_update(key_share=True)
+)
+
+
+def _locked(connection: Connection, trace_ids: Collection[UUID]) -> list[TraceSummary]:
+    """Lock the rows of traces in the order of their ids, as writers do, and read them."""
+    return [TraceSummary(*row) for row in connection.execute(_LOCK, {"ids": list(trace_ids)})]

@@ -1,0 +1,418 @@
+"""The LLM columns of stored spans are read again as if the spans were written today."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from observatory_storage import (
+    CopyWriter,
+    LlmConfig,
+    RefreshedFacts,
+    StorageConfig,
+    StoragePool,
+    ValidationError,
+    ingest_logs,
+    ingest_traces,
+)
+from observatory_storage.llm import use_own_aliases
+from observatory_storage.llm.dialects import ALIASES
+from observatory_storage.models import Trace, TraceSpan
+from observatory_storage.storing import facts_refresh, stored_usage
+from tests.recordings.recording import RECORDINGS
+from tests.writers.helpers import START, Row, a_span, contents, event, fetch, span_id, trace_id
+from tests.writers.trace_model import check_traces
+
+LLM_COLUMNS = (*ALIASES, "token_details", "reported_usage")
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture(autouse=True)
+def _without_own_aliases() -> Iterator[None]:
+    yield
+    use_own_aliases({})
+
+
+def execute(pool: StoragePool, statement: str) -> None:
+    with pool.engine.begin() as connection:
+        connection.execute(sa.text(statement))
+
+
+def forget_facts(pool: StoragePool, where: str = "true") -> None:
+    """Make the rows those of a version that knew no attribute, and did not count usage."""
+    columns = ", ".join(f"{column} = NULL" for column in LLM_COLUMNS)
+    execute(pool, f"UPDATE trace_spans SET {columns} WHERE {where}")
+    execute(
+        pool,
+        "UPDATE trace_spans SET status_message = NULL, otlp = NULLIF(otlp - 'status_message', '{}')"
+        f" WHERE otlp -> 'status_message' = 'null' AND {where}",
+    )
+    execute(
+        pool,
+        "UPDATE traces SET total_tokens = NULL, total_cost_usd = NULL, usage_span_count = 0,"
+        " unsettled_since = NULL",
+    )
+
+
+def call(trace: int, number: int, prompt: int, completion: int, **attributes: Any) -> Row:
+    return a_span(
+        trace,
+        number,
+        attributes={
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": "m",
+            "gen_ai.usage.input_tokens": prompt,
+            "gen_ai.usage.output_tokens": completion,
+            **attributes,
+        },
+    )
+
+
+def inside(span: Row, parent: int) -> Row:
+    return {**span, "parent_span_id": span_id(parent)}
+
+
+def stored(pool: StoragePool, number: int = 1, trace: int = 1) -> Row:
+    rows = fetch(pool, TraceSpan)
+    (row,) = [
+        row for row in rows if (row["trace_id"].int, row["span_id"]) == (trace, span_id(number))
+    ]
+    return row
+
+
+def as_today(pool: StoragePool) -> dict[str, list[str]]:
+    pool.settle_usage()
+    check_traces(pool)
+    return contents(pool, times_of_writing=False)
+
+
+def test_recordings_that_an_older_version_stored_are_read_as_today(
+    pool: StoragePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for recording in RECORDINGS:
+        for signal, request in recording.requests:
+            if signal == "traces":
+                ingest_traces(pool, request)
+            elif signal == "logs":
+                ingest_logs(pool, request)
+    today = as_today(pool)
+    forget_facts(pool)
+    assert contents(pool, times_of_writing=False) != today
+    monkeypatch.setattr(facts_refresh, "_SPANS_AT_A_TIME", 7)
+    refreshed = pool.refresh_facts()
+    count = len(today["trace_spans"])
+    assert (refreshed.spans, refreshed.next_start) == (count, None)
+    assert 0 < refreshed.changed_spans <= count
+    assert as_today(pool) == today
+    before = contents(pool)
+    assert pool.refresh_facts() == RefreshedFacts(count)
+    assert contents(pool) == before
+
+
+def test_usage_of_agents_is_read_again_and_counts_once(pool: StoragePool) -> None:
+    cached = {"gen_ai.usage.cache_read.input_tokens": 40}
+    spans = [
+        call(1, 1, 300, 30, **{"gen_ai.usage.cost": 0.25}),
+        inside(call(1, 2, 100, 10, **cached), 1),
+        inside(call(1, 3, 200, 20), 1),
+        call(2, 1, 7, 1),
+    ]
+    CopyWriter(pool).write_spans(spans)
+    today = as_today(pool)
+    forget_facts(pool)
+    # The older version knew the tokens of calls, of whose details it knew nothing.
+    execute(
+        pool,
+        "UPDATE trace_spans SET prompt_tokens = 100, completion_tokens = 10, total_tokens = 110"
+        f" WHERE span_id = '{span_id(2)}'",
+    )
+    assert pool.refresh_facts().changed_spans == 4
+    assert as_today(pool) == today
+    agent = stored(pool)
+    assert (agent["total_tokens"], agent["reported_usage"]["total_tokens"]) == (None, 330)
+
+
+def test_the_report_of_a_span_that_does_not_count_follows(pool: StoragePool) -> None:
+    spans = [
+        call(1, 1, 30, 3, **{"app.price": "0.5"}),
+        inside(call(1, 2, 10, 1), 1),
+        inside(call(1, 3, 20, 2), 1),
+    ]
+    CopyWriter(pool).write_spans(spans)
+    assert "total_cost_usd" not in stored(pool)["reported_usage"]
+    use_own_aliases({"total_cost_usd": ["app.price"]})
+    assert pool.refresh_facts() == RefreshedFacts(3, 1)
+    agent = stored(pool)
+    assert agent["reported_usage"]["total_cost_usd"] == "0.5"
+    assert (agent["total_tokens"], agent["total_cost_usd"]) == (None, Decimal("0.5"))
+    assert fetch(pool, Trace)[0]["total_cost_usd"] == Decimal("0.5")
+    check_traces(pool)
+
+
+def test_usage_that_an_older_version_counted_twice_counts_once(pool: StoragePool) -> None:
+    # Without attributes no column changes.
+    own = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
+    spans = [a_span(1, 1, **own), inside(a_span(1, 2, **own), 1), a_span(2, 1, **own)]
+    CopyWriter(pool).write_spans(spans)
+    today = as_today(pool)
+    execute(
+        pool,
+        "UPDATE trace_spans SET prompt_tokens = 5, completion_tokens = 5, total_tokens = 10,"
+        " reported_usage = NULL",
+    )
+    execute(pool, "UPDATE traces SET total_tokens = 20, usage_span_count = 0 WHERE span_count = 2")
+    assert pool.refresh_facts() == RefreshedFacts(3)
+    assert as_today(pool) == today
+
+
+def test_calls_of_several_traces_are_marked_for_the_next_settlement(pool: StoragePool) -> None:
+    named = {"gen_ai.response.id": "r"}
+    CopyWriter(pool).write_spans([call(1, 1, 5, 5, **named), call(2, 2, 5, 5, **named)])
+    today = as_today(pool)
+    forget_facts(pool)
+    pool.refresh_facts()
+    assert pool.settle_usage().traces == 2
+    assert as_today(pool) == today
+    assert sum(row["total_tokens"] or 0 for row in fetch(pool, Trace)) == 10
+
+
+def test_large_traces_are_settled_later(pool: StoragePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    CopyWriter(pool).write_spans([call(1, 1, 6, 6), *(inside(call(1, n, 2, 2), 1) for n in (2, 3))])
+    today = as_today(pool)
+    forget_facts(pool)
+    monkeypatch.setattr(stored_usage, "MOST_SPANS_AT_ONCE", 2)
+    pool.refresh_facts()
+    assert fetch(pool, Trace)[0]["total_tokens"] == 20
+    assert as_today(pool) == today
+
+
+def test_events_and_errors_are_read_again(pool: StoragePool) -> None:
+    failed = a_span(
+        1,
+        1,
+        status="error",
+        otlp={"dropped_events_count": 2},
+        events=[
+            event("exception", attributes={"exception.type": "E", "exception.message": "no"}),
+            event("gen_ai.choice", attributes={"finish_reason": "stop"}),
+        ],
+    )
+    CopyWriter(pool).write_spans([failed, a_span(1, 2, status="error", status_message="own")])
+    today = as_today(pool)
+    forget_facts(pool)
+    assert stored(pool)["otlp"] == {"dropped_events_count": 2}
+    assert pool.refresh_facts().changed_spans == 1
+    row = stored(pool)
+    assert (row["status_message"], row["error_type"]) == ("no", "E")
+    assert row["otlp"] == {"dropped_events_count": 2, "status_message": None}
+    assert as_today(pool) == today
+
+
+def test_a_new_alias_applies_to_stored_spans(pool: StoragePool) -> None:
+    spans = [
+        a_span(1, number, attributes={"app.user": f"u{number}", "user.id": "x"})
+        for number in range(1, 4)
+    ]
+    CopyWriter(pool).write_spans(spans)
+    llm = LlmConfig(aliases={"user_id": ("app.user",)})
+    with StoragePool(pool.config.model_copy(update={"llm": llm})) as configured:
+        assert configured.refresh_facts() == RefreshedFacts(3, 3)
+    assert [row["user_id"] for row in fetch(pool, TraceSpan)] == ["u1", "u2", "u3"]
+
+
+def test_what_no_attribute_says_stays(pool: StoragePool) -> None:
+    own = {"user_id": "ada", "provider": "ours", "prompt_tokens": 4, "total_cost_usd": Decimal(1)}
+    attributes = {"gen_ai.usage.output_tokens": 6, "gen_ai.request.model": "m"}
+    CopyWriter(pool).write_spans([a_span(1, 1, **own, attributes=attributes)])
+    # An earlier alias gave the environment.
+    execute(pool, "UPDATE trace_spans SET environment = 'test'")
+    before = contents(pool)
+    assert pool.refresh_facts() == RefreshedFacts(1)
+    assert contents(pool) == before
+    execute(pool, "UPDATE trace_spans SET model = 'old', completion_tokens = 1, total_tokens = 5")
+    assert pool.refresh_facts() == RefreshedFacts(1, 1)
+    row = stored(pool)
+    assert {**row, **own, "model": "m", "completion_tokens": 6, "total_tokens": 10} == row
+    check_traces(pool)
+
+
+@pytest.mark.parametrize(
+    ("columns", "attributes", "total"),
+    [
+        ({"prompt_tokens": 10, "total_tokens": 10}, {"output": 5}, 15),
+        ({"prompt_tokens": 10, "total_tokens": 10}, {"input": 20, "output": 5}, 25),
+        ({"total_tokens": 50}, {"input": 20, "output": 5}, 50),
+        ({"total_tokens": 50}, {"input": 20, "output": 5, "total": 40}, 40),
+        ({"prompt_tokens": 10, "total_tokens": 10}, {"total": 12}, 12),
+        ({"prompt_tokens": 10, "completion_tokens": 1, "total_tokens": 12}, {"output": 2}, 12),
+    ],
+)
+def test_a_total_is_summed_again_unless_it_was_given(
+    pool: StoragePool, columns: Row, attributes: dict[str, int], total: int
+) -> None:
+    CopyWriter(pool).write_spans([a_span(1, 1, **columns)])
+    told = {f"gen_ai.usage.{side}_tokens": count for side, count in attributes.items()}
+    with pool.engine.begin() as connection:
+        connection.execute(sa.update(TraceSpan).values(attributes=told))
+    assert pool.refresh_facts().changed_spans == 1
+    assert stored(pool)["total_tokens"] == total
+    check_traces(pool)
+    assert pool.refresh_facts().changed_spans == 0
+
+
+def test_only_spans_of_the_range_are_read(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([call(n, n, 1, 1) for n in range(1, 7)])
+    forget_facts(pool)
+    assert pool.refresh_facts(START + 2 * SECOND, START + 4 * SECOND) == RefreshedFacts(2, 2)
+    models = [row["model"] for row in fetch(pool, TraceSpan, "start_time")]
+    assert models == [None, "m", "m", None, None, None]
+    assert pool.refresh_facts(START, START) == RefreshedFacts()
+
+
+def test_a_bounded_refresh_is_continued(pool: StoragePool) -> None:
+    spans = [call(n, n, 1, 1) for n in range(1, 6)]
+    # More spans of one start than the bound.
+    spans += [{**call(9, n, 1, 1), "start_time": START} for n in range(11, 15)]
+    CopyWriter(pool).write_spans(spans)
+    today = as_today(pool)
+    forget_facts(pool)
+    first = pool.refresh_facts(max_spans=2)
+    assert first == RefreshedFacts(4, 4, START + timedelta(microseconds=1))
+    second = pool.refresh_facts(first.next_start, max_spans=2)
+    assert second == RefreshedFacts(2, 2, START + 2 * SECOND + timedelta(microseconds=1))
+    assert pool.refresh_facts(second.next_start, max_spans=4) == RefreshedFacts(3, 3)
+    assert as_today(pool) == today
+
+
+def test_an_interrupted_refresh_is_continued(
+    pool: StoragePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    CopyWriter(pool).write_spans([call(n, n, 1, 1) for n in range(1, 8)])
+    today = as_today(pool)
+    forget_facts(pool)
+    monkeypatch.setattr(facts_refresh, "_SPANS_AT_A_TIME", 2)
+    steps: list[RefreshedFacts] = []
+
+    def interrupt(so_far: RefreshedFacts) -> None:
+        steps.append(so_far)
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pool.refresh_facts(progress=interrupt)
+    assert steps == [
+        RefreshedFacts(2, 2, START + 2 * SECOND),
+        RefreshedFacts(4, 4, START + 4 * SECOND),
+    ]
+    assert pool.refresh_facts(steps[-1].next_start) == RefreshedFacts(4, 3)
+    assert as_today(pool) == today
+
+
+def test_it_runs_beside_writers_and_beside_itself(
+    pool: StoragePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans = []
+    for trace in range(1, 25):
+        named = {"gen_ai.response.id": f"r{trace // 2}"}
+        calls = [inside(call(trace, n, n, 1, **named), 1) for n in (2, 3)]
+        spans += [call(trace, 1, 5, 2), *calls, inside(call(trace, 4, 9, 9), 3)]
+    CopyWriter(pool).write_spans(spans)
+    today = as_today(pool)
+    monkeypatch.setattr(facts_refresh, "_SPANS_AT_A_TIME", 10)
+    failures: list[BaseException] = []
+
+    def repeat(action: Any) -> None:
+        try:
+            for _ in range(6):
+                action()
+        except BaseException as error:  # noqa: BLE001 - shown by the test
+            failures.append(error)
+
+    def write() -> None:
+        for start in range(0, len(spans), 16):
+            # Another name makes the stored version differ, and its last one is that of today.
+            part = spans[start : start + 16]
+            CopyWriter(pool).write_spans([{**span, "name": "before"} for span in part])
+            CopyWriter(pool).write_spans(part)
+
+    def forget_and_refresh() -> None:
+        with pool.engine.begin() as connection:
+            connection.execute(sa.select(Trace.id).order_by(Trace.id).with_for_update())
+            connection.execute(sa.update(TraceSpan).values(model=None, user_id=None))
+        pool.refresh_facts()
+
+    actions = (write, forget_and_refresh, pool.refresh_facts, pool.settle_usage)
+    threads = [threading.Thread(target=repeat, args=(action,)) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    pool.refresh_facts()
+    assert as_today(pool) == today
+
+
+def test_a_span_that_is_deleted_meanwhile_is_skipped(
+    pool: StoragePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    CopyWriter(pool).write_spans([call(1, 1, 1, 1), call(2, 2, 1, 1)])
+    forget_facts(pool)
+    refresh = facts_refresh._refresh
+
+    def delete_first(*arguments: Any) -> int:
+        with pool.unit_of_work() as uow:
+            uow.traces.delete(trace_id(1))
+            uow.commit()
+        return refresh(*arguments)
+
+    monkeypatch.setattr(facts_refresh, "_refresh", delete_first)
+    assert pool.refresh_facts() == RefreshedFacts(2, 1)
+    check_traces(pool)
+    assert [row["total_tokens"] for row in fetch(pool, Trace)] == [2]
+
+
+def test_spans_at_both_ends_of_time_are_read(pool: StoragePool) -> None:
+    times = [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
+    CopyWriter(pool).write_spans(
+        [
+            {**call(n, n, 1, 1), "start_time": time, "end_time": None}
+            for n, time in enumerate(times, 1)
+        ]
+    )
+    forget_facts(pool)
+    first = pool.refresh_facts(max_spans=1)
+    assert (first.changed_spans, first.spans) == (1, 1)
+    assert pool.refresh_facts(first.next_start, max_spans=1) == RefreshedFacts(1, 1)
+
+
+def test_wrong_arguments_are_named(pool: StoragePool) -> None:
+    naive: Any = datetime(2026, 1, 1)  # noqa: DTZ001 - is refused
+    text: Any = "2026"
+    for field, arguments in (
+        ("start", {"start": naive}),
+        ("end", {"end": text}),
+        ("end", {"start": START, "end": START - SECOND}),
+        ("max_spans", {"max_spans": 0}),
+        ("max_spans", {"max_spans": True}),
+    ):
+        with pytest.raises(ValidationError) as caught:
+            pool.refresh_facts(**arguments)
+        assert caught.value.field == field
+
+
+def test_spans_of_another_schema_are_refreshed(pool: StoragePool) -> None:
+    postgres = pool.config.postgres.model_copy(update={"schema_name": "telemetry"})
+    config: StorageConfig = pool.config.model_copy(update={"postgres": postgres})
+    with StoragePool(config) as other:
+        other.run_migrations()
+        CopyWriter(other).write_spans([call(1, 1, 1, 1)])
+        with other.engine.begin() as connection:
+            connection.execute(sa.update(TraceSpan).values(model=None))
+        assert other.refresh_facts() == RefreshedFacts(1, 1)
+    assert pool.refresh_facts() == RefreshedFacts()
