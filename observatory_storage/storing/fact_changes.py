@@ -68,7 +68,7 @@ def changes_of(connection: Connection, keys: Sequence[SpanKey]) -> Iterator[Fact
         }
         # Known in advance, these bounds prune partitions when the statement is planned.
         given["earliest"], given["latest"] = min(given["start_time"]), max(given["start_time"])
-        events: defaultdict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
+        events: defaultdict[tuple[Any, ...], list[sa.RowMapping]] = defaultdict(list)
         for event in connection.execute(_READ_EVENTS, given).mappings():
             events[tuple(event[column] for column in SPAN_KEY_OF_EVENT)].append(event)
         for span in connection.execute(_READ_SPANS, given).mappings():
@@ -77,7 +77,7 @@ def changes_of(connection: Connection, keys: Sequence[SpanKey]) -> Iterator[Fact
                 yield change
 
 
-def _change(span: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> FactChange | None:
+def _change(span: sa.RowMapping, events: Sequence[sa.RowMapping]) -> FactChange | None:
     found = facts(
         span["attributes"],
         name=span["name"],

@@ -6,7 +6,7 @@ mypy --strict reads it with the other tests: a type that changes for users is an
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal, assert_type
 from uuid import UUID
@@ -41,9 +41,11 @@ from observatory_storage import (
     Page,
     PostgresConfig,
     Prefix,
+    RefreshedFacts,
     Rejected,
     SessionFilters,
     SessionSummary,
+    SettledUsage,
     SpanFilters,
     SpanNode,
     SpanStats,
@@ -99,6 +101,10 @@ def pools(config: StorageConfig, engine: sa.Engine) -> None:
         assert_type(pool.stats().near_capacity, bool)
         assert_type(pool.unit_of_work(), UnitOfWork)
         assert_type(build_partition_indexes(pool, table="logs"), IndexBuild)
+        assert_type(pool.settle_usage(max_traces=5), SettledUsage)
+        now = datetime.now(UTC)
+        assert_type(pool.refresh_facts(now, now, max_spans=5, progress=print), RefreshedFacts)
+        assert_type(pool.refresh_facts().next_start, datetime | None)
 
 
 def traces(uow: UnitOfWork, start: datetime, end: datetime, trace_id: str | UUID) -> None:
