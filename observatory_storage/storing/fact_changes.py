@@ -33,7 +33,7 @@ _UPDATED: Final = (*_FACTS, *USAGE_FIELDS, "reported_usage", "status_message")
 
 
 class SpanKey(NamedTuple):
-    """The key of a span, in the order in which all writers lock spans."""
+    """The key of a span, in the order in which spans are read."""
 
     start_time: datetime
     start_ns: int
@@ -63,11 +63,7 @@ def changes_of(connection: Connection, keys: Sequence[SpanKey]) -> Iterator[Fact
     """Read these spans, and yield the changes of those that differ. Missing spans are skipped."""
     for start in range(0, len(keys), _SPANS_AT_A_TIME):
         part = keys[start : start + _SPANS_AT_A_TIME]
-        given: dict[str, Any] = {
-            name: [getattr(key, name) for key in part] for name in SpanKey._fields
-        }
-        # Known in advance, these bounds prune partitions when the statement is planned.
-        given["earliest"], given["latest"] = min(given["start_time"]), max(given["start_time"])
+        given = _given(part)
         events: defaultdict[tuple[Any, ...], list[sa.RowMapping]] = defaultdict(list)
         for event in connection.execute(_READ_EVENTS, given).mappings():
             events[tuple(event[column] for column in SPAN_KEY_OF_EVENT)].append(event)
@@ -131,74 +127,87 @@ def _usage(before: Usage, found: Mapping[str, Any]) -> Usage:
 
 
 def update_facts(connection: Connection, changes: Sequence[FactChange]) -> None:
-    """Update the spans, in the order in which all writers lock spans.
+    """Update the spans. The rows of their traces must be locked.
 
-    The rows of their traces must be locked, and where their usage counts is decided afterwards.
+    Where their usage counts is decided afterwards.
     """
-    rows = [
-        {
-            **{f"new_{column}": value for column, value in change.columns.items()},
-            **{f"old_{column}": value for column, value in change.key._asdict().items()},
-            "is_message_read": change.is_message_read,
-        }
-        for change in sorted(changes, key=lambda change: change.key)
-    ]
-    if rows:
-        connection.execute(_UPDATE, rows)
+    if not changes:
+        return
+    given = _given([change.key for change in changes])
+    for column in _UPDATED:
+        given[f"given_{column}"] = [change.columns[column] for change in changes]
+    given["given_is_message_read"] = [change.is_message_read for change in changes]
+    connection.execute(_UPDATE, given)
+
+
+def _given(keys: Sequence[SpanKey]) -> dict[str, Any]:
+    """The parameters that choose these spans.
+
+    Known in advance, the range of their starts prunes partitions when a statement is planned.
+    """
+    starts = [key.start_time for key in keys]
+    return {
+        "earliest": min(starts),
+        "latest": max(starts),
+        **{f"given_{name}": [getattr(key, name) for key in keys] for name in SpanKey._fields},
+    }
 
 
 _KEY: Final = ("trace_id", "span_id", "start_time", "start_ns")
 
 
-def _with_keys(table: sa.Table, columns: Sequence[str], *others: str) -> Any:
-    """The rows of these spans: `columns` are those of the span's key, as `_KEY` lists them."""
-    given = (
-        sa.func.unnest(
-            *(bindparam(name, type_=sa.ARRAY(_SPANS.c[name].type)) for name in _KEY),
-        )
-        .table_valued(*_KEY)
-        .render_derived(name="given")
+def _unnested(columns: Mapping[str, Any], name: str) -> Any:
+    """A table with a column for each array that is given."""
+    arrays = (
+        bindparam(f"given_{column}", type_=sa.ARRAY(kind)) for column, kind in columns.items()
     )
-    start = table.c[columns[_KEY.index("start_time")]]
+    names = (sa.column(column, kind) for column, kind in columns.items())
+    return sa.func.unnest(*arrays).table_valued(*names).render_derived(name=name)
+
+
+_KEY_TYPES: Final = {column: _SPANS.c[column].type for column in _KEY}
+
+
+def _reading(table: sa.Table, key: Sequence[str], *others: str) -> Any:
+    """The rows of these spans. `key` has the columns of their key, in the order of `_KEY`."""
+    given = _unnested(_KEY_TYPES, "given")
+    same = (table.c[column] == given.c[name] for column, name in zip(key, _KEY, strict=True))
+    start = table.c[key[_KEY.index("start_time")]]
     return (
-        sa.select(*(table.c[column] for column in (*columns, *others)))
-        .join_from(
-            given,
-            table,
-            sa.and_(
-                *(
-                    table.c[column] == given.c[name]
-                    for column, name in zip(columns, _KEY, strict=True)
-                )
-            ),
-        )
+        sa.select(*(table.c[column] for column in (*key, *others)))
+        .join_from(given, table, sa.and_(*same))
         .where(start.between(bindparam("earliest"), bindparam("latest")))
     )
 
 
-_READ_SPANS: Final = _with_keys(
+_READ_SPANS: Final = _reading(
     _SPANS,
     _KEY,
     *("name", "scope_name", "duration_us", "status", "attributes", "resource_attributes", "otlp"),
     *_UPDATED,
 )
-_READ_EVENTS: Final = _with_keys(
+_READ_EVENTS: Final = _reading(
     _EVENTS, SPAN_KEY_OF_EVENT, "name", "attributes", "timestamp"
 ).order_by(_EVENTS.c.position)
-# What `with_error_message` notes, added to the stored JSON in place: reading and writing it again
-# could change its numbers.
-_NOTED: Final = sa.func.coalesce(
-    _SPANS.c.otlp, sa.cast(sa.literal({}, _SPANS.c.otlp.type), _SPANS.c.otlp.type)
-).op("||", return_type=_SPANS.c.otlp.type)(sa.func.jsonb_build_object("status_message", sa.null()))
-_UPDATE: Final = (
-    sa.update(_SPANS)
-    .where(*(_SPANS.c[column] == bindparam(f"old_{column}") for column in _KEY))
-    .values(
-        {column: bindparam(f"new_{column}") for column in _UPDATED}
-        | {
-            "otlp": sa.case(
-                (bindparam("is_message_read", type_=sa.Boolean()), _NOTED), else_=_SPANS.c.otlp
-            )
-        }
+
+
+def _updating() -> Any:
+    spans = _SPANS.c
+    kinds = {column: spans[column].type for column in _UPDATED}
+    new = _unnested(_KEY_TYPES | kinds | {"is_message_read": sa.Boolean()}, "new").c
+    # What `with_error_message` notes, added to the stored JSON in place: reading and writing it
+    # again could change its numbers.
+    json = spans.otlp.type
+    noted = sa.func.coalesce(spans.otlp, sa.cast(sa.literal({}, json), json)).op("||")(
+        sa.func.jsonb_build_object("status_message", sa.null())
     )
-)
+    return (
+        sa.update(_SPANS)
+        .where(*(spans[column] == new[column] for column in _KEY))
+        .where(spans.start_time.between(bindparam("earliest"), bindparam("latest")))
+        .values({column: new[column] for column in _UPDATED})
+        .values(otlp=sa.case((new.is_message_read, noted), else_=spans.otlp))
+    )
+
+
+_UPDATE: Final = _updating()
