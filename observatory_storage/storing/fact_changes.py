@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -28,6 +29,7 @@ __all__ = ["FactChange", "SpanKey", "changes_of", "update_facts"]
 _SPANS: Final = SPANS.table
 _EVENTS: Final = EVENTS.table
 _SPANS_AT_A_TIME: Final = 100
+_DIGITS_OF_MS: Final = 6
 _FACTS: Final = tuple(column for column in ALIASES if column not in USAGE_FIELDS)
 _UPDATED: Final = (*_FACTS, *USAGE_FIELDS, "reported_usage", "status_message")
 
@@ -86,6 +88,8 @@ def _change(span: sa.RowMapping, events: Sequence[sa.RowMapping]) -> FactChange 
         before = Usage(*(span[column] for column in USAGE_FIELDS))
     else:
         before = usage_of(reported)
+    stored = {**{column: span[column] for column in _FACTS}, **before._asdict()}
+    found = {column: _with_all_digits(stored[column], value) for column, value in found.items()}
     usage = _usage(before, found)
     told = with_error_message({**span, "events": events})
     columns = {column: span[column] for column in _UPDATED}
@@ -104,6 +108,18 @@ def _change(span: sa.RowMapping, events: Sequence[sa.RowMapping]) -> FactChange 
         columns["status_message"] != span["status_message"],
         names and (before.is_reported or usage.is_reported),
     )
+
+
+def _with_all_digits(stored: Any, found: Any) -> Any:
+    """The stored number, if it has only more digits than the one that was found.
+
+    JSON of attributes has the digits of a double, and facts read from it may be rounded.
+    """
+    if type(stored) is type(found) is Decimal and float(stored) == float(found):
+        return stored
+    if type(stored) is type(found) is float and round(stored, _DIGITS_OF_MS) == found:
+        return stored
+    return found
 
 
 def _usage(before: Usage, found: Mapping[str, Any]) -> Usage:

@@ -14,9 +14,11 @@ import sqlalchemy as sa
 from observatory_storage import (
     CopyWriter,
     LlmConfig,
+    LlmSpan,
     RefreshedFacts,
     StorageConfig,
     StoragePool,
+    TraceWriter,
     ValidationError,
     ingest_logs,
     ingest_traces,
@@ -264,6 +266,21 @@ def test_a_total_is_summed_again_unless_it_was_given(
     assert stored(pool)["total_tokens"] == total
     check_traces(pool)
     assert pool.refresh_facts().changed_spans == 0
+
+
+def test_numbers_with_more_digits_than_their_attributes_stay(pool: StoragePool) -> None:
+    price = Decimal("0.1234567890123456789")
+    attributes = {"gen_ai.usage.input_cost": price, "gen_ai.usage.output_cost": price}
+    CopyWriter(pool).write_spans([a_span(1, 1, attributes=attributes)])
+    with TraceWriter(pool) as writer:
+        writer.write_span_from_llm(
+            LlmSpan(model="m", prompt_tokens=1, total_cost_usd=price, ttft_ms=1 / 3)
+        )
+    assert [row["total_cost_usd"] for row in fetch(pool, TraceSpan, "start_time")] == [
+        2 * price,
+        price,
+    ]
+    assert pool.refresh_facts() == RefreshedFacts(2)
 
 
 def test_only_spans_of_the_range_are_read(pool: StoragePool) -> None:
