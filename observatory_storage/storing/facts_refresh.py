@@ -20,6 +20,7 @@ from sqlalchemy import Connection, bindparam
 
 from observatory_storage.errors import ValidationError, translated
 from observatory_storage.storing.fact_changes import SpanKey, changes_of, update_facts
+from observatory_storage.storing.span_filling import fill_from_stored_logs
 from observatory_storage.storing.stored_usage import decide_traces, mark_unsettled
 from observatory_storage.storing.trace_upsert import (
     TraceSummary,
@@ -149,7 +150,9 @@ def _refresh(source: Source, keys: Sequence[SpanKey], uncounted: Collection[UUID
         update_facts(connection, changes)
         changed = {change.key.trace_id for change in changes} | {*uncounted}
         recompute_traces(connection, changed)
-        decide_traces(connection, _locked(connection, changed))
+        traces = _locked(connection, changed)
+        fill_from_stored_logs(connection, traces)
+        decide_traces(connection, traces)
         mark_unsettled(connection, {change.key.trace_id for change in changes if change.names_call})
     return len(changes)
 

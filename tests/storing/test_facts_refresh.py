@@ -216,6 +216,28 @@ def test_events_and_errors_are_read_again(pool: StoragePool) -> None:
     assert as_today(pool) == today
 
 
+def test_users_that_log_records_tell_are_filled_again(pool: StoragePool) -> None:
+    spans = [call(1, 1, 5, 5), call(2, 2, 5, 5, **{"user.id": "own"})]
+    CopyWriter(pool).write_spans(spans)
+    records = [
+        {
+            "trace_id": trace_id(number),
+            "span_id": span_id(number),
+            "timestamp": START,
+            "service_name": "shop",
+            "event_name": "gen_ai.client.inference.operation.details",
+            "attributes": {"user.id": "ada"},
+        }
+        for number in (1, 2)
+    ]
+    CopyWriter(pool).write_logs(records)
+    assert [row["user_id"] for row in fetch(pool, TraceSpan, "start_time")] == ["ada", "own"]
+    today = as_today(pool)
+    forget_facts(pool)
+    pool.refresh_facts()
+    assert as_today(pool) == today
+
+
 def test_a_new_alias_applies_to_stored_spans(pool: StoragePool) -> None:
     spans = [
         a_span(1, number, attributes={"app.user": f"u{number}", "user.id": "x"})
