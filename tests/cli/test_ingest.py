@@ -98,7 +98,7 @@ def test_a_bad_file_costs_only_itself(ingest: Run, database_url: str, tmp_path: 
     (tmp_path / "good.jsonl").write_bytes(all_lines())
     (tmp_path / "empty.json").write_bytes(b"\n \n")
     (tmp_path / "cut.json").write_text(json.dumps(logs_request(), indent=2)[:-5])
-    (tmp_path / "photo.pb").write_bytes(os.urandom(3) * 99)
+    (tmp_path / "photo.pb").write_bytes(b"\xff\xd8\xff\xe0" * 99)  # as JPEG begins
     (tmp_path / "folder.json").mkdir()
     bad = ["missing.json", "empty.json", "cut.json", "photo.pb", "folder.json"]
     result = ingest(*bad[:3], "good.jsonl", *bad[3:])

@@ -110,6 +110,17 @@ def many_spans(seed: int = 7, traces: int = 60) -> list[Row]:
             if rng.random() < 0.1:
                 row["end_time"], row["end_ns"] = None, 0
             rows.append(row)
+    return count_once(rows)
+
+
+def count_once(rows: list[Row]) -> list[Row]:
+    """The spans without the usage of roots above spans with usage, which does not count."""
+    of_trace: dict[str, list[Row]] = {}
+    for row in rows:
+        of_trace.setdefault(row["trace_id"], []).append(row)
+    for root, *others in of_trace.values():
+        if any(row["total_tokens"] for row in others):
+            root["total_tokens"] = root["total_cost_usd"] = None
     return rows
 
 

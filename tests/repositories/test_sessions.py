@@ -27,6 +27,7 @@ from tests.repositories.samples import (
     Row,
     a_span,
     backwards,
+    count_once,
     forwards,
     span_key,
     statements,
@@ -73,7 +74,7 @@ def rows(shared_pool: StoragePool) -> list[Row]:
                     total_cost_usd=None if tokens is None else Decimal(tokens) / 1000,
                 )
             )
-    CopyWriter(shared_pool).write_spans(made)
+    CopyWriter(shared_pool).write_spans(count_once(made))
     return made
 
 

@@ -210,7 +210,10 @@ _KINDS_OF_TYPES: Final[dict[type[Any], Kind]] = {
     JSONB: OBJECT,
 }
 # They follow from others, or have rules that tests of their own check.
-_NOT_GIVEN: Final = {"id", "duration_us", "duration_ns", "buckets", "quantiles"}
+_NOT_GIVEN: Final = {
+    *("id", "duration_us", "duration_ns", "buckets", "quantiles"),
+    *("response_id", "reported_usage"),
+}
 REQUIRED: Final[dict[str, frozenset[str]]] = {
     "traces": frozenset({"start_time"}),
     "trace_spans": frozenset({"name", "start_time"}),

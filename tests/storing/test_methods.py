@@ -120,6 +120,7 @@ def test_types_for_copy_are_those_of_the_catalog(pool: StoragePool, target: Upse
     assert {column for column in missing if catalog[column][1]} == missing & {
         "created_at",
         "updated_at",
+        "usage_span_count",
     }
 
 

@@ -62,11 +62,11 @@ def delete_trace(reader: Reader, key: UUID, name: object) -> DeletedTrace:
     Raises:
         NotFound: no row belongs to such a trace.
     """
-    _mark_sharing_calls(reader, sa.select(sa.literal(key, Trace.id.type)))
     one = sa.select(
         sa.literal(key, Trace.id.type), sa.literal(key.hex), sa.func.now(), sa.func.now()
     )
     is_made = reader.change(_locking(one))
+    _mark_sharing_calls(reader, sa.select(sa.literal(key, Trace.id.type)))
     bounds = None if is_made else start_bounds(reader, key)
     # A trace without a row may have log records, and spans that no writer has written.
     spans = spans_of_trace(key, bounds) if bounds else [TraceSpan.trace_id == key]
@@ -97,9 +97,9 @@ def delete_all_of(
     reader.run(CreateTable(_DELETED))
     reader.run(_noting_traces_of_spans(getattr(TraceSpan, column) == wanted))
     reader.run(_noting_traces(_naming(Trace.attributes, pairs)))
-    _mark_sharing_calls(reader, sa.select(_DELETED.c.trace_id))
     traces = -reader.change(_LOCKING)
     reader.run(_WIDENING)
+    _mark_sharing_calls(reader, sa.select(_DELETED.c.trace_id))
     spans = events = logs = 0
     for trace_ids, first, last in _batches(reader):
         these = sa.literal(trace_ids, ARRAY(Trace.id.type))
@@ -132,7 +132,8 @@ def delete_all_of(
 def _mark_sharing_calls(reader: Reader, deleted: sa.Select[UUID]) -> None:
     """Mark the traces whose usage may count on a span that is deleted: it counts on theirs then.
 
-    Their rows and those of the deleted traces are locked in one order, as writers lock them.
+    The deleted traces are locked, in the order of all writers. Locking others after them may
+    deadlock with a writer of both, which is rare and is retried.
     """
     gone, other = aliased(TraceSpan), aliased(TraceSpan)
     sharing = (
@@ -146,8 +147,6 @@ def _mark_sharing_calls(reader: Reader, deleted: sa.Select[UUID]) -> None:
             other.reported_usage.is_not(None),
         )
     )
-    of_both = sa.select(Trace.id).where(sa.or_(Trace.id.in_(sharing), Trace.id.in_(deleted)))
-    reader.run(of_both.order_by(Trace.id).with_for_update(key_share=True))
     reader.run(
         sa.update(Trace)
         .where(Trace.id.in_(sharing), Trace.id.not_in(deleted), Trace.unsettled_since.is_(None))
