@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
 from observatory_storage.errors import ValidationError, translated
+from observatory_storage.serialization import Result
 from observatory_storage.storing.fact_changes import SpanKey, changes_of, update_facts
 from observatory_storage.storing.span_filling import fill_from_stored_logs
 from observatory_storage.storing.stored_usage import decide_traces, mark_unsettled
@@ -39,8 +40,8 @@ _SPANS_AT_A_TIME: Final = 500
 _LAST_MOMENT: Final = datetime.max.replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True)
-class RefreshedFacts:
+@dataclass(frozen=True, slots=True)
+class RefreshedFacts(Result):
     """The result of `StoragePool.refresh_facts`.
 
     Attributes:

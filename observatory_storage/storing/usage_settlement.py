@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
 from observatory_storage.errors import ValidationError, translated
+from observatory_storage.serialization import Result
 from observatory_storage.storing.span_filling import fill_from_stored_logs
 from observatory_storage.storing.stored_usage import StoredSpan, read_spans, update_usage
 from observatory_storage.storing.trace_upsert import (
@@ -41,8 +42,8 @@ _WINDOW: Final = timedelta(days=1)
 _MOST_PASSES: Final = 8
 
 
-@dataclass(frozen=True)
-class SettledUsage:
+@dataclass(frozen=True, slots=True)
+class SettledUsage(Result):
     """The result of `StoragePool.settle_usage`.
 
     Attributes:

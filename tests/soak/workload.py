@@ -94,6 +94,8 @@ class Workload(NamedTuple):
         trace, place = divmod(number, _SPANS_A_TRACE)
         start = START + timedelta(days=trace % _DAYS, microseconds=source.randrange(10**7))
         end = start + timedelta(microseconds=source.randrange(10**6))
+        tokens = source.choice((None, 0, source.randrange(5000)))
+        cost = source.choice((None, Decimal(source.randrange(10**9)) / 10**12))
         return {
             "trace_id": trace_id(trace + 1),
             "span_id": span_id(number + 1),
@@ -109,8 +111,9 @@ class Workload(NamedTuple):
             "status": source.choice(("unset", "unset", "ok", "ok", "error")),
             "status_message": source.choice((None, "it broke")),
             "attributes": {"number": number, "note": "x" * source.randrange(200)},
-            "total_tokens": source.choice((None, 0, source.randrange(5000))),
-            "total_cost_usd": source.choice((None, Decimal(source.randrange(10**9)) / 10**12)),
+            # Spans above others report no usage, which would not count there.
+            "total_tokens": tokens if place else None,
+            "total_cost_usd": cost if place else None,
             "events": _events(start, source.choice((0, 0, 1, 3))),
         }
 

@@ -54,7 +54,7 @@ def trace_of(spans: list[Row]) -> Row:
         "lead_start_ns": lead_ns,
         "lead_span_id": lead_id,
         "usage_span_count": sum(
-            bool(span["total_tokens"] or span["total_cost_usd"] or span["reported_usage"])
+            bool(span["total_tokens"] or span["total_cost_usd"] or span.get("reported_usage"))
             for span in spans
         ),
     }
