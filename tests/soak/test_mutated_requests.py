@@ -31,7 +31,7 @@ KEYS: Final = {
     "logs": ("resourceLogs", "scopeLogs", "logRecords"),
 }
 TABLES: Final = {"traces": TraceSpan, "metrics": MetricDataPoint, "logs": LogRecord}
-REQUESTS: Final = scaled(100, 17_000)  # of each signal and encoding: 10^5 in a soak
+REQUESTS: Final = scaled(40, 17_000)  # of each signal and encoding: 10^5 in a soak
 CLEARED_AFTER: Final = 50
 EXPORTED_AFTER: Final = 10
 MOST_SECONDS: Final = 60
