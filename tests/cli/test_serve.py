@@ -103,12 +103,16 @@ def test_a_connection_takes_many_requests_and_recovers_from_refused_ones(
             assert post(connection, "/v1/traces", bomb, Content_Encoding="gzip") == 413
             # A chunked body; the rest of a refused one must not be taken for a request.
             for path, status in (("/v1/traces", 200), ("/v1/nothing", 404), ("/v1/traces", 200)):
-                connection.request(
-                    "POST", path, iter([body[:9], body[9:]]), JSON, encode_chunked=True
-                )
-                with connection.getresponse() as answer:
-                    answer.read()
-                    assert answer.status == status
+                try:
+                    connection.request(
+                        "POST", path, iter([body[:9], body[9:]]), JSON, encode_chunked=True
+                    )
+                    with connection.getresponse() as answer:
+                        answer.read()
+                        assert answer.status == status
+                except ConnectionError:  # closed before all of a refused body was sent
+                    assert status == 404
+                    connection.close()
         assert "answered 413" in server.output
         assert server.end(signal.SIGTERM) == 0
     assert rows(database_url)["spans"] == ACCEPTED["spans"]
