@@ -8,9 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The stamp contains the folder, so an environment that was copied with a clone is not used.
 READY := $(VENV)/ready-$(shell printf %s "$(CURDIR)" | cksum | cut -d ' ' -f 1)
-# Workers of pytest-xdist, more than two cores need, since tests of servers mostly wait; 0 runs
-# everything in one process.
-WORKERS ?= 3
+# Workers of pytest-xdist; 0 runs everything in one process.
+WORKERS ?= 2
 # More arguments: make test ARGS='tests/embedded -x', make bench ARGS='--only techniques'
 ARGS ?=
 # Another requirement in the environments of test-lowest and test-newest: make test-newest WITH='sqlalchemy<2.1'
