@@ -16,7 +16,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, bindparam
 
 from observatory_storage.errors import ValidationError, translated
 from observatory_storage.serialization import Result
@@ -24,7 +23,7 @@ from observatory_storage.storing.fact_changes import SpanKey, changes_of, update
 from observatory_storage.storing.span_filling import fill_from_stored_logs
 from observatory_storage.storing.stored_usage import decide_traces, mark_unsettled
 from observatory_storage.storing.trace_upsert import (
-    TraceSummary,
+    locked_traces,
     recompute_traces,
     reports_usage,
 )
@@ -146,26 +145,13 @@ def _refresh(source: Source, keys: Sequence[SpanKey], uncounted: Collection[UUID
     """Refresh spans that differ, and settle their traces; return how many spans changed."""
     trace_ids = {key.trace_id for key in keys} | {*uncounted}
     with translated(), source.engine.begin() as connection:
-        _locked(connection, trace_ids)
+        locked_traces(connection, trace_ids)
         changes = list(changes_of(connection, keys))
         update_facts(connection, changes)
         changed = {change.key.trace_id for change in changes} | {*uncounted}
         recompute_traces(connection, changed)
-        traces = _locked(connection, changed)
+        traces = locked_traces(connection, changed)
         fill_from_stored_logs(connection, traces)
         decide_traces(connection, traces)
         mark_unsettled(connection, {change.key.trace_id for change in changes if change.names_call})
     return len(changes)
-
-
-_LOCK: Final = (
-    sa.select(*(_TRACES.c[column] for column in TraceSummary._fields))
-    .where(_TRACES.c.id == sa.func.any(bindparam("ids", type_=sa.ARRAY(_TRACES.c.id.type))))
-    .order_by(_TRACES.c.id)
-    .with_for_update(key_share=True)
-)
-
-
-def _locked(connection: Connection, trace_ids: Collection[UUID]) -> list[TraceSummary]:
-    """Lock the rows of traces in the order of their ids, as writers do, and read them."""
-    return [TraceSummary(*row) for row in connection.execute(_LOCK, {"ids": list(trace_ids)})]

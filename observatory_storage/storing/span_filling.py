@@ -25,7 +25,7 @@ from observatory_storage.llm.log_facts import (
 )
 from observatory_storage.rows import Row
 from observatory_storage.storing.stored_usage import decide_traces
-from observatory_storage.storing.trace_upsert import TraceSummary
+from observatory_storage.storing.trace_upsert import TraceSummary, locked_traces
 from observatory_storage.tables import LOGS, SPANS, TRACES
 
 __all__ = ["LoggedFacts", "fill_from_logs", "fill_from_stored_logs", "logged_facts"]
@@ -76,8 +76,7 @@ def fill_from_logs(connection: Connection, told: Sequence[LoggedFacts]) -> None:
     lacking = _lacking(connection, told)
     if not lacking:
         return
-    locked = connection.execute(_LOCK, {"ids": list({row.trace_id for row in lacking})})
-    traces = [TraceSummary(*row) for row in locked]
+    traces = locked_traces(connection, {row.trace_id for row in lacking})
     _fill(connection, lacking)
     decide_traces(connection, [trace for trace in traces if trace.usage_span_count > 1])
 
@@ -167,12 +166,6 @@ def _finding_lacking() -> Any:
 
 _LACKING: Final = _finding_lacking()
 _ids: Final = bindparam("ids", type_=sa.ARRAY(_TRACES.c.id.type))
-_LOCK: Final = (
-    sa.select(*(_TRACES.c[column] for column in TraceSummary._fields))
-    .where(_TRACES.c.id == sa.func.any(_ids))
-    .order_by(_TRACES.c.id)
-    .with_for_update(key_share=True)
-)
 _FILL: Final = (
     sa.update(_SPANS)
     .where(*(_SPANS.c[name] == bindparam(f"of_{name}") for name in _KEY))

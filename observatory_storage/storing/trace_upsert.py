@@ -29,6 +29,7 @@ __all__ = [
     "TraceSummary",
     "add_totals",
     "lock_traces",
+    "locked_traces",
     "recompute_traces",
     "reports_usage",
     "rows_of_totals",
@@ -209,6 +210,20 @@ def lock_traces(loader: Loader, totals: TotalsRows) -> set[UUID]:
     new = set(loader.connection.execute(_LOCK).scalars())
     loader.unstage(_TOTALS)
     return new
+
+
+_LOCK_STORED: Final = (
+    sa.select(*(_TRACES.c[column] for column in TraceSummary._fields))
+    .where(_TRACES.c.id == sa.func.any(sa.bindparam("ids", type_=sa.ARRAY(_TRACES.c.id.type))))
+    .order_by(_TRACES.c.id)
+    .with_for_update(key_share=True)
+)
+
+
+def locked_traces(connection: sa.Connection, trace_ids: Iterable[UUID]) -> list[TraceSummary]:
+    """Lock the rows of stored traces in the order of their ids, as writers do, and read them."""
+    rows = connection.execute(_LOCK_STORED, {"ids": list(trace_ids)})
+    return [TraceSummary(*row) for row in rows]
 
 
 def reports_usage(spans: Any) -> sa.ColumnElement[bool]:

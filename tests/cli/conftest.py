@@ -39,6 +39,17 @@ def filled_url(postgres_server: Server, migrated_template: str) -> Iterator[str]
 
 
 @pytest.fixture
+def run(
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> Run:
+    """Runs commands that are given the URL of their database."""
+    return runner(monkeypatch, capfd, tmp_path)
+
+
+@pytest.fixture
 def run_on_filled(
     filled_url: str,
     monkeypatch: pytest.MonkeyPatch,

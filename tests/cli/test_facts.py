@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -11,18 +10,8 @@ import sqlalchemy as sa
 from observatory_storage import CopyWriter, StorageError, StoragePool
 from observatory_storage.models import TraceSpan
 from observatory_storage.storing import facts_refresh
-from tests.commands import Run, runner
+from tests.commands import Run
 from tests.repositories.samples import a_span
-
-
-@pytest.fixture
-def run(
-    database_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Run:
-    return runner(monkeypatch, capfd, tmp_path)
 
 
 @pytest.fixture(autouse=True)

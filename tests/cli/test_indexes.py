@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-import pytest
 import sqlalchemy as sa
 
 from observatory_storage import CopyWriter, StoragePool
 from observatory_storage.layout import advisory_key
-from tests.commands import Run, runner
+from tests.commands import Run
 from tests.repositories.samples import a_log, a_span
 
 YESTERDAY = datetime.now(UTC) - timedelta(days=2)
-
-
-@pytest.fixture
-def run(
-    database_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Run:
-    return runner(monkeypatch, capfd, tmp_path)
 
 
 def test_missing_indexes_are_built_once(run: Run, pool: StoragePool, database_url: str) -> None:

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
 from observatory_storage import CopyWriter, StoragePool
-from tests.commands import Run, runner
+from tests.commands import Run
 from tests.repositories.samples import a_span
-
-
-@pytest.fixture
-def run(
-    database_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Run:
-    return runner(monkeypatch, capfd, tmp_path)
 
 
 def test_calls_of_several_traces_are_settled(

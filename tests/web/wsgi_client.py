@@ -76,3 +76,12 @@ def post(
     ((status, headers),) = started
     assert headers["Content-Length"] == str(len(content))
     return Answer(status, headers, content)
+
+
+class Unreadable:
+    """A body that must not be read."""
+
+    def read(self, *_: object) -> bytes:
+        raise AssertionError
+
+    readline = readlines = __iter__ = read
