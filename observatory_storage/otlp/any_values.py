@@ -16,7 +16,7 @@ nearly always the case. Otherwise it is one of:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from msgspec import to_builtins
@@ -95,6 +95,7 @@ class _NotPlain(ValueError):
     """JSON does not represent the value unchanged."""
 
 
+# The loops of the two functions below have the same lines, since they run for every value.
 def _plain_pairs(pairs: Sequence[KeyValue], depth: int = 0) -> dict[str, Any]:
     """The pairs as JSON.
 
@@ -114,11 +115,20 @@ def _plain_pairs(pairs: Sequence[KeyValue], depth: int = 0) -> dict[str, Any]:
     return plain
 
 
-def _plain_any(value: AnyValue, depth: int = 0) -> Any:
-    members = astuple(value)
-    if members.count(None) != _ABSENT_MEMBERS:
-        raise _NotPlain
-    return _plain_member(members, depth)
+def _plain_items(values: Iterable[AnyValue], depth: int) -> list[Any]:
+    """The items of an array as JSON.
+
+    Raises:
+        ValueError: JSON does not represent all of them unchanged.
+    """
+    plain: list[Any] = []
+    for value in values:
+        members: tuple[Any, ...] = astuple(value)
+        if members.count(None) != _ABSENT_MEMBERS:
+            raise _NotPlain
+        text = members[0]
+        plain.append(_plain_member(members, depth) if text is None else text)
+    return plain
 
 
 def _plain_member(members: tuple[Any, ...], depth: int) -> Any:
@@ -132,7 +142,7 @@ def _plain_member(members: tuple[Any, ...], depth: int) -> Any:
     if pairs is not None:
         return _plain_pairs(pairs.values, depth + 1)
     if array is not None:
-        return [_plain_any(item, depth + 1) for item in array.values]
+        return _plain_items(array.values, depth + 1)
     if type(double) is float and protojson.is_exact(double):
         return double
     if type(flag) is bool:
@@ -179,7 +189,7 @@ def plain_value(value: Any, field: str, depth: int = 0) -> tuple[Any, Note]:
         return value
     if type(value) is AnyValue:
         try:
-            return _plain_any(value), None
+            return _plain_items((value,), 0)[0], None
         except (ValueError, TypeError):
             value = to_builtins(value)
     elif hasattr(value, "SerializeToString"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final
 
 from observatory_storage import ids
@@ -28,6 +30,8 @@ COLUMNS: Final = (
 
 _NO_TRACE: Final = "0" * 32
 _NO_SPAN: Final = "0" * 16
+# The ids of a trace and of a span, and of its parent if it has one.
+_PLAIN_IDS: Final = re.compile(r"[0-9a-f]{48}(?:[0-9a-f]{16})?")
 _DROPPED: Final = (
     ("droppedAttributesCount", "dropped_attributes_count"),
     ("droppedEventsCount", "dropped_events_count"),
@@ -64,8 +68,7 @@ def _span_row(span: Any, origin: Origin, dropped: list[ValidationError]) -> dict
         dropped: gets the errors of links that are not valid.
     """
     otlp = origin.otlp.copy()
-    trace_id = _required_id(span.trace_id, "traceId", _NO_TRACE)
-    span_id = _required_id(span.span_id, "spanId", _NO_SPAN)
+    trace_id, span_id, parent = _ids_of(span)
     start, end = span.start_time_unix_nano, span.end_time_unix_nano
     end_time, end_ns = protojson.moment(end) if end else (None, 0)
     if start:
@@ -83,11 +86,19 @@ def _span_row(span: Any, origin: Origin, dropped: list[ValidationError]) -> dict
     attributes, note = plain_map(span.attributes, "attributes")
     if note is not None:
         otlp["attributes"] = note
+    if parent == _NO_SPAN:
+        otlp["parent_span_id"] = parent
+        parent = ""
+    kind = span.kind
+    if not 0 <= kind < len(KINDS):
+        otlp["kind"], kind = kind, 0
     row = {
         **origin.columns,
         "trace_id": trace_id,
         "span_id": span_id,
+        "parent_span_id": parent or None,
         "name": name,
+        "kind": KINDS[kind],
         "start_time": start_time,
         "start_ns": start_ns,
         "end_time": end_time,
@@ -98,28 +109,18 @@ def _span_row(span: Any, origin: Origin, dropped: list[ValidationError]) -> dict
             for index, event in enumerate(span.events)
         ],
     }
-    parent = protojson.identifier(span.parent_span_id, "parentSpanId", 16)
-    if parent == _NO_SPAN:
-        otlp["parent_span_id"] = parent
-    elif parent:
-        row["parent_span_id"] = parent
-    kind = span.kind
-    if 0 <= kind < len(KINDS):
-        row["kind"] = KINDS[kind]
-    else:
-        row["kind"], otlp["kind"] = KINDS[0], kind
     _take_status(present(span, "status"), row, otlp)
     if span.links:
         row["links"] = _links(span.links, otlp, dropped)
-    for field in _RARE_FIELDS:
-        value = getattr(span, field)
-        if value:
-            otlp[field] = value
+    rare = _rare_of(span)
+    if any(rare):
+        otlp |= {field: value for field, value in zip(_RARE_FIELDS, rare, strict=True) if value}
     row["otlp"] = otlp or None
     return row
 
 
 _RARE_FIELDS: Final = ("trace_state", "flags", *(field for _, field in _DROPPED))
+_rare_of: Final = attrgetter(*_RARE_FIELDS)
 
 
 def _take_status(status: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None:
@@ -133,6 +134,27 @@ def _take_status(status: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None
     else:
         otlp["status"] = code
     row["status_message"] = status.message or None
+
+
+def _ids_of(span: Any) -> tuple[str, str, str]:
+    """The ids of a span's trace, of the span, and of its parent, which is empty if absent."""
+    trace_id, span_id, parent = span.trace_id, span.span_id, span.parent_span_id
+    if type(trace_id) is bytes:
+        trace_id, span_id, parent = trace_id.hex(), span_id.hex(), parent.hex()
+    # One match for all three costs a third of a check of each.
+    if (
+        len(trace_id) == len(_NO_TRACE)
+        and len(span_id) == len(_NO_SPAN)
+        and _PLAIN_IDS.fullmatch(f"{trace_id}{span_id}{parent}")
+        and trace_id != _NO_TRACE
+        and span_id != _NO_SPAN
+    ):
+        return trace_id, span_id, parent
+    return (
+        _required_id(span.trace_id, "traceId", _NO_TRACE),
+        _required_id(span.span_id, "spanId", _NO_SPAN),
+        protojson.identifier(span.parent_span_id, "parentSpanId", len(_NO_SPAN)),
+    )
 
 
 def _required_id(value: Any, field: str, zeros: str) -> str:

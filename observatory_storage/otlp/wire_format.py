@@ -24,6 +24,11 @@ __all__ = ["as_json", "lean_class", "pairs_as_json", "plain_any", "plain_pairs"]
 _TWO_BYTES: Final = (1 << 14) - 1
 _SIGN: Final = 1 << 63
 _double: Final = Struct("<d").unpack_from
+# Short attributes that were read before, since most spans have many in common. At most about 1 MB.
+_KNOWN_PAIRS: Final[dict[bytes, tuple[str, Any]]] = {}
+_MOST_PAIRS: Final = 4096
+_MOST_PAIR_BYTES: Final = 64
+_CONTAINERS: Final = (dict, list)
 
 
 class _NotPlain(ValueError):
@@ -40,10 +45,25 @@ def plain_pairs(pairs: Iterable[bytes]) -> dict[str, Any]:
     count = 0
     for pair in pairs:
         count += 1
-        _take_pair(plain, pair, 0, len(pair))
+        known = _KNOWN_PAIRS.get(pair)
+        if known is not None:
+            plain[known[0]] = known[1]
+        elif len(pair) > _MOST_PAIR_BYTES:
+            _take_pair(plain, pair, 0, len(pair))
+        else:
+            _take_short_pair(plain, pair)
     if len(plain) < count:
         raise _NotPlain
     return plain
+
+
+def _take_short_pair(plain: dict[str, Any], pair: bytes, depth: int = 0) -> None:
+    """Add a KeyValue, and remember it if its value is no list or map, which a caller may change."""
+    key = _take_pair(plain, pair, 0, len(pair), depth)
+    if type(plain[key]) not in _CONTAINERS:
+        if len(_KNOWN_PAIRS) >= _MOST_PAIRS:
+            _KNOWN_PAIRS.clear()
+        _KNOWN_PAIRS[pair] = key, plain[key]
 
 
 def plain_any(value: bytes) -> Any:
@@ -56,8 +76,8 @@ def plain_any(value: bytes) -> Any:
 
 
 # Lengths of one and two bytes are read in place, and texts: calls would double the cost.
-def _take_pair(plain: dict[str, Any], data: bytes, at: int, end: int, depth: int = 0) -> None:
-    """Add a KeyValue, whose fields 1 and 2 are its key and its value."""
+def _take_pair(plain: dict[str, Any], data: bytes, at: int, end: int, depth: int = 0) -> str:
+    """Add a KeyValue, whose fields 1 and 2 are its key and its value; return its key."""
     size = data[at + 1]
     if data[at] != 0x0A or size > 0x7F:  # longer keys are not plain
         raise _NotPlain
@@ -75,7 +95,7 @@ def _take_pair(plain: dict[str, Any], data: bytes, at: int, end: int, depth: int
         raise _NotPlain
     if data[at] != 0x0A:
         plain[key] = _any(data, at, end, depth)
-        return
+        return key
     size = data[at + 1]
     at += 2
     if size > 0x7F:
@@ -85,6 +105,7 @@ def _take_pair(plain: dict[str, Any], data: bytes, at: int, end: int, depth: int
     if at + size != end:
         raise _NotPlain
     plain[key] = data[at:end].decode()
+    return key
 
 
 def _any(data: bytes, at: int, end: int, depth: int = 0) -> Any:
@@ -154,8 +175,16 @@ def _pairs(data: bytes, at: int, end: int, depth: int) -> dict[str, Any]:
             if size > _TWO_BYTES:
                 size, at = _varint(data, at - 2)
         start, at = at, at + size
-        _take_pair(plain, data, start, at, depth)
         count += 1
+        if size > _MOST_PAIR_BYTES or at > end:
+            _take_pair(plain, data, start, at, depth)
+            continue
+        pair = data[start:at]
+        known = _KNOWN_PAIRS.get(pair)
+        if known is not None:
+            plain[known[0]] = known[1]
+        else:
+            _take_short_pair(plain, pair, depth)
     if at != end or len(plain) < count:
         raise _NotPlain
     return plain
