@@ -5,7 +5,7 @@ So no transaction stays open between pages, however slowly the caller consumes t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
@@ -65,6 +65,12 @@ T = TypeVar("T")
 _OF_ORIGIN: Final = ("resource_attributes", "scope_attributes")
 _SPAN_KEY: Final = itemgetter(*SPAN_KEY_OF_EVENT)
 _BATCH_SIZE: Final = 100  # traces or metrics whose spans or data points one statement reads
+_LISTED_BATCHES: Final = 5  # batches of traces that one statement lists
+# Of spans these are read as text, so that only one span at a time has them as objects: the garbage
+# collector visits all objects of a page again and again.
+_JSON_OF_SPAN: Final = ("attributes", "links")
+# Each statement sorts all spans of its traces, however few it returns.
+_SPAN_PAGES_READ: Final = 2
 
 
 class Wanted(NamedTuple):
@@ -83,13 +89,13 @@ def traces_wanted(source: Source, wanted: TraceFilters | Ids | None) -> Iterator
         ValidationError: an id is invalid.
     """
     if wanted is None or isinstance(wanted, TraceFilters):
-        filters = replace(wanted or TraceFilters(), limit=_BATCH_SIZE)
+        filters = replace(wanted or TraceFilters(), limit=_LISTED_BATCHES * _BATCH_SIZE)
         after: str | None = None
         while True:
             with Session(source.engine) as session:
                 page = TraceRepository(session).list(filters, after=after)
-            if page:
-                yield _bounded([(t.id, t.start_time, t.last_span_start) for t in page])
+            found = ((t.id, t.start_time, t.last_span_start) for t in page)
+            yield from map(_bounded, _chunks(found, _BATCH_SIZE))
             after = page.next
             if after is None:
                 return
@@ -116,25 +122,30 @@ def _bounded(found: Sequence[tuple[UUID, datetime, datetime | None]]) -> Wanted:
 
 
 def span_pages(source: Source, wanted: Wanted, size: int) -> Iterator[list[Mapped]]:
-    """The rows of all spans of some traces, trace by trace."""
+    """The rows of all spans of some traces, trace by trace, their attributes and links as text."""
     table = _table(TraceSpan)
-    statement = _selected(table, COLUMNS).where(
+    statement = _selected(table, COLUMNS, as_text=(*_OF_ORIGIN, *_JSON_OF_SPAN)).where(
         _is_one_of(table.c.trace_id, wanted.traces),
         table.c.start_time.between(wanted.first, wanted.last),
     )
-    return _pages(source, statement, list(table.primary_key.columns), size)
+    key = list(table.primary_key.columns)
+    for rows in _pages(source, statement, key, _SPAN_PAGES_READ * size):
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
 
 
 def events_of(source: Source, spans: Sequence[Mapped]) -> dict[Any, list[Mapped]]:
-    """The events of some spans, in order, by (trace id, span id, start, its nanoseconds)."""
+    """The events of a page of spans, in order, by (trace id, span id, start, its nanoseconds)."""
     table = _table(TraceEvent)
     starts = [span["start_time"] for span in spans]
-    # Two separate lists of ids match a few events too many. The dict below separates them by key.
+    key = tuple_(table.c.trace_id, table.c.span_id)
+    first, last = (tuple_(span["trace_id"], span["span_id"]) for span in (spans[0], spans[-1]))
     statement = (
         select(table)
         .where(
             _is_one_of(table.c.trace_id, {span["trace_id"] for span in spans}),
-            _is_one_of(table.c.span_id, {span["span_id"] for span in spans}),
+            key >= first,
+            key <= last,
             table.c.span_start_time.between(min(starts), max(starts)),
         )
         .order_by(*table.primary_key.columns)
@@ -218,11 +229,13 @@ def _pages(
             return
 
 
-def _selected(table: Table, names: Iterable[str] = ()) -> Select[Any]:
-    """The columns of these names, or all, with those of `with_origin` as text."""
+def _selected(
+    table: Table, names: Iterable[str] = (), as_text: Container[str] = _OF_ORIGIN
+) -> Select[Any]:
+    """The columns of these names, or all, with some of them as text."""
     return select(
         *(
-            cast(table.c[name], Text).label(name) if name in _OF_ORIGIN else table.c[name]
+            cast(table.c[name], Text).label(name) if name in as_text else table.c[name]
             for name in names or table.c.keys()
         )
     )
