@@ -109,7 +109,7 @@ def prepare_llm_span(span: TraceSpan, trace_text: str) -> Row:
         return prepare_span(span, has_facts=True, trace_text=trace_text)
     for position, column in _JSON:
         value = values[position]
-        if value is None:
+        if not value:
             values[position] = _DEFAULTS[position]
             continue
         values[position], repairs, plain = jsonb.convert(value, column)
@@ -223,8 +223,9 @@ def _fill_llm_columns(values: list[Any], given: Mapping[str, Any]) -> None:
         for columns, add in SUMS:
             own = [values[position] for position in SPANS.positions(*columns)]
             found[columns[-1]] = total_of(own, [found.get(column) for column in columns], add)
+    positions = SPANS.position
     for column, value in found.items():
-        position = SPANS.position[column]
+        position = positions[column]
         if values[position] is None:
             values[position] = value
 
