@@ -124,12 +124,13 @@ def _bounded(found: Sequence[tuple[UUID, datetime, datetime | None]]) -> Wanted:
 def span_pages(source: Source, wanted: Wanted, size: int) -> Iterator[list[Mapped]]:
     """The rows of all spans of some traces, trace by trace, their attributes and links as text."""
     table = _table(TraceSpan)
-    statement = _selected(table, COLUMNS, as_text=(*_OF_ORIGIN, *_JSON_OF_SPAN)).where(
+    statement = select(*(table.c[name] for name in COLUMNS)).where(
         _is_one_of(table.c.trace_id, wanted.traces),
         table.c.start_time.between(wanted.first, wanted.last),
     )
     key = list(table.primary_key.columns)
-    for rows in _pages(source, statement, key, _SPAN_PAGES_READ * size):
+    as_text = (*_OF_ORIGIN, *_JSON_OF_SPAN)
+    for rows in _pages(source, statement, key, _SPAN_PAGES_READ * size, as_text):
         for start in range(0, len(rows), size):
             yield rows[start : start + size]
 
@@ -172,12 +173,12 @@ def metric_pages(source: Source, wanted: MetricFilters | Ids | None) -> Iterator
     table = _table(Metric)
     if wanted is None or isinstance(wanted, MetricFilters):
         conditions = wanted.conditions() if wanted else []
-        statement = _selected(table).where(*conditions)
+        statement = select(table).where(*conditions)
         yield from _pages(source, statement, [table.c.id], _BATCH_SIZE)
         return
     for some in _chunks(_unique(_given(wanted), _metric_id), _BATCH_SIZE):
         page = next(
-            _pages(source, _selected(table).where(table.c.id.in_(some)), [table.c.id], len(some)),
+            _pages(source, select(table).where(table.c.id.in_(some)), [table.c.id], len(some)),
             [],
         )
         _check_all_found("metric", some, {row["id"] for row in page})
@@ -201,17 +202,25 @@ def log_pages(source: Source, wanted: LogFilters | Ids | None, size: int) -> Ite
     key = list(table.primary_key.columns)
     if wanted is None or isinstance(wanted, LogFilters):
         conditions = wanted.conditions() if wanted else []
-        yield from _pages(source, _selected(table).where(*conditions), key, size)
+        yield from _pages(source, select(table).where(*conditions), key, size)
         return
     for some in _chunks(_unique(_given(wanted), ids.trace_uuid), _BATCH_SIZE):
         of_traces = table.c.trace_id.in_([*some, *_former(some)])
-        yield from _pages(source, _selected(table).where(of_traces), key, size)
+        yield from _pages(source, select(table).where(of_traces), key, size)
 
 
 def _pages(
-    source: Source, statement: Select[Any], key: Sequence[Column[Any]], size: int
+    source: Source,
+    statement: Select[Any],
+    key: Sequence[Column[Any]],
+    size: int,
+    as_text: Container[str] = _OF_ORIGIN,
 ) -> Iterator[list[Mapped]]:
-    """The statement's rows in the order of a unique key, one page in memory at a time."""
+    """The statement's rows in the order of a unique key, one page in memory at a time.
+
+    Args:
+        as_text: the columns that are read as text.
+    """
     last: tuple[Any, ...] | None = None
     while True:
         # One row more tells whether there is another page.
@@ -219,7 +228,7 @@ def _pages(
         if last is not None:
             page = page.where(tuple_(*key) > tuple_(*last))
         with translated(), source.engine.connect() as connection:
-            rows = _mappings(connection, page)
+            rows = _mappings(connection, _as_text(page, key, as_text))
         is_last = len(rows) <= size
         del rows[size:]
         if rows:
@@ -229,16 +238,20 @@ def _pages(
             return
 
 
-def _selected(
-    table: Table, names: Iterable[str] = (), as_text: Container[str] = _OF_ORIGIN
+def _as_text(
+    page: Select[Any], key: Sequence[Column[Any]], names: Container[str]
 ) -> Select[Any]:
-    """The columns of these names, or all, with some of them as text."""
+    """The page with some of its columns as text.
+
+    They are converted above the limit. Below it, large values of all rows would be sorted as text.
+    """
+    rows = page.subquery("page")
     return select(
         *(
-            cast(table.c[name], Text).label(name) if name in as_text else table.c[name]
-            for name in names or table.c.keys()
+            cast(column, Text).label(column.name) if column.name in names else column
+            for column in rows.c
         )
-    )
+    ).order_by(*(rows.c[column.name] for column in key))  # which costs nothing: they are in order
 
 
 def with_origin(row: Mapped) -> Mapped:
