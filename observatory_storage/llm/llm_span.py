@@ -262,10 +262,8 @@ class LlmSpan(_Prepared):
         return contents
 
     def _attributes(self) -> dict[str, Any]:
-        attributes = dict(self.attributes)
-        for key, value in zip(_ATTRIBUTE_KEYS, _written(self), strict=True):
-            if value is not None:
-                attributes[key] = value
+        values = zip(_ATTRIBUTE_KEYS, _written(self), strict=True)
+        attributes = {**self.attributes, **{key: v for key, v in values if v is not None}}
         for field_name, key in _AMOUNT_ATTRIBUTES:
             if (amount := getattr(self, field_name)) is not None:
                 attributes[key] = _plain(read_amount(amount))

@@ -26,11 +26,14 @@ class ReadingPlans:
     """The attributes to read, by the keys of a span, in the order of their precedence."""
 
     def __init__(self) -> None:
-        self._plans: dict[tuple[Any, ...], tuple[Step, ...]] = {}
+        self._plans: dict[tuple[object, ...], tuple[Step, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._plans)
 
     def of(self, attributes: Mapping[str, Any]) -> tuple[Step, ...]:
         """The steps that read these attributes. For each column, the first valid value counts."""
-        keys = tuple(attributes)
+        keys: tuple[object, ...] = tuple(attributes)
         plans = self._plans
         plan = plans.get(keys)
         if plan is None:

@@ -94,8 +94,8 @@ def traces_wanted(source: Source, wanted: TraceFilters | Ids | None) -> Iterator
         while True:
             with Session(source.engine) as session:
                 page = TraceRepository(session).list(filters, after=after)
-            found = ((t.id, t.start_time, t.last_span_start) for t in page)
-            yield from map(_bounded, _chunks(found, _BATCH_SIZE))
+            listed = ((trace.id, trace.start_time, trace.last_span_start) for trace in page)
+            yield from map(_bounded, _chunks(listed, _BATCH_SIZE))
             after = page.next
             if after is None:
                 return
@@ -238,9 +238,7 @@ def _pages(
             return
 
 
-def _as_text(
-    page: Select[Any], key: Sequence[Column[Any]], names: Container[str]
-) -> Select[Any]:
+def _as_text(page: Select[Any], key: Sequence[Column[Any]], names: Container[str]) -> Select[Any]:
     """The page with some of its columns as text.
 
     They are converted above the limit. Below it, large values of all rows would be sorted as text.

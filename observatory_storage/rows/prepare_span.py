@@ -47,9 +47,7 @@ _MESSAGE: Final = SPANS.position["status_message"]
 _JSON: Final = tuple((SPANS.position[name], name) for name in sorted(SPANS.json_columns))
 _DEFAULTS: Final = CHECKS[SPANS.name].defaults
 # Values of these types are written as they are; those of subclasses are converted first.
-_PLAIN_TYPES: Final = frozenset(
-    {str, int, float, Decimal, UUID, datetime, dict, list, type(None)}
-)
+_PLAIN_TYPES: Final = frozenset({str, int, float, Decimal, UUID, datetime, dict, list, type(None)})
 
 
 def prepare_span(
