@@ -67,9 +67,10 @@ def convert(value: Any, field: str = "value") -> tuple[bytes, int, Any]:
     """
     if type(value) is dict and not value:
         return EMPTY_OBJECT, 0, value
-    text, conversion, plain = _dumps(value, field)
-    if conversion is None:
+    text = _plain_text(value)
+    if text is not None:
         return _VERSION + text, 0, value
+    text, conversion, plain = _careful(value, field)
     return _VERSION + text, conversion.repairs, plain if conversion.is_foreign else value
 
 
@@ -93,7 +94,7 @@ def encode_many(values: Sequence[Any], field: str) -> tuple[list[bytes | None], 
     places = []
     write = orjson.dumps
     for value in values:
-        # The fast path of `_dumps`, without the calls.
+        # As `_plain_text`, without the calls.
         try:
             text = write(value, option=_OPTIONS)
         except TypeError:
@@ -130,22 +131,23 @@ def dumps(value: Any, field: str = "value") -> bytes:
     Raises:
         ValidationError: as `encode` does.
     """
-    return _dumps(value, field)[0]
+    text = _plain_text(value)
+    return _careful(value, field)[0] if text is None else text
 
 
-def _dumps(value: Any, field: str) -> tuple[bytes, PlainJson | None, Any]:
-    """The value as JSON text; and its conversion if it needed one."""
+def _plain_text(value: Any) -> bytes | None:
+    """The value as JSON text; None if it has to be converted first."""
     try:
         text = orjson.dumps(value, option=_OPTIONS)
     except TypeError:
-        return _careful(value, field)
+        return None
     # jsonb has no \u0000, and orjson writes NaN as null: look closer only where one may stand.
     # Looking for a single byte first is the cheapest test.
     if b"\\" in text and b"\\u0000" in text:
-        return _careful(value, field)
+        return None
     if b"null" in text and not _is_plain(value):
-        return _careful(value, field)
-    return text, None, value
+        return None
+    return text
 
 
 _decode: Final = Decoder().decode

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Context
 from typing import Any, Final, NamedTuple
 
-from observatory_storage.llm.aliases import ENVIRONMENT_OF_RESOURCE, NESTED, PLAIN, SCOPED
+from observatory_storage.llm.aliases import ENVIRONMENT_OF_RESOURCE, SCOPED
 from observatory_storage.llm.dialects import USAGE_COLUMNS
 from observatory_storage.llm.event_facts import fill_from_events
 from observatory_storage.llm.first_token import COMPLETION_START, fitting, milliseconds_until
@@ -17,6 +17,7 @@ from observatory_storage.llm.readers import (
     structure,
     value_at,
 )
+from observatory_storage.llm.reading_plans import PLANS, Step
 from observatory_storage.llm.token_details import take_details
 
 __all__ = [
@@ -101,13 +102,7 @@ def facts(
     size counts as absent; nothing is raised.
     """
     found: dict[str, Any] = {}
-    ranks: dict[str, int] = {}
-    known = PLAIN.keys() & attributes.keys()
-    if known:
-        _read(attributes, known, found, ranks)
-    nested = NESTED.keys() & attributes.keys()
-    if nested:
-        _read_nested(attributes, nested, found, ranks)
+    _read(attributes, PLANS.of(attributes), found)
     for key, reader in SCOPED.get(scope_name or "", _NO_READERS).items():
         if reader.column not in found and key in attributes:
             value = reader.read(attributes[key])
@@ -196,11 +191,11 @@ def _name_of_kind(attributes: Mapping[str, Any], name: object) -> str | None:
 def add_totals(columns: dict[str, Any]) -> None:
     """Add absent totals: the sums of the known prompt and completion values, zeros included."""
     if "total_tokens" not in columns:
-        tokens = [
-            columns[side] for side in ("prompt_tokens", "completion_tokens") if side in columns
-        ]
-        if tokens and sum(tokens) <= MAX_INT64:
-            columns["total_tokens"] = sum(tokens)
+        sides = columns.get("prompt_tokens"), columns.get("completion_tokens")
+        if sides != (None, None):
+            total = (sides[0] or 0) + (sides[1] or 0)
+            if total <= MAX_INT64:
+                columns["total_tokens"] = total
     if "total_cost_usd" not in columns:
         prompt, completion = columns.get("prompt_cost_usd"), columns.get("completion_cost_usd")
         if prompt is not None and completion is not None:
@@ -209,40 +204,17 @@ def add_totals(columns: dict[str, Any]) -> None:
             columns["total_cost_usd"] = completion if prompt is None else prompt
 
 
-def _read(
-    attributes: Mapping[str, Any],
-    known: Iterable[str],
-    found: dict[str, Any],
-    ranks: dict[str, int],
-) -> None:
+def _read(attributes: Mapping[str, Any], plan: Iterable[Step], found: dict[str, Any]) -> None:
     """Find for each column the first valid value by rank."""
-    for key in known:
-        column, rank, read, _, _ = PLAIN[key]
-        if column in ranks and ranks[column] < rank:
+    structures: dict[str, Any] = {}
+    for key, column, read, path in plan:
+        if column in found:
             continue
-        value = read(attributes[key])
+        value = attributes[key]
+        if path:
+            if key not in structures:
+                structures[key] = structure(value)
+            value = value_at(structures[key], path)
+        value = read(value)
         if value is not None:
             found[column] = value
-            ranks[column] = rank
-
-
-def _read_nested(
-    attributes: Mapping[str, Any],
-    known: Iterable[str],
-    found: dict[str, Any],
-    ranks: dict[str, int],
-) -> None:
-    """The same for values within structures, and within JSON in text."""
-    for key in known:
-        inside: Any = None
-        for column, rank, read, _, path in NESTED[key]:
-            if column in ranks and ranks[column] < rank:
-                continue
-            if inside is None:
-                inside = structure(attributes[key])
-                if inside is None:
-                    break
-            value = read(value_at(inside, path))
-            if value is not None:
-                found[column] = value
-                ranks[column] = rank

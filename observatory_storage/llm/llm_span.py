@@ -201,7 +201,9 @@ class LlmSpan(_Prepared):
         for required in ("model", "operation"):
             if getattr(self, required) is None:
                 raise ValidationError(required, None, "is required")
-        for (field_name, check), value in zip(_ALL_CHECKS.items(), _checked(self), strict=True):
+        names_are_valid = checks.are_names(_names_of(self))
+        for field_name, check in _OTHER_CHECKS if names_are_valid else _ALL_CHECKS.items():
+            value = getattr(self, field_name)
             if value is not None or field_name in _NEVER_NONE:
                 check(field_name, value)
         for short, full in (("prompt", "input_messages"), ("completion", "output_messages")):
@@ -260,10 +262,11 @@ class LlmSpan(_Prepared):
         return contents
 
     def _attributes(self) -> dict[str, Any]:
-        attributes = dict(self.attributes)
-        for (field_name, key), value in zip(_ALL_ATTRIBUTES.items(), _written(self), strict=True):
-            if value is not None:
-                attributes[key] = _plain(read_amount(value)) if field_name in _AMOUNTS else value
+        values = zip(_ATTRIBUTE_KEYS, _written(self), strict=True)
+        attributes = {**self.attributes, **{key: v for key, v in values if v is not None}}
+        for field_name, key in _AMOUNT_ATTRIBUTES:
+            if (amount := getattr(self, field_name)) is not None:
+                attributes[key] = _plain(read_amount(amount))
         if self.ttft_ms is not None:
             attributes["gen_ai.response.time_to_first_chunk"] = self.ttft_ms / 1000
         if self.finish_reasons is not None:
@@ -272,8 +275,9 @@ class LlmSpan(_Prepared):
             attributes.setdefault("error.type", _error_type(self.error))
         if not hasattr(self, "_contents"):  # a copy, or unpickled
             _set(self, "_contents", self._made_contents())
-        # Copies, so that a change of one span's attributes is not one of the next.
-        return attributes | {key: [*parts] for key, parts in self._contents.items()}
+        for key, parts in self._contents.items():
+            attributes[key] = [*parts]  # a copy: a change of one span is not one of the next
+        return attributes
 
     def _resource_attributes(self) -> dict[str, Any]:
         resource = dict(self.resource_attributes)
@@ -288,7 +292,7 @@ class LlmSpan(_Prepared):
     ) -> dict[str, Any]:
         if PLAIN.keys().isdisjoint(self.attributes) and NESTED.keys().isdisjoint(self.attributes):
             # What the fields say as columns needs not be read from their attributes.
-            attributes = {key: attributes[key] for key in _READ_ATTRIBUTES & attributes.keys()}
+            attributes = {key: attributes[key] for key in _READ_ATTRIBUTES if key in attributes}
         start_time = cast("datetime", self.start_time)  # set by the constructor
         duration_us = None if end_time is None else (end_time - start_time) // _MICROSECOND
         columns = facts(
@@ -316,6 +320,10 @@ _COLUMNS: Final = tuple(each.name for each in fields(LlmSpan) if each.name in AL
 _FOLDED: Final = ("operation", "provider")
 _AMOUNTS: Final = frozenset(column for column in _COLUMNS if reader_of(column) is read_amount)
 _ALL_CHECKS: Final = _CHECKS | {name: _CHECK_OF_READER[reader_of(name)] for name in _COLUMNS}
+_names_of = attrgetter(*(name for name, check in _ALL_CHECKS.items() if check is checks.name))
+_OTHER_CHECKS: Final = tuple(
+    (name, check) for name, check in _ALL_CHECKS.items() if check is not checks.name
+)
 _ALL_ATTRIBUTES: Final = {
     name: ALIASES[name][0] for name in _COLUMNS if name not in _WRITTEN_BY_HAND
 } | _ATTRIBUTES
@@ -325,7 +333,11 @@ _READ_ATTRIBUTES: Final = PLAIN.keys() & (
     | {key for name, key in _ALL_ATTRIBUTES.items() if name not in _COLUMNS}
 )
 _NO_COLUMNS: Final[dict[str, Any]] = dict.fromkeys((*ALIASES, "token_details"))
-_checked, _written = attrgetter(*_ALL_CHECKS), attrgetter(*_ALL_ATTRIBUTES)
+_ATTRIBUTE_KEYS: Final = tuple(_ALL_ATTRIBUTES.values())
+_AMOUNT_ATTRIBUTES: Final = tuple(
+    (name, key) for name, key in _ALL_ATTRIBUTES.items() if name in _AMOUNTS
+)
+_written = attrgetter(*_ALL_ATTRIBUTES)
 _columns_of = attrgetter(*_COLUMNS)
 
 

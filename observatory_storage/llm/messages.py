@@ -41,13 +41,15 @@ def _items(value: object, field: str) -> list[str | Mapping[str, Any]]:
     if not isinstance(value, (list, Sequence)) or isinstance(value, str):
         return [_item(value, field, _RULE)]
     return [
-        _item(item, f"{field}[{index}]", "must be text or a mapping")
+        item
+        if isinstance(item, (str, dict))
+        else _item(item, f"{field}[{index}]", "must be text or a mapping")
         for index, item in enumerate(value)
     ]
 
 
 def _item(value: object, field: str, rule: str) -> str | Mapping[str, Any]:
-    if isinstance(value, (str, dict, Mapping)):
+    if isinstance(value, (str, Mapping)):
         return value
     # The messages of a provider's SDK are objects: models of pydantic, dataclasses.
     plain = PlainJson().of(value)
@@ -57,21 +59,19 @@ def _item(value: object, field: str, rule: str) -> str | Mapping[str, Any]:
 
 
 def _messages(value: object, role: str, field: str) -> list[dict[str, Any]]:
-    return [
-        _message(item, role, f"{field}[{index}]") for index, item in enumerate(_items(value, field))
-    ]
-
-
-def _message(item: str | Mapping[str, Any], role: str, field: str) -> dict[str, Any]:
-    if isinstance(item, str):
-        return {"role": role, "parts": [_text(item)]}
-    message = dict(item)
-    if not isinstance(message.setdefault("role", role), str):
-        raise ValidationError(f"{field}.role", message["role"], "must be text")
-    # The chat APIs' own form, {"role": …, "content": "…"}, is what most callers have at hand.
-    if "parts" not in message and isinstance(message.get("content"), str):
-        message["parts"] = [_text(message.pop("content"))]
-    return message
+    messages: list[dict[str, Any]] = []
+    for index, item in enumerate(_items(value, field)):
+        if isinstance(item, str):
+            messages.append({"role": role, "parts": [_text(item)]})
+            continue
+        message = dict(item)
+        if not isinstance(message.setdefault("role", role), str):
+            raise ValidationError(f"{field}[{index}].role", message["role"], "must be text")
+        # The chat APIs' own form, {"role": …, "content": "…"}, is what most callers have at hand.
+        if "parts" not in message and isinstance(message.get("content"), str):
+            message["parts"] = [_text(message.pop("content"))]
+        messages.append(message)
+    return messages
 
 
 def _text(content: str) -> dict[str, Any]:

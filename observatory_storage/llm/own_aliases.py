@@ -18,6 +18,7 @@ from observatory_storage.llm.aliases import (
     parsed_alias,
 )
 from observatory_storage.llm.dialects import ALIASES, ENVIRONMENT_KEYS
+from observatory_storage.llm.reading_plans import PLANS
 from observatory_storage.llm.token_details import TOKEN_DETAILS
 
 __all__ = ["aliases_of", "use_own_aliases"]
@@ -58,6 +59,7 @@ def use_own_aliases(own: Mapping[str, Sequence[str]]) -> None:
     # Replaced in place, because other modules hold these tables.
     _replace(PLAIN, plain)
     _replace(NESTED, nested)
+    PLANS.forget()
     ENVIRONMENT_OF_RESOURCE[:] = [
         key for key in tables["environment"] if key in ENVIRONMENT_KEYS or not parsed_alias(key)[1]
     ]

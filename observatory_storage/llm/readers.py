@@ -70,6 +70,14 @@ def read_text(value: object) -> str | None:
 
     Some exporters write every attribute as JSON: a text that is quoted as a whole loses its quotes.
     """
+    if (
+        type(value) is str
+        and 0 < len(value) <= MAX_TEXT_BYTES
+        and value.isascii()
+        and value[0] != '"'
+        and "\0" not in value
+    ):
+        return value  # as nearly always
     if not isinstance(value, str) or not value or len(value) > MAX_TEXT_BYTES or "\0" in value:
         # JSON has the values of enumerations.
         return read_text(value.value) if isinstance(value, Enum) else None
@@ -107,7 +115,11 @@ def read_finish_reason(value: object) -> str | None:
         except ValueError:
             return None
     if isinstance(value, (list, tuple)):
-        return next((reason for reason in map(read_text, value) if reason is not None), None)
+        for item in value:
+            reason = read_text(item)
+            if reason is not None:
+                return reason
+        return None
     return read_text(value)
 
 

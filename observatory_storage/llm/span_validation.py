@@ -20,6 +20,7 @@ from observatory_storage.models import TraceEvent
 
 __all__ = [
     "amount",
+    "are_names",
     "attributes",
     "count",
     "events",
@@ -51,6 +52,20 @@ def name(field: str, value: object) -> None:
             f"must be text of 1 to {MAX_TEXT_BYTES} bytes of UTF-8, without NUL or lone surrogates"
         )
         raise ValidationError(field, value, rule)
+
+
+def are_names(values: Sequence[object]) -> bool:
+    """Whether `name` takes all of these values. False also where that takes a closer look."""
+    texts = [value for value in values if isinstance(value, str)]
+    together = "".join(texts)
+    return (
+        len(texts) + values.count(None) == len(values)
+        and all(texts)
+        and len(together) <= MAX_TEXT_BYTES
+        and together.isascii()
+        and '"' not in together
+        and "\0" not in together
+    )
 
 
 def text(field: str, value: object) -> None:

@@ -262,26 +262,41 @@ def key_values(plain: Mapping[str, Any] | None, note: Note = None) -> list[dict[
             pairs.append(pair)
         return pairs
     if not note:
-        return [
-            {"key": key, "value": {"stringValue": value} if type(value) is str else _any(value)}
-            for key, value in (plain or {}).items()
-        ]
+        return _pairs(plain) if plain else []
     notes = note if isinstance(note, dict) else {}
     return [_key_value(key, value, notes.get(key)) for key, value in (plain or {}).items()]
 
 
-def _any(plain: Any) -> dict[str, Any]:
-    """`any_value` of what has no note, and mostly one of a few types."""
-    kind = type(plain)
-    if kind is str:
-        return {"stringValue": plain}
-    if kind is int and _MIN_INT64 <= plain <= protojson.MAX_INT64:
-        return {"intValue": str(plain)}
-    if kind is dict and plain:
-        return {"kvlistValue": {"values": key_values(plain)}}
-    if kind is list and plain:
-        return {"arrayValue": {"values": [_any(item) for item in plain]}}
-    return any_value(plain)
+def _pairs(plain: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`key_values` of what has no note, and mostly values of a few types. A hot path."""
+    pairs: list[dict[str, Any]] = []
+    for key, value in plain.items():
+        kind = type(value)
+        if kind is str:
+            pairs.append({"key": key, "value": {"stringValue": value}})
+        elif kind is int and _MIN_INT64 <= value <= protojson.MAX_INT64:
+            pairs.append({"key": key, "value": {"intValue": str(value)}})
+        elif kind is list and value:
+            pairs.append({"key": key, "value": {"arrayValue": {"values": _values(value)}}})
+        elif kind is dict and value:
+            pairs.append({"key": key, "value": {"kvlistValue": {"values": _pairs(value)}}})
+        else:
+            pairs.append({"key": key, "value": any_value(value)})
+    return pairs
+
+
+def _values(plain: list[Any]) -> list[dict[str, Any]]:
+    """The same for the items of an array."""
+    values: list[dict[str, Any]] = []
+    for item in plain:
+        kind = type(item)
+        if kind is str:
+            values.append({"stringValue": item})
+        elif kind is dict and item:
+            values.append({"kvlistValue": {"values": _pairs(item)}})
+        else:
+            values.append(any_value(item))
+    return values
 
 
 def _key_value(key: str, value: Any, note: Note) -> dict[str, Any]:

@@ -6,7 +6,7 @@ scope, so any amount can be exported. An OTLP receiver takes `json.dumps` of a r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final, TypeVar
@@ -22,7 +22,7 @@ from observatory_storage.otlp.logs import keep_ids, log_of
 from observatory_storage.otlp.metrics import metric_of
 from observatory_storage.otlp.resource_scope import resource_of, scope_of
 from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL, Signal
-from observatory_storage.otlp.traces import span_of
+from observatory_storage.otlp.traces import span_with
 from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
 from observatory_storage.storing import Source
 
@@ -72,10 +72,25 @@ def _span_requests(pool: Source, wanted: TraceFilters | Ids | None, size: int) -
     for traces in export_queries.traces_wanted(pool, wanted):
         for spans in export_queries.span_pages(pool, traces, size):
             events = export_queries.events_of(pool, spans)
-            yield _request(
-                TRACE_SIGNAL,
-                [(span, span_of(span, events.get(_SPAN_KEY(span), ()))) for span in spans],
-            )
+            yield _request(TRACE_SIGNAL, _exported(spans, events))
+
+
+def _exported(
+    spans: Iterable[Mapping[str, Any]], events: Mapping[Any, Sequence[Mapping[str, Any]]]
+) -> Iterator[tuple[Mapping[str, Any], Request]]:
+    """The rows of spans, each with its span."""
+    for row in spans:
+        of_span = events.get(_SPAN_KEY(row), ()) if events else ()
+        links = row["links"]
+        yield (
+            row,
+            span_with(
+                row,
+                jsonb.loads(row["attributes"]),
+                () if links == "[]" else jsonb.loads(links),
+                of_span,
+            ),
+        )
 
 
 def export_metrics(

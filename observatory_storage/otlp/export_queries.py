@@ -5,7 +5,7 @@ So no transaction stays open between pages, however slowly the caller consumes t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
@@ -65,6 +65,12 @@ T = TypeVar("T")
 _OF_ORIGIN: Final = ("resource_attributes", "scope_attributes")
 _SPAN_KEY: Final = itemgetter(*SPAN_KEY_OF_EVENT)
 _BATCH_SIZE: Final = 100  # traces or metrics whose spans or data points one statement reads
+_LISTED_BATCHES: Final = 5  # batches of traces that one statement lists
+# Of spans these are read as text, so that only one span at a time has them as objects: the garbage
+# collector visits all objects of a page again and again.
+_JSON_OF_SPAN: Final = ("attributes", "links")
+# Each statement sorts all spans of its traces, however few it returns.
+_SPAN_PAGES_READ: Final = 2
 
 
 class Wanted(NamedTuple):
@@ -83,13 +89,13 @@ def traces_wanted(source: Source, wanted: TraceFilters | Ids | None) -> Iterator
         ValidationError: an id is invalid.
     """
     if wanted is None or isinstance(wanted, TraceFilters):
-        filters = replace(wanted or TraceFilters(), limit=_BATCH_SIZE)
+        filters = replace(wanted or TraceFilters(), limit=_LISTED_BATCHES * _BATCH_SIZE)
         after: str | None = None
         while True:
             with Session(source.engine) as session:
                 page = TraceRepository(session).list(filters, after=after)
-            if page:
-                yield _bounded([(t.id, t.start_time, t.last_span_start) for t in page])
+            listed = ((trace.id, trace.start_time, trace.last_span_start) for trace in page)
+            yield from map(_bounded, _chunks(listed, _BATCH_SIZE))
             after = page.next
             if after is None:
                 return
@@ -116,25 +122,31 @@ def _bounded(found: Sequence[tuple[UUID, datetime, datetime | None]]) -> Wanted:
 
 
 def span_pages(source: Source, wanted: Wanted, size: int) -> Iterator[list[Mapped]]:
-    """The rows of all spans of some traces, trace by trace."""
+    """The rows of all spans of some traces, trace by trace, their attributes and links as text."""
     table = _table(TraceSpan)
-    statement = _selected(table, COLUMNS).where(
+    statement = select(*(table.c[name] for name in COLUMNS)).where(
         _is_one_of(table.c.trace_id, wanted.traces),
         table.c.start_time.between(wanted.first, wanted.last),
     )
-    return _pages(source, statement, list(table.primary_key.columns), size)
+    key = list(table.primary_key.columns)
+    as_text = (*_OF_ORIGIN, *_JSON_OF_SPAN)
+    for rows in _pages(source, statement, key, _SPAN_PAGES_READ * size, as_text):
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
 
 
 def events_of(source: Source, spans: Sequence[Mapped]) -> dict[Any, list[Mapped]]:
-    """The events of some spans, in order, by (trace id, span id, start, its nanoseconds)."""
+    """The events of a page of spans, in order, by (trace id, span id, start, its nanoseconds)."""
     table = _table(TraceEvent)
     starts = [span["start_time"] for span in spans]
-    # Two separate lists of ids match a few events too many. The dict below separates them by key.
+    key = tuple_(table.c.trace_id, table.c.span_id)
+    first, last = (tuple_(span["trace_id"], span["span_id"]) for span in (spans[0], spans[-1]))
     statement = (
         select(table)
         .where(
             _is_one_of(table.c.trace_id, {span["trace_id"] for span in spans}),
-            _is_one_of(table.c.span_id, {span["span_id"] for span in spans}),
+            key >= first,
+            key <= last,
             table.c.span_start_time.between(min(starts), max(starts)),
         )
         .order_by(*table.primary_key.columns)
@@ -161,12 +173,12 @@ def metric_pages(source: Source, wanted: MetricFilters | Ids | None) -> Iterator
     table = _table(Metric)
     if wanted is None or isinstance(wanted, MetricFilters):
         conditions = wanted.conditions() if wanted else []
-        statement = _selected(table).where(*conditions)
+        statement = select(table).where(*conditions)
         yield from _pages(source, statement, [table.c.id], _BATCH_SIZE)
         return
     for some in _chunks(_unique(_given(wanted), _metric_id), _BATCH_SIZE):
         page = next(
-            _pages(source, _selected(table).where(table.c.id.in_(some)), [table.c.id], len(some)),
+            _pages(source, select(table).where(table.c.id.in_(some)), [table.c.id], len(some)),
             [],
         )
         _check_all_found("metric", some, {row["id"] for row in page})
@@ -190,17 +202,25 @@ def log_pages(source: Source, wanted: LogFilters | Ids | None, size: int) -> Ite
     key = list(table.primary_key.columns)
     if wanted is None or isinstance(wanted, LogFilters):
         conditions = wanted.conditions() if wanted else []
-        yield from _pages(source, _selected(table).where(*conditions), key, size)
+        yield from _pages(source, select(table).where(*conditions), key, size)
         return
     for some in _chunks(_unique(_given(wanted), ids.trace_uuid), _BATCH_SIZE):
         of_traces = table.c.trace_id.in_([*some, *_former(some)])
-        yield from _pages(source, _selected(table).where(of_traces), key, size)
+        yield from _pages(source, select(table).where(of_traces), key, size)
 
 
 def _pages(
-    source: Source, statement: Select[Any], key: Sequence[Column[Any]], size: int
+    source: Source,
+    statement: Select[Any],
+    key: Sequence[Column[Any]],
+    size: int,
+    as_text: Container[str] = _OF_ORIGIN,
 ) -> Iterator[list[Mapped]]:
-    """The statement's rows in the order of a unique key, one page in memory at a time."""
+    """The statement's rows in the order of a unique key, one page in memory at a time.
+
+    Args:
+        as_text: the columns that are read as text.
+    """
     last: tuple[Any, ...] | None = None
     while True:
         # One row more tells whether there is another page.
@@ -208,7 +228,7 @@ def _pages(
         if last is not None:
             page = page.where(tuple_(*key) > tuple_(*last))
         with translated(), source.engine.connect() as connection:
-            rows = _mappings(connection, page)
+            rows = _mappings(connection, _as_text(page, key, as_text))
         is_last = len(rows) <= size
         del rows[size:]
         if rows:
@@ -218,14 +238,18 @@ def _pages(
             return
 
 
-def _selected(table: Table, names: Iterable[str] = ()) -> Select[Any]:
-    """The columns of these names, or all, with those of `with_origin` as text."""
+def _as_text(page: Select[Any], key: Sequence[Column[Any]], names: Container[str]) -> Select[Any]:
+    """The page with some of its columns as text.
+
+    They are converted above the limit. Below it, large values of all rows would be sorted as text.
+    """
+    rows = page.subquery("page")
     return select(
         *(
-            cast(table.c[name], Text).label(name) if name in _OF_ORIGIN else table.c[name]
-            for name in names or table.c.keys()
+            cast(column, Text).label(column.name) if column.name in names else column
+            for column in rows.c
         )
-    )
+    ).order_by(*(rows.c[column.name] for column in key))  # which costs nothing: they are in order
 
 
 def with_origin(row: Mapped) -> Mapped:

@@ -17,7 +17,7 @@ from observatory_storage.otlp.json_reader import read_item, within
 from observatory_storage.otlp.message_types import STATUSES, Span, present
 from observatory_storage.otlp.resource_scope import Item, Origin, groups, refused_items
 
-__all__ = ["COLUMNS", "KEYS", "span_of", "span_rows"]
+__all__ = ["COLUMNS", "KEYS", "span_of", "span_rows", "span_with"]
 
 KEYS: Final = ("resourceSpans", "scopeSpans", "spans")
 
@@ -223,6 +223,16 @@ def _link(link: Any, field: str) -> tuple[dict[str, Any], Note]:
 
 def span_of(row: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """The OTLP/JSON of a span, from rows with all columns; the events are in their order."""
+    return span_with(row, row["attributes"], row["links"], events)
+
+
+def span_with(
+    row: Mapping[str, Any],
+    attributes: Mapping[str, Any] | None,
+    links: Sequence[Mapping[str, Any]] | None,
+    events: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """The same, whatever the row has as its attributes and links."""
     otlp = row["otlp"] or {}
     span: dict[str, Any] = {"traceId": row["trace_id"].hex, "spanId": row["span_id"]}
     if "trace_state" in otlp:
@@ -237,14 +247,12 @@ def span_of(row: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = ()) ->
     if otlp.get("start") != ABSENT:
         span["startTimeUnixNano"] = str(protojson.nanoseconds(row["start_time"], row["start_ns"]))
     span["endTimeUnixNano"] = str(protojson.nanoseconds(row["end_time"], row["end_ns"]))
-    _add_attributes(span, row["attributes"], otlp.get("attributes"))
+    _add_attributes(span, attributes, otlp.get("attributes"))
     if events:
         span["events"] = [_event_of(event) for event in events]
-    if row["links"]:
+    if links:
         notes = otlp.get("links", {})
-        span["links"] = [
-            _link_of(link, notes.get(str(index))) for index, link in enumerate(row["links"])
-        ]
+        span["links"] = [_link_of(link, notes.get(str(index))) for index, link in enumerate(links)]
     for name, key in _DROPPED:
         if key in otlp:
             span[name] = otlp[key]

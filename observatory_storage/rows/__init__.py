@@ -15,6 +15,7 @@ from observatory_storage.rows.prepare import (
 )
 from observatory_storage.rows.prepare_span import (
     SUMS,
+    prepare_llm_span,
     prepare_span,
     total_of,
     with_error_message,
@@ -35,6 +36,7 @@ __all__ = [
     "prepare_all",
     "prepare_data_point",
     "prepare_event",
+    "prepare_llm_span",
     "prepare_log",
     "prepare_many",
     "prepare_metric",

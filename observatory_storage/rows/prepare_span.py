@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from decimal import Context
+from decimal import Context, Decimal
+from operator import itemgetter
 from typing import Any, Final
+from uuid import UUID
 
 from observatory_storage import ids, jsonb
 from observatory_storage.errors import ValidationError
@@ -14,7 +16,7 @@ from observatory_storage.llm.event_facts import error_message
 from observatory_storage.models import TraceEvent, TraceSpan
 from observatory_storage.rows.row import Row, as_mapping
 from observatory_storage.rows.table_checks import CHECKS, EVENTS_OF_SPANS
-from observatory_storage.rows.value_checks import MAX_INT64
+from observatory_storage.rows.value_checks import MAX_INT64, Refused, cost
 from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS, Values
 from observatory_storage.times import MICROSECOND
 
@@ -25,6 +27,7 @@ __all__ = [
     "encoded_details",
     "end_of",
     "events_of",
+    "prepare_llm_span",
     "prepare_span",
     "total_of",
     "with_error_message",
@@ -40,6 +43,11 @@ _NAME, _SCOPE, _STATUS, _START, _START_NS, _END, _END_NS, _DURATION, _DURATION_N
 _SPAN_KEY: Final = SPANS.positions("trace_id", "span_id", "start_time", "start_ns")
 _SPAN_KEY_OF_EVENT: Final = EVENTS.positions(*SPAN_KEY_OF_EVENT)
 _POSITION: Final = EVENTS.position["position"]
+_MESSAGE: Final = SPANS.position["status_message"]
+_JSON: Final = tuple((SPANS.position[name], name) for name in sorted(SPANS.json_columns))
+_DEFAULTS: Final = CHECKS[SPANS.name].defaults
+# Values of these types are written as they are; those of subclasses are converted first.
+_PLAIN_TYPES: Final = frozenset({str, int, float, Decimal, UUID, datetime, dict, list, type(None)})
 
 
 def prepare_span(
@@ -76,6 +84,44 @@ def prepare_span(
         repairs += of_events
     text = ids.trace_text(given["trace_id"]) if trace_text is None else trace_text
     return Row(SPANS.name, tuple(values), events, text, repairs)
+
+
+def prepare_llm_span(span: TraceSpan, trace_text: str) -> Row:
+    """The row of a span that `LlmSpan.to_span` has just made: its values are checked already.
+
+    Args:
+        span: the span.
+        trace_text: its trace id as text.
+
+    Raises:
+        ValidationError: as `prepare_span` does.
+    """
+    given = span.__dict__
+    values: list[Any] = list(map(given.get, SPANS.columns))
+    if (
+        given.get("events")
+        or not _PLAIN_TYPES.issuperset(map(type, values))
+        or (values[_STATUS] == "error" and not values[_MESSAGE])
+        or not all(map(_is_cost, _costs_of(values)))
+    ):
+        return prepare_span(span, has_facts=True, trace_text=trace_text)
+    for position, column in _JSON:
+        value = values[position]
+        if not value:
+            values[position] = _DEFAULTS[position]
+            continue
+        values[position], repairs, plain = jsonb.convert(value, column)
+        if repairs or plain is not value:
+            return prepare_span(span, has_facts=True, trace_text=trace_text)
+    return Row(SPANS.name, tuple(values), (), trace_text)
+
+
+def _is_cost(value: Any) -> bool:
+    """Whether the column takes the amount. Those of calls may have more digits than it allows."""
+    try:
+        return value is None or cost(value) is value
+    except Refused:
+        return False
 
 
 def _with_reported_usage(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,8 +221,9 @@ def _fill_llm_columns(values: list[Any], given: Mapping[str, Any]) -> None:
         for columns, add in SUMS:
             own = [values[position] for position in SPANS.positions(*columns)]
             found[columns[-1]] = total_of(own, [found.get(column) for column in columns], add)
+    positions = SPANS.position
     for column, value in found.items():
-        position = SPANS.position[column]
+        position = positions[column]
         if values[position] is None:
             values[position] = value
 
@@ -222,6 +269,7 @@ SUMS: Final[tuple[tuple[tuple[str, str, str], Callable[[Any, Any], Any]], ...]] 
     (("prompt_cost_usd", "completion_cost_usd", "total_cost_usd"), _EXACT.add),
 )
 USAGE: Final = frozenset(column for columns, _ in SUMS for column in columns)
+_costs_of = itemgetter(*SPANS.positions(*SUMS[1][0]))
 _REPORTED: Final = dict.fromkeys(
     (*(column for columns, _ in SUMS for column in columns), "token_details")
 )

@@ -77,7 +77,8 @@ def text(value: Any) -> str:
 
 def name(value: Any) -> str:
     """Text that an indexed column takes."""
-    value = text(value)
+    if type(value) is not str:
+        value = text(value)
     if not value:
         raise Refused("must not be empty")
     # A character has at most four bytes, so only a long name is measured. A NUL is replaced by
@@ -86,7 +87,8 @@ def name(value: Any) -> str:
         size = len(value.encode("utf-8", "surrogatepass")) + 2 * value.count("\x00")
         if size > MAX_NAME_BYTES:
             raise Refused(f"must have at most {MAX_NAME_BYTES} bytes of UTF-8")
-    return str(value)
+    named: str = value
+    return named
 
 
 def choice(values: tuple[str, ...]) -> Check:

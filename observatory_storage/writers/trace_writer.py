@@ -90,15 +90,21 @@ class TraceWriter(BufferedWriter):
         span = call.to_span()
         text = ids.trace_text(call.trace_id or span.trace_id)
 
-        def prepare(row: TraceSpan | Mapping[str, Any]) -> rows.Row:
-            if not self._changes_rows:
-                return rows.prepare_span(row, has_facts=True, trace_text=text)
+        def prepare_changed(row: TraceSpan | Mapping[str, Any]) -> rows.Row:
             # Redaction and rules may have changed the attributes and the trace id.
             prepared = rows.prepare_span(row)
             same = prepared.values[_SPAN_TRACE_ID] == ids.trace_uuid(text)
             return prepared._replace(trace_text=text) if same else prepared
 
-        self._write(SPANS, span, prepare, columns_of_attributes(call, span))
+        def prepare(row: TraceSpan) -> rows.Row:
+            if type(call) is LlmSpan:
+                return rows.prepare_llm_span(row, text)
+            return rows.prepare_span(row, has_facts=True, trace_text=text)
+
+        if self._changes_rows:
+            self._write(SPANS, span, prepare_changed, columns_of_attributes(call, span))
+        else:
+            self._write(SPANS, span, prepare)
         return span
 
     def _prepare_event(self, event: TraceEvent | Mapping[str, Any]) -> rows.Row:
