@@ -252,7 +252,8 @@ def _add_own_totals(columns: Mapping[str, Column], found: dict[str, Column], cou
     """The totals of spans some of which give usage, in place of those of their attributes."""
     nothing = [None] * count
     for names, add in SUMS:
-        if not columns.keys().isdisjoint(names):
+        is_total_missing = None in columns.get(names[-1], nothing)
+        if is_total_missing and not columns.keys().isdisjoint(names):
             own = zip(*(columns.get(name, nothing) for name in names), strict=True)
             of_attributes = zip(*(found.get(name, nothing) for name in names), strict=True)
             found[names[-1]] = list(map(total_of, own, of_attributes, repeat(add)))
