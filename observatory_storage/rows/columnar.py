@@ -123,7 +123,7 @@ def _plain_rows(table: TableDefinition, rows: Sequence[Mapping[str, Any]]) -> It
     columns = columns_of(CHECKS[table.name], rows)
     if "service_name" in table.position:
         _name_services(columns, rows)
-    if "id" in table.position:
+    if "id" in table.position and None in columns.get("id", (None,)):
         _complete(columns, "id", ids.random_uuids(len(rows)))
     return _rows_of(table, columns, len(rows))
 
