@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 import psycopg
-from sqlalchemy import Connection, Integer, Table, insert, literal_column
+from sqlalchemy import Connection, Insert, Integer, Table, insert, literal_column
 
 from observatory_storage.errors import StorageError, translate
 from observatory_storage.storing.binary_copy import SentBytes, copy_encoded, copy_rows, qualified
 from observatory_storage.storing.optimism import optimism
 from observatory_storage.storing.upsert_target import UpsertTarget
-from observatory_storage.tables import Values
+from observatory_storage.tables import METRICS, Values
 
 __all__ = ["Loader", "Method", "chosen_method", "is_text_error"]
 
@@ -73,6 +73,10 @@ class Loader:
             return []
         if not encoded:
             rows = target.unique(rows)
+        if target.name == METRICS.name and self._is_one_statement(rows):
+            # Senders state a metric with each of its data points, so it mostly exists already.
+            self._insert(target.insert_or_merge, target, rows, target.target)
+            return []
         if optimistic and self.attempt(target, lambda: self.load(target, rows, encoded=encoded)):
             return []
         self.stage(target, rows, encoded)
@@ -84,6 +88,9 @@ class Loader:
             returned = merged.all() if merged.returns_rows else []
         self.unstage(target)
         return returned
+
+    def _is_one_statement(self, rows: Sequence[Values]) -> bool:
+        return self.method != "copy" and len(rows) <= _ONE_STATEMENT_ROWS
 
     def _merge_new(self, target: UpsertTarget) -> int:
         """Merge rows of which existing ones stay, and return how many are new."""
@@ -105,10 +112,11 @@ class Loader:
         elif rows and chosen_method(self.method, len(rows)) == "copy":
             copy_rows(self.connection, target, rows, into, self.sent)
         elif rows:
-            self._insert(target, rows, into)
+            self._insert(insert(into), target, rows, into)
 
-    def _insert(self, target: UpsertTarget, rows: Sequence[Values], table: Table) -> None:
-        statement = insert(table)
+    def _insert(
+        self, statement: Insert, target: UpsertTarget, rows: Sequence[Values], table: Table
+    ) -> None:
         if len(rows) <= _ONE_STATEMENT_ROWS:
             # RETURNING makes SQLAlchemy send them as one statement. Without it psycopg would send
             # each by itself in a pipeline, and log a warning when a row's key is there already.

@@ -107,6 +107,15 @@ class UpsertTarget:
         staged = sa.select(*(self.stage.c[column] for column in self.columns))
         return self.conflict(self, insert(self.table).from_select(list(self.columns), staged))
 
+    @cached_property
+    def insert_or_merge(self) -> Insert:
+        """INSERT of prepared rows, with the ON CONFLICT clause."""
+        # Not into `target`: a rule may set columns that no row gives.
+        given = {
+            column.name: sa.bindparam(column.name, type_=column.type) for column in self.target.c
+        }
+        return self.conflict(self, insert(self.table).values(given))
+
     def replacing(self, old: Any, new: Any, column: str) -> ColumnElement[Any]:
         """The value of a column after a new version of a row has replaced the stored one."""
         kept = column in self.definition.filled_later
