@@ -28,6 +28,7 @@ KEYS: Final = ("resourceLogs", "scopeLogs", "logRecords")
 
 _MOST_SEVERE: Final = 24
 _EMPTY_BODY: Final = "empty"
+_IDENTIFIERS: Final = (("trace_id", "traceId", 32), ("span_id", "spanId", 16))
 # An exported record has its id here where ingesting it would compute another one.
 ID_ATTRIBUTE: Final = "observatory_storage.log.id"
 
@@ -147,28 +148,17 @@ def _log_row(record: Any, origin: Origin, ingested: datetime) -> dict[str, Any]:
     else:
         notes["severity_number"] = severity
     _take_body(present(record, "body"), row, notes)
-    _take_identifier(record.trace_id, "trace_id", "traceId", 32, row, notes)
-    _take_identifier(record.span_id, "span_id", "spanId", 16, row, notes)
+    for column, field, digits in _IDENTIFIERS:
+        identifier = protojson.identifier(getattr(record, column), field, digits)
+        if identifier.strip("0"):
+            row[column] = identifier
+        elif identifier:
+            notes[column] = identifier
     if record.dropped_attributes_count:
         notes["dropped_attributes_count"] = record.dropped_attributes_count
     # Mostly the notes of the origin alone: as one object, they are encoded once for all records.
     row["otlp"] = origin.otlp | notes if notes else origin.otlp or None
     return row
-
-
-def _take_identifier(
-    given: str | bytes,
-    column: str,
-    field: str,
-    digits: int,
-    row: dict[str, Any],
-    notes: dict[str, Any],
-) -> None:
-    identifier = protojson.identifier(given, field, digits)
-    if identifier.strip("0"):
-        row[column] = identifier
-    elif identifier:
-        notes[column] = identifier
 
 
 def _take_body(body: Any, row: dict[str, Any], notes: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 import psycopg
-from sqlalchemy import Connection, Insert, Integer, Table, insert, literal_column
+from sqlalchemy import Connection, Executable, Integer, Table, insert, literal_column
 
 from observatory_storage.errors import StorageError, translate
 from observatory_storage.storing.binary_copy import SentBytes, copy_encoded, copy_rows, qualified
@@ -75,7 +75,7 @@ class Loader:
             rows = target.unique(rows)
         if target.name == METRICS.name and self._is_one_statement(rows):
             # Senders state a metric with each of its data points, so it mostly exists already.
-            self._insert(target.insert_or_merge, target, rows, target.target)
+            self._insert(target, rows, target.insert_or_merge)
             return []
         if optimistic and self.attempt(target, lambda: self.load(target, rows, encoded=encoded)):
             return []
@@ -112,15 +112,16 @@ class Loader:
         elif rows and chosen_method(self.method, len(rows)) == "copy":
             copy_rows(self.connection, target, rows, into, self.sent)
         elif rows:
-            self._insert(insert(into), target, rows, into)
+            statement = insert(into)
+            if len(rows) > _ONE_STATEMENT_ROWS:
+                self._insert(target, rows, statement)
+            else:
+                # RETURNING makes SQLAlchemy send them as one statement. Without it psycopg would
+                # send each by itself in a pipeline, and log a warning when a row's key is there
+                # already.
+                self._insert(target, rows, statement.returning(into.c[target.key[0]]))
 
-    def _insert(
-        self, statement: Insert, target: UpsertTarget, rows: Sequence[Values], table: Table
-    ) -> None:
-        if len(rows) <= _ONE_STATEMENT_ROWS:
-            # RETURNING makes SQLAlchemy send them as one statement. Without it psycopg would send
-            # each by itself in a pipeline, and log a warning when a row's key is there already.
-            statement = statement.returning(table.c[target.key[0]])
+    def _insert(self, target: UpsertTarget, rows: Sequence[Values], statement: Executable) -> None:
         named = [dict(zip(target.columns, row, strict=True)) for row in rows]
         self.connection.execute(statement, named)
         self.sent.count += sum(len(v) for row in rows for v in row if isinstance(v, (str, bytes)))
