@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from msgspec import Struct
+
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import protojson
@@ -84,7 +86,9 @@ def point_row(point: Any, kind: str, dropped: list[ValidationError]) -> dict[str
 
 
 def _take_number(point: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None:
-    number, value = present(point, "as_int"), present(point, "as_double")
+    is_struct = isinstance(point, Struct)  # one look for both fields, unlike with `present`
+    number = point.as_int if is_struct else present(point, "as_int")
+    value = point.as_double if is_struct else present(point, "as_double")
     if number is None:
         if type(value) is float and math.isfinite(value):
             row["value"] = value

@@ -21,6 +21,8 @@ Method = Literal["auto", "insert", "copy"]
 # both; see docs/copy.md.
 _COPY_FROM_ROWS: Final = 2
 _ONE_STATEMENT_ROWS: Final = 100
+# Up to this many rows, INSERT … ON CONFLICT costs less than a temporary table to merge from.
+_FEW_ROWS: Final = 5
 _TEXT_STATES: Final = frozenset({"22021", "22P05"})
 
 
@@ -73,7 +75,7 @@ class Loader:
             return []
         if not encoded:
             rows = target.unique(rows)
-        if target.name == METRICS.name and self._is_one_statement(rows):
+        if target.name == METRICS.name and self._are_few(rows):
             # Senders state a metric with each of its data points, so it mostly exists already.
             self._insert(target, rows, target.insert_or_merge)
             return []
@@ -89,8 +91,8 @@ class Loader:
         self.unstage(target)
         return returned
 
-    def _is_one_statement(self, rows: Sequence[Values]) -> bool:
-        return self.method != "copy" and len(rows) <= _ONE_STATEMENT_ROWS
+    def _are_few(self, rows: Sequence[Values]) -> bool:
+        return self.method != "copy" and len(rows) <= _FEW_ROWS
 
     def _merge_new(self, target: UpsertTarget) -> int:
         """Merge rows of which existing ones stay, and return how many are new."""
