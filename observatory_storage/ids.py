@@ -48,6 +48,7 @@ _LOWER_HEX = re.compile(r"[0-9a-f]*")
 _SPAN_DIGITS: Final = 16
 _WITHOUT_VERSION: Final = ~(0xF << 76 | 0b11 << 62)  # and without the variant
 _new, _set = object.__new__, object.__setattr__
+_UNKNOWN: Final = SafeUUID.unknown  # looked up once: an enum does that in Python
 _NO_SPAN: Final = "0" * _SPAN_DIGITS
 
 
@@ -195,9 +196,13 @@ def data_point_id(
     return _of("point", dict(attributes or {}), start, origin)
 
 
-def log_id(content: Any, ordinal: int) -> UUID:
-    """The id of a log record, from its content and its ordinal among equal records."""
-    return _of("log", content, ordinal)
+def log_id(content: Any, ordinal: int, unsure: Any = ...) -> UUID:
+    """The id of a log record, from its content and its ordinal among equal records.
+
+    Args:
+        unsure: as `jsonb.canonical_bytes` has it.
+    """
+    return _digested(jsonb.canonical_bytes(("log", content, ordinal), unsure))
 
 
 def random_uuids(count: int) -> list[UUID]:
@@ -207,10 +212,12 @@ def random_uuids(count: int) -> list[UUID]:
 
 
 def _of(*parts: Any) -> UUID:
+    return _digested(jsonb.canonical_bytes(parts))
+
+
+def _digested(content: bytes) -> UUID:
     # `uuid.uuid5` of the same text, without its detours.
-    digest = sha1(
-        _NAMESPACE_BYTES + jsonb.canonical(parts).encode(), usedforsecurity=False
-    ).digest()
+    digest = sha1(_NAMESPACE_BYTES + content, usedforsecurity=False).digest()
     return _uuid_of_bytes(digest[:16], 5)
 
 
@@ -224,5 +231,5 @@ def _uuid(number: int) -> UUID:
     """`UUID(int=number)` in a third of the time: without the code of its constructor."""
     made = _new(UUID)
     _set(made, "int", number)
-    _set(made, "is_safe", SafeUUID.unknown)
+    _set(made, "is_safe", _UNKNOWN)
     return made

@@ -23,6 +23,7 @@ __all__ = [
     "EMPTY_ARRAY",
     "EMPTY_OBJECT",
     "canonical",
+    "canonical_bytes",
     "clean_text",
     "convert",
     "decode",
@@ -181,22 +182,33 @@ def canonical(value: Any) -> str:
     Raises:
         ValidationError: as `dumps` does.
     """
+    return canonical_bytes(value).decode()
+
+
+def canonical_bytes(value: Any, unsure: Any = ...) -> bytes:
+    """The text of `canonical` in UTF-8.
+
+    Args:
+        unsure: a list of the parts that are not surely text, integers, booleans, None, times in UTC
+            or what `shared` returns; by default, any part.
+    """
     try:
         text = orjson.dumps(value, option=_SORTED)
     except TypeError:
         pass  # the careful way knows better
     else:
-        if b"\\u0000" not in text and _is_plain(value):
-            return text.decode()
+        is_unclean = b"\\" in text and b"\\u0000" in text
+        if not is_unclean and _is_plain(value if unsure is ... else unsure):
+            return text
     try:
-        return written(PlainJson().of(value), sort_keys=True)
+        return written(PlainJson().of(value), sort_keys=True).encode()
     except (RecursionError, ValueError) as error:
         raise _not_json("value", error) from None
 
 
 def shared(value: Any) -> Any:
     """The value for `canonical`, as a part of many values, so that it is written once."""
-    return orjson.Fragment(canonical(value).encode())
+    return orjson.Fragment(canonical_bytes(value))
 
 
 def _is_plain(value: Any) -> bool:
@@ -211,7 +223,7 @@ def _is_plain(value: Any) -> bool:
         if kind is dict or kind is list or kind is tuple:
             inside = item.values() if kind is dict else item
             if not _LEAVES.issuperset(map(type, inside)):
-                pending.extend(inside)
+                pending += [each for each in inside if type(each) not in _LEAVES]
         elif kind is float:
             # False for NaN too.
             if not (item == 0 or _LEAST_PLAIN <= abs(item) < _LEAST_LARGE):

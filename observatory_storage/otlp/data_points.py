@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+
+from msgspec import Struct
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
@@ -51,7 +54,7 @@ def point_row(point: Any, kind: str, dropped: list[ValidationError]) -> dict[str
     if time_ns:
         otlp["time_ns"] = time_ns
     # This distinguishes points that have the same attributes, start and microsecond.
-    origin = dict(otlp) or None
+    origin = otlp.copy() if otlp else None
     if point.flags:
         otlp["flags"] = point.flags
     row: dict[str, Any] = {
@@ -83,9 +86,14 @@ def point_row(point: Any, kind: str, dropped: list[ValidationError]) -> dict[str
 
 
 def _take_number(point: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None:
-    number, value = present(point, "as_int"), present(point, "as_double")
+    is_struct = isinstance(point, Struct)  # one look for both fields, unlike with `present`
+    number = point.as_int if is_struct else present(point, "as_int")
+    value = point.as_double if is_struct else present(point, "as_double")
     if number is None:
-        take_double(value, "value", row, otlp, "asDouble")
+        if type(value) is float and math.isfinite(value):
+            row["value"] = value
+        else:
+            take_double(value, "value", row, otlp, "asDouble")
         return
     if value is not None:
         raise ValidationError("asInt", number, "must not stand beside asDouble")

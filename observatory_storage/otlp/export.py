@@ -219,4 +219,4 @@ def _compared(note: Any) -> bytes | None:
     try:
         return orjson.dumps(note, option=orjson.OPT_SORT_KEYS)
     except TypeError:  # an integer beyond 64 bits
-        return jsonb.canonical(note).encode()
+        return jsonb.canonical_bytes(note)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ KEYS: Final = ("resourceLogs", "scopeLogs", "logRecords")
 
 _MOST_SEVERE: Final = 24
 _EMPTY_BODY: Final = "empty"
+_IDENTIFIERS: Final = (("trace_id", "traceId", 32), ("span_id", "spanId", 16))
 # An exported record has its id here where ingesting it would compute another one.
 ID_ATTRIBUTE: Final = "observatory_storage.log.id"
 
@@ -39,31 +39,36 @@ def log_rows(request: Any) -> Iterator[Item]:
     Raises:
         ValidationError: a list of the request is not valid.
     """
-    equals: Counter[Any] = Counter()
+    # By the integer of an id, since a UUID is hashed in Python.
+    equals: dict[int, int] = {}
     ingested = datetime.now(UTC)
     # All groups are read before any item: an invalid request stores nothing.
     for group in list(groups(request, KEYS)):
         if group.error is not None:
             yield from refused_items(group)
             continue
-        shared = {name: jsonb.shared(value) for name, value in group.origin.columns.items()}
+        origin = group.origin
+        shared = {name: jsonb.shared(value) for name, value in origin.columns.items()}
+        shared_notes = jsonb.shared(origin.otlp or None)
         for index, record in enumerate(group.items):
             path = f"{group.path}[{index}]"
             try:
-                row = _log_row(read_item(LogRecord, record), group.origin, ingested)
+                row = _log_row(read_item(LogRecord, record), origin, ingested)
             except ValidationError as error:
                 yield Item(record, None, within(path, error), path)
                 continue
-            own_id = _take_id(row)
-            if own_id is not None:
+            if ID_ATTRIBUTE in row["attributes"] and (own_id := _take_id(row)) is not None:
                 row["id"] = own_id
                 yield Item(record, row, None, path)
                 continue
             # Log records have no id. Equal records of one request differ by their ordinal.
-            content = _content(row | shared)
-            first = ids.log_id(content, 0)
-            ordinal = equals[first]
-            equals[first] += 1
+            content = _content(row) | shared
+            if row["otlp"] is (origin.otlp or None):
+                content["otlp"] = shared_notes
+            unsure = row["attributes"], row.get("body_json"), content["otlp"]
+            first = ids.log_id(content, 0, unsure)
+            ordinal = equals.get(first.int, 0)
+            equals[first.int] = ordinal + 1
             row["id"] = ids.log_id(content, ordinal) if ordinal else first
             yield Item(record, row, None, path)
 
@@ -98,8 +103,6 @@ def keep_ids(request: Mapping[str, Any], own_ids: Mapping[int, UUID]) -> None:
 
 def _take_id(row: dict[str, Any]) -> UUID | None:
     """The id that `keep_ids` has added to a record, which its attributes then lack."""
-    if ID_ATTRIBUTE not in row["attributes"]:
-        return None
     with suppress(ValidationError):  # of an application's own attribute of this name
         own_id = ids.uuid_of(row["attributes"][ID_ATTRIBUTE], ID_ATTRIBUTE)
         row["attributes"] = _without_id(row["attributes"])
@@ -116,19 +119,19 @@ def _without_id(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _log_row(record: Any, origin: Origin, ingested: datetime) -> dict[str, Any]:
     """The row of a record. Without any time, it has the time of ingest."""
-    otlp = origin.otlp.copy()
+    notes: dict[str, Any] = {}
     time, observed = record.time_unix_nano, record.observed_time_unix_nano
     observed_timestamp, observed_ns = protojson.moment(observed) if observed else (None, 0)
     if observed_ns:
-        otlp["observed_ns"] = observed_ns
+        notes["observed_ns"] = observed_ns
     if time:
         timestamp, timestamp_ns = protojson.moment(time)
     else:
-        otlp["time"] = ABSENT
+        notes["time"] = ABSENT
         timestamp, timestamp_ns = observed_timestamp or ingested, observed_ns
     attributes, note = plain_map(record.attributes, "attributes")
     if note is not None:
-        otlp["attributes"] = note
+        notes["attributes"] = note
     row: dict[str, Any] = {
         **origin.columns,
         "timestamp": timestamp,
@@ -143,24 +146,22 @@ def _log_row(record: Any, origin: Origin, ingested: datetime) -> dict[str, Any]:
     if 0 <= severity <= _MOST_SEVERE:
         row["severity_number"] = severity or None
     else:
-        otlp["severity_number"] = severity
-    _take_body(present(record, "body"), row, otlp)
-    for column, given, name, digits in (
-        ("trace_id", record.trace_id, "traceId", 32),
-        ("span_id", record.span_id, "spanId", 16),
-    ):
-        identifier = protojson.identifier(given, name, digits)
+        notes["severity_number"] = severity
+    _take_body(present(record, "body"), row, notes)
+    for column, field, digits in _IDENTIFIERS:
+        identifier = protojson.identifier(getattr(record, column), field, digits)
         if identifier.strip("0"):
             row[column] = identifier
         elif identifier:
-            otlp[column] = identifier
+            notes[column] = identifier
     if record.dropped_attributes_count:
-        otlp["dropped_attributes_count"] = record.dropped_attributes_count
-    row["otlp"] = otlp or None
+        notes["dropped_attributes_count"] = record.dropped_attributes_count
+    # Mostly the notes of the origin alone: as one object, they are encoded once for all records.
+    row["otlp"] = origin.otlp | notes if notes else origin.otlp or None
     return row
 
 
-def _take_body(body: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None:
+def _take_body(body: Any, row: dict[str, Any], notes: dict[str, Any]) -> None:
     if body is None:
         return
     plain, note = plain_value(body, "body")
@@ -169,9 +170,9 @@ def _take_body(body: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None:
     elif plain is not None:
         row["body_json"] = plain
         if note is not None:
-            otlp["body"] = note
+            notes["body"] = note
     else:
-        otlp["body"] = _EMPTY_BODY
+        notes["body"] = _EMPTY_BODY
 
 
 def log_of(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,9 @@ def _point(point: Any, kind: str, path: str) -> Item:
         row = point_row(read_item(POINTS[kind], point), kind, dropped)
     except ValidationError as error:
         return Item(point, None, within(path, error), path)
-    return Item(point, row, None, path, [within(path, error) for error in dropped])
+    return Item(
+        point, row, None, path, [within(path, error) for error in dropped] if dropped else ()
+    )
 
 
 def _points_of(metric: Any) -> list[Any]:

@@ -182,15 +182,15 @@ def hex_id(value: Any, field: str, digits: int | None = None) -> str:
     Args:
         digits: the number of hex digits that a non-empty id must have; None for any even number.
     """
-    if value is None or value == "":
-        return ""
-    if isinstance(value, str) and digits in (None, len(value)):
+    if isinstance(value, str) and (digits is None or digits == len(value)):
         try:
             read = bytes.fromhex(value).hex()
         except ValueError:
             read = ""
         if len(read) == len(value):  # blanks are skipped
             return read
+    if value is None or value == "":
+        return ""
     wanted = f"{digits} hex digits" if digits else "an even number of hex digits"
     lengths = (_base64_length(digits),) if digits else _BASE64_LENGTHS
     if isinstance(value, str) and len(value) in lengths:

@@ -6,11 +6,13 @@ once, only the least and the greatest integer are checked, and the loops run in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 from types import NoneType
 from typing import Any, Final
+from uuid import UUID
 
 from observatory_storage import ids, jsonb
 from observatory_storage.errors import ValidationError
@@ -18,7 +20,7 @@ from observatory_storage.rows import value_checks
 from observatory_storage.rows.table_checks import TableChecks
 from observatory_storage.rows.value_checks import Check, Refused
 
-__all__ = ["Column", "NotColumnar", "columns_of", "in_order"]
+__all__ = ["Column", "NotColumnar", "columns_of", "has_gaps", "in_order"]
 
 Column = list[Any]
 
@@ -66,7 +68,7 @@ def columns_of(checks: TableChecks, rows: Sequence[Mapping[str, Any]]) -> dict[s
     if odd:
         raise NotColumnar(odd)
     for name in checks.required:
-        if name not in columns or None in columns[name]:
+        if name not in columns or has_gaps(columns[name]):
             missing = columns.get(name) or [None] * len(rows)
             raise NotColumnar(index for index, value in enumerate(missing) if value is None)
     return columns
@@ -84,6 +86,11 @@ def in_order(checks: TableChecks, columns: Mapping[str, Column], count: int) -> 
         else:
             ordered.append([default if value is None else value for value in column])
     return ordered
+
+
+def has_gaps(column: Iterable[Any]) -> bool:
+    """Whether a value is None. The types are compared, since a UUID compares itself in Python."""
+    return NoneType in map(type, column)
 
 
 def _checked(name: str, values: Column, check: Check) -> Column:
@@ -110,6 +117,11 @@ def _checked(name: str, values: Column, check: Check) -> Column:
         if check(least) is least and check(greatest) is greatest:
             return values
     elif kind is dict and check is value_checks.mapping:
+        return values
+    elif kind is float and check is value_checks.number:
+        if all(map(math.isfinite, some)):
+            return values
+    elif kind is UUID and getattr(check, "func", None) is ids.uuid_of:
         return values
     return [None if value is None else check(value) for value in values]
 

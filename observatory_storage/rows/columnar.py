@@ -16,7 +16,13 @@ from typing import Any, Final, cast
 from observatory_storage import ids
 from observatory_storage.errors import BatchError, Rejected, ValidationError
 from observatory_storage.llm import Courses, facts_by_column
-from observatory_storage.rows.column_checks import Column, NotColumnar, columns_of, in_order
+from observatory_storage.rows.column_checks import (
+    Column,
+    NotColumnar,
+    columns_of,
+    has_gaps,
+    in_order,
+)
 from observatory_storage.rows.prepare import PREPARE, prepare
 from observatory_storage.rows.prepare_span import (
     SUMS,
@@ -123,7 +129,7 @@ def _plain_rows(table: TableDefinition, rows: Sequence[Mapping[str, Any]]) -> It
     columns = columns_of(CHECKS[table.name], rows)
     if "service_name" in table.position:
         _name_services(columns, rows)
-    if "id" in table.position:
+    if "id" in table.position and has_gaps(columns.get("id", (None,))):
         _complete(columns, "id", ids.random_uuids(len(rows)))
     return _rows_of(table, columns, len(rows))
 
@@ -197,7 +203,7 @@ def _data_point_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
             ]
             if odd:
                 raise NotColumnar(odd)
-    if None in columns.get("id", (None,)):
+    if has_gaps(columns.get("id", (None,))):
         _complete(columns, "id", _series_ids(rows, columns.get("attributes", nothing), starts))
     return _rows_of(DATA_POINTS, columns, len(rows))
 
@@ -230,7 +236,7 @@ _COLUMNAR: Final[dict[str, Callable[[Sequence[Mapping[str, Any]]], Iterator[Row]
 def _complete(columns: dict[str, Column], name: str, values: Iterable[Any]) -> None:
     """Fill in a column where a row does not give it."""
     given = columns.get(name)
-    if given is not None and None not in given:
+    if given is not None and not has_gaps(given):
         return
     columns[name] = (
         list(values)
@@ -252,7 +258,8 @@ def _add_own_totals(columns: Mapping[str, Column], found: dict[str, Column], cou
     """The totals of spans some of which give usage, in place of those of their attributes."""
     nothing = [None] * count
     for names, add in SUMS:
-        if not columns.keys().isdisjoint(names):
+        is_total_missing = None in columns.get(names[-1], nothing)
+        if is_total_missing and not columns.keys().isdisjoint(names):
             own = zip(*(columns.get(name, nothing) for name in names), strict=True)
             of_attributes = zip(*(found.get(name, nothing) for name in names), strict=True)
             found[names[-1]] = list(map(total_of, own, of_attributes, repeat(add)))

@@ -41,6 +41,9 @@ Check = Callable[[Any], Any]
 MAX_INT64: Final = 2**63 - 1
 _COST_EXPONENT: Final = 100
 _COST_DECIMALS: Final = 200
+# A double has at most 17 digits, so that doubles between these meet both limits.
+_LEAST_SURE_COST: Final = 1e-90
+_GREATEST_SURE_COST: Final = 1e90
 _HEX = re.compile(r"[0-9a-fA-F]*")
 # How doubles that JSON numbers cannot represent are written.
 _NUMBERS_AS_TEXT: Final = ("NaN", "Infinity", "-Infinity")
@@ -146,6 +149,8 @@ def non_negative(value: Any) -> float:
 
 def cost(value: Any) -> Decimal:
     """US dollars, exactly as they are written in decimal."""
+    if type(value) is float and _LEAST_SURE_COST <= value <= _GREATEST_SURE_COST:
+        return Decimal(repr(value))
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal, str)):
         raise Refused("must be a number")
     try:

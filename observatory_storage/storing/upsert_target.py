@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, FromClause, Table, Text, tuple_
+from sqlalchemy import ColumnElement, Executable, FromClause, Table, Text, tuple_
 from sqlalchemy.dialects.postgresql import JSONB, Insert, dialect, insert
 
 from observatory_storage.storing.usage_once import Usage
@@ -106,6 +106,16 @@ class UpsertTarget:
         """INSERT … SELECT from the stage, with the ON CONFLICT clause."""
         staged = sa.select(*(self.stage.c[column] for column in self.columns))
         return self.conflict(self, insert(self.table).from_select(list(self.columns), staged))
+
+    @cached_property
+    def insert_or_merge(self) -> Executable:
+        """INSERT of prepared rows, with the ON CONFLICT clause, as one statement."""
+        # Not into `target`: a rule may set columns that no row gives.
+        given = {
+            column.name: sa.bindparam(column.name, type_=column.type) for column in self.target.c
+        }
+        merging = self.conflict(self, insert(self.table).values(given))
+        return merging.returning(self.table.c[self.key[0]])
 
     def replacing(self, old: Any, new: Any, column: str) -> ColumnElement[Any]:
         """The value of a column after a new version of a row has replaced the stored one."""

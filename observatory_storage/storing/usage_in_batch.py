@@ -70,7 +70,8 @@ def _look(spans: Sequence[Any], reporting: Sequence[Any]) -> tuple[list[str], se
     """Find what has to be decided, in the fewest steps: this runs for every span that is written.
 
     Returns the ids of spans that merely repeat the usage of several spans inside them, as those of
-    agents do. And the other traces in which usage may count once too often.
+    agents do; a cost is repeated if one of these spans has a cost. And the other traces in which
+    usage may count once too often.
     """
     parents = dict(map(_ids_of, spans))
     numbers = [span[_TRACE_ID].int for span in spans]
@@ -79,19 +80,24 @@ def _look(spans: Sequence[Any], reporting: Sequence[Any]) -> tuple[list[str], se
     trace_of = dict(zip(parents, numbers, strict=True))
     by_id = {span[_SPAN_ID]: span for span in reporting}
     inside: dict[str, int] = {}
+    around_costs: set[str] = set()
     traces: set[int] = set()
-    for span_id in by_id:
+    for span_id, span in by_id.items():
         trace, parent = trace_of[span_id], parents[span_id]
         steps = _MOST_STEPS
         while parent is not None and trace_of.get(parent) == trace and steps:
             if parent in by_id:
                 inside[parent] = inside.get(parent, 0) + 1
+                if span[_COST]:
+                    around_costs.add(parent)
                 break
             parent, steps = parents[parent], steps - 1
         if not steps:
             traces.add(trace)
     for span_id, count in inside.items():
-        if count == 1 or by_id[span_id][_COST] or _is_on_a_circle(span_id, parents):
+        # A span deeper inside may have the cost that none of the nearest has.
+        is_cost_open = by_id[span_id][_COST] and span_id not in around_costs
+        if count == 1 or is_cost_open or _is_on_a_circle(span_id, parents):
             traces.add(trace_of[span_id])
     ids = [span[_RESPONSE_ID] for span in reporting if span[_RESPONSE_ID] is not None]
     if len(ids) > len(set(ids)):

@@ -19,7 +19,7 @@ from observatory_storage.storing.conflict_rules import TARGETS
 from observatory_storage.storing.upsert_target import UpsertTarget
 from observatory_storage.tables import TABLES
 from observatory_storage.writers import CopyWriter
-from tests.writers.awkward import CASES
+from tests.writers.awkward import CASES, metrics
 from tests.writers.helpers import (
     a_log,
     contents,
@@ -52,6 +52,23 @@ def test_the_same_rows_by_either_method_read_back_equal(pool: StoragePool, table
         expected = expected_row(table, prepare(row))
         got = stored[tuple(expected[column] for column in key)]
         assert {column: got[column] for column in TABLES[table].columns} == expected
+
+
+def test_metrics_written_a_few_at_a_time_read_back_as_those_written_together(
+    pool: StoragePool,
+) -> None:
+    rows = metrics()
+    writer = CopyWriter(pool)
+    found = []
+    for size in (len(rows), 3):
+        for changed in (rows, [{**row, "description": "again"} for row in rows]):
+            for start in range(0, len(rows), size):
+                writer.write_metrics(changed[start : start + size])
+            found.append(contents(pool, times_of_writing=False))
+        empty(pool)
+    together, together_again, few, few_again = found
+    assert few == together
+    assert few_again == together_again != together
 
 
 def method_named(name: str) -> Literal["insert", "copy"]:

@@ -134,8 +134,8 @@ def damaged_cursor(field: str, cursor: object) -> ValidationError:
 
 
 def _fingerprint(list_name: str, query: Mapping[str, Any]) -> str:
-    content = jsonb.canonical([list_name, dict(query)])
-    return blake2b(content.encode(), digest_size=8).hexdigest()
+    content = jsonb.canonical_bytes([list_name, dict(query)])
+    return blake2b(content, digest_size=8).hexdigest()
 
 
 def _checksum(content: bytes) -> bytes:
