@@ -28,7 +28,7 @@ NAMES = sorted(
 
 
 def test_the_walk_goes_from_the_call_to_copy() -> None:
-    assert {"write_span", "store_into", "write_batch", "SpanCopy", "copy_rows"} <= set(NAMES)
+    assert {"write_span", "store_into", "write_batch", "SpanCopy", "copy_parts"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

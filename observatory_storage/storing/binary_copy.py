@@ -6,9 +6,10 @@ Therefore times are sent as integers and UUIDs as bytes, which are the same on t
 
 from __future__ import annotations
 
+import math
 import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,16 +19,20 @@ from uuid import UUID
 
 import psycopg
 from psycopg.copy import LibpqWriter, Writer
+from psycopg.generators import fetch_many
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGconn
+from psycopg.waiting import Wait
 from sqlalchemy import Connection, Table
 
 from observatory_storage.storing.upsert_target import UpsertTarget
 from observatory_storage.tables import Values
 from observatory_storage.times import MICROSECOND
 
-__all__ = ["SentBytes", "copy_encoded", "copy_rows", "encode", "qualified"]
+__all__ = ["SentBytes", "copy_encoded", "copy_parts", "copy_rows", "encode", "qualified"]
 
-# PostgreSQL parses about 1,000 rows of a COPY, then stops reading the socket while it inserts them.
-# Meanwhile up to this many bytes are buffered, so that the client continues.
+# While the server inserts rows, it stops reading the socket. Up to this many bytes are buffered, so
+# that the client continues.
 _SEND_BUFFER_BYTES: Final = 8 * 1024 * 1024
 # The size of the kernel's part of the buffer. The kernel sends its part even while this thread
 # waits for the GIL. Linux reduces the size to the maximum that it allows.
@@ -35,6 +40,11 @@ _SOCKET_BYTES: Final = 4 * 1024 * 1024
 _POSTGRESQL_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _TIME: Final = "timestamp with time zone"
 _BLOCK: Final = 100  # rows
+# PostgreSQL parses so many rows of a COPY before it inserts them, and stops reading meanwhile. When
+# a COPY ends, it inserts all that it has. So with several short COPYs it inserts the rows of a small
+# batch, too, while this thread prepares others.
+_ROWS_UNTIL_INSERTED: Final = 1000
+_ROWS_A_COPY: Final = 200
 _SENT_AS: Final = {_TIME: "bigint", "uuid": "bytea"}
 
 
@@ -55,6 +65,37 @@ def copy_rows(
     """Copy prepared rows into the table. The rows are consumed while the COPY runs."""
     with _copying(connection, target, table, sent) as copy:
         _write(copy, target, rows)
+
+
+def copy_parts(
+    connection: Connection,
+    target: UpsertTarget,
+    parts: Iterable[Sequence[Values]],
+    table: Table,
+    sent: SentBytes | None = None,
+) -> None:
+    """Copy prepared rows into the table, part by part, by several COPYs.
+
+    A part is consumed while the server inserts the rows before it.
+    """
+    remaining = iter(parts)
+    following: list[Sequence[Values]] = []
+
+    def take_next() -> None:
+        following.extend(islice(remaining, 1))
+
+    take_next()
+    copied = 0
+    while following:
+        end = copied + _ROWS_A_COPY if copied < _ROWS_UNTIL_INSERTED else math.inf
+        with _copying(connection, target, table, sent, meanwhile=take_next) as copy:
+            while following:
+                part = following.pop()
+                _write(copy, target, part)
+                copied += len(part)
+                if copied >= end:
+                    break
+                take_next()
 
 
 def encode(connection: Connection, target: UpsertTarget, rows: Iterable[Values]) -> list[bytes]:
@@ -89,11 +130,22 @@ class _Blocks(Writer):
 
 
 class _SendBuffer(LibpqWriter):
-    """Sends the data of a COPY. It waits only if the server is far behind."""
+    """Sends the data of a COPY. It waits only if the server is far behind.
 
-    def __init__(self, cursor: psycopg.Cursor[Any], sent: SentBytes) -> None:
+    Args:
+        cursor: the cursor of the COPY.
+        sent: counts the bytes.
+        meanwhile: called while the server inserts the last rows.
+    """
+
+    def __init__(
+        self,
+        cursor: psycopg.Cursor[Any],
+        sent: SentBytes,
+        meanwhile: Callable[[], object] | None = None,
+    ) -> None:
         super().__init__(cursor)
-        self._sent = sent
+        self._sent, self._meanwhile = sent, meanwhile
         self.flush_threshold = _SEND_BUFFER_BYTES
         # Over TCP the kernel tunes the size, unless a size is set.
         with suppress(OSError), socket.socket(fileno=os.dup(cursor.connection.fileno())) as own:
@@ -103,6 +155,30 @@ class _SendBuffer(LibpqWriter):
     def write(self, data: Any) -> None:
         self._sent.count += len(data)
         super().write(data)
+
+    def finish(self, exc: BaseException | None = None) -> None:
+        if exc is not None or self._meanwhile is None:
+            super().finish(exc)
+            return
+        connection = self.cursor.connection
+        connection.wait(_sending_end(connection.pgconn))
+        try:
+            self._meanwhile()
+        except Exception:
+            connection.wait(fetch_many(connection.pgconn))  # so that the connection can go on
+            raise
+        (result,) = connection.wait(fetch_many(connection.pgconn))
+        if result.status != ExecStatus.COMMAND_OK:
+            raise psycopg.errors.error_from_result(result, connection.info.encoding)
+        self.cursor._results = [result]
+
+
+def _sending_end(connection: PGconn) -> Generator[Wait, Any, None]:
+    """Tell the server that the COPY ends, without waiting for its result."""
+    while not connection.put_copy_end(None):
+        yield Wait.W
+    while connection.flush():
+        yield Wait.W
 
 
 def _write(copy: psycopg.Copy, target: UpsertTarget, rows: Iterable[Values]) -> None:
@@ -148,14 +224,18 @@ def _driver_of(connection: Connection) -> psycopg.Connection[Any]:
 
 @contextmanager
 def _copying(
-    connection: Connection, target: UpsertTarget, table: Table, sent: SentBytes | None
+    connection: Connection,
+    target: UpsertTarget,
+    table: Table,
+    sent: SentBytes | None,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Iterator[psycopg.Copy]:
     """A binary COPY of the target's columns into the table."""
     names = ", ".join(f'"{column}"' for column in target.columns)
     statement = f"COPY {qualified(connection, table)} ({names}) FROM STDIN (FORMAT BINARY)"
     try:
         with _driver_of(connection).cursor() as cursor:
-            buffer = _SendBuffer(cursor, sent or SentBytes())
+            buffer = _SendBuffer(cursor, sent or SentBytes(), meanwhile)
             with cursor.copy(statement.encode(), writer=buffer) as copy:
                 yield copy
     except psycopg.errors.ReadOnlySqlTransaction:

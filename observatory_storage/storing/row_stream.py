@@ -18,7 +18,7 @@ from observatory_storage.errors import ValidationError
 from observatory_storage.layout import Partitions
 from observatory_storage.models import TraceSpan
 from observatory_storage.rows import PART, Row, Rules, as_mapping, prepare_all, remember_id
-from observatory_storage.storing.binary_copy import copy_rows
+from observatory_storage.storing.binary_copy import copy_parts
 from observatory_storage.storing.conflict_rules import target_of
 from observatory_storage.storing.span_copy import SpanCopy
 from observatory_storage.storing.span_filling import LoggedFacts, fill_from_logs, logged_facts
@@ -175,8 +175,8 @@ def _stream(loader: Loader, feed: Feed, partitions: Partitions) -> StreamOutcome
             written = totals is not None
         else:
             target = target_of(feed.table)
-            values = (row.values for part in parts for row in part)
-            copied = partial(copy_rows, loader.connection, target, values, target.target)
+            values = ([row.values for row in part] for part in parts)
+            copied = partial(copy_parts, loader.connection, target, values, target.target)
             totals, written = None, loader.attempt(target, copied)
     except _NotClean:
         return StreamOutcome.NOT_CLEAN

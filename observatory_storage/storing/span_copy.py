@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 
 from observatory_storage.rows import Row
-from observatory_storage.storing.binary_copy import copy_rows
+from observatory_storage.storing.binary_copy import copy_parts
 from observatory_storage.storing.conflict_rules import target_of
 from observatory_storage.storing.span_merge import Key, merge_spans, place_of
 from observatory_storage.storing.stored_usage import decide_traces
@@ -85,16 +85,16 @@ class SpanCopy:
 
     def _copy(self, parts: Iterable[Sequence[Row]]) -> None:
         connection, sent = self._loader.connection, self._loader.sent
-        copy_rows(connection, _SPANS, self._values(parts), _SPANS.target, sent)
+        copy_parts(connection, _SPANS, self._values(parts), _SPANS.target, sent)
         Loader(connection, "auto", sent).load(_EVENTS, _EVENTS.unique(self._events))
 
-    def _values(self, parts: Iterable[Sequence[Row]]) -> Iterator[Values]:
+    def _values(self, parts: Iterable[Sequence[Row]]) -> Iterator[Sequence[Values]]:
         for part in map(counted_rows, parts):
             self._spans.add(part)
             for events in filter(None, map(_events_of, part)):
                 self._events += events
-            yield from map(_values_of, part)
-        # Computed here, before the COPY ends, because the server is still inserting rows.
+            yield list(map(_values_of, part))
+        # Computed here, before the last COPY ends, because the server is still inserting rows.
         totals, undecided = self._spans.totals().values(), self._spans.undecided()
         self._totals = rows_of_totals(totals, self._loader.connection, undecided=undecided)
 
