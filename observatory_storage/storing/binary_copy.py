@@ -40,9 +40,8 @@ _SOCKET_BYTES: Final = 4 * 1024 * 1024
 _POSTGRESQL_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _TIME: Final = "timestamp with time zone"
 _BLOCK: Final = 100  # rows
-# PostgreSQL parses so many rows of a COPY before it inserts them, and stops reading meanwhile. When
-# a COPY ends, it inserts all that it has. So with several short COPYs it inserts the rows of a small
-# batch, too, while this thread prepares others.
+# PostgreSQL parses so many rows of a COPY before it inserts them. When a COPY ends, it inserts what
+# it has. So it inserts the first rows of a small batch, too, while this thread prepares others.
 _ROWS_UNTIL_INSERTED: Final = 1000
 _ROWS_A_COPY: Final = 200
 _SENT_AS: Final = {_TIME: "bigint", "uuid": "bytea"}

@@ -1,4 +1,4 @@
-"""Rows are copied by several short COPYs, whose last rows are inserted while others are prepared."""
+"""Rows are copied by several short COPYs: the server inserts those of one while others follow."""
 
 from __future__ import annotations
 
