@@ -47,9 +47,8 @@ def ingest_traces(pool: Source, payload: Any) -> IngestResult:
             ``zstd`` for zstd.
         StorageError: the database could not be written to. Ingesting again is safe.
     """
-    return _result(
-        ItemStore(pool, SPANS).add(span_rows(decode(payload, TRACE_SIGNAL))), TRACE_SIGNAL
-    )
+    spans = span_rows(decode(payload, TRACE_SIGNAL), as_mappings=pool.rules is not None)
+    return _result(ItemStore(pool, SPANS).add(spans), TRACE_SIGNAL)
 
 
 def ingest_logs(pool: Source, payload: Any) -> IngestResult:

@@ -41,7 +41,7 @@ class _ItemFeed:
         self.table = table
         self.repaired = 0
         self._mapped = mapped
-        self.items = list(islice(mapped, PART + 1))
+        self.items = list(islice(mapped, PART))
 
     def parts(self) -> Iterator[list[Row]]:
         """The rows of all items that are not refused.
@@ -65,7 +65,7 @@ class _ItemFeed:
     def written(self, pool: Source) -> bool:
         """Whether all rows could be written while they were prepared. Then all items are mapped."""
         # Few rows are prepared in no time, and need no savepoint that may fail.
-        if len(self.items) <= PART or self.table is METRICS:
+        if len(self.items) < PART or self.table is METRICS:
             return False
         try:
             done = stream(pool, self) is StreamOutcome.WRITTEN

@@ -25,14 +25,14 @@ class Item(NamedTuple):
 
     Attributes:
         source: the item: a message, JSON text or parsed JSON.
-        row: the values of its row by column; None if the item is refused.
+        row: the values of its row by column, or the prepared row; None if the item is refused.
         error: why the item is refused.
         path: where the item is in its request.
         dropped: why parts of the item are not in its row.
     """
 
     source: Any
-    row: dict[str, Any] | None
+    row: Any
     error: StorageError | None = None
     path: str = ""
     dropped: Sequence[ValidationError] = ()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from operator import attrgetter
+from itertools import islice, repeat
 from typing import Any, Final
 
 from observatory_storage import ids
@@ -15,7 +14,10 @@ from observatory_storage.otlp import protojson
 from observatory_storage.otlp.any_values import ABSENT, Note, key_values, plain_map
 from observatory_storage.otlp.json_reader import read_item, within
 from observatory_storage.otlp.message_types import STATUSES, Span, present
+from observatory_storage.otlp.plain_spans import RARE_FIELDS, plain_span_rows, rare_of
 from observatory_storage.otlp.resource_scope import Item, Origin, groups, refused_items
+from observatory_storage.otlp.span_ids import NO_SPAN, ids_of
+from observatory_storage.rows import PART
 
 __all__ = ["COLUMNS", "KEYS", "span_of", "span_rows", "span_with"]
 
@@ -28,10 +30,6 @@ COLUMNS: Final = (
     *("service_name", "resource_attributes", "scope_name", "scope_version", "scope_attributes"),
 )
 
-_NO_TRACE: Final = "0" * 32
-_NO_SPAN: Final = "0" * 16
-# The ids of a trace and of a span, and of its parent if it has one.
-_PLAIN_IDS: Final = re.compile(r"[0-9a-f]{48}(?:[0-9a-f]{16})?")
 _DROPPED: Final = (
     ("droppedAttributesCount", "dropped_attributes_count"),
     ("droppedEventsCount", "dropped_events_count"),
@@ -39,8 +37,13 @@ _DROPPED: Final = (
 )
 
 
-def span_rows(request: Any) -> Iterator[Item]:
-    """The spans of a request. Each row has its events under ``events``.
+def span_rows(request: Any, *, as_mappings: bool = False) -> Iterator[Item]:
+    """The spans of a request. Each row has its events.
+
+    Args:
+        request: a message, or parsed OTLP/JSON.
+        as_mappings: whether all rows are mappings, which rules can change; otherwise most of them
+            are prepared.
 
     Raises:
         ValidationError: a list of the request is not valid.
@@ -50,15 +53,34 @@ def span_rows(request: Any) -> Iterator[Item]:
         if group.error is not None:
             yield from refused_items(group)
             continue
-        for index, span in enumerate(group.items):
-            path = f"{group.path}[{index}]"
-            dropped: list[ValidationError] = []
-            try:
-                row = _span_row(read_item(Span, span), group.origin, dropped)
-            except ValidationError as error:
-                yield Item(span, None, within(path, error), path)
-            else:
-                yield Item(span, row, None, path, [within(path, error) for error in dropped])
+        remaining = iter(group.items)
+        first = 0
+        while items := list(islice(remaining, PART)):
+            spans = list(map(_span_or_none, items))
+            prepared = repeat(None) if as_mappings else plain_span_rows(spans, group.origin)
+            for index, (item, row) in enumerate(zip(items, prepared, strict=False), first):
+                path = f"{group.path}[{index}]"
+                if row is None:
+                    yield _mapped(item, group.origin, path)
+                else:
+                    yield Item(item, row, None, path)
+            first += len(items)
+
+
+def _span_or_none(item: Any) -> Any:
+    try:
+        return read_item(Span, item)
+    except ValidationError:  # `_mapped` reports it
+        return None
+
+
+def _mapped(item: Any, origin: Origin, path: str) -> Item:
+    dropped: list[ValidationError] = []
+    try:
+        row = _span_row(read_item(Span, item), origin, dropped)
+    except ValidationError as error:
+        return Item(item, None, within(path, error), path)
+    return Item(item, row, None, path, [within(path, error) for error in dropped])
 
 
 def _span_row(span: Any, origin: Origin, dropped: list[ValidationError]) -> dict[str, Any]:
@@ -68,7 +90,7 @@ def _span_row(span: Any, origin: Origin, dropped: list[ValidationError]) -> dict
         dropped: gets the errors of links that are not valid.
     """
     otlp = origin.otlp.copy()
-    trace_id, span_id, parent = _ids_of(span)
+    trace_id, span_id, parent = ids_of(span)
     start, end = span.start_time_unix_nano, span.end_time_unix_nano
     end_time, end_ns = protojson.moment(end) if end else (None, 0)
     if start:
@@ -86,7 +108,7 @@ def _span_row(span: Any, origin: Origin, dropped: list[ValidationError]) -> dict
     attributes, note = plain_map(span.attributes, "attributes")
     if note is not None:
         otlp["attributes"] = note
-    if parent == _NO_SPAN:
+    if parent == NO_SPAN:
         otlp["parent_span_id"] = parent
         parent = ""
     kind = span.kind
@@ -112,15 +134,10 @@ def _span_row(span: Any, origin: Origin, dropped: list[ValidationError]) -> dict
     _take_status(present(span, "status"), row, otlp)
     if span.links:
         row["links"] = _links(span.links, otlp, dropped)
-    rare = _rare_of(span)
-    if any(rare):
-        otlp |= {field: value for field, value in zip(_RARE_FIELDS, rare, strict=True) if value}
+    rare = zip(RARE_FIELDS, rare_of(span), strict=True)
+    otlp |= {field: value for field, value in rare if value}
     row["otlp"] = otlp or None
     return row
-
-
-_RARE_FIELDS: Final = ("trace_state", "flags", *(field for _, field in _DROPPED))
-_rare_of: Final = attrgetter(*_RARE_FIELDS)
 
 
 def _take_status(status: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None:
@@ -134,34 +151,6 @@ def _take_status(status: Any, row: dict[str, Any], otlp: dict[str, Any]) -> None
     else:
         otlp["status"] = code
     row["status_message"] = status.message or None
-
-
-def _ids_of(span: Any) -> tuple[str, str, str]:
-    """The ids of a span's trace, of the span, and of its parent, which is empty if absent."""
-    trace_id, span_id, parent = span.trace_id, span.span_id, span.parent_span_id
-    if type(trace_id) is bytes:
-        trace_id, span_id, parent = trace_id.hex(), span_id.hex(), parent.hex()
-    # One match for all three costs a third of a check of each.
-    if (
-        len(trace_id) == len(_NO_TRACE)
-        and len(span_id) == len(_NO_SPAN)
-        and _PLAIN_IDS.fullmatch(f"{trace_id}{span_id}{parent}")
-        and trace_id != _NO_TRACE
-        and span_id != _NO_SPAN
-    ):
-        return trace_id, span_id, parent
-    return (
-        _required_id(span.trace_id, "traceId", _NO_TRACE),
-        _required_id(span.span_id, "spanId", _NO_SPAN),
-        protojson.identifier(span.parent_span_id, "parentSpanId", len(_NO_SPAN)),
-    )
-
-
-def _required_id(value: Any, field: str, zeros: str) -> str:
-    given = protojson.identifier(value, field, len(zeros))
-    if not given or given == zeros:
-        raise ValidationError(field, given, f"must be {len(zeros)} hex digits, not all zeros")
-    return given
 
 
 def _event(event: Any, field: str, start_time: datetime, start_ns: int) -> dict[str, Any]:

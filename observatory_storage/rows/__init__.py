@@ -4,7 +4,12 @@ The input is an ORM instance or a plain mapping with the columns' names. The out
 its JSON encoded, so that later changes by the caller do not change what is written.
 """
 
-from observatory_storage.rows.columnar import PART, prepare_all, prepare_many
+from observatory_storage.rows.columnar import (
+    PART,
+    prepare_all,
+    prepare_many,
+    prepare_span_columns,
+)
 from observatory_storage.rows.prepare import (
     prepare,
     prepare_data_point,
@@ -41,6 +46,7 @@ __all__ = [
     "prepare_many",
     "prepare_metric",
     "prepare_span",
+    "prepare_span_columns",
     "prepare_trace",
     "remember_id",
     "total_of",

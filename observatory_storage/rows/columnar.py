@@ -38,7 +38,7 @@ from observatory_storage.rows.table_checks import CHECKS, service_of
 from observatory_storage.tables import DATA_POINTS, SPANS, TableDefinition
 from observatory_storage.times import MICROSECOND
 
-__all__ = ["PART", "prepare_all", "prepare_many"]
+__all__ = ["PART", "prepare_all", "prepare_many", "prepare_span_columns"]
 
 # Rows that are prepared together: enough to spread the cost of a column, and few enough to stay in
 # the processor's cache and to keep a server from waiting for the first.
@@ -89,7 +89,7 @@ def _prepared(
     prepared: list[Row] = []
     for start in range(0, len(rows), PART):
         part = rows[start : start + PART]
-        together = _prepare_columns(table, part)
+        together = _with_prepared(table, part)
         if None not in together:
             prepared += cast(list[Row], together)
             continue
@@ -99,6 +99,15 @@ def _prepared(
             except ValidationError as error:
                 refuse(index, row, error)
     return prepared
+
+
+def _with_prepared(table: TableDefinition, rows: Sequence[Any]) -> list[Row | None]:
+    """As `_prepare_columns`. Rows that are prepared already stay as they are."""
+    given = [row for row in rows if type(row) is not Row]
+    if len(given) == len(rows):
+        return _prepare_columns(table, rows)
+    others = iter(_prepare_columns(table, given))
+    return [row if type(row) is Row else next(others) for row in rows]
 
 
 def _prepare_columns(table: TableDefinition, rows: Sequence[Any]) -> list[Row | None]:
@@ -152,14 +161,50 @@ def _span_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
     if with_reports := [at for at, own in enumerate(columns.get("reported_usage", ())) if own]:
         raise NotColumnar(with_reports)
     _name_services(columns, rows)
-    count = len(rows)
-    _add_durations(columns)
-    events: list[Any] = [row.get("events") for row in rows]
-    found = facts_by_column(
+    trace_ids = [row["trace_id"] for row in rows]
+    texts = {trace_id: ids.trace_text(trace_id) for trace_id in set(trace_ids)}
+    return _completed_spans(
+        columns,
         [row.get("attributes") or _NOTHING for row in rows],
+        [row.get("resource_attributes") or _NOTHING for row in rows],
+        [row.get("events") for row in rows],
+        [texts[trace_id] for trace_id in trace_ids],
+    )
+
+
+def prepare_span_columns(
+    columns: dict[str, Column],
+    attributes: Sequence[Mapping[str, Any]],
+    resource_attributes: Sequence[Mapping[str, Any]],
+) -> list[Row]:
+    """Spans without events, ready to write, from columns whose values are checked already.
+
+    Args:
+        columns: the columns, with JSON encoded. No span ends before it starts. Trace ids are UUIDs
+            that were given in hex.
+        attributes: the attributes of each span.
+        resource_attributes: those of its resource; one object for all spans that share it.
+    """
+    texts = [trace_id.hex for trace_id in columns["trace_id"]]
+    events = [()] * len(texts)
+    return list(_completed_spans(columns, attributes, resource_attributes, events, texts))
+
+
+def _completed_spans(
+    columns: dict[str, Column],
+    attributes: Sequence[Mapping[str, Any]],
+    resource_attributes: Sequence[Mapping[str, Any]],
+    events: list[Any],
+    trace_texts: Sequence[str],
+) -> Iterator[Row]:
+    """Spans with the columns that are computed from others, and with their events."""
+    count = len(attributes)
+    _add_durations(columns)
+    found = facts_by_column(
+        attributes,
         names=columns["name"],
         scope_names=columns.get("scope_name") or [None] * count,
-        resource_attributes=[row.get("resource_attributes") or _NOTHING for row in rows],
+        resource_attributes=resource_attributes,
         courses=Courses(
             columns["start_time"], columns.get("duration_us"), columns.get("status"), events
         ),
@@ -183,9 +228,6 @@ def _span_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
             odd.append(index)
     if odd:
         raise NotColumnar(odd)
-    trace_ids = [row["trace_id"] for row in rows]
-    texts = {trace_id: ids.trace_text(trace_id) for trace_id in set(trace_ids)}
-    trace_texts = [texts[trace_id] for trace_id in trace_ids]
     return _made(zip(repeat(SPANS.name), spans, events, trace_texts, repeat(0)))
 
 

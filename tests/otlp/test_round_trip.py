@@ -69,13 +69,17 @@ def exported(signal: str, payload: Any) -> Iterator[Mapping[str, Any]]:
 
 def row_of(item: Item) -> dict[str, Any]:
     assert item.error is None, item.error
-    assert item.row is not None
+    assert type(item.row) is dict
     return item.row
 
 
 def spans(payload: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    for item in span_rows(decode(payload, TRACE_SIGNAL)):
-        prepared = rows.prepare_span(row_of(item))
+    request = decode(payload, TRACE_SIGNAL)
+    mappings = list(span_rows(request, as_mappings=True))
+    for item, mapped in zip(span_rows(request), mappings, strict=True):
+        prepared = rows.prepare_span(row_of(mapped))
+        if isinstance(item.row, rows.Row):
+            assert item.row == prepared
         row = stored("trace_spans", prepared.values)
         events = [stored("trace_events", event) for event in prepared.events or ()]
         yield row, span_of(row, events)
