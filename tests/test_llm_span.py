@@ -9,6 +9,7 @@ import re
 from dataclasses import FrozenInstanceError, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from enum import Enum
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -377,6 +378,13 @@ def test_usage_given_by_hand_is_kept_for_an_agent_too() -> None:
 def test_the_service_comes_from_the_resource() -> None:
     span = LlmSpan(model="m", resource_attributes={"service.name": "chat"}).to_span()
     assert (span.service_name, span.resource_attributes) == ("chat", {"service.name": "chat"})
+
+
+def test_a_default_name_has_the_value_of_an_enum() -> None:
+    class Model(str, Enum):  # noqa: UP042 - as applications have it
+        SMALL = "gpt-4o-mini"
+
+    assert LlmSpan(model=Model.SMALL).name == "chat gpt-4o-mini"
 
 
 def test_a_default_name_that_is_too_long_is_the_operation() -> None:

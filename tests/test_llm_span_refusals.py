@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 
 from observatory_storage.errors import ValidationError
@@ -21,6 +22,8 @@ START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
     [
         ("model", None),
         ("model", ""),
+        ("top_p", -(10**400)),
+        ("events", np.array([1])),
         ("model", 4),
         ("model", "m" * 1025),
         ("model", "a\0b"),

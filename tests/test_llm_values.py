@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from enum import Enum
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +27,15 @@ def read(
     resource: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     return facts(attributes, name=name, scope_name=scope_name, resource_attributes=resource or {})
+
+
+class Price(float, Enum):
+    LOW = 0.25
+
+
+@pytest.mark.parametrize("value", [np.float64(0.25), Price.LOW, 0.25, "0.25", Decimal("0.25")])
+def test_costs_of_any_number_are_read_as_they_are_written(value: object) -> None:
+    assert read({"llm.cost.total": value})["total_cost_usd"] == Decimal("0.25")
 
 
 @pytest.mark.parametrize(

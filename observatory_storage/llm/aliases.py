@@ -7,7 +7,7 @@ text: ``app.context[user][id]``, ``mlflow.linkedPrompts[0][name]``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from observatory_storage.llm.dialects import (
@@ -37,6 +37,8 @@ __all__ = [
     "compiled",
     "holding",
     "parsed_alias",
+    "plain_readers_of",
+    "readers_of",
 ]
 
 _ALIAS: Final = re.compile(r"([^\[\]]+)((?:\[[^\[\]]+\])*)")
@@ -119,3 +121,20 @@ SCOPED: Final[dict[str, dict[str, Reader]]] = {
     }
     for scope, table in ALIASES_OF_SCOPE.items()
 }
+
+
+# Both look each key up, since another thread may be replacing the tables.
+def plain_readers_of(keys: Iterable[Any]) -> list[tuple[Any, Reader]]:
+    """The keys that are an alias by themselves, and their readers, the least rank first."""
+    readers = [(key, reader) for key in keys if (reader := PLAIN.get(key)) is not None]
+    return sorted(readers, key=_rank)
+
+
+def readers_of(keys: Iterable[Any]) -> list[tuple[Any, Reader]]:
+    """The same with the readers of values within an attribute."""
+    nested = [(key, reader) for key in keys for reader in NESTED.get(key, ())]
+    return sorted(plain_readers_of(keys) + nested, key=_rank)
+
+
+def _rank(keyed: tuple[Any, Reader]) -> int:
+    return keyed[1].rank

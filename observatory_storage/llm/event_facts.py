@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from observatory_storage.llm.aliases import PLAIN
+from observatory_storage.llm.aliases import plain_readers_of
 from observatory_storage.llm.dialects import USAGE_COLUMNS
 from observatory_storage.llm.first_token import is_first_token, milliseconds_until
 from observatory_storage.llm.readers import read_finish_reason, read_text
@@ -13,7 +13,6 @@ from observatory_storage.llm.token_details import TOKEN_DETAILS
 
 __all__ = ["error_message", "fill_from_events"]
 
-_KNOWN: Final = PLAIN.keys()
 # An event may name the tools and agents that a call could use, and results of evaluations.
 _NOT_OF_EVENTS: Final = frozenset({"tool_name", "agent_name", "environment", "error_type"})
 # Attributes with the message of an error.
@@ -72,9 +71,7 @@ def error_message(attributes: object, events: object) -> str | None:
 
 
 def _take(found: dict[str, Any], attributes: Mapping[str, Any], has_usage: bool) -> None:
-    known = _KNOWN & attributes.keys()
-    for key in sorted(known, key=lambda each: PLAIN[each].rank) if known else ():
-        column, _, read, *_ = PLAIN[key]
+    for key, (column, _, read, *_) in plain_readers_of(attributes):
         if column in found or column in _NOT_OF_EVENTS or (has_usage and column in _USAGE):
             continue
         value = read(attributes[key])

@@ -9,7 +9,7 @@ from operator import add
 from types import NoneType
 from typing import Any, Final, NamedTuple
 
-from observatory_storage.llm.aliases import ENVIRONMENT_OF_RESOURCE, NESTED, PLAIN, SCOPED, Reader
+from observatory_storage.llm.aliases import ENVIRONMENT_OF_RESOURCE, SCOPED, readers_of
 from observatory_storage.llm.dialects import USAGE_COLUMNS
 from observatory_storage.llm.extract import (
     LITELLM_SCOPES,
@@ -76,13 +76,9 @@ def _read(
     attributes: Sequence[Mapping[str, Any]], keys: AbstractSet[Any], found: dict[str, list[Any]]
 ) -> None:
     """Read the values of single attributes, and of values within them."""
-    readers: list[tuple[str, Reader]] = [(key, PLAIN[key]) for key in PLAIN.keys() & keys]
     inside: dict[str, tuple[list[Any], AbstractSet[Any]]] = {}
-    for key in NESTED.keys() & keys:
-        readers += [(key, reader) for reader in NESTED[key]]
     # The attribute of the least rank goes first: others only fill what it leaves unknown.
-    readers.sort(key=_rank)
-    for key, reader in readers:
+    for key, reader in readers_of(keys):
         before = found.get(reader.column)
         if before is not None and None not in before:
             continue
@@ -111,10 +107,6 @@ def _first_steps(structures: list[Any]) -> AbstractSet[Any]:
         elif given:
             steps.update(map(str, range(min(len(given), 10))))
     return steps
-
-
-def _rank(keyed: tuple[str, Reader]) -> int:
-    return keyed[1].rank
 
 
 def _read_scoped(

@@ -225,7 +225,8 @@ class LlmSpan(_Prepared):
             _set(self, "parent_span_id", ids.span_id(self.parent_span_id, "parent_span_id"))
         if self.name is None:
             # The name of the model may make this too long for the column.
-            name = f"{self.operation} {self.model}"
+            # `str.__str__`, since the text of an enum's member may be its name.
+            name = f"{str.__str__(self.operation)} {str.__str__(self.model)}"
             _set(self, "name", name if checks.fits(name) else self.operation)
         if self.service_name is None:
             named = self.resource_attributes.get("service.name")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from observatory_storage.llm.aliases import PLAIN
+from observatory_storage.llm.aliases import PLAIN, plain_readers_of
 from observatory_storage.llm.contents import reports_messages
 
 __all__ = [
@@ -51,8 +51,7 @@ def names_of_logged_facts() -> list[str]:
 def facts_of_log(attributes: Mapping[str, Any]) -> dict[str, str]:
     """The facts that the attributes of a log record tell: `LOGGED_FACTS`, as far as known."""
     found: dict[str, str] = {}
-    for key in sorted(PLAIN.keys() & attributes.keys(), key=lambda each: PLAIN[each].rank):
-        column, _, read, *_ = PLAIN[key]
+    for key, (column, _, read, *_) in plain_readers_of(attributes):
         if column in LOGGED_FACTS and column not in found:
             value = read(attributes[key])
             if value is not None:

@@ -141,8 +141,9 @@ def read_tokens(value: object) -> int | None:
 def read_amount(value: object) -> Decimal | None:
     """The value as US dollars, exactly as it is written in decimal, else None."""
     if isinstance(value, float):
-        # repr is the shortest decimal that is this float: 0.1 stays 0.1. NaN fails the comparison.
-        return Decimal(repr(value or 0.0)) if 0 <= value < MAX_AMOUNT else None
+        # Its repr is the shortest decimal that is this float: 0.1 stays 0.1. That of a subclass, as
+        # NumPy's, may be anything. NaN fails the comparison.
+        return Decimal(float.__repr__(value or 0.0)) if 0 <= value < MAX_AMOUNT else None
     if isinstance(value, str):
         if _DECIMAL_TEXT.fullmatch(value) is None:
             return None

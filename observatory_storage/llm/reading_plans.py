@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from observatory_storage.llm.aliases import NESTED, PLAIN, Reader
+from observatory_storage.llm.aliases import readers_of
 
 __all__ = ["PLANS", "ReadingPlans", "Step"]
 
@@ -37,7 +37,8 @@ class ReadingPlans:
         plans = self._plans
         plan = plans.get(keys)
         if plan is None:
-            plan = _plan(attributes)
+            readers = readers_of(attributes)
+            plan = tuple((key, one.column, one.read, one.path) for key, one in readers)
             if sum(len(key) for key in keys if isinstance(key, str)) <= _MOST_CHARACTERS:
                 if len(plans) >= _MOST_PLANS:
                     plans.clear()
@@ -48,19 +49,6 @@ class ReadingPlans:
         """Make all plans anew, since the tables of aliases have changed."""
         # Not cleared: a thread may be adding a plan of the former tables.
         self._plans = {}
-
-
-def _plan(attributes: Mapping[str, Any]) -> tuple[Step, ...]:
-    keys = attributes.keys()
-    readers: list[tuple[Any, Reader]] = [(key, PLAIN[key]) for key in PLAIN.keys() & keys]
-    for key in NESTED.keys() & keys:
-        readers += [(key, reader) for reader in NESTED[key]]
-    readers.sort(key=_rank)
-    return tuple((key, reader.column, reader.read, reader.path) for key, reader in readers)
-
-
-def _rank(keyed: tuple[Any, Reader]) -> int:
-    return keyed[1].rank
 
 
 PLANS: Final = ReadingPlans()

@@ -110,7 +110,11 @@ def number(field: str, value: object) -> None:
     """A finite number."""
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    try:
+        is_finite = not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):  # no number, or an integer beyond a double
+        is_finite = False
+    if not is_finite or not isinstance(value, (int, float)):
         raise ValidationError(field, value, "must be a finite number")
 
 
@@ -166,9 +170,7 @@ def attributes(field: str, value: object) -> None:
 
 def events(field: str, value: object) -> None:
     """`TraceEvent`s, or mappings with an event's own columns."""
-    if value == ():
-        return
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, (tuple, list, Sequence)):
         raise ValidationError(field, value, "must be a sequence of events")
     for index, item in enumerate(value):
         place = f"{field}[{index}]"

@@ -183,9 +183,9 @@ def _wanted(filters: F | Ids | None, ids: Ids | None) -> F | Ids | None:
     return filters if ids is None else ids
 
 
-def _check(batch_size: int) -> None:
-    if batch_size < 1:
-        raise ValidationError("batch_size", batch_size, "must be at least 1")
+def _check(batch_size: object) -> None:
+    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+        raise ValidationError("batch_size", batch_size, "must be an integer, at least 1")
 
 
 def _request(signal: Signal, entries: Iterable[tuple[Mapping[str, Any], Any]]) -> Request:

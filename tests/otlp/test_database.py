@@ -336,8 +336,9 @@ def test_traces_are_exported_by_filters_and_by_ids(several: StoragePool) -> None
     assert list(export_traces(several, [])) == []
     with pytest.raises(NotFound, match="there is no trace"):
         list(export_traces(several, [UUID(int=2), UUID(int=99)]))
-    with pytest.raises(ValidationError):
-        export_traces(several, batch_size=0)
+    for size in (0, 1.5, "x", None, True):
+        with pytest.raises(ValidationError, match="batch_size"):
+            export_traces(several, batch_size=size)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValidationError, match="filters"):
         list(export_traces(several, 5))  # type: ignore[arg-type]  # wrong on purpose
 

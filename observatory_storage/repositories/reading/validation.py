@@ -136,7 +136,7 @@ def number(field: str, value: object) -> Decimal | None:
         raise ValidationError(field, value, "must be a finite number")
     if not 0 <= value <= _INT64:
         raise ValidationError(field, value, "must be from 0 to 2**63 - 1")
-    return Decimal(repr(value) if isinstance(value, float) else value)
+    return Decimal(float.__repr__(value) if isinstance(value, float) else value)
 
 
 def duration_us(field: str, value: object) -> Decimal | None:
