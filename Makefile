@@ -8,8 +8,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The stamp contains the folder, so an environment that was copied with a clone is not used.
 READY := $(VENV)/ready-$(shell printf %s "$(CURDIR)" | cksum | cut -d ' ' -f 1)
-# Workers of pytest-xdist; 0 runs everything in one process.
-WORKERS ?= 2
+# Workers of pytest-xdist, more than two cores need, since tests of servers mostly wait; 0 runs
+# everything in one process.
+WORKERS ?= 3
+# Each worker begins with tests that follow each other, so that few modules are prepared twice.
+PYTEST := -m pytest -n $(WORKERS) --dist worksteal
 # More arguments: make test ARGS='tests/embedded -x', make bench ARGS='--only techniques'
 ARGS ?=
 # Another requirement in the environments of test-lowest and test-newest: make test-newest WITH='sqlalchemy<2.1'
@@ -28,7 +31,7 @@ demo: $(READY) ## run an instrumented LLM application and query its telemetry
 	@$(BIN)/python -m observatory_storage.demo
 
 test: $(READY) ## run the tests (TEST_DATABASE_URL, TEST_REDIS_URL: on your own servers)
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python $(PYTEST) $(ARGS)
 
 test-lowest: ## run the tests with the lowest versions that pyproject.toml allows, on Python 3.11
 test-newest: ## run the tests with the newest versions, pre-releases included
@@ -42,7 +45,7 @@ test-lowest test-newest: test-%:
 	@$(or $(PYTHON),$(FROM)) -m venv --clear $(VENV)-$*
 	@$(VENV)-$*/bin/python -m pip install --quiet --disable-pip-version-check uv
 	@$(VENV)-$*/bin/uv pip install --quiet --compile-bytecode --python $(VENV)-$*/bin/python $(VERSIONS) --editable '.[dev]' $(if $(WITH),'$(WITH)')
-	@$(VENV)-$*/bin/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(VENV)-$*/bin/python $(PYTEST) $(ARGS)
 
 bench: $(READY) ## measure writing, which takes minutes (ARGS=--save updates docs; ARGS=--help)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -6,6 +6,7 @@ needs CREATEDB. Existing databases are never changed.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -34,6 +35,13 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 # Examples have no deadline, since a busy machine is not a defect.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen_heap() -> None:
+    """Exclude the thousands of collected tests from garbage collection, which would search them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -303,12 +303,12 @@ def test_long_idle_connection_is_checked_at_checkout(
 
 
 def test_statement_timeout_is_applied(database_url: str) -> None:
-    postgres = PostgresConfig.from_url(database_url, statement_timeout_ms=30)
+    postgres = PostgresConfig.from_url(database_url, statement_timeout_ms=300)
     with StoragePool(StorageConfig(postgres=postgres)) as pool:
         with pytest.raises(Timeout), pool.unit_of_work() as uow:
             uow.session.execute(sa.text("SELECT pg_sleep(30)"))
         with pool.unit_of_work() as uow:
-            assert uow.session.scalar(sa.text("SHOW statement_timeout")) == "30ms"
+            assert uow.session.scalar(sa.text("SHOW statement_timeout")) == "300ms"
 
 
 def test_connections_fit_transaction_mode_of_pgbouncer(database_url: str) -> None:

@@ -159,9 +159,11 @@ def _and_checkpoint(pool: StoragePool, statement: str) -> None:
 @contextmanager
 def own_heap_frozen() -> Iterator[None]:
     """Exclude the workloads from garbage collection, since an application has no such objects."""
+    frozen = gc.get_freeze_count()
     gc.collect()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not frozen:  # else objects that the caller has frozen would be searched again
+            gc.unfreeze()

@@ -49,6 +49,8 @@ def is_running(pid: int) -> bool:
     state = Path(f"/proc/{pid}/stat")
     try:
         return state.read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except ProcessLookupError:  # it ended after the file was opened
+        return False
     except FileNotFoundError:
         return not Path("/proc/self/stat").exists()
 

@@ -13,7 +13,7 @@ import redis
 
 from tests.hosts.hosting import names_stored, program, running, wait_until
 
-TASKS = 10
+TASKS = 4
 WRITES = ["write"] * TASKS
 
 
@@ -22,6 +22,8 @@ def worker(
     options: tuple[str, ...], url: str, broker: str, *tasks: str, **settings: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     command = [program("celery"), "-A", "tests.hosts.celery_application", "worker", "-l", "INFO"]
+    # It would wait a second for the answers of other workers, of which there are none.
+    command += ["--without-mingle"]
     settings |= {"BROKER_URL": broker, "TASKS": " ".join(tasks)}
     # Run as root, Celery refuses only pickle, which is not used here.
     with running([*command, *options], url, **settings) as found:

@@ -30,7 +30,8 @@ from tests.repositories.samples import (
 BEGIN = (datetime.now(UTC) - 20 * DAY).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def many(pool: StoragePool) -> None:
+@pytest.fixture(scope="module")
+def many(shared_pool: StoragePool) -> StoragePool:
     """Enough rows for the planner to have a choice: two days that are closed, one that is not."""
     rows = [
         a_span(
@@ -47,10 +48,12 @@ def many(pool: StoragePool) -> None:
         )
         for n in range(1, 3000)
     ]
-    CopyWriter(pool).write_spans(rows)
-    build_partition_indexes(pool, now=BEGIN + 2 * DAY, grace=timedelta(0))
-    with pool.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    CopyWriter(shared_pool).write_spans(rows)
+    build_partition_indexes(shared_pool, now=BEGIN + 2 * DAY, grace=timedelta(0))
+    engine = shared_pool.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
         connection.exec_driver_sql("VACUUM ANALYZE")
+    return shared_pool
 
 
 def lists(**asked: Any) -> list[Callable[[UnitOfWork], Page[Any]]]:
@@ -78,17 +81,16 @@ CLOSED: dict[str, Any] = {"start_time": BEGIN, "end_time": BEGIN + DAY}
     ],
 )
 def test_a_rare_value_is_found_by_the_indexes_of_its_partition(
-    pool: StoragePool, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], purpose: str
+    many: StoragePool, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], purpose: str
 ) -> None:
     walk_first(monkeypatch, 20)
-    many(pool)
     for ask in lists(**given, **CLOSED):
-        with pool.unit_of_work() as uow:
+        with many.unit_of_work() as uow:
             assert [
                 int(row.span_id if isinstance(row, TraceSpan) else row.trace_id, 16)
                 for row in ask(uow)
             ] == [77]
-        plans = plans_of(pool, ask)
+        plans = plans_of(many, ask)
         used = set().union(*(plan.indexes for plan in plans))
         partitions = {
             f"{table}_p{BEGIN:%Y%m%d}_{purpose}" for table in ("trace_spans", "trace_events")
@@ -102,15 +104,14 @@ def test_a_rare_value_is_found_by_the_indexes_of_its_partition(
 @pytest.mark.parametrize("given", [{"attributes": {"all": True}}, {"text": "river"}], ids=str)
 @pytest.mark.parametrize("bounds", [{}, CLOSED], ids=["all", "closed"])
 def test_a_frequent_value_is_found_by_reading_in_order(
-    pool: StoragePool,
+    many: StoragePool,
     monkeypatch: pytest.MonkeyPatch,
     given: dict[str, Any],
     bounds: dict[str, Any],
 ) -> None:
     walk_first(monkeypatch, 100)
-    many(pool)
     for ask in lists(**given, **bounds):
-        plans = plans_of(pool, ask)
+        plans = plans_of(many, ask)
         assert len(plans) == 2
         assert not [
             name for plan in plans for name in plan.indexes if name.startswith("ix_trace_spans_p")
