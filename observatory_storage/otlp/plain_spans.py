@@ -39,7 +39,7 @@ def plain_span_rows(spans: Sequence[Any], origin: Origin) -> list[Row | None]:
     """The rows of spans that have one resource and scope; None for each that is not plain.
 
     Args:
-        spans: messages; None for one that could not be read.
+        spans: messages; an error for each that could not be read.
         origin: the columns of the resource and the scope.
     """
     made: list[Row | None] = [None] * len(spans)
@@ -50,7 +50,7 @@ def plain_span_rows(spans: Sequence[Any], origin: Origin) -> list[Row | None]:
     rows: list[tuple[Any, ...]] = []
     attributes: list[dict[str, Any]] = []
     for index, span in enumerate(spans):
-        if span is None or span.events or span.links:
+        if isinstance(span, ValidationError) or span.events or span.links:
             continue
         try:
             row = _row(span, origin.otlp)

@@ -56,28 +56,37 @@ def span_rows(request: Any, *, as_mappings: bool = False) -> Iterator[Item]:
         remaining = iter(group.items)
         first = 0
         while items := list(islice(remaining, PART)):
-            spans = list(map(_span_or_none, items))
+            spans = list(map(_span_or_error, items))
             prepared = repeat(None) if as_mappings else plain_span_rows(spans, group.origin)
-            for index, (item, row) in enumerate(zip(items, prepared, strict=False), first):
+            read = zip(items, spans, prepared, strict=False)
+            for index, (item, span, row) in enumerate(read, first):
                 path = f"{group.path}[{index}]"
                 if row is None:
-                    yield _mapped(item, group.origin, path)
+                    yield _mapped(item, span, group.origin, path)
                 else:
                     yield Item(item, row, None, path)
             first += len(items)
 
 
-def _span_or_none(item: Any) -> Any:
+def _span_or_error(item: Any) -> Any:
     try:
         return read_item(Span, item)
-    except ValidationError:  # `_mapped` reports it
-        return None
+    except ValidationError as error:
+        return error
 
 
-def _mapped(item: Any, origin: Origin, path: str) -> Item:
+def _mapped(item: Any, span: Any, origin: Origin, path: str) -> Item:
+    """An item whose row is a mapping.
+
+    Args:
+        item: the span as it was sent.
+        span: the message, or why it could not be read.
+    """
     dropped: list[ValidationError] = []
     try:
-        row = _span_row(read_item(Span, item), origin, dropped)
+        if isinstance(span, ValidationError):
+            raise span
+        row = _span_row(span, origin, dropped)
     except ValidationError as error:
         return Item(item, None, within(path, error), path)
     return Item(item, row, None, path, [within(path, error) for error in dropped])
