@@ -139,6 +139,7 @@ def test_a_poll_sees_its_own_transaction_only_when_it_is_committed(pool: Storage
         second = uow.logs.tail(first.next)
         assert not second
         uow.commit()
+        others_have_ended(pool)
         third = uow.logs.tail(second.next)
         assert [record.id.int for record in third] == [1]
 
