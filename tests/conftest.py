@@ -7,6 +7,7 @@ needs CREATEDB. Existing databases are never changed.
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import signal
 from collections.abc import Iterator
@@ -37,8 +38,21 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+@pytest.fixture(scope="session")
+def _managed_randomness() -> None:
+    """Let Hypothesis find the random state of NumPy, which it cannot in a frozen heap."""
+    importlib.import_module("numpy")
+
+    @hypothesis.settings(max_examples=1, database=None)
+    @hypothesis.given(hypothesis.strategies.none())
+    def example(_: None) -> None:
+        pass
+
+    example()
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _frozen_heap() -> None:
+def _frozen_heap(_managed_randomness: None) -> None:
     """Exclude the thousands of collected tests from garbage collection, which would search them."""
     gc.collect()
     gc.freeze()
