@@ -15,6 +15,7 @@ from observatory_storage.errors import StorageError, ValidationError
 from observatory_storage.otlp.item_rules import by_rules
 from observatory_storage.otlp.json_reader import within
 from observatory_storage.otlp.resource_scope import Item
+from observatory_storage.otlp.timeless_logs import is_timeless, use_stored_times
 from observatory_storage.rows import PART, Row, prepare_all, prepare_many
 from observatory_storage.storing import Source, store
 from observatory_storage.storing.row_stream import StreamOutcome, stream
@@ -34,6 +35,10 @@ _KEYS: Final = {
 }
 
 
+class _TimeUnknown(Exception):
+    """A log record has no time."""
+
+
 class _ItemFeed:
     """Maps the items of a request, and prepares their rows, while earlier ones are written."""
 
@@ -48,6 +53,7 @@ class _ItemFeed:
 
         Raises:
             ValidationError: a row is not valid.
+            _TimeUnknown: the time of a record has to be looked up first.
         """
         self.repaired = 0
         for start in count(0, PART):
@@ -57,6 +63,8 @@ class _ItemFeed:
             if not part:
                 return
             rows = [item.row for item in part if item.row is not None]
+            if self.table is LOGS and any(map(is_timeless, rows)):
+                raise _TimeUnknown
             if rows:
                 prepared = prepare_all(self.table, rows)
                 self.repaired += sum(map(_repairs_of, prepared))
@@ -69,7 +77,7 @@ class _ItemFeed:
             return False
         try:
             done = stream(pool, self) is StreamOutcome.WRITTEN
-        except ValidationError:
+        except (ValidationError, _TimeUnknown):
             done = False  # preparing them before they are written shows all that are not valid
         self.items += self._mapped
         return done
@@ -120,7 +128,10 @@ class ItemStore:
                 self._store_prepared(places)
 
     def _store_prepared(self, places: list[int]) -> None:
-        prepared, refused = prepare_many(self._table, [self.items[at].row for at in places])
+        rows = [self.items[at].row for at in places]
+        if self._table is LOGS:
+            use_stored_times(self._pool, rows)
+        prepared, refused = prepare_many(self._table, rows)
         if refused is not None:
             for one in refused.rejected:
                 self._refuse(places[one.index], one.error)

@@ -21,6 +21,7 @@ from observatory_storage.otlp.any_values import (
 from observatory_storage.otlp.json_reader import read_item, within
 from observatory_storage.otlp.message_types import LogRecord, present
 from observatory_storage.otlp.resource_scope import Item, Origin, groups, refused_items
+from observatory_storage.otlp.timeless_logs import is_timeless
 
 __all__ = ["ID_ATTRIBUTE", "KEYS", "keep_ids", "log_of", "log_rows"]
 
@@ -75,9 +76,7 @@ def log_rows(request: Any) -> Iterator[Item]:
 
 def _content(row: dict[str, Any]) -> dict[str, Any]:
     """What the id of a record is computed from: all that was sent, so not the time of ingest."""
-    if row["observed_timestamp"] is None and (row["otlp"] or {}).get("time") == ABSENT:
-        return row | {"timestamp": None}
-    return row
+    return row | {"timestamp": None} if is_timeless(row) else row
 
 
 def keep_ids(request: Mapping[str, Any], own_ids: Mapping[int, UUID]) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from observatory_storage import StoragePool
+from observatory_storage import LogFilters, StoragePool
 from observatory_storage.otlp import (
+    export_logs,
     export_traces,
+    ingest_logs,
     ingest_metrics,
     ingest_traces,
 )
@@ -18,6 +20,7 @@ from tests.otlp.faulty_items import END, FORMS, gauge, point, stored_span, the_e
 from tests.otlp.otlp import meaning
 from tests.otlp.samples import (
     TRACE_ID,
+    logs_request,
     request_of,
     span,
     span_request,
@@ -72,3 +75,21 @@ def test_data_point_without_a_time_is_refused_by_name(pool: StoragePool, form: A
     assert (result.accepted, [one.index for one in result.rejected]) == (1, [0])
     error = str(result.rejected[0].error)
     assert "metrics[0].gauge.dataPoints[0].timeUnixNano=0: is required" in error
+
+
+@pytest.mark.parametrize("before", [0, 250])
+@pytest.mark.parametrize("form", FORMS)
+def test_log_without_any_time_is_stored_once(pool: StoragePool, form: Any, before: int) -> None:
+    timed = [{"timeUnixNano": str(index + 1)} for index in range(before)]
+    timeless = [{"body": {"stringValue": text}} for text in ("a", "a", "b")]
+    request = logs_request(*timed, *timeless)
+    first = ingest_logs(pool, form(request))
+    assert (first.accepted, first.duplicates) == (before + 3, 0)
+    with pool.unit_of_work() as uow:
+        stored = [record.to_dict() for record in uow.logs.iterate(LogFilters())]
+    for again in (form(request), *export_logs(pool)):
+        result = ingest_logs(pool, again)
+        assert (result.accepted, result.rejected) == (result.duplicates, [])
+    with pool.unit_of_work() as uow:
+        assert [record.to_dict() for record in uow.logs.iterate(LogFilters())] == stored
+    assert meaning("logs", export_logs(pool)) == meaning("logs", [request])
