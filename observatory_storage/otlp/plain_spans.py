@@ -1,4 +1,4 @@
-"""Makes the rows of plain spans column by column, which costs two thirds of mapping each of them.
+"""Makes the rows of plain spans column by column, which costs less than mapping each of them.
 
 A span is plain if its columns and its attributes hold all that it says. All others are left to the
 thorough mapping in `traces`, which makes equal rows.
