@@ -1,0 +1,1 @@
+"""Keeps the store small, fast and right while rows keep coming: the steps of maintenance."""
