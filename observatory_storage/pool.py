@@ -18,6 +18,10 @@ from observatory_storage.engine import adopt_engine, create_engine
 from observatory_storage.errors import ConfigError, PoolError, ValidationError, translated
 from observatory_storage.health import HealthReport, PoolStats, check_health, pool_stats
 from observatory_storage.layout import Partitions
+from observatory_storage.lifecycle.background import BackgroundMaintenance
+from observatory_storage.lifecycle.maintenance import MaintenanceReport, run_steps
+from observatory_storage.lifecycle.run import Run
+from observatory_storage.lifecycle.steps import STEPS
 from observatory_storage.llm import use_own_aliases
 from observatory_storage.repositories.reading import validation
 from observatory_storage.rows import Rules
@@ -149,6 +153,8 @@ class StoragePool:
         """
         if self._closed:
             raise PoolError("the pool is closed", retryable=False)
+        if self._background is not None:
+            self._background.start()
         session = Session(
             self.engine, autoflush=False, expire_on_commit=False, close_resets_only=False
         )
@@ -167,6 +173,42 @@ class StoragePool:
         """
         migrate.upgrade(self.engine, self.schema)
         self.partitions.forget()
+
+    def maintain(
+        self,
+        for_secs: float | None = None,
+        *,
+        now: datetime | None = None,
+        progress: Callable[[str], object] | None = None,
+    ) -> MaintenanceReport:
+        """Do what the store needs from time to time, as ``observatory-storage maintain`` does.
+
+        Call it regularly, for example every minute, from cron, Celery beat or a thread; or switch
+        ``maintenance.background`` on. Readers and writers go on meanwhile. If another process is
+        maintaining the store, the call returns at once. It may be killed at any point: the next
+        call goes on where it stopped.
+
+        It needs three connections of the pool, and a role that owns the tables.
+
+        Example::
+
+            report = pool.maintain(for_secs=60)
+            for step in report.steps:
+                print(step.name, step.result)
+
+        Args:
+            for_secs: stop after about so many seconds. What is left is done by the next call. None
+                is no bound.
+            now: the time that ages are counted from. The default is that of the clock.
+            progress: is called with lines that tell people what has been done.
+
+        Raises:
+            MaintenanceError: steps failed. All other steps ran; its ``report`` has both.
+            ValidationError: ``now`` has no time zone, or ``for_secs`` is not a positive number.
+            PoolError: the pool has fewer than three connections.
+            StorageError: PostgreSQL could not be used.
+        """
+        return run_steps(Run.of(self, for_secs, now, progress), STEPS)
 
     def settle_usage(self, max_traces: int | None = None) -> SettledUsage:
         """Let the usage of model calls count once that spans of several traces report.
@@ -251,6 +293,8 @@ class StoragePool:
         Your own engine (see `from_engine`) stays open. Calling this again has no effect.
         """
         self._closed = True
+        if self._background is not None:
+            self._background.stop()
         if self._owned:
             cast(BoundedPool, self.engine.pool).close()
         if self.redis is not None:
@@ -282,6 +326,17 @@ class StoragePool:
         self.redis = _redis_client(config.redis, config.retry)
         self._owned = owned
         self._closed = False
+        self._background = (
+            BackgroundMaintenance(self._maintain_in_turn, config.maintenance.interval)
+            if config.maintenance.background
+            else None
+        )
+
+    def _maintain_in_turn(self) -> MaintenanceReport:
+        """Maintain the store, unless another process did so within the interval."""
+        settings = self.config.maintenance
+        run = Run.of(self, settings.max_duration.total_seconds())
+        return run_steps(run, STEPS, min_interval=settings.interval * 0.9)
 
     def _open_minimum(self) -> None:
         with translated(), ExitStack() as connections:

@@ -3,6 +3,7 @@
 from observatory_storage.config import (
     DropRule,
     LlmConfig,
+    MaintenanceConfig,
     PoolConfig,
     PostgresConfig,
     RedactRule,
@@ -26,6 +27,11 @@ from observatory_storage.errors import (
     ValidationError,
 )
 from observatory_storage.health import ComponentHealth, HealthReport, PoolStats
+from observatory_storage.lifecycle.maintenance import (
+    MaintenanceError,
+    MaintenanceReport,
+    MaintenanceStep,
+)
 from observatory_storage.llm import LlmSpan
 from observatory_storage.llm.span_messages import (
     Message,
@@ -36,6 +42,7 @@ from observatory_storage.llm.span_messages import (
 from observatory_storage.models import (
     Base,
     LogRecord,
+    MaintenanceRun,
     Metric,
     MetricDataPoint,
     Trace,
@@ -135,6 +142,11 @@ __all__ = [
     "LogRepository",
     "LogStats",
     "LogWriter",
+    "MaintenanceConfig",
+    "MaintenanceError",
+    "MaintenanceReport",
+    "MaintenanceRun",
+    "MaintenanceStep",
     "Message",
     "MessagePart",
     "Metric",

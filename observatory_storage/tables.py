@@ -24,6 +24,7 @@ __all__ = [
     "EVENTS",
     "LOGS",
     "METRICS",
+    "OWN_TABLES",
     "SPANS",
     "SPAN_KEY_OF_EVENT",
     "TABLES",
@@ -147,7 +148,10 @@ DATA_POINTS: Final = TableDefinition(models.MetricDataPoint, on_conflict="keep")
 LOGS: Final = TableDefinition(models.LogRecord, on_conflict="keep", version_key=("id",))
 
 TABLES: Final = {table.name: table for table in (TRACES, SPANS, EVENTS, METRICS, DATA_POINTS, LOGS)}
-"""All tables by their names."""
+"""All tables that rows are written to, by their names."""
+
+OWN_TABLES: Final = frozenset({models.MaintenanceRun.__tablename__})
+"""The names of the tables that the storage keeps for itself. No writer writes to them."""
 
 
 def table_named(name: str) -> TableDefinition:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from rich.text import Text
 
 from observatory_storage import migrate
-from observatory_storage.cli.advice import MIGRATE, REDIS, advice_for, connection_advice
+from observatory_storage.cli.advice import MAINTAIN, MIGRATE, REDIS, advice_for, connection_advice
 from observatory_storage.cli.common_options import (
     State,
     StorageCommand,
@@ -23,14 +23,17 @@ from observatory_storage.cli.common_options import (
 )
 from observatory_storage.cli.console import Output
 from observatory_storage.cli.formatting import clean
+from observatory_storage.cli.maintain_command import summary
 from observatory_storage.config import StorageConfig
 from observatory_storage.config.sources import DotEnvSource, VariablesSource
 from observatory_storage.errors import StorageError, translated
 from observatory_storage.health import HealthReport, check_redis
 from observatory_storage.layout import PARTITIONED
+from observatory_storage.lifecycle.maintenance import last_runs
 from observatory_storage.models import Base
 from observatory_storage.pool import StoragePool
 from observatory_storage.repositories import TraceFilters
+from observatory_storage.serialization import to_json
 
 __all__ = ["command"]
 
@@ -116,6 +119,7 @@ class _Check:
         self._pool: StoragePool | None = None
         self._health: HealthReport | None = None
         self._migrated: bool | None = None
+        self._readable: bool | None = None
 
     def steps(self) -> Iterator[Step]:
         """Run them."""
@@ -126,6 +130,7 @@ class _Check:
             yield self._step("Redis", self._redis, needs=self._config)
             yield self._step("migrations", self._migrations, needs=self._pool)
             yield self._step("tables", self._tables, needs=self._migrated)
+            yield self._step("maintenance", self._maintenance, needs=self._readable)
             yield self._step("pool", self._statistics, needs=self._pool)
             yield self._step("query", self._query, needs=self._migrated)
 
@@ -233,6 +238,7 @@ class _Check:
                 f"{around.role} may not read {', '.join(unreadable)}",
                 "Grant SELECT on them, or connect as their owner.",
             )
+        self._readable = True
         if around.read_only:
             reason = "transactions are read-only: a replica, or default_transaction_read_only"
         elif not all(row.writable for row in tables):
@@ -248,6 +254,20 @@ class _Check:
             "To write, connect to the primary as the owner of the tables or a member of that role."
             " A program that only reads needs no change.",
         )
+
+    def _maintenance(self) -> str:
+        assert self._pool is not None
+        newest = last_runs(self._pool)
+        if not newest:
+            return "never run: call pool.maintain() or `observatory-storage maintain` every minute"
+        run = newest[0]
+        if run.error is not None:
+            raise _Failed(f"failed at {to_json(run.started_at)}: {run.error}", MAINTAIN)
+        if run.finished_at is None:
+            state = f"began at {to_json(run.started_at)} and is under way, or was ended"
+        else:
+            state = f"last run at {to_json(run.started_at)}"
+        return "\n".join([state, *(_told(step) for step in run.steps)])
 
     def _statistics(self) -> str:
         assert self._pool is not None
@@ -281,6 +301,10 @@ def _show(output: Output, step: Step) -> None:
     if step.advice:
         line.append(f"\n{'':<16}{clean(step.advice)}", style="yellow")
     output.console.print(line, soft_wrap=True)
+
+
+def _told(step: dict[str, Any]) -> str:
+    return f"{step['name']}: {summary(step['result'])}, {step['duration_secs']:.1f} s"
 
 
 def _connections(number: int) -> str:

@@ -22,6 +22,7 @@ __all__ = ["COMMANDS", "commands", "main"]
 COMMANDS: Final = {
     "check": "Check configuration, servers, migrations and permissions.",
     "migrate": "Create the tables, or bring them to the newest revision.",
+    "maintain": "Do what the store needs from time to time.",
     "indexes": "Build the search indexes of days that are over.",
     "serve": "Receive OTLP over HTTP.",
     "facts": "Read the LLM columns of stored spans again.",

@@ -32,7 +32,7 @@ def demo(traces: int, seed: int) -> None:
     """Run an instrumented LLM application, store its telemetry, and query it."""
     try:
         from observatory_embedded import temporary_database
-        from observatory_storage.demo.run import run
+        from observatory_storage.demo.demonstration import run
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{_EXTRAS} (there is no {error.name})") from error
     console = new_console()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Self
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.storing.transaction import Source
@@ -21,6 +23,10 @@ class Deadline:
     """
 
     def __init__(self, seconds: float | None = None) -> None:
+        if seconds is not None and (
+            isinstance(seconds, bool) or not math.isfinite(seconds) or seconds <= 0
+        ):
+            raise ValidationError("for_secs", seconds, "must be a positive number of seconds")
         self._end = None if seconds is None else time.monotonic() + seconds
 
     @property
@@ -46,6 +52,18 @@ class Run:
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     deadline: Deadline = field(default_factory=Deadline)
     progress: Callable[[str], object] = _say_nothing
+
+    @classmethod
+    def of(
+        cls,
+        source: Source,
+        for_secs: float | None = None,
+        now: datetime | None = None,
+        progress: Callable[[str], object] | None = None,
+    ) -> Self:
+        """A run that begins now, with defaults for what is None."""
+        moment = datetime.now(UTC) if now is None else now
+        return cls(source, moment, Deadline(for_secs), progress or _say_nothing)
 
     def __post_init__(self) -> None:
         if self.now.utcoffset() is None:

@@ -8,6 +8,7 @@ query them in your own session.
 from observatory_storage.models import related_rows  # noqa: F401 - listens to the models
 from observatory_storage.models.base import Base
 from observatory_storage.models.logs import LogRecord
+from observatory_storage.models.maintenance_runs import MaintenanceRun
 from observatory_storage.models.metrics import (
     METRIC_TYPES,
     TEMPORALITIES,
@@ -34,6 +35,7 @@ __all__ = [
     "Base",
     "Kind",
     "LogRecord",
+    "MaintenanceRun",
     "Metric",
     "MetricDataPoint",
     "MetricType",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from observatory_storage.config import Setting, StorageConfig, settings_of
+from observatory_storage.config.durations import duration_text
 from tests.config.conftest import Environment, problems
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +25,8 @@ def default_text(setting: Setting) -> str:
         return ""
     if isinstance(setting.default, bool):
         return str(setting.default).lower()
+    if isinstance(setting.default, timedelta):
+        return duration_text(setting.default)
     return str(setting.default).removesuffix(".0")
 
 
