@@ -18,7 +18,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from observatory_storage import LogRecord, MetricDataPoint, StoragePool, TraceEvent, TraceSpan
-from observatory_storage.demo import run as demo
+from observatory_storage.demo import demonstration as demo
 from observatory_storage.demo.__main__ import main
 from observatory_storage.demo.application import Application
 from observatory_storage.demo.counts import Counts, differences
