@@ -9,9 +9,12 @@ Rules for a migration (remove this paragraph when it keeps them):
   `schema=schema`, and quote it in SQL text. Do not import the
   models: they change, a migration does not.
 * All of it runs in one transaction that holds an advisory lock, with a lock_timeout; on a timeout
-  it is rolled back and tried again. So: short statements only; no rewrite of a table (a new
+  it is rolled back and tried again. All locks are held until it commits, and a reader or writer
+  must not wait for more than a second: short statements only; no rewrite of a table (a new
   column is nullable or has a constant default), no UPDATE of all rows; a new CHECK is NOT VALID
   first and validated in a later migration.
+* Writers of the release before go on writing while others have been upgraded: no column that they
+  give goes or is renamed, and what they do not give has a default.
 * An index on a table that has rows is built CONCURRENTLY and IF NOT EXISTS, in a migration of its
   own, within `with op.get_context().autocommit_block():`. That commits, so the lock is gone and
   another process may do the same: the block must stand being run twice, and come first.

@@ -9,6 +9,7 @@ session: pgbouncer in transaction mode can hand the next transaction to another 
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,9 +27,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
-from observatory_storage import schema_state
+from observatory_storage import migration_locks, schema_state
 from observatory_storage.errors import MigrationError, sqlstate_of, translate, translated
-from observatory_storage.layout import advisory_key
 from observatory_storage.models import Base
 from observatory_storage.processes import PerProcess
 
@@ -43,13 +43,9 @@ __all__ = [
     "write_sql",
 ]
 
-# A migration that waits for a lock on a busy table makes everyone behind it wait too: it gives up
-# after this long and tries again.
-LOCK_TIMEOUT: Final = "5s"
-_LOCK_ATTEMPTS: Final = 6
+_LOCK_ATTEMPTS: Final = 60
 # How long a process waits for another one that is migrating the same schema.
 _PATIENCE_SECONDS: Final = 600.0
-_BLOCKED: Final = frozenset({"55P03", "40P01"})  # lock_timeout ran out, deadlock detected
 # Stands in generated operations where the migration names its schema.
 _SCHEMA_MARK: Final = "<schema>"
 
@@ -137,26 +133,27 @@ def run(
         **options,
     )
     environment.config.attributes["schema_mark"] = _SCHEMA_MARK
+    attempts = itertools.count(1)
 
     @tenacity.retry(
-        retry=tenacity.retry_if_exception(lambda error: sqlstate_of(error) in _BLOCKED),
+        retry=tenacity.retry_if_exception(migration_locks.is_blocked),
         stop=tenacity.stop_after_attempt(_LOCK_ATTEMPTS),
-        wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
+        wait=tenacity.wait_random_exponential(multiplier=0.1, max=2),
         reraise=True,
     )
     def attempt() -> bool:
         with environment.begin_transaction():
-            if not _try_lock(connection, schema):
+            if not migration_locks.try_lock(connection, schema):
                 return False
-            # Neither a timeout of the session nor one of the role stops a long migration.
-            connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
-            connection.execute(sa.text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+            migration_locks.set_timeouts(connection)
             schema_state.check_encoding(connection)
             schema_state.create_schema(connection, schema)
             schema_state.adopt_former_version(
                 environment.get_context(), connection, schema, _known(environment.script)
             )
             _check_known(environment.script, _revision_of(environment), schema)
+            if next(attempts) > 1:
+                migration_locks.lock_tables(connection, schema)
             environment.run_migrations()
             if _revision_of(environment) is None:
                 schema_state.remove_schema(connection, schema)
@@ -188,7 +185,7 @@ def write_sql(environment: EnvironmentContext, schema: str) -> None:
         version_table_schema=schema,
     )
     with environment.begin_transaction():
-        environment.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        environment.execute(f"SET LOCAL lock_timeout = '{migration_locks.LOCK_TIMEOUT}'")
         environment.execute(f"CREATE SCHEMA IF NOT EXISTS {schema_state.quoted_name(schema)}")
         environment.run_migrations()
 
@@ -317,8 +314,3 @@ def _check_known(scripts: ScriptDirectory, revision: str | None, schema: str) ->
             f" observatory_storage (up to {scripts.get_current_head()!r}) does not know:"
             " a newer version has migrated it: install that one"
         )
-
-
-def _try_lock(connection: sa.Connection, schema: str) -> bool:
-    statement = sa.text("SELECT pg_catalog.pg_try_advisory_xact_lock(:key)")
-    return bool(connection.scalar(statement, {"key": advisory_key("migrations", schema)}))

@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.pool import NullPool
 
 from observatory_embedded import EmbeddedPostgres
-from observatory_storage import migrate
+from observatory_storage import migrate, migration_locks
 from observatory_storage.config import PoolConfig, PostgresConfig, StorageConfig
 from observatory_storage.errors import ConnectionLost, MigrationError, StorageError
 from observatory_storage.layout import PARTITIONED, Partitions, advisory_key
@@ -251,7 +251,7 @@ def test_waiting_for_the_migration_lock_is_bounded(
 
 def test_a_busy_table_is_tried_again(empty: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     migrate.upgrade(empty)
-    monkeypatch.setattr(migrate, "LOCK_TIMEOUT", "20ms")
+    monkeypatch.setattr(migration_locks, "LOCK_TIMEOUT", "20ms")
     timeouts: list[str] = []
     busy = empty.connect()
 
@@ -273,7 +273,7 @@ def test_a_table_that_stays_busy_is_an_error_and_changes_nothing(
 ) -> None:
     migrate.upgrade(empty)
     before = everything(empty)
-    monkeypatch.setattr(migrate, "LOCK_TIMEOUT", "1ms")
+    monkeypatch.setattr(migration_locks, "LOCK_TIMEOUT", "1ms")
     monkeypatch.setattr(migrate, "_LOCK_ATTEMPTS", 2)
     with empty.begin() as busy:
         busy.exec_driver_sql("LOCK TABLE public.traces IN ACCESS SHARE MODE")
