@@ -3,6 +3,7 @@
 from observatory_storage.config import (
     DropRule,
     LlmConfig,
+    PartitionsConfig,
     PoolConfig,
     PostgresConfig,
     RedactRule,
@@ -150,6 +151,7 @@ __all__ = [
     "Operation",
     "Page",
     "PartitionIndex",
+    "PartitionsConfig",
     "PoolConfig",
     "PoolError",
     "PoolStats",

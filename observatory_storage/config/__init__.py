@@ -1,6 +1,7 @@
 """Configuration: `StorageConfig` and its sections."""
 
 from observatory_storage.config.fields import Setting, settings_of
+from observatory_storage.config.partition_settings import PartitionsConfig
 from observatory_storage.config.rule_settings import DropRule, RedactRule, RulesConfig
 from observatory_storage.config.sections import (
     LlmConfig,
@@ -15,6 +16,7 @@ from observatory_storage.config.storage import StorageConfig
 __all__ = [
     "DropRule",
     "LlmConfig",
+    "PartitionsConfig",
     "PoolConfig",
     "PostgresConfig",
     "RedactRule",

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from observatory_storage.config.config_model import ConfigModel
 from observatory_storage.config.fields import Env
+from observatory_storage.config.partition_settings import PartitionsConfig
 from observatory_storage.config.problems import Loaded
 from observatory_storage.config.rule_settings import RulesConfig
 from observatory_storage.config.sections import (
@@ -27,7 +28,7 @@ _SOURCES: ContextVar[tuple[Source, ...]] = ContextVar("_SOURCES", default=())
 
 
 class StorageConfig(ConfigModel, BaseSettings):
-    """The whole configuration: ``postgres``, ``redis``, ``pool``, ``retry``, ``rules`` and ``llm``.
+    """The whole configuration, in sections: ``postgres``, ``redis``, ``pool`` and others.
 
     The constructor reads neither the environment nor files; `from_env` and `from_file` do.
 
@@ -53,6 +54,7 @@ class StorageConfig(ConfigModel, BaseSettings):
     redis: RedisConfig = Field(default_factory=RedisConfig)
     pool: PoolConfig = Field(default_factory=PoolConfig)
     retry: RetryConfig = Field(default_factory=RetryConfig)
+    partitions: PartitionsConfig = Field(default_factory=PartitionsConfig)
     rules: RulesConfig = Field(default_factory=RulesConfig)
     llm: LlmConfig = Field(default_factory=LlmConfig)
 

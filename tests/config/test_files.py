@@ -106,7 +106,10 @@ def test_an_empty_file_leaves_the_defaults(text: str) -> None:
         ("postgres: {schema_name: x}", "a.yaml: postgres.schema_name: unknown key; did you mean"),
         ("postgres: {user: x}", "a.yaml: postgres.user: unknown key; did you mean 'username'?"),
         ("Pool: {}", "a.yaml: Pool: unknown key; did you mean 'pool'?"),
-        ("databases: {}", "a.yaml: databases: unknown key; known here: llm, pool, postgres"),
+        (
+            "databases: {}",
+            "a.yaml: databases: unknown key; known here: llm, partitions, pool, postgres",
+        ),
         ("1: {}", "a.yaml: 1: unknown key"),
         ("pool: {1: 2}", "a.yaml: pool.1: unknown key"),
         ("pool: 5", "a.yaml: pool: must be a group of keys"),
