@@ -25,11 +25,17 @@ every_table = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 UNKNOWN = Row("nosuch_table", ())
 
 
-def test_every_model_is_in_the_registry() -> None:
+# Tables that maintenance writes.
+UNWRITTEN = {"partition_states"}
+
+
+def test_every_model_that_writers_write_is_in_the_registry() -> None:
     assert {table.model for table in TABLES.values()} == {
-        mapper.class_ for mapper in Base.registry.mappers
+        mapper.class_
+        for mapper in Base.registry.mappers
+        if mapper.class_.__tablename__ not in UNWRITTEN
     }
-    assert TABLES.keys() == Base.metadata.tables.keys()
+    assert TABLES.keys() == Base.metadata.tables.keys() - UNWRITTEN
 
 
 def test_partition_columns_come_from_the_models() -> None:

@@ -16,6 +16,7 @@ from observatory_storage.models.metrics import (
     MetricType,
     Temporality,
 )
+from observatory_storage.models.partition_states import PartitionState
 from observatory_storage.models.traces import (
     KINDS,
     STATUSES,
@@ -37,6 +38,7 @@ __all__ = [
     "Metric",
     "MetricDataPoint",
     "MetricType",
+    "PartitionState",
     "Status",
     "Temporality",
     "Trace",
