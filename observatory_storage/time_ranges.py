@@ -24,6 +24,7 @@ __all__ = [
     "candidates",
     "free_range",
     "gap_between",
+    "is_absurd",
     "named_gap",
     "natural_range",
     "range_of",
@@ -157,6 +158,11 @@ def named_gap(lower: datetime, upper: datetime) -> Range:
         if (plain.lower, plain.upper) == (lower, upper):
             return plain
     return Range(lower, upper, f"p{_brief(lower)}_{_brief(upper)}")
+
+
+def is_absurd(held: Range) -> bool:
+    """Whether the range is of the far past or future, which the catch-alls hold at first."""
+    return held.upper <= _FIRST_YEAR or held.lower >= _LAST_YEAR
 
 
 def range_of(ranges: Sequence[Range], moment: datetime) -> Range | None:

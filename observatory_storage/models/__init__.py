@@ -16,7 +16,7 @@ from observatory_storage.models.metrics import (
     MetricType,
     Temporality,
 )
-from observatory_storage.models.partition_states import PartitionState
+from observatory_storage.models.partition_states import PartitionSplit, PartitionState
 from observatory_storage.models.traces import (
     KINDS,
     STATUSES,
@@ -38,6 +38,7 @@ __all__ = [
     "Metric",
     "MetricDataPoint",
     "MetricType",
+    "PartitionSplit",
     "PartitionState",
     "Status",
     "Temporality",
