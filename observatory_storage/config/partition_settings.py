@@ -29,12 +29,13 @@ _WIDTHS: Final = "hour, day, week or month"
 class PartitionsConfig(ConfigModel):
     """How wide the partitions of new ranges are, and when they are made, split and closed.
 
-    A change of a width needs no rewrite: existing partitions stay as they are, and new ranges that
-    would overlap one of them are narrower.
+    In files and variables, durations are text such as ``36h``. A change of a width needs no
+    rewrite: existing partitions stay as they are, and new ranges that would overlap one of them are
+    narrower.
 
     Example::
 
-        PartitionsConfig(traces="hour", ahead="36h", close_after="6h")
+        PartitionsConfig(traces="hour", ahead=timedelta(hours=36))
 
     Raises:
         ConfigError: a value is invalid. It lists all problems.

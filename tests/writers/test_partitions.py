@@ -295,3 +295,25 @@ def test_schemas_of_any_name_work(empty_database_url: str, schema: str) -> None:
                 "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
             )
             assert outside.scalar() == 0
+
+
+def test_a_partition_that_is_being_detached_is_waited_for_and_made_again(
+    pool: StoragePool, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "_ATTEMPTS", 2)
+    CopyWriter(pool).write_logs([a_log(timestamp=NOW)])
+    (name,) = names(pool, "logs")
+    with psycopg.connect(database_url) as reading:
+        reading.execute("SELECT count(*) FROM logs")
+        with psycopg.connect(database_url, autocommit=True) as detaching:
+            detaching.execute("SET statement_timeout = '100ms'")
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                detaching.execute(f"ALTER TABLE logs DETACH PARTITION logs_{name} CONCURRENTLY")
+    with pytest.raises(Conflict, match="a partition of logs is being detached") as refused:
+        CopyWriter(pool).write_logs([a_log(timestamp=NOW)])
+    assert refused.value.retryable
+    with psycopg.connect(database_url, autocommit=True) as detaching:
+        detaching.execute(f"ALTER TABLE logs DETACH PARTITION logs_{name} FINALIZE")
+    CopyWriter(pool).write_logs([a_log(timestamp=NOW)])
+    assert names(pool, "logs") == [f"{name}_2"]
+    assert is_partition(f"logs_{name}_2")
