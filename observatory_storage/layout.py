@@ -1,90 +1,76 @@
-"""How the tables are laid out: which are partitioned, where each partition begins and ends.
+"""How the tables are laid out: which are partitioned, and how they get the partitions they need.
 
-Partitions are days near today, months further off, years beyond that, and two catch-alls for the
-far past and future: no row is refused for its time, and absurd times do not make thousands of
-partitions. Days nest in months and months in years, so a coarse range that would overlap a
-partition that is there already gives way to a finer one.
+`time_ranges` says where each partition begins and ends, `partition_catalog` has the statements.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-import zlib
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.pool import Pool, QueuePool
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from observatory_storage.config import PartitionsConfig
 from observatory_storage.errors import Conflict, StorageError, sqlstate_of, translated
+from observatory_storage.partition_catalog import (
+    advisory_key,
+    attach,
+    create_like,
+    existing,
+    free_name,
+    lock,
+    named,
+    partitions_of,
+)
 from observatory_storage.processes import PerProcess
-from observatory_storage.tables import TABLES
+from observatory_storage.tables import EVENTS, SPANS, TABLES
+from observatory_storage.time_ranges import (
+    MAX,
+    MIN,
+    NAMES,
+    Range,
+    candidates,
+    free_range,
+    named_gap,
+    range_of,
+)
 
-__all__ = ["PARTITIONED", "Partitions", "Range", "advisory_key", "is_partition"]
+__all__ = [
+    "PARTITIONED",
+    "TWINS",
+    "Partitions",
+    "Range",
+    "advisory_key",
+    "candidates",
+    "existing",
+    "is_of_one",
+    "is_partition",
+    "lock",
+    "named",
+]
 
 # Partitioned table -> the column that its ranges are over.
 PARTITIONED: Final = {
     table.name: table.partition_column for table in TABLES.values() if table.partition_column
 }
+# Spans and their events have the same ranges, so that they are dropped together.
+TWINS: Final = {SPANS.name: EVENTS.name, EVENTS.name: SPANS.name}
 
-_DAYS_BACK: Final = timedelta(days=90)
-_DAYS_AHEAD: Final = timedelta(days=35)
-_MONTHS_BACK: Final = timedelta(days=5 * 366)
-_MONTHS_AHEAD: Final = timedelta(days=2 * 366)
-_MIN: Final = datetime.min.replace(tzinfo=UTC)
-_MAX: Final = datetime.max.replace(tzinfo=UTC)
-_FIRST_YEAR: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_LAST_YEAR: Final = datetime(2100, 1, 1, tzinfo=UTC)
-_LOCK_TIMEOUT: Final = "2s"
 _NO_PRIVILEGE: Final = "42501"
 _ATTEMPTS: Final = 8
-_NAME = re.compile(rf"({'|'.join(PARTITIONED)})_(p\d{{4}}(\d\d){{0,2}}|past|future)")
-_BOUND = re.compile(r"FROM \((MINVALUE|'[^']+')\) TO \((MAXVALUE|'[^']+')\)")
-
-
-class Range(NamedTuple):
-    """A half-open range of time [lower, upper); the catch-alls reach to the ends of datetime."""
-
-    lower: datetime
-    upper: datetime
-    suffix: str = ""
-
-    def holds(self, moment: datetime) -> bool:
-        return self.lower <= moment < self.upper or moment == self.upper == _MAX
+# A transaction that makes partitions delays other makers, so it makes no more ahead than these.
+_AT_ONCE: Final = 24
+_NAME: Final = re.compile(rf"(?:{'|'.join(PARTITIONED)})_(?:{NAMES.pattern})")
 
 
 def is_partition(table_name: str) -> bool:
-    """Whether a table of this name is a partition that this module made."""
+    """Whether a table of this name is a partition that this package made."""
     return _NAME.fullmatch(table_name) is not None
-
-
-def advisory_key(purpose: str, schema: str) -> int:
-    """The key of the advisory lock that serialises one purpose in one schema of a database."""
-    return zlib.crc32(f"observatory_storage:{purpose}:{schema}".encode())
-
-
-def candidates(moment: datetime, now: datetime) -> Iterator[Range]:
-    """The ranges that may hold the moment, the preferred one first, each within the one before."""
-    moment = moment.astimezone(UTC)
-    if moment < _FIRST_YEAR:
-        yield Range(_MIN, _FIRST_YEAR, "past")
-        return
-    if moment >= _LAST_YEAR:
-        yield Range(_LAST_YEAR, _MAX, "future")
-        return
-    day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    month = day.replace(day=1)
-    year = month.replace(month=1)
-    if not now - _MONTHS_BACK <= moment <= now + _MONTHS_AHEAD:
-        yield Range(year, year.replace(year=year.year + 1), f"p{year:%Y}")
-    if not now - _DAYS_BACK <= moment <= now + _DAYS_AHEAD:
-        following = (month + timedelta(days=32)).replace(day=1)
-        yield Range(month, following, f"p{month:%Y%m}")
-    yield Range(day, day + timedelta(days=1), f"p{day:%Y%m%d}")
 
 
 class Partitions:
@@ -94,9 +80,10 @@ class Partitions:
     CREATE TABLE (LIKE …) and ATTACH, which does not wait behind open writers.
     """
 
-    def __init__(self, engine: Engine, schema: str) -> None:
+    def __init__(self, engine: Engine, schema: str, config: PartitionsConfig | None = None) -> None:
         self._engine = engine
         self._schema = schema
+        self._config = PartitionsConfig() if config is None else config
         self._known: dict[str, list[Range]] = {}
         self._lock = PerProcess(threading.Lock)
 
@@ -136,9 +123,37 @@ class Partitions:
             # They were changed until the end of the caller's transaction.
             connection.execute(_RESTORE, dict(zip(("a", "b", "c"), settings, strict=True)))
 
+    def cover(
+        self, table_name: str, start: datetime, end: datetime, now: datetime | None = None
+    ) -> list[str]:
+        """Make sure that every moment from start to end has a partition of the table.
+
+        Args:
+            table_name: a partitioned table.
+            start: the first moment.
+            end: the last moment.
+            now: the present time, from which the widths of ranges follow. The default is that of
+                the clock.
+
+        Returns:
+            The names of the partitions that were made.
+
+        Raises:
+            StorageError: the server could not be reached or refused.
+        """
+        made: list[str] = []
+        while True:
+            with translated(), self._engine.begin() as connection:
+                known = existing(connection, self._schema, table_name)
+            missing = self._gaps(table_name, start, end, now or datetime.now(UTC), known)
+            if not missing:
+                return made
+            with self._lock.get():
+                made += self._make(table_name, missing, now)
+
     def hold(self, table_name: str, moments: Sequence[datetime]) -> bool:
         """Whether each of the moments has a partition of the table that is known of."""
-        first = _range_of(self._known.get(table_name, []), min(moments))
+        first = range_of(self._known.get(table_name, []), min(moments))
         if first is None:
             return False
         # Rows that are written together are mostly of one day.
@@ -151,18 +166,43 @@ class Partitions:
     def _missing(self, table_name: str, moments: Iterable[datetime]) -> list[datetime]:
         known = self._known.get(table_name, [])
         missing = []
-        last = Range(_MAX, _MIN)
+        last = Range(MAX, MIN)
         for moment in moments:
             # Neighbours in a batch mostly share a partition: two comparisons a row.
             if not last.lower <= moment < last.upper:
-                found = _range_of(known, moment)
+                found = range_of(known, moment)
                 if found is None:
                     missing.append(moment)
                 else:
                     last = found
         return missing
 
-    def _make(self, table_name: str, moments: list[datetime]) -> None:
+    def _gaps(
+        self, table_name: str, start: datetime, end: datetime, now: datetime, known: list[Range]
+    ) -> list[datetime]:
+        """Moments from start to end, one of each partition that is missing, the first ones."""
+        missing: list[datetime] = []
+        moment = start
+        while moment <= end and len(missing) < _AT_ONCE:
+            found = range_of(known, moment)
+            if found is None:
+                missing.append(moment)
+                found = self._wanted(table_name, moment, now, known)
+                known = sorted([*known, found])
+            if found.upper == MAX:
+                break
+            moment = found.upper
+        return missing
+
+    def _wanted(
+        self, table_name: str, moment: datetime, now: datetime, taken: Sequence[Range]
+    ) -> Range:
+        width, ahead = self._config.width_of(table_name), self._config.ahead
+        return free_range(moment, now, width, taken, ahead)
+
+    def _make(
+        self, table_name: str, moments: list[datetime], now: datetime | None = None
+    ) -> list[str]:
         # These attempts are for waits for locks: when the server is away, the writer retries.
         attempts = Retrying(
             stop=stop_after_attempt(_ATTEMPTS),
@@ -171,55 +211,54 @@ class Partitions:
             reraise=True,
         )
 
-        def make() -> list[Range]:
+        def make() -> tuple[list[Range], list[str]]:
             with translated(), self._engine.begin() as connection:
-                return self._make_in(connection, table_name, moments)
+                return self._make_in(connection, table_name, moments, now)
 
         try:
-            known = attempts(make)
+            known, made = attempts(make)
         except StorageError as error:
             if error.__cause__ is None or sqlstate_of(error.__cause__) != _NO_PRIVILEGE:
                 raise
             raise StorageError(
                 f"{table_name} has no partition for {min(moments)}, and only the owner of the"
-                f" tables may make one, ahead, by pool.partitions.ensure(table, moments): {error}"
+                " tables may make one, ahead: regularly by `observatory-storage maintain`, or by"
+                f" pool.partitions.ensure(table, moments): {error}"
             ) from error.__cause__
         self._known = {**self._known, table_name: known}
+        return made
 
     def _make_in(
-        self, connection: Connection, table_name: str, moments: list[datetime]
-    ) -> list[Range]:
+        self,
+        connection: Connection,
+        table_name: str,
+        moments: list[datetime],
+        now: datetime | None = None,
+    ) -> tuple[list[Range], list[str]]:
+        """Make what is missing. The ranges that take rows, and the names of the new partitions."""
         lock(connection, "partitions", self._schema)
-        known = existing(connection, self._schema, table_name)
-        now = datetime.now(UTC)
+        partitions = partitions_of(connection, self._schema, table_name)
+        known = [partition.range for partition in partitions if not partition.is_leaving]
+        leaving = [partition.range for partition in partitions if partition.is_leaving]
+        twins = existing(connection, self._schema, TWINS[table_name]) if table_name in TWINS else []
+        made = []
         for moment in sorted(moments):
-            if _range_of(known, moment) is None:
-                wanted = next(
-                    (
-                        wanted
-                        for wanted in candidates(moment, now)
-                        if not any(wanted.lower < r.upper and r.lower < wanted.upper for r in known)
-                    ),
-                    None,
-                )
-                if wanted is None:  # another program made partitions of other sizes
-                    raise StorageError(
-                        f"{table_name} has no partition for {moment}, nor room for one of a day"
-                    )
-                self._attach(connection, table_name, wanted)
-                known = sorted([*known, wanted])
-        return known
-
-    def _attach(self, connection: Connection, table_name: str, wanted: Range) -> None:
-        quote = connection.dialect.identifier_preparer.quote
-        parent = f"{quote(self._schema)}.{quote(table_name)}"
-        child = f"{quote(self._schema)}.{quote(f'{table_name}_{wanted.suffix}')}"
-        lower = "MINVALUE" if wanted.lower == _MIN else f"'{wanted.lower.isoformat()}'"
-        upper = "MAXVALUE" if wanted.upper == _MAX else f"'{wanted.upper.isoformat()}'"
-        connection.exec_driver_sql(f"CREATE TABLE {child} (LIKE {parent} INCLUDING ALL)")
-        connection.exec_driver_sql(
-            f"ALTER TABLE {parent} ATTACH PARTITION {child} FOR VALUES FROM ({lower}) TO ({upper})"
-        )
+            if range_of(known, moment) is not None:
+                continue
+            if range_of(leaving, moment) is not None:
+                raise Conflict(f"a partition of {table_name} is being detached", retryable=True)
+            taken = sorted([*known, *leaving])
+            twin = range_of(twins, moment)
+            if twin is None or any(twin.overlaps(other) for other in taken):
+                wanted = self._wanted(table_name, moment, now or datetime.now(UTC), taken)
+            else:
+                wanted = named_gap(twin.lower, twin.upper)
+            name = free_name(connection, self._schema, table_name, wanted.suffix)
+            create_like(connection, self._schema, table_name, name)
+            attach(connection, self._schema, table_name, name, wanted)
+            made.append(name)
+            known = sorted([*known, wanted])
+        return known, made
 
 
 # What `lock` and `existing` set until the end of the transaction.
@@ -241,49 +280,3 @@ def is_of_one(pool: Pool) -> bool:
     lock.
     """
     return isinstance(pool, QueuePool) and pool.size() == 1 and pool._max_overflow == 0
-
-
-def lock(connection: Connection, purpose: str, schema: str) -> None:
-    """Take the advisory lock of a purpose until the transaction ends, and bound later waits."""
-    connection.execute(
-        text("SELECT pg_advisory_xact_lock(:key)"), {"key": advisory_key(purpose, schema)}
-    )
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
-
-
-def existing(connection: Connection, schema: str, table_name: str) -> list[Range]:
-    """The ranges of the partitions that the table has, in order."""
-    return sorted(named(connection, schema, table_name).values())
-
-
-def named(connection: Connection, schema: str, table_name: str) -> dict[str, Range]:
-    """The ranges of the partitions that the table has, by the partitions' names."""
-    # Bounds are printed in the session's time zone and date style.
-    connection.exec_driver_sql("SET LOCAL timezone = 'UTC'")
-    connection.exec_driver_sql("SET LOCAL datestyle = 'ISO'")
-    bounds = connection.execute(
-        text(
-            "SELECT c.relname, pg_get_expr(c.relpartbound, c.oid) FROM pg_inherits i"
-            " JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent"
-            " JOIN pg_namespace n ON n.oid = p.relnamespace"
-            " WHERE n.nspname = :schema AND p.relname = :table_name"
-        ),
-        {"schema": schema, "table_name": table_name},
-    )
-    return {name: _parsed(bound) for name, bound in bounds}
-
-
-def _parsed(bound: str) -> Range:
-    match = _BOUND.search(bound)
-    if match is None:
-        raise StorageError(f"a partition's bound is not a range of time: {bound}")
-    lower, upper = match.groups()
-    return Range(
-        _MIN if lower == "MINVALUE" else datetime.fromisoformat(lower.strip("'")),
-        _MAX if upper == "MAXVALUE" else datetime.fromisoformat(upper.strip("'")),
-    )
-
-
-def _range_of(ranges: list[Range], moment: datetime) -> Range | None:
-    index = bisect_right(ranges, moment, key=lambda r: r.lower) - 1
-    return ranges[index] if index >= 0 and ranges[index].holds(moment) else None

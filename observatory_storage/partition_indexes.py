@@ -12,7 +12,7 @@ If a migration changes an index of a table, existing partitions get the new inde
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -141,50 +141,94 @@ def build_partition_indexes(
     if table is not None and table not in _TABLES:
         raise ValidationError("table", table, f"must be one of {', '.join(_TABLES)}")
     closed = _closing_time(now, grace)
-    if layout.is_of_one(pool.engine.pool):
-        raise PoolError(
-            "building indexes needs two connections, but the pool has only one", retryable=False
-        )
+    builder = IndexBuilder(pool)
     with translated():
-        return _Build(pool.engine, pool.schema).run(table, closed)
+        partitions = _partitions(pool, _TABLES if table is None else (table,), closed)
+        with builder.opened():
+            builder.attach_changed(table)
+            for of_table, partition in partitions:
+                builder.complete(of_table, partition)
+    return builder.done
 
 
-class _Build:
-    """One run: the connection that builds, and the indexes handled so far."""
+class IndexBuilder:
+    """Builds indexes of partitions, and notes what it did.
 
-    _connection: sa.Connection
+    Attributes:
+        connection: the connection that builds, in autocommit, while `opened`.
+    """
 
-    def __init__(self, engine: sa.Engine, schema: str) -> None:
-        self._engine = engine
-        self._schema = schema
+    connection: sa.Connection
+
+    def __init__(self, pool: Source, lock_timeout: str | None = None) -> None:
+        self._engine = pool.engine
+        self._schema = pool.schema
+        self._lock_timeout = _LOCK_TIMEOUT if lock_timeout is None else lock_timeout
+        self._kinds: tuple[IndexKind, ...] = tuple(CLOSED)
         self._built: list[PartitionIndex] = []
         self._existing: list[PartitionIndex] = []
         self._dropped: list[PartitionIndex] = []
         self._failed: list[IndexFailure] = []
 
-    def run(self, table: str | None, closed: datetime) -> IndexBuild:
-        kinds = [kind for kind in CLOSED if table in (None, kind.table)]
-        partitions = self._partitions({kind.table for kind in kinds}, closed)
-        with self._lock(), self._engine.connect() as connection:
-            # CREATE INDEX CONCURRENTLY cannot run in a transaction, so its settings are those of
-            # the session. The connection is therefore not returned to the pool.
-            self._connection = connection.execution_options(isolation_level="AUTOCOMMIT")
-            self._connection.detach()
-            self._connection.exec_driver_sql(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
-            self._connection.exec_driver_sql("SET statement_timeout = 0")
-            if self._connection.scalar(sa.text("SHOW server_encoding")) != "UTF8":
-                # In another encoding, the index would refuse rows whose JSON escapes a letter that
-                # the encoding does not have.
-                kinds = [kind for kind in kinds if kind.purpose != "content"]
-            for kind in OF_TABLES:
-                if table in (None, kind.table):
-                    for partition in self._lacking(kind):
-                        self._attach(kind, partition)
-            for of_table, partition in partitions:
-                self._complete(partition, [kind for kind in kinds if kind.table == of_table])
+    @property
+    def done(self) -> IndexBuild:
+        """What was done so far."""
         return IndexBuild(
             tuple(self._built), tuple(self._existing), tuple(self._dropped), tuple(self._failed)
         )
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Hold the lock of building indexes, and a connection that builds."""
+        if layout.is_of_one(self._engine.pool):
+            raise PoolError(
+                "building indexes needs two connections, but the pool has only one",
+                retryable=False,
+            )
+        with self._lock(), self._engine.connect() as connection:
+            # CREATE INDEX CONCURRENTLY cannot run in a transaction, so its settings are those of
+            # the session. The connection is therefore not returned to the pool.
+            self.connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            self.connection.detach()
+            self.connection.exec_driver_sql(f"SET lock_timeout = '{self._lock_timeout}'")
+            self.connection.exec_driver_sql("SET statement_timeout = 0")
+            if self.connection.scalar(sa.text("SHOW server_encoding")) != "UTF8":
+                # In another encoding, the index would refuse rows whose JSON escapes a letter that
+                # the encoding does not have.
+                self._kinds = tuple(kind for kind in self._kinds if kind.purpose != "content")
+            yield
+
+    def attach_changed(
+        self, table: str | None = None, is_over: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Build the indexes of tables that a migration has changed, where partitions lack them."""
+        for kind in OF_TABLES:
+            if table in (None, kind.table):
+                for partition in self._lacking(kind):
+                    if is_over():
+                        return
+                    self._attach(kind, partition)
+
+    def complete(self, table: str, partition: str) -> bool:
+        """Build the indexes that a closed partition lacks, and drop those of older definitions.
+
+        It returns whether the partition has all of them now.
+        """
+        failures = len(self._failed)
+        valid = self._indexes(partition)
+        for kind in self._kinds:
+            if kind.table != table:
+                continue
+            name = kind.name(self.connection.dialect, self._schema, partition)
+            index = PartitionIndex(kind.table, partition, name)
+            if valid.get(name):
+                self._existing.append(index)
+            elif not self._build(kind, index, is_invalid=name in valid):
+                continue
+            for older in valid:
+                if older != name and kind.is_older(older, partition):
+                    self._drop(PartitionIndex(kind.table, partition, older))
+        return len(self._failed) == failures
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -203,59 +247,34 @@ class _Build:
             guard.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
             yield
 
-    def _partitions(self, tables: set[str], closed: datetime) -> list[tuple[str, str]]:
-        """The closed partitions as (table, partition), the newest first."""
-        with self._engine.begin() as connection:
-            found = [
-                (ranged.upper, table, partition)
-                for table in tables
-                for partition, ranged in layout.named(connection, self._schema, table).items()
-                if ranged.upper <= closed
-            ]
-        return [(table, partition) for _, table, partition in sorted(found, reverse=True)]
-
     def _lacking(self, kind: IndexKind) -> list[str]:
         """The partitions without an index of this kind, the newest first."""
         names = {"schema": self._schema, "table": kind.table, "parent": kind.parent}
-        return list(self._connection.scalars(_LACKING, names))
+        return list(self.connection.scalars(_LACKING, names))
 
     def _attach(self, kind: IndexKind, partition: str) -> None:
         """Build an index, unless it is there, and make it a part of the table's."""
-        name = kind.name(self._connection.dialect, self._schema, partition)
+        name = kind.name(self.connection.dialect, self._schema, partition)
         index = PartitionIndex(kind.table, partition, name)
         valid = self._indexes(partition)
         if not valid.get(name) and not self._build(kind, index, is_invalid=name in valid):
             return
-        quote = self._connection.dialect.identifier_preparer.quote
+        quote = self.connection.dialect.identifier_preparer.quote
         parent, child = (f"{quote(self._schema)}.{quote(str(one))}" for one in (kind.parent, name))
-        self._connection.exec_driver_sql(f"SET lock_timeout = '{_ATTACH_TIMEOUT}'")
+        self.connection.exec_driver_sql(f"SET lock_timeout = '{_ATTACH_TIMEOUT}'")
         try:
-            self._connection.exec_driver_sql(f"ALTER INDEX {parent} ATTACH PARTITION {child}")
+            self.connection.exec_driver_sql(f"ALTER INDEX {parent} ATTACH PARTITION {child}")
         except sa.exc.OperationalError as error:
             self._failed.append(IndexFailure(index, translate(error) or StorageError(str(error))))
         finally:
-            self._connection.exec_driver_sql(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
-
-    def _complete(self, partition: str, kinds: list[IndexKind]) -> None:
-        """Build the indexes that the partition lacks, and drop those of older definitions."""
-        valid = self._indexes(partition)
-        for kind in kinds:
-            name = kind.name(self._connection.dialect, self._schema, partition)
-            index = PartitionIndex(kind.table, partition, name)
-            if valid.get(name):
-                self._existing.append(index)
-            elif not self._build(kind, index, is_invalid=name in valid):
-                continue
-            for older in valid:
-                if older != name and kind.is_older(older, partition):
-                    self._drop(PartitionIndex(kind.table, partition, older))
+            self.connection.exec_driver_sql(f"SET lock_timeout = '{self._lock_timeout}'")
 
     def _build(self, kind: IndexKind, index: PartitionIndex, *, is_invalid: bool) -> bool:
         logger.info("building index %s on %s", index.name, index.partition)
         try:
             if is_invalid:  # left by an interrupted build: updated by every write, but never used
                 self._drop(index)
-            self._connection.execute(kind.statement(self._schema, index.partition, index.name))
+            self.connection.execute(kind.statement(self._schema, index.partition, index.name))
         except sa.exc.DBAPIError as error:
             translated_error = translate(error)
             state = sqlstate_of(error)
@@ -275,12 +294,12 @@ class _Build:
             index.partition, sa.MetaData(), sa.Column("attributes"), schema=self._schema
         )
         old = sa.Index(index.name, table.c.attributes, postgresql_concurrently=True)
-        self._connection.execute(DropIndex(old, if_exists=True))
+        self.connection.execute(DropIndex(old, if_exists=True))
         self._dropped.append(index)
 
     def _indexes(self, partition: str) -> dict[str, bool]:
         """The indexes of the partition: name -> whether it is valid."""
-        rows = self._connection.execute(_INDEXES, {"schema": self._schema, "table": partition})
+        rows = self.connection.execute(_INDEXES, {"schema": self._schema, "table": partition})
         return {row.relname: row.indisvalid for row in rows}
 
 
@@ -291,7 +310,6 @@ _INDEXES: Final = sa.text(
     " JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace"
     " WHERE n.nspname = :schema AND t.relname = :table"
 )
-
 
 _LACKING: Final = sa.text(
     "SELECT p.relname FROM pg_catalog.pg_inherits h"
@@ -304,6 +322,18 @@ _LACKING: Final = sa.text(
     " WHERE x.indrelid = p.oid AND j.inhparent = i.oid)"
     " ORDER BY p.relname DESC"
 )
+
+
+def _partitions(pool: Source, tables: Sequence[str], closed: datetime) -> list[tuple[str, str]]:
+    """The closed partitions as (table, partition), the newest first."""
+    with pool.engine.begin() as connection:
+        found = [
+            (ranged.upper, table, partition)
+            for table in tables
+            for partition, ranged in layout.named(connection, pool.schema, table).items()
+            if ranged.upper <= closed
+        ]
+    return [(table, partition) for _, table, partition in sorted(found, reverse=True)]
 
 
 def _closing_time(now: Any, grace: Any) -> datetime:

@@ -321,7 +321,7 @@ class StoragePool:
         self.config = config
         self.engine = engine
         self.schema = config.postgres.schema_name
-        self.partitions = Partitions(engine, self.schema)
+        self.partitions = Partitions(engine, self.schema, config.partitions)
         self.rules = Rules.of(config.rules)
         self.redis = _redis_client(config.redis, config.retry)
         self._owned = owned

@@ -150,7 +150,10 @@ LOGS: Final = TableDefinition(models.LogRecord, on_conflict="keep", version_key=
 TABLES: Final = {table.name: table for table in (TRACES, SPANS, EVENTS, METRICS, DATA_POINTS, LOGS)}
 """All tables that rows are written to, by their names."""
 
-OWN_TABLES: Final = frozenset({models.MaintenanceRun.__tablename__})
+OWN_TABLES: Final = frozenset(
+    model.__tablename__
+    for model in (models.MaintenanceRun, models.PartitionSplit, models.PartitionState)
+)
 """The names of the tables that the storage keeps for itself. No writer writes to them."""
 
 

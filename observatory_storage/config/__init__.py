@@ -2,6 +2,7 @@
 
 from observatory_storage.config.fields import Setting, settings_of
 from observatory_storage.config.maintenance_settings import MaintenanceConfig
+from observatory_storage.config.partition_settings import PartitionsConfig
 from observatory_storage.config.rule_settings import DropRule, RedactRule, RulesConfig
 from observatory_storage.config.sections import (
     LlmConfig,
@@ -17,6 +18,7 @@ __all__ = [
     "DropRule",
     "LlmConfig",
     "MaintenanceConfig",
+    "PartitionsConfig",
     "PoolConfig",
     "PostgresConfig",
     "RedactRule",

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from observatory_storage.config.config_model import ConfigModel
 from observatory_storage.config.fields import Env
 from observatory_storage.config.maintenance_settings import MaintenanceConfig
+from observatory_storage.config.partition_settings import PartitionsConfig
 from observatory_storage.config.problems import Loaded
 from observatory_storage.config.rule_settings import RulesConfig
 from observatory_storage.config.sections import (
@@ -54,6 +55,7 @@ class StorageConfig(ConfigModel, BaseSettings):
     redis: RedisConfig = Field(default_factory=RedisConfig)
     pool: PoolConfig = Field(default_factory=PoolConfig)
     retry: RetryConfig = Field(default_factory=RetryConfig)
+    partitions: PartitionsConfig = Field(default_factory=PartitionsConfig)
     rules: RulesConfig = Field(default_factory=RulesConfig)
     llm: LlmConfig = Field(default_factory=LlmConfig)
     maintenance: MaintenanceConfig = Field(default_factory=MaintenanceConfig)

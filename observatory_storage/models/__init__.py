@@ -17,6 +17,7 @@ from observatory_storage.models.metrics import (
     MetricType,
     Temporality,
 )
+from observatory_storage.models.partition_states import PartitionSplit, PartitionState
 from observatory_storage.models.traces import (
     KINDS,
     STATUSES,
@@ -39,6 +40,8 @@ __all__ = [
     "Metric",
     "MetricDataPoint",
     "MetricType",
+    "PartitionSplit",
+    "PartitionState",
     "Status",
     "Temporality",
     "Trace",
