@@ -1,6 +1,7 @@
 """Configuration: `StorageConfig` and its sections."""
 
 from observatory_storage.config.fields import Setting, settings_of
+from observatory_storage.config.retention_settings import RetentionConfig, RollupRetention
 from observatory_storage.config.rule_settings import DropRule, RedactRule, RulesConfig
 from observatory_storage.config.sections import (
     LlmConfig,
@@ -19,7 +20,9 @@ __all__ = [
     "PostgresConfig",
     "RedactRule",
     "RedisConfig",
+    "RetentionConfig",
     "RetryConfig",
+    "RollupRetention",
     "RulesConfig",
     "Setting",
     "SslMode",

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from observatory_storage.config.config_model import ConfigModel
 from observatory_storage.config.fields import Env
 from observatory_storage.config.problems import Loaded
+from observatory_storage.config.retention_settings import RetentionConfig
 from observatory_storage.config.rule_settings import RulesConfig
 from observatory_storage.config.sections import (
     LlmConfig,
@@ -27,7 +28,7 @@ _SOURCES: ContextVar[tuple[Source, ...]] = ContextVar("_SOURCES", default=())
 
 
 class StorageConfig(ConfigModel, BaseSettings):
-    """The whole configuration: ``postgres``, ``redis``, ``pool``, ``retry``, ``rules`` and ``llm``.
+    """The whole configuration, in sections: ``postgres``, ``pool``, ``rules`` and so on.
 
     The constructor reads neither the environment nor files; `from_env` and `from_file` do.
 
@@ -55,6 +56,7 @@ class StorageConfig(ConfigModel, BaseSettings):
     retry: RetryConfig = Field(default_factory=RetryConfig)
     rules: RulesConfig = Field(default_factory=RulesConfig)
     llm: LlmConfig = Field(default_factory=LlmConfig)
+    retention: RetentionConfig = Field(default_factory=RetentionConfig)
 
     @classmethod
     def from_env(cls) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ def default_text(setting: Setting) -> str:
     """The default as text, as in a file."""
     if setting.default is None or setting.default in ({}, ()):
         return ""
+    if isinstance(setting.default, timedelta):
+        return f"{setting.default // timedelta(days=1)}d"
     if isinstance(setting.default, bool):
         return str(setting.default).lower()
     return str(setting.default).removesuffix(".0")
