@@ -16,6 +16,7 @@ from observatory_storage.models.metrics import (
     MetricType,
     Temporality,
 )
+from observatory_storage.models.retention_tables import EXPIRED_PARTITIONS, PINNED_TRACES
 from observatory_storage.models.traces import (
     KINDS,
     STATUSES,
@@ -27,8 +28,10 @@ from observatory_storage.models.traces import (
 )
 
 __all__ = [
+    "EXPIRED_PARTITIONS",
     "KINDS",
     "METRIC_TYPES",
+    "PINNED_TRACES",
     "STATUSES",
     "TEMPORALITIES",
     "Base",
