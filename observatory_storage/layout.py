@@ -14,6 +14,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain, count
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Engine, text
@@ -42,7 +43,7 @@ _LAST_YEAR: Final = datetime(2100, 1, 1, tzinfo=UTC)
 _LOCK_TIMEOUT: Final = "2s"
 _NO_PRIVILEGE: Final = "42501"
 _ATTEMPTS: Final = 8
-_NAME = re.compile(rf"({'|'.join(PARTITIONED)})_(p\d{{4}}(\d\d){{0,2}}|past|future)")
+_NAME = re.compile(rf"({'|'.join(PARTITIONED)})_(p\d{{4}}(\d\d){{0,2}}|past|future)(_\d+)?")
 _BOUND = re.compile(r"FROM \((MINVALUE|'[^']+')\) TO \((MAXVALUE|'[^']+')\)")
 
 
@@ -191,14 +192,22 @@ class Partitions:
     ) -> list[Range]:
         lock(connection, "partitions", self._schema)
         known = existing(connection, self._schema, table_name)
+        leaving = being_detached(connection, self._schema, table_name)
         now = datetime.now(UTC)
         for moment in sorted(moments):
+            if any(ranged.holds(moment) for ranged in leaving):
+                raise Conflict(
+                    f"the partition of {table_name} for {moment} is being detached", retryable=True
+                )
             if _range_of(known, moment) is None:
                 wanted = next(
                     (
                         wanted
                         for wanted in candidates(moment, now)
-                        if not any(wanted.lower < r.upper and r.lower < wanted.upper for r in known)
+                        if not any(
+                            wanted.lower < r.upper and r.lower < wanted.upper
+                            for r in (*known, *leaving)
+                        )
                     ),
                     None,
                 )
@@ -213,7 +222,8 @@ class Partitions:
     def _attach(self, connection: Connection, table_name: str, wanted: Range) -> None:
         quote = connection.dialect.identifier_preparer.quote
         parent = f"{quote(self._schema)}.{quote(table_name)}"
-        child = f"{quote(self._schema)}.{quote(f'{table_name}_{wanted.suffix}')}"
+        name = _free_name(connection, self._schema, f"{table_name}_{wanted.suffix}")
+        child = f"{quote(self._schema)}.{quote(name)}"
         lower = "MINVALUE" if wanted.lower == _MIN else f"'{wanted.lower.isoformat()}'"
         upper = "MAXVALUE" if wanted.upper == _MAX else f"'{wanted.upper.isoformat()}'"
         connection.exec_driver_sql(f"CREATE TABLE {child} (LIKE {parent} INCLUDING ALL)")
@@ -256,8 +266,22 @@ def existing(connection: Connection, schema: str, table_name: str) -> list[Range
     return sorted(named(connection, schema, table_name).values())
 
 
-def named(connection: Connection, schema: str, table_name: str) -> dict[str, Range]:
-    """The ranges of the partitions that the table has, by the partitions' names."""
+def being_detached(connection: Connection, schema: str, table_name: str) -> list[Range]:
+    """The ranges of partitions that are being detached concurrently.
+
+    They take no rows any more, but PostgreSQL accepts no other partition of their range yet.
+    """
+    return sorted(named(connection, schema, table_name, leaving=True).values())
+
+
+def named(
+    connection: Connection, schema: str, table_name: str, *, leaving: bool = False
+) -> dict[str, Range]:
+    """The ranges of the partitions that the table has, by the partitions' names.
+
+    Args:
+        leaving: those that are being detached concurrently, instead of the others.
+    """
     # Bounds are printed in the session's time zone and date style.
     connection.exec_driver_sql("SET LOCAL timezone = 'UTC'")
     connection.exec_driver_sql("SET LOCAL datestyle = 'ISO'")
@@ -267,10 +291,26 @@ def named(connection: Connection, schema: str, table_name: str) -> dict[str, Ran
             " JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent"
             " JOIN pg_namespace n ON n.oid = p.relnamespace"
             " WHERE n.nspname = :schema AND p.relname = :table_name"
+            " AND i.inhdetachpending = :leaving"
         ),
-        {"schema": schema, "table_name": table_name},
+        {"schema": schema, "table_name": table_name, "leaving": leaving},
     )
     return {name: _parsed(bound) for name, bound in bounds}
+
+
+def _free_name(connection: Connection, schema: str, name: str) -> str:
+    """The name, or the name with a number if a table has it, such as a detached partition."""
+    taken = set(
+        connection.scalars(
+            text(
+                "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+                " WHERE n.nspname = :schema AND starts_with(c.relname, :name)"
+            ),
+            {"schema": schema, "name": name},
+        )
+    )
+    numbered = (f"{name}_{number}" for number in count(2))
+    return next(one for one in chain([name], numbered) if one not in taken)
 
 
 def _parsed(bound: str) -> Range:
