@@ -33,6 +33,8 @@ def upgrade() -> None:
         sa.Column("partition_oid", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("partition", _NAME, nullable=False),
         sa.Column("table_name", _NAME, nullable=False),
+        sa.Column("lower_bound", _TIME, nullable=False),
+        sa.Column("upper_bound", _TIME, nullable=False),
         sa.Column("state", _NAME, nullable=False),
         sa.Column("archived_rows", sa.BigInteger()),
         sa.Column("archived_versions", sa.Numeric()),

@@ -31,6 +31,8 @@ EXPIRED_PARTITIONS: Final = Table(
     Column("partition_oid", BigInteger(), primary_key=True, autoincrement=False, doc="Its oid."),
     Column("partition", NAME, nullable=False, doc="Its name."),
     Column("table_name", NAME, nullable=False, doc="The table that it belongs to."),
+    Column("lower_bound", _TIME, nullable=False, doc="The begin of its range."),
+    Column("upper_bound", _TIME, nullable=False, doc="The end of its range."),
     Column(
         "state",
         NAME,
