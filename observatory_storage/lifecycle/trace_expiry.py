@@ -22,6 +22,7 @@ from observatory_storage.lifecycle.keep_rules import kept_among
 from observatory_storage.lifecycle.partition_marks import Mark
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.lifecycle.stored_partitions import aligned
+from observatory_storage.lifecycle.trace_sweep import Swept, sweep
 from observatory_storage.models import PINNED_TRACES, Trace
 from observatory_storage.repositories import TraceFilters
 from observatory_storage.storing.transaction import Source, retrying
@@ -102,11 +103,32 @@ class TraceExpiry:
         Raises:
             CutoffCrossed: a partition that crosses the cutoff was made meanwhile.
         """
+        if not self.keep and not self.dry_run:
+            return self._sweep_all()
         for traces in self.batches(_BATCH_SIZE):
             if self.run.deadline.is_over:
                 return False
             self.delete(traces)
         return True
+
+    def _sweep_all(self) -> bool:
+        source = self.run.source
+        after = _FIRST
+
+        def once() -> Swept | None:
+            with translated(), source.engine.begin() as connection:
+                check_cutoff(connection, source, self.cutoff)
+                return sweep(connection, self.cutoff, after, _BATCH_SIZE)
+
+        while not self.run.deadline.is_over:
+            swept = retrying(source.config, once)
+            if swept is None:
+                return True
+            self.deleted += swept.deleted
+            self.kept += swept.pinned
+            self.run.progress(f"deleted {swept.deleted} traces")
+            after = swept.start, swept.id
+        return False
 
     def batches(self, size: int, until: datetime | None = None) -> Iterator[Sequence[ExpiredTrace]]:
         """The traces that are old enough, by start, each batch read when it is asked for.

@@ -51,9 +51,10 @@ def test_old_traces_go_with_their_partitions(pool: StoragePool, database_url: st
     # Three days ago at noon is within a day, of which no half is dropped.
     assert result.traces == 4
     assert traces_in(pool) == {1, 2, 3}
-    assert outcomes(result) == [("trace_spans", "dropped", 0)] * 4 + [
-        ("trace_events", "dropped", 0)
-    ] * 4
+    assert (
+        outcomes(result)
+        == [("trace_spans", "dropped", 0)] * 4 + [("trace_events", "dropped", 0)] * 4
+    )
     assert result.is_complete
     assert not result.dry_run
     assert all(one.bytes > 0 and one.rows > 0 for one in result.partitions)
@@ -100,9 +101,10 @@ def test_a_trace_that_crosses_the_cutoff_is_spared_whole(
     # The next day the rest of the trace has expired too.
     result = retain(pool, now=NOW + DAY, traces="3d")
     assert result.traces == 1
-    assert outcomes(result) == [("trace_spans", "dropped", 0)] * 2 + [
-        ("trace_events", "dropped", 0)
-    ] * 2
+    assert (
+        outcomes(result)
+        == [("trace_spans", "dropped", 0)] * 2 + [("trace_events", "dropped", 0)] * 2
+    )
     assert partitions(database_url, "trace_spans") == []
 
 
