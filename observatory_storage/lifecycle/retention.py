@@ -148,6 +148,9 @@ class _Retention:
         if signal == "traces" and not self._delete_traces(moment):
             self._is_complete = False
             return
+        if self._is_left_detaching(signal):
+            self._is_complete = False
+            return
         for _ in range(_ATTEMPTS):  # what has been put back goes at the next attempt
             found = plan.expired(self._source, signal, moment)
             if not found:
@@ -157,6 +160,18 @@ class _Retention:
                     return
         if signal == "metrics" and not self._is_over():
             self._metrics += delete_pointless_metrics(self._run, moment)
+
+    def _is_left_detaching(self, signal: str) -> bool:
+        """Whether a partition is still being detached: PostgreSQL detaches one at a time.
+
+        It may have spans that will be put back, so their events must not go yet.
+        """
+        source = self._source
+        with translated(), source.engine.begin() as connection:
+            return any(
+                layout.being_detached(connection, source.schema, table)
+                for table in plan.SIGNALS[signal]
+            )
 
     def _delete_traces(self, moment: datetime) -> bool:
         for _ in range(_ATTEMPTS):
@@ -190,12 +205,9 @@ class _Retention:
         return True
 
     def _remove(self, partition: StoredPartition) -> bool:
-        """Remove a partition. False if others do not let go of one of this table."""
+        """Remove a partition. False if others do not let go of it."""
         source = self._source
         with translated(), source.engine.begin() as connection:
-            if layout.being_detached(connection, source.schema, partition.table):
-                self._is_complete = False
-                return False
             rows = estimated_rows(connection, source.schema, partition.name)
         kept = 0
         if partition.table in TRACE_TABLES:
