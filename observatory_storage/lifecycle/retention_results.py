@@ -34,7 +34,7 @@ class ExpiredPartition(Result):
     table: str
     partition: str
     lower: datetime | None
-    upper: datetime | None
+    upper: datetime
     rows: int
     bytes: int
     kept_rows: int

@@ -12,10 +12,11 @@ import psycopg
 import pytest
 
 from observatory_storage.errors import ConfigError
-from observatory_storage.lifecycle import partition_removal, trace_archive
+from observatory_storage.lifecycle import partition_removal
 from observatory_storage.lifecycle import retention as retention_module
 from observatory_storage.lifecycle.archive import Archive
 from observatory_storage.lifecycle.retention_results import RetentionResult
+from observatory_storage.lifecycle.trace_expiry import TraceExpiry
 from observatory_storage.otlp.compression import zstd_module
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import CopyWriter, LogWriter, MetricWriter, TraceWriter
@@ -27,7 +28,7 @@ from tests.writers.helpers import a_log, a_metric, a_point, contents, empty, tra
 # As OTLP has it: the service is an attribute of the resource.
 SHOP = {"service.name": "shop", "host": "a"}
 Ingest = Callable[[RetentionResult], None]
-OLD = {"traces": "3d", "metrics": "3d", "logs": "3d"}
+OLD: dict[str, Any] = {"traces": "3d", "metrics": "3d", "logs": "3d"}
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def test_a_trace_that_changes_while_it_is_archived_is_archived_again(
             connection.execute("UPDATE trace_spans SET name = 'other' WHERE span_id LIKE '%1'")
         stored.update(contents(pool, times_of_writing=False))
 
-    with before(monkeypatch, trace_archive.TraceExpiry, "delete", change) as called:
+    with before(monkeypatch, TraceExpiry, "delete", change) as called:
         result = retain(pool, **OLD, archive=tmp_path)
     assert called
     assert [file.items for file in result.archives] == [2, 2]

@@ -130,8 +130,10 @@ def test_the_oldest_partitions_go_until_the_tables_fit(pool: StoragePool) -> Non
     # No signal goes further back than another, but for the last step.
     assert max(ends.values()) - min(ends.values()) <= DAY
     with pool.unit_of_work() as work:
-        assert min(log.timestamp for log in work.logs.list(limit=2000)) > ends["logs"]
-        assert min(trace.start_time for trace in work.traces.list(limit=500)) > ends["trace_spans"]
+        oldest = min(log.timestamp for log in work.logs.list(limit=2000))
+        assert oldest > ends["logs"]
+        oldest = min(trace.start_time for trace in work.traces.list(limit=500))
+        assert oldest > ends["trace_spans"]
     assert retain(pool, max_bytes=largest) == RetentionResult()
 
 
