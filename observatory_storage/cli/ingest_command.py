@@ -90,9 +90,10 @@ def command(state: State, files: tuple[Path, ...], max_request_bytes: int) -> No
     """Store OTLP from FILES; - is standard input.
 
     A file is one request in JSON or protobuf, or has one request in JSON on each line, as `export`
-    and the archive of `retention` write it, or is what the file exporter of the OpenTelemetry Collector writes, in JSON or
-    protobuf. It may be compressed (gzip, zstd). All of this is recognised by its content, and so
-    is the signal of a request. Ingesting a file again changes nothing.
+    and the archive of `retention` write it, or is what the file exporter of the OpenTelemetry
+    Collector writes, in JSON or protobuf. It may be compressed (gzip, zstd). All of this is
+    recognised by its content, and so is the signal of a request. Ingesting a file again changes
+    nothing.
 
     When a file, a line or an item cannot be stored, it is reported on standard error, everything
     else is stored, and the exit code is 1.

@@ -18,6 +18,7 @@ from observatory_storage.lifecycle.run import Run
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import CopyWriter
 from tests.lifecycle.days import (
+    DAY,
     HOUR,
     NOW,
     a_call,
@@ -229,7 +230,7 @@ def test_writers_and_readers_do_not_notice(pool: StoragePool) -> None:
     threads = [repeat(read), repeat(write), repeat(write_metrics)]
     try:
         for days in (6, 3):
-            age = f"{days}d"
+            age = days * DAY
             config = RetentionConfig(traces=age, logs=age)
             apply_retention(Run(pool, NOW), config=config)
     finally:
