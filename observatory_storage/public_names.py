@@ -28,6 +28,19 @@ from observatory_storage.errors import (
     ValidationError,
 )
 from observatory_storage.health import ComponentHealth, HealthReport, PoolStats
+from observatory_storage.lifecycle.retention_results import (
+    ArchiveFile,
+    ExpiredPartition,
+    RetentionResult,
+)
+from observatory_storage.lifecycle.sizes import (
+    ColumnSize,
+    IndexSize,
+    PartitionSize,
+    StorageSize,
+    TableSize,
+    storage_size,
+)
 from observatory_storage.llm import LlmSpan
 from observatory_storage.llm.span_messages import (
     Message,
@@ -109,10 +122,12 @@ from observatory_storage.writers import (
 )
 
 __all__ = [
+    "ArchiveFile",
     "Base",
     "BatchError",
     "BufferStats",
     "CacheError",
+    "ColumnSize",
     "ComponentHealth",
     "ConfigError",
     "Conflict",
@@ -124,10 +139,12 @@ __all__ = [
     "DeletedTrace",
     "DropRule",
     "Exists",
+    "ExpiredPartition",
     "FlushResult",
     "HealthReport",
     "IndexBuild",
     "IndexFailure",
+    "IndexSize",
     "IngestResult",
     "LatencyPercentiles",
     "LevelCount",
@@ -153,6 +170,7 @@ __all__ = [
     "Operation",
     "Page",
     "PartitionIndex",
+    "PartitionSize",
     "PinnedTrace",
     "PoolConfig",
     "PoolError",
@@ -164,6 +182,7 @@ __all__ = [
     "RefreshedFacts",
     "Rejected",
     "RetentionConfig",
+    "RetentionResult",
     "RetryConfig",
     "RollupRetention",
     "RulesConfig",
@@ -178,6 +197,8 @@ __all__ = [
     "StorageConfig",
     "StorageError",
     "StoragePool",
+    "StorageSize",
+    "TableSize",
     "TimeSeriesPoint",
     "TimeSeriesQuery",
     "Timeout",
@@ -204,4 +225,5 @@ __all__ = [
     "ingest_metrics",
     "ingest_traces",
     "otlp_app",
+    "storage_size",
 ]

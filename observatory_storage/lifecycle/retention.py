@@ -170,7 +170,7 @@ class _Retention:
         with translated(), source.engine.begin() as connection:
             return any(
                 layout.being_detached(connection, source.schema, table)
-                for table in plan.SIGNALS[signal]
+                for table in plan.TABLES_OF_SIGNAL[signal]
             )
 
     def _delete_traces(self, moment: datetime) -> bool:
@@ -240,7 +240,7 @@ class _Retention:
         if not versions.rows or earlier.get(partition.oid) == versions:
             return versions
         range_ = bound(partition.lower), bound(partition.upper)
-        if partition.table in plan.SIGNALS["logs"]:
+        if partition.table in plan.TABLES_OF_SIGNAL["logs"]:
             signal = "logs"
             filters = LogFilters(start_time=range_[0], end_time=range_[1])
             requests = export_logs(source, filters, batch_size=_ITEMS_OF_A_REQUEST)

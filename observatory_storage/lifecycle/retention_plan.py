@@ -23,9 +23,9 @@ from observatory_storage.models import Base
 from observatory_storage.storing.transaction import Source
 from observatory_storage.tables import DATA_POINTS, LOGS
 
-__all__ = ["SIGNALS", "by_age", "by_size", "cutoff_of", "expired", "total_bytes"]
+__all__ = ["TABLES_OF_SIGNAL", "by_age", "by_size", "cutoff_of", "expired", "total_bytes"]
 
-SIGNALS: Final = {
+TABLES_OF_SIGNAL: Final = {
     "traces": TRACE_TABLES,
     "metrics": (DATA_POINTS.name,),
     "logs": (LOGS.name,),
@@ -54,7 +54,7 @@ def by_size(run: Run) -> Iterator[tuple[str, datetime]]:
     kept = _kept(source)
     ends = {
         (partition.upper, signal)
-        for signal, tables in SIGNALS.items()
+        for signal, tables in TABLES_OF_SIGNAL.items()
         for partition in partitions_of(source, tables)
         if partition.upper <= run.now and partition.oid not in kept
     }
@@ -72,7 +72,7 @@ def expired(source: Source, signal: str, moment: datetime) -> list[StoredPartiti
 
     They are in the order in which they go: spans before events, whose spans decide what is spared.
     """
-    tables = SIGNALS[signal]
+    tables = TABLES_OF_SIGNAL[signal]
     partitions = partitions_of(source, tables)
     cutoff = cutoff_of(partitions, signal, moment)
     kept = _kept(source)

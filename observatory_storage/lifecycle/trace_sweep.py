@@ -30,13 +30,14 @@ class Swept(NamedTuple):
 
 _LAST: Final = sa.func.coalesce(Trace.last_span_start, Trace.start_time)
 _POSITION: Final = sa.tuple_(Trace.start_time, Trace.id)
-_BEYOND: Final = sa.and_(
+_FOLLOWING: Final = sa.and_(
     Trace.start_time < sa.bindparam("cutoff"),
-    sa.bindparam("cutoff") > _LAST,
     sa.tuple_(sa.bindparam("start"), sa.bindparam("id")) < _POSITION,
 )
 _IN_BATCH: Final = sa.and_(
-    _BEYOND, sa.tuple_(sa.bindparam("last_start"), sa.bindparam("last_id")) >= _POSITION
+    _FOLLOWING,
+    sa.tuple_(sa.bindparam("last_start"), sa.bindparam("last_id")) >= _POSITION,
+    sa.bindparam("cutoff") > _LAST,
 )
 _IS_PINNED: Final = (
     sa.select(sa.literal(1)).where(PINNED_TRACES.c.trace_id == Trace.id).correlate(Trace).exists()
@@ -44,9 +45,10 @@ _IS_PINNED: Final = (
 
 
 def _end_of_batch() -> sa.Select[Any]:
+    # It asks for no more than the index of starts has. Not all of these traces go.
     walked = (
         sa.select(Trace.start_time, Trace.id)
-        .where(_BEYOND)
+        .where(_FOLLOWING)
         .order_by(Trace.start_time, Trace.id)
         .limit(sa.bindparam("size"))
         .subquery("walked")
@@ -104,6 +106,8 @@ def sweep(
 
     Returns None if there are no more traces.
     """
+    # If the server fails, the deletion is repeated. No partition is dropped before it is on the disk.
+    connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
     given = {"cutoff": cutoff, "start": after[0], "id": after[1], "size": size}
     end = connection.execute(_END, given).one_or_none()
     if end is None:
