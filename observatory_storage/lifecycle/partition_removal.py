@@ -122,6 +122,7 @@ def _put_back_changed(source: Source, partition: StoredPartition, archived: Vers
     source.partitions.ensure(partition.table, hours)
     with translated(), source.engine.begin() as connection:
         if hours:
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             columns = columns_of(connection, source.schema, partition.table)
             statement = f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {name}"  # noqa: S608 - quoted
             connection.execute(sa.text(f"{statement} ON CONFLICT DO NOTHING"))
@@ -130,6 +131,7 @@ def _put_back_changed(source: Source, partition: StoredPartition, archived: Vers
 
 def versions_in(connection: sa.Connection, schema: str, partition: str) -> Versions:
     """The number of rows of a table, and the sum of their versions."""
+    connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
     name = f"{quoted_name(schema)}.{quoted_name(partition)}"
     statement = (
         "SELECT count(*), coalesce(sum(CAST(CAST(xmin AS text) AS bigint)), 0)"  # noqa: S608 - quoted

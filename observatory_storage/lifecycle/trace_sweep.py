@@ -106,7 +106,7 @@ def sweep(
 
     Returns None if there are no more traces.
     """
-    # If the server fails, the deletion is repeated. No partition is dropped before it is on the disk.
+    # If the server fails, the deletion is repeated: no partition is dropped before it is on disk.
     connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
     given = {"cutoff": cutoff, "start": after[0], "id": after[1], "size": size}
     end = connection.execute(_END, given).one_or_none()
