@@ -24,6 +24,7 @@ from observatory_storage.lifecycle.spared_rows import (
     SparedRows,
     correct_totals,
     spared_traces,
+    with_wrong_totals,
 )
 from observatory_storage.lifecycle.stored_partitions import StoredPartition, bound
 from observatory_storage.schema_state import quoted_name
@@ -68,6 +69,7 @@ class _Rewriting:
         self._new = f"{schema}.{quoted_name(self._new_name)}"
         self._rows = SparedRows(source.schema, partition.table, partition.name)
         self._copied: dict[UUID, Versions] = {}
+        self._wrong: set[UUID] = set()
         self._new_oid = 0
 
     def fill(self) -> None:
@@ -89,6 +91,8 @@ class _Rewriting:
                 partition_marks.note(connection, self._noted(self._new_name), "filled")
                 spared = spared_traces(connection, self._partition.lower, self._partition.upper)
                 self._copied = self._rows.versions(connection, spared)
+                if self._partition.table == SPANS.name:
+                    self._wrong = with_wrong_totals(connection, self._copied)
                 self._rows.copy_to(connection, self._new, spared, self._columns(connection))
 
     def swap(self, connection: sa.Connection) -> int:
@@ -110,7 +114,8 @@ class _Rewriting:
             again = [trace for trace in spared if trace.id in changed]
             self._rows.copy_to(connection, self._new, again, self._columns(connection))
         if self._partition.table == SPANS.name:
-            correct_totals(connection, [trace.id for trace in spared])
+            # The totals of the others were right when their rows were copied.
+            correct_totals(connection, changed | self._wrong)
         # From here on everybody waits for this transaction, which takes a few milliseconds more.
         self._execute(connection, f"ALTER TABLE {self._parent} DETACH PARTITION {self._old}")
         self._execute(connection, f"DROP TABLE {self._old}")

@@ -6,7 +6,7 @@ partition. All rows of the partition are never read.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Final, NamedTuple, TypeVar
@@ -20,7 +20,7 @@ from observatory_storage.schema_state import quoted_name
 from observatory_storage.storing.trace_upsert import locked_traces, recompute_traces
 from observatory_storage.tables import EVENTS, SPANS
 
-__all__ = ["SparedRows", "SparedTrace", "correct_totals", "spared_traces"]
+__all__ = ["SparedRows", "SparedTrace", "correct_totals", "spared_traces", "with_wrong_totals"]
 
 _TRACES_AT_A_TIME: Final = 1_000
 _T = TypeVar("_T")
@@ -119,31 +119,37 @@ class SparedRows:
         )
 
 
-def correct_totals(connection: sa.Connection, traces: Collection[UUID]) -> None:
-    """Recompute the traces that have another number of spans than their totals say.
+_COUNTED: Final = (
+    sa.select(sa.func.count())
+    .select_from(SPANS.table)
+    .where(
+        SPANS.table.c.trace_id == Trace.id,
+        SPANS.table.c.start_time >= Trace.start_time,
+        SPANS.table.c.start_time <= Trace.last_span_start,
+    )
+    .scalar_subquery()
+)
+_WRONG: Final = sa.select(Trace.id).where(
+    Trace.id == sa.func.any(sa.bindparam("ids", type_=sa.ARRAY(Trace.id.type))),
+    Trace.last_span_start.is_not(None),
+    Trace.span_count != _COUNTED,
+)
+
+
+def with_wrong_totals(connection: sa.Connection, traces: Iterable[UUID]) -> set[UUID]:
+    """The traces that have another number of spans than their totals say.
 
     A late span may have made a deleted trace anew. Its totals know only that span, although earlier
     ones may start after it.
     """
-    counted = (
-        sa.select(sa.func.count())
-        .select_from(SPANS.table)
-        .where(
-            SPANS.table.c.trace_id == Trace.id,
-            SPANS.table.c.start_time >= Trace.start_time,
-            SPANS.table.c.start_time <= Trace.last_span_start,
-        )
-        .scalar_subquery()
-    )
-    differing = sa.select(Trace.id).where(
-        Trace.id == sa.func.any(sa.bindparam("ids", type_=sa.ARRAY(Trace.id.type))),
-        Trace.last_span_start.is_not(None),
-        counted != Trace.span_count,
-    )
-    for some in _chunks(sorted(traces)):
-        if wrong := list(connection.scalars(differing, {"ids": some})):
-            locked = [trace.id for trace in locked_traces(connection, wrong)]
-            recompute_traces(connection, connection.scalars(differing, {"ids": locked}).all())
+    return {key for some in _chunks(traces) for key in connection.scalars(_WRONG, {"ids": some})}
+
+
+def correct_totals(connection: sa.Connection, traces: Iterable[UUID]) -> None:
+    """Recompute the traces whose totals are wrong."""
+    if wrong := with_wrong_totals(connection, traces):
+        locked = [trace.id for trace in locked_traces(connection, wrong)]
+        recompute_traces(connection, with_wrong_totals(connection, locked))
 
 
 def _parameters(traces: Sequence[SparedTrace]) -> dict[str, list[object]]:
@@ -154,7 +160,7 @@ def _parameters(traces: Sequence[SparedTrace]) -> dict[str, list[object]]:
     }
 
 
-def _chunks(values: Sequence[_T]) -> Iterator[list[_T]]:
+def _chunks(values: Iterable[_T]) -> Iterator[list[_T]]:
     remaining = iter(values)
     while some := list(islice(remaining, _TRACES_AT_A_TIME)):
         yield some
