@@ -20,6 +20,7 @@ from observatory_storage.errors import Conflict, StorageError, sqlstate_of, tran
 from observatory_storage.partition_catalog import (
     advisory_key,
     attach,
+    being_detached,
     create_like,
     existing,
     free_name,
@@ -46,6 +47,7 @@ __all__ = [
     "Partitions",
     "Range",
     "advisory_key",
+    "being_detached",
     "candidates",
     "existing",
     "is_of_one",

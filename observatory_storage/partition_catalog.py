@@ -16,6 +16,7 @@ __all__ = [
     "Partition",
     "advisory_key",
     "attach",
+    "being_detached",
     "bounds_of",
     "create_like",
     "existing",
@@ -63,7 +64,17 @@ def existing(connection: Connection, schema: str, table_name: str) -> list[Range
 
 def named(connection: Connection, schema: str, table_name: str) -> dict[str, Range]:
     """The ranges of the partitions that the table has, by the partitions' names."""
-    return {found.name: found.range for found in partitions_of(connection, schema, table_name)}
+    found = partitions_of(connection, schema, table_name)
+    return {each.name: each.range for each in found if not each.is_leaving}
+
+
+def being_detached(connection: Connection, schema: str, table_name: str) -> list[Range]:
+    """The ranges of partitions that are being detached concurrently.
+
+    They take no rows any more, but PostgreSQL accepts no other partition of their range yet.
+    """
+    found = partitions_of(connection, schema, table_name)
+    return [each.range for each in found if each.is_leaving]
 
 
 def partitions_of(connection: Connection, schema: str, table_name: str) -> list[Partition]:

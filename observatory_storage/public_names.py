@@ -9,7 +9,9 @@ from observatory_storage.config import (
     PostgresConfig,
     RedactRule,
     RedisConfig,
+    RetentionConfig,
     RetryConfig,
+    RollupRetention,
     RulesConfig,
     StorageConfig,
 )
@@ -32,6 +34,19 @@ from observatory_storage.lifecycle.maintenance import (
     MaintenanceError,
     MaintenanceReport,
     MaintenanceStep,
+)
+from observatory_storage.lifecycle.retention_results import (
+    ArchiveFile,
+    ExpiredPartition,
+    RetentionResult,
+)
+from observatory_storage.lifecycle.sizes import (
+    ColumnSize,
+    IndexSize,
+    PartitionSize,
+    StorageSize,
+    TableSize,
+    storage_size,
 )
 from observatory_storage.llm import LlmSpan
 from observatory_storage.llm.span_messages import (
@@ -86,6 +101,7 @@ from observatory_storage.repositories import (
     OneOf,
     Operation,
     Page,
+    PinnedTrace,
     Prefix,
     SessionFilters,
     SessionSummary,
@@ -114,10 +130,12 @@ from observatory_storage.writers import (
 )
 
 __all__ = [
+    "ArchiveFile",
     "Base",
     "BatchError",
     "BufferStats",
     "CacheError",
+    "ColumnSize",
     "ComponentHealth",
     "ConfigError",
     "Conflict",
@@ -129,10 +147,12 @@ __all__ = [
     "DeletedTrace",
     "DropRule",
     "Exists",
+    "ExpiredPartition",
     "FlushResult",
     "HealthReport",
     "IndexBuild",
     "IndexFailure",
+    "IndexSize",
     "IngestResult",
     "LatencyPercentiles",
     "LevelCount",
@@ -163,7 +183,9 @@ __all__ = [
     "Operation",
     "Page",
     "PartitionIndex",
+    "PartitionSize",
     "PartitionsConfig",
+    "PinnedTrace",
     "PoolConfig",
     "PoolError",
     "PoolStats",
@@ -173,7 +195,10 @@ __all__ = [
     "RedisConfig",
     "RefreshedFacts",
     "Rejected",
+    "RetentionConfig",
+    "RetentionResult",
     "RetryConfig",
+    "RollupRetention",
     "RulesConfig",
     "SessionFilters",
     "SessionSummary",
@@ -186,6 +211,8 @@ __all__ = [
     "StorageConfig",
     "StorageError",
     "StoragePool",
+    "StorageSize",
+    "TableSize",
     "TimeSeriesPoint",
     "TimeSeriesQuery",
     "Timeout",
@@ -212,4 +239,5 @@ __all__ = [
     "ingest_metrics",
     "ingest_traces",
     "otlp_app",
+    "storage_size",
 ]

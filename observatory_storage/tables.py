@@ -151,8 +151,10 @@ TABLES: Final = {table.name: table for table in (TRACES, SPANS, EVENTS, METRICS,
 """All tables that rows are written to, by their names."""
 
 OWN_TABLES: Final = frozenset(
-    model.__tablename__
-    for model in (models.MaintenanceRun, models.PartitionSplit, models.PartitionState)
+    (
+        *("expired_partitions", "maintenance_runs", "partition_splits", "partition_states"),
+        "pinned_traces",
+    )
 )
 """The names of the tables that the storage keeps for itself. No writer writes to them."""
 

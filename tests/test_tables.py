@@ -31,6 +31,7 @@ def test_every_model_is_in_the_registry() -> None:
         mapper.class_ for mapper in set(Base.registry.mappers) - own
     }
     assert TABLES.keys() | OWN_TABLES == Base.metadata.tables.keys()
+    assert not TABLES.keys() & OWN_TABLES
 
 
 def test_partition_columns_come_from_the_models() -> None:

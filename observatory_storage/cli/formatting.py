@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 
-__all__ = ["SHORT_ID", "clean", "count", "dollars", "duration", "moment"]
+__all__ = ["SHORT_ID", "clean", "count", "dollars", "duration", "moment", "size"]
 
 # The number of characters of a trace's id in a narrow table. Commands accept such a beginning.
 SHORT_ID = 12
@@ -53,6 +53,19 @@ def duration(nanoseconds: float | None) -> str:
 def count(number: int | None) -> str:
     """A count with separators; empty where it is not known."""
     return "" if number is None else f"{number:,}"
+
+
+def size(number: float | None) -> str:
+    """A number of bytes in the unit that fits it, of 1,000 each; empty where it is not known."""
+    if number is None:
+        return ""
+    units = ("B", "kB", "MB", "GB", "TB", "PB")
+    power = 0
+    while number >= 999.5 and power < len(units) - 1:
+        number /= 1000
+        power += 1
+    digits = 0 if power == 0 or number >= 99.95 else 1
+    return f"{number:,.{digits}f} {units[power]}"
 
 
 def dollars(amount: Decimal | None) -> str:

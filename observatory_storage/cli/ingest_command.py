@@ -27,6 +27,7 @@ from observatory_storage.cli.otlp_files import Payload, payloads
 from observatory_storage.cli.text_table import Column, table
 from observatory_storage.errors import ConfigError, ValidationError
 from observatory_storage.otlp.compression import MAX_BODY_BYTES
+from observatory_storage.otlp.trace_values import has_trace_values, store_trace_values
 from observatory_storage.pool import StoragePool
 
 __all__ = ["command"]
@@ -89,9 +90,10 @@ def command(state: State, files: tuple[Path, ...], max_request_bytes: int) -> No
     """Store OTLP from FILES; - is standard input.
 
     A file is one request in JSON or protobuf, or has one request in JSON on each line, as `export`
-    writes it, or is what the file exporter of the OpenTelemetry Collector writes, in JSON or
-    protobuf. It may be compressed (gzip, zstd). All of this is recognised by its content, and so
-    is the signal of a request. Ingesting a file again changes nothing.
+    and the archive of `retention` write it, or is what the file exporter of the OpenTelemetry
+    Collector writes, in JSON or protobuf. It may be compressed (gzip, zstd). All of this is
+    recognised by its content, and so is the signal of a request. Ingesting a file again changes
+    nothing.
 
     When a file, a line or an item cannot be stored, it is reported on standard error, everything
     else is stored, and the exit code is 1.
@@ -145,6 +147,10 @@ def _ingest_request(pool: StoragePool, payload: Payload, report: _Report) -> Non
         report.problem(place, str(payload.content))
         return
     try:
+        if has_trace_values(payload.content):
+            store_trace_values(pool, payload.content)
+            report.requests += 1
+            return
         what, store = _INTO[otlp.detect_signal(payload.content)]
         result = store(pool, payload.content)
     except (ValidationError, ConfigError) as error:  # such as protobuf without the extra

@@ -24,6 +24,8 @@ COMMANDS: Final = {
     "migrate": "Create the tables, or bring them to the newest revision.",
     "maintain": "Do what the store needs from time to time.",
     "indexes": "Build the search indexes of days that are over.",
+    "retention": "Delete rows that are older than they are kept.",
+    "size": "Show the size of tables, partitions, indexes and columns.",
     "serve": "Receive OTLP over HTTP.",
     "facts": "Read the LLM columns of stored spans again.",
     "settle": "Count usage once that several traces report.",

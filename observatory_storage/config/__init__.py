@@ -3,6 +3,7 @@
 from observatory_storage.config.fields import Setting, settings_of
 from observatory_storage.config.maintenance_settings import MaintenanceConfig
 from observatory_storage.config.partition_settings import PartitionsConfig
+from observatory_storage.config.retention_settings import RetentionConfig, RollupRetention
 from observatory_storage.config.rule_settings import DropRule, RedactRule, RulesConfig
 from observatory_storage.config.sections import (
     LlmConfig,
@@ -23,7 +24,9 @@ __all__ = [
     "PostgresConfig",
     "RedactRule",
     "RedisConfig",
+    "RetentionConfig",
     "RetryConfig",
+    "RollupRetention",
     "RulesConfig",
     "Setting",
     "SslMode",

@@ -14,6 +14,7 @@ from observatory_storage.config.fields import Env
 from observatory_storage.config.maintenance_settings import MaintenanceConfig
 from observatory_storage.config.partition_settings import PartitionsConfig
 from observatory_storage.config.problems import Loaded
+from observatory_storage.config.retention_settings import RetentionConfig
 from observatory_storage.config.rule_settings import RulesConfig
 from observatory_storage.config.sections import (
     LlmConfig,
@@ -59,6 +60,7 @@ class StorageConfig(ConfigModel, BaseSettings):
     rules: RulesConfig = Field(default_factory=RulesConfig)
     llm: LlmConfig = Field(default_factory=LlmConfig)
     maintenance: MaintenanceConfig = Field(default_factory=MaintenanceConfig)
+    retention: RetentionConfig = Field(default_factory=RetentionConfig)
 
     @classmethod
     def from_env(cls) -> Self:

@@ -18,6 +18,7 @@ from observatory_storage.models.metrics import (
     Temporality,
 )
 from observatory_storage.models.partition_states import PartitionSplit, PartitionState
+from observatory_storage.models.retention_tables import EXPIRED_PARTITIONS, PINNED_TRACES
 from observatory_storage.models.traces import (
     KINDS,
     STATUSES,
@@ -29,8 +30,10 @@ from observatory_storage.models.traces import (
 )
 
 __all__ = [
+    "EXPIRED_PARTITIONS",
     "KINDS",
     "METRIC_TYPES",
+    "PINNED_TRACES",
     "STATUSES",
     "TEMPORALITIES",
     "Base",

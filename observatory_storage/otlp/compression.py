@@ -31,6 +31,7 @@ __all__ = [
     "decompressing",
     "detect_coding",
     "read_body",
+    "zstd_module",
 ]
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
@@ -115,7 +116,7 @@ def detect_coding(beginning: bytes) -> str | None:
 def available_codings() -> list[str]:
     """The codings that can be read here: zstd may not be installed."""
     try:
-        _zstd()
+        zstd_module()
     except ConfigError:
         return [coding for coding in CODINGS if coding != "zstd"]
     return list(CODINGS)
@@ -151,7 +152,7 @@ def decompressing(file: Readable, coding: str) -> Readable:
         source: Any = file  # which is only read, although the type of the parameter has more
         return gzip.GzipFile(fileobj=source, mode="rb")
     if coding == "zstd":
-        opened: Readable = _zstd().ZstdFile(file, "r")
+        opened: Readable = zstd_module().ZstdFile(file, "r")
         return opened
     return io.BufferedReader(_DeflateFile(file))
 
@@ -183,7 +184,7 @@ def damaged_errors() -> tuple[type[Exception], ...]:
     """What reading compressed data raises if the data is damaged or cut."""
     errors: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error)
     with suppress(ConfigError):
-        errors = (*errors, _zstd().ZstdError)
+        errors = (*errors, zstd_module().ZstdError)
     return errors
 
 
@@ -193,7 +194,12 @@ def damaged(codings: Sequence[str], error: Exception) -> ValidationError:
     return ValidationError("payload", name, f"cannot be decompressed: {error}")
 
 
-def _zstd() -> ModuleType:
+def zstd_module() -> ModuleType:
+    """The module `compression.zstd`, or its backport.
+
+    Raises:
+        ConfigError: neither is installed.
+    """
     for name in ("compression.zstd", "backports.zstd"):
         with suppress(ModuleNotFoundError):
             return importlib.import_module(name)

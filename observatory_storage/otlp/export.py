@@ -7,6 +7,7 @@ scope, so any amount can be exported. An OTLP receiver takes `json.dumps` of a r
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final, TypeVar
@@ -24,6 +25,7 @@ from observatory_storage.otlp.resource_scope import resource_of, scope_of
 from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL, Signal
 from observatory_storage.otlp.traces import span_with
 from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
+from observatory_storage.repositories.reading import validation
 from observatory_storage.storing import Source
 
 __all__ = ["export_logs", "export_metrics", "export_traces"]
@@ -99,8 +101,10 @@ def export_metrics(
     *,
     ids: Ids | None = None,
     batch_size: int = _BATCH_SIZE,
+    start_time: datetime | None = None,
+    end_time: datetime | None = None,
 ) -> Iterator[Request]:
-    """Export metrics, with all their data points, as OTLP/JSON requests.
+    """Export metrics, with their data points, as OTLP/JSON requests.
 
     Args:
         pool: the pool to read from.
@@ -108,6 +112,8 @@ def export_metrics(
             metric ids. The default is all metrics.
         ids: one or more metric ids, instead of `filters`.
         batch_size: the most data points in one request.
+        start_time: only data points at this time or later, and no metric without such points.
+        end_time: only data points before this time, and no metric without such points.
 
     Raises:
         NotFound: there is no metric with one of the ids.
@@ -117,16 +123,22 @@ def export_metrics(
     """
     wanted = _wanted(filters, ids)
     _check(batch_size)
-    return _metric_requests(pool, wanted, batch_size)
+    start_time = validation.moment("start_time", start_time)
+    end_time = validation.moment("end_time", end_time)
+    return _metric_requests(pool, wanted, batch_size, start_time, end_time)
 
 
 def _metric_requests(
-    pool: Source, wanted: MetricFilters | Ids | None, size: int
+    pool: Source,
+    wanted: MetricFilters | Ids | None,
+    size: int,
+    start: datetime | None,
+    end: datetime | None,
 ) -> Iterator[Request]:
     for metrics in export_queries.metric_pages(pool, wanted):
         without_points = {row["id"]: row for row in metrics}
         definitions = dict(without_points)
-        for points in export_queries.point_pages(pool, metrics, size):
+        for points in export_queries.point_pages(pool, metrics, size, start, end):
             entries = []
             for metric_id, some in groupby(points, key=lambda point: point["metric_id"]):
                 row = definitions[metric_id]
@@ -135,7 +147,7 @@ def _metric_requests(
                     (row, metric_of(row, [point_of(point, row["metric_type"]) for point in some]))
                 )
             yield _request(METRIC_SIGNAL, entries)
-        if without_points:
+        if without_points and start is None and end is None:
             entries = [(row, metric_of(row, [])) for row in without_points.values()]
             yield _request(METRIC_SIGNAL, entries)
 

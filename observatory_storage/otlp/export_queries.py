@@ -42,6 +42,7 @@ from observatory_storage.models import (
 )
 from observatory_storage.otlp.traces import COLUMNS
 from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
+from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.traces.repository import TraceRepository
 from observatory_storage.storing import Source
 from observatory_storage.tables import SPAN_KEY_OF_EVENT
@@ -185,10 +186,19 @@ def metric_pages(source: Source, wanted: MetricFilters | Ids | None) -> Iterator
         yield page
 
 
-def point_pages(source: Source, metrics: Sequence[Mapped], size: int) -> Iterator[list[Mapped]]:
-    """The rows of all data points of some metrics, metric by metric."""
+def point_pages(
+    source: Source,
+    metrics: Sequence[Mapped],
+    size: int,
+    start_time: datetime | None = None,
+    end_time: datetime | None = None,
+) -> Iterator[list[Mapped]]:
+    """The rows of data points of some metrics in [start_time, end_time), metric by metric."""
     table = _table(MetricDataPoint)
-    statement = select(table).where(table.c.metric_id.in_([row["id"] for row in metrics]))
+    statement = select(table).where(
+        table.c.metric_id.in_([row["id"] for row in metrics]),
+        *within(MetricDataPoint.timestamp, start_time, end_time),
+    )
     return _pages(source, statement, list(table.primary_key.columns), size)
 
 

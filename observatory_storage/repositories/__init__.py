@@ -14,6 +14,7 @@ from observatory_storage.repositories.metrics.results import (
 from observatory_storage.repositories.reading.operators import Exists, Not, OneOf, Prefix
 from observatory_storage.repositories.reading.pages import Page
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
+from observatory_storage.repositories.traces.pins import PinnedTrace
 from observatory_storage.repositories.traces.repository import TraceRepository
 from observatory_storage.repositories.traces.results import (
     DeletedRows,
@@ -44,6 +45,7 @@ __all__ = [
     "OneOf",
     "Operation",
     "Page",
+    "PinnedTrace",
     "Prefix",
     "SessionFilters",
     "SessionSummary",

@@ -21,7 +21,14 @@ from sqlalchemy.schema import CreateTable, DropTable
 from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.llm import aliases_of
 from observatory_storage.llm.aliases import holding
-from observatory_storage.models import LogRecord, MetricDataPoint, Trace, TraceEvent, TraceSpan
+from observatory_storage.models import (
+    PINNED_TRACES,
+    LogRecord,
+    MetricDataPoint,
+    Trace,
+    TraceEvent,
+    TraceSpan,
+)
 from observatory_storage.repositories.metrics.exemplars import without_exemplars
 from observatory_storage.repositories.reading import validation
 from observatory_storage.repositories.reading.reader import Reader
@@ -77,6 +84,7 @@ def delete_trace(reader: Reader, key: UUID, name: object) -> DeletedTrace:
         logs=reader.change(sa.delete(LogRecord).where(LogRecord.trace_id == key)),
     )
     reader.change(sa.delete(Trace).where(Trace.id == key))
+    reader.change(sa.delete(PINNED_TRACES).where(PINNED_TRACES.c.trace_id == key))
     if bounds is None and not (deleted.spans or deleted.events or deleted.logs):
         raise NotFound(f"there is no trace {name}")
     return deleted
@@ -114,6 +122,8 @@ def delete_all_of(
         # Log records of a trace may be earlier or later than its spans.
         logs += reader.change(sa.delete(LogRecord).where(LogRecord.trace_id == sa.func.any(these)))
         traces += reader.change(sa.delete(Trace).where(Trace.id == sa.func.any(these)))
+        pins = sa.delete(PINNED_TRACES).where(PINNED_TRACES.c.trace_id == sa.func.any(these))
+        reader.change(pins)
     logs += reader.change(sa.delete(LogRecord).where(_naming(LogRecord.attributes, pairs)))
     points = sa.delete(MetricDataPoint).where(_naming(MetricDataPoint.attributes, pairs))
     data_points = reader.change(points)

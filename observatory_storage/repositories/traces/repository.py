@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, Final, TypeVar, Unpack, overload
+from typing import Any, Final, Unpack, overload
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, bindparam, func, select, true, tuple_
 
-from observatory_storage import ids
-from observatory_storage.errors import NotFound, ValidationError
+from observatory_storage.errors import ValidationError
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading import pages, time_buckets, validation
 from observatory_storage.repositories.traces import results
@@ -22,6 +21,7 @@ from observatory_storage.repositories.traces.filters import (
     TraceFilters,
     TraceKeywords,
 )
+from observatory_storage.repositories.traces.former_ids import by_either_id
 from observatory_storage.repositories.traces.message_queries import MessageQueries
 from observatory_storage.repositories.traces.ordered_search import (
     NEWEST_FIRST,
@@ -29,6 +29,7 @@ from observatory_storage.repositories.traces.ordered_search import (
     OrderedTraceSearch,
     is_ordered,
 )
+from observatory_storage.repositories.traces.pins import PinQueries
 from observatory_storage.repositories.traces.session_filters import SessionFilters, SessionKeywords
 from observatory_storage.repositories.traces.sessions import SessionSearch, session_by_id
 from observatory_storage.repositories.traces.spans import trace_name
@@ -37,12 +38,10 @@ from observatory_storage.repositories.traces.trace_search import TraceSearch
 
 __all__ = ["TraceRepository"]
 
-T = TypeVar("T")
-
 _BY_ID: Final = select(Trace).where(Trace.id == bindparam("id"))
 
 
-class TraceRepository(MessageQueries):
+class TraceRepository(MessageQueries, PinQueries):
     """Queries for traces, spans and sessions.
 
     A trace id may be hex text, a UUID, any other text (see `ids.trace_uuid`), or the `Trace`
@@ -286,10 +285,10 @@ class TraceRepository(MessageQueries):
             NotFound: no row belongs to such a trace.
         """
         key, name = validation.trace_key("trace_id", trace_id), trace_name(trace_id)
-        return _by_either_id(key, lambda one: delete_trace(self._reader, one, name))
+        return by_either_id(key, lambda one: delete_trace(self._reader, one, name))
 
     def _get(self, key: UUID, name: str) -> Trace:
-        return _by_either_id(key, lambda one: self._reader.entity(_BY_ID, {"id": one}, name))
+        return by_either_id(key, lambda one: self._reader.entity(_BY_ID, {"id": one}, name))
 
     def delete_user(self, user_id: str) -> results.DeletedRows:
         """Erase the data of a user from every table.
@@ -322,14 +321,3 @@ class TraceRepository(MessageQueries):
             Conflict: another transaction locked some of the rows. The call can be repeated.
         """
         return delete_all_of(self._reader, "session_id", session_id)
-
-
-def _by_either_id(key: UUID, ask: Callable[[UUID], T]) -> T:
-    """The answer for a trace, also if an earlier version stored it under another UUID."""
-    try:
-        return ask(key)
-    except NotFound:
-        former = ids.former_trace_uuid(key)
-        if former is None:
-            raise
-    return ask(former)

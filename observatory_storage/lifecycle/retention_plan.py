@@ -1,0 +1,93 @@
+"""Which partitions are older than they are kept, by age and by the size of all tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+
+from observatory_storage.config import RetentionConfig
+from observatory_storage.errors import translated
+from observatory_storage.lifecycle import partition_marks
+from observatory_storage.lifecycle.run import Run
+from observatory_storage.lifecycle.stored_partitions import (
+    StoredPartition,
+    aligned,
+    before,
+    partitions_of,
+)
+from observatory_storage.lifecycle.trace_expiry import TRACE_TABLES
+from observatory_storage.models import Base
+from observatory_storage.storing.transaction import Source
+from observatory_storage.tables import DATA_POINTS, LOGS
+
+__all__ = ["TABLES_OF_SIGNAL", "by_age", "by_size", "cutoff_of", "expired", "total_bytes"]
+
+TABLES_OF_SIGNAL: Final = {
+    "traces": TRACE_TABLES,
+    "metrics": (DATA_POINTS.name,),
+    "logs": (LOGS.name,),
+}
+"""The partitioned tables of each signal, in the order in which their rows go."""
+
+_TOTAL: Final = sa.text(
+    "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0) FROM pg_catalog.pg_class c"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    " LEFT JOIN pg_catalog.pg_inherits h ON h.inhrelid = c.oid"
+    " LEFT JOIN pg_catalog.pg_class t ON t.oid = h.inhparent"
+    " WHERE n.nspname = :schema AND c.relkind = 'r'"
+    " AND coalesce(t.relname, c.relname) = ANY(:tables)"
+)
+
+
+def by_age(run: Run, config: RetentionConfig) -> dict[str, datetime]:
+    """For each signal that is not kept forever: the time before which its rows are too old."""
+    ages = {"traces": config.traces, "metrics": config.metrics, "logs": config.logs}
+    return {signal: before(run.now, age) for signal, age in ages.items() if age is not None}
+
+
+def by_size(run: Run) -> Iterator[tuple[str, datetime]]:
+    """Each signal with an end of one of its partitions, the oldest first; no present partition."""
+    source = run.source
+    kept = _kept(source)
+    ends = {
+        (partition.upper, signal)
+        for signal, tables in TABLES_OF_SIGNAL.items()
+        for partition in partitions_of(source, tables)
+        if partition.upper <= run.now and partition.oid not in kept
+    }
+    for upper, signal in sorted(ends):
+        yield signal, upper
+
+
+def cutoff_of(partitions: list[StoredPartition], signal: str, moment: datetime) -> datetime:
+    """The time before which rows go, so that they go with whole partitions."""
+    return aligned(partitions, moment) if signal == "traces" else moment
+
+
+def expired(source: Source, signal: str, moment: datetime) -> list[StoredPartition]:
+    """The partitions whose rows are all too old, those that have only spared rows left out.
+
+    They are in the order in which they go: spans before events, whose spans decide what is spared.
+    """
+    tables = TABLES_OF_SIGNAL[signal]
+    partitions = partitions_of(source, tables)
+    cutoff = cutoff_of(partitions, signal, moment)
+    kept = _kept(source)
+    found = [one for one in partitions if one.upper <= cutoff and one.oid not in kept]
+    return sorted(found, key=lambda one: (tables.index(one.table), one.upper))
+
+
+def total_bytes(source: Source) -> int:
+    """The size of all tables on disk, with TOAST and indexes."""
+    given = {"schema": source.schema, "tables": list(Base.metadata.tables)}
+    with translated(), source.engine.connect() as connection:
+        return int(connection.scalar(_TOTAL, given) or 0)
+
+
+def _kept(source: Source) -> set[int]:
+    with translated(), source.engine.connect() as connection:
+        marks = partition_marks.marks(connection)
+    return {mark.partition.oid for mark in marks if mark.state == "kept" and mark.exists}

@@ -1,0 +1,166 @@
+"""The rows of a partition that stay: those of traces that are still there.
+
+They are found from the traces, which are few once the others are deleted, by the primary key of the
+partition. All rows of the partition are never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Final, NamedTuple, TypeVar
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from observatory_storage.lifecycle.partition_marks import Versions
+from observatory_storage.models import Trace
+from observatory_storage.schema_state import quoted_name
+from observatory_storage.storing.trace_upsert import locked_traces, recompute_traces
+from observatory_storage.tables import EVENTS, SPANS
+
+__all__ = ["SparedRows", "SparedTrace", "correct_totals", "spared_traces", "with_wrong_totals"]
+
+_TRACES_AT_A_TIME: Final = 1_000
+_T = TypeVar("_T")
+
+
+class SparedTrace(NamedTuple):
+    """A trace that is still there, with the bounds of its spans' starts."""
+
+    id: UUID
+    first: datetime
+    last: datetime
+
+
+_SPARED: Final = sa.select(Trace.id, Trace.start_time, Trace.last_span_start).where(
+    Trace.start_time < sa.bindparam("upper"), Trace.last_span_start >= sa.bindparam("lower")
+)
+
+
+def spared_traces(connection: sa.Connection, lower: datetime, upper: datetime) -> list[SparedTrace]:
+    """The traces that may have spans which start in [lower, upper)."""
+    rows = connection.execute(_SPARED, {"lower": lower, "upper": upper})
+    return [SparedTrace(key, first, last) for key, first, last in rows if last is not None]
+
+
+class SparedRows:
+    """The rows of spared traces in a partition of `trace_spans` or `trace_events`.
+
+    A trace has only the spans that start within its bounds. Earlier ones are left over from a trace
+    that was deleted, and came again with a late span.
+
+    Args:
+        schema: the schema of the tables.
+        table: the partitioned table.
+        partition: the name of the partition, attached or not.
+    """
+
+    def __init__(self, schema: str, table: str, partition: str) -> None:
+        self._partition = f"{quoted_name(schema)}.{quoted_name(partition)}"
+        self._schema = quoted_name(schema)
+        self._is_of_events = table == EVENTS.name
+        self._start = "span_start_time" if self._is_of_events else "start_time"
+
+    def versions(
+        self, connection: sa.Connection, traces: Sequence[SparedTrace]
+    ) -> dict[UUID, Versions]:
+        """For each trace that has rows: how many, and the sum of their versions."""
+        statement = sa.text(
+            "SELECT r.trace_id, count(*), sum(CAST(CAST(r.xmin AS text) AS bigint))"  # noqa: S608
+            f" FROM {self._rows('e.trace_id, e.xmin')} GROUP BY r.trace_id"
+        )
+        return {
+            trace_id: Versions(count, int(total))
+            for some in _chunks(traces)
+            for trace_id, count, total in connection.execute(statement, _parameters(some))
+        }
+
+    def copy_to(
+        self, connection: sa.Connection, target: str, traces: Sequence[SparedTrace], columns: str
+    ) -> None:
+        """Insert the rows into another table. Those that it has already stay as they are.
+
+        Args:
+            target: the quoted name of the other table.
+            columns: the quoted names of all columns.
+        """
+        statement = sa.text(
+            f"INSERT INTO {target} ({columns}) SELECT {columns}"  # noqa: S608 - quoted
+            f" FROM {self._rows('e.*')} ON CONFLICT DO NOTHING"
+        )
+        for some in _chunks(traces):
+            connection.execute(statement, _parameters(some))
+
+    def starts(self, connection: sa.Connection, traces: Sequence[SparedTrace]) -> list[datetime]:
+        """The times by which the rows are partitioned."""
+        rows = self._rows(f"e.{self._start}")
+        statement = sa.text(f"SELECT DISTINCT r.{self._start} FROM {rows}")  # noqa: S608 - quoted
+        return [
+            start
+            for some in _chunks(traces)
+            for start in connection.scalars(statement, _parameters(some))
+        ]
+
+    def _rows(self, columns: str) -> str:
+        # OFFSET 0 keeps the planner from joining all rows of the partition.
+        of_span = (
+            f" AND EXISTS (SELECT FROM {self._schema}.trace_spans s WHERE s.trace_id = e.trace_id"
+            " AND s.span_id = e.span_id AND s.start_time = e.span_start_time"
+            " AND s.start_ns = e.span_start_ns)"
+        )
+        return (
+            "unnest(CAST(:ids AS uuid[]), CAST(:firsts AS timestamptz[]),"  # noqa: S608 - quoted
+            " CAST(:lasts AS timestamptz[])) AS given (id, first, last),"
+            f" LATERAL (SELECT {columns} FROM {self._partition} e WHERE e.trace_id = given.id"
+            f" AND e.{self._start} BETWEEN given.first AND given.last"
+            f"{of_span if self._is_of_events else ''} OFFSET 0) r"
+        )
+
+
+_COUNTED: Final = (
+    sa.select(sa.func.count())
+    .select_from(SPANS.table)
+    .where(
+        SPANS.table.c.trace_id == Trace.id,
+        SPANS.table.c.start_time >= Trace.start_time,
+        SPANS.table.c.start_time <= Trace.last_span_start,
+    )
+    .scalar_subquery()
+)
+_WRONG: Final = sa.select(Trace.id).where(
+    Trace.id == sa.func.any(sa.bindparam("ids", type_=sa.ARRAY(Trace.id.type))),
+    Trace.last_span_start.is_not(None),
+    Trace.span_count != _COUNTED,
+)
+
+
+def with_wrong_totals(connection: sa.Connection, traces: Iterable[UUID]) -> set[UUID]:
+    """The traces that have another number of spans than their totals say.
+
+    A late span may have made a deleted trace anew. Its totals know only that span, although earlier
+    ones may start after it.
+    """
+    return {key for some in _chunks(traces) for key in connection.scalars(_WRONG, {"ids": some})}
+
+
+def correct_totals(connection: sa.Connection, traces: Iterable[UUID]) -> None:
+    """Recompute the traces whose totals are wrong."""
+    if wrong := with_wrong_totals(connection, traces):
+        locked = [trace.id for trace in locked_traces(connection, wrong)]
+        recompute_traces(connection, with_wrong_totals(connection, locked))
+
+
+def _parameters(traces: Sequence[SparedTrace]) -> dict[str, list[object]]:
+    return {
+        "ids": [trace.id for trace in traces],
+        "firsts": [trace.first for trace in traces],
+        "lasts": [trace.last for trace in traces],
+    }
+
+
+def _chunks(values: Iterable[_T]) -> Iterator[list[_T]]:
+    remaining = iter(values)
+    while some := list(islice(remaining, _TRACES_AT_A_TIME)):
+        yield some
