@@ -19,6 +19,7 @@ from observatory_storage.errors import ConfigError, PoolError, ValidationError, 
 from observatory_storage.health import HealthReport, PoolStats, check_health, pool_stats
 from observatory_storage.layout import Partitions
 from observatory_storage.llm import use_own_aliases
+from observatory_storage.pricing import PriceBook
 from observatory_storage.repositories.reading import validation
 from observatory_storage.rows import Rules
 from observatory_storage.storing import (
@@ -66,6 +67,7 @@ class StoragePool:
         schema: the schema that contains the tables.
         partitions: the existing partitions. Writers create more when rows need them.
         rules: the rules of the configuration for what is written; None if there are none.
+        prices: the stored prices of models, with which writers compute costs.
     """
 
     config: StorageConfig
@@ -74,6 +76,7 @@ class StoragePool:
     schema: str
     partitions: Partitions
     rules: Rules | None
+    prices: PriceBook
 
     def __init__(self, config: StorageConfig, *, connect: bool = True) -> None:
         _check_config(config)
@@ -167,6 +170,7 @@ class StoragePool:
         """
         migrate.upgrade(self.engine, self.schema)
         self.partitions.forget()
+        self.prices.forget()
 
     def settle_usage(self, max_traces: int | None = None) -> SettledUsage:
         """Let the usage of model calls count once that spans of several traces report.
@@ -279,6 +283,7 @@ class StoragePool:
         self.schema = config.postgres.schema_name
         self.partitions = Partitions(engine, self.schema)
         self.rules = Rules.of(config.rules)
+        self.prices = PriceBook(engine, enabled=config.pricing.compute_costs)
         self.redis = _redis_client(config.redis, config.retry)
         self._owned = owned
         self._closed = False

@@ -1,6 +1,7 @@
 """Configuration: `StorageConfig` and its sections."""
 
 from observatory_storage.config.fields import Setting, settings_of
+from observatory_storage.config.pricing_settings import PricingConfig
 from observatory_storage.config.rule_settings import DropRule, RedactRule, RulesConfig
 from observatory_storage.config.sections import (
     LlmConfig,
@@ -17,6 +18,7 @@ __all__ = [
     "LlmConfig",
     "PoolConfig",
     "PostgresConfig",
+    "PricingConfig",
     "RedactRule",
     "RedisConfig",
     "RetryConfig",

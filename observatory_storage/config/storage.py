@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from observatory_storage.config.config_model import ConfigModel
 from observatory_storage.config.fields import Env
+from observatory_storage.config.pricing_settings import PricingConfig
 from observatory_storage.config.problems import Loaded
 from observatory_storage.config.rule_settings import RulesConfig
 from observatory_storage.config.sections import (
@@ -27,7 +28,9 @@ _SOURCES: ContextVar[tuple[Source, ...]] = ContextVar("_SOURCES", default=())
 
 
 class StorageConfig(ConfigModel, BaseSettings):
-    """The whole configuration: ``postgres``, ``redis``, ``pool``, ``retry``, ``rules`` and ``llm``.
+    """The whole configuration, in sections.
+
+    They are ``postgres``, ``redis``, ``pool``, ``retry``, ``rules``, ``llm`` and ``pricing``.
 
     The constructor reads neither the environment nor files; `from_env` and `from_file` do.
 
@@ -55,6 +58,7 @@ class StorageConfig(ConfigModel, BaseSettings):
     retry: RetryConfig = Field(default_factory=RetryConfig)
     rules: RulesConfig = Field(default_factory=RulesConfig)
     llm: LlmConfig = Field(default_factory=LlmConfig)
+    pricing: PricingConfig = Field(default_factory=PricingConfig)
 
     @classmethod
     def from_env(cls) -> Self:

@@ -16,7 +16,9 @@ from observatory_storage.models.metrics import (
     MetricType,
     Temporality,
 )
+from observatory_storage.models.pricing import ModelPricing
 from observatory_storage.models.traces import (
+    COST_SOURCES,
     KINDS,
     STATUSES,
     Kind,
@@ -27,6 +29,7 @@ from observatory_storage.models.traces import (
 )
 
 __all__ = [
+    "COST_SOURCES",
     "KINDS",
     "METRIC_TYPES",
     "STATUSES",
@@ -37,6 +40,7 @@ __all__ = [
     "Metric",
     "MetricDataPoint",
     "MetricType",
+    "ModelPricing",
     "Status",
     "Temporality",
     "Trace",

@@ -20,7 +20,10 @@ from observatory_storage.tables import TABLES
 from tests.rows.samples import LEAST, MODELS, NOON, PREPARE, prepared
 
 ALL_COLUMNS = [
-    (table.name, column.name) for table in Base.metadata.sorted_tables for column in table.columns
+    (table.name, column.name)
+    for table in Base.metadata.sorted_tables
+    if table.name in TABLES
+    for column in table.columns
 ]
 # What one column's value may make wrong in another.
 RELATED = {
