@@ -5,6 +5,7 @@ from observatory_storage.config import (
     LlmConfig,
     PoolConfig,
     PostgresConfig,
+    PricingConfig,
     RedactRule,
     RedisConfig,
     RetryConfig,
@@ -38,6 +39,7 @@ from observatory_storage.models import (
     LogRecord,
     Metric,
     MetricDataPoint,
+    ModelPricing,
     Trace,
     TraceEvent,
     TraceSpan,
@@ -60,6 +62,18 @@ from observatory_storage.partition_indexes import (
     build_partition_indexes,
 )
 from observatory_storage.pool import StoragePool
+from observatory_storage.pricing import (
+    CallUsage,
+    Costs,
+    LoadedPrices,
+    Price,
+    PriceBook,
+    PriceTable,
+    PriceTier,
+    cost_of,
+    load_package_prices,
+    load_prices,
+)
 from observatory_storage.repositories import (
     CostSummary,
     CriticalSection,
@@ -90,8 +104,14 @@ from observatory_storage.repositories import (
     TraceFilters,
     TraceRepository,
     TraceStats,
+    UnpricedModel,
 )
-from observatory_storage.storing import RefreshedFacts, SettledUsage
+from observatory_storage.storing import (
+    RecomputedCosts,
+    RefreshedFacts,
+    SettledUsage,
+    recompute_costs,
+)
 from observatory_storage.unit_of_work import UnitOfWork
 from observatory_storage.web import bearer_token, otlp_app
 from observatory_storage.writers import (
@@ -110,12 +130,14 @@ __all__ = [
     "BatchError",
     "BufferStats",
     "CacheError",
+    "CallUsage",
     "ComponentHealth",
     "ConfigError",
     "Conflict",
     "ConnectionLost",
     "CopyWriter",
     "CostSummary",
+    "Costs",
     "CriticalSection",
     "DeletedRows",
     "DeletedTrace",
@@ -130,6 +152,7 @@ __all__ = [
     "LevelCount",
     "LlmConfig",
     "LlmSpan",
+    "LoadedPrices",
     "LogFilters",
     "LogRecord",
     "LogRepository",
@@ -144,6 +167,7 @@ __all__ = [
     "MetricStats",
     "MetricWriter",
     "MigrationError",
+    "ModelPricing",
     "Not",
     "NotFound",
     "OneOf",
@@ -155,6 +179,12 @@ __all__ = [
     "PoolStats",
     "PostgresConfig",
     "Prefix",
+    "Price",
+    "PriceBook",
+    "PriceTable",
+    "PriceTier",
+    "PricingConfig",
+    "RecomputedCosts",
     "RedactRule",
     "RedisConfig",
     "RefreshedFacts",
@@ -184,11 +214,13 @@ __all__ = [
     "TraceStats",
     "TraceWriter",
     "UnitOfWork",
+    "UnpricedModel",
     "ValidationError",
     "WriteStats",
     "WriterConfig",
     "bearer_token",
     "build_partition_indexes",
+    "cost_of",
     "decompress",
     "detect_signal",
     "export_logs",
@@ -197,5 +229,8 @@ __all__ = [
     "ingest_logs",
     "ingest_metrics",
     "ingest_traces",
+    "load_package_prices",
+    "load_prices",
     "otlp_app",
+    "recompute_costs",
 ]

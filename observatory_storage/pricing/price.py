@@ -190,7 +190,9 @@ def _sides(price: Price, usage: CallUsage) -> tuple[int, int] | None:
     return (total, 0) if total is not None and "output" not in price.rates else None
 
 
-def _prompt_kinds(tokens: int, details: Mapping[str, Any]) -> Iterator[tuple[int, tuple[Rate, ...]]]:
+def _prompt_kinds(
+    tokens: int, details: Mapping[str, Any]
+) -> Iterator[tuple[int, tuple[Rate, ...]]]:
     for_an_hour = _count(details, "prompt_cache_write_1h")
     if for_an_hour:  # these are part of all tokens that were written
         others = max(0, _count(details, "prompt_cache_write") - for_an_hour)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -117,7 +117,6 @@ class PriceBook:
         else:
             with within.begin_nested():
                 yield within
-
 
 
 _STATE: Final = sa.select(

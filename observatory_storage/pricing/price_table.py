@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from observatory_storage.pricing.price import Price
 
-__all__ = ["PriceTable", "service_tier_of"]
+__all__ = ["PriceTable"]
 
 _MOST_KNOWN: Final = 4096
 _ALWAYS: Final = datetime.min.replace(tzinfo=UTC)
@@ -25,17 +25,6 @@ _MAKERS: Final = (
     *("openai", "anthropic", "gcp.gen_ai", "gcp.gemini", "gcp.vertex_ai", "mistral_ai", "cohere"),
     *("deepseek", "x_ai", "moonshot_ai"),
 )
-_STANDARD: Final = frozenset(
-    {"", "auto", "default", "standard", "standard_only", "on_demand", "none"}
-)
-
-
-def service_tier_of(spelling: object) -> str | None:
-    """The service tier by the name that prices have it; None for the standard one."""
-    if not isinstance(spelling, str):
-        return None
-    lower = spelling.strip().lower()
-    return None if lower in _STANDARD else lower
 
 
 class _Named(NamedTuple):

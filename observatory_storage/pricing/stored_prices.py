@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from observatory_storage.models import ModelPricing
 from observatory_storage.pricing.price import RATES, Price, PriceTier
 
-__all__ = ["origin_of", "PRICES", "price_id", "price_of_row", "read_prices", "row_of_price"]
+__all__ = ["PRICES", "origin_of", "price_id", "price_of_row", "read_prices", "row_of_price"]
 
 PRICES: Final[sa.Table] = ModelPricing.__table__  # type: ignore[assignment]  # it is a Table
 _COLUMN_OF: Final = {rate: f"{rate}_usd_per_mtok" for rate in RATES}
@@ -62,7 +62,7 @@ def _json_of(tier: PriceTier) -> dict[str, Any]:
     }
 
 
-def price_of_row(row: Mapping[str, Any]) -> Price:
+def price_of_row(row: Mapping[str, Any] | sa.RowMapping) -> Price:
     """The price that a row of `model_pricing` is."""
     return Price(
         source=row["source"],
@@ -72,9 +72,7 @@ def price_of_row(row: Mapping[str, Any]) -> Price:
         service_tier=row["service_tier"],
         valid_from=row["valid_from"],
         valid_to=row["valid_to"],
-        rates={
-            rate: row[column] for rate, column in _COLUMN_OF.items() if row[column] is not None
-        },
+        rates={rate: row[column] for rate, column in _COLUMN_OF.items() if row[column] is not None},
         usd_per_request=row["usd_per_request"],
         tiers=tuple(
             PriceTier(

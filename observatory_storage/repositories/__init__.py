@@ -10,6 +10,7 @@ from observatory_storage.repositories.metrics.results import (
     LatencyPercentiles,
     MetricStats,
     TimeSeriesPoint,
+    UnpricedModel,
 )
 from observatory_storage.repositories.reading.operators import Exists, Not, OneOf, Prefix
 from observatory_storage.repositories.reading.pages import Page
@@ -56,4 +57,5 @@ __all__ = [
     "TraceFilters",
     "TraceRepository",
     "TraceStats",
+    "UnpricedModel",
 ]

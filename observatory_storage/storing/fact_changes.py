@@ -18,9 +18,13 @@ from sqlalchemy import Connection, bindparam
 
 from observatory_storage.llm import Course, facts
 from observatory_storage.llm.dialects import ALIASES
-from observatory_storage.pricing import PriceTable
+from observatory_storage.pricing import PriceTable, tier_of
 from observatory_storage.rows import SUMS, total_of, with_error_message
-from observatory_storage.storing.span_costs import priced, without_computed_cost
+from observatory_storage.storing.span_costs import (
+    PricedCall,
+    priced,
+    without_computed_cost,
+)
 from observatory_storage.storing.stored_usage import usage_of
 from observatory_storage.storing.usage_in_batch import REPORT, USAGE_FIELDS, reported_json
 from observatory_storage.storing.usage_once import COMPUTED, Usage
@@ -156,8 +160,9 @@ def _with_computed_cost(
         costs = (before.prompt_cost_usd, before.completion_cost_usd, before.total_cost_usd)
         return Usage(*usage[:3], *costs, usage.token_details, COMPUTED)
     provider, model, response_model = (columns[name] for name in _MODELS)
-    call = provider, model, response_model, span["start_time"]
-    return priced(usage, call, span["attributes"], prices)
+    tier, start = tier_of(span["attributes"]), span["start_time"]
+    call = PricedCall(provider, model, response_model, tier, start)
+    return priced(usage, call, prices)
 
 
 def _with_all_digits(stored: Any, found: Any) -> Any:

@@ -86,12 +86,14 @@ def refresh_facts(
         if max_spans is not None and next_start is None:
             limit = min(limit, max_spans - spans)
         prices = source.prices.table()
-        look = partial(_look, source, start, end, after, limit, prices)
+        look = partial(_look, source, _page(start, end, after, limit), prices)
         keys, different, uncounted = retrying(source.config, look)
         if not keys:
             return RefreshedFacts(spans, changed, next_start)
         if different or uncounted:
-            changed += retrying(source.config, partial(_refresh, source, different, uncounted, prices))
+            changed += retrying(
+                source.config, partial(_refresh, source, different, uncounted, prices)
+            )
         spans, after = spans + len(keys), keys[-1]
         if spans == max_spans and after.start_time < _LAST_MOMENT:
             # The spans that start with the last one are read too: the next call begins after them.
@@ -101,19 +103,14 @@ def refresh_facts(
 
 
 def _look(
-    source: Source,
-    start: datetime | None,
-    end: datetime | None,
-    after: SpanKey | None,
-    limit: int,
-    prices: PriceTable | None,
+    source: Source, page: sa.Select[Any], prices: PriceTable | None
 ) -> tuple[list[SpanKey], list[SpanKey], set[UUID]]:
     """The next spans, those of them that differ, and the traces that do not know their usage.
 
     Earlier versions did not count the spans of a trace that report usage.
     """
     with translated(), source.engine.connect() as connection:
-        rows = connection.execute(_page(start, end, after, limit)).all()
+        rows = connection.execute(page).all()
         keys = [SpanKey(*row[: len(SpanKey._fields)]) for row in rows]
         different = [change.key for change in changes_of(connection, keys, prices)]
     reporting = Counter(row.trace_id for row in rows if row.reports_usage)

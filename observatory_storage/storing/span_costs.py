@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
-from observatory_storage.pricing import CallUsage, PriceTable, cost_of, service_tier_of
+from observatory_storage.pricing import CallUsage, PriceTable, cost_of, tier_of
 from observatory_storage.rows import Row
 from observatory_storage.storing.usage_once import COMPUTED, Usage
 from observatory_storage.tables import SPANS
 
-__all__ = ["SERVICE_TIERS", "priced", "with_costs", "without_computed_cost"]
-
-SERVICE_TIERS: Final = (
-    *("openai.response.service_tier", "gen_ai.openai.response.service_tier"),
-    *("gen_ai.response.service_tier", "anthropic.response.service_tier"),
-    *("openai.request.service_tier", "gen_ai.openai.request.service_tier"),
-    *("gen_ai.request.service_tier", "llm.request.service_tier"),
-)
-"""The attributes that name the service tier of a call: the tier that served it goes first."""
+__all__ = [
+    "PricedCall",
+    "priced",
+    "with_costs",
+    "without_computed_cost",
+]
 
 _TOKENS, _COST, _SOURCE, _ATTRIBUTES, _DETAILS = SPANS.positions(
     "total_tokens", "total_cost_usd", "cost_source", "attributes", "token_details"
@@ -53,11 +50,13 @@ def with_costs(rows: Sequence[Row], prices: PriceTable | None) -> Sequence[Row]:
         provider, model, response_model, start = _call_of(values)
         tier = None
         if _NAMED in values[_ATTRIBUTES]:
-            tier = _tier_of(_decoded(values[_ATTRIBUTES]))
+            tier = tier_of(_decoded(values[_ATTRIBUTES]))
         price = prices.price_of(provider, model, response_model, tier, start)
         if price is None:
             continue
-        costs = cost_of(price, CallUsage(*_tokens_of(values), _decoded(values[_DETAILS])))
+        prompt, completion, total = _tokens_of(values)
+        usage = CallUsage(prompt, completion, total, _decoded(values[_DETAILS]))
+        costs = cost_of(price, usage)
         if costs is None:
             continue
         priced_values = list(values)
@@ -75,27 +74,24 @@ def _decoded(encoded: bytes | None) -> Any:
     return None if encoded is None else orjson.loads(encoded[1:])
 
 
-def _tier_of(attributes: Mapping[str, Any]) -> str | None:
-    for name in SERVICE_TIERS:
-        if attributes.get(name) is not None:
-            return service_tier_of(attributes[name])
-    return None
+class PricedCall(NamedTuple):
+    """What the price of a stored span depends on, beside its usage."""
+
+    provider: str | None
+    model: str | None
+    response_model: str | None
+    service_tier: str | None
+    start_time: datetime
 
 
-def priced(
-    usage: Usage,
-    call: tuple[str | None, str | None, str | None, datetime],
-    attributes: Mapping[str, Any],
-    prices: PriceTable | None,
-) -> Usage:
+def priced(usage: Usage, call: PricedCall, prices: PriceTable | None) -> Usage:
     """The usage that a stored span reports, with its computed cost as the prices are now.
 
-    A cost that was told stays. Without a price, the cost is as unknown as it was.
+    A cost that was told stays. Without a price, the cost is unknown.
 
     Args:
         usage: what the span reports.
-        call: its provider, model, responding model and start.
-        attributes: its attributes, which may name the service tier.
+        call: what was called.
         prices: the prices, if there are any.
     """
     if usage.tells_cost:
@@ -103,8 +99,7 @@ def priced(
     unpriced = without_computed_cost(usage)
     if prices is None or not usage.total_tokens:
         return unpriced
-    provider, model, response_model, start = call
-    price = prices.price_of(provider, model, response_model, _tier_of(attributes), start)
+    price = prices.price_of(*call)
     costs = None if price is None else cost_of(price, _call_usage(usage))
     if costs is None:
         return unpriced

@@ -24,7 +24,7 @@ from observatory_storage import (
     ValidationError,
     ids,
 )
-from observatory_storage.models import KINDS, METRIC_TYPES, STATUSES, TEMPORALITIES, Base
+from observatory_storage.models import KINDS, METRIC_TYPES, STATUSES, TEMPORALITIES
 from observatory_storage.rows import (
     UNKNOWN_SERVICE,
     as_mapping,

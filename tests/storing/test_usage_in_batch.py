@@ -156,7 +156,10 @@ def test_a_cost_told_around_calls_covers_their_computed_costs() -> None:
     calls = [computed(number, 1, prompt_tokens=number) for number in (2, 3)]
     around, *inside = check([agent, *calls])
     assert around == Usage(total_cost_usd=9 * COST, cost_source="told")
-    assert [(usage.total_tokens, usage.total_cost_usd) for usage in inside] == [(2, None), (3, None)]
+    assert [(usage.total_tokens, usage.total_cost_usd) for usage in inside] == [
+        (2, None),
+        (3, None),
+    ]
 
 
 def test_computed_costs_of_calls_count_beside_one_that_was_told() -> None:
