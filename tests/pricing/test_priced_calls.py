@@ -61,7 +61,7 @@ def call(chance: random.Random, number: int) -> Call:
     completion = chance.choice([0, 1, chance.randint(1, 100_000)]) if prompt else 5
     # Around the change of a price, and also the very last moment before it.
     offset = chance.choice([-1, 0, 1, chance.randint(-(10**12), 10**12)])
-    made = {
+    made: Call = {
         "number": number,
         "family": family,
         "start": MIDNIGHT + timedelta(microseconds=offset),
