@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Context, Decimal
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 __all__ = [
@@ -58,11 +60,12 @@ _COMPLETION: Final[tuple[tuple[str, tuple[Rate, ...]], ...]] = (
     ("completion_video", ("output_video", "output")),
 )
 INPUT_RATES: Final = frozenset(rate for _, rates in _PROMPT for rate in rates)
-_ZERO: Final = Decimal(0)
+_PROMPT_KINDS: Final = tuple(name for name, _ in _PROMPT)
+_COMPLETION_KINDS: Final = tuple(name for name, _ in _COMPLETION)
 _PER_MILLION: Final = -6
 # Precise enough for any tokens and prices, and without the traps of the caller's context.
 _EXACT: Final = Context(prec=200, traps=[])
-_ONE: Final = Decimal(1)
+_ONE, _TEN = Decimal(1), Decimal(10)
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,10 @@ class Price:
     tiers: Sequence[PriceTier] = field(default=())
     source: str = USER
 
+    @cached_property
+    def _plan(self) -> _Plan:
+        return _plan_of(self)
+
     @property
     def is_own(self) -> bool:
         """Whether it is your own, and not a package's."""
@@ -145,6 +152,64 @@ class Costs(NamedTuple):
     total: Decimal
 
 
+class _Rates(NamedTuple):
+    """The prices of all kinds of tokens as integers, in the order in which they are taken."""
+
+    prompt: tuple[int | None, ...]
+    input: int | None
+    completion: tuple[int | None, ...]
+    output: int | None
+
+
+class _Plan(NamedTuple):
+    """A price made ready to compute with: decimals as integers of one exponent.
+
+    Attributes:
+        exponent: the exponent of the integers.
+        calls: the prices of whole calls above a number of input tokens, ascending from -1.
+        excess: for tiers of the excess: their numbers, and the prices that they change.
+    """
+
+    exponent: int
+    calls: tuple[tuple[int, Mapping[Rate, Decimal], _Rates], ...]
+    excess: tuple[tuple[int, Mapping[Rate, Decimal]], ...]
+
+
+def _plan_of(price: Price) -> _Plan:
+    tiers = sorted(price.tiers, key=lambda tier: tier.above)
+    decimals = [*price.rates.values(), *(rate for tier in tiers for rate in tier.rates.values())]
+    exponent = min((_exponent(each) for each in decimals), default=0)
+    rates = dict(price.rates)
+    calls = [(-1, rates, _resolved(rates, exponent))]
+    for tier in tiers:
+        if tier.applies_to == "call":
+            rates = {**rates, **tier.rates}
+            calls.append((tier.above, rates, _resolved(rates, exponent)))
+    excess = [(tier.above, tier.rates) for tier in tiers if tier.applies_to == "excess"]
+    return _Plan(exponent, tuple(calls), tuple(excess))
+
+
+def _exponent(number: Decimal) -> int:
+    exponent = number.as_tuple().exponent
+    return min(exponent, 0) if isinstance(exponent, int) else 0
+
+
+def _resolved(rates: Mapping[Rate, Decimal], exponent: int) -> _Rates:
+    whole: dict[str, int] = {
+        name: int(_EXACT.scaleb(rate, -exponent)) for name, rate in rates.items()
+    }
+
+    def first(names: Sequence[Rate]) -> int | None:
+        return next((whole[name] for name in names if name in whole), None)
+
+    return _Rates(
+        tuple(first(names) for _, names in _PROMPT),
+        whole.get("input"),
+        tuple(first(names) for _, names in _COMPLETION),
+        whole.get("output"),
+    )
+
+
 def cost_of(price: Price, usage: CallUsage) -> Costs | None:
     """What a call costs, exactly; None if the price says nothing of some of its tokens.
 
@@ -159,22 +224,26 @@ def cost_of(price: Price, usage: CallUsage) -> Costs | None:
     if sides is None:
         return None
     prompt, completion = sides
-    details = usage.token_details or {}
-    rates = price.rates
-    excess: list[PriceTier] = []
-    if price.tiers:
-        whole = [tier for tier in price.tiers if tier.applies_to == "call" and tier.above < prompt]
-        for tier in sorted(whole, key=lambda tier: tier.above):
-            rates = {**rates, **tier.rates}
-        excess = [tier for tier in price.tiers if tier.applies_to == "excess"]
-    prompt_cost = _cost(_prompt_kinds(prompt, details), rates, excess)
-    completion_cost = _cost(_kinds(completion, details, _COMPLETION, "output"), rates, ())
+    details = usage.token_details
+    exponent, calls, excess = price._plan
+    _, rates, whole = calls[0]
+    for above, tier_rates, tier_whole in calls[1:]:
+        if prompt > above:
+            rates, whole = tier_rates, tier_whole
+    if details and "prompt_cache_write_1h" in details:
+        details = _with_five_minutes(details)
+    if excess:
+        prompt_cost = _cost_with_excess(prompt, details, rates, excess, exponent)
+    else:
+        prompt_cost = _cost(prompt, details, _PROMPT_KINDS, whole.prompt, whole.input)
+    completion_cost = _cost(completion, details, _COMPLETION_KINDS, whole.completion, whole.output)
     if prompt_cost is None or completion_cost is None:
         return None
-    total = _EXACT.add(prompt_cost, completion_cost)
+    exponent += _PER_MILLION
+    total = _dollars(prompt_cost + completion_cost, exponent)
     if price.usd_per_request is not None:
-        total = _EXACT.add(total, price.usd_per_request)
-    return Costs(_plain(prompt_cost), _plain(completion_cost), _plain(total))
+        total = _plain(_EXACT.add(total, price.usd_per_request))
+    return Costs(_dollars(prompt_cost, exponent), _dollars(completion_cost, exponent), total)
 
 
 def _sides(price: Price, usage: CallUsage) -> tuple[int, int] | None:
@@ -190,14 +259,13 @@ def _sides(price: Price, usage: CallUsage) -> tuple[int, int] | None:
     return (total, 0) if total is not None and "output" not in price.rates else None
 
 
-def _prompt_kinds(
-    tokens: int, details: Mapping[str, Any]
-) -> Iterator[tuple[int, tuple[Rate, ...]]]:
-    for_an_hour = _count(details, "prompt_cache_write_1h")
-    if for_an_hour:  # these are part of all tokens that were written
-        others = max(0, _count(details, "prompt_cache_write") - for_an_hour)
-        details = {**details, "prompt_cache_write": others}
-    return _kinds(tokens, details, _PROMPT, "input")
+def _with_five_minutes(details: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The details with the tokens that were written for five minutes alone.
+
+    Those that were written for an hour are part of all tokens that were written.
+    """
+    others = _count(details, "prompt_cache_write") - _count(details, "prompt_cache_write_1h")
+    return {**details, "prompt_cache_write": others}
 
 
 def _count(details: Mapping[str, Any], name: str) -> int:
@@ -206,58 +274,68 @@ def _count(details: Mapping[str, Any], name: str) -> int:
     return count if type(count) is int and count > 0 else 0
 
 
-def _kinds(
-    tokens: int,
-    details: Mapping[str, Any],
-    kinds: Sequence[tuple[str, tuple[Rate, ...]]],
-    side: Rate,
-) -> Iterator[tuple[int, tuple[Rate, ...]]]:
-    """The tokens of each kind, in order, and the prices that they may have."""
-    left = tokens
-    if details:
-        for name, rates in kinds:
-            count = _count(details, name)
-            if count and (count := min(count, left)):
-                left -= count
-                yield count, rates
-    if left:
-        yield left, (side,)
-
-
 def _cost(
-    kinds: Iterator[tuple[int, tuple[Rate, ...]]],
+    tokens: int,
+    details: Mapping[str, Any] | None,
+    kinds: Sequence[str],
+    rates: Sequence[int | None],
+    plain: int | None,
+) -> int | None:
+    """The cost of a side; None if one of its tokens has no price."""
+    cost, left = 0, tokens
+    if details:
+        for name, rate in zip(kinds, rates, strict=True):
+            if name in details and (count := min(_count(details, name), left)):
+                if rate is None:
+                    return None
+                cost += count * rate
+                left -= count
+    if left:
+        if plain is None:
+            return None
+        cost += left * plain
+    return cost
+
+
+def _cost_with_excess(
+    tokens: int,
+    details: Mapping[str, Any] | None,
     rates: Mapping[Rate, Decimal],
-    excess: Sequence[PriceTier],
-) -> Decimal | None:
-    cost, place = _ZERO, 0
-    for count, names in kinds:
-        for part, valid in _parts(place, count, rates, excess) if excess else ((count, rates),):
-            rate = next((valid[name] for name in names if name in valid), None)
-            if rate is None:
-                return None
-            cost = _EXACT.fma(rate, part, cost)
-        place += count
-    return _EXACT.scaleb(cost, _PER_MILLION)
+    excess: Sequence[tuple[int, Mapping[Rate, Decimal]]],
+    exponent: int,
+) -> int | None:
+    """The cost of a prompt whose tokens above some numbers have other prices."""
+    # Where the tokens of each kind end, one kind after another.
+    ends: list[int] = []
+    place = 0
+    for name in _PROMPT_KINDS:
+        place = min(tokens, place + (_count(details, name) if details else 0))
+        ends.append(place)
+    ends.append(tokens)
+    cost = 0
+    for lower, upper in pairwise([0, *(above for above, _ in excess), max(tokens, excess[-1][0])]):
+        for above, changed in excess:
+            if above == lower:
+                rates = {**rates, **changed}
+        whole = _resolved(rates, exponent)
+        start = 0
+        for end, rate in zip(ends, (*whole.prompt, whole.input), strict=True):
+            count = min(end, upper) - max(start, lower)
+            start = end
+            if count > 0:
+                if rate is None:
+                    return None
+                cost += count * rate
+    return cost
 
 
-def _parts(
-    place: int, count: int, rates: Mapping[Rate, Decimal], tiers: Sequence[PriceTier]
-) -> Iterator[tuple[int, Mapping[Rate, Decimal]]]:
-    """Divide tokens where tiers begin. `place` is the number of input tokens before them."""
-    end = place + count
-    starts = sorted({place, *(tier.above for tier in tiers if place < tier.above < end)})
-    for start, until in zip(starts, (*starts[1:], end), strict=True):
-        valid = rates
-        for tier in sorted(tiers, key=lambda tier: tier.above):
-            if tier.above <= start:
-                valid = {**valid, **tier.rates}
-        yield until - start, valid
+def _dollars(whole: int, exponent: int) -> Decimal:
+    return _plain(_EXACT.scaleb(Decimal(whole), exponent))
 
 
 def _plain(cost: Decimal) -> Decimal:
     """The cost without zeros at its end, and without an exponent above zero."""
     plain = cost.normalize(_EXACT)
-    exponent = plain.as_tuple().exponent
-    if isinstance(exponent, int) and exponent > 0:
-        return plain.quantize(_ONE, context=_EXACT)
+    if plain >= _TEN and (exponent := plain.as_tuple().exponent) and isinstance(exponent, int):
+        return plain.quantize(_ONE, context=_EXACT) if exponent > 0 else plain
     return plain

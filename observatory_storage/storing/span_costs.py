@@ -65,7 +65,8 @@ def with_costs(rows: Sequence[Row], prices: PriceTable | None) -> Sequence[Row]:
         priced_values[_SOURCE] = COMPUTED
         if changed is None:
             changed = list(rows)
-        changed[index] = row._replace(values=tuple(priced_values))
+        table, _, events, trace_text, repairs = row
+        changed[index] = Row(table, tuple(priced_values), events, trace_text, repairs)
     return rows if changed is None else changed
 
 

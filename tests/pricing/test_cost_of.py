@@ -55,7 +55,7 @@ def test_each_token_is_priced_once_even_if_details_say_more() -> None:
 
 @pytest.mark.parametrize("count", [-1, 1.5, "7", None, True])
 def test_details_that_are_no_counts_are_ignored(count: Any) -> None:
-    assert total(10, 0, {"prompt_cache_read": count}, rates=BOTH | {"cache_read": 0}) == 30
+    assert total(10, 0, {"prompt_cache_read": count}, rates=BOTH | {"cache_read": Decimal(0)}) == 30
 
 
 def test_a_tier_of_whole_calls_begins_above_its_number() -> None:
