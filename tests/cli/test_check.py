@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from observatory_embedded import EmbeddedPostgres, EmbeddedValkey
-from observatory_storage.tables import TABLES
+from observatory_storage.models import Base
 from tests.commands import Result, Run, runner, traces_request
 from tests.servers import FAST
 
@@ -190,7 +190,7 @@ def test_tables_that_may_not_be_written(run: Run, guarded_server: EmbeddedPostgr
     with psycopg.connect(guarded_server.url_of("shared"), autocommit=True) as connection:
         connection.execute("CREATE ROLE reader LOGIN PASSWORD 'reader'")
         connection.execute("GRANT SELECT ON traces, observatory_version TO reader")
-        others = ", ".join(sorted(TABLES.keys() - {"traces"}))
+        others = ", ".join(sorted(Base.metadata.tables.keys() - {"traces"}))
         assert f"reader may not read {others}" in detail()
         connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
         assert "not written: reader may not INSERT, UPDATE and DELETE" in detail()
