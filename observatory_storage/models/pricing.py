@@ -23,8 +23,8 @@ class ModelPricing(Base):
     """What the calls of a model cost, from one moment until another.
 
     `load_prices` and `load_package_prices` write these rows. A row says what the tokens of a kind
-    cost, where that differs from the price of their side: `input_usd_per_mtok` or
-    `output_usd_per_mtok`. NULL is not zero: tokens without a price have no cost.
+    cost, where that differs from the price of their side: ``input_usd_per_mtok`` or
+    ``output_usd_per_mtok``. NULL is not zero: tokens without a price have no cost.
     """
 
     __tablename__ = "model_pricing"

@@ -274,7 +274,7 @@ class TraceSpan(Base):
     cost_source: Mapped[CostSource | None] = mapped_column(
         NAME,
         doc='"told" if the cost was reported, "computed" if it was computed from prices; NULL'
-        " without a cost, and for costs told before revision 0009.",
+        " without a cost, and for costs told before revision 0009 or without a writer.",
     )
     reported_cost_source: Mapped[CostSource | None] = mapped_column(
         NAME, doc="The same for the cost in `reported_usage`."
