@@ -23,6 +23,7 @@ from observatory_storage.lifecycle.maintenance import MaintenanceReport, run_ste
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.lifecycle.steps import STEPS
 from observatory_storage.llm import use_own_aliases
+from observatory_storage.pricing import PriceBook
 from observatory_storage.repositories.reading import validation
 from observatory_storage.rows import Rules
 from observatory_storage.storing import (
@@ -70,6 +71,7 @@ class StoragePool:
         schema: the schema that contains the tables.
         partitions: the existing partitions. Writers create more when rows need them.
         rules: the rules of the configuration for what is written; None if there are none.
+        prices: the stored prices of models, with which writers compute costs.
     """
 
     config: StorageConfig
@@ -78,6 +80,7 @@ class StoragePool:
     schema: str
     partitions: Partitions
     rules: Rules | None
+    prices: PriceBook
 
     def __init__(self, config: StorageConfig, *, connect: bool = True) -> None:
         _check_config(config)
@@ -173,6 +176,7 @@ class StoragePool:
         """
         migrate.upgrade(self.engine, self.schema)
         self.partitions.forget()
+        self.prices.forget()
 
     def maintain(
         self,
@@ -323,6 +327,7 @@ class StoragePool:
         self.schema = config.postgres.schema_name
         self.partitions = Partitions(engine, self.schema, config.partitions)
         self.rules = Rules.of(config.rules)
+        self.prices = PriceBook(engine, enabled=config.pricing.compute_costs)
         self.redis = _redis_client(config.redis, config.retry)
         self._owned = owned
         self._closed = False

@@ -7,6 +7,7 @@ from observatory_storage.config import (
     PartitionsConfig,
     PoolConfig,
     PostgresConfig,
+    PricingConfig,
     RedactRule,
     RedisConfig,
     RetentionConfig,
@@ -61,6 +62,7 @@ from observatory_storage.models import (
     MaintenanceRun,
     Metric,
     MetricDataPoint,
+    ModelPricing,
     Trace,
     TraceEvent,
     TraceSpan,
@@ -83,6 +85,18 @@ from observatory_storage.partition_indexes import (
     build_partition_indexes,
 )
 from observatory_storage.pool import StoragePool
+from observatory_storage.pricing import (
+    CallUsage,
+    Costs,
+    LoadedPrices,
+    Price,
+    PriceBook,
+    PriceTable,
+    PriceTier,
+    cost_of,
+    load_package_prices,
+    load_prices,
+)
 from observatory_storage.repositories import (
     CostSummary,
     CriticalSection,
@@ -114,8 +128,14 @@ from observatory_storage.repositories import (
     TraceFilters,
     TraceRepository,
     TraceStats,
+    UnpricedModel,
 )
-from observatory_storage.storing import RefreshedFacts, SettledUsage
+from observatory_storage.storing import (
+    RecomputedCosts,
+    RefreshedFacts,
+    SettledUsage,
+    recompute_costs,
+)
 from observatory_storage.unit_of_work import UnitOfWork
 from observatory_storage.web import bearer_token, otlp_app
 from observatory_storage.writers import (
@@ -135,6 +155,7 @@ __all__ = [
     "BatchError",
     "BufferStats",
     "CacheError",
+    "CallUsage",
     "ColumnSize",
     "ComponentHealth",
     "ConfigError",
@@ -142,6 +163,7 @@ __all__ = [
     "ConnectionLost",
     "CopyWriter",
     "CostSummary",
+    "Costs",
     "CriticalSection",
     "DeletedRows",
     "DeletedTrace",
@@ -158,6 +180,7 @@ __all__ = [
     "LevelCount",
     "LlmConfig",
     "LlmSpan",
+    "LoadedPrices",
     "LogFilters",
     "LogRecord",
     "LogRepository",
@@ -177,6 +200,7 @@ __all__ = [
     "MetricStats",
     "MetricWriter",
     "MigrationError",
+    "ModelPricing",
     "Not",
     "NotFound",
     "OneOf",
@@ -191,6 +215,12 @@ __all__ = [
     "PoolStats",
     "PostgresConfig",
     "Prefix",
+    "Price",
+    "PriceBook",
+    "PriceTable",
+    "PriceTier",
+    "PricingConfig",
+    "RecomputedCosts",
     "RedactRule",
     "RedisConfig",
     "RefreshedFacts",
@@ -225,11 +255,13 @@ __all__ = [
     "TraceStats",
     "TraceWriter",
     "UnitOfWork",
+    "UnpricedModel",
     "ValidationError",
     "WriteStats",
     "WriterConfig",
     "bearer_token",
     "build_partition_indexes",
+    "cost_of",
     "decompress",
     "detect_signal",
     "export_logs",
@@ -238,6 +270,9 @@ __all__ = [
     "ingest_logs",
     "ingest_metrics",
     "ingest_traces",
+    "load_package_prices",
+    "load_prices",
     "otlp_app",
+    "recompute_costs",
     "storage_size",
 ]

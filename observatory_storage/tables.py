@@ -152,8 +152,8 @@ TABLES: Final = {table.name: table for table in (TRACES, SPANS, EVENTS, METRICS,
 
 OWN_TABLES: Final = frozenset(
     (
-        *("expired_partitions", "maintenance_runs", "partition_splits", "partition_states"),
-        "pinned_traces",
+        *("expired_partitions", "maintenance_runs", "model_pricing", "partition_splits"),
+        *("partition_states", "pinned_traces"),
     )
 )
 """The names of the tables that the storage keeps for itself. No writer writes to them."""

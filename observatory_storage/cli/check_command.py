@@ -34,6 +34,7 @@ from observatory_storage.models import Base
 from observatory_storage.pool import StoragePool
 from observatory_storage.repositories import TraceFilters
 from observatory_storage.serialization import to_json
+from observatory_storage.tables import TABLES
 
 __all__ = ["command"]
 
@@ -241,7 +242,7 @@ class _Check:
         self._readable = True
         if around.read_only:
             reason = "transactions are read-only: a replica, or default_transaction_read_only"
-        elif not all(row.writable for row in tables):
+        elif not all(row.writable for row in tables if row.name in TABLES):
             reason = f"{around.role} may not INSERT, UPDATE and DELETE"
         elif not all(row.owned for row in tables if row.name in PARTITIONED):
             reason = f"{around.role} does not own the tables, so it cannot add partitions"

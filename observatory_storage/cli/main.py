@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "serve": "Receive OTLP over HTTP.",
     "facts": "Read the LLM columns of stored spans again.",
     "settle": "Count usage once that several traces report.",
+    "prices": "Load prices of models, and compute costs with them.",
     "ingest": "Store OTLP from files or standard input.",
     "export": "Print traces, metrics or logs as OTLP.",
     "traces": "List traces.",

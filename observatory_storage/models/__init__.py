@@ -18,8 +18,10 @@ from observatory_storage.models.metrics import (
     Temporality,
 )
 from observatory_storage.models.partition_states import PartitionSplit, PartitionState
+from observatory_storage.models.pricing import ModelPricing
 from observatory_storage.models.retention_tables import EXPIRED_PARTITIONS, PINNED_TRACES
 from observatory_storage.models.traces import (
+    COST_SOURCES,
     KINDS,
     STATUSES,
     Kind,
@@ -30,6 +32,7 @@ from observatory_storage.models.traces import (
 )
 
 __all__ = [
+    "COST_SOURCES",
     "EXPIRED_PARTITIONS",
     "KINDS",
     "METRIC_TYPES",
@@ -43,6 +46,7 @@ __all__ = [
     "Metric",
     "MetricDataPoint",
     "MetricType",
+    "ModelPricing",
     "PartitionSplit",
     "PartitionState",
     "Status",

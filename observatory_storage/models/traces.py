@@ -29,12 +29,24 @@ from observatory_storage.models.base import (
 if TYPE_CHECKING:
     from observatory_storage.models.logs import LogRecord
 
-__all__ = ["KINDS", "STATUSES", "Kind", "Status", "Trace", "TraceEvent", "TraceSpan"]
+__all__ = [
+    "COST_SOURCES",
+    "KINDS",
+    "STATUSES",
+    "CostSource",
+    "Kind",
+    "Status",
+    "Trace",
+    "TraceEvent",
+    "TraceSpan",
+]
 
 Status = Literal["unset", "ok", "error"]
 Kind = Literal["unspecified", "internal", "server", "client", "producer", "consumer"]
+CostSource = Literal["told", "computed"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+COST_SOURCES: Final[tuple[CostSource, ...]] = get_args(CostSource)
 
 
 class Trace(Base):
@@ -258,6 +270,14 @@ class TraceSpan(Base):
     )
     reported_usage: Mapped[dict[str, Any] | None] = mapped_column(
         JSON, doc="The usage that the span reports, where its columns do not count it."
+    )
+    cost_source: Mapped[CostSource | None] = mapped_column(
+        NAME,
+        doc='"told" if the cost was reported, "computed" if it was computed from prices; NULL'
+        " without a cost, and for costs told before revision 0009 or without a writer.",
+    )
+    reported_cost_source: Mapped[CostSource | None] = mapped_column(
+        NAME, doc="The same for the cost in `reported_usage`."
     )
     created_at: Mapped[datetime] = now("When the row was first written.")
 

@@ -10,6 +10,7 @@ from observatory_storage.repositories.metrics.results import (
     LatencyPercentiles,
     MetricStats,
     TimeSeriesPoint,
+    UnpricedModel,
 )
 from observatory_storage.repositories.reading.operators import Exists, Not, OneOf, Prefix
 from observatory_storage.repositories.reading.pages import Page
@@ -58,4 +59,5 @@ __all__ = [
     "TraceFilters",
     "TraceRepository",
     "TraceStats",
+    "UnpricedModel",
 ]

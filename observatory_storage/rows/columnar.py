@@ -30,6 +30,7 @@ from observatory_storage.rows.prepare_span import (
     encoded_details,
     end_of,
     events_of,
+    source_of_cost,
     total_of,
     with_error_message,
 )
@@ -215,6 +216,7 @@ def _completed_spans(
         _add_own_totals(columns, found, count)
     for column, values in found.items():
         _complete(columns, column, values)
+    _add_cost_sources(columns, count)
     spans = list(zip(*in_order(CHECKS[SPANS.name], columns, count), strict=True))
     odd = []
     for index in [index for index, given in enumerate(events) if given is not None]:
@@ -305,6 +307,16 @@ def _add_own_totals(columns: Mapping[str, Column], found: dict[str, Column], cou
             own = zip(*(columns.get(name, nothing) for name in names), strict=True)
             of_attributes = zip(*(found.get(name, nothing) for name in names), strict=True)
             found[names[-1]] = list(map(total_of, own, of_attributes, repeat(add)))
+
+
+def _add_cost_sources(columns: dict[str, Column], count: int) -> None:
+    """Where the costs of spans come from."""
+    columns.pop("reported_cost_source", None)
+    given = columns.pop("cost_source", None)
+    costs = columns.get("total_cost_usd")
+    if costs is not None:
+        sources = given or [None] * count
+        columns["cost_source"] = list(map(source_of_cost, costs, sources))
 
 
 def _add_durations(columns: dict[str, Column]) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "events_of",
     "prepare_llm_span",
     "prepare_span",
+    "source_of_cost",
     "total_of",
     "with_error_message",
 ]
@@ -39,6 +40,9 @@ _EXACT: Final = Context(prec=800, traps=[])
 _NAME, _SCOPE, _STATUS, _START, _START_NS, _END, _END_NS, _DURATION, _DURATION_NS = SPANS.positions(
     *("name", "scope_name", "status", "start_time", "start_ns", "end_time", "end_ns"),
     *("duration_us", "duration_ns"),
+)
+_COST, _COST_SOURCE, _REPORTED_COST_SOURCE = SPANS.positions(
+    "total_cost_usd", "cost_source", "reported_cost_source"
 )
 _SPAN_KEY: Final = SPANS.positions("trace_id", "span_id", "start_time", "start_ns")
 _SPAN_KEY_OF_EVENT: Final = EVENTS.positions(*SPAN_KEY_OF_EVENT)
@@ -78,6 +82,8 @@ def prepare_span(
         )
     if not has_facts or given is not original:
         _fill_llm_columns(values, given)
+    values[_COST_SOURCE] = source_of_cost(values[_COST], values[_COST_SOURCE])
+    values[_REPORTED_COST_SOURCE] = None
     events = given.get("events")
     if events is not None:
         events, of_events = events_of(events, values)
@@ -105,6 +111,7 @@ def prepare_llm_span(span: TraceSpan, trace_text: str) -> Row:
         or not all(map(_is_cost, _costs_of(values)))
     ):
         return prepare_span(span, has_facts=True, trace_text=trace_text)
+    values[_COST_SOURCE] = source_of_cost(values[_COST], None)
     for position, column in _JSON:
         value = values[position]
         if not value:
@@ -134,7 +141,8 @@ def _with_reported_usage(given: Mapping[str, Any]) -> dict[str, Any]:
         raise ValidationError(
             "reported_usage", reported, f"must be an object with any of {', '.join(_REPORTED)}"
         )
-    return {**given, **_REPORTED, **reported, "reported_usage": None}
+    source = {"cost_source": given.get("reported_cost_source"), "reported_cost_source": None}
+    return {**given, **_REPORTED, **reported, **source, "reported_usage": None}
 
 
 def with_error_message(given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -149,6 +157,13 @@ def with_error_message(given: Mapping[str, Any]) -> Mapping[str, Any]:
     if message is None or not (otlp is None or isinstance(otlp, Mapping)):
         return given
     return {**given, "status_message": message, "otlp": {**(otlp or {}), "status_message": None}}
+
+
+def source_of_cost(cost: Decimal | None, given: str | None) -> str | None:
+    """Where the cost of a span comes from: a span that is written tells it, or was read before."""
+    if cost is None:
+        return None
+    return "told" if given is None else given
 
 
 def encoded_details(details: Mapping[str, int] | None) -> bytes | None:

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from observatory_storage import ids, jsonb
 from observatory_storage.errors import ValidationError
-from observatory_storage.models import KINDS, METRIC_TYPES, STATUSES, TEMPORALITIES
+from observatory_storage.models import COST_SOURCES, KINDS, METRIC_TYPES, STATUSES, TEMPORALITIES
 from observatory_storage.rows import value_checks as checks
 from observatory_storage.rows.value_checks import Check, Refused
 from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS, TABLES, TableDefinition
@@ -29,6 +29,7 @@ _NANOSECONDS: Final = ("start_ns", "end_ns", "duration_ns", "timestamp_ns", "spa
 _CHECKS: Final[dict[str, Check]] = {
     "status": checks.choice(STATUSES),
     "kind": checks.choice(KINDS),
+    **dict.fromkeys(("cost_source", "reported_cost_source"), checks.choice(COST_SOURCES)),
     "metric_type": checks.choice(METRIC_TYPES),
     "temporality": checks.choice(TEMPORALITIES),
     **dict.fromkeys(("name", "service_name", "model", "user_id", "session_id"), checks.name),

@@ -18,6 +18,7 @@ _NO_TEXT: Final = frozenset(
     {
         *("trace_id", "span_id", "parent_span_id", "lead_span_id"),
         *("status", "kind", "metric_type", "temporality"),
+        *("cost_source", "reported_cost_source"),
     }
 )
 TEXT_COLUMNS: Final = {

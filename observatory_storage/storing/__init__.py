@@ -3,6 +3,7 @@
 Buffered writers, `CopyWriter` and OTLP requests all call `store` or `write_batch`.
 """
 
+from observatory_storage.storing.cost_recompute import RecomputedCosts, recompute_costs
 from observatory_storage.storing.facts_refresh import RefreshedFacts, refresh_facts
 from observatory_storage.storing.store import StoreResult, store, store_into, write_batch
 from observatory_storage.storing.transaction import Source, source_of
@@ -12,11 +13,13 @@ from observatory_storage.storing.usage_settlement import SettledUsage, settle_us
 __all__ = [
     "Loader",
     "Method",
+    "RecomputedCosts",
     "RefreshedFacts",
     "SettledUsage",
     "Source",
     "StoreResult",
     "chosen_method",
+    "recompute_costs",
     "refresh_facts",
     "settle_usage",
     "source_of",

@@ -18,10 +18,16 @@ from sqlalchemy import Connection, bindparam
 
 from observatory_storage.llm import Course, facts
 from observatory_storage.llm.dialects import ALIASES
+from observatory_storage.pricing import PriceTable, tier_of
 from observatory_storage.rows import SUMS, total_of, with_error_message
+from observatory_storage.storing.span_costs import (
+    PricedCall,
+    priced,
+    without_computed_cost,
+)
 from observatory_storage.storing.stored_usage import usage_of
-from observatory_storage.storing.usage_in_batch import USAGE_FIELDS, reported_json
-from observatory_storage.storing.usage_once import Usage
+from observatory_storage.storing.usage_in_batch import REPORT, USAGE_FIELDS, reported_json
+from observatory_storage.storing.usage_once import COMPUTED, Usage
 from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS
 
 __all__ = ["FactChange", "SpanKey", "changes_of", "update_facts"]
@@ -31,7 +37,10 @@ _EVENTS: Final = EVENTS.table
 _SPANS_AT_A_TIME: Final = 100
 _DIGITS_OF_MS: Final = 6
 _FACTS: Final = tuple(column for column in ALIASES if column not in USAGE_FIELDS)
-_UPDATED: Final = (*_FACTS, *USAGE_FIELDS, "reported_usage", "status_message")
+_UPDATED: Final = (*_FACTS, *USAGE_FIELDS, *REPORT, "status_message")
+# What a computed cost depends on, beside the start and the attributes of the span.
+_PRICED: Final = ("prompt_tokens", "completion_tokens", "total_tokens", "token_details")
+_MODELS: Final = ("provider", "model", "response_model")
 
 
 class SpanKey(NamedTuple):
@@ -61,8 +70,16 @@ class FactChange(NamedTuple):
     names_call: bool
 
 
-def changes_of(connection: Connection, keys: Sequence[SpanKey]) -> Iterator[FactChange]:
-    """Read these spans, and yield the changes of those that differ. Missing spans are skipped."""
+def changes_of(
+    connection: Connection, keys: Sequence[SpanKey], prices: PriceTable | None = None
+) -> Iterator[FactChange]:
+    """Read these spans, and yield the changes of those that differ. Missing spans are skipped.
+
+    Args:
+        connection: a connection.
+        keys: the spans.
+        prices: the prices to compute costs with, where what they depend on has changed.
+    """
     for start in range(0, len(keys), _SPANS_AT_A_TIME):
         part = keys[start : start + _SPANS_AT_A_TIME]
         given = _given(part)
@@ -70,12 +87,14 @@ def changes_of(connection: Connection, keys: Sequence[SpanKey]) -> Iterator[Fact
         for event in connection.execute(_READ_EVENTS, given).mappings():
             events[tuple(event[column] for column in SPAN_KEY_OF_EVENT)].append(event)
         for span in connection.execute(_READ_SPANS, given).mappings():
-            change = _change(span, events[tuple(span[column] for column in _KEY)])
+            change = _change(span, events[tuple(span[column] for column in _KEY)], prices)
             if change is not None:
                 yield change
 
 
-def _change(span: sa.RowMapping, events: Sequence[sa.RowMapping]) -> FactChange | None:
+def _change(
+    span: sa.RowMapping, events: Sequence[sa.RowMapping], prices: PriceTable | None
+) -> FactChange | None:
     found = facts(
         span["attributes"],
         name=span["name"],
@@ -87,18 +106,22 @@ def _change(span: sa.RowMapping, events: Sequence[sa.RowMapping]) -> FactChange 
     if reported is None:
         before = Usage(*(span[column] for column in USAGE_FIELDS))
     else:
-        before = usage_of(reported)
-    stored = {**{column: span[column] for column in _FACTS}, **before._asdict()}
+        before = usage_of(reported, span["reported_cost_source"])
+    told = without_computed_cost(before)
+    stored = {**{column: span[column] for column in _FACTS}, **told._asdict()}
     found = {column: _with_all_digits(stored[column], value) for column, value in found.items()}
-    usage = _usage(before, found)
-    told = with_error_message({**span, "events": events})
     columns = {column: span[column] for column in _UPDATED}
     columns |= {column: found[column] for column in _FACTS if column in found}
-    columns["status_message"] = told["status_message"]
+    usage = _with_source(_usage(told, found), told)
+    if not usage.tells_cost:
+        usage = _with_computed_cost(usage, before, span, columns, prices)
+    with_message = with_error_message({**span, "events": events})
+    columns["status_message"] = with_message["status_message"]
     if reported is None:
         columns |= usage._asdict()
     elif usage != before:
         columns["reported_usage"] = reported_json(usage)
+        columns["reported_cost_source"] = usage.cost_source
     if all(value == span[column] for column, value in columns.items()):
         return None
     names = span["response_id"] is not None or columns["response_id"] is not None
@@ -108,6 +131,38 @@ def _change(span: sa.RowMapping, events: Sequence[sa.RowMapping]) -> FactChange 
         columns["status_message"] != span["status_message"],
         names and (before.is_reported or usage.is_reported),
     )
+
+
+def _with_source(usage: Usage, before: Usage) -> Usage:
+    """The usage with the source of its told cost. That of an earlier version is not noted."""
+    if usage.total_cost_usd is None:
+        return usage._replace(cost_source=None)
+    known = usage.total_cost_usd == before.total_cost_usd
+    return usage if known else usage._replace(cost_source="told")
+
+
+def _with_computed_cost(
+    usage: Usage,
+    before: Usage,
+    span: sa.RowMapping,
+    columns: Mapping[str, Any],
+    prices: PriceTable | None,
+) -> Usage:
+    """The usage, which tells no cost, with the computed one.
+
+    It is computed again only if what it depends on has changed: prices may have changed meanwhile.
+    """
+    if all(getattr(usage, name) == getattr(before, name) for name in _PRICED) and all(
+        columns[name] == span[name] for name in _MODELS
+    ):
+        if before.cost_source != COMPUTED:
+            return usage
+        costs = (before.prompt_cost_usd, before.completion_cost_usd, before.total_cost_usd)
+        return Usage(*usage[:3], *costs, usage.token_details, COMPUTED)
+    provider, model, response_model = (columns[name] for name in _MODELS)
+    tier, start = tier_of(span["attributes"]), span["start_time"]
+    call = PricedCall(provider, model, response_model, tier, start)
+    return priced(usage, call, prices)
 
 
 def _with_all_digits(stored: Any, found: Any) -> Any:

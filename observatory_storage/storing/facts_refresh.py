@@ -18,6 +18,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from observatory_storage.errors import ValidationError, translated
+from observatory_storage.pricing import PriceTable
 from observatory_storage.serialization import Result
 from observatory_storage.storing.fact_changes import SpanKey, changes_of, update_facts
 from observatory_storage.storing.span_filling import fill_from_stored_logs
@@ -84,12 +85,15 @@ def refresh_facts(
         limit = _SPANS_AT_A_TIME
         if max_spans is not None and next_start is None:
             limit = min(limit, max_spans - spans)
-        look = partial(_look, source, start, end, after, limit)
+        prices = source.prices.table()
+        look = partial(_look, source, _page(start, end, after, limit), prices)
         keys, different, uncounted = retrying(source.config, look)
         if not keys:
             return RefreshedFacts(spans, changed, next_start)
         if different or uncounted:
-            changed += retrying(source.config, partial(_refresh, source, different, uncounted))
+            changed += retrying(
+                source.config, partial(_refresh, source, different, uncounted, prices)
+            )
         spans, after = spans + len(keys), keys[-1]
         if spans == max_spans and after.start_time < _LAST_MOMENT:
             # The spans that start with the last one are read too: the next call begins after them.
@@ -99,16 +103,16 @@ def refresh_facts(
 
 
 def _look(
-    source: Source, start: datetime | None, end: datetime | None, after: SpanKey | None, limit: int
+    source: Source, page: sa.Select[Any], prices: PriceTable | None
 ) -> tuple[list[SpanKey], list[SpanKey], set[UUID]]:
     """The next spans, those of them that differ, and the traces that do not know their usage.
 
     Earlier versions did not count the spans of a trace that report usage.
     """
     with translated(), source.engine.connect() as connection:
-        rows = connection.execute(_page(start, end, after, limit)).all()
+        rows = connection.execute(page).all()
         keys = [SpanKey(*row[: len(SpanKey._fields)]) for row in rows]
-        different = [change.key for change in changes_of(connection, keys)]
+        different = [change.key for change in changes_of(connection, keys, prices)]
     reporting = Counter(row.trace_id for row in rows if row.reports_usage)
     known = {row.trace_id: row.usage_span_count for row in rows}
     # A span that was added without a writer may have no trace.
@@ -141,12 +145,17 @@ def _page(
     return page
 
 
-def _refresh(source: Source, keys: Sequence[SpanKey], uncounted: Collection[UUID]) -> int:
+def _refresh(
+    source: Source,
+    keys: Sequence[SpanKey],
+    uncounted: Collection[UUID],
+    prices: PriceTable | None,
+) -> int:
     """Refresh spans that differ, and settle their traces; return how many spans changed."""
     trace_ids = {key.trace_id for key in keys} | {*uncounted}
     with translated(), source.engine.begin() as connection:
         locked_traces(connection, trace_ids)
-        changes = list(changes_of(connection, keys))
+        changes = list(changes_of(connection, keys, prices))
         update_facts(connection, changes)
         changed = {change.key.trace_id for change in changes} | {*uncounted}
         recompute_traces(connection, changed)

@@ -155,9 +155,10 @@ def stream(source: Source, feed: Feed) -> StreamOutcome:
     """
 
     def once() -> StreamOutcome:
+        prices = source.prices.table() if feed.table is SPANS else None
         try:
             with writing(source), source.engine.begin() as connection:
-                return _stream(Loader(connection), feed, source.partitions)
+                return _stream(Loader(connection, prices=prices), feed, source.partitions)
         except PartitionMissing:
             return StreamOutcome.NOT_CLEAN
 

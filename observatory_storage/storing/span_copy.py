@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 
+from observatory_storage.pricing import PriceTable
 from observatory_storage.rows import Row
 from observatory_storage.storing.binary_copy import copy_parts
 from observatory_storage.storing.conflict_rules import target_of
+from observatory_storage.storing.span_costs import with_costs
 from observatory_storage.storing.span_merge import Key, merge_spans, place_of
 from observatory_storage.storing.stored_usage import decide_traces
 from observatory_storage.storing.trace_totals import SpansByTrace, totals_of
@@ -50,10 +52,10 @@ def write_spans(
     if optimistic and chosen_method(loader.method, len(rows)) == "copy" and _are_distinct(rows):
         totals = SpanCopy(loader).run([sorted(rows, key=place_of)])
     elif optimistic:
-        spans = _unique(rows)
+        spans = _unique(rows, loader.prices)
         totals = _insert_spans(loader, list(spans.values()))
     if totals is None:
-        merge_spans(loader, spans or _unique(rows), trace_rows, lone_events)
+        merge_spans(loader, spans or _unique(rows, loader.prices), trace_rows, lone_events)
     else:
         loader.upsert(_TRACES, [*trace_rows])
         decide_traces(loader.connection, add_totals(loader, totals, optimistic=not trace_rows))
@@ -89,7 +91,8 @@ class SpanCopy:
         Loader(connection, "auto", sent).load(_EVENTS, _EVENTS.unique(self._events))
 
     def _values(self, parts: Iterable[Sequence[Row]]) -> Iterator[Sequence[Values]]:
-        for part in map(counted_rows, parts):
+        for given in parts:
+            part = counted_rows(with_costs(given, self._loader.prices))
             self._spans.add(part)
             for events in filter(None, map(_events_of, part)):
                 self._events += events
@@ -115,10 +118,10 @@ def _are_distinct(rows: Sequence[Row]) -> bool:
     return len({(row.values[_SPAN_ID], row.values[_START]) for row in rows}) == len(rows)
 
 
-def _unique(rows: Sequence[Row]) -> dict[Key, Row]:
+def _unique(rows: Sequence[Row], prices: PriceTable | None) -> dict[Key, Row]:
     """The last version of each span in `span_merge.ORDER`; ended versions are preferred.
 
-    Usage counts once among these versions.
+    Costs are computed with the prices, and usage counts once among these versions.
     """
     key_of = _SPANS.key_of
     last: dict[Key, Row] = {}
@@ -130,5 +133,5 @@ def _unique(rows: Sequence[Row]) -> dict[Key, Row]:
         elif earlier.values[_END] is None or row.values[_END] is not None:
             # A version without `events` keeps the events of the version before it.
             last[key] = row._replace(events=earlier.events) if row.events is None else row
-    unique = counted_rows(sorted(last.values(), key=place_of))
+    unique = counted_rows(with_costs(sorted(last.values(), key=place_of), prices))
     return {key_of(row.values): row for row in unique}

@@ -85,7 +85,8 @@ def store_into(
         method: how rows are written to their tables.
         first_index: the index of the first row, by which `result.rejected` names rows.
     """
-    for name in {row.table for row in rows}:
+    names = {row.table for row in rows}
+    for name in names:
         table_named(name)
     if not rows:
         return
@@ -100,8 +101,9 @@ def store_into(
 
     def write(these: Sequence[Row]) -> None:
         nonlocal existing
+        prices = source.prices.table() if SPANS.name in names else None
         with transaction.writing(source), source.engine.begin() as connection:
-            loader = Loader(connection, method, result.sent)
+            loader = Loader(connection, method, result.sent, prices=prices)
             write_batch(loader, these)
         existing = loader.existing
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
 from observatory_storage.storing.trace_upsert import TraceSummary, recompute_traces
-from observatory_storage.storing.usage_in_batch import FACTS, USAGE_FIELDS, reported_json
+from observatory_storage.storing.usage_in_batch import FACTS, REPORT, USAGE_FIELDS, reported_json
 from observatory_storage.storing.usage_once import ReportingSpan, Usage, count_once
 from observatory_storage.tables import SPANS, TRACES
 
@@ -33,7 +33,7 @@ MOST_SPANS_AT_ONCE: Final = 1000
 _SPANS: Final = SPANS.table
 _TRACES: Final = TRACES.table
 _KEY: Final = ("trace_id", "span_id", "start_time", "start_ns")
-_CHANGED: Final = (*USAGE_FIELDS, "reported_usage")
+_CHANGED: Final = (*USAGE_FIELDS, *REPORT)
 _TRACES_AT_A_TIME: Final = 200
 
 
@@ -123,7 +123,7 @@ def _stored_span(found: sa.Row[Any]) -> StoredSpan:
         row["start_time"],
         row["start_ns"],
         row["parent_span_id"],
-        counted if reported is None else usage_of(reported),
+        counted if reported is None else usage_of(reported, row["reported_cost_source"]),
         row["response_id"],
         row["operation"],
         row["model"] is not None,
@@ -132,13 +132,13 @@ def _stored_span(found: sa.Row[Any]) -> StoredSpan:
     return StoredSpan(reporting, counted, reported)
 
 
-def usage_of(reported: Mapping[str, Any]) -> Usage:
-    """The usage that the value of `reported_usage` tells."""
+def usage_of(reported: Mapping[str, Any], cost_source: str | None) -> Usage:
+    """The usage that the columns `reported_usage` and `reported_cost_source` tell."""
     known: dict[str, Any] = {
         column: Decimal(value) if column.endswith("_usd") else value
         for column, value in reported.items()
     }
-    return Usage(**known)
+    return Usage(**known, cost_source=cost_source)
 
 
 def update_usage(
@@ -162,6 +162,7 @@ def update_usage(
         values = {
             **{f"new_{column}": value for column, value in usage._asdict().items()},
             "new_reported_usage": reported_json(reporting.usage) if differs else None,
+            "new_reported_cost_source": reporting.usage.cost_source if differs else None,
             **{f"old_{column}": value for column, value in zip(_KEY, key, strict=True)},
         }
         place = (reporting.start_time, reporting.start_ns, reporting.trace.int, reporting.span_id)

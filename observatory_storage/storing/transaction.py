@@ -15,6 +15,7 @@ from observatory_storage.backoff import backoff
 from observatory_storage.config import StorageConfig
 from observatory_storage.errors import StorageError, ValidationError, translated
 from observatory_storage.layout import Partitions
+from observatory_storage.pricing import PriceBook
 from observatory_storage.rows import Row, Rules
 from observatory_storage.storing.upsert import is_text_error
 from observatory_storage.tables import EVENTS, table_named
@@ -46,6 +47,8 @@ class Source(Protocol):
     def config(self) -> StorageConfig: ...
     @property
     def rules(self) -> Rules | None: ...
+    @property
+    def prices(self) -> PriceBook: ...
 
 
 def source_of(field: str, value: Any) -> Source:

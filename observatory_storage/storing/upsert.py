@@ -9,6 +9,7 @@ import psycopg
 from sqlalchemy import Connection, Executable, Integer, Table, insert, literal_column
 
 from observatory_storage.errors import StorageError, translate
+from observatory_storage.pricing import PriceTable
 from observatory_storage.storing.binary_copy import SentBytes, copy_encoded, copy_rows, qualified
 from observatory_storage.storing.optimism import optimism
 from observatory_storage.storing.upsert_target import UpsertTarget
@@ -40,17 +41,24 @@ class Loader:
         connection: a connection in a transaction.
         method: how rows are written to their tables.
         sent: counts the bytes that are sent.
+        prices: the prices to compute costs of spans with.
 
     Attributes:
         existing: how many spans, data points and log records had a key that existed already.
     """
 
     def __init__(
-        self, connection: Connection, method: Method = "auto", sent: SentBytes | None = None
+        self,
+        connection: Connection,
+        method: Method = "auto",
+        sent: SentBytes | None = None,
+        *,
+        prices: PriceTable | None = None,
     ) -> None:
         self.connection = connection
         self.method: Method = method
         self.sent = sent or SentBytes()
+        self.prices = prices
         self.existing = 0
 
     def upsert(

@@ -19,6 +19,7 @@ from observatory_storage.tables import TableDefinition, Values
 __all__ = ["UpsertTarget", "comparable_json"]
 
 _REPORTED: Final = "reported_usage"
+_COST_SOURCE, _REPORTED_COST_SOURCE = "cost_source", "reported_cost_source"
 _TEMPORARY_SCHEMA: Final = "pg_temp"
 _DIALECT: Final = cast(sa.Dialect, dialect())  # type: ignore[no-untyped-call]  # as SQLAlchemy has it
 
@@ -140,7 +141,7 @@ class UpsertTarget:
         return [
             _reported(side, name) if name in Usage._fields else comparable_json(side[name])
             for name in columns
-            if name != _REPORTED
+            if name not in (_REPORTED, _REPORTED_COST_SOURCE)
         ]
 
     def unique(self, rows: list[Values]) -> list[Values]:
@@ -163,6 +164,8 @@ def _sortable(key: Any) -> Any:
 def _reported(side: Any, name: str) -> ColumnElement[Any]:
     """The usage that a span reports."""
     column, reported = side[name], sa.type_coerce(side[_REPORTED], JSONB)
+    if name == _COST_SOURCE:
+        return sa.case((side[_REPORTED].is_(None), column), else_=side[_REPORTED_COST_SOURCE])
     value = reported[name].as_string()
     return sa.case(
         (side[_REPORTED].is_(None), comparable_json(column)),

@@ -9,13 +9,21 @@ from typing import Any, Final
 
 from observatory_storage import jsonb
 from observatory_storage.rows import Row
-from observatory_storage.storing.usage_once import NO_USAGE, ReportingSpan, Usage, count_once
+from observatory_storage.storing.usage_once import (
+    COMPUTED,
+    NO_USAGE,
+    ReportingSpan,
+    Usage,
+    count_once,
+)
 from observatory_storage.tables import SPANS
 
-__all__ = ["FACTS", "USAGE_FIELDS", "counted_rows", "reported_json"]
+__all__ = ["FACTS", "REPORT", "USAGE_FIELDS", "counted_rows", "reported_json"]
 
 USAGE_FIELDS: Final = Usage._fields
 """The columns of usage."""
+REPORT: Final = ("reported_usage", "reported_cost_source")
+"""The columns of what a span reports, where those of usage contain something else."""
 _COSTS: Final = frozenset(column for column in USAGE_FIELDS if column.endswith("_usd"))
 FACTS: Final = (
     *("user_id", "session_id", "provider", "model", "response_model", "ttft_ms", "finish_reason"),
@@ -23,10 +31,11 @@ FACTS: Final = (
 )
 """The other facts of a call, of which the preferred one of its spans tells the most."""
 
-_TRACE_ID, _SPAN_ID, _PARENT, _TOKENS, _COST, _RESPONSE_ID, _REPORTED = SPANS.positions(
-    *("trace_id", "span_id", "parent_span_id", "total_tokens", "total_cost_usd", "response_id"),
-    "reported_usage",
+_TRACE_ID, _SPAN_ID, _PARENT, _TOKENS, _COST, _COST_SOURCE, _RESPONSE_ID = SPANS.positions(
+    *("trace_id", "span_id", "parent_span_id", "total_tokens", "total_cost_usd", "cost_source"),
+    "response_id",
 )
+_REPORTED, _REPORTED_COST_SOURCE = SPANS.positions(*REPORT)
 _ids_of = itemgetter(_SPAN_ID, _PARENT)
 _place_of = itemgetter(*SPANS.positions("span_id", "start_time", "start_ns", "parent_span_id"))
 _call_of = itemgetter(*SPANS.positions("response_id", "operation", "model"))
@@ -88,7 +97,7 @@ def _look(spans: Sequence[Any], reporting: Sequence[Any]) -> tuple[list[str], se
         while parent is not None and trace_of.get(parent) == trace and steps:
             if parent in by_id:
                 inside[parent] = inside.get(parent, 0) + 1
-                if span[_COST]:
+                if span[_COST] and span[_COST_SOURCE] != COMPUTED:
                     around_costs.add(parent)
                 break
             parent, steps = parents[parent], steps - 1
@@ -96,7 +105,9 @@ def _look(spans: Sequence[Any], reporting: Sequence[Any]) -> tuple[list[str], se
             traces.add(trace)
     for span_id, count in inside.items():
         # A span deeper inside may have the cost that none of the nearest has.
-        is_cost_open = by_id[span_id][_COST] and span_id not in around_costs
+        around = by_id[span_id]
+        is_cost_told = around[_COST] and around[_COST_SOURCE] != COMPUTED
+        is_cost_open = is_cost_told and span_id not in around_costs
         if count == 1 or is_cost_open or _is_on_a_circle(span_id, parents):
             traces.add(trace_of[span_id])
     ids = [span[_RESPONSE_ID] for span in reporting if span[_RESPONSE_ID] is not None]
@@ -134,13 +145,18 @@ def _with_usage(span: Sequence[Any], usage: Usage) -> tuple[Any, ...]:
     reported = Usage(*_usage_of(span))
     details = jsonb.decode(reported.token_details)
     values[_REPORTED], _ = jsonb.encode(reported_json(reported._replace(token_details=details)))
+    values[_REPORTED_COST_SOURCE] = reported.cost_source
     return tuple(values)
 
 
 def reported_json(usage: Usage) -> dict[str, Any]:
-    """The value of `reported_usage`: what is known by column, costs as text with all digits."""
+    """The value of `reported_usage`: what is known by column, costs as text with all digits.
+
+    The source of the cost has a column of its own: earlier versions of the package, which may still
+    write, read no other keys.
+    """
     return {
         column: format(value, "f") if column in _COSTS else value
         for column, value in zip(USAGE_FIELDS, usage, strict=True)
-        if value is not None
+        if value is not None and column != "cost_source"
     }

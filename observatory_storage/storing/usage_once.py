@@ -11,6 +11,9 @@ Several spans may report one call. Such spans are:
 
 Their usage counts on the span that tells the most, which takes what it lacks from the others.
 
+A cost that is computed from prices is no report. It counts only where no cost was told of the call,
+nor around it, and it decides nothing.
+
 The decision depends only on what spans report, never on an earlier decision. So it can be made
 again at any time, and does not depend on the order of arrival.
 """
@@ -23,7 +26,15 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-__all__ = ["MOST_SPANS_OF_A_CALL", "NO_USAGE", "ReportingSpan", "Usage", "calls_of", "count_once"]
+__all__ = [
+    "COMPUTED",
+    "MOST_SPANS_OF_A_CALL",
+    "NO_USAGE",
+    "ReportingSpan",
+    "Usage",
+    "calls_of",
+    "count_once",
+]
 
 MOST_SPANS_OF_A_CALL: Final = 32
 """A response id that more spans have does not identify a call. Models in tests often have one id
@@ -45,13 +56,21 @@ class Usage(NamedTuple):
     completion_cost_usd: Decimal | None = None
     total_cost_usd: Decimal | None = None
     token_details: Any = None
+    cost_source: str | None = None
 
     @property
     def is_reported(self) -> bool:
         """Whether there is any usage. Counts of zero do not hide the usage of other spans."""
         return bool(self.total_tokens or self.total_cost_usd)
 
+    @property
+    def tells_cost(self) -> bool:
+        """Whether a cost was told. A cost of zero for tokens says that the price is not known."""
+        return bool(self.total_cost_usd) and self.cost_source != COMPUTED
 
+
+COMPUTED: Final = "computed"
+"""The source of a cost that is computed from prices. All other costs were told."""
 NO_USAGE: Final = Usage()
 
 
@@ -99,18 +118,47 @@ def count_once(
         by_trace[span.trace].append(index)
     nested: list[list[int]] = []
     counted: dict[int, Usage] = {}
+    covered: set[int] = set()
     for indexes in by_trace.values():
+        around = len(counted)
         nested += _calls_in_trace(spans, indexes, shared_ids, counted)
+        if len(counted) > around:
+            covered |= _below_told_costs(spans, indexes, counted)
     calls = calls_of(spans, nested, shared_ids)
     for first, *others in calls:
-        if others:
-            usage = spans[first].usage
-            for other in others:
-                usage = _completed(usage, spans[other].usage)
-                counted[other] = NO_USAGE
-            if usage != spans[first].usage:
-                counted[first] = usage
+        usage = spans[first].usage
+        for other in others:
+            usage = _completed(usage, spans[other].usage)
+            counted[other] = NO_USAGE
+        if usage.cost_source == COMPUTED and not covered.isdisjoint((first, *others)):
+            usage = usage._replace(**_costs(NO_USAGE))
+        if usage != spans[first].usage:
+            counted[first] = usage
     return counted, calls
+
+
+def _below_told_costs(
+    spans: Sequence[ReportingSpan], indexes: Sequence[int], counted: dict[int, Usage]
+) -> set[int]:
+    """The spans of a trace that have computed costs, and are below one whose told cost counts."""
+    told = {
+        spans[index].span_id
+        for index in indexes
+        if index in counted and counted[index].total_cost_usd
+    }
+    computed = [index for index in indexes if spans[index].usage.cost_source == COMPUTED]
+    if not told or not computed:
+        return set()
+    parents = {spans[index].span_id: spans[index].parent_span_id for index in indexes}
+    found = set()
+    for index in computed:
+        above, seen = spans[index].parent_span_id, set[str]()
+        while above is not None and above not in seen and above not in told:
+            seen.add(above)
+            above = parents.get(above)
+        if above in told:
+            found.add(index)
+    return found
 
 
 def _calls_in_trace(
@@ -156,11 +204,11 @@ def _calls_in_trace(
             elif inner in call_of and _report_one_call(spans[index], spans[inner], shared_ids):
                 call_of[inner].append(index)
                 call_of[index] = call_of[inner]
-            elif usage.total_cost_usd and not has_cost:
+            elif usage.tells_cost and not has_cost:
                 counted[index] = NO_USAGE._replace(**_costs(usage))
             else:
                 counted[index] = NO_USAGE
-        has_cost = has_cost or any(spans[index].usage.total_cost_usd for index in own)
+        has_cost = has_cost or any(spans[index].usage.tells_cost for index in own)
         for parent in parents[span_id]:
             below[parent].update((own or sorted(nearest))[:2])
             if has_cost:
@@ -214,7 +262,7 @@ def calls_of(
 def _preference(span: ReportingSpan, depth: int) -> tuple[Any, ...]:
     """The sort key of the spans of a call: the one on which it counts first."""
     is_call = span.has_model and span.operation not in _AROUND_CALLS
-    facts = span.facts + bool(span.usage.total_cost_usd) + (span.usage.token_details is not None)
+    facts = span.facts + span.usage.tells_cost + (span.usage.token_details is not None)
     return not is_call, -facts, depth, span.start_time, span.start_ns, span.trace, span.span_id
 
 
@@ -241,14 +289,29 @@ def _completed(usage: Usage, other: Usage) -> Usage:
         prompt = other.prompt_tokens if prompt is None else prompt
         completion = other.completion_tokens if completion is None else completion
         total = (prompt or 0) + (completion or 0) if was_sum else total
-    # A cost of zero for tokens says that the price is not known.
-    costs = _costs(other) if not usage.total_cost_usd and other.total_cost_usd else _costs(usage)
+    costs = _costs(other if _knows_better(usage, other) else usage)
     details = other.token_details if usage.token_details is None else usage.token_details
     return Usage(prompt, completion, total, **costs, token_details=details)
 
 
+def _knows_better(usage: Usage, other: Usage) -> bool:
+    """Whether the cost of a call is what the other span says."""
+    if usage.tells_cost or other.tells_cost:
+        return not usage.tells_cost
+    if other.cost_source != COMPUTED:
+        return False
+    # Of two computed costs, the one that knows how many tokens were cached, and on which side.
+    return (
+        usage.cost_source != COMPUTED
+        or not usage.total_tokens
+        or (usage.token_details is None and other.token_details is not None)
+        or (None in usage[:2] and None not in other[:2])
+    )
+
+
 def _costs(usage: Usage) -> dict[str, Any]:
     return {
+        "cost_source": usage.cost_source,
         "prompt_cost_usd": usage.prompt_cost_usd,
         "completion_cost_usd": usage.completion_cost_usd,
         "total_cost_usd": usage.total_cost_usd,

@@ -103,16 +103,25 @@ class CopyWriter:
 
     def _write_alone(self, rows: list[Row], *, optimistic: bool = True) -> None:
         def write(these: Sequence[Row]) -> None:
+            prices = self._source.prices.table() if _has_spans(rows) else None
             with transaction.writing(self._source), self._source.engine.begin() as connection:
-                write_batch(Loader(connection, self._method), these, optimistic=optimistic)
+                loader = Loader(connection, self._method, prices=prices)
+                write_batch(loader, these, optimistic=optimistic)
 
         transaction.write_with_partitions(self._source, rows, write)
 
     def _write_within(self, session: Session, rows: list[Row]) -> None:
         def write(these: Sequence[Row]) -> None:
             with transaction.writing(self._source), session.begin_nested():
-                write_batch(Loader(session.connection(), self._method), these)
+                loader = Loader(session.connection(), self._method, prices=prices)
+                write_batch(loader, these)
 
         # A session that has no connection yet gets one when the partitions are there.
         held = session.connection() if session.in_transaction() else None
+        prices = self._source.prices.table(held) if _has_spans(rows) else None
         transaction.write_with_partitions(self._source, rows, write, held)
+
+
+def _has_spans(rows: Sequence[Row]) -> bool:
+    """Whether the rows, which are all of one table, are spans."""
+    return rows[0].table == tables.SPANS.name

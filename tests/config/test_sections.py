@@ -279,7 +279,7 @@ def test_building_in_python_takes_attribute_and_file_names() -> None:
         (RetryConfig, {"backoff_multiplier": 1}, ["retry.backoff_multiplier = 1"]),
         (RedisConfig, {"uri": "x"}, ["redis.uri: unknown key; did you mean 'url'?"]),
         (StorageConfig, {"pol": {}}, ["pol: unknown key; did you mean 'pool'?"]),
-        (StorageConfig, {"zzz": 1}, ["zzz", "pool, postgres, redis, retention, retry"]),
+        (StorageConfig, {"zzz": 1}, ["zzz", "pool, postgres, pricing, redis, retention, retry"]),
         (StorageConfig, {"postgres": "postgresql://h"}, ["postgres", "from_url"]),
         (StorageConfig, {"pool": 5}, ["pool", "a group of keys"]),
         (

@@ -38,6 +38,7 @@ QUESTIONS: dict[str, Callable[[UnitOfWork], Any]] = {
     "tree": lambda uow: [uow.traces.get_tree(trace_key(1))],
     "nodes": lambda uow: uow.traces.get_tree(trace_key(1)).nodes,
     "critical path": lambda uow: uow.traces.get_tree(trace_key(1)).critical_path,
+    "unpriced models": lambda uow: uow.metrics.get_unpriced_models(START, START + DAY),
     "deleted trace": lambda uow: [uow.traces.delete(trace_key(1))],
     "deleted user": lambda uow: [uow.traces.delete_user("u")],
 }
@@ -64,6 +65,7 @@ def rows(shared_pool: StoragePool) -> StoragePool:
         "events": [an_event()],
     }
     writer.write_spans([a_span(trace, 1, **facts) for trace in (1, 2, 3)])
+    writer.write_spans([a_span(4, 1, total_tokens=5)])
     writer.write_logs([a_log(1, severity_number=17, trace_id=trace_key(1)), a_log(2)])
     writer.write_metrics([{"name": "m", "metric_type": "gauge", "service_name": SERVICE}])
     with shared_pool.unit_of_work() as uow:

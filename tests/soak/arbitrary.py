@@ -212,7 +212,7 @@ _KINDS_OF_TYPES: Final[dict[type[Any], Kind]] = {
 # They follow from others, or have rules that tests of their own check.
 _NOT_GIVEN: Final = {
     *("id", "duration_us", "duration_ns", "buckets", "quantiles"),
-    *("response_id", "reported_usage"),
+    *("response_id", "reported_usage", "cost_source", "reported_cost_source"),
 }
 REQUIRED: Final[dict[str, frozenset[str]]] = {
     "traces": frozenset({"start_time"}),

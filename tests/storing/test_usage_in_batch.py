@@ -15,13 +15,15 @@ from tests.writers.helpers import a_span, span_id
 
 MOST_SPANS = 14
 COST = Decimal("0.25")
-# What the spans of a tree may have: costs, tokens, models, response ids and traces.
+# What the spans of a tree may have: costs, tokens, models, response ids, traces, and sources of
+# costs.
 KINDS: list[list[list[Any]]] = [
     [[None, Decimal(0)], [None, None, COST], [COST]],
     [[10], [None, 0, 10, 20]],
     [[None], [None, None, "gpt-4o"]],
     [[None], [*[None] * 10, "one", "two"]],
     [[1], [*[1] * 9, 2]],
+    [[None], ["told", "computed"], ["computed"]],
 ]
 
 
@@ -60,15 +62,17 @@ def check(rows: list[Row]) -> list[Usage]:
         reported = {
             column: str(value) if column.endswith("_usd") else value
             for column, value in usage_of(before)._asdict().items()
-            if value is not None
+            if value is not None and column != "cost_source"
         }
-        assert row.as_dict()["reported_usage"] == (reported if index in decided else None)
+        named, source = row.as_dict(), usage_of(before).cost_source
+        assert named["reported_usage"] == (reported if index in decided else None)
+        assert named["reported_cost_source"] == (source if index in decided else None)
     return expected
 
 
 def tree(chance: Random) -> list[Row]:
     """Spans that mostly report usage; often, each agent has several calls inside."""
-    costs, tokens, models, responses, traces = map(chance.choice, KINDS)
+    costs, tokens, models, responses, traces, sources = map(chance.choice, KINDS)
     inside = chance.choice([[0, 2, 3], [0, 1, 2]])
     rows: list[Row] = []
     parents: list[int | None] = [None, 99]
@@ -78,6 +82,7 @@ def tree(chance: Random) -> list[Row]:
         columns = {
             "prompt_tokens": chance.choice(tokens),
             "total_cost_usd": chance.choice(known),
+            "cost_source": chance.choice(sources),
             "model": chance.choice(models),
             "response_id": chance.choice(responses),
         }
@@ -106,7 +111,7 @@ def test_an_agent_repeats_tokens_and_cost_of_the_calls_inside_it() -> None:
 def test_a_cost_that_no_call_inside_has_counts_on_the_agent() -> None:
     calls = [prepared(number, 1, prompt_tokens=number) for number in (2, 3)]
     counted, *_ = check([prepared(1, None, prompt_tokens=5, total_cost_usd=COST), *calls])
-    assert counted == Usage(total_cost_usd=COST)
+    assert counted == Usage(total_cost_usd=COST, cost_source="told")
 
 
 def test_a_cost_repeats_that_of_a_call_below_agents_without_a_cost() -> None:
@@ -114,3 +119,59 @@ def test_a_cost_repeats_that_of_a_call_below_agents_without_a_cost() -> None:
     rows += [prepared(number, 1, prompt_tokens=15) for number in (2, 3)]
     rows += [prepared(number, 2, prompt_tokens=number, total_cost_usd=COST) for number in (4, 5)]
     assert check(rows)[:2] == [Usage(), Usage()]
+
+
+def computed(number: int, parent: int | None, cost: Any = COST, **given: Any) -> Row:
+    return prepared(number, parent, total_cost_usd=cost, cost_source="computed", **given)
+
+
+def test_a_cost_that_was_told_of_a_call_replaces_the_computed_one() -> None:
+    inner = computed(2, 1, prompt_tokens=10, model="m", user_id="u", provider="p")
+    outer = prepared(1, None, prompt_tokens=10, total_cost_usd=3 * COST)
+    counts, repeats = check([inner, outer])
+    assert (counts.total_cost_usd, counts.cost_source) == (3 * COST, "told")
+    assert (counts.total_tokens, repeats) == (10, Usage())
+
+
+def test_a_computed_cost_does_not_decide_on_which_span_a_call_counts() -> None:
+    plain = prepared(2, 1, prompt_tokens=10)
+    repeats, counts = check([computed(1, None, prompt_tokens=10), plain])
+    assert repeats == Usage()
+    assert (counts.total_tokens, counts.total_cost_usd, counts.cost_source) == (
+        *(10, COST),
+        "computed",
+    )
+
+
+def test_the_cost_of_a_call_is_computed_where_its_details_are_known() -> None:
+    plain = computed(2, 1, prompt_tokens=10, model="m", user_id="u", provider="p")
+    details = {"prompt_cache_read": 9}
+    outer = computed(1, None, COST / 2, prompt_tokens=10, token_details=details)
+    counts, _ = check([plain, outer])
+    assert counts.total_cost_usd == COST / 2
+
+
+def test_a_cost_told_around_calls_covers_their_computed_costs() -> None:
+    agent = prepared(1, None, prompt_tokens=30, total_cost_usd=9 * COST)
+    calls = [computed(number, 1, prompt_tokens=number) for number in (2, 3)]
+    around, *inside = check([agent, *calls])
+    assert around == Usage(total_cost_usd=9 * COST, cost_source="told")
+    assert [(usage.total_tokens, usage.total_cost_usd) for usage in inside] == [
+        (2, None),
+        (3, None),
+    ]
+
+
+def test_computed_costs_of_calls_count_beside_one_that_was_told() -> None:
+    agent = prepared(1, None, prompt_tokens=30, total_cost_usd=9 * COST)
+    calls = [computed(2, 1, prompt_tokens=2), prepared(3, 1, prompt_tokens=3, total_cost_usd=COST)]
+    around, *inside = check([agent, *calls])
+    assert around == Usage()
+    assert [usage.total_cost_usd for usage in inside] == [COST, COST]
+
+
+def test_an_agent_does_not_add_a_computed_cost_to_those_of_its_calls() -> None:
+    calls = [prepared(number, 1, prompt_tokens=number) for number in (2, 3)]
+    around, *inside = check([computed(1, None, prompt_tokens=5), *calls])
+    assert around == Usage()
+    assert [usage.total_cost_usd for usage in inside] == [None, None]

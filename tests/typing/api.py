@@ -19,13 +19,16 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from observatory_storage import (
     BatchError,
+    CallUsage,
     CopyWriter,
+    Costs,
     DeletedRows,
     Exists,
     FlushResult,
     IndexBuild,
     IngestResult,
     LlmSpan,
+    LoadedPrices,
     LogFilters,
     LogRecord,
     LogRepository,
@@ -41,6 +44,10 @@ from observatory_storage import (
     Page,
     PostgresConfig,
     Prefix,
+    Price,
+    PriceTable,
+    PriceTier,
+    RecomputedCosts,
     RefreshedFacts,
     Rejected,
     SessionFilters,
@@ -62,10 +69,12 @@ from observatory_storage import (
     TraceStats,
     TraceWriter,
     UnitOfWork,
+    UnpricedModel,
     ValidationError,
     WriterConfig,
     bearer_token,
     build_partition_indexes,
+    cost_of,
     decompress,
     export_logs,
     export_metrics,
@@ -73,7 +82,10 @@ from observatory_storage import (
     ingest_logs,
     ingest_metrics,
     ingest_traces,
+    load_package_prices,
+    load_prices,
     otlp_app,
+    recompute_costs,
 )
 
 
@@ -105,6 +117,14 @@ def pools(config: StorageConfig, engine: sa.Engine) -> None:
         now = datetime.now(UTC)
         assert_type(pool.refresh_facts(now, now, max_spans=5, progress=print), RefreshedFacts)
         assert_type(pool.refresh_facts().next_start, datetime | None)
+        assert_type(load_prices(pool, "prices.yaml", replace=True), LoadedPrices)
+        assert_type(load_package_prices(pool).left_out, tuple[str, ...])
+        assert_type(recompute_costs(pool, now, now, progress=print), RecomputedCosts)
+        assert_type(pool.prices.table(), PriceTable | None)
+        price = Price(
+            "m", {"input": Decimal(3)}, tiers=[PriceTier(9, "call", {"output": Decimal(1)})]
+        )
+        assert_type(cost_of(price, CallUsage(1, 2)), Costs | None)
 
 
 def traces(uow: UnitOfWork, start: datetime, end: datetime, trace_id: str | UUID) -> None:
@@ -249,6 +269,7 @@ def metrics(uow: UnitOfWork, start: datetime, end: datetime, metric_id: UUID) ->
     assert_type(TimeSeriesQuery(name="latency", start_time=start, end_time=end).end_time, datetime)
     assert_type(uow.metrics.get_stats(metric_id).point_count, int)
     assert_type(uow.metrics.get_cost_summary(start, end)[0].total_cost_usd, Decimal | None)
+    assert_type(uow.metrics.get_unpriced_models(start, end, limit=5), list[UnpricedModel])
     assert_type(uow.metrics.get_latency_percentiles(start, end)[0].p95_us, float)
 
 

@@ -86,7 +86,10 @@ def write_by_two(pool: StoragePool, batches: Sequence[list[Row]]) -> None:
 
 
 def stored(pool: StoragePool) -> dict[str, Row]:
-    columns = ("trace_id", *USAGE, "token_details", "reported_usage")
+    columns = (
+        *("trace_id", *USAGE, "token_details", "cost_source"),
+        *("reported_usage", "reported_cost_source"),
+    )
     return {
         row["span_id"]: {column: row[column] for column in columns}
         for row in fetch(pool, TraceSpan)

@@ -24,6 +24,7 @@ from observatory_storage.repositories.metrics.filters import (
 )
 from observatory_storage.repositories.metrics.metric_stats import metric_stats
 from observatory_storage.repositories.metrics.time_series import TimeSeries
+from observatory_storage.repositories.metrics.unpriced import unpriced_models
 from observatory_storage.repositories.reading import pages, time_buckets, validation
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
 from observatory_storage.repositories.reading.operators import TextFilter
@@ -284,6 +285,24 @@ class MetricRepository:
         most = None if limit is None else validation.limit("limit", limit)
         buckets = time_buckets.buckets_or_whole(bucket_size_secs, time_zone)
         return cost_summaries(self._reader, wanted, group_by, buckets, limit=most, fill=fill)
+
+    def get_unpriced_models(
+        self,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        *,
+        limit: int = validation.BATCH_SIZE,
+    ) -> builtins.list[results.UnpricedModel]:
+        """List the models whose calls have tokens and no cost, those with most tokens first.
+
+        They are called in [start_time, end_time). Load prices of them with `load_prices`, and
+        compute the costs with `recompute_costs`.
+
+        Raises:
+            ValidationError: the end is before the start, or the limit is invalid.
+        """
+        start, end = validation.times(start_time, end_time)
+        return unpriced_models(self._reader, start, end, validation.limit("limit", limit))
 
     def get_latency_percentiles(
         self,

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from observatory_storage.serialization import Result
 
-__all__ = ["CostSummary", "LatencyPercentiles", "MetricStats", "TimeSeriesPoint"]
+__all__ = ["CostSummary", "LatencyPercentiles", "MetricStats", "TimeSeriesPoint", "UnpricedModel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +90,26 @@ class LatencyPercentiles(Result):
     p90_us: float
     p95_us: float
     p99_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class UnpricedModel(Result):
+    """A model whose calls have tokens and no cost, because no price of it is known.
+
+    Attributes:
+        provider: the provider; None if the spans name none.
+        model: the model; None if the spans name none.
+        service_tier: the service tier, such as "flex"; None for the standard one.
+        span_count: the number of spans without a cost.
+        total_tokens: their tokens.
+        first_seen: the start of the first one.
+        last_seen: the start of the last one.
+    """
+
+    provider: str | None
+    model: str | None
+    service_tier: str | None
+    span_count: int
+    total_tokens: int
+    first_seen: datetime
+    last_seen: datetime
