@@ -22,6 +22,7 @@ from observatory_storage.errors import ValidationError
 __all__ = [
     "DATA_POINTS",
     "EVENTS",
+    "KEPT_BY_MAINTENANCE",
     "LOGS",
     "METRICS",
     "SPANS",
@@ -148,6 +149,14 @@ LOGS: Final = TableDefinition(models.LogRecord, on_conflict="keep", version_key=
 
 TABLES: Final = {table.name: table for table in (TRACES, SPANS, EVENTS, METRICS, DATA_POINTS, LOGS)}
 """All tables by their names."""
+
+
+KEPT_BY_MAINTENANCE: Final = frozenset(
+    mapper.local_table.name
+    for mapper in models.Base.registry.mappers
+    if mapper.class_.__module__ == models.SpanChange.__module__
+)
+"""The tables that maintenance fills: no writer is given rows of them."""
 
 
 def table_named(name: str) -> TableDefinition:
