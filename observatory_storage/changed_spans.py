@@ -9,7 +9,7 @@ spans.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import psycopg
@@ -18,9 +18,10 @@ from sqlalchemy.dialects.postgresql import insert
 
 from observatory_storage.models import RollupState, SpanChange
 
-__all__ = ["marking", "marks_of", "mark_changes", "ranges_of"]
+__all__ = ["mark_changes", "marking", "marks_of", "ranges_of"]
 
 _HOUR: Final = timedelta(hours=1)
+_ORIGIN: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _GAP: Final = timedelta(minutes=5)
 _MOST_RANGES: Final = 64
 _UNTIL_HOURS: Final = (1, 24, 24 * 30, 24 * 366)
@@ -51,7 +52,7 @@ def mark_changes(connection: sa.Connection, starts: Collection[datetime]) -> Non
         driver.execute(query.encode(), ranges[0])
     else:
         firsts, lasts = zip(*ranges, strict=True)
-        query += f"SELECT * FROM unnest(%s::timestamptz[], %s::timestamptz[]) AS one{kept}"
+        query += f"SELECT * FROM unnest(%s::timestamptz[], %s::timestamptz[]) AS one{kept}"  # noqa: S608 - quoted
         driver.execute(query.encode(), (list(firsts), list(lasts)))
 
 
@@ -89,7 +90,7 @@ def marks_of(changed: Any) -> Any:
     """
     start = changed.c.start_time
     hour = sa.func.date_bin(
-        sa.literal(_HOUR, sa.Interval()), start, sa.literal(datetime(2000, 1, 1), sa.DateTime(True))
+        sa.literal(_HOUR, sa.Interval()), start, sa.literal(_ORIGIN, sa.DateTime(timezone=True))
     )
     kept = sa.select(RollupState.id).exists()
     return insert(SpanChange).from_select(

@@ -152,7 +152,7 @@ TABLES: Final = {table.name: table for table in (TRACES, SPANS, EVENTS, METRICS,
 
 
 KEPT_BY_MAINTENANCE: Final = frozenset(
-    mapper.local_table.name
+    mapper.class_.__tablename__
     for mapper in models.Base.registry.mappers
     if mapper.class_.__module__ == models.SpanChange.__module__
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
@@ -25,8 +26,8 @@ DAYS_KEPT: Final = timedelta(days=1095)
 _MIDNIGHT: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _DAY: Final = timedelta(days=1)
 _ROWS_AT_A_TIME: Final = 10_000
-_STATE = RollupState.__table__
-_MARKS = SpanChange.__table__
+_STATE: Final = cast(sa.Table, RollupState.__table__)
+_MARKS: Final = cast(sa.Table, SpanChange.__table__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +61,29 @@ def expire_rollups(
         StorageError: the database could not be used. What was deleted before is gone.
         ValidationError: an age is negative.
     """
-    counts = []
+    counts = [0, 0, 0]
     for level, (unit, age) in enumerate((("minute", minute), ("hour", hour), ("day", day))):
         if age is not None and age < timedelta(0):
             raise ValidationError(unit, age, "must not be negative")
-        deleted = 0
         if age is not None:
             before = _advance(run.source, level, _midnight(run.now - age))
             for kind in KINDS_OF_ROLLUPS:
                 table = Base.metadata.tables.get(kind.table(unit))
                 while before is not None and table is not None:
                     if run.deadline.is_over:
-                        counts.append(deleted)
-                        return ExpiredRollups(*counts, is_complete=False)
+                        return _expired(counts, is_complete=False)
                     some = retrying(run.source.config, partial(_delete, run.source, table, before))
-                    deleted += some
+                    counts[level] += some
                     if some < _ROWS_AT_A_TIME:
                         break
-        counts.append(deleted)
-        if deleted:
-            run.progress(f"deleted {deleted} rollups of {unit}s")
-    return ExpiredRollups(*counts)
+        if counts[level]:
+            run.progress(f"deleted {counts[level]} rollups of {unit}s")
+    return _expired(counts, is_complete=True)
+
+
+def _expired(counts: Sequence[int], *, is_complete: bool) -> ExpiredRollups:
+    minutes, hours, days = counts
+    return ExpiredRollups(minutes, hours, days, is_complete)
 
 
 def _midnight(moment: datetime) -> datetime:

@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - names of tables and columns are constants, the schema is quoted
 """The statements that compute rollups: from spans, and from the rollups of finer units."""
 
 from __future__ import annotations
