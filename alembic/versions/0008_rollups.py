@@ -32,6 +32,7 @@ _ROLLUPS = {
     "session": ("hour", "day"),
     "error": ("hour", "day"),
 }
+_INDEXES = {"latency": ("service_name", "name"), "user": ("user_id",)}
 
 
 def upgrade() -> None:
@@ -65,6 +66,8 @@ def upgrade() -> None:
                 sa.PrimaryKeyConstraint("bucket", "position", name=f"pk_{name}"),
                 schema=schema,
             )
+            if kind in _INDEXES:
+                op.create_index(f"ix_{name}", name, [*_INDEXES[kind], "bucket"], schema=schema)
     if not context.is_offline_mode():
         _grant(schema)
 

@@ -48,6 +48,7 @@ _CELLS_MERGED: Final = {
     "duration_indexes": f"array_agg(cell ORDER BY cell) FILTER (WHERE cell > {_ZERO_CELL})",
     "duration_counts": f"array_agg(n ORDER BY cell) FILTER (WHERE cell > {_ZERO_CELL})",
 }
+_POSITION: Final = "row_number() OVER (PARTITION BY bucket)"
 _LAST: Final = "ORDER BY last_seen DESC, trace_id, span_id"
 
 
@@ -141,9 +142,10 @@ def _raw(schema: str) -> str:
 
 
 def personal(schema: str) -> str:
-    """Inserts the rollups of users, sessions and errors of the hour [:start, :end) from spans."""
+    """Inserts the rollups of users, sessions and errors of the hours in [:start, :end)."""
     spans = (
-        "SELECT start_time, trace_id, span_id, service_name, name, status, error_type, user_id,"
+        f"SELECT date_bin('1 hour', start_time, {_ORIGIN}) AS bucket, start_time, trace_id,"
+        " span_id, service_name, name, status, error_type, user_id,"
         f" session_id, provider, model, {', '.join((*_TOKENS, *_COSTS))},"
         " total_tokens IS NOT NULL OR total_cost_usd IS NOT NULL AS has_usage"
         f" FROM {schema}.trace_spans WHERE start_time >= :start AND start_time < :end"
@@ -160,8 +162,8 @@ def personal(schema: str) -> str:
     inserted = [
         f"{kind.name}s AS ("
         + _into(kind, schema, "hour")
-        + f"SELECT :start, row_number() OVER (), {', '.join(kind.keys)}, {_aggregates(sums)}"
-        + f" FROM spans WHERE {condition} GROUP BY {', '.join(kind.keys)} RETURNING 1)"
+        + f"SELECT bucket, {_POSITION}, {', '.join(kind.keys)}, {_aggregates(sums)}"
+        + f" FROM spans WHERE {condition} GROUP BY bucket, {', '.join(kind.keys)} RETURNING 1)"
         for kind, sums, condition in (
             (_USERS, _USAGE, "user_id IS NOT NULL"),
             (_SESSIONS, {"span_count": "count(*)"}, "session_id IS NOT NULL"),
@@ -175,25 +177,29 @@ def personal(schema: str) -> str:
 
 
 def merged(kind: RollupKind, schema: str, of: str, unit: str) -> str:
-    """Inserts the rollups of the bucket [:start, :end) from those of a finer unit."""
+    """Inserts the rollups of the buckets in [:start, :end) from those of a finer unit."""
     keys = ", ".join(kind.keys)
+    bucket = f"date_bin('1 {unit}', bucket, {_ORIGIN})"
     finer = f"FROM {schema}.{kind.table(of)} WHERE bucket >= :start AND bucket < :end"
     if not kind.has_durations:
         rows = _aggregates(kind.sums)
         return (
             _into(kind, schema, unit)
-            + f"SELECT :start, row_number() OVER (), {keys}, {rows} {finer} GROUP BY {keys}"
+            + f"SELECT bucket, {_POSITION}, {keys}, {rows}"
+            + f" FROM (SELECT {bucket} AS bucket, {keys}, {', '.join(kind.sums)} {finer}) AS finer"
+            + f" GROUP BY bucket, {keys}"
         )
     sums = ", ".join(kind.sums)
     none = ", ".join("NULL" for _ in kind.sums)
     rows = (
-        f"SELECT {keys}, NULL::smallint AS cell, NULL::numeric AS n, {sums} {finer}"
-        f" UNION ALL SELECT {keys}, cell, n, {none} {finer.replace(' WHERE', _UNNESTED, 1)}"
+        f"SELECT {bucket} AS bucket, {keys}, NULL::smallint AS cell, NULL::numeric AS n, {sums}"
+        f" {finer} UNION ALL SELECT {bucket}, {keys}, cell, n, {none}"
+        f" {finer.replace(' WHERE', _UNNESTED, 1)}"
     )
     cells = (
-        f"SELECT CAST(:start AS timestamptz) AS bucket, {keys}, cell, sum(n)::bigint AS n, "
+        f"SELECT bucket, {keys}, cell, sum(n)::bigint AS n, "
         + _aggregates(kind.sums)
-        + f" FROM ({rows}) AS finer GROUP BY {keys}, cell"
+        + f" FROM ({rows}) AS finer GROUP BY bucket, {keys}, cell"
     )
     return _inserting(kind, schema, unit, cells)
 
@@ -206,19 +212,20 @@ _UNNESTED: Final = (
 
 
 def latency_of_hours(schema: str) -> str:
-    """Inserts the durations of the hour [:start, :end), from the rollups of its spans."""
+    """Inserts the durations of the hours in [:start, :end), from the rollups of its spans."""
     sums = ", ".join(_DURATIONS_MERGED)
     none = ", ".join("NULL" for _ in _DURATIONS_MERGED)
     finer = f"FROM {schema}.span_rollups_hour WHERE bucket >= :start AND bucket < :end"
     rows = (
-        f"SELECT service_name, name, NULL::smallint AS cell, NULL::numeric AS n, {sums} {finer}"
-        f" UNION ALL SELECT service_name, name, cell, n, {none}"
+        f"SELECT bucket, service_name, name, NULL::smallint AS cell, NULL::numeric AS n, {sums}"
+        f" {finer} UNION ALL SELECT bucket, service_name, name, cell, n, {none}"
         f" {finer.replace(' WHERE', _UNNESTED, 1)}"
     )
     cells = (
-        "SELECT CAST(:start AS timestamptz) AS bucket, service_name, name, cell,"
+        "SELECT bucket, service_name, name, cell,"
         f" sum(n)::bigint AS n, {_aggregates(_DURATIONS_MERGED)} FROM ({rows}) AS spans"
-        " GROUP BY GROUPING SETS ((service_name, name, cell), (service_name, cell), (cell))"
+        " GROUP BY GROUPING SETS"
+        " ((bucket, service_name, name, cell), (bucket, service_name, cell), (bucket, cell))"
     )
     return _inserting(_LATENCY, schema, "hour", cells)
 
@@ -228,7 +235,7 @@ def _inserting(kind: RollupKind, schema: str, unit: str, cells: str) -> str:
     by = f"bucket, {', '.join(kind.keys)}"
     return (
         _into(kind, schema, unit)
-        + f"SELECT bucket, row_number() OVER (PARTITION BY bucket), {', '.join(kind.keys)}, "
+        + f"SELECT bucket, {_POSITION}, {', '.join(kind.keys)}, "
         + _aggregates({**kind.sums, **_CELLS_MERGED})
         + f" FROM ({cells}) AS cells GROUP BY {by}"
     )

@@ -21,7 +21,6 @@ EARLIEST_BUCKET, _END = datetime.min.replace(tzinfo=UTC), datetime.max.replace(t
 _MICROSECOND: Final = timedelta(microseconds=1)
 # Spans that start later than this have a wrong time. To wait for it would never end.
 _AHEAD: Final = timedelta(hours=1)
-_SPANS_AT_A_TIME: Final = 200_000
 # The kinds whose hours are computed from minutes; those of the others from spans.
 _OF_MINUTES: Final = KINDS_OF_ROLLUPS[:2]
 MARKS: Final = cast(sa.Table, SpanChange.__table__)
@@ -29,6 +28,10 @@ STATE: Final = cast(sa.Table, RollupState.__table__)
 
 
 LATEST_BUCKET: Final = _END - timedelta(days=1)
+_MANY_SPANS: Final = (
+    "SELECT start_time FROM {schema}.trace_spans"
+    " WHERE start_time >= :start AND start_time < :end ORDER BY start_time OFFSET 200000 LIMIT 1"
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,9 @@ class RollupWork:
             # The spans may be gone, so their rollups stay as they are.
             return self._consumed(start, self._raw_since, 0)
         start, end = self._window(start, bound)
+        # What is computed from differs on both sides of these times.
+        edges = (self._raw_since, self._minute_since, self._hour_since)
+        end = min(end, *(edge for edge in edges if start < edge), end)
         return self._consumed(start, end, self._computed(start, end))
 
     def _window(self, start: datetime, bound: datetime) -> tuple[datetime, datetime]:
@@ -79,11 +85,11 @@ class RollupWork:
         Where nothing is to be found for long, the window extends to what comes next.
         """
         end = min(_after(start, self._width), bound)
-        if self._level == 0:
-            end = self._end_of_marked(start, min(_after(_floor(start, _HOUR), _HOUR), bound))
-        following = self._next_source(start)
-        if following is not None and following < end:
+        if self._level < 2:
+            end = self._end_of_marked(start, min(_after(_floor(start, _DAY), _DAY), bound))
+        if self._next_source(start, end) is not None:
             return start, end
+        following = self._next_source(end)
         marks = MARKS.c
         marked_until = self._connection.scalar(
             sa.select(sa.func.max(marks.end_time)).where(
@@ -97,31 +103,29 @@ class RollupWork:
         return start, min(max(end, reach), bound)
 
     def _end_of_marked(self, start: datetime, bound: datetime) -> datetime:
-        """The end of the marked minutes that follow each other, and have not too many spans."""
+        """The end of the marked buckets that follow each other, and have not too many spans."""
         marks = MARKS.c
-        minute = sa.literal(_MINUTE, sa.Interval()), sa.literal(_ORIGIN, sa.DateTime(timezone=True))
+        width = sa.literal(self._width, sa.Interval())
+        origin = sa.literal(_ORIGIN, sa.DateTime(timezone=True))
         ranges = sa.select(
-            sa.func.date_bin(minute[0], marks.start_time, minute[1]).label("first"),
-            sa.func.date_bin(minute[0], marks.end_time, minute[1]).label("last"),
-        ).where(marks.level == 0, marks.start_time < bound, marks.end_time >= start)
-        end = _after(start, _MINUTE)
+            sa.func.date_bin(width, marks.start_time, origin).label("first"),
+            sa.func.date_bin(width, marks.end_time, origin).label("last"),
+        ).where(marks.level == self._level, marks.start_time < bound, marks.end_time >= start)
+        least = end = _after(start, self._width)
         for first, last in self._connection.execute(ranges.distinct().order_by("first", "last")):
             if first > end:
                 break
-            end = max(end, _after(last, _MINUTE))
+            end = max(end, _after(last, self._width))
         end = min(end, bound)
+        if end <= least:
+            return end
         many = self._connection.scalar(
-            sa.text(
-                f"SELECT start_time FROM {self._schema}.trace_spans"  # noqa: S608 - quoted
-                " WHERE start_time >= :start AND start_time < :end"
-                f" ORDER BY start_time OFFSET {_SPANS_AT_A_TIME} LIMIT 1"
-            ),
-            {"start": start, "end": end},
+            sa.text(_MANY_SPANS.format(schema=self._schema)), {"start": start, "end": end}
         )
-        return end if many is None else max(_floor(many, _MINUTE), _after(start, _MINUTE))
+        return end if many is None else max(_floor(many, self._width), least)
 
-    def _next_source(self, start: datetime) -> datetime | None:
-        """The first time, from the start on, of anything that these buckets are computed from."""
+    def _next_source(self, start: datetime, end: datetime = _END) -> datetime | None:
+        """The first time in [start, end) of anything that these buckets are computed from."""
         table, column = (
             ("trace_spans", "start_time"),
             ("span_rollups_minute", "bucket"),
@@ -131,12 +135,10 @@ class RollupWork:
         raw = "trace_spans", "start_time"
         expired = max(self._minute_since, self._hour_since) if self._level else EARLIEST_BUCKET
         for name, time in {(table, column), *([raw] if start < expired else [])}:
-            moment = self._connection.scalar(
-                sa.text(
-                    f"SELECT min({time}) FROM {self._schema}.{name} WHERE {time} >= :start"  # noqa: S608 - quoted
-                ),
-                {"start": start},
-            )
+            statement = f"SELECT min({time}) FROM {self._schema}.{name} WHERE {time} >= :start"  # noqa: S608 - quoted
+            if end < _END:  # known in advance, it prunes partitions
+                statement += f" AND {time} < :end"
+            moment = self._connection.scalar(sa.text(statement), {"start": start, "end": end})
             if moment is not None:
                 found.append(moment)
         return min(found, default=None)
@@ -145,15 +147,15 @@ class RollupWork:
         """Compute the buckets in [start, end); return the number of rows that were changed."""
         if self._level == 0:
             return self._minutes(start, end)
-        if end - start > self._width:  # nothing is there to compute it from
+        if self._next_source(start, end) is None:
             return self._cleared(start, end)
-        return self._hour(start, end) if self._level == 1 else self._day(start, end)
+        return self._hours(start, end) if self._level == 1 else self._day(start, end)
 
     def _minutes(self, start: datetime, end: datetime) -> int:
         deleted = self._delete(KINDS_OF_ROLLUPS[0].table("minute"), start, end)
         return deleted + self._run(statements.minutes(self._schema), start, end)
 
-    def _hour(self, start: datetime, end: datetime) -> int:
+    def _hours(self, start: datetime, end: datetime) -> int:
         spans, latency, *personal = KINDS_OF_ROLLUPS
         has_raw = start >= self._raw_since
         changed = 0
@@ -179,8 +181,7 @@ class RollupWork:
         if start < self._hour_since:
             if start < self._raw_since:
                 return 0  # neither hours nor spans are left of it
-            for hour in range(24):
-                self._hour(start + hour * _HOUR, start + (hour + 1) * _HOUR)
+            self._hours(start, end)
         for kind in KINDS_OF_ROLLUPS:
             changed += self._delete(kind.table("day"), start, end)
             changed += self._run(statements.merged(kind, self._schema, "hour", "day"), start, end)

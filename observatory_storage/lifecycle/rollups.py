@@ -35,6 +35,7 @@ from observatory_storage.storing.transaction import Source, retrying
 
 __all__ = ["GRACE", "RefreshedRollups", "keep_rollups_before", "rebuild_rollups", "refresh_rollups"]
 
+_ALMOST_AN_HOUR: Final = timedelta(hours=1, microseconds=-1)
 GRACE: Final = timedelta(minutes=2)
 """How long after its end a minute is computed. Most spans that start in it have arrived by then."""
 
@@ -158,7 +159,11 @@ def keep_rollups_before(
     )
     if not even_if_stale and connection.scalar(sa.select(stale.exists())):
         return False
-    connection.execute(sa.update(STATE).values(raw_since=max(since, moment)))
+    # An hour of which a part may be gone cannot be computed from spans either.
+    whole = sa.func.date_trunc("hour", sa.literal(moment) + _ALMOST_AN_HOUR, "UTC")
+    connection.execute(
+        sa.update(STATE).values(raw_since=sa.func.greatest(STATE.c.raw_since, whole))
+    )
     return True
 
 

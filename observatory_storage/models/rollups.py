@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from sqlalchemy import ARRAY, BigInteger, Identity, Integer, SmallInteger
+from sqlalchemy import ARRAY, BigInteger, Identity, Index, Integer, SmallInteger
 from sqlalchemy.orm import Mapped, mapped_column
 
 from observatory_storage.models.base import NAME, Base
@@ -184,12 +184,14 @@ class LatencyRollupHour(_LatencyRollup, Base):
     """The durations of an hour: of each service and name, of each service, and of all spans."""
 
     __tablename__ = "latency_rollups_hour"
+    __table_args__ = (Index("ix_latency_rollups_hour", "service_name", "name", "bucket"),)
 
 
 class LatencyRollupDay(_LatencyRollup, Base):
     """The same as `LatencyRollupHour`, of a day in UTC."""
 
     __tablename__ = "latency_rollups_day"
+    __table_args__ = (Index("ix_latency_rollups_day", "service_name", "name", "bucket"),)
 
 
 class _UserRollup(_Bucket, _Usage):
@@ -202,12 +204,14 @@ class UserRollupHour(_UserRollup, Base):
     """What a user's spans of an hour add up to."""
 
     __tablename__ = "user_rollups_hour"
+    __table_args__ = (Index("ix_user_rollups_hour", "user_id", "bucket"),)
 
 
 class UserRollupDay(_UserRollup, Base):
     """The same as `UserRollupHour`, of a day in UTC."""
 
     __tablename__ = "user_rollups_day"
+    __table_args__ = (Index("ix_user_rollups_day", "user_id", "bucket"),)
 
 
 class _SessionRollup(_Bucket):

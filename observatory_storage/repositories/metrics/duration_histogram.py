@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Final
@@ -31,13 +30,13 @@ def cell_of(duration: Any) -> sa.ColumnElement[int]:
 class DurationHistogram:
     """Durations in microseconds, counted by bucket. Histograms are added to each other."""
 
-    __slots__ = ("_counts", "_greatest", "_least", "count")
+    __slots__ = ("_greatest", "_least", "_parts", "_zeros")
 
     def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
+        self._parts: list[tuple[Sequence[int], Sequence[int]]] = []
+        self._zeros = 0
         self._least: float | None = None
         self._greatest: float | None = None
-        self.count = 0
 
     def add(
         self,
@@ -47,43 +46,51 @@ class DurationHistogram:
         least: float | None,
         greatest: float | None,
     ) -> None:
-        """Add the columns of a rollup."""
+        """Add the columns of a rollup. The indexes are in order."""
         if indexes and counts:
-            if self._counts:
-                mine = self._counts
-                for index, count in zip(indexes, counts, strict=True):
-                    mine[index] += count
-            else:
-                self._counts.update(dict(zip(indexes, counts, strict=True)))
-            self.count += sum(counts)
-        if zeros:
-            self._counts[ZERO_CELL] += zeros
-            self.count += zeros
+            self._parts.append((indexes, counts))
+        self._zeros += zeros
         if least is not None and (self._least is None or least < self._least):
             self._least = least
         if greatest is not None and (self._greatest is None or greatest > self._greatest):
             self._greatest = greatest
+
+    @property
+    def count(self) -> int:
+        return self._zeros + sum(sum(counts) for _, counts in self._parts)
 
     def percentiles(self) -> list[float]:
         """The values of `PERCENTILES`, interpolated as PostgreSQL's percentile_cont does.
 
         Each differs from the exact one by at most the error of a bucket; see `DURATION_SCALE`.
         """
-        indexes = sorted(self._counts)
-        below = list(accumulate(self._counts[index] for index in indexes))
+        indexes, counts = self._merged()
+        below = list(accumulate(counts, initial=self._zeros))
+        total = below[-1]
 
         def at(rank: int) -> float:
-            return self._value(indexes[bisect_right(below, rank)])
+            place = bisect_right(below, rank)
+            return self._value(indexes[place - 1]) if place else max(0.0, self._least or 0.0)
 
         found = []
         for share in PERCENTILES.values():
-            place = share * (self.count - 1)
+            place = share * (total - 1)
             low = int(place)
             first, part = at(low), place - low
             found.append(first + (at(low + 1) - first) * part if part else first)
         return found
 
+    def _merged(self) -> tuple[Sequence[int], Sequence[int]]:
+        if len(self._parts) == 1:  # as it mostly is: then nothing has to be sorted
+            return self._parts[0]
+        merged: dict[int, int] = {}
+        for indexes, counts in self._parts:
+            for index, count in zip(indexes, counts, strict=True):
+                merged[index] = merged.get(index, 0) + count
+        ordered = sorted(merged)
+        return ordered, [merged[index] for index in ordered]
+
     def _value(self, index: int) -> float:
-        value = 0.0 if index == ZERO_CELL else _BASE**index * _MIDDLE
+        value: float = _BASE**index * _MIDDLE
         least, greatest = self._least or 0.0, self._greatest
         return max(least, value if greatest is None else min(value, greatest))
