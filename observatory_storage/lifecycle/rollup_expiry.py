@@ -64,7 +64,7 @@ def expire_rollups(
     counts = [0, 0, 0]
     for level, (unit, age) in enumerate((("minute", minute), ("hour", hour), ("day", day))):
         if age is not None and age < timedelta(0):
-            raise ValidationError(unit, age, "must not be negative")
+            raise ValidationError(unit, str(age), "must not be negative")
         if age is not None:
             before = _advance(run.source, level, _midnight(run.now - age))
             for kind in KINDS_OF_ROLLUPS:

@@ -163,15 +163,16 @@ def personal(schema: str) -> str:
         f"{kind.name}s AS ("
         + _into(kind, schema, "hour")
         + f"SELECT bucket, {_POSITION}, {', '.join(kind.keys)}, {_aggregates(sums)}"
-        + f" FROM spans WHERE {condition} GROUP BY bucket, {', '.join(kind.keys)} RETURNING 1)"
+        + f" FROM spans WHERE {condition} GROUP BY bucket, {', '.join(kind.keys)} RETURNING bucket)"
         for kind, sums, condition in (
             (_USERS, _USAGE, "user_id IS NOT NULL"),
             (_SESSIONS, {"span_count": "count(*)"}, "session_id IS NOT NULL"),
             (_ERRORS, of_errors, "status = 'error'"),
         )
     ]
-    counted = " + ".join(
-        f"(SELECT count(*) FROM {kind.name}s)" for kind in (_USERS, _SESSIONS, _ERRORS)
+    counted = ", ".join(
+        f"(SELECT count(DISTINCT bucket) FROM {kind.name}s)"
+        for kind in (_USERS, _SESSIONS, _ERRORS)
     )
     return f"WITH spans AS MATERIALIZED ({spans}), {', '.join(inserted)} SELECT {counted}"
 

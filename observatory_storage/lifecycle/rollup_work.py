@@ -144,7 +144,7 @@ class RollupWork:
         return min(found, default=None)
 
     def _computed(self, start: datetime, end: datetime) -> int:
-        """Compute the buckets in [start, end); return the number of rows that were changed."""
+        """Compute the buckets in [start, end); return how many were changed."""
         if self._level == 0:
             return self._minutes(start, end)
         if self._next_source(start, end) is None:
@@ -153,7 +153,7 @@ class RollupWork:
 
     def _minutes(self, start: datetime, end: datetime) -> int:
         deleted = self._delete(KINDS_OF_ROLLUPS[0].table("minute"), start, end)
-        return deleted + self._run(statements.minutes(self._schema), start, end)
+        return max(deleted, self._run(statements.minutes(self._schema), start, end))
 
     def _hours(self, start: datetime, end: datetime) -> int:
         spans, latency, *personal = KINDS_OF_ROLLUPS
@@ -163,17 +163,16 @@ class RollupWork:
             self._minutes(start, end)  # they have expired
         if start >= self._minute_since or has_raw:
             for kind in (spans, latency):
-                changed += self._delete(kind.table("hour"), start, end)
-            changed += self._run(
-                statements.merged(spans, self._schema, "minute", "hour"), start, end
-            )
+                changed = max(changed, self._delete(kind.table("hour"), start, end))
+            merging = statements.merged(spans, self._schema, "minute", "hour")
+            changed = max(changed, self._run(merging, start, end))
             self._run(statements.latency_of_hours(self._schema), start, end)
         if has_raw:
             for kind in personal:
-                changed += self._delete(kind.table("hour"), start, end)
-            changed += self._connection.execute(
-                sa.text(statements.personal(self._schema)), {"start": start, "end": end}
-            ).scalar_one()
+                changed = max(changed, self._delete(kind.table("hour"), start, end))
+            inserting = sa.text(statements.personal(self._schema))
+            counts = self._connection.execute(inserting, {"start": start, "end": end}).one()
+            changed = max(changed, *counts)
         return changed
 
     def _day(self, start: datetime, end: datetime) -> int:
@@ -183,8 +182,9 @@ class RollupWork:
                 return 0  # neither hours nor spans are left of it
             self._hours(start, end)
         for kind in KINDS_OF_ROLLUPS:
-            changed += self._delete(kind.table("day"), start, end)
-            changed += self._run(statements.merged(kind, self._schema, "hour", "day"), start, end)
+            merging = statements.merged(kind, self._schema, "hour", "day")
+            deleted = self._delete(kind.table("day"), start, end)
+            changed = max(changed, deleted, self._run(merging, start, end))
         return changed
 
     def _cleared(self, start: datetime, end: datetime) -> int:
@@ -194,7 +194,8 @@ class RollupWork:
         for kind in KINDS_OF_ROLLUPS:
             of_spans = self._level == 1 and kind not in _OF_MINUTES
             since = self._raw_since if of_spans else min(self._raw_since, finer)
-            changed += self._delete(kind.table(self._unit), max(start, since), end)
+            deleted = self._delete(kind.table(self._unit), max(start, since), end)
+            changed = max(changed, deleted)
         return changed
 
     def _delete(self, table: str, start: datetime, end: datetime) -> int:
@@ -202,10 +203,12 @@ class RollupWork:
         return self._run(deleting, start, end)
 
     def _run(self, statement: str, start: datetime, end: datetime) -> int:
-        counting = f"WITH changed AS ({statement} RETURNING 1) SELECT count(*) FROM changed"  # noqa: S608 - quoted
-        return int(
-            self._connection.execute(sa.text(counting), {"start": start, "end": end}).scalar_one()
+        """Run a change of rollups; return how many buckets it changed."""
+        counting = sa.text(
+            f"WITH changed AS ({statement} RETURNING bucket)"  # noqa: S608 - quoted
+            " SELECT count(DISTINCT bucket) FROM changed"
         )
+        return int(self._connection.execute(counting, {"start": start, "end": end}).scalar_one())
 
     def _consumed(self, start: datetime, end: datetime, changed: int) -> Piece:
         """Take away the marks in [start, end), and mark what is coarser if rows have changed."""
@@ -226,8 +229,7 @@ class RollupWork:
             names = ("level", "start_time", "end_time")
             rows = [dict(zip(names, mark, strict=True)) for mark in left]
             self._connection.execute(sa.insert(MARKS), rows)
-        buckets = (end - start) // self._width if changed else 0
-        return Piece(buckets, end)
+        return Piece(changed, end)
 
 
 def _floor(moment: datetime, width: timedelta) -> datetime:

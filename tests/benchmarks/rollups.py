@@ -114,7 +114,7 @@ def _refresh(url: str, clock: Any, stop: Any) -> None:
 
 
 def reading(pool: StoragePool, spans: int, days: int, out: Output) -> None:
-    """Ask for cost by day, percentiles by hour and the spend of a user, with and without rollups."""
+    """Ask for costs, percentiles, users and errors, with rollups and without."""
     end = _START + timedelta(hours=15, minutes=9, seconds=26)
     first = end - timedelta(days=days)
     pool.partitions.ensure("trace_spans", [first + timedelta(days=day) for day in range(days + 1)])

@@ -1,4 +1,4 @@
-"""Whatever is written, changed and erased, and whenever rollups are refreshed: answers are equal."""
+"""Whatever is written and erased, and whenever rollups are refreshed: answers stay equal."""
 
 from __future__ import annotations
 
