@@ -13,7 +13,7 @@ from observatory_storage.models.rollups import DURATION_SCALE, TOKEN_DETAIL_SUMS
 __all__ = ["KINDS_OF_ROLLUPS", "RollupKind", "latency_of_hours", "merged", "minutes", "personal"]
 
 _ORIGIN: Final = "timestamptz '2000-01-01 00:00:00+00'"
-_LARGEST_CELLS: Final = (1 << DURATION_SCALE) / math.log(2)
+_CELLS_PER_LOG: Final = (1 << DURATION_SCALE) / math.log(2)
 _ZERO_CELL: Final = -32768
 _TOKENS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 _COSTS: Final = ("prompt_cost_usd", "completion_cost_usd", "total_cost_usd")
@@ -112,32 +112,41 @@ def minutes(schema: str) -> str:
     """
     details = {
         name: f"sum(CASE jsonb_typeof(token_details -> '{name}') WHEN 'number'"
-        f" THEN (token_details -> '{name}')::numeric END) FILTER (WHERE has_usage)"
+        f" THEN (token_details -> '{name}')::numeric END) FILTER (WHERE has_details)"
         for name in TOKEN_DETAIL_SUMS
     }
-    keys = ", ".join(_SPANS.keys)
-    # First by cell of the histogram, so that each span is looked at once.
-    cells = (
-        f"SELECT bucket, {keys}, cell, count(*) AS n, "
-        + _aggregates({**_USAGE, **details, **_DURATIONS})
-        + f" FROM ({_raw(schema)}) AS spans GROUP BY bucket, {keys}, cell"
+    by = f"bucket, {', '.join(_SPANS.keys)}"
+    cell = f"(CASE WHEN took > 0 THEN ceil(ln(took) * {_CELLS_PER_LOG!r})::int - 1"
+    cell += f" WHEN took IS NOT NULL THEN {_ZERO_CELL} END)::smallint"
+    groups = (
+        f"SELECT {by}, {_aggregates({**_USAGE, **details, **_DURATIONS})},"
+        f" array_agg({cell}) FILTER (WHERE took IS NOT NULL) AS cells"
+        f" FROM ({_raw(schema)}) AS spans GROUP BY {by}"
     )
-    return _inserting(_SPANS, schema, "minute", cells)
+    # The cells of each group are counted by themselves: nearly each span may have its own.
+    counted = (
+        f"SELECT {_aggregates(_CELLS_MERGED)} FROM"
+        " (SELECT cell, count(*) AS n FROM unnest(cells) AS cell GROUP BY cell) AS each"
+    )
+    columns = ", ".join((*_SPANS.keys, *_SPANS.sums, *_CELLS_MERGED))
+    return (
+        _into(_SPANS, schema, "minute")
+        + f"SELECT bucket, {_POSITION}, {columns}"
+        + f" FROM ({groups}) AS groups CROSS JOIN LATERAL ({counted}) AS counted"
+    )
 
 
 def _raw(schema: str) -> str:
     """The spans in [:start, :end), with what several aggregates need."""
-    took = "duration_us + duration_ns / 1000::double precision"
+    has_usage = "(total_tokens IS NOT NULL OR total_cost_usd IS NOT NULL)"
     return (
-        f"SELECT *, CASE WHEN took > 0 THEN ceil(ln(took) * {_LARGEST_CELLS!r})::int - 1"
-        f" WHEN took IS NOT NULL THEN {_ZERO_CELL} END::smallint AS cell FROM ("
-        f"SELECT date_bin('1 minute', start_time, {_ORIGIN}) AS bucket, start_time,"
-        f" trace_id, span_id, {', '.join(_SPANS.keys)}, user_id, session_id, error_type,"
-        f" {', '.join((*_TOKENS, *_COSTS))}, token_details, duration_us, duration_ns,"
-        " total_tokens IS NOT NULL OR total_cost_usd IS NOT NULL AS has_usage,"
-        f" {took} AS took FROM {schema}.trace_spans"
+        f"SELECT date_bin('1 minute', start_time, {_ORIGIN}) AS bucket,"
+        f" {', '.join(_SPANS.keys)}, {', '.join((*_TOKENS, *_COSTS))}, token_details,"
+        f" duration_us, duration_ns, duration_us + duration_ns / 1000::double precision AS took,"
+        f" {has_usage} AS has_usage, token_details IS NOT NULL AND {has_usage} AS has_details"
+        f" FROM {schema}.trace_spans WHERE start_time >= :start AND start_time < :end"
         # OFFSET keeps what is computed here from being computed for each aggregate.
-        " WHERE start_time >= :start AND start_time < :end OFFSET 0) AS given OFFSET 0"
+        " OFFSET 0"
     )
 
 
