@@ -98,10 +98,12 @@ from observatory_storage.pricing import (
     load_prices,
 )
 from observatory_storage.repositories import (
+    ActiveUsers,
     CostSummary,
     CriticalSection,
     DeletedRows,
     DeletedTrace,
+    ErrorSummary,
     Exists,
     LatencyPercentiles,
     LevelCount,
@@ -129,6 +131,7 @@ from observatory_storage.repositories import (
     TraceRepository,
     TraceStats,
     UnpricedModel,
+    UserUsage,
 )
 from observatory_storage.storing import (
     RecomputedCosts,
@@ -150,6 +153,7 @@ from observatory_storage.writers import (
 )
 
 __all__ = [
+    "ActiveUsers",
     "ArchiveFile",
     "Base",
     "BatchError",
@@ -168,6 +172,7 @@ __all__ = [
     "DeletedRows",
     "DeletedTrace",
     "DropRule",
+    "ErrorSummary",
     "Exists",
     "ExpiredPartition",
     "FlushResult",
@@ -256,6 +261,7 @@ __all__ = [
     "TraceWriter",
     "UnitOfWork",
     "UnpricedModel",
+    "UserUsage",
     "ValidationError",
     "WriteStats",
     "WriterConfig",

@@ -25,6 +25,7 @@ __all__ = [
     "LOGS",
     "METRICS",
     "OWN_TABLES",
+    "ROLLUP_TABLES",
     "SPANS",
     "SPAN_KEY_OF_EVENT",
     "TABLES",
@@ -150,13 +151,18 @@ LOGS: Final = TableDefinition(models.LogRecord, on_conflict="keep", version_key=
 TABLES: Final = {table.name: table for table in (TRACES, SPANS, EVENTS, METRICS, DATA_POINTS, LOGS)}
 """All tables that rows are written to, by their names."""
 
-OWN_TABLES: Final = frozenset(
-    (
-        *("expired_partitions", "maintenance_runs", "model_pricing", "partition_splits"),
-        *("partition_states", "pinned_traces"),
-    )
+ROLLUP_TABLES: Final = frozenset(
+    mapper.class_.__tablename__
+    for mapper in models.Base.registry.mappers
+    if mapper.class_.__module__ == models.SpanChange.__module__
 )
-"""The names of the tables that the storage keeps for itself. No writer writes to them."""
+"""The names of the tables of rollups, and of what says which of them are out of date."""
+
+OWN_TABLES: Final = ROLLUP_TABLES.union(
+    ("expired_partitions", "maintenance_runs", "model_pricing", "partition_splits"),
+    ("partition_states", "pinned_traces"),
+)
+"""The names of the tables that the storage keeps for itself. No writer is given rows of them."""
 
 
 def table_named(name: str) -> TableDefinition:

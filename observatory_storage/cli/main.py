@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "facts": "Read the LLM columns of stored spans again.",
     "settle": "Count usage once that several traces report.",
     "prices": "Load prices of models, and compute costs with them.",
+    "rollups": "Bring rollups up to date, or compute them again.",
     "ingest": "Store OTLP from files or standard input.",
     "export": "Print traces, metrics or logs as OTLP.",
     "traces": "List traces.",

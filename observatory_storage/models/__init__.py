@@ -20,6 +20,21 @@ from observatory_storage.models.metrics import (
 from observatory_storage.models.partition_states import PartitionSplit, PartitionState
 from observatory_storage.models.pricing import ModelPricing
 from observatory_storage.models.retention_tables import EXPIRED_PARTITIONS, PINNED_TRACES
+from observatory_storage.models.rollups import (
+    ErrorRollupDay,
+    ErrorRollupHour,
+    LatencyRollupDay,
+    LatencyRollupHour,
+    RollupState,
+    SessionRollupDay,
+    SessionRollupHour,
+    SpanChange,
+    SpanRollupDay,
+    SpanRollupHour,
+    SpanRollupMinute,
+    UserRollupDay,
+    UserRollupHour,
+)
 from observatory_storage.models.traces import (
     COST_SOURCES,
     KINDS,
@@ -40,7 +55,11 @@ __all__ = [
     "STATUSES",
     "TEMPORALITIES",
     "Base",
+    "ErrorRollupDay",
+    "ErrorRollupHour",
     "Kind",
+    "LatencyRollupDay",
+    "LatencyRollupHour",
     "LogRecord",
     "MaintenanceRun",
     "Metric",
@@ -49,9 +68,18 @@ __all__ = [
     "ModelPricing",
     "PartitionSplit",
     "PartitionState",
+    "RollupState",
+    "SessionRollupDay",
+    "SessionRollupHour",
+    "SpanChange",
+    "SpanRollupDay",
+    "SpanRollupHour",
+    "SpanRollupMinute",
     "Status",
     "Temporality",
     "Trace",
     "TraceEvent",
     "TraceSpan",
+    "UserRollupDay",
+    "UserRollupHour",
 ]
