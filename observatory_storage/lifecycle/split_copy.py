@@ -56,12 +56,14 @@ class SplitCopy:
 
     Attributes:
         state: the split, as far as it has come.
+        rows: how many rows the new tables have, once they have been counted.
     """
 
     def __init__(self, run: Run, state: SplitState) -> None:
         self._run = run
         self._engine = run.source.engine
         self.state = state
+        self.rows = 0
         self._schema = quoted_name(run.source.schema)
         self._column = quoted_name(PARTITIONED[state.table_name])
         self._key = [quoted_name(name) for name in TABLES[state.table_name].key]
@@ -86,8 +88,8 @@ class SplitCopy:
             elif time.monotonic() - began > _GOAL_SECS:
                 blocks = max(blocks // 2, 1)
 
-    def copy_changes(self) -> int:
-        """Copy the row versions that came since the last round; how many there were."""
+    def copy_changes(self) -> None:
+        """Copy the row versions that came since the last round, until the deadline."""
         with self._begun() as connection:
             since = connection.scalar(
                 sa.text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
@@ -96,16 +98,17 @@ class SplitCopy:
                 "SELECT pg_relation_size(CAST(:oid AS oid)) / current_setting('block_size')::bigint"
             )
             blocks = int(connection.scalar(size, {"oid": self.state.relation_oid}) or 0)
-        changed = 0
         for first in range(0, blocks, _BLOCKS_OF_CHANGES):
+            if first and self._run.deadline.is_over:
+                return
             with self._begun() as connection:
                 where = f"{_ON_PAGES} AND {_IS_CHANGED}"
-                changed += self._merge(connection, where, _pages(first, first + _BLOCKS_OF_CHANGES))
+                fresh = self._merge(connection, where, _pages(first, first + _BLOCKS_OF_CHANGES))
+            self.rows += fresh
         with self._begun() as connection:
             state = replace(self.state, changed_since=str(since))
             save(connection, state)
         self.state = state
-        return changed
 
     def copy_listed(self, connection: sa.Connection, listed: str) -> int:
         """Copy these row versions in the caller's transaction; how many have new keys.
@@ -114,18 +117,7 @@ class SplitCopy:
             connection: the connection.
             listed: the ``ctid`` of each, as text of an array.
         """
-        same = " AND ".join(f"n.{name} = m.{name}" for name in self._key)
-        values = {"listed": listed}
-        fresh = 0
-        for new in self._found(connection, _LISTED, values):
-            counted = sa.text(
-                f"SELECT count(*) FROM ONLY {self._partition} AS m WHERE {_LISTED}"  # noqa: S608 - quoted
-                f" AND {self._is_within(new)}"
-                f" AND NOT EXISTS (SELECT FROM {self._named(new.name)} AS n WHERE {same})"
-            )
-            fresh += connection.scalar(counted, {**values, **_bounds(new)}) or 0
-        self._merge(connection, _LISTED, values)
-        return fresh
+        return self._merge(connection, _LISTED, {"listed": listed})
 
     def compare(self) -> None:
         """Delete copies of rows that are gone, and copy rows that have none."""
@@ -155,14 +147,13 @@ class SplitCopy:
         connection.execute(set_timeout, {"timeout": before})
         return Scanned(rows, changes, listed)
 
-    def count(self) -> int:
-        """The number of rows that the new tables have."""
-        total = 0
+    def count(self) -> None:
+        """Count the rows that the new tables have."""
+        self.rows = 0
         with self._begun() as connection:
             for new in self.state.new_tables:
                 counted = sa.text(f"SELECT count(*) FROM {self._named(new.name)}")  # noqa: S608 - quoted
-                total += connection.scalar(counted) or 0
-        return total
+                self.rows += connection.scalar(counted) or 0
 
     def analyze(self) -> None:
         """Let the planner know the new tables before queries meet them."""
@@ -204,12 +195,17 @@ class SplitCopy:
         ]
 
     def _merge(self, connection: sa.Connection, where: str, values: dict[str, Any]) -> int:
+        """Copy rows over those with the same keys; how many have new keys."""
         columns = self._all_columns(connection)
         others = [name for name in columns if name not in self._key]
         changes = ", ".join(f"{name} = excluded.{name}" for name in others)
-        conflict = f" ON CONFLICT ({', '.join(self._key)}) DO UPDATE SET {changes}"
+        # A row version that replaces another one has the id of the transaction that locked that.
+        conflict = (
+            f" ON CONFLICT ({', '.join(self._key)}) DO UPDATE SET {changes}"
+            " RETURNING xmax = 0 AS is_fresh"
+        )
         return sum(
-            self._insert(connection, new, where, values, conflict)
+            sum(self._insert(connection, new, where, values, conflict).scalars())
             for new in self._found(connection, where, values)
         )
 
@@ -220,7 +216,7 @@ class SplitCopy:
         where: str,
         values: dict[str, Any],
         conflict: str = "",
-    ) -> int:
+    ) -> sa.CursorResult[Any]:
         columns = ", ".join(self._all_columns(connection))
         selected = ", ".join(f"m.{name}" for name in self._all_columns(connection))
         statement = sa.text(
@@ -229,7 +225,7 @@ class SplitCopy:
             f" WHERE {where} AND {self._is_within(new)}{conflict}"
         )
         values = {"since": self.state.changed_since, **values, **_bounds(new)}
-        return connection.execute(statement, values).rowcount
+        return connection.execute(statement, values)
 
     def _is_within(self, new: NewTable) -> str:
         conditions = ["true"]

@@ -191,19 +191,20 @@ def _split(run: Run, state: SplitState) -> SplitPartition | None:
     for round_ in range(_ROUNDS):
         if run.deadline.is_over:
             return None
-        changes = copy.copy_changes()
         if round_ == 0:
+            copy.copy_changes()
             copy.analyze()
-        elif changes > _MOST_CHANGES and round_ < _ROUNDS // 2:
-            continue
-        rows = copy.count()
+            copy.count()
         _check_size(run, copy)
+        # Last, so that little is left for the time in which the table is locked.
+        copy.copy_changes()
         try:
-            with_short_locks(run.source, partial(_replace, run.source, copy, rows))
+            rows = with_short_locks(run.source, partial(_replace, run.source, copy))
         except _Behind:
             continue
         except _Unequal:
             copy.compare()
+            copy.count()
             continue
         except _Invalid:
             _discard(run, copy.state)
@@ -212,7 +213,10 @@ def _split(run: Run, state: SplitState) -> SplitPartition | None:
         into = tuple(one.name for one in state.new_tables)
         _discard(run, replace(copy.state, is_replaced=True))
         return SplitPartition(state.partition_name, into, rows)
-    raise Conflict(f"{state.partition_name} is written too fast to be split now", retryable=True)
+    raise Conflict(
+        f"{state.partition_name} changes too fast, or by too long transactions, to be split now",
+        retryable=True,
+    )
 
 
 def _check_size(run: Run, copy: SplitCopy) -> None:
@@ -228,8 +232,8 @@ def _check_size(run: Run, copy: SplitCopy) -> None:
         ) from error.__cause__
 
 
-def _replace(source: Source, copy: SplitCopy, rows: int, connection: sa.Connection) -> None:
-    """Let the new tables take the place of the partition. Without changes, they have `rows`."""
+def _replace(source: Source, copy: SplitCopy, connection: sa.Connection) -> int:
+    """Copy the last changes, and let the new tables take the partition's place; their rows."""
     state = copy.state
     quote = connection.dialect.identifier_preparer.quote
     parent, old = (
@@ -247,7 +251,7 @@ def _replace(source: Source, copy: SplitCopy, rows: int, connection: sa.Connecti
     if found.changes > _MOST_CHANGES:
         raise _Behind
     fresh = copy.copy_listed(connection, found.listed) if found.changes else 0
-    if rows + fresh != found.rows:
+    if copy.rows + fresh != found.rows:
         raise _Unequal
     connection.exec_driver_sql(f"ALTER TABLE {parent} DETACH PARTITION {old}")
     for new in state.new_tables:
@@ -255,6 +259,7 @@ def _replace(source: Source, copy: SplitCopy, rows: int, connection: sa.Connecti
         child = f"{quote(source.schema)}.{quote(new.name)}"
         connection.exec_driver_sql(f"ALTER TABLE {child} DROP CONSTRAINT {CHECK_NAME}")
     save(connection, replace(state, is_replaced=True))
+    return found.rows
 
 
 def _check_snapshots(connection: sa.Connection) -> None:
