@@ -52,11 +52,11 @@ _DURATION = "such as 90d, 12h or 2w"
     type=click.Path(path_type=Path, file_okay=False),
     help="Write rows to files in this directory before they are deleted; `ingest` takes them back.",
 )
-@click.option("--for", "for_", metavar="TIME", help="Stop after this time, such as 60s or 10m.")
+@click.option("--for", "for_secs", metavar="TIME", help="Stop after this time, such as 60s or 10m.")
 @json_option
 @common_options
 @click.pass_obj
-def command(state: State, /, *, dry_run: bool, for_: str | None, **given: Any) -> int:
+def command(state: State, /, *, dry_run: bool, for_secs: str | None, **given: Any) -> int:
     """Delete rows that are older than they are kept.
 
     The settings are those of the section `retention`; options override them. Without settings and
@@ -70,7 +70,9 @@ def command(state: State, /, *, dry_run: bool, for_: str | None, **given: Any) -
     output = state.output()
     with state.pool() as pool:
         config = _config(pool.config.retention, given)
-        seconds = None if for_ is None else parse_duration(for_, "for_").total_seconds()
+        seconds = None
+        if for_secs is not None:
+            seconds = parse_duration(for_secs, "for_secs").total_seconds()
         run = Run(pool, deadline=Deadline(seconds), progress=_progress(state))
         done = apply_retention(run, dry_run=dry_run, config=config)
     if output.json:

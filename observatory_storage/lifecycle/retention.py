@@ -35,6 +35,7 @@ from observatory_storage.lifecycle.stored_partitions import (
     StoredPartition,
     bound,
     estimated_rows,
+    is_one_leaving,
     partitions_of,
 )
 from observatory_storage.lifecycle.trace_archive import archive_and_delete
@@ -148,7 +149,9 @@ class _Retention:
         if signal == "traces" and not self._delete_traces(moment):
             self._is_complete = False
             return
-        if self._is_left_detaching(signal):
+        # PostgreSQL detaches one partition of a table at a time. It may have spans that will be put
+        # back, so their events must not go yet.
+        if is_one_leaving(self._source, plan.TABLES_OF_SIGNAL[signal]):
             self._is_complete = False
             return
         for _ in range(_ATTEMPTS):  # what has been put back goes at the next attempt
@@ -160,18 +163,6 @@ class _Retention:
                     return
         if signal == "metrics" and not self._is_over():
             self._metrics += delete_pointless_metrics(self._run, moment)
-
-    def _is_left_detaching(self, signal: str) -> bool:
-        """Whether a partition is still being detached: PostgreSQL detaches one at a time.
-
-        It may have spans that will be put back, so their events must not go yet.
-        """
-        source = self._source
-        with translated(), source.engine.begin() as connection:
-            return any(
-                layout.being_detached(connection, source.schema, table)
-                for table in plan.TABLES_OF_SIGNAL[signal]
-            )
 
     def _delete_traces(self, moment: datetime) -> bool:
         for _ in range(_ATTEMPTS):

@@ -23,7 +23,15 @@ from observatory_storage.models import Base
 from observatory_storage.storing.transaction import Source
 from observatory_storage.tables import DATA_POINTS, LOGS
 
-__all__ = ["TABLES_OF_SIGNAL", "by_age", "by_size", "cutoff_of", "expired", "total_bytes"]
+__all__ = [
+    "TABLES_OF_SIGNAL",
+    "by_age",
+    "by_size",
+    "cutoff_of",
+    "expired",
+    "rollup_cutoffs",
+    "total_bytes",
+]
 
 TABLES_OF_SIGNAL: Final = {
     "traces": TRACE_TABLES,
@@ -46,6 +54,15 @@ def by_age(run: Run, config: RetentionConfig) -> dict[str, datetime]:
     """For each signal that is not kept forever: the time before which its rows are too old."""
     ages = {"traces": config.traces, "metrics": config.metrics, "logs": config.logs}
     return {signal: before(run.now, age) for signal, age in ages.items() if age is not None}
+
+
+def rollup_cutoffs(run: Run, config: RetentionConfig) -> dict[str, datetime]:
+    """For each width of rollups that is not kept forever: the time before which they are too old.
+
+    The widths are ``minute``, ``hour`` and ``day``.
+    """
+    ages = {width: getattr(config.rollups, width) for width in ("minute", "hour", "day")}
+    return {width: before(run.now, age) for width, age in ages.items() if age is not None}
 
 
 def by_size(run: Run) -> Iterator[tuple[str, datetime]]:

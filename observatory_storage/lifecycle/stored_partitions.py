@@ -12,7 +12,15 @@ from observatory_storage import layout
 from observatory_storage.errors import translated
 from observatory_storage.storing.transaction import Source
 
-__all__ = ["StoredPartition", "aligned", "before", "bound", "estimated_rows", "partitions_of"]
+__all__ = [
+    "StoredPartition",
+    "aligned",
+    "before",
+    "bound",
+    "estimated_rows",
+    "is_one_leaving",
+    "partitions_of",
+]
 
 _MIN: Final = datetime.min.replace(tzinfo=UTC)
 _MAX: Final = datetime.max.replace(tzinfo=UTC)
@@ -22,7 +30,13 @@ _SIZES: Final = sa.text(
     " FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_class p ON p.oid = h.inhrelid"
     " JOIN pg_catalog.pg_class t ON t.oid = h.inhparent"
     " JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace"
-    " WHERE n.nspname = :schema AND t.relname = :table"
+    " WHERE n.nspname = :schema AND t.relname = :table AND NOT h.inhdetachpending"
+)
+_DETACHING: Final = sa.text(
+    "SELECT EXISTS (SELECT FROM pg_catalog.pg_inherits h"
+    " JOIN pg_catalog.pg_class t ON t.oid = h.inhparent"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace"
+    " WHERE n.nspname = :schema AND t.relname = ANY(:tables) AND h.inhdetachpending)"
 )
 
 
@@ -47,7 +61,10 @@ class StoredPartition(NamedTuple):
 
 
 def partitions_of(source: Source, tables: Iterable[str]) -> list[StoredPartition]:
-    """The attached partitions of the tables, those that end first first."""
+    """The attached partitions of the tables, those that end first first.
+
+    Those that are being detached are left out.
+    """
     found = []
     with translated(), source.engine.begin() as connection:
         for table in tables:
@@ -66,6 +83,13 @@ def partitions_of(source: Source, tables: Iterable[str]) -> list[StoredPartition
                 if row.relname in ranges
             ]
     return sorted(found)
+
+
+def is_one_leaving(source: Source, tables: Iterable[str]) -> bool:
+    """Whether a partition of the tables is being detached concurrently."""
+    given = {"schema": source.schema, "tables": list(tables)}
+    with translated(), source.engine.connect() as connection:
+        return bool(connection.scalar(_DETACHING, given))
 
 
 def estimated_rows(connection: sa.Connection, schema: str, partition: str) -> int:

@@ -82,6 +82,6 @@ def test_a_mistake_is_named(
 
 
 def test_what_is_left_is_told(run: Run, database_url: str) -> None:
-    result = run("retention", "--traces", "3d", "--for", "0s", DATABASE_URL=database_url)
+    result = run("retention", "--traces", "3d", "--for", "0.000001s", DATABASE_URL=database_url)
     assert result.code == 1
     assert result.out.splitlines()[-1] == "not complete: the next run goes on"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
+from observatory_storage.config import RetentionConfig, RollupRetention
 from observatory_storage.lifecycle import metric_expiry, retention_plan
 from observatory_storage.lifecycle.retention_results import RetentionResult
+from observatory_storage.lifecycle.run import Run
 from observatory_storage.pool import StoragePool
 from observatory_storage.rows import prepare_metric
 from observatory_storage.writers import CopyWriter
@@ -152,3 +154,11 @@ def test_present_partitions_and_spared_traces_stay_however_small_the_bound(
     again = retain(pool, max_bytes=1)
     assert again.partitions == ()
     assert contents(pool) == before_again
+
+
+def test_rollups_have_ages_of_their_own(pool: StoragePool) -> None:
+    config = RetentionConfig(rollups=RollupRetention(hour=None, day=timedelta.max))
+    assert retention_plan.rollup_cutoffs(Run(pool, noon(0)), config) == {
+        "minute": noon(8),
+        "day": datetime.min.replace(tzinfo=UTC),
+    }

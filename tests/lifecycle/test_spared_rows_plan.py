@@ -27,10 +27,13 @@ def test_a_partition_is_not_read_for_its_spared_rows(
         connection.execute(sa.text(f"CREATE TABLE kept (LIKE {table})"))
     rows = SparedRows("public", table, name)
     with pool.engine.begin() as connection:
+        # What the connection has done before may be counted too.
+        before = connection.execute(_SCANS, {"name": name}).one()
         spared = spared_traces(connection, noon(11), noon(10) + DAY)
         assert len(rows.versions(connection, spared)) == len(spared) == 125
         rows.copy_to(connection, "kept", spared, columns_of(connection, "public", table))
         assert rows.starts(connection, spared) == [noon(10)]
         scans = connection.execute(_SCANS, {"name": name}).one()
-        assert (scans.seq_scan, scans.idx_scan) == (0, 3 * 125)
+        assert scans.seq_scan == before.seq_scan
+        assert scans.idx_scan == before.idx_scan + 3 * 125
         assert connection.scalar(sa.text("SELECT count(*) FROM kept")) == 125
