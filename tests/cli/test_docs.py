@@ -12,7 +12,7 @@ from tests.commands import Run
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 WIDTH = 100
 # What these print depends on the server, the day and what was there before; `serve` does not end.
-VARYING = {"check", "migrate", "indexes", "serve", "facts", "settle"}
+VARYING = {"check", "migrate", "indexes", "serve", "facts", "settle", "rollups"}
 
 
 def sessions() -> list[tuple[str, str]]:

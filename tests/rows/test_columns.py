@@ -20,7 +20,7 @@ from observatory_storage.tables import TABLES
 from tests.rows.samples import LEAST, MODELS, NOON, PREPARE, prepared
 
 ALL_COLUMNS = [
-    (table.name, column.name) for table in Base.metadata.sorted_tables for column in table.columns
+    (name, column.name) for name, table in TABLES.items() for column in table.table.columns
 ]
 # What one column's value may make wrong in another.
 RELATED = {
