@@ -92,7 +92,8 @@ def _columns(kind: str) -> list[sa.Column[object]]:
             *_durations(),
         ]
     if kind == "latency":
-        return [*_names("service_name", "name"), *_durations()]
+        percentiles = (sa.Column(f"p{n}_us", sa.Double(), nullable=True) for n in (50, 90, 95, 99))
+        return [*_names("service_name", "name"), *percentiles, *_durations()]
     if kind == "user":
         return [*_names("user_id", null=False), *_names("provider", "model"), *_usage()]
     if kind == "session":

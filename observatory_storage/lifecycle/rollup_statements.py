@@ -48,6 +48,7 @@ _CELLS_MERGED: Final = {
     "duration_indexes": f"array_agg(cell ORDER BY cell) FILTER (WHERE cell > {_ZERO_CELL})",
     "duration_counts": f"array_agg(n ORDER BY cell) FILTER (WHERE cell > {_ZERO_CELL})",
 }
+_PERCENTILES: Final = {"p50_us": 0.5, "p90_us": 0.9, "p95_us": 0.95, "p99_us": 0.99}
 _POSITION: Final = "row_number() OVER (PARTITION BY bucket)"
 _LAST: Final = "ORDER BY last_seen DESC, trace_id, span_id"
 
@@ -61,12 +62,14 @@ class RollupKind:
         keys: the columns that it groups by.
         sums: the columns that are aggregated, with their aggregates of rows to be merged.
         has_durations: whether it has a histogram of durations.
+        has_percentiles: whether it has percentiles, computed from the histogram.
     """
 
     name: str
     keys: tuple[str, ...]
     sums: Mapping[str, str] = field(default_factory=dict)
     has_durations: bool = False
+    has_percentiles: bool = False
 
     def table(self, unit: str) -> str:
         return f"{self.name}_rollups_{unit}"
@@ -74,7 +77,8 @@ class RollupKind:
     @property
     def columns(self) -> tuple[str, ...]:
         """All columns, without the bucket and the position."""
-        return (*self.keys, *self.sums, *(_CELLS_MERGED if self.has_durations else ()))
+        cells = _CELLS_MERGED if self.has_durations else ()
+        return (*self.keys, *self.sums, *cells, *(_PERCENTILES if self.has_percentiles else ()))
 
 
 _SPANS: Final = RollupKind(
@@ -84,7 +88,11 @@ _SPANS: Final = RollupKind(
     has_durations=True,
 )
 _LATENCY: Final = RollupKind(
-    "latency", ("service_name", "name"), _DURATIONS_MERGED, has_durations=True
+    "latency",
+    ("service_name", "name"),
+    _DURATIONS_MERGED,
+    has_durations=True,
+    has_percentiles=True,
 )
 _USERS: Final = RollupKind("user", ("user_id", "provider", "model"), _USAGE_MERGED)
 _SESSIONS: Final = RollupKind(
@@ -243,12 +251,39 @@ def latency_of_hours(schema: str) -> str:
 def _inserting(kind: RollupKind, schema: str, unit: str, cells: str) -> str:
     """Inserts rows from rows by bucket, keys and cell of the histogram."""
     by = f"bucket, {', '.join(kind.keys)}"
-    return (
-        _into(kind, schema, unit)
-        + f"SELECT bucket, {_POSITION}, {', '.join(kind.keys)}, "
+    rows = (
+        f"SELECT bucket, {_POSITION} AS position, {', '.join(kind.keys)}, "
         + _aggregates({**kind.sums, **_CELLS_MERGED})
         + f" FROM ({cells}) AS cells GROUP BY {by}"
     )
+    if kind.has_percentiles:
+        rows = (
+            f"SELECT rows.*, percentiles.* FROM ({rows}) AS rows"
+            f" CROSS JOIN LATERAL ({_percentiles()}) AS percentiles"
+        )
+    return _into(kind, schema, unit) + rows
+
+
+def _percentiles() -> str:
+    """The percentiles of a row's histogram, as `DurationHistogram.percentiles` computes them."""
+    base = 2 ** (2**-DURATION_SCALE)
+    value = f"power({base!r}::double precision, cell) * {2 * base / (1 + base)!r}"
+    cells = (
+        "SELECT greatest(0, duration_min_us) AS value, duration_zeros::numeric AS below"
+        f" UNION ALL SELECT greatest(duration_min_us, least(duration_max_us, {value})),"
+        " duration_zeros + sum(n) OVER (ORDER BY cell)"
+        " FROM unnest(duration_indexes, duration_counts) AS each (cell, n)"
+    )
+
+    def at(share: float) -> str:
+        place = f"{share} * (duration_count - 1)"
+        low, high = (
+            f"min(value) FILTER (WHERE below > {rounded}({place}))" for rounded in ("floor", "ceil")
+        )
+        return f"{low} + ({high} - {low}) * ({place} - floor({place}))::double precision"
+
+    of_each = _aggregates({name: at(share) for name, share in _PERCENTILES.items()})
+    return f"SELECT {of_each} FROM ({cells}) AS cells"
 
 
 def _into(kind: RollupKind, schema: str, unit: str) -> str:

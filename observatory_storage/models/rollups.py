@@ -178,6 +178,11 @@ class SpanRollupDay(_SpanRollup, Base):
 class _LatencyRollup(_Bucket, _Durations):
     service_name: Mapped[str | None] = mapped_column(NAME, doc="The service; None: all of them.")
     name: Mapped[str | None] = mapped_column(NAME, doc="The spans' name; None: all of them.")
+    # From the histogram: most questions are for one row of each bucket.
+    p50_us: Mapped[float | None] = mapped_column(doc="The median of the durations.")
+    p90_us: Mapped[float | None] = mapped_column(doc="The 90th percentile.")
+    p95_us: Mapped[float | None] = mapped_column(doc="The 95th percentile.")
+    p99_us: Mapped[float | None] = mapped_column(doc="The 99th percentile.")
 
 
 class LatencyRollupHour(_LatencyRollup, Base):

@@ -15,6 +15,7 @@ WIDTH = 100
 VARYING = {
     *("check", "migrate", "maintain", "indexes", "retention", "size", "facts", "settle", "serve"),
     "prices",
+    "rollups",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -22,6 +22,7 @@ from observatory_storage.repositories.metrics.duration_histogram import (
 from observatory_storage.repositories.metrics.results import LatencyPercentiles
 from observatory_storage.repositories.metrics.rollup_families import rolled_conditions
 from observatory_storage.repositories.reading import aggregates, time_buckets
+from observatory_storage.repositories.reading.filter_fields import Conditions
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.rollup_pieces import (
     Pieces,
@@ -34,6 +35,12 @@ from observatory_storage.repositories.traces.filters import SpanFilters
 from observatory_storage.repositories.traces.statistics import DURATION_US
 
 __all__ = ["latency_percentiles"]
+
+_HISTOGRAM: Final = (
+    *("duration_indexes", "duration_counts", "duration_zeros"),
+    *("duration_min_us", "duration_max_us"),
+)
+_ANSWER: Final = ("duration_count", *(f"{name}_us" for name in aggregates.PERCENTILES))
 
 _ROLLUPS: Final[dict[Unit, Any]] = {
     "minute": SpanRollupMinute,
@@ -53,13 +60,23 @@ def latency_percentiles(
         )
     if pieces is not None:
         return _rolled(reader, filters, buckets, pieces)
+    return _exact(reader, filters, buckets, filters.conditions())
+
+
+def _exact(
+    reader: Reader,
+    filters: SpanFilters,
+    buckets: time_buckets.Buckets,
+    conditions: Conditions,
+) -> list[LatencyPercentiles]:
+    """Percentiles of the spans themselves."""
     records = reader.records(
         select(
             buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time),
             func.count().label("span_count"),
             aggregates.percentile_array(DURATION_US).label("percentiles"),
         )
-        .where(*filters.conditions(), TraceSpan.duration_us.is_not(None))
+        .where(*conditions, TraceSpan.duration_us.is_not(None))
         .group_by("bucket")
         .order_by("bucket")
     )
@@ -104,15 +121,14 @@ def _rolled(
             zeros = count if index == ZERO_CELL else 0
             indexes = [] if zeros else [index]
             note(bucket, "raw").add(indexes, [count][: len(indexes)], zeros, least, greatest)
+    found: list[LatencyPercentiles] = []
     for unit, ranges in pieces.rolled.items():
         model = _ROLLUPS[unit]
+        is_answer = _is_one_row(filters, buckets, unit)
+        columns = _ANSWER if is_answer else _HISTOGRAM
         rows = select(
             buckets.column(model.bucket, filters.start_time, filters.end_time),
-            model.duration_indexes,
-            model.duration_counts,
-            model.duration_zeros,
-            model.duration_min_us,
-            model.duration_max_us,
+            *(getattr(model, column) for column in columns),
         ).where(
             within_any(model.bucket, ranges),
             model.duration_count > 0,
@@ -125,11 +141,22 @@ def _rolled(
                 model.service_name.is_not(None) if has_services else model.service_name.is_(None),
                 model.name.is_not(None) if has_names else model.name.is_(None),
             )
-        for bucket, *columns in reader.rows(rows):
-            note(bucket, "rollup").add(*columns)
-    found = []
+        if is_answer:
+            for bucket, *values in reader.rows(rows):
+                found.append(LatencyPercentiles(buckets.read(bucket), *values, "rollup"))
+            continue
+        for bucket, *values in reader.rows(rows):
+            note(bucket, "rollup").add(*values)
+    if {"raw"} in sources.values():  # what no rollup is part of is exact
+        conditions = [within_any(TraceSpan.start_time, pieces.raw)]
+        conditions += rolled_conditions(filters, TraceSpan)
+        exact = _exact(reader, filters, buckets, conditions)
+        mixed = {buckets.read(bucket) for bucket, names in sources.items() if names != {"raw"}}
+        found += [each for each in exact if each.timestamp not in mixed]
     for bucket, histogram in histograms.items():
         names = sources[bucket]
+        if names == {"raw"}:
+            continue
         record = {"percentiles": histogram.percentiles(), "span_count": histogram.count}
         found.append(
             LatencyPercentiles(
@@ -139,3 +166,13 @@ def _rolled(
             )
         )
     return sorted(found, key=lambda each: each.timestamp)
+
+
+def _is_one_row(filters: SpanFilters, buckets: time_buckets.Buckets, unit: Unit) -> bool:
+    """Whether a row of a rollup is the answer for its bucket, so that it has the percentiles."""
+    if unit == "minute" or not isinstance(buckets, time_buckets.EqualBuckets):
+        return False
+    service, name = filters.service_name, filters.operation
+    is_whole = buckets.width == (timedelta(hours=1) if unit == "hour" else timedelta(days=1))
+    is_named = isinstance(service, str | None) and isinstance(name, str | None)
+    return is_whole and is_named and (name is None or service is not None)
