@@ -23,8 +23,6 @@ def default_text(setting: Setting) -> str:
     """The default as text, as in a file."""
     if setting.default is None or setting.default in ({}, ()):
         return ""
-    if isinstance(setting.default, timedelta):
-        return f"{setting.default // timedelta(days=1)}d"
     if isinstance(setting.default, bool):
         return str(setting.default).lower()
     if isinstance(setting.default, timedelta):
