@@ -1,12 +1,7 @@
 """Prices of models: what a call costs, where prices come from, and which one applies."""
 
-from observatory_storage.pricing.price import (
-    CallUsage,
-    Costs,
-    Price,
-    PriceTier,
-    cost_of,
-)
+from observatory_storage.pricing.call_costs import CallUsage, Costs, cost_of
+from observatory_storage.pricing.price import Price, PriceTier
 from observatory_storage.pricing.price_book import PriceBook
 from observatory_storage.pricing.price_loading import (
     LoadedPrices,
