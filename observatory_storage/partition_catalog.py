@@ -118,9 +118,14 @@ def free_name(connection: Connection, schema: str, table_name: str, suffix: str)
 
 
 def create_like(connection: Connection, schema: str, table_name: str, name: str) -> None:
-    """Create a table like the partitioned one, which is not attached to it."""
+    """Create a table like the partitioned one, with the same owner, which is not attached to it."""
     child, parent = _qualified(connection, schema, name, table_name)
     connection.exec_driver_sql(f"CREATE TABLE {child} (LIKE {parent} INCLUDING ALL)")
+    # Otherwise the owner of the table could not maintain a partition that a member role has made.
+    owner = connection.scalar(_OTHER_OWNER, {"schema": schema, "table_name": table_name})
+    if owner is not None:
+        quoted = connection.dialect.identifier_preparer.quote_identifier(owner)
+        connection.exec_driver_sql(f"ALTER TABLE {child} OWNER TO {quoted}")
 
 
 def attach(connection: Connection, schema: str, table_name: str, name: str, held: Range) -> None:
@@ -138,6 +143,16 @@ def bounds_of(held: Range) -> tuple[str | None, str | None]:
     lower = None if held.lower == MIN else f"'{held.lower.isoformat()}'"
     upper = None if held.upper == MAX else f"'{held.upper.isoformat()}'"
     return lower, upper
+
+
+_OTHER_OWNER: Final = text(
+    "SELECT pg_get_userbyid(p.relowner) FROM pg_class p"
+    " JOIN pg_namespace n ON n.oid = p.relnamespace"
+    " WHERE n.nspname = :schema AND p.relname = :table_name"
+    " AND pg_get_userbyid(p.relowner) <> current_user"
+    " AND has_schema_privilege(p.relowner, n.oid, 'CREATE') AND pg_has_role(p.relowner, CASE"
+    " WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END)"
+)
 
 
 def _qualified(connection: Connection, schema: str, *names: str) -> list[str]:

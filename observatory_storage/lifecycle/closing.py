@@ -97,7 +97,7 @@ def close_partitions(run: Run) -> ClosedPartitions:
 
     Raises:
         PoolError: the pool has only one connection.
-        StorageError: the role does not own the partitions, or PostgreSQL cannot be reached.
+        StorageError: the role may not write what it did, or PostgreSQL cannot be reached.
     """
     digest = _digest(run.source)
     with translated():
@@ -144,7 +144,7 @@ def _close_one(run: Run, builder: IndexBuilder, due: _Due, digest: str) -> Stora
     if not due.is_owned:
         # VACUUM would only warn, and skip the partition.
         role = connection.scalar(sa.text("SELECT current_user"))
-        raise StorageError(f"{role} does not own {due.name}: only its owner can close it")
+        return StorageError(f"{role} does not own {due.name}: only its owner can close it")
     if not builder.complete(due.table, due.name):
         return builder.done.failed[-1].error
     quote = connection.dialect.identifier_preparer.quote

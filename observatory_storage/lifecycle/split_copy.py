@@ -127,9 +127,10 @@ class SplitCopy:
             with self._begun() as connection:
                 gone = sa.text(
                     f"DELETE FROM {name} AS n WHERE NOT EXISTS"  # noqa: S608 - quoted
-                    f" (SELECT FROM ONLY {self._partition} AS m WHERE {same})"
+                    f" (SELECT FROM ONLY {self._partition} AS m"
+                    f" WHERE {same} AND {self._is_within(new)})"
                 )
-                connection.execute(gone)
+                connection.execute(gone, _bounds(new))
                 where = f"NOT EXISTS (SELECT FROM {name} AS n WHERE {same})"
                 self._insert(connection, new, where, {})
 

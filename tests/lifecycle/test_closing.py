@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import sqlalchemy as sa
 
 from observatory_embedded import EmbeddedPostgres
 from observatory_storage import index_kinds, partition_indexes
-from observatory_storage.errors import Conflict, PoolError, StorageError
+from observatory_storage.errors import Conflict, PoolError
 from observatory_storage.index_kinds import CLOSED
 from observatory_storage.layout import PARTITIONED, advisory_key
 from observatory_storage.lifecycle import closing
@@ -25,7 +27,7 @@ from observatory_storage.writers import CopyWriter
 from tests.lifecycle.pools import pool_with, scalar
 from tests.repositories.plans import plans_of, walk_first
 from tests.repositories.samples import a_log, a_span, an_event
-from tests.writers.helpers import eventually, fetch
+from tests.writers.helpers import eventually, fetch, fork, wait_for
 
 DAY = timedelta(days=1)
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - 7 * DAY
@@ -197,6 +199,29 @@ def test_a_partition_that_is_locked_is_left_for_the_next_run(
     assert close_partitions(Run(pool, OVER)).closed == (LOGS,)
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_run_that_is_killed_is_completed_by_the_next(
+    pool: StoragePool, database_url: str
+) -> None:
+    write(pool)
+
+    def run_until(told: str) -> None:
+        def die(*given: Any) -> None:
+            if told in given[2]:
+                os._exit(0)
+
+        with pool_with(database_url) as own:
+            sa.event.listen(own.engine, "before_cursor_execute", die)
+            close_partitions(Run(own, OVER))
+        os._exit(1)  # it was to die
+
+    for told in ("_usage_", "VACUUM", "INSERT INTO public.partition_states"):
+        wait_for(fork(partial(run_until, told)))
+        assert states(pool) == {}
+    assert set(close_partitions(Run(pool, OVER)).closed) == {SPANS, EVENTS, LOGS}
+    assert len(build_partition_indexes(pool, now=OVER).existing) == len(CLOSED)
+
+
 def test_a_process_that_builds_indexes_is_left_alone(pool: StoragePool) -> None:
     write(pool)
     key = advisory_key("indexes", pool.schema)
@@ -215,20 +240,22 @@ def test_a_pool_of_one_connection_is_refused(database_url: str) -> None:
         close_partitions(Run(one, OVER))
 
 
-def test_a_role_that_does_not_own_the_partitions_gets_an_error(
-    embedded_server: EmbeddedPostgres,
-) -> None:
+def test_a_partition_that_another_role_owns_is_told(embedded_server: EmbeddedPostgres) -> None:
     with pool_with(embedded_server.url) as owner:
         owner.run_migrations()
         owner.partitions.ensure("metric_data_points", [START])
+        owner.partitions.ensure("logs", [START])
         with owner.engine.begin() as connection:
             connection.exec_driver_sql("CREATE ROLE visitor LOGIN")
             connection.exec_driver_sql("GRANT ALL ON ALL TABLES IN SCHEMA public TO visitor")
+            connection.exec_driver_sql(f"ALTER TABLE {LOGS} OWNER TO visitor")
+            connection.exec_driver_sql("GRANT CREATE ON SCHEMA public TO visitor")
         with pool_with(embedded_server.url, username="visitor") as theirs:
-            told = "visitor does not own metric_data_points_p"
-            with pytest.raises(StorageError, match=told):
-                close_partitions(Run(theirs, OVER))
-        assert states(owner) == {}
+            result = close_partitions(Run(theirs, OVER))
+        assert result.closed == (LOGS,)
+        (failure,) = result.failed
+        assert str(failure.error).startswith(f"visitor does not own {failure.partition}: only")
+        assert set(states(owner)) == {LOGS}
 
 
 def test_the_far_past_is_closed_and_the_far_future_is_not(pool: StoragePool) -> None:

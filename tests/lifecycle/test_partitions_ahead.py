@@ -157,3 +157,24 @@ def test_open_transactions_neither_wait_nor_are_waited_for(
         assert len(reading.logs.list()) == 1
         writing.commit()
     assert len(fetch(pool, LogRecord)) == 3
+
+
+def test_partitions_belong_to_the_owner_of_their_table(embedded_server: EmbeddedPostgres) -> None:
+    with pool_with(embedded_server.url) as superuser:
+        with superuser.engine.begin() as connection:
+            for statement in (
+                'CREATE ROLE "the owner" LOGIN',
+                'CREATE ROLE member LOGIN IN ROLE "the owner"',
+                'GRANT CREATE ON SCHEMA public TO "the owner"',
+            ):
+                connection.exec_driver_sql(statement)
+        with pool_with(embedded_server.url, username="the owner") as owner:
+            owner.run_migrations()
+        with pool_with(embedded_server.url, username="member") as member:
+            CopyWriter(member).write_logs([a_log(timestamp=NOW)])
+        make_partitions_ahead(Run(superuser, NOW))
+        owners = (
+            "SELECT array_agg(DISTINCT relowner::regrole::text) FROM pg_class"
+            " WHERE relispartition AND relkind = 'r'"
+        )
+        assert scalar(superuser, owners) == ['"the owner"']

@@ -313,22 +313,37 @@ def test_a_run_that_is_killed_anywhere_is_completed_by_the_next(
 ) -> None:
     before = contents(filled)["logs"]
 
-    def run_and_die(statements: int) -> None:
-        left = [statements]
-
-        def step(*_: Any) -> None:
-            left[0] -= 1
-            if left[0] == 0:
+    def run_until(told: str) -> None:
+        def die(*given: Any) -> None:
+            if told in given[2]:
                 os._exit(0)
 
         with pool_with(database_url, split_rows=50) as own:
-            sa.event.listen(own.engine, "before_cursor_execute", step)
+            sa.event.listen(own.engine, "before_cursor_execute", die)
             split_partitions(Run(own, NOW))
+        os._exit(1)  # it was to die
 
-    for statements in range(2, 700, 29):
-        wait_for(fork(partial(run_and_die, statements)))
+    for told in (
+        "ADD CONSTRAINT",
+        "INSERT INTO public.partition_splits",
+        "NOT age(",
+        "UPDATE public.partition_splits",
+        "RETURNING xmax",
+        "ANALYZE",
+        "array_agg(m.ctid)",
+        "LOCK TABLE ONLY public.logs IN",
+        "DETACH PARTITION",
+        "DROP CONSTRAINT",
+        "DROP TABLE",
+    ):
+        if told == "RETURNING xmax":
+            CopyWriter(filled).write_logs(logs(500, 20))
+            before = contents(filled)["logs"]
+        wait_for(fork(partial(run_until, told)))
         assert contents(filled)["logs"] == before
-    split_partitions(Run(filled, NOW))
+    assert list(ranges(filled, "logs")) == DAYS
+    assert "logs_p202601" in tables(filled)
+    assert split_partitions(Run(filled, NOW)).is_complete
     assert tables(filled) == {f"logs_{day}" for day in DAYS}
     assert count(filled, "partition_splits") == 0
 
