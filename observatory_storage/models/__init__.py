@@ -16,7 +16,7 @@ from observatory_storage.models.metrics import (
     MetricType,
     Temporality,
 )
-from observatory_storage.models.rollups import (
+from observatory_storage.models.rollup_tables import (
     ErrorRollupDay,
     ErrorRollupHour,
     LatencyRollupDay,

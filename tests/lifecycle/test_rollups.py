@@ -31,7 +31,7 @@ from observatory_storage.lifecycle.rollups import (
 )
 from observatory_storage.lifecycle.run import Deadline, Run
 from observatory_storage.llm.token_details import TOKEN_DETAILS
-from observatory_storage.models.rollups import TOKEN_DETAIL_SUMS
+from observatory_storage.models.rollup_tables import TOKEN_DETAIL_SUMS
 from observatory_storage.pool import StoragePool
 from tests.lifecycle.rolled import check_answers, refresh, rollups
 from tests.writers.helpers import Row, contents, trace_id
