@@ -52,6 +52,7 @@ def upgrade() -> None:
         sa.Column("raw_since", _TIME, nullable=True),
         sa.Column("minute_since", _TIME, nullable=True),
         sa.Column("hour_since", _TIME, nullable=True),
+        sa.Column("day_since", _TIME, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_rollup_state"),
         schema=schema,
     )

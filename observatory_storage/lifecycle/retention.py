@@ -146,7 +146,7 @@ class _Retention:
         return False
 
     def _expire(self, signal: str, moment: datetime) -> None:
-        if signal == "traces" and not self._delete_traces(moment):
+        if signal == "traces" and not (self._keep_rollups(moment) and self._delete_traces(moment)):
             self._is_complete = False
             return
         # PostgreSQL detaches one partition of a table at a time. It may have spans that will be put

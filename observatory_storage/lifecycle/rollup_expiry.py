@@ -96,9 +96,7 @@ def _advance(source: Source, level: int, before: datetime) -> datetime | None:
         state = connection.execute(sa.select(_STATE).with_for_update()).one_or_none()
         if state is None:
             return None
-        if level == 2:
-            return before
-        column = ("minute_since", "hour_since")[level]
+        column = ("minute_since", "hour_since", "day_since")[level]
         first = connection.scalar(
             sa.select(sa.func.min(_MARKS.c.start_time)).where(
                 _MARKS.c.level <= level + 1, _MARKS.c.start_time >= (state.raw_since or _MIDNIGHT)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from observatory_storage.models.rollups import DURATION_SCALE, TOKEN_DETAIL_SUMS
+from observatory_storage.models.rollup_tables import DURATION_SCALE, TOKEN_DETAIL_SUMS
 
 __all__ = ["KINDS_OF_ROLLUPS", "RollupKind", "latency_of_hours", "merged", "minutes", "personal"]
 

@@ -20,7 +20,7 @@ from observatory_storage.models.metrics import (
 from observatory_storage.models.partition_states import PartitionSplit, PartitionState
 from observatory_storage.models.pricing import ModelPricing
 from observatory_storage.models.retention_tables import EXPIRED_PARTITIONS, PINNED_TRACES
-from observatory_storage.models.rollups import (
+from observatory_storage.models.rollup_tables import (
     ErrorRollupDay,
     ErrorRollupHour,
     LatencyRollupDay,

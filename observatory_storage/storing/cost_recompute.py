@@ -16,6 +16,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
+from observatory_storage.changed_spans import mark_changes
 from observatory_storage.errors import ValidationError, translated
 from observatory_storage.pricing import SERVICE_TIERS, PriceTable, service_tier_of
 from observatory_storage.rows.value_checks import Refused
@@ -151,6 +152,7 @@ def _recompute(source: Source, keys: Sequence[SpanKey], prices: PriceTable) -> i
             return 0
         changes.sort(key=lambda change: _place(change[0]))
         connection.execute(_UPDATE, [_parameters(key, columns) for key, columns, _ in changes])
+        mark_changes(connection, [key.start_time for key, _, _ in changes])
         changed = {key.trace_id for key, _, _ in changes}
         recompute_traces(connection, changed)
         decide_traces(connection, locked_traces(connection, changed))

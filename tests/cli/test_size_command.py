@@ -61,7 +61,7 @@ def test_sizes_of_columns_are_estimated(pool: StoragePool, database_url: str) ->
 
 
 def test_an_unknown_table_is_refused(pool: StoragePool, run: Run, database_url: str) -> None:
-    with pytest.raises(ValidationError, match="table='spans': must be one of expired_partitions"):
+    with pytest.raises(ValidationError, match="table='spans': must be one of error_rollups_day"):
         storage_size(pool, table="spans")
     with pytest.raises(ValidationError, match="sampled_rows=-1: must be"):
         storage_size(pool, sampled_rows=-1)

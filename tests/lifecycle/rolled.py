@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from observatory_storage import Exists, Not, Prefix, UnitOfWork
 from observatory_storage.lifecycle.rollups import refresh_rollups
 from observatory_storage.lifecycle.run import Run
-from observatory_storage.models import Base
+from observatory_storage.models import Base, TraceSpan
 from observatory_storage.pool import StoragePool
 from observatory_storage.tables import ROLLUP_TABLES
 
@@ -65,6 +65,8 @@ def without_source(rows: Iterable[Any]) -> list[Any]:
 def check_answers(uow: UnitOfWork, start: datetime | None, end: datetime | None) -> set[str]:
     """All questions have the same answers with rollups as without; return the sources."""
     sources = set()
+    with_spans = uow.session.scalars(sa.select(TraceSpan.service_name).distinct())
+    assert uow.traces.services() == sorted(with_spans)
     for name, ask in questions(start, end):
         rolled, raw = ask(uow, "auto"), ask(uow, "raw")
         assert without_source(rolled) == raw, name

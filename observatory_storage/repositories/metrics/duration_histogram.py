@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from observatory_storage.models.rollups import DURATION_SCALE
+from observatory_storage.models.rollup_tables import DURATION_SCALE
 from observatory_storage.repositories.reading.aggregates import PERCENTILES
 
 __all__ = ["ZERO_CELL", "DurationHistogram", "cell_of"]

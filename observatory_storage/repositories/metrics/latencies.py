@@ -142,8 +142,9 @@ def _rolled(
                 model.name.is_not(None) if has_names else model.name.is_(None),
             )
         if is_answer:
-            for bucket, *values in reader.rows(rows):
-                found.append(LatencyPercentiles(buckets.read(bucket), *values, "rollup"))
+            for bucket, count, p50, p90, p95, p99 in reader.rows(rows):
+                timestamp = buckets.read(bucket)
+                found.append(LatencyPercentiles(timestamp, count, p50, p90, p95, p99, "rollup"))
             continue
         for bucket, *values in reader.rows(rows):
             note(bucket, "rollup").add(*values)

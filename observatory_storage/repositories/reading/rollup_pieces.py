@@ -110,7 +110,7 @@ def pieces_of(
     since: dict[Unit, datetime] = {
         "minute": rows[0].minute_since or _EARLIEST,
         "hour": rows[0].hour_since or _EARLIEST,
-        "day": _EARLIEST,
+        "day": rows[0].day_since or _EARLIEST,
     }
     marks = [
         (row.level, max(row.first, raw_since) if row.level == 0 else row.first, row.last)
@@ -193,9 +193,9 @@ def _covering() -> Any:
         .subquery("ranges")
     )
     state = RollupState
-    return sa.select(state.raw_since, state.minute_since, state.hour_since, *ranges.c).join_from(
-        state, ranges, sa.true(), isouter=True
-    )
+    return sa.select(
+        *(state.raw_since, state.minute_since, state.hour_since, state.day_since), *ranges.c
+    ).join_from(state, ranges, sa.true(), isouter=True)
 
 
 _COVERAGE: Final = _covering()

@@ -80,6 +80,9 @@ class RollupState(Base):
     hour_since: Mapped[datetime | None] = mapped_column(
         doc="Rollups of earlier hours may have expired. None: no bound."
     )
+    day_since: Mapped[datetime | None] = mapped_column(
+        doc="Rollups of earlier days may have expired. None: no bound."
+    )
 
 
 class _Bucket:
