@@ -154,7 +154,11 @@ def run(
             _check_known(environment.script, _revision_of(environment), schema)
             if next(attempts) > 1:
                 migration_locks.lock_tables(connection, schema)
+            before = schema_state.tables_of(connection, schema)
             environment.run_migrations()
+            if before:
+                made = schema_state.tables_of(connection, schema) - before
+                schema_state.grant_as_on_spans(connection, schema, made)
             if _revision_of(environment) is None:
                 schema_state.remove_schema(connection, schema)
             elif _revision_of(environment) == environment.script.get_current_head():

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from observatory_storage import schema_state
 from observatory_storage.errors import sqlstate_of
 from observatory_storage.layout import advisory_key
-from observatory_storage.models import Base
 
 __all__ = ["LOCK_TIMEOUT", "is_blocked", "lock_tables", "set_timeouts", "try_lock"]
 
@@ -42,7 +41,7 @@ def lock_tables(connection: sa.Connection, schema: str) -> None:
     A migration that changes several tables deadlocks with queries that use them in another order,
     and gives up. On a busy server it would do so again and again. Some order is theirs.
     """
-    found = sorted(Base.metadata.tables.keys() & sa.inspect(connection).get_table_names(schema))
+    found = sorted(schema_state.tables_of(connection, schema))
     if not found:
         return
     random.shuffle(found)

@@ -208,7 +208,7 @@ class StoragePool:
 
         Raises:
             MaintenanceError: steps failed. All other steps ran; its ``report`` has both.
-            ValidationError: ``now`` has no time zone, or ``for_secs`` is not a positive number.
+            ValidationError: ``now`` has no time zone, or ``for_secs`` is negative or no number.
             PoolError: the pool has fewer than three connections.
             StorageError: PostgreSQL could not be used.
         """

@@ -22,8 +22,10 @@ __all__ = [
     "check_tables",
     "create_schema",
     "former_revision",
+    "grant_as_on_spans",
     "quoted_name",
     "remove_schema",
+    "tables_of",
 ]
 
 # Marks a schema that a migration created, so that the downgrade knows to drop it.
@@ -98,6 +100,37 @@ def check_tables(connection: sa.Connection, schema: str) -> None:
             f"schema {schema!r} is at the newest revision but lacks {', '.join(missing)}: restore"
             f" them, or drop {VERSION_TABLE} and the others, and migrate again"
         )
+
+
+def tables_of(connection: sa.Connection, schema: str) -> frozenset[str]:
+    """The names of the package's tables that the schema has."""
+    return frozenset(Base.metadata.tables.keys() & sa.inspect(connection).get_table_names(schema))
+
+
+def grant_as_on_spans(connection: sa.Connection, schema: str, tables: Collection[str]) -> None:
+    """Grant on new tables what roles may do with spans.
+
+    Otherwise writers that own nothing would fail until somebody grants it by hand.
+    """
+    granted = connection.execute(_PRIVILEGES_ON_SPANS, {"schema": schema}).all()
+    for table in sorted(tables):
+        for privilege, role in granted:
+            grantee = "PUBLIC" if role is None else quoted_name(role)
+            statement = f"GRANT {privilege} ON {quoted_name(schema)}.{table} TO {grantee}"
+            connection.execute(sa.text(statement))
+
+
+_PRIVILEGES_ON_SPANS: Final = sa.text("""
+    SELECT acl.privilege_type, role.rolname
+      FROM pg_catalog.pg_class AS spans
+      JOIN pg_catalog.pg_namespace AS place ON place.oid = spans.relnamespace
+     CROSS JOIN LATERAL pg_catalog.aclexplode(spans.relacl) AS acl
+      LEFT JOIN pg_catalog.pg_roles AS role ON role.oid = acl.grantee
+     WHERE place.nspname = :schema AND spans.relname = 'trace_spans'
+       AND acl.grantee <> spans.relowner
+       AND acl.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
+     ORDER BY 1, 2
+""")
 
 
 def create_schema(connection: sa.Connection, schema: str) -> None:

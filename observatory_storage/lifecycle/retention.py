@@ -29,6 +29,7 @@ from observatory_storage.lifecycle.retention_results import (
     Outcome,
     RetentionResult,
 )
+from observatory_storage.lifecycle.rollups import keep_rollups_before, refresh_rollups
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.lifecycle.spared_rows import spared_traces
 from observatory_storage.lifecycle.stored_partitions import (
@@ -163,6 +164,24 @@ class _Retention:
                     return
         if signal == "metrics" and not self._is_over():
             self._metrics += delete_pointless_metrics(self._run, moment)
+
+    def _keep_rollups(self, moment: datetime) -> bool:
+        """Bring the rollups of expired spans up to date, and have them stay as they are.
+
+        False if no time is left for it. Rollups of spans that keep changing stay as they are too.
+        """
+        expired = plan.expired(self._source, "traces", moment)
+        if not expired:
+            return True
+        cutoff = max(partition.upper for partition in expired)
+        for is_last in (False, False, True):
+            with translated(), self._source.engine.begin() as connection:
+                if keep_rollups_before(connection, cutoff, even_if_stale=is_last):
+                    return True
+            refresh_rollups(self._run)
+            if self._is_over():
+                return False
+        return True
 
     def _delete_traces(self, moment: datetime) -> bool:
         for _ in range(_ATTEMPTS):

@@ -24,9 +24,9 @@ class Deadline:
 
     def __init__(self, seconds: float | None = None) -> None:
         if seconds is not None and (
-            isinstance(seconds, bool) or not math.isfinite(seconds) or seconds <= 0
+            isinstance(seconds, bool) or not math.isfinite(seconds) or seconds < 0
         ):
-            raise ValidationError("for_secs", seconds, "must be a positive number of seconds")
+            raise ValidationError("for_secs", seconds, "must be a number that is not negative")
         self._end = None if seconds is None else time.monotonic() + seconds
 
     @property

@@ -75,7 +75,7 @@ def test_a_failing_step_leaves_the_others_alone(pool: StoragePool) -> None:
 
 
 def test_steps_are_left_when_the_time_is_over(pool: StoragePool) -> None:
-    run = Run(pool, deadline=Deadline(1e-9))
+    run = Run(pool, deadline=Deadline(0))
     report = run_steps(run, [("one", lambda _: DONE), ("two", lambda _: DONE)])
     assert report.left == ("one", "two")
     assert report.steps == ()
@@ -100,7 +100,7 @@ def test_runs_of_more_than_a_month_ago_are_forgotten(pool: StoragePool) -> None:
 
 
 def test_what_is_not_a_time_is_refused(pool: StoragePool) -> None:
-    for seconds in (0, -1, float("nan"), float("inf"), True):
+    for seconds in (-1, float("nan"), float("inf"), True):
         with pytest.raises(ValidationError, match="for_secs"):
             pool.maintain(seconds)
     with pytest.raises(ValidationError, match="now"):

@@ -85,7 +85,7 @@ def test_telemetry_is_written_if_prices_may_not_be_read(
         connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN")
         connection.exec_driver_sql(
             "GRANT SELECT, INSERT, UPDATE, DELETE ON traces, trace_spans, trace_events,"
-            f" observatory_version TO {role}"
+            f" span_changes, rollup_state, observatory_version TO {role}"
         )
         connection.exec_driver_sql(f"GRANT CREATE, USAGE ON SCHEMA public TO {role}")
         connection.exec_driver_sql(f"GRANT TEMPORARY ON DATABASE {_name(connection)} TO {role}")
