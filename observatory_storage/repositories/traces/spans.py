@@ -28,6 +28,7 @@ from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading import pages, validation
 from observatory_storage.repositories.reading.filter_fields import with_former
 from observatory_storage.repositories.reading.operators import OneOf
+from observatory_storage.repositories.reading.partitioned_search import PartitionedSearch
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.reading.validation import BATCH_SIZE, TraceId
 from observatory_storage.repositories.traces.filters import (
@@ -289,7 +290,10 @@ class SpanQueries:
             options = () if payload else _WITHOUT_PAYLOAD
             return SpanSearch(self._reader, keyset, filters, options)
         statement = self._matching(filters, payload=payload)
-        return StatementSearch(self._reader, keyset, statement, filters.query())
+        if isinstance(filters.trace_id, (UUID, OneOf)):  # the traces' starts bound the statement
+            return StatementSearch(self._reader, keyset, statement, filters.query())
+        bounds = filters.start_time, filters.end_time
+        return PartitionedSearch(self._reader, keyset, statement, filters.query(), bounds)
 
     def _ordered_search(
         self, filters: SpanFilters, order: Order, *, payload: bool

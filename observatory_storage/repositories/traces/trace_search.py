@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -13,12 +13,19 @@ import sqlalchemy as sa
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
 from observatory_storage.repositories.reading.operators import is_selective
-from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
+from observatory_storage.repositories.reading.pages import Keyset, Seek, SeekShape, Total
+from observatory_storage.repositories.reading.partition_slices import Cuts
+from observatory_storage.repositories.reading.partitioned_search import cuts_of_page
 from observatory_storage.repositories.reading.reader import Reader
-from observatory_storage.repositories.reading.time_slices import through_slices, until_full
+from observatory_storage.repositories.reading.time_slices import (
+    moment_after,
+    through_slices,
+    until_full,
+)
 from observatory_storage.repositories.traces import trace_statements as statements
 from observatory_storage.repositories.traces.candidates import CandidateFinder, Candidates
 from observatory_storage.repositories.traces.filters import TraceFilters, template
+from observatory_storage.repositories.traces.trace_counts import estimated_traces, exact_traces
 
 __all__ = ["TraceSearch"]
 
@@ -38,8 +45,8 @@ _WALKED_FOR_SERVICE: Final = 900
 _PROMISING: Final = 2
 # Statements with conditions on more attributes than this are not cached.
 _MOST_KEPT: Final = 4
-# The number of matching spans from which the spans of a trace are estimated.
-_SAMPLE: Final = 5_000
+# Where there are many partitions, this many traces for each row of the page are read first.
+_FIRST_TRACES: Final = 3
 
 
 class TraceSearch:
@@ -63,7 +70,7 @@ class TraceSearch:
         """Count by the matching spans, which is less work than finding the traces in order."""
         if not self._parameters:
             return self._reader.count(sa.select(Trace.id), kind)
-        count = _exact if kind == "exact" else _estimated
+        count = exact_traces if kind == "exact" else estimated_traces
         return count(self._reader, self._filters)
 
     def rows(self, seek: Seek) -> Sequence[Trace]:
@@ -85,6 +92,10 @@ class TraceSearch:
         5. *By reading traces in order*: each trace is probed for a matching span. If the first
            traces have almost no span of the requested service, the spans of the service are
            counted; if they are few, way 3 is used.
+
+        If the spans have many partitions, these ways first read spans back to a bound, or a number
+        of traces whose first and last span starts are then the bounds of the spans. Only traces
+        that begin after the bound are taken, because of these all spans were read.
         """
         filters = self._filters
         if not self._parameters:
@@ -93,8 +104,10 @@ class TraceSearch:
             page = self._from_newest_spans(seek)
             if page is not None:
                 return page
-        if filters.is_indexed() and self._are_few(self._conditions.all()):
-            return self._of_traces(seek, self._all_ids())
+        if filters.is_indexed():
+            page = self._from_few_spans(seek)
+            if page is not None:
+                return page
         return self._by_json(seek) if filters.searches_json() else self._by_walking(seek)
 
     def _from_newest_spans(self, seek: Seek) -> Sequence[Trace] | None:
@@ -103,18 +116,51 @@ class TraceSearch:
             walked = self._nearest(seek, _WALKED_FOR_MODEL)
             if len(walked) == seek.row_limit:
                 return walked
-        statement = self._statement(statements.of_newest_spans, seek)
+        cuts = self._cuts(seek)
         span_limit = _SPANS_A_TRACE * seek.row_limit
+        found: list[tuple[Trace, int]] = []
         while span_limit <= _FEW_SPANS:
-            parameters = {**self._values(seek), "span_limit": span_limit}
-            found = self._reader.entities_with(statement, parameters)
-            if not found:  # perhaps no span matches, perhaps all are of one long trace
-                return None
-            seen = found[0][1]
-            if len(found) == seek.row_limit or seen < span_limit:
-                return self._with_spanless(seek, [trace for trace, _ in found])
-            span_limit *= _SPANS_A_TRACE
+            since = cuts.next(len(found), seek.row_limit)
+            is_bounded = since is not None
+            statement = self._statement(statements.of_newest_spans, seek, is_bounded=is_bounded)
+            parameters = {**self._values(seek), "since": since}
+            while span_limit <= _FEW_SPANS:
+                found = self._reader.entities_with(
+                    statement, {**parameters, "span_limit": span_limit}
+                )
+                if len(found) == seek.row_limit:
+                    return self._with_spanless(seek, [trace for trace, _ in found])
+                if not found or found[0][1] < span_limit:
+                    break
+                span_limit *= _SPANS_A_TRACE
+            if since is None:
+                # Without a trace, perhaps no span matches, perhaps all are of one long trace.
+                is_complete = found and found[0][1] < span_limit
+                rows = [trace for trace, _ in found]
+                return self._with_spanless(seek, rows) if is_complete else None
         return None
+
+    def _from_few_spans(self, seek: Seek) -> Sequence[Trace] | None:
+        """The page, if few spans match; otherwise None."""
+        # The first page has been searched by the newest spans.
+        cuts = self._cuts(seek) if seek.key is not None and seek.descending else Cuts(())
+        rows: list[Trace] = []
+        while True:
+            since = cuts.next(len(rows), seek.row_limit)
+            if seek.key is not None and not seek.descending:
+                since = seek.key[0]
+            spans = within(TraceSpan.start_time, since, None)
+            count = self._few([*self._conditions.all(), *spans])
+            if count is None:
+                return None
+            bounds = within(Trace.start_time, since, None)
+            if count:
+                ids = self._all_ids().where(*spans)
+                rows = self._of_traces(seek, ids, *bounds, spans_since=since)
+            else:
+                rows = self._with_spanless(seek, [], *bounds)
+            if since is None or not seek.descending or len(rows) == seek.row_limit:
+                return rows
 
     def _by_json(self, seek: Seek) -> Sequence[Trace]:
         few, most = _WALKED_FOR_WORDS if self._filters.searches_content() else _WALKED
@@ -147,7 +193,7 @@ class TraceSearch:
 
         def walk(start: datetime | None, end: datetime | None, row_limit: int) -> list[Trace]:
             bounds = within(Trace.start_time, start, end)
-            return self._walked(replace(seek, row_limit=row_limit), *bounds)
+            return self._in_order(replace(seek, row_limit=row_limit), *bounds)
 
         def look_up(start: datetime, end: datetime, row_limit: int) -> list[Trace] | None:
             candidates = self._finder.few(start, end)
@@ -180,24 +226,80 @@ class TraceSearch:
         Args:
             only_possible: count only traces whose own rows do not exclude a match.
         """
+        if self._has_many_partitions():
+            first = min(_FIRST_TRACES * seek.row_limit, trace_limit)
+            limits = (first, trace_limit - first) if first < trace_limit else (first,)
+            return self._in_batches(seek, limits, only_possible=only_possible)[0]
         make = statements.matching_nearest
         statement = self._statement(make, seek, only_possible=only_possible)
         return self._reader.entities(statement, {**self._values(seek), "trace_limit": trace_limit})
 
-    def _walked(self, seek: Seek, *bounds: sa.ColumnElement[bool]) -> list[Trace]:
-        """The rows within the bounds, found by reading the traces in order without a limit."""
+    def _walked(self, seek: Seek) -> list[Trace]:
+        """The rows, found by reading the traces in order without a limit."""
+        if not self._has_many_partitions():
+            return self._in_order(seek)
+        limits = _FIRST_TRACES * seek.row_limit, _WALKED_FOR_SERVICE
+        rows, rest = self._in_batches(seek, limits, only_possible=True)
+        return rows if rest is None else [*rows, *self._in_order(rest)]
+
+    def _in_order(self, seek: Seek, *bounds: sa.ColumnElement[bool]) -> list[Trace]:
+        """The same as `_walked`, within the bounds and by one statement."""
         statement = self._statement(statements.matching, seek)
         bounded = statement.where(*bounds) if bounds else statement
         return self._reader.entities(bounded, self._values(seek))
 
+    def _in_batches(
+        self, seek: Seek, limits: Iterable[int], *, only_possible: bool
+    ) -> tuple[list[Trace], Seek | None]:
+        """The rows among the first traces, and the seek that follows these; None if it is done.
+
+        Each batch of traces is read first. Their spans are then searched in the partitions that
+        have them.
+        """
+        rows: list[Trace] = []
+        shape = SeekShape(seek.descending, from_key=False)
+        make = statements.nearest if self._is_kept else statements.nearest.__wrapped__
+        among = statements.matching_of if self._is_kept else statements.matching_of.__wrapped__
+        for trace_limit in limits:
+            nearest = make(self._conditions, seek.shape, only_possible=only_possible)
+            values = {**self._values(seek), "trace_limit": trace_limit}
+            traces = self._reader.rows(nearest, values)
+            if traces:
+                after_starts = moment_after(max(trace.last_start for trace in traces))
+                if after_starts is None:  # no bound can be after the last moment
+                    return rows, seek
+                of_batch = {
+                    "ids": [trace.id for trace in traces],
+                    "first_start": min(trace.start_time for trace in traces),
+                    "after_starts": after_starts,
+                }
+                statement = among(self._conditions, shape)
+                rows += self._reader.entities(statement, {**values, **of_batch})
+            left = seek.row_limit - len(rows)
+            if len(traces) < trace_limit or not left:
+                return rows, None
+            key = (traces[-1].start_time, traces[-1].id)
+            seek = replace(seek, key=key, row_limit=left)
+        return rows, seek
+
     def _of_traces(
-        self, seek: Seek, ids: sa.SelectBase, *bounds: sa.ColumnElement[bool]
+        self,
+        seek: Seek,
+        ids: sa.SelectBase,
+        *bounds: sa.ColumnElement[bool],
+        spans_since: datetime | None = None,
     ) -> list[Trace]:
-        """The rows of these ids within the bounds, and the matching traces without spans."""
+        """The rows of these ids within the bounds, and the matching traces without spans.
+
+        Args:
+            spans_since: no span of a trace within the bounds starts earlier.
+        """
         # MATERIALIZED, because otherwise the planner would search the spans again for each trace.
         found = ids.cte("found").prefix_with("MATERIALIZED")
         traces = seek.of(sa.select(Trace)).where(
-            *bounds, Trace.id.in_(sa.select(found.c[0])), *self._conditions.of_no_span()
+            *bounds,
+            Trace.id.in_(sa.select(found.c[0])),
+            *self._conditions.of_no_span(bounds=(spans_since, None)),
         )
         return self._with_spanless(seek, self._reader.entities(traces, self._values(seek)), *bounds)
 
@@ -237,9 +339,21 @@ class TraceSearch:
         return sa.select(Trace.id).where(*bounds, Trace.last_span_start >= end, later)
 
     def _are_few(self, conditions: Conditions) -> bool:
+        return self._few(conditions) is not None
+
+    def _few(self, conditions: Conditions) -> int | None:
+        """The number of spans that meet the conditions; None if there are many."""
         some = sa.select(sa.literal(1)).select_from(TraceSpan).where(*conditions)
         counted = sa.select(sa.func.count()).select_from(some.limit(_FEW_SPANS + 1).subquery())
-        return bool(self._reader.scalar(counted, self._parameters) <= _FEW_SPANS)
+        count = int(self._reader.scalar(counted, self._parameters))
+        return count if count <= _FEW_SPANS else None
+
+    def _cuts(self, seek: Seek) -> Cuts:
+        bounds = self._filters.start_time, self._filters.end_time
+        return cuts_of_page(self._reader, TraceSpan.start_time, bounds, seek)
+
+    def _has_many_partitions(self) -> bool:
+        return not self._cuts(Seek(self.keyset, 1, descending=True)).is_one
 
     def _statement(self, make: Any, seek: Seek, **options: Any) -> Any:
         """The statement, which is cached for all filters with the same fields set."""
@@ -248,33 +362,3 @@ class TraceSearch:
 
     def _values(self, seek: Seek) -> dict[str, Any]:
         return {**self._parameters, **seek.parameters}
-
-
-def _exact(reader: Reader, filters: TraceFilters) -> int:
-    conditions = filters.in_sql(by_trace=True)
-    traces = sa.select(TraceSpan.trace_id).where(*conditions.all()).distinct()
-    if without := conditions.of_no_span():
-        traces = sa.select(Trace.id).where(Trace.id.in_(traces), *without)
-    found = reader.count(traces, "exact")
-    if not conditions.needs_a_span:
-        found += reader.count(sa.select(Trace.id).where(conditions.spanless()), "exact")
-    return found
-
-
-def _estimated(reader: Reader, filters: TraceFilters) -> int:
-    """The planner's estimate of matching spans, divided by their number in a trace.
-
-    The planner does not know how spans are distributed over traces, because autovacuum gathers no
-    statistics for a partitioned table as a whole.
-    """
-    conditions = filters.in_sql(by_trace=True)
-    spans = sa.select(TraceSpan.trace_id).where(*conditions.all())
-    sample = spans.limit(_SAMPLE).subquery()
-    seen, traces = reader.row(
-        sa.select(sa.func.count(), sa.func.count(sample.c.trace_id.distinct())).select_from(sample)
-    )
-    if seen < _SAMPLE:
-        return int(traces)
-    expected = reader.count(spans, "estimated") * float(traces / seen)
-    greatest = reader.count(sa.select(Trace.id).where(*conditions.implied()), "estimated")
-    return max(int(traces), min(round(expected), greatest))
