@@ -46,7 +46,7 @@ _PROMISING: Final = 2
 # Statements with conditions on more attributes than this are not cached.
 _MOST_KEPT: Final = 4
 # Where there are many partitions, this many traces for each row of the page are read first.
-_FIRST_TRACES: Final = 3
+_FIRST_TRACES: Final = 2
 
 
 class TraceSearch:
@@ -138,6 +138,9 @@ class TraceSearch:
                 is_complete = found and found[0][1] < span_limit
                 rows = [trace for trace, _ in found]
                 return self._with_spanless(seek, rows) if is_complete else None
+            if found:  # so many spans are wanted as the traces of the page seem to have
+                spans_a_trace = found[0][1] / len(found)
+                span_limit = max(span_limit, int(seek.row_limit * spans_a_trace * 1.25))
         return None
 
     def _from_few_spans(self, seek: Seek) -> Sequence[Trace] | None:
