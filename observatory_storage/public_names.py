@@ -68,10 +68,12 @@ from observatory_storage.partition_indexes import (
 )
 from observatory_storage.pool import StoragePool
 from observatory_storage.repositories import (
+    ActiveUsers,
     CostSummary,
     CriticalSection,
     DeletedRows,
     DeletedTrace,
+    ErrorSummary,
     Exists,
     LatencyPercentiles,
     LevelCount,
@@ -97,6 +99,7 @@ from observatory_storage.repositories import (
     TraceFilters,
     TraceRepository,
     TraceStats,
+    UserUsage,
 )
 from observatory_storage.storing import RefreshedFacts, SettledUsage
 from observatory_storage.unit_of_work import UnitOfWork
@@ -113,6 +116,7 @@ from observatory_storage.writers import (
 )
 
 __all__ = [
+    "ActiveUsers",
     "Base",
     "BatchError",
     "BufferStats",
@@ -127,6 +131,7 @@ __all__ = [
     "DeletedRows",
     "DeletedTrace",
     "DropRule",
+    "ErrorSummary",
     "Exists",
     "FlushResult",
     "HealthReport",
@@ -196,6 +201,7 @@ __all__ = [
     "TraceStats",
     "TraceWriter",
     "UnitOfWork",
+    "UserUsage",
     "ValidationError",
     "WriteStats",
     "WriterConfig",

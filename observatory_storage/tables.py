@@ -22,6 +22,7 @@ from observatory_storage.errors import ValidationError
 __all__ = [
     "DATA_POINTS",
     "EVENTS",
+    "KEPT_BY_MAINTENANCE",
     "LOGS",
     "METRICS",
     "OWN_TABLES",
@@ -152,6 +153,14 @@ TABLES: Final = {table.name: table for table in (TRACES, SPANS, EVENTS, METRICS,
 
 OWN_TABLES: Final = frozenset({models.MaintenanceRun.__tablename__})
 """The names of the tables that the storage keeps for itself. No writer writes to them."""
+
+
+KEPT_BY_MAINTENANCE: Final = frozenset(
+    mapper.class_.__tablename__
+    for mapper in models.Base.registry.mappers
+    if mapper.class_.__module__ == models.SpanChange.__module__
+)
+"""The tables that maintenance fills: no writer is given rows of them."""
 
 
 def table_named(name: str) -> TableDefinition:

@@ -54,7 +54,8 @@ def test_migrated_tables_are_defined_as_the_models_are(empty: sa.Engine) -> None
     found, expected = definitions(empty, "migrated"), definitions(empty, "modelled")
     for kind in DEFINITIONS:
         assert found[kind] == expected[kind], kind
-    assert len(found["tables"]) == len(Base.metadata.tables)
+    sequences = [table for table in found["tables"] if "'S'" in table]
+    assert len(found["tables"]) == len(Base.metadata.tables) + len(sequences)
     assert found["triggers"] == []
 
 

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "serve": "Receive OTLP over HTTP.",
     "facts": "Read the LLM columns of stored spans again.",
     "settle": "Count usage once that several traces report.",
+    "rollups": "Bring rollups up to date, or compute them again.",
     "ingest": "Store OTLP from files or standard input.",
     "export": "Print traces, metrics or logs as OTLP.",
     "traces": "List traces.",

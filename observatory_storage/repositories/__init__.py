@@ -6,10 +6,13 @@ from observatory_storage.repositories.logs.results import LevelCount, LogStats
 from observatory_storage.repositories.metrics.filters import MetricFilters, TimeSeriesQuery
 from observatory_storage.repositories.metrics.repository import MetricRepository
 from observatory_storage.repositories.metrics.results import (
+    ActiveUsers,
     CostSummary,
+    ErrorSummary,
     LatencyPercentiles,
     MetricStats,
     TimeSeriesPoint,
+    UserUsage,
 )
 from observatory_storage.repositories.reading.operators import Exists, Not, OneOf, Prefix
 from observatory_storage.repositories.reading.pages import Page
@@ -27,10 +30,12 @@ from observatory_storage.repositories.traces.session_filters import SessionFilte
 from observatory_storage.repositories.traces.tree import CriticalSection, SpanNode, SpanTree
 
 __all__ = [
+    "ActiveUsers",
     "CostSummary",
     "CriticalSection",
     "DeletedRows",
     "DeletedTrace",
+    "ErrorSummary",
     "Exists",
     "LatencyPercentiles",
     "LevelCount",
@@ -56,4 +61,5 @@ __all__ = [
     "TraceFilters",
     "TraceRepository",
     "TraceStats",
+    "UserUsage",
 ]

@@ -16,6 +16,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
+from observatory_storage.changed_spans import mark_changes
 from observatory_storage.llm import Course, facts
 from observatory_storage.llm.dialects import ALIASES
 from observatory_storage.rows import SUMS, total_of, with_error_message
@@ -154,6 +155,7 @@ def update_facts(connection: Connection, changes: Sequence[FactChange]) -> None:
         given[f"given_{column}"] = [change.columns[column] for change in changes]
     given["given_is_message_read"] = [change.is_message_read for change in changes]
     connection.execute(_UPDATE, given)
+    mark_changes(connection, [change.key.start_time for change in changes])
 
 
 def _given(keys: Sequence[SpanKey]) -> dict[str, Any]:

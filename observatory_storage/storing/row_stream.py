@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from enum import Enum, auto
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+from observatory_storage.changed_spans import mark_changes
 from observatory_storage.errors import ValidationError
 from observatory_storage.layout import Partitions
 from observatory_storage.models import TraceSpan
@@ -29,6 +31,9 @@ from observatory_storage.storing.upsert import Loader, is_text_error
 from observatory_storage.tables import EVENTS, LOGS, SPANS, TableDefinition
 
 __all__ = ["Feed", "RowFeed", "StreamOutcome", "stream"]
+
+
+_START: Final = SPANS.position["start_time"]
 
 
 class Feed(Protocol):
@@ -167,11 +172,12 @@ def stream(source: Source, feed: Feed) -> StreamOutcome:
 def _stream(loader: Loader, feed: Feed, partitions: Partitions) -> StreamOutcome:
     parts = _clean_parts(feed, partitions)
     told: list[LoggedFacts] = []
+    starts: list[datetime] = []
     if feed.table is LOGS:
         parts = _noting_facts(parts, told)
     try:
         if feed.table is SPANS:
-            totals = SpanCopy(loader).run(parts)
+            totals = SpanCopy(loader).run(_noting_starts(parts, starts))
             written = totals is not None
         else:
             target = target_of(feed.table)
@@ -187,10 +193,17 @@ def _stream(loader: Loader, feed: Feed, partitions: Partitions) -> StreamOutcome
     if not written:
         return StreamOutcome.CONFLICT
     if totals is not None:
+        mark_changes(loader.connection, starts)
         decide_traces(loader.connection, add_totals(loader, totals))
     if told:
         fill_from_logs(loader.connection, told)
     return StreamOutcome.WRITTEN
+
+
+def _noting_starts(parts: Iterable[list[Row]], starts: list[datetime]) -> Iterator[list[Row]]:
+    for part in parts:
+        starts += [row[1][_START] for row in part]
+        yield part
 
 
 def _noting_facts(parts: Iterable[list[Row]], told: list[LoggedFacts]) -> Iterator[list[Row]]:

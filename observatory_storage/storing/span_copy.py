@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 
+from observatory_storage.changed_spans import mark_changes
 from observatory_storage.rows import Row
 from observatory_storage.storing.binary_copy import copy_parts
 from observatory_storage.storing.conflict_rules import target_of
@@ -56,6 +57,7 @@ def write_spans(
         merge_spans(loader, spans or _unique(rows), trace_rows, lone_events)
     else:
         loader.upsert(_TRACES, [*trace_rows])
+        mark_changes(loader.connection, [row.values[_START] for row in rows])
         decide_traces(loader.connection, add_totals(loader, totals, optimistic=not trace_rows))
 
 

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
 from observatory_storage import jsonb
+from observatory_storage.changed_spans import mark_changes
 from observatory_storage.llm.log_facts import (
     LOGGED_AFTER,
     LOGGED_BEFORE,
@@ -129,6 +130,7 @@ def _fill(connection: Connection, lacking: Iterable[sa.Row[Any]]) -> None:
         connection.execute(
             _FILL, [{f"of_{k}": v for k, v in row._mapping.items()} for row in ordered]
         )
+        mark_changes(connection, [row.start_time for row in ordered])
 
 
 def _finding_lacking() -> Any:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from sqlalchemy import ARRAY, Connection, and_, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from observatory_storage.changed_spans import mark_changes
 from observatory_storage.errors import Conflict
 from observatory_storage.rows import Row
 from observatory_storage.storing import trace_upsert as traces
@@ -134,6 +135,8 @@ def _merge(
             if facts.outranks(facts_of(counted[key].values))
         },
     )
+    differing = (key for key in written if key not in stored or stored[key][1])
+    mark_changes(connection, [written[key].values[_START] for key in differing])
     decide_traces(connection, undecided)
 
 

@@ -13,6 +13,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
+from observatory_storage.changed_spans import mark_changes
 from observatory_storage.storing.trace_upsert import TraceSummary, recompute_traces
 from observatory_storage.storing.usage_in_batch import FACTS, USAGE_FIELDS, reported_json
 from observatory_storage.storing.usage_once import ReportingSpan, Usage, count_once
@@ -169,6 +170,7 @@ def update_usage(
     if changed:
         changed.sort(key=lambda each: each[0])
         connection.execute(_UPDATE, [values for _, values in changed])
+        mark_changes(connection, [values["old_start_time"] for _, values in changed])
     return {values["old_trace_id"] for _, values in changed}
 
 

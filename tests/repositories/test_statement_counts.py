@@ -49,8 +49,8 @@ QUESTIONS: dict[str, tuple[int, Callable[[UnitOfWork, str], object]]] = {
     "levels": (1, lambda uow, _: uow.logs.count_by_level()),
     "log statistics": (1, lambda uow, _: uow.logs.get_stats()),
     "metrics": (1, lambda uow, _: uow.metrics.list()),
-    "cost": (1, lambda uow, _: uow.metrics.get_cost_summary()),
-    "percentiles": (1, lambda uow, _: uow.metrics.get_latency_percentiles()),
+    "cost": (2, lambda uow, _: uow.metrics.get_cost_summary()),
+    "percentiles": (2, lambda uow, _: uow.metrics.get_latency_percentiles()),
 }
 
 

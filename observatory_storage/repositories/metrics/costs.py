@@ -1,23 +1,50 @@
-"""Tokens, cost and latency of spans."""
+"""Tokens and cost of spans, from the spans or from rollups."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import func, literal_column, or_, select
+from sqlalchemy import (
+    BigInteger,
+    Integer,
+    Label,
+    Select,
+    cast,
+    false,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    true,
+    union_all,
+)
 
 from observatory_storage.models import TraceSpan
-from observatory_storage.repositories.metrics.results import CostSummary, LatencyPercentiles
+from observatory_storage.repositories.metrics.results import CostSummary
+from observatory_storage.repositories.metrics.rollup_families import (
+    Family,
+    family_of,
+    rolled_conditions,
+)
 from observatory_storage.repositories.reading import aggregates, empty_buckets, time_buckets
+from observatory_storage.repositories.reading.filter_fields import Conditions
 from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.reading.rollup_pieces import (
+    Pieces,
+    Source,
+    pieces_of,
+    source_of_rows,
+    within_any,
+)
 from observatory_storage.repositories.traces.filters import SpanFilters
-from observatory_storage.repositories.traces.statistics import DURATION_US, group_columns
+from observatory_storage.repositories.traces.statistics import group_columns
 
-__all__ = ["cost_summaries", "latency_percentiles"]
+__all__ = ["cost_summaries"]
 
 _GROUPS: Final = (
     *("provider", "model", "service_name", "operation", "environment"),
@@ -39,6 +66,7 @@ def cost_summaries(
     *,
     limit: int | None,
     fill: str | None,
+    source: str,
 ) -> list[CostSummary]:
     """Tokens and cost by group and bucket; see `MetricRepository.get_cost_summary`.
 
@@ -49,22 +77,20 @@ def cost_summaries(
         ValidationError: a group or the fill is invalid.
     """
     empty_buckets.check_fill(fill, buckets)
-    bucket = buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time)
     groups = group_columns(group_by, _GROUPS)
-    spans = (
-        select(bucket, *groups.values(), *_TOKENS, *_COSTS)
-        .where(
-            *filters.conditions(),
-            or_(TraceSpan.total_tokens.is_not(None), TraceSpan.total_cost_usd.is_not(None)),
-        )
-        # OFFSET hides from the planner that buckets are computed from times. It would otherwise
-        # expect as many groups as spans, and sort all spans instead of hashing few groups, and not
-        # in parallel. The quoted number is a constant to the planner; an integer would have to be
-        # converted.
-        .offset(literal_column("'0'"))
-        .subquery("spans")
-        .c
-    )
+    family = None if source == "raw" else family_of(filters, groups)
+    pieces = None
+    if family is not None:
+        units = list(family.models)
+        pieces = pieces_of(reader, filters.start_time, filters.end_time, buckets, units)
+    if family is None or pieces is None:
+        spans = _of_spans(filters, buckets, groups, filters.conditions()).subquery("spans").c
+        counts: list[Any] = [func.count(), func.count().filter(spans.total_cost_usd.is_(None))]
+        sources: list[Any] = [true(), false()]
+    else:
+        spans = _of_pieces(filters, buckets, groups, family, pieces).subquery("spans").c
+        counts = [aggregates.integer_sum(c) for c in (spans.span_count, spans.unpriced_span_count)]
+        sources = [func.bool_or(spans.is_raw), func.bool_or(~spans.is_raw)]
     by = [spans[column.name] for column in groups.values()]
     cost, tokens = func.sum(spans.total_cost_usd), func.sum(spans.total_tokens)
     in_order = (cost.desc().nulls_last(), tokens.desc().nulls_last(), *by)
@@ -74,8 +100,10 @@ def cost_summaries(
             place.label("place"),
             *by,
             spans.bucket,
-            func.count().label("span_count"),
-            func.count().filter(spans.total_cost_usd.is_(None)).label("unpriced_span_count"),
+            counts[0].label("span_count"),
+            counts[1].label("unpriced_span_count"),
+            sources[0].label("has_raw"),
+            sources[1].label("has_rolled"),
             *(aggregates.integer_sum(spans[column.key]).label(column.key) for column in _TOKENS),
             *(func.sum(spans[column.key]).label(column.key) for column in _COSTS),
         )
@@ -90,6 +118,7 @@ def cost_summaries(
         del columns["place"]
         group = {name: columns.pop(column.name) for name, column in groups.items()}
         timestamp = buckets.read(columns.pop("bucket"))
+        columns["source"] = source_of_rows(columns)
         summaries.append(CostSummary(group=group, timestamp=timestamp, **columns))
     if fill is None:
         return summaries
@@ -97,30 +126,69 @@ def cost_summaries(
     sums: dict[str, Any] = dict.fromkeys(names)
     if fill == "zero":
         sums = {name: Decimal() if name.endswith("_usd") else 0 for name in names}
-    empty = partial(CostSummary, span_count=0, unpriced_span_count=0, **sums)
+    found_in: Source = "raw" if pieces is None else "rollup"
+    empty = partial(CostSummary, span_count=0, unpriced_span_count=0, source=found_in, **sums)
     filled = empty_buckets.with_empty_buckets(summaries, buckets, filters, group_by, empty)
     # Only now: a group that is cut off would look as if it had cost nothing.
     by_bucket = itertools.groupby(filled, key=lambda summary: summary.timestamp)
     return [each for _, rows in by_bucket for each in itertools.islice(rows, limit)]
 
 
-def latency_percentiles(
-    reader: Reader, filters: SpanFilters, buckets: time_buckets.Buckets
-) -> list[LatencyPercentiles]:
-    """Percentiles of durations by bucket; see `MetricRepository.get_latency_percentiles`."""
-    records = reader.records(
-        select(
-            buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time),
-            func.count().label("span_count"),
-            aggregates.percentile_array(DURATION_US).label("percentiles"),
+def _of_spans(
+    filters: SpanFilters,
+    buckets: time_buckets.Buckets | time_buckets.WholeRange,
+    groups: Mapping[str, Label[Any]],
+    conditions: Conditions,
+) -> Select[Any]:
+    """The spans with tokens or a cost."""
+    bucket = buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time)
+    return (
+        select(bucket, *groups.values(), *_TOKENS, *_COSTS)
+        .where(
+            *conditions,
+            or_(TraceSpan.total_tokens.is_not(None), TraceSpan.total_cost_usd.is_not(None)),
         )
-        .where(*filters.conditions(), TraceSpan.duration_us.is_not(None))
-        .group_by("bucket")
-        .order_by("bucket")
+        # OFFSET hides from the planner that buckets are computed from times. It would otherwise
+        # expect as many groups as spans, and sort all spans instead of hashing few groups, and not
+        # in parallel. The quoted number is a constant to the planner; an integer would have to be
+        # converted.
+        .offset(literal_column("'0'"))
     )
-    found = []
-    for record in records:
-        columns = aggregates.with_percentiles(record, "_us")
-        timestamp = buckets.read(columns.pop("bucket"))
-        found.append(LatencyPercentiles(timestamp=timestamp, **columns))
-    return found
+
+
+def _of_pieces(
+    filters: SpanFilters,
+    buckets: time_buckets.Buckets | time_buckets.WholeRange,
+    groups: Mapping[str, Label[Any]],
+    family: Family,
+    pieces: Pieces,
+) -> Any:
+    """The rows of rollups, and the spans of the times that rollups do not answer."""
+    parts: list[Select[Any]] = []
+    for unit, ranges in pieces.rolled.items():
+        model = family.models[unit]
+        parts.append(
+            select(
+                buckets.column(model.bucket, filters.start_time, filters.end_time),
+                *(
+                    getattr(model, family.columns[name]).label(column.name)
+                    for name, column in groups.items()
+                ),
+                *(getattr(model, column.key) for column in (*_TOKENS, *_COSTS)),
+                model.usage_span_count.label("span_count"),
+                model.unpriced_span_count,
+                false().label("is_raw"),
+            ).where(
+                within_any(model.bucket, ranges),
+                model.usage_span_count > 0,
+                *rolled_conditions(filters, model),
+            )
+        )
+    conditions = rolled_conditions(filters, TraceSpan)
+    for piece in pieces.raw:
+        raw = _of_spans(
+            filters, buckets, groups, [within_any(TraceSpan.start_time, [piece]), *conditions]
+        ).subquery("raw")
+        is_unpriced = cast(raw.c.total_cost_usd.is_(None), Integer)
+        parts.append(select(*raw.c, literal(1, BigInteger), cast(is_unpriced, BigInteger), true()))
+    return union_all(*parts) if len(parts) > 1 else parts[0]

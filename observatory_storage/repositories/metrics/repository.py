@@ -10,13 +10,11 @@ from typing import Final, Unpack
 from uuid import UUID
 
 from sqlalchemy import bindparam, select
-from sqlalchemy.orm import Session
 
 from observatory_storage import ids
 from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.models import Metric, MetricDataPoint
 from observatory_storage.repositories.metrics import results
-from observatory_storage.repositories.metrics.costs import cost_summaries, latency_percentiles
 from observatory_storage.repositories.metrics.filters import (
     MetricFilters,
     MetricKeywords,
@@ -24,13 +22,12 @@ from observatory_storage.repositories.metrics.filters import (
     TimeSeriesQuery,
 )
 from observatory_storage.repositories.metrics.metric_stats import metric_stats
+from observatory_storage.repositories.metrics.span_metrics import SpanMetrics
 from observatory_storage.repositories.metrics.time_series import TimeSeries
-from observatory_storage.repositories.reading import pages, time_buckets, validation
+from observatory_storage.repositories.reading import pages, validation
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
-from observatory_storage.repositories.reading.operators import TextFilter
 from observatory_storage.repositories.reading.partitioned_search import PartitionedSearch
-from observatory_storage.repositories.reading.reader import Reader, StatementSearch
-from observatory_storage.repositories.traces.filters import SpanFilters
+from observatory_storage.repositories.reading.reader import StatementSearch
 
 __all__ = ["MetricRepository"]
 
@@ -41,16 +38,13 @@ _POINTS: Final = pages.Keyset(
 )
 
 
-class MetricRepository:
+class MetricRepository(SpanMetrics):
     """Queries for metrics, and for the cost and latency of spans.
 
     Filters are given as an object or as keywords. A method raises `ValidationError` for an invalid
     argument, for a damaged cursor and for the cursor of another query. The cursor of a list of data
     points belongs to the metric; the time range may differ.
     """
-
-    def __init__(self, session: Session) -> None:
-        self._reader = Reader(session)
 
     def get(self, id: str | UUID) -> Metric:  # noqa: A002 - the column's name
         """Get a metric by its id.
@@ -212,106 +206,6 @@ class MetricRepository:
         key = ids.uuid_of(metric_id, "metric_id")
         points = _points_of(key, *validation.times(start_time, end_time))
         return metric_stats(self._reader, key, points)
-
-    def get_cost_summary(
-        self,
-        start_time: datetime | None = None,
-        end_time: datetime | None = None,
-        *,
-        group_by: str | Sequence[str] = ("provider", "model"),
-        bucket_size_secs: time_buckets.BucketSize | None = None,
-        time_zone: str | None = None,
-        fill: str | None = None,
-        limit: int | None = None,
-        service_name: TextFilter | None = None,
-        operation: TextFilter | None = None,
-        provider: TextFilter | None = None,
-        model: TextFilter | None = None,
-        user_id: TextFilter | None = None,
-        session_id: TextFilter | None = None,
-        environment: TextFilter | None = None,
-        gen_ai_operation: TextFilter | None = None,
-        response_model: TextFilter | None = None,
-        agent_name: TextFilter | None = None,
-        prompt_name: TextFilter | None = None,
-    ) -> builtins.list[results.CostSummary]:
-        """Sum tokens and cost of the spans that start in [start_time, end_time), by group.
-
-        Without a bound the range is open on that side, and the query reads every partition there.
-
-        Only spans that report tokens or a cost are counted. Groups are ordered by bucket, then by
-        cost and tokens, highest first. Groups of unknown cost come last.
-
-        Args:
-            group_by: one or more of ``provider model service_name operation environment user_id
-                session_id gen_ai_operation response_model agent_name prompt_name``. ``operation``
-                is the name of the span. An empty sequence gives one total.
-            bucket_size_secs: the width of a bucket of time, in seconds or as a timedelta; or
-                ``"day"``, ``"week"`` (from Monday), ``"month"``, ``"quarter"`` or ``"year"``.
-                Buckets of one width are aligned to Monday, 1970-01-05 UTC.
-            time_zone: the time zone in which days begin, such as "Asia/Tokyo", in upper or lower
-                case; UTC by default. With a time zone, buckets must be whole days or a unit of the
-                calendar. A day on which the clocks change has 23 or 25 hours.
-            fill: also return the buckets in which a group has no calls. Their counts are zero;
-                their sums are None with ``"null"`` and zero with ``"zero"``. If ``start_time`` or
-                ``end_time`` is missing, the range begins or ends with the first or last bucket that
-                has calls. At most 200,000 rows are returned.
-            limit: the maximum number of groups, in each bucket if there are buckets. The first
-                groups are returned.
-            service_name: only spans of this service, or those that an operator such as `Not`
-                selects. The other columns filter in the same way.
-
-        Raises:
-            ValidationError: the end is before the start, or a group, the bucket width, the time
-                zone or the fill is invalid.
-        """
-        wanted = SpanFilters(
-            service_name=service_name,
-            operation=operation,
-            start_time=start_time,
-            end_time=end_time,
-            provider=provider,
-            model=model,
-            user_id=user_id,
-            session_id=session_id,
-            environment=environment,
-            gen_ai_operation=gen_ai_operation,
-            response_model=response_model,
-            agent_name=agent_name,
-            prompt_name=prompt_name,
-        )
-        most = None if limit is None else validation.limit("limit", limit)
-        buckets = time_buckets.buckets_or_whole(bucket_size_secs, time_zone)
-        return cost_summaries(self._reader, wanted, group_by, buckets, limit=most, fill=fill)
-
-    def get_latency_percentiles(
-        self,
-        start_time: datetime | None = None,
-        end_time: datetime | None = None,
-        *,
-        service_name: TextFilter | None = None,
-        operation: TextFilter | None = None,
-        bucket_size_secs: time_buckets.BucketSize = 3600,
-        time_zone: str | None = None,
-    ) -> builtins.list[results.LatencyPercentiles]:
-        """Get percentiles of the durations of spans that start in [start_time, end_time).
-
-        There is one result for each bucket of time. Spans that have not ended are left out. Buckets
-        and ``time_zone`` are those of `get_cost_summary`. Without a bound the range is open on that
-        side, and the query reads every partition there.
-
-        Raises:
-            ValidationError: the end is before the start, or the bucket width or the time zone is
-                invalid.
-        """
-        wanted = SpanFilters(
-            service_name=service_name,
-            operation=operation,
-            start_time=start_time,
-            end_time=end_time,
-        )
-        buckets = time_buckets.buckets_of(bucket_size_secs, time_zone)
-        return latency_percentiles(self._reader, wanted, buckets)
 
     def _metrics(self, query: TimeSeriesQuery) -> Sequence[Metric]:
         if query.metric_id is not None:

@@ -18,10 +18,23 @@ from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.schema import CreateTable, DropTable
 
+from observatory_storage.changed_spans import marking
 from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.llm import aliases_of
 from observatory_storage.llm.aliases import holding
-from observatory_storage.models import LogRecord, MetricDataPoint, Trace, TraceEvent, TraceSpan
+from observatory_storage.models import (
+    ErrorRollupDay,
+    ErrorRollupHour,
+    LogRecord,
+    MetricDataPoint,
+    SessionRollupDay,
+    SessionRollupHour,
+    Trace,
+    TraceEvent,
+    TraceSpan,
+    UserRollupDay,
+    UserRollupHour,
+)
 from observatory_storage.repositories.metrics.exemplars import without_exemplars
 from observatory_storage.repositories.reading import validation
 from observatory_storage.repositories.reading.reader import Reader
@@ -50,6 +63,15 @@ _DELETED: Final = sa.Table(
     prefixes=["TEMPORARY"],
     postgresql_on_commit="DROP",
 )
+# Where spans are left, they are computed anew; where spans have expired, nobody else would remove
+# the user or session.
+_PERSONAL_ROLLUPS: Final[dict[str, tuple[Any, ...]]] = {
+    "user_id": (
+        *(UserRollupHour, UserRollupDay, SessionRollupHour, SessionRollupDay),
+        *(ErrorRollupHour, ErrorRollupDay),
+    ),
+    "session_id": (SessionRollupHour, SessionRollupDay, ErrorRollupHour, ErrorRollupDay),
+}
 _Batch = tuple[list[UUID], datetime, datetime]
 
 
@@ -73,7 +95,7 @@ def delete_trace(reader: Reader, key: UUID, name: object) -> DeletedTrace:
     events = events_of_trace(key, bounds) if bounds else [TraceEvent.trace_id == key]
     deleted = DeletedTrace(
         events=reader.change(sa.delete(TraceEvent).where(*events)),
-        spans=reader.change(sa.delete(TraceSpan).where(*spans)),
+        spans=_delete_spans(reader, *spans),
         logs=reader.change(sa.delete(LogRecord).where(LogRecord.trace_id == key)),
     )
     reader.change(sa.delete(Trace).where(Trace.id == key))
@@ -108,9 +130,7 @@ def delete_all_of(
             sa.delete(TraceEvent).where(TraceEvent.trace_id == sa.func.any(these), start)
         )
         start = TraceSpan.start_time.between(first, last)
-        spans += reader.change(
-            sa.delete(TraceSpan).where(TraceSpan.trace_id == sa.func.any(these), start)
-        )
+        spans += _delete_spans(reader, TraceSpan.trace_id == sa.func.any(these), start)
         # Log records of a trace may be earlier or later than its spans.
         logs += reader.change(sa.delete(LogRecord).where(LogRecord.trace_id == sa.func.any(these)))
         traces += reader.change(sa.delete(Trace).where(Trace.id == sa.func.any(these)))
@@ -119,6 +139,8 @@ def delete_all_of(
     data_points = reader.change(points)
     redacted = reader.change(without_exemplars(_DELETED.c.hex, pairs))
     reader.run(DropTable(_DELETED))
+    for rollup in _PERSONAL_ROLLUPS[column]:
+        reader.change(sa.delete(rollup).where(getattr(rollup, column) == wanted))
     return DeletedRows(
         traces=traces,
         spans=spans,
@@ -127,6 +149,12 @@ def delete_all_of(
         data_points=data_points,
         redacted_data_points=redacted,
     )
+
+
+def _delete_spans(reader: Reader, *conditions: sa.ColumnElement[bool]) -> int:
+    """Delete spans, and mark their times for the rollups; return how many there were."""
+    deleted = sa.delete(TraceSpan).where(*conditions)
+    return int(reader.scalar(marking(deleted, TraceSpan.start_time)))
 
 
 def _mark_sharing_calls(reader: Reader, deleted: sa.Select[UUID]) -> None:

@@ -1,0 +1,251 @@
+# ruff: noqa: S608 - names of tables and columns are constants, the schema is quoted
+"""The statements that compute rollups: from spans, and from the rollups of finer units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from observatory_storage.models.rollups import DURATION_SCALE, TOKEN_DETAIL_SUMS
+
+__all__ = ["KINDS_OF_ROLLUPS", "RollupKind", "latency_of_hours", "merged", "minutes", "personal"]
+
+_ORIGIN: Final = "timestamptz '2000-01-01 00:00:00+00'"
+_LARGEST_CELLS: Final = (1 << DURATION_SCALE) / math.log(2)
+_ZERO_CELL: Final = -32768
+_TOKENS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
+_COSTS: Final = ("prompt_cost_usd", "completion_cost_usd", "total_cost_usd")
+
+# Column -> the aggregate of spans, or of rows that were aggregated already.
+_USAGE: Final = {
+    "span_count": "count(*)",
+    "error_count": "count(*) FILTER (WHERE status = 'error')",
+    "usage_span_count": "count(*) FILTER (WHERE has_usage)",
+    "unpriced_span_count": "count(*) FILTER (WHERE has_usage AND total_cost_usd IS NULL)",
+    **{name: f"sum({name}) FILTER (WHERE has_usage)" for name in (*_TOKENS, *_COSTS)},
+}
+_USAGE_MERGED: Final = {
+    **{name: f"sum({name})::bigint" for name in tuple(_USAGE)[:4]},
+    **{name: f"sum({name})" for name in (*_TOKENS, *_COSTS)},
+}
+_DETAILS_MERGED: Final = {name: f"sum({name})" for name in TOKEN_DETAIL_SUMS}
+_DURATIONS: Final = {
+    "duration_count": "count(duration_us)",
+    "duration_sum_us": "sum(duration_us) + sum(duration_ns) * 0.001",
+    "duration_min_us": "min(took)",
+    "duration_max_us": "max(took)",
+}
+_DURATIONS_MERGED: Final = {
+    "duration_count": "sum(duration_count)::bigint",
+    "duration_sum_us": "sum(duration_sum_us)",
+    "duration_min_us": "min(duration_min_us)",
+    "duration_max_us": "max(duration_max_us)",
+}
+_CELLS_MERGED: Final = {
+    "duration_zeros": f"coalesce(sum(n) FILTER (WHERE cell = {_ZERO_CELL}), 0)::bigint",
+    "duration_indexes": f"array_agg(cell ORDER BY cell) FILTER (WHERE cell > {_ZERO_CELL})",
+    "duration_counts": f"array_agg(n ORDER BY cell) FILTER (WHERE cell > {_ZERO_CELL})",
+}
+_POSITION: Final = "row_number() OVER (PARTITION BY bucket)"
+_LAST: Final = "ORDER BY last_seen DESC, trace_id, span_id"
+
+
+@dataclass(frozen=True)
+class RollupKind:
+    """A kind of rollups: what its rows are grouped by, and how they are merged.
+
+    Attributes:
+        name: the tables are `<name>_rollups_<unit>`.
+        keys: the columns that it groups by.
+        sums: the columns that are aggregated, with their aggregates of rows to be merged.
+        has_durations: whether it has a histogram of durations.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    sums: Mapping[str, str] = field(default_factory=dict)
+    has_durations: bool = False
+
+    def table(self, unit: str) -> str:
+        return f"{self.name}_rollups_{unit}"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns, without the bucket and the position."""
+        return (*self.keys, *self.sums, *(_CELLS_MERGED if self.has_durations else ()))
+
+
+_SPANS: Final = RollupKind(
+    "span",
+    ("service_name", "name", "operation", "provider", "model", "environment", "status"),
+    {**_USAGE_MERGED, **_DETAILS_MERGED, **_DURATIONS_MERGED},
+    has_durations=True,
+)
+_LATENCY: Final = RollupKind(
+    "latency", ("service_name", "name"), _DURATIONS_MERGED, has_durations=True
+)
+_USERS: Final = RollupKind("user", ("user_id", "provider", "model"), _USAGE_MERGED)
+_SESSIONS: Final = RollupKind(
+    "session", ("session_id", "user_id"), {"span_count": "sum(span_count)::bigint"}
+)
+_ERRORS: Final = RollupKind(
+    "error",
+    ("service_name", "name", "error_type", "user_id", "session_id"),
+    {
+        "span_count": "sum(span_count)::bigint",
+        "first_seen": "min(first_seen)",
+        "last_seen": "max(last_seen)",
+        "trace_id": f"(array_agg(trace_id {_LAST}))[1]",
+        "span_id": f"(array_agg(span_id {_LAST}))[1]",
+    },
+)
+KINDS_OF_ROLLUPS: Final = (_SPANS, _LATENCY, _USERS, _SESSIONS, _ERRORS)
+
+
+def minutes(schema: str) -> str:
+    """Inserts the rollups of the minutes in [:start, :end) from spans.
+
+    Args:
+        schema: the quoted name of the schema.
+    """
+    details = {
+        name: f"sum(CASE jsonb_typeof(token_details -> '{name}') WHEN 'number'"
+        f" THEN (token_details -> '{name}')::numeric END) FILTER (WHERE has_usage)"
+        for name in TOKEN_DETAIL_SUMS
+    }
+    keys = ", ".join(_SPANS.keys)
+    # First by cell of the histogram, so that each span is looked at once.
+    cells = (
+        f"SELECT bucket, {keys}, cell, count(*) AS n, "
+        + _aggregates({**_USAGE, **details, **_DURATIONS})
+        + f" FROM ({_raw(schema)}) AS spans GROUP BY bucket, {keys}, cell"
+    )
+    return _inserting(_SPANS, schema, "minute", cells)
+
+
+def _raw(schema: str) -> str:
+    """The spans in [:start, :end), with what several aggregates need."""
+    took = "duration_us + duration_ns / 1000::double precision"
+    return (
+        f"SELECT *, CASE WHEN took > 0 THEN ceil(ln(took) * {_LARGEST_CELLS!r})::int - 1"
+        f" WHEN took IS NOT NULL THEN {_ZERO_CELL} END::smallint AS cell FROM ("
+        f"SELECT date_bin('1 minute', start_time, {_ORIGIN}) AS bucket, start_time,"
+        f" trace_id, span_id, {', '.join(_SPANS.keys)}, user_id, session_id, error_type,"
+        f" {', '.join((*_TOKENS, *_COSTS))}, token_details, duration_us, duration_ns,"
+        " total_tokens IS NOT NULL OR total_cost_usd IS NOT NULL AS has_usage,"
+        f" {took} AS took FROM {schema}.trace_spans"
+        # OFFSET keeps what is computed here from being computed for each aggregate.
+        " WHERE start_time >= :start AND start_time < :end OFFSET 0) AS given OFFSET 0"
+    )
+
+
+def personal(schema: str) -> str:
+    """Inserts the rollups of users, sessions and errors of the hours in [:start, :end)."""
+    spans = (
+        f"SELECT date_bin('1 hour', start_time, {_ORIGIN}) AS bucket, start_time, trace_id,"
+        " span_id, service_name, name, status, error_type, user_id,"
+        f" session_id, provider, model, {', '.join((*_TOKENS, *_COSTS))},"
+        " total_tokens IS NOT NULL OR total_cost_usd IS NOT NULL AS has_usage"
+        f" FROM {schema}.trace_spans WHERE start_time >= :start AND start_time < :end"
+        " AND (user_id IS NOT NULL OR session_id IS NOT NULL OR status = 'error')"
+    )
+    last = "ORDER BY start_time DESC, trace_id, span_id"
+    of_errors = {
+        "span_count": "count(*)",
+        "first_seen": "min(start_time)",
+        "last_seen": "max(start_time)",
+        "trace_id": f"(array_agg(trace_id {last}))[1]",
+        "span_id": f"(array_agg(span_id {last}))[1]",
+    }
+    inserted = [
+        f"{kind.name}s AS ("
+        + _into(kind, schema, "hour")
+        + f"SELECT bucket, {_POSITION}, {', '.join(kind.keys)}, {_aggregates(sums)}"
+        + f" FROM spans WHERE {condition} GROUP BY bucket, {', '.join(kind.keys)} RETURNING bucket)"
+        for kind, sums, condition in (
+            (_USERS, _USAGE, "user_id IS NOT NULL"),
+            (_SESSIONS, {"span_count": "count(*)"}, "session_id IS NOT NULL"),
+            (_ERRORS, of_errors, "status = 'error'"),
+        )
+    ]
+    counted = ", ".join(
+        f"(SELECT count(DISTINCT bucket) FROM {kind.name}s)"
+        for kind in (_USERS, _SESSIONS, _ERRORS)
+    )
+    return f"WITH spans AS MATERIALIZED ({spans}), {', '.join(inserted)} SELECT {counted}"
+
+
+def merged(kind: RollupKind, schema: str, of: str, unit: str) -> str:
+    """Inserts the rollups of the buckets in [:start, :end) from those of a finer unit."""
+    keys = ", ".join(kind.keys)
+    bucket = f"date_bin('1 {unit}', bucket, {_ORIGIN})"
+    finer = f"FROM {schema}.{kind.table(of)} WHERE bucket >= :start AND bucket < :end"
+    if not kind.has_durations:
+        rows = _aggregates(kind.sums)
+        return (
+            _into(kind, schema, unit)
+            + f"SELECT bucket, {_POSITION}, {keys}, {rows}"
+            + f" FROM (SELECT {bucket} AS bucket, {keys}, {', '.join(kind.sums)} {finer}) AS finer"
+            + f" GROUP BY bucket, {keys}"
+        )
+    sums = ", ".join(kind.sums)
+    none = ", ".join("NULL" for _ in kind.sums)
+    rows = (
+        f"SELECT {bucket} AS bucket, {keys}, NULL::smallint AS cell, NULL::numeric AS n, {sums}"
+        f" {finer} UNION ALL SELECT {bucket}, {keys}, cell, n, {none}"
+        f" {finer.replace(' WHERE', _UNNESTED, 1)}"
+    )
+    cells = (
+        f"SELECT bucket, {keys}, cell, sum(n)::bigint AS n, "
+        + _aggregates(kind.sums)
+        + f" FROM ({rows}) AS finer GROUP BY bucket, {keys}, cell"
+    )
+    return _inserting(kind, schema, unit, cells)
+
+
+_UNNESTED: Final = (
+    f" CROSS JOIN LATERAL (SELECT ({_ZERO_CELL})::smallint AS cell, duration_zeros::numeric AS n"
+    " WHERE duration_zeros > 0 UNION ALL SELECT * FROM unnest(duration_indexes, duration_counts)"
+    ") AS cells WHERE"
+)
+
+
+def latency_of_hours(schema: str) -> str:
+    """Inserts the durations of the hours in [:start, :end), from the rollups of its spans."""
+    sums = ", ".join(_DURATIONS_MERGED)
+    none = ", ".join("NULL" for _ in _DURATIONS_MERGED)
+    finer = f"FROM {schema}.span_rollups_hour WHERE bucket >= :start AND bucket < :end"
+    rows = (
+        f"SELECT bucket, service_name, name, NULL::smallint AS cell, NULL::numeric AS n, {sums}"
+        f" {finer} UNION ALL SELECT bucket, service_name, name, cell, n, {none}"
+        f" {finer.replace(' WHERE', _UNNESTED, 1)}"
+    )
+    cells = (
+        "SELECT bucket, service_name, name, cell,"
+        f" sum(n)::bigint AS n, {_aggregates(_DURATIONS_MERGED)} FROM ({rows}) AS spans"
+        " GROUP BY GROUPING SETS"
+        " ((bucket, service_name, name, cell), (bucket, service_name, cell), (bucket, cell))"
+    )
+    return _inserting(_LATENCY, schema, "hour", cells)
+
+
+def _inserting(kind: RollupKind, schema: str, unit: str, cells: str) -> str:
+    """Inserts rows from rows by bucket, keys and cell of the histogram."""
+    by = f"bucket, {', '.join(kind.keys)}"
+    return (
+        _into(kind, schema, unit)
+        + f"SELECT bucket, {_POSITION}, {', '.join(kind.keys)}, "
+        + _aggregates({**kind.sums, **_CELLS_MERGED})
+        + f" FROM ({cells}) AS cells GROUP BY {by}"
+    )
+
+
+def _into(kind: RollupKind, schema: str, unit: str) -> str:
+    columns = ", ".join(("bucket", "position", *kind.columns))
+    return f"INSERT INTO {schema}.{kind.table(unit)} ({columns}) "
+
+
+def _aggregates(named: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{value} AS {name}" for name, value in dict(named).items())

@@ -1,0 +1,141 @@
+"""Percentiles of the durations of spans, from the spans or from rollups."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import func, select
+
+from observatory_storage.models import (
+    LatencyRollupDay,
+    LatencyRollupHour,
+    SpanRollupMinute,
+    TraceSpan,
+)
+from observatory_storage.repositories.metrics.duration_histogram import (
+    ZERO_CELL,
+    DurationHistogram,
+    cell_of,
+)
+from observatory_storage.repositories.metrics.results import LatencyPercentiles
+from observatory_storage.repositories.metrics.rollup_families import rolled_conditions
+from observatory_storage.repositories.reading import aggregates, time_buckets
+from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.reading.rollup_pieces import (
+    Pieces,
+    Source,
+    Unit,
+    pieces_of,
+    within_any,
+)
+from observatory_storage.repositories.traces.filters import SpanFilters
+from observatory_storage.repositories.traces.statistics import DURATION_US
+
+__all__ = ["latency_percentiles"]
+
+_ROLLUPS: Final[dict[Unit, Any]] = {
+    "minute": SpanRollupMinute,
+    "hour": LatencyRollupHour,
+    "day": LatencyRollupDay,
+}
+
+
+def latency_percentiles(
+    reader: Reader, filters: SpanFilters, buckets: time_buckets.Buckets, source: str
+) -> list[LatencyPercentiles]:
+    """Percentiles of durations by bucket; see `MetricRepository.get_latency_percentiles`."""
+    pieces = None
+    if source != "raw":
+        pieces = pieces_of(
+            reader, filters.start_time, filters.end_time, buckets, ("minute", "hour", "day")
+        )
+    if pieces is not None:
+        return _rolled(reader, filters, buckets, pieces)
+    records = reader.records(
+        select(
+            buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time),
+            func.count().label("span_count"),
+            aggregates.percentile_array(DURATION_US).label("percentiles"),
+        )
+        .where(*filters.conditions(), TraceSpan.duration_us.is_not(None))
+        .group_by("bucket")
+        .order_by("bucket")
+    )
+    found = []
+    for record in records:
+        columns = aggregates.with_percentiles(record, "_us")
+        timestamp = buckets.read(columns.pop("bucket"))
+        found.append(LatencyPercentiles(timestamp=timestamp, **columns))
+    return found
+
+
+def _rolled(
+    reader: Reader, filters: SpanFilters, buckets: time_buckets.Buckets, pieces: Pieces
+) -> list[LatencyPercentiles]:
+    histograms: dict[datetime, DurationHistogram] = {}
+    sources: dict[datetime, set[Source]] = {}
+
+    def note(bucket: datetime, source: Source) -> DurationHistogram:
+        sources.setdefault(bucket, set()).add(source)
+        return histograms.setdefault(bucket, DurationHistogram())
+
+    if pieces.raw:
+        spans = (
+            select(
+                buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time),
+                DURATION_US.label("took"),
+            )
+            .where(
+                within_any(TraceSpan.start_time, pieces.raw),
+                *rolled_conditions(filters, TraceSpan),
+                TraceSpan.duration_us.is_not(None),
+            )
+            .offset(sa.literal_column("'0'"))
+            .subquery("spans")
+            .c
+        )
+        cell = cell_of(spans.took).label("cell")
+        counted = select(
+            spans.bucket, cell, func.count(), func.min(spans.took), func.max(spans.took)
+        ).group_by(spans.bucket, "cell")
+        for bucket, index, count, least, greatest in reader.rows(counted):
+            zeros = count if index == ZERO_CELL else 0
+            indexes = [] if zeros else [index]
+            note(bucket, "raw").add(indexes, [count][: len(indexes)], zeros, least, greatest)
+    for unit, ranges in pieces.rolled.items():
+        model = _ROLLUPS[unit]
+        rows = select(
+            buckets.column(model.bucket, filters.start_time, filters.end_time),
+            model.duration_indexes,
+            model.duration_counts,
+            model.duration_zeros,
+            model.duration_min_us,
+            model.duration_max_us,
+        ).where(
+            within_any(model.bucket, ranges),
+            model.duration_count > 0,
+            *rolled_conditions(filters, model),
+        )
+        if unit != "minute":
+            has_names = filters.operation is not None
+            has_services = has_names or filters.service_name is not None
+            rows = rows.where(
+                model.service_name.is_not(None) if has_services else model.service_name.is_(None),
+                model.name.is_not(None) if has_names else model.name.is_(None),
+            )
+        for bucket, *columns in reader.rows(rows):
+            note(bucket, "rollup").add(*columns)
+    found = []
+    for bucket, histogram in histograms.items():
+        names = sources[bucket]
+        record = {"percentiles": histogram.percentiles(), "span_count": histogram.count}
+        found.append(
+            LatencyPercentiles(
+                timestamp=buckets.read(bucket),
+                source="both" if len(names) > 1 else next(iter(names)),
+                **aggregates.with_percentiles(record, "_us"),
+            )
+        )
+    return sorted(found, key=lambda each: each.timestamp)
