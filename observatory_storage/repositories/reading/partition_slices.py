@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
@@ -30,6 +30,7 @@ __all__ = [
     "first_found",
     "forget_partitions",
     "through_partitions",
+    "whole_partitions",
 ]
 
 T = TypeVar("T")
@@ -47,6 +48,7 @@ _GROWTH: Final = 8
 _MARGIN: Final = 1.25
 _REMEMBERED_SECS: Final = 60
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+_LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 # The server casts the bounds, since it prints them in the time zone and style of the session. The
 # bound MINVALUE is NULL.
@@ -172,6 +174,24 @@ def first_found(
         return () if found is None else (found,)
 
     return next(iter(through_partitions(cuts, 1, as_rows, descending=descending)), None)
+
+
+def whole_partitions(
+    reader: Reader, model: type[Base], ranges: Iterable[tuple[datetime, datetime]]
+) -> list[tuple[datetime, datetime]]:
+    """The ranges, each extended to the ends of the partitions in which it begins and ends."""
+    starts = _partition_starts(reader, model)
+    found = []
+    for low, high in ranges:
+        first, following = bisect_right(starts, low) - 1, bisect_left(starts, high)
+        # There may be a gap before the next partition.
+        found.append(
+            (
+                starts[first] if first >= 0 else low,
+                starts[following] if following < len(starts) else _LATEST,
+            )
+        )
+    return found
 
 
 def _partition_starts(reader: Reader, model: type[Base]) -> Sequence[datetime]:

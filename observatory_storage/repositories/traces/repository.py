@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any, Final, TypeVar, Unpack, overload
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, select, true, tuple_
+from sqlalchemy import bindparam, select
 
 from observatory_storage import ids
 from observatory_storage.errors import NotFound, ValidationError
-from observatory_storage.models import Trace, TraceSpan
+from observatory_storage.models import Trace
 from observatory_storage.repositories.reading import pages, time_buckets, validation
 from observatory_storage.repositories.traces import results
 from observatory_storage.repositories.traces.deletion import delete_all_of, delete_trace
@@ -29,6 +29,7 @@ from observatory_storage.repositories.traces.ordered_search import (
     OrderedTraceSearch,
     is_ordered,
 )
+from observatory_storage.repositories.traces.service_names import operations_of, service_names
 from observatory_storage.repositories.traces.session_filters import SessionFilters, SessionKeywords
 from observatory_storage.repositories.traces.sessions import SessionSearch, session_by_id
 from observatory_storage.repositories.traces.spans import trace_name
@@ -121,33 +122,12 @@ class TraceRepository(MessageQueries):
 
     def services(self) -> builtins.list[str]:
         """List the names of the services that have spans, in alphabetical order."""
-        # Skips through the index from name to name; the cost goes with the number of names.
-        least = select(func.min(TraceSpan.service_name).label("name")).cte("names", recursive=True)
-        following = (
-            select(func.min(TraceSpan.service_name))
-            .where(TraceSpan.service_name > least.c.name)
-            .scalar_subquery()
-        )
-        names = least.union_all(select(following).where(least.c.name.is_not(None)))
-        found = select(names).where(names.c.name.is_not(None))
-        return [row.name for row in self._reader.rows(found)]
+        return service_names(self._reader)
 
     def operations(self, service_name: str) -> builtins.list[results.Operation]:
         """List the span names of a service, each with its kinds, in alphabetical order."""
-        own = TraceSpan.service_name == validation.required_text("service_name", service_name)
-        columns = (TraceSpan.name, TraceSpan.kind)
-
-        def first_beyond(*conditions: ColumnElement[bool]) -> Select[str, str]:
-            return select(*columns).where(own, *conditions).order_by(*columns).limit(1)
-
-        # As in `services`, by name and kind.
-        found = first_beyond().cte("operations", recursive=True)
-        beyond = tuple_(*columns) > tuple_(found.c.name, found.c.kind)
-        following = first_beyond(beyond, TraceSpan.name >= found.c.name).lateral()
-        pairs = found.union_all(
-            select(following.c.name, following.c.kind).select_from(found.join(following, true()))
-        )
-        return [results.Operation(*row) for row in self._reader.rows(select(*pairs.c))]
+        name = validation.required_text("service_name", service_name)
+        return operations_of(self._reader, name)
 
     def list_sessions(
         self,
