@@ -16,9 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from observatory_storage.models import RollupState, SpanChange
+from observatory_storage.repositories.reading.operators import OneOf
 from observatory_storage.repositories.reading.reader import Reader
 
-__all__ = ["Range", "changed_days", "days_with", "within_ranges"]
+__all__ = ["Range", "changed_days", "days_with", "days_with_any", "within_ranges"]
 
 Range = tuple[datetime, datetime]
 """A half-open range of whole days."""
@@ -32,27 +33,28 @@ _MOST_RANGES: Final = 24
 
 def changed_days(reader: Reader) -> list[Range] | None:
     """The days whose rollups may differ from their spans; None if rollups are not kept."""
-    rows = reader.rows(_CHANGED)
-    if not rows:
-        return None
-    found = [] if rows[0].raw_since is None else [(_EARLIEST, _day_after(rows[0].raw_since))]
-    found += [(row.first, _day_after(row.last)) for row in rows if row.first is not None]
-    return _joined(found)
+    return _ranges_of(reader.rows(_CHANGED))
 
 
-def days_with(
-    reader: Reader, column: Any, values: Sequence[str], changed: Sequence[Range]
-) -> list[Range]:
-    """The days on which spans may have one of these values, and no others.
+def days_with(reader: Reader, column: Any, values: Sequence[str]) -> list[Range] | None:
+    """The days on which spans may have one of these values; None if rollups are not kept.
 
     Args:
         column: a column of the rollups of days.
-        changed: the `changed_days`.
     """
     bucket = column.class_.bucket
-    wanted = sa.literal(list(values), ARRAY(column.type))
-    days = reader.rows(sa.select(bucket.distinct()).where(column == sa.func.any(wanted)))
-    return _joined([*changed, *((day, _day_after(day)) for (day,) in days)])
+    wanted = column == sa.func.any(sa.literal(list(values), ARRAY(column.type)))
+    days = sa.select(_NO_TIME, bucket, bucket).where(wanted, _IS_KEPT).distinct()
+    return _ranges_of(reader.rows(sa.union_all(_CHANGED, days)))
+
+
+def days_with_any(reader: Reader, column: Any, value: object) -> list[Range] | None:
+    """The days on which spans may have the value of a filter; None if they are not known."""
+    given = value.values if isinstance(value, OneOf) else (value,)
+    values = [one for one in given if isinstance(one, str)]
+    if len(values) < len(given):
+        return None
+    return days_with(reader, column, values)
 
 
 def within_ranges(column: Any, ranges: Iterable[Range]) -> sa.ColumnElement[bool]:
@@ -63,6 +65,14 @@ def within_ranges(column: Any, ranges: Iterable[Range]) -> sa.ColumnElement[bool
         high = () if end == _LATEST else (column < end,)
         found.append(sa.and_(sa.true(), *low, *high))
     return sa.or_(sa.false(), *found)
+
+
+def _ranges_of(rows: Sequence[Any]) -> list[Range] | None:
+    if not rows:
+        return None
+    found = [(row.first, _day_after(row.last)) for row in rows if row.first is not None]
+    found += [(_EARLIEST, _day_after(row.raw_since)) for row in rows if row.raw_since is not None]
+    return _joined(found)
 
 
 def _joined(ranges: Iterable[Range]) -> list[Range]:
@@ -107,3 +117,5 @@ def _changes() -> Any:
 
 
 _CHANGED: Final = _changes()
+_NO_TIME: Final = sa.cast(sa.null(), sa.DateTime(timezone=True))
+_IS_KEPT: Final = sa.select(RollupState.id).exists()

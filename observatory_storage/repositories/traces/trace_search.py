@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,19 +14,21 @@ import sqlalchemy as sa
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
 from observatory_storage.repositories.reading.operators import is_selective
-from observatory_storage.repositories.reading.pages import Keyset, Seek, SeekShape, Total
-from observatory_storage.repositories.reading.partition_slices import Cuts
+from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
+from observatory_storage.repositories.reading.partition_slices import Cuts, cuts_of
 from observatory_storage.repositories.reading.partitioned_search import cuts_of_page
 from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.reading.span_days import Range, within_ranges
 from observatory_storage.repositories.reading.time_slices import (
-    moment_after,
     through_slices,
     until_full,
 )
 from observatory_storage.repositories.traces import trace_statements as statements
 from observatory_storage.repositories.traces.candidates import CandidateFinder, Candidates
 from observatory_storage.repositories.traces.filters import TraceFilters, template
+from observatory_storage.repositories.traces.matching_days import days_of
 from observatory_storage.repositories.traces.trace_counts import estimated_traces, exact_traces
+from observatory_storage.repositories.traces.trace_walk import TraceWalk
 
 __all__ = ["TraceSearch"]
 
@@ -45,8 +48,6 @@ _WALKED_FOR_SERVICE: Final = 900
 _PROMISING: Final = 2
 # Statements with conditions on more attributes than this are not cached.
 _MOST_KEPT: Final = 4
-# Where there are many partitions, this many traces for each row of the page are read first.
-_FIRST_TRACES: Final = 2
 
 
 class TraceSearch:
@@ -113,17 +114,25 @@ class TraceSearch:
     def _from_newest_spans(self, seek: Seek) -> Sequence[Trace] | None:
         """The first page; None if the newest spans do not decide it."""
         if self._filters.is_likely_common():
-            walked = self._nearest(seek, _WALKED_FOR_MODEL)
+            walked = self._walk.nearest(seek, _WALKED_FOR_MODEL)
             if len(walked) == seek.row_limit:
                 return walked
         cuts = self._cuts(seek)
         span_limit = _SPANS_A_TRACE * seek.row_limit
         found: list[tuple[Trace, int]] = []
+        # Those of a session are few. Of a user, the newest spans may be enough.
+        is_rare = is_selective(self._filters.session_id)
         while span_limit <= _FEW_SPANS:
             since = cuts.next(len(found), seek.row_limit)
-            is_bounded = since is not None
-            statement = self._statement(statements.of_newest_spans, seek, is_bounded=is_bounded)
-            parameters = {**self._values(seek), "since": since}
+            if not cuts.is_one and (is_rare or since is None) and self._days is not None:
+                page = self._of_few_spans(seek, None)
+                if page is not None:
+                    return page
+            is_rare, is_bounded = False, since is not None
+            statement = self._walk.statement(
+                statements.of_newest_spans, seek.shape, is_bounded=is_bounded
+            )
+            parameters = {**self._walk.values(seek), "since": since}
             while span_limit <= _FEW_SPANS:
                 found = self._reader.entities_with(
                     statement, {**parameters, "span_limit": span_limit}
@@ -138,6 +147,7 @@ class TraceSearch:
                 is_complete = found and found[0][1] < span_limit
                 rows = [trace for trace, _ in found]
                 return self._with_spanless(seek, rows) if is_complete else None
+            is_rare = not found
             if found:  # so many spans are wanted as the traces of the page seem to have
                 spans_a_trace = found[0][1] / len(found)
                 span_limit = max(span_limit, int(seek.row_limit * spans_a_trace * 1.25))
@@ -152,25 +162,44 @@ class TraceSearch:
             since = cuts.next(len(rows), seek.row_limit)
             if seek.key is not None and not seek.descending:
                 since = seek.key[0]
-            spans = within(TraceSpan.start_time, since, None)
-            count = self._few([*self._conditions.all(), *spans])
-            if count is None:
+            found = self._of_few_spans(seek, since)
+            if found is None:
                 return None
-            bounds = within(Trace.start_time, since, None)
-            if count:
-                ids = self._all_ids().where(*spans)
-                rows = self._of_traces(seek, ids, *bounds, spans_since=since)
-            else:
-                rows = self._with_spanless(seek, [], *bounds)
+            rows = found
             if since is None or not seek.descending or len(rows) == seek.row_limit:
                 return rows
 
+    def _of_few_spans(self, seek: Seek, since: datetime | None) -> list[Trace] | None:
+        """The rows that begin at a time or later, if few spans match; otherwise None.
+
+        Args:
+            since: None for all rows. Their spans are searched on the days that have some.
+        """
+        spans = within(TraceSpan.start_time, since, None) if since else self._within_days()
+        count = self._few([*self._conditions.all(), *spans])
+        if count is None:
+            return None
+        bounds = within(Trace.start_time, since, None)
+        if not count:
+            return self._with_spanless(seek, [], *bounds)
+        return self._of_traces(seek, self._all_ids().where(*spans), *bounds, spans_since=since)
+
+    @cached_property
+    def _days(self) -> Sequence[Range] | None:
+        return days_of(self._reader, self._filters)
+
+    def _within_days(self) -> Conditions:
+        """Restricts spans to the days that have some, if there are partitions to be left out."""
+        if not self._has_many_partitions or self._days is None:
+            return []
+        return [within_ranges(TraceSpan.start_time, self._days)]
+
     def _by_json(self, seek: Seek) -> Sequence[Trace]:
         few, most = _WALKED_FOR_WORDS if self._filters.searches_content() else _WALKED
-        rows = self._nearest(seek, few)
+        rows = self._walk.nearest(seek, few)
         # More are walked if these have at least half of the matches that would fill the page.
         if len(rows) < seek.row_limit and 2 * len(rows) * most >= seek.row_limit * few:
-            rows += self._nearest(seek.following(rows), most - few)
+            rows += self._walk.nearest(seek.following(rows), most - few)
         if len(rows) == seek.row_limit:
             return rows
         candidates = self._finder.few(self._filters.start_time, self._filters.end_time)
@@ -182,21 +211,23 @@ class TraceSearch:
         filters = self._filters
         # Slow traces are few. The rows of the other traces rule them out before spans are read.
         if not is_selective(filters.service_name) or filters.min_duration_us is not None:
-            return self._walked(seek)
+            return self._walk.all(seek)
         # Any traces count here: reading until this many may match could read all traces.
-        rows = self._nearest(seek, _WALKED_FOR_SERVICE, only_possible=False)
+        rows = self._walk.nearest(seek, _WALKED_FOR_SERVICE, only_possible=False)
         if len(rows) == seek.row_limit:
             return rows
-        if len(rows) < _PROMISING and self._are_few(self._conditions.of_service()):
-            return self._of_traces(seek, self._all_ids())
-        return [*rows, *self._walked(seek.following(rows))]
+        if len(rows) < _PROMISING:
+            days = self._within_days()
+            if self._are_few([*self._conditions.of_service(), *days]):
+                return self._of_traces(seek, self._all_ids().where(*days))
+        return [*rows, *self._walk.all(seek.following(rows))]
 
     def _through_slices(self, seek: Seek) -> list[Trace]:
         """The page, found in slices of the traces' starts, for a value that many spans have."""
 
         def walk(start: datetime | None, end: datetime | None, row_limit: int) -> list[Trace]:
             bounds = within(Trace.start_time, start, end)
-            return self._in_order(replace(seek, row_limit=row_limit), *bounds)
+            return self._walk.within(replace(seek, row_limit=row_limit), *bounds)
 
         def look_up(start: datetime, end: datetime, row_limit: int) -> list[Trace] | None:
             candidates = self._finder.few(start, end)
@@ -223,68 +254,6 @@ class TraceSearch:
             steps.append(lambda row_limit: walk(None, begin, row_limit))
         return until_full(steps if seek.descending else reversed(steps), seek.row_limit)
 
-    def _nearest(self, seek: Seek, trace_limit: int, *, only_possible: bool = True) -> list[Trace]:
-        """The rows among the first `trace_limit` traces.
-
-        Args:
-            only_possible: count only traces whose own rows do not exclude a match.
-        """
-        if self._has_many_partitions():
-            first = min(_FIRST_TRACES * seek.row_limit, trace_limit)
-            limits = (first, trace_limit - first) if first < trace_limit else (first,)
-            return self._in_batches(seek, limits, only_possible=only_possible)[0]
-        make = statements.matching_nearest
-        statement = self._statement(make, seek, only_possible=only_possible)
-        return self._reader.entities(statement, {**self._values(seek), "trace_limit": trace_limit})
-
-    def _walked(self, seek: Seek) -> list[Trace]:
-        """The rows, found by reading the traces in order without a limit."""
-        if not self._has_many_partitions():
-            return self._in_order(seek)
-        limits = _FIRST_TRACES * seek.row_limit, _WALKED_FOR_SERVICE
-        rows, rest = self._in_batches(seek, limits, only_possible=True)
-        return rows if rest is None else [*rows, *self._in_order(rest)]
-
-    def _in_order(self, seek: Seek, *bounds: sa.ColumnElement[bool]) -> list[Trace]:
-        """The same as `_walked`, within the bounds and by one statement."""
-        statement = self._statement(statements.matching, seek)
-        bounded = statement.where(*bounds) if bounds else statement
-        return self._reader.entities(bounded, self._values(seek))
-
-    def _in_batches(
-        self, seek: Seek, limits: Iterable[int], *, only_possible: bool
-    ) -> tuple[list[Trace], Seek | None]:
-        """The rows among the first traces, and the seek that follows these; None if it is done.
-
-        Each batch of traces is read first. Their spans are then searched in the partitions that
-        have them.
-        """
-        rows: list[Trace] = []
-        shape = SeekShape(seek.descending, from_key=False)
-        make = statements.nearest if self._is_kept else statements.nearest.__wrapped__
-        among = statements.matching_of if self._is_kept else statements.matching_of.__wrapped__
-        for trace_limit in limits:
-            nearest = make(self._conditions, seek.shape, only_possible=only_possible)
-            values = {**self._values(seek), "trace_limit": trace_limit}
-            traces = self._reader.rows(nearest, values)
-            if traces:
-                after_starts = moment_after(max(trace.last_start for trace in traces))
-                if after_starts is None:  # no bound can be after the last moment
-                    return rows, seek
-                of_batch = {
-                    "ids": [trace.id for trace in traces],
-                    "first_start": min(trace.start_time for trace in traces),
-                    "after_starts": after_starts,
-                }
-                statement = among(self._conditions, shape)
-                rows += self._reader.entities(statement, {**values, **of_batch})
-            left = seek.row_limit - len(rows)
-            if len(traces) < trace_limit or not left:
-                return rows, None
-            key = (traces[-1].start_time, traces[-1].id)
-            seek = replace(seek, key=key, row_limit=left)
-        return rows, seek
-
     def _of_traces(
         self,
         seek: Seek,
@@ -304,7 +273,9 @@ class TraceSearch:
             Trace.id.in_(sa.select(found.c[0])),
             *self._conditions.of_no_span(bounds=(spans_since, None)),
         )
-        return self._with_spanless(seek, self._reader.entities(traces, self._values(seek)), *bounds)
+        return self._with_spanless(
+            seek, self._reader.entities(traces, self._walk.values(seek)), *bounds
+        )
 
     def _with_spanless(
         self, seek: Seek, rows: list[Trace], *bounds: sa.ColumnElement[bool]
@@ -317,7 +288,7 @@ class TraceSearch:
         if len(rows) == seek.row_limit and seek.keyset == statements.NEWEST_TRACES:
             edge, start = rows[-1].start_time, Trace.start_time
             spanless = spanless.where(start >= edge if seek.descending else start <= edge)
-        rows += self._reader.entities(spanless, self._values(seek))
+        rows += self._reader.entities(spanless, self._walk.values(seek))
         rows.sort(key=seek.keyset.key_of, reverse=seek.descending)
         return rows[: seek.row_limit]
 
@@ -355,13 +326,17 @@ class TraceSearch:
         bounds = self._filters.start_time, self._filters.end_time
         return cuts_of_page(self._reader, TraceSpan.start_time, bounds, seek)
 
+    @cached_property
+    def _walk(self) -> TraceWalk:
+        return TraceWalk(
+            self._reader,
+            self._conditions,
+            self._parameters,
+            is_kept=self._is_kept,
+            in_batches=self._has_many_partitions,
+        )
+
+    @cached_property
     def _has_many_partitions(self) -> bool:
-        return not self._cuts(Seek(self.keyset, 1, descending=True)).is_one
-
-    def _statement(self, make: Any, seek: Seek, **options: Any) -> Any:
-        """The statement, which is cached for all filters with the same fields set."""
-        make = make if self._is_kept else make.__wrapped__
-        return make(self._conditions, seek.shape, **options)
-
-    def _values(self, seek: Seek) -> dict[str, Any]:
-        return {**self._parameters, **seek.parameters}
+        bounds = self._filters.start_time, self._filters.end_time
+        return not cuts_of(self._reader, TraceSpan, *bounds, descending=True).is_one
