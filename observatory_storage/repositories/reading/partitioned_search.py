@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -17,11 +17,12 @@ from observatory_storage.repositories.reading.partition_slices import (
     through_partitions,
 )
 from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.reading.span_days import Range, within_ranges
 
 __all__ = ["PartitionedSearch", "cuts_of_page"]
 
 T = TypeVar("T")
-Range = tuple[datetime | None, datetime | None]
+Bounds = tuple[datetime | None, datetime | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +35,39 @@ class PartitionedSearch(Generic[T]):
             list.
         time_range: the bounds that the statement has, so that no slice lies outside.
         parameters: values of the statement's bind parameters.
+        days: finds the days on which rows may match, for the last slice; None if they are not
+            known.
     """
 
     reader: Reader
     keyset: Keyset
     statement: Select[T]
     query: Mapping[str, Any]
-    time_range: Range = (None, None)
+    time_range: Bounds = (None, None)
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    days: Callable[[], Sequence[Range] | None] = lambda: None
 
     def rows(self, seek: Seek) -> Sequence[T]:
         time: Any = self.keyset.columns[0]
 
+        cuts = cuts_of_page(self.reader, time, self.time_range, seek)
+
         def find(low: datetime | None, high: datetime | None, row_limit: int) -> Sequence[T]:
-            statement = seek.of(self.statement.where(*within(time, low, high)))
+            bounds = within(time, low, high)
+            is_last = (low if seek.descending else high) is None
+            if is_last and not cuts.is_one and (days := self.days()) is not None:
+                bounds.append(within_ranges(time, days))
+            statement = seek.of(self.statement.where(*bounds))
             values = {**self.parameters, **seek.parameters, "row_limit": row_limit}
             return self.reader.entities(statement, values)
 
-        cuts = cuts_of_page(self.reader, time, self.time_range, seek)
         return through_partitions(cuts, seek.row_limit, find, descending=seek.descending)
 
     def count(self, kind: Total) -> int:
         return self.reader.count(self.statement, kind, self.parameters)
 
 
-def cuts_of_page(reader: Reader, time: Any, time_range: Range, seek: Seek) -> Cuts:
+def cuts_of_page(reader: Reader, time: Any, time_range: Bounds, seek: Seek) -> Cuts:
     """The cuts of a page whose order begins with this column.
 
     Args:

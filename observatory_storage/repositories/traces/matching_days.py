@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from observatory_storage.models import LatencyRollupDay, SessionRollupDay, UserRollupDay
+from sqlalchemy import Select
+
+from observatory_storage.models import LatencyRollupDay, SessionRollupDay, TraceSpan, UserRollupDay
+from observatory_storage.repositories.reading.pages import Keyset
+from observatory_storage.repositories.reading.partitioned_search import PartitionedSearch
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.span_days import Range, days_with_any
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
 
-__all__ = ["days_of"]
+__all__ = ["days_of", "search_by_days"]
 
 
 def days_of(reader: Reader, filters: TraceFilters | SpanFilters) -> Sequence[Range] | None:
@@ -23,3 +28,12 @@ def days_of(reader: Reader, filters: TraceFilters | SpanFilters) -> Sequence[Ran
         if days is not None:
             return days
     return None
+
+
+def search_by_days(
+    reader: Reader, keyset: Keyset, statement: Select[TraceSpan], filters: SpanFilters
+) -> PartitionedSearch[TraceSpan]:
+    """The search for the spans that the statement selects, in order of their starts."""
+    bounds = filters.start_time, filters.end_time
+    days = partial(days_of, reader, filters)
+    return PartitionedSearch(reader, keyset, statement, filters.query(), bounds, days=days)

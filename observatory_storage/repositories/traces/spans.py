@@ -28,7 +28,6 @@ from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading import pages, validation
 from observatory_storage.repositories.reading.filter_fields import with_former
 from observatory_storage.repositories.reading.operators import OneOf
-from observatory_storage.repositories.reading.partitioned_search import PartitionedSearch
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.reading.validation import BATCH_SIZE, TraceId
 from observatory_storage.repositories.traces.filters import (
@@ -36,6 +35,7 @@ from observatory_storage.repositories.traces.filters import (
     SpanKeywords,
     SpanSearchKeywords,
 )
+from observatory_storage.repositories.traces.matching_days import search_by_days
 from observatory_storage.repositories.traces.ordered_search import (
     NEWEST_FIRST,
     Order,
@@ -292,8 +292,7 @@ class SpanQueries:
         statement = self._matching(filters, payload=payload)
         if isinstance(filters.trace_id, (UUID, OneOf)):  # the traces' starts bound the statement
             return StatementSearch(self._reader, keyset, statement, filters.query())
-        bounds = filters.start_time, filters.end_time
-        return PartitionedSearch(self._reader, keyset, statement, filters.query(), bounds)
+        return search_by_days(self._reader, keyset, statement, filters)
 
     def _ordered_search(
         self, filters: SpanFilters, order: Order, *, payload: bool
