@@ -146,7 +146,7 @@ class TraceRepository(MessageQueries):
         prevent this. To list the traces of a session, call ``list(session_id=…)``.
 
         It runs at most four statements, however many sessions are in the page, and one more for the
-        total.
+        total. With very many partitions it runs a few more, each of which is planned for few.
 
         Args:
             total: "exact" or "estimated" also counts the sessions of all pages.

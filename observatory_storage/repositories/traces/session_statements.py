@@ -136,17 +136,22 @@ def newest_sessions(names: Names, *, is_bounded: bool, from_key: bool) -> sa.Sel
 
 @lru_cache
 def from_sessions(names: Names, shape: SeekShape, days: Days = None) -> sa.Select[Any]:
-    """The page, among the sessions `ids` that were last active at the time `active_since` or later.
+    """The page, among those of the sessions `ids` that were active at `active_since` or later.
 
     Args:
         days: the days on which these sessions may have spans; None for all.
     """
     given = _bound(names, days)
-    ids = sa.bindparam("ids", type_=ARRAY(TraceSpan.session_id.type))
+    of_ids = TraceSpan.session_id == sa.func.any(
+        sa.bindparam("ids", type_=ARRAY(TraceSpan.session_id.type))
+    )
+    carriers = [*_carrying(given), of_ids]
+    if conditions := _others(given):
+        carriers.append(_is_of_matching([*carriers, *conditions]))
     active = sa.func.max(TraceSpan.start_time)
     by_session = (
         sa.select(TraceSpan.session_id, active.label("last_start_time"))
-        .where(*_carrying(given), TraceSpan.session_id == sa.func.any(ids))
+        .where(*carriers)
         .group_by(TraceSpan.session_id)
         .having(active >= sa.bindparam("active_since"))
     )
@@ -163,10 +168,7 @@ def from_all_spans(names: Names, shape: SeekShape, days: Days = None) -> sa.Sele
     given = _bound(names, days)
     carriers = _carrying(given)
     if conditions := _others(given):
-        matching = sa.select(TraceSpan.session_id).where(*carriers, *conditions).distinct()
-        # MATERIALIZED, because otherwise the planner would repeat the search for each span.
-        found = matching.cte("found").prefix_with("MATERIALIZED")
-        carriers.append(TraceSpan.session_id.in_(sa.select(found.c.session_id)))
+        carriers.append(_is_of_matching([*carriers, *conditions]))
     active = sa.func.max(TraceSpan.start_time).label("last_start_time")
     by_session = sa.select(TraceSpan.session_id, active).where(*carriers)
     return _page(_of_page(by_session.group_by(TraceSpan.session_id), shape), given, shape)
@@ -212,6 +214,14 @@ def _carrying(given: Given, span: type[TraceSpan] = TraceSpan) -> Conditions:
 def _others(given: Given, span: type[TraceSpan] = TraceSpan) -> Conditions:
     """The other conditions, which one of a session's spans must meet."""
     return _on(span, given, _OTHERS)
+
+
+def _is_of_matching(conditions: Conditions) -> sa.ColumnElement[bool]:
+    """The condition that a span belongs to a session that has a span which meets the conditions."""
+    matching = sa.select(TraceSpan.session_id).where(*conditions).distinct()
+    # MATERIALIZED, because otherwise the planner would repeat the search for each span.
+    found = matching.cte("found").prefix_with("MATERIALIZED")
+    return TraceSpan.session_id.in_(sa.select(found.c.session_id))
 
 
 def _of_page(rows: sa.Select[Any, Any], shape: SeekShape) -> sa.Select[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from observatory_storage.errors import NotFound
@@ -29,6 +29,8 @@ _SPANS_A_SESSION: Final = (8, 64)
 _MOST_SPANS: Final = 20_000
 # The days of up to this many sessions of a user are looked up.
 _MOST_SESSIONS: Final = 200
+# A user with spans on so few days has few sessions.
+_FEW_DAYS: Final = timedelta(days=16)
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 _LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
@@ -61,12 +63,22 @@ class SessionSearch:
         """
         records = None
         if not self._cuts(seek).is_one:
-            records = (
-                self._of_user(seek) if self._filters.has_conditions() else self._of_newest(seek)
-            )
+            records = self._near(seek)
         if records is None:
             records = self._from_newest_spans(seek) or self._found(seek)
         return [_summary(record) for record in records]
+
+    def _near(self, seek: Seek) -> list[dict[str, Any]] | None:
+        """The page, searched in few of many partitions; None if that does not decide it."""
+        days = None
+        if self._filters.has_conditions():
+            days = days_with_any(self._reader, UserRollupDay.user_id, self._filters.user_id)
+        if days is None:
+            return self._of_newest(seek)
+        if sum((end - start for start, end in days), timedelta(0)) <= _FEW_DAYS:
+            return self._of_user(seek, days)
+        records = self._of_newest(seek)
+        return self._of_user(seek, days) if records is None else records
 
     def _of_newest(self, seek: Seek) -> list[dict[str, Any]] | None:
         """The page; None if the newest spans before it do not decide it."""
@@ -74,9 +86,12 @@ class SessionSearch:
             return None
         cuts = self._cuts(seek)
         rows: list[dict[str, Any]] = []
-        span_limit = _SPANS_A_SESSION[0] * seek.row_limit
+        span_limit, most_spans = _SPANS_A_SESSION[0] * seek.row_limit, _MOST_SPANS
+        may_be_rare = self._filters.has_conditions()
+        if may_be_rare:
+            most_spans = min(_SPANS_A_SESSION[1] * seek.row_limit, _MOST_SPANS)
         since = cuts.next()
-        while span_limit <= _MOST_SPANS:
+        while span_limit <= most_spans:
             newest = statements.newest_sessions(
                 self._names, is_bounded=since is not None, from_key=seek.key is not None
             )
@@ -95,6 +110,8 @@ class SessionSearch:
                     return rows
             if is_whole:
                 since = cuts.next(len(rows or ids), seek.row_limit)
+                if may_be_rare and (since is None or not rows):
+                    return None
             else:
                 span_limit *= _SPANS_A_SESSION[1] // _SPANS_A_SESSION[0]
         return None
@@ -109,11 +126,8 @@ class SessionSearch:
         values = {**self._values(seek), "ids": ids, "active_since": active_since}
         return self._reader.records(statement, values)
 
-    def _of_user(self, seek: Seek) -> list[dict[str, Any]] | None:
-        """The page; None if rollups do not tell the days, or if there are many sessions."""
-        days = days_with_any(self._reader, UserRollupDay.user_id, self._filters.user_id)
-        if days is None:
-            return None
+    def _of_user(self, seek: Seek, days: Sequence[Range]) -> list[dict[str, Any]] | None:
+        """The page, from the user's spans on these days; None if there are many sessions."""
         matching = statements.matching_sessions(self._names, tuple(days))
         few = matching.limit(_MOST_SESSIONS + 1)
         ids = [row.session_id for row in self._reader.rows(few, self._parameters)]

@@ -125,7 +125,8 @@ class TraceSearch:
         while span_limit <= _FEW_SPANS:
             since = cuts.next(len(found), seek.row_limit)
             if not cuts.is_one and (is_rare or since is None) and self._days is not None:
-                page = self._of_few_spans(seek, None)
+                page = self._of_newest_on_days(seek, span_limit) if is_rare else None
+                page = self._of_few_spans(seek, None) if page is None else page
                 if page is not None:
                     return page
             is_rare, is_bounded = False, since is not None
@@ -152,6 +153,16 @@ class TraceSearch:
                 spans_a_trace = found[0][1] / len(found)
                 span_limit = max(span_limit, int(seek.row_limit * spans_a_trace * 1.25))
         return None
+
+    def _of_newest_on_days(self, seek: Seek, span_limit: int) -> list[Trace] | None:
+        """The first page, if these many spans on the days that have some decide it."""
+        days = tuple(self._days or ())
+        statement = self._walk.statement(statements.of_newest_spans, seek.shape, days=days)
+        values = {**self._walk.values(seek), "span_limit": span_limit}
+        found = self._reader.entities_with(statement, values)
+        if not found or (found[0][1] == span_limit and len(found) < seek.row_limit):
+            return None
+        return self._with_spanless(seek, [trace for trace, _ in found])
 
     def _from_few_spans(self, seek: Seek) -> Sequence[Trace] | None:
         """The page, if few spans match; otherwise None."""

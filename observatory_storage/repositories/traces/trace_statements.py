@@ -30,6 +30,7 @@ from sqlalchemy.orm import aliased
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.reading.pages import Keyset, SeekShape
+from observatory_storage.repositories.reading.span_days import Range, within_ranges
 from observatory_storage.repositories.traces.span_conditions import (
     NO_BOUNDS,
     Bounds,
@@ -124,7 +125,11 @@ def matching_of(conditions: SpanConditions, shape: SeekShape) -> Select[Trace]:
 
 @lru_cache(maxsize=256)
 def of_newest_spans(
-    conditions: SpanConditions, shape: SeekShape, *, is_bounded: bool = False
+    conditions: SpanConditions,
+    shape: SeekShape,
+    *,
+    is_bounded: bool = False,
+    days: tuple[Range, ...] | None = None,
 ) -> Select[Trace, int]:
     """The traces of the newest `span_limit` matching spans, and the number of these spans.
 
@@ -135,11 +140,13 @@ def of_newest_spans(
     Args:
         is_bounded: read only spans that start at the time `since` or later, and return only traces
             that do. All matching spans of these traces are among the read ones.
+        days: the days on which spans may match; None for all.
     """
     bounds = (_SINCE, None) if is_bounded else NO_BOUNDS
+    on_days = [] if days is None else [within_ranges(TraceSpan.start_time, days)]
     spans = (
         select(TraceSpan.trace_id, TraceSpan.start_time)
-        .where(*conditions.all(bounds))
+        .where(*conditions.all(bounds), *on_days)
         .order_by(TraceSpan.start_time.desc())
         .limit(_SPAN_LIMIT)
         .cte("spans")
