@@ -150,8 +150,8 @@ class TraceSearch:
                 return self._with_spanless(seek, rows) if is_complete else None
             is_rare = not found
             if found:  # so many spans are wanted as the traces of the page seem to have
-                spans_a_trace = found[0][1] / len(found)
-                span_limit = max(span_limit, int(seek.row_limit * spans_a_trace * 1.25))
+                wanted = int(found[0][1] / len(found) * seek.row_limit * 1.25)
+                span_limit = max(span_limit, min(wanted, _FEW_SPANS))
         return None
 
     def _of_newest_on_days(self, seek: Seek, span_limit: int) -> list[Trace] | None:
