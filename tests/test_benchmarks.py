@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.benchmarks import many_partitions
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.chart import Bar, Panel, bars
 from tests.benchmarks.limit import LIMIT
@@ -145,3 +146,12 @@ def test_moved_spans_have_new_ids_in_as_many_traces() -> None:
     )
     roots = {span["trace_id"]: span["span_id"] for span in later if span["parent_span_id"] is None}
     assert all(span["parent_span_id"] in (None, roots[span["trace_id"]]) for span in later)
+
+
+def test_questions_are_compared_with_few_and_many_partitions(
+    postgres_server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", postgres_server.url)
+    many_partitions.main(["--days", "3", "18", "--repeats", "1"])
+    shown = capsys.readouterr().out
+    assert all(f"\n{question}  " in shown for question in many_partitions.QUESTIONS)

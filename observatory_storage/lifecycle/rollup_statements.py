@@ -83,7 +83,7 @@ class RollupKind:
 
 _SPANS: Final = RollupKind(
     "span",
-    ("service_name", "name", "operation", "provider", "model", "environment", "status"),
+    ("service_name", "name", "operation", "provider", "model", "environment", "status", "kind"),
     {**_USAGE_MERGED, **_DETAILS_MERGED, **_DURATIONS_MERGED},
     has_durations=True,
 )

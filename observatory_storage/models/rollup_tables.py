@@ -158,6 +158,7 @@ class _SpanRollup(_Bucket, _Usage, _TokenDetails, _Durations):
     model: Mapped[str | None] = mapped_column(NAME, doc="Their model.")
     environment: Mapped[str | None] = mapped_column(NAME, doc="Their environment.")
     status: Mapped[str] = mapped_column(NAME, doc="Their status.")
+    kind: Mapped[str | None] = mapped_column(NAME, doc="Their kind.")
 
 
 class SpanRollupMinute(_SpanRollup, Base):
@@ -176,6 +177,7 @@ class SpanRollupDay(_SpanRollup, Base):
     """The same as `SpanRollupMinute`, of a day in UTC."""
 
     __tablename__ = "span_rollups_day"
+    __table_args__ = (Index("ix_span_rollups_day", "service_name", "name", "kind", "bucket"),)
 
 
 class _LatencyRollup(_Bucket, _Durations):
@@ -238,6 +240,7 @@ class SessionRollupDay(_SessionRollup, Base):
     """The same as `SessionRollupHour`, of a day in UTC."""
 
     __tablename__ = "session_rollups_day"
+    __table_args__ = (Index("ix_session_rollups_day", "session_id", "bucket"),)
 
 
 class _ErrorRollup(_Bucket):

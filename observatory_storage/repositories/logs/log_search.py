@@ -24,6 +24,7 @@ from observatory_storage.models import LogRecord
 from observatory_storage.repositories.logs.filters import LogFilters
 from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
+from observatory_storage.repositories.reading.partition_slices import cuts_of, first_found
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.text_search import TextSearch
 
@@ -99,14 +100,21 @@ class LogSearch:
         filters = self._filters
         of_service = LogFilters(service_name=filters.service_name).conditions()
         # Otherwise one record from a clock that runs ahead would put all others into one slice.
-        newest: datetime | None = self._reader.scalar(
-            select(func.max(LogRecord.timestamp)).where(
-                LogRecord.timestamp <= datetime.now(UTC),
-                *of_service,
-                *within(LogRecord.timestamp, filters.start_time, filters.end_time),
-            )
+        newest = select(func.max(LogRecord.timestamp)).where(
+            LogRecord.timestamp <= datetime.now(UTC),
+            *of_service,
+            *within(LogRecord.timestamp, filters.start_time, filters.end_time),
         )
-        return newest
+
+        def find(low: datetime | None, high: datetime | None) -> datetime | None:
+            found: datetime | None = self._reader.scalar(
+                newest.where(*within(LogRecord.timestamp, low, high))
+            )
+            return found
+
+        bounds = filters.start_time, filters.end_time
+        cuts = cuts_of(self._reader, LogRecord, *bounds, descending=True)
+        return first_found(cuts, find, descending=True)
 
 
 class RankedLogSearch:

@@ -26,6 +26,8 @@ from observatory_storage.repositories.logs.results import LevelCount, LogStats
 from observatory_storage.repositories.logs.tail import Tail
 from observatory_storage.repositories.reading import pages, time_buckets, validation
 from observatory_storage.repositories.reading.filter_fields import within
+from observatory_storage.repositories.reading.operators import OneOf
+from observatory_storage.repositories.reading.partitioned_search import PartitionedSearch
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 
 __all__ = ["LogRepository"]
@@ -276,7 +278,10 @@ class LogRepository:
             return LogSearch(self._reader, filters, () if payload else _LEFT_OUT)
         options = () if payload else _WITHOUT_PAYLOAD
         statement = select(LogRecord).where(*filters.conditions()).options(*options)
-        return StatementSearch(self._reader, NEWEST_LOGS, statement, filters.query())
+        if isinstance(filters.trace_id, (UUID, OneOf)):  # an index has their few records
+            return StatementSearch(self._reader, NEWEST_LOGS, statement, filters.query())
+        bounds = filters.start_time, filters.end_time
+        return PartitionedSearch(self._reader, NEWEST_LOGS, statement, filters.query(), bounds)
 
 
 def _level_of(number: int | None) -> str:

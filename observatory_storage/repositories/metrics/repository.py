@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, Unpack
 from uuid import UUID
@@ -25,6 +26,7 @@ from observatory_storage.repositories.metrics.span_metrics import SpanMetrics
 from observatory_storage.repositories.metrics.time_series import TimeSeries
 from observatory_storage.repositories.reading import pages, validation
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
+from observatory_storage.repositories.reading.partitioned_search import PartitionedSearch
 from observatory_storage.repositories.reading.reader import StatementSearch
 
 __all__ = ["MetricRepository"]
@@ -129,13 +131,10 @@ class MetricRepository(SpanMetrics):
     def get_latest_data_point(self, metric_id: str | UUID) -> MetricDataPoint | None:
         """Get the metric's newest point; None if it has no points."""
         key = ids.uuid_of(metric_id, "metric_id")
-        found = self._reader.entities(
-            select(MetricDataPoint)
-            .where(MetricDataPoint.metric_id == key)
-            .order_by(MetricDataPoint.timestamp.desc(), MetricDataPoint.id.desc())
-            .limit(1)
-        )
-        return found[0] if found else None
+        newest_first = replace(_POINTS, descending=True)
+        statement = select(MetricDataPoint).where(*_points_of(key, None, None))
+        search = PartitionedSearch(self._reader, newest_first, statement, {})
+        return next(iter(search.rows(pages.Seek(newest_first, 1, descending=True))), None)
 
     def query_time_series(
         self, query: TimeSeriesQuery | None = None, **fields: Unpack[TimeSeriesKeywords]
@@ -225,9 +224,9 @@ class MetricRepository(SpanMetrics):
         self, metric_id: str | UUID, start_time: datetime | None, end_time: datetime | None
     ) -> pages.Search[MetricDataPoint]:
         key = ids.uuid_of(metric_id, "metric_id")
-        conditions = _points_of(key, *validation.times(start_time, end_time))
-        statement = select(MetricDataPoint).where(*conditions)
-        return StatementSearch(self._reader, _POINTS, statement, {"metric_id": key})
+        bounds = validation.times(start_time, end_time)
+        statement = select(MetricDataPoint).where(*_points_of(key, *bounds))
+        return PartitionedSearch(self._reader, _POINTS, statement, {"metric_id": key}, bounds)
 
 
 def _points_of(metric_id: UUID, start: datetime | None, end: datetime | None) -> Conditions:

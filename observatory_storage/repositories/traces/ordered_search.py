@@ -111,7 +111,7 @@ class OrderedTraceSearch(TraceSearch):
             return self._of_traces(seek, ids, *self._bounds)
         make = _in_order if self._is_kept else _in_order.__wrapped__
         statement = make(self._conditions, self._order, seek.shape)
-        return self._reader.entities(statement, self._values(seek))
+        return self._reader.entities(statement, self._walk.values(seek))
 
     def _few_ids(self) -> sa.Select[UUID] | None:
         filters = self._filters

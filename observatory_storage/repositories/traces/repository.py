@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any, Final, Unpack, overload
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, bindparam, select, true, tuple_
+from sqlalchemy import bindparam, select
 
 from observatory_storage.errors import ValidationError
-from observatory_storage.models import Trace, TraceSpan
+from observatory_storage.models import Trace
 from observatory_storage.repositories.reading import pages, time_buckets, validation
 from observatory_storage.repositories.traces import results
 from observatory_storage.repositories.traces.deletion import delete_all_of, delete_trace
@@ -30,7 +30,7 @@ from observatory_storage.repositories.traces.ordered_search import (
     is_ordered,
 )
 from observatory_storage.repositories.traces.pins import PinQueries
-from observatory_storage.repositories.traces.service_names import service_names
+from observatory_storage.repositories.traces.service_names import operations_of, service_names
 from observatory_storage.repositories.traces.session_filters import SessionFilters, SessionKeywords
 from observatory_storage.repositories.traces.sessions import SessionSearch, session_by_id
 from observatory_storage.repositories.traces.spans import trace_name
@@ -125,20 +125,8 @@ class TraceRepository(MessageQueries, PinQueries):
 
     def operations(self, service_name: str) -> builtins.list[results.Operation]:
         """List the span names of a service, each with its kinds, in alphabetical order."""
-        own = TraceSpan.service_name == validation.required_text("service_name", service_name)
-        columns = (TraceSpan.name, TraceSpan.kind)
-
-        def first_beyond(*conditions: ColumnElement[bool]) -> Select[str, str]:
-            return select(*columns).where(own, *conditions).order_by(*columns).limit(1)
-
-        # As for the names of services, by name and kind.
-        found = first_beyond().cte("operations", recursive=True)
-        beyond = tuple_(*columns) > tuple_(found.c.name, found.c.kind)
-        following = first_beyond(beyond, TraceSpan.name >= found.c.name).lateral()
-        pairs = found.union_all(
-            select(following.c.name, following.c.kind).select_from(found.join(following, true()))
-        )
-        return [results.Operation(*row) for row in self._reader.rows(select(*pairs.c))]
+        name = validation.required_text("service_name", service_name)
+        return operations_of(self._reader, name)
 
     def list_sessions(
         self,
@@ -157,7 +145,7 @@ class TraceRepository(MessageQueries, PinQueries):
         prevent this. To list the traces of a session, call ``list(session_id=…)``.
 
         It runs at most four statements, however many sessions are in the page, and one more for the
-        total.
+        total. With very many partitions it runs a few more, each of which is planned for few.
 
         Args:
             total: "exact" or "estimated" also counts the sessions of all pages.

@@ -1,98 +1,115 @@
-"""The names of services, from rollups where they are up to date, and from an index of spans."""
+"""Lists the services, and the operations of a service: skips through an index from name to name.
+
+The cost of a list goes with the number of names, not of spans. But the statement is planned for
+each partition of the spans. If there are many, the names of the days that have rollups are read
+from these, and only the other days from spans.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
 from typing import Any, Final
 
-import sqlalchemy as sa
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Select, func, select, true, tuple_
 
-from observatory_storage.models import (
-    LatencyRollupDay,
-    LatencyRollupHour,
-    RollupState,
-    SpanRollupMinute,
-    TraceSpan,
-)
+from observatory_storage.models import LatencyRollupDay, SpanRollupDay, TraceSpan
+from observatory_storage.repositories.reading.partition_slices import cuts_of, whole_partitions
 from observatory_storage.repositories.reading.reader import Reader
-from observatory_storage.repositories.reading.rollup_pieces import (
-    Pieces,
-    Span,
-    Unit,
-    pieces_of,
-    within_any,
+from observatory_storage.repositories.reading.span_days import (
+    Range,
+    changed_days,
+    within_ranges,
 )
-from observatory_storage.repositories.reading.time_buckets import WholeRange
+from observatory_storage.repositories.traces.results import Operation
 
-__all__ = ["service_names"]
+__all__ = ["operations_of", "service_names"]
 
-_ROLLUPS: Final[dict[Unit, Any]] = {
-    "minute": SpanRollupMinute,
-    "hour": LatencyRollupHour,
-    "day": LatencyRollupDay,
-}
-_DAY: Final = timedelta(days=1)
+_SERVICE: Final = LatencyRollupDay.service_name
 
 
 def service_names(reader: Reader) -> list[str]:
-    """The services that have spans, in alphabetical order.
-
-    Without rollups, each partition is searched. With them, only those of the times that they do not
-    answer.
-    """
-    pieces = pieces_of(reader, None, None, WholeRange(), ("minute", "hour", "day"))
-    if pieces is None:
-        return [row.name for row in reader.rows(_names_of_spans())]
-    found = {row.name for row in reader.rows(_names_in_rollups(pieces))}
-    if days := _whole_days(pieces.raw):
-        found.update(row.name for row in reader.rows(_names_of_spans(days)))
-    return sorted(found)
-
-
-def _names_of_spans(ranges: list[Span] | None = None) -> sa.Select[Any]:
-    """Skips through the index from name to name; the cost goes with the number of names."""
-    within = [] if ranges is None else [within_any(TraceSpan.start_time, ranges)]
-    least = select(func.min(TraceSpan.service_name).label("name")).where(*within)
-    names = least.cte("names", recursive=True)
-    following = (
-        select(func.min(TraceSpan.service_name))
-        .where(TraceSpan.service_name > names.c.name, *within)
-        .scalar_subquery()
+    """The names of the services that have spans, in alphabetical order."""
+    changed = _changed_days(reader)
+    if changed is None:
+        return [row.name for row in reader.rows(_services(TraceSpan.service_name))]
+    names: set[str] = set()
+    if changed:
+        of_spans = _services(TraceSpan.service_name, _of_spans(reader, changed))
+        names.update(row.name for row in reader.rows(of_spans))
+    # The rollups of all spans of a service have no name.
+    rolled = (_SERVICE.is_not(None), LatencyRollupDay.name.is_(None))
+    all_names = _services(_SERVICE, *rolled).subquery("rolled")
+    has_day = (
+        select(true())
+        .where(all_names.c.name == _SERVICE, *rolled)
+        .where(~within_ranges(LatencyRollupDay.bucket, changed))
+        .limit(1)
+        .lateral("days")
     )
-    names = names.union_all(select(following).where(names.c.name.is_not(None)))
+    names.update(row.name for row in reader.rows(select(all_names).join(has_day, true())))
+    return sorted(names)
+
+
+def operations_of(reader: Reader, service_name: str) -> list[Operation]:
+    """The span names of a service, each with its kinds, in alphabetical order."""
+    changed = _changed_days(reader)
+    if changed is None:
+        return [Operation(*row) for row in reader.rows(_operations(TraceSpan, service_name))]
+    pairs: set[tuple[str, str]] = set()
+    if changed:
+        of_spans = _operations(TraceSpan, service_name, _of_spans(reader, changed))
+        pairs.update((row.name, row.kind) for row in reader.rows(of_spans))
+    day = SpanRollupDay
+    all_pairs = _operations(day, service_name, day.kind.is_not(None)).subquery("rolled")
+    has_day = (
+        select(true())
+        .where(
+            day.service_name == service_name,
+            day.name == all_pairs.c.name,
+            day.kind == all_pairs.c.kind,
+            ~within_ranges(day.bucket, changed),
+        )
+        .limit(1)
+        .lateral("days")
+    )
+    pairs.update(
+        (row.name, row.kind) for row in reader.rows(select(all_pairs).join(has_day, true()))
+    )
+    return [Operation(*pair) for pair in sorted(pairs)]
+
+
+def _changed_days(reader: Reader) -> Sequence[Range] | None:
+    """The days that are read from spans; None for all."""
+    if cuts_of(reader, TraceSpan, None, None, descending=False).is_one:
+        return None
+    return changed_days(reader)
+
+
+def _of_spans(reader: Reader, days: Sequence[Range]) -> ColumnElement[bool]:
+    # No index has the names and the time. In whole partitions no span of a name is skipped.
+    return within_ranges(TraceSpan.start_time, whole_partitions(reader, TraceSpan, days))
+
+
+def _services(column: Any, *conditions: ColumnElement[bool]) -> Select[Any]:
+    least = select(func.min(column).label("name")).where(*conditions)
+    names = least.cte("names", recursive=True)
+    following = select(func.min(column)).where(column > names.c.name, *conditions)
+    names = names.union_all(select(following.scalar_subquery()).where(names.c.name.is_not(None)))
     return select(names).where(names.c.name.is_not(None))
 
 
-def _names_in_rollups(pieces: Pieces) -> Any:
-    # Rollups stay when their spans are dropped.
-    earliest = sa.cast("-infinity", TraceSpan.start_time.type)
-    since = func.coalesce(select(RollupState.raw_since).scalar_subquery(), earliest)
-    parts = []
-    for unit, ranges in pieces.rolled.items():
-        model = _ROLLUPS[unit]
-        rows = select(model.service_name.label("name")).where(
-            within_any(model.bucket, ranges), model.bucket >= since
-        )
-        if unit != "minute":
-            rows = rows.where(model.service_name.is_not(None), model.name.is_(None))
-        parts.append(rows)
-    return sa.union(*parts)
+def _operations(row: Any, service_name: str, *conditions: ColumnElement[bool]) -> Select[Any]:
+    columns = (row.name, row.kind)
 
+    def first_beyond(*beyond: ColumnElement[bool]) -> Select[str, str]:
+        own = row.service_name == service_name
+        found = select(*columns).where(own, *conditions, *beyond)
+        return found.order_by(*columns).limit(1)
 
-def _whole_days(ranges: list[Span]) -> list[Span]:
-    """The days that the ranges touch: whole partitions need no look at the starts of spans."""
-    found: list[Span] = []
-    for start, end in ranges:
-        first = start.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        last = end if datetime.max.replace(tzinfo=UTC) - end < _DAY else _midnight_after(end)
-        if found and first <= found[-1][1]:
-            found[-1] = found[-1][0], max(found[-1][1], last)
-        else:
-            found.append((first, last))
-    return found
-
-
-def _midnight_after(moment: datetime) -> datetime:
-    midnight = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return midnight if midnight == moment else midnight + _DAY
+    found = first_beyond().cte("operations", recursive=True)
+    beyond = tuple_(*columns) > tuple_(found.c.name, found.c.kind)
+    following = first_beyond(beyond, row.name >= found.c.name).lateral()
+    pairs = found.union_all(
+        select(following.c.name, following.c.kind).select_from(found.join(following, true()))
+    )
+    return select(*pairs.c)

@@ -18,6 +18,7 @@ from sqlalchemy.orm import aliased
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading.filter_fields import Conditions, Given, rules_of
 from observatory_storage.repositories.reading.pages import Keyset, SeekShape
+from observatory_storage.repositories.reading.span_days import Range, within_ranges
 from observatory_storage.repositories.traces.session_filters import SessionFilters
 from observatory_storage.repositories.traces.statistics import TRACE_TOTALS
 
@@ -26,8 +27,10 @@ __all__ = [
     "by_id",
     "from_all_spans",
     "from_newest_spans",
+    "from_sessions",
     "from_walked_spans",
     "matching_sessions",
+    "newest_sessions",
     "span_count",
 ]
 
@@ -41,24 +44,28 @@ _RANGE: Final = ("start_time", "end_time")
 _OTHERS: Final = tuple(name for name in rules_of(SessionFilters) if name not in _RANGE)
 
 Names = frozenset[str]
+Days = tuple[Range, ...] | None
+# The days on which spans may match, beside the bind parameters of the filter fields.
+_DAYS: Final = "the days"
 
 
 @lru_cache
-def matching_sessions(names: Names) -> sa.Select[Any]:
+def matching_sessions(names: Names, days: Days = None) -> sa.Select[Any]:
     """The distinct ids of the matching sessions.
 
     Args:
         names: the names of the filter fields that are set.
+        days: the days on which spans may match; None for all.
     """
-    given = _bound(names)
+    given = _bound(names, days)
     matching = [*_carrying(given), *_others(given)]
     return sa.select(TraceSpan.session_id).where(*matching).distinct()
 
 
 @lru_cache
-def span_count(names: Names) -> sa.Select[Any]:
+def span_count(names: Names, days: Days = None) -> sa.Select[Any]:
     """The number of matching spans, counted up to `greatest`."""
-    given = _bound(names)
+    given = _bound(names, days)
     matching = [*_carrying(given), *_others(given)]
     spans = sa.select(sa.literal(1)).select_from(TraceSpan).where(*matching)
     some = spans.limit(sa.bindparam("greatest", type_=sa.BigInteger)).subquery()
@@ -66,9 +73,10 @@ def span_count(names: Names) -> sa.Select[Any]:
 
 
 @lru_cache
-def by_id(names: Names) -> sa.Select[Any]:
-    """The session `session_id`."""
-    statement, _ = _summaries([TraceSpan.session_id == sa.bindparam("session_id")], _bound(names))
+def by_id(names: Names, days: Days = None) -> sa.Select[Any]:
+    """The session `session_id`, which has spans on these days alone."""
+    of_session = [TraceSpan.session_id == sa.bindparam("session_id")]
+    statement, _ = _summaries(of_session, _bound(names, days))
     return statement
 
 
@@ -98,15 +106,69 @@ def from_newest_spans(names: Names, shape: SeekShape) -> sa.Select[Any]:
 
 
 @lru_cache
-def from_all_spans(names: Names, shape: SeekShape) -> sa.Select[Any]:
-    """The page, found by grouping and sorting the spans of all matching sessions."""
-    given = _bound(names)
+def newest_sessions(names: Names, *, is_bounded: bool, from_key: bool) -> sa.Select[Any]:
+    """The ids of the sessions of the newest `span_limit` spans up to the key of the page.
+
+    Beside each id are the start of the oldest of these spans, and their number.
+
+    Args:
+        is_bounded: read only spans that start at the time `since` or later.
+        from_key: read only spans that start no later than the page.
+    """
+    start = TraceSpan.start_time
+    bounds = [start >= sa.bindparam("since")] if is_bounded else []
+    if from_key:
+        bounds.append(start <= sa.bindparam("key_last_start_time"))
+    spans = (
+        sa.select(TraceSpan.session_id, start)
+        .where(*_carrying(_bound(names)), *bounds)
+        .order_by(start.desc())
+        .limit(sa.bindparam("span_limit", type_=sa.BigInteger))
+        .subquery("newest")
+    )
+    counted = sa.select(
+        spans.c.session_id,
+        sa.func.min(spans.c.start_time).over().label("oldest"),
+        sa.func.count().over().label("seen"),
+    ).subquery("counted")
+    return sa.select(counted).distinct()
+
+
+@lru_cache
+def from_sessions(names: Names, shape: SeekShape, days: Days = None) -> sa.Select[Any]:
+    """The page, among those of the sessions `ids` that were active at `active_since` or later.
+
+    Args:
+        days: the days on which these sessions may have spans; None for all.
+    """
+    given = _bound(names, days)
+    of_ids = TraceSpan.session_id == sa.func.any(
+        sa.bindparam("ids", type_=ARRAY(TraceSpan.session_id.type))
+    )
+    carriers = [*_carrying(given), of_ids]
+    if conditions := _others(given):
+        carriers.append(_is_of_matching([*carriers, *conditions]))
+    active = sa.func.max(TraceSpan.start_time)
+    by_session = (
+        sa.select(TraceSpan.session_id, active.label("last_start_time"))
+        .where(*carriers)
+        .group_by(TraceSpan.session_id)
+        .having(active >= sa.bindparam("active_since"))
+    )
+    return _page(_of_page(by_session, shape), given, shape)
+
+
+@lru_cache
+def from_all_spans(names: Names, shape: SeekShape, days: Days = None) -> sa.Select[Any]:
+    """The page, found by grouping and sorting the spans of all matching sessions.
+
+    Args:
+        days: the days on which these sessions may have spans; None for all.
+    """
+    given = _bound(names, days)
     carriers = _carrying(given)
     if conditions := _others(given):
-        matching = sa.select(TraceSpan.session_id).where(*carriers, *conditions).distinct()
-        # MATERIALIZED, because otherwise the planner would repeat the search for each span.
-        found = matching.cte("found").prefix_with("MATERIALIZED")
-        carriers.append(TraceSpan.session_id.in_(sa.select(found.c.session_id)))
+        carriers.append(_is_of_matching([*carriers, *conditions]))
     active = sa.func.max(TraceSpan.start_time).label("last_start_time")
     by_session = sa.select(TraceSpan.session_id, active).where(*carriers)
     return _page(_of_page(by_session.group_by(TraceSpan.session_id), shape), given, shape)
@@ -132,8 +194,9 @@ def from_walked_spans(names: Names, shape: SeekShape) -> sa.Select[Any]:
     return _page(SESSIONS.seek(statement, shape), given, shape)
 
 
-def _bound(names: Names) -> Given:
-    return {name: sa.bindparam(name) for name in names}
+def _bound(names: Names, days: Days = None) -> Given:
+    given: Given = {name: sa.bindparam(name) for name in names}
+    return given if days is None else {**given, _DAYS: days}
 
 
 def _on(span: type[TraceSpan], given: Given, fields: Sequence[str]) -> Conditions:
@@ -143,12 +206,22 @@ def _on(span: type[TraceSpan], given: Given, fields: Sequence[str]) -> Condition
 
 def _carrying(given: Given, span: type[TraceSpan] = TraceSpan) -> Conditions:
     """The condition that a span has the id of a session and starts within the time range."""
-    return [span.session_id.is_not(None), *_on(span, given, _RANGE)]
+    found = [span.session_id.is_not(None), *_on(span, given, _RANGE)]
+    # As constants, so that the planner leaves out the partitions of other days.
+    return [*found, within_ranges(span.start_time, given[_DAYS])] if _DAYS in given else found
 
 
 def _others(given: Given, span: type[TraceSpan] = TraceSpan) -> Conditions:
     """The other conditions, which one of a session's spans must meet."""
     return _on(span, given, _OTHERS)
+
+
+def _is_of_matching(conditions: Conditions) -> sa.ColumnElement[bool]:
+    """The condition that a span belongs to a session that has a span which meets the conditions."""
+    matching = sa.select(TraceSpan.session_id).where(*conditions).distinct()
+    # MATERIALIZED, because otherwise the planner would repeat the search for each span.
+    found = matching.cte("found").prefix_with("MATERIALIZED")
+    return TraceSpan.session_id.in_(sa.select(found.c.session_id))
 
 
 def _of_page(rows: sa.Select[Any, Any], shape: SeekShape) -> sa.Select[Any, Any]:

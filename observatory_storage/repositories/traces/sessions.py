@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from observatory_storage.errors import NotFound
+from observatory_storage.models import SessionRollupDay, TraceSpan, UserRollupDay
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
+from observatory_storage.repositories.reading.partition_slices import Cuts, cuts_of
+from observatory_storage.repositories.reading.partitioned_search import cuts_of_page
 from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.reading.span_days import Range, days_with, days_with_any
+from observatory_storage.repositories.reading.time_slices import moment_after
 from observatory_storage.repositories.traces import session_statements as statements
 from observatory_storage.repositories.traces.results import SessionSummary
 from observatory_storage.repositories.traces.session_filters import SessionFilters
@@ -21,6 +27,12 @@ _FEW_SPANS: Final = 20_000
 # to too few sessions, but never more than `_MOST_SPANS` in all.
 _SPANS_A_SESSION: Final = (8, 64)
 _MOST_SPANS: Final = 20_000
+# The days of up to this many sessions of a user are looked up.
+_MOST_SESSIONS: Final = 200
+# A user with spans on so few days has few sessions.
+_FEW_DAYS: Final = timedelta(days=16)
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+_LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class SessionSearch:
@@ -45,8 +57,87 @@ class SessionSearch:
         The first page is read from the newest spans, if these belong to enough sessions. Otherwise,
         if an index finds few matching spans, all of them are grouped. If not, spans are read
         backwards in time.
+
+        If spans have many partitions, the ids of the sessions are read first, from the newest spans
+        or from those of a user. Rollups tell on which days the sessions have spans.
         """
-        return [_summary(record) for record in self._from_newest_spans(seek) or self._found(seek)]
+        records = None
+        if not self._cuts(seek).is_one:
+            records = self._near(seek)
+        if records is None:
+            records = self._from_newest_spans(seek) or self._found(seek)
+        return [_summary(record) for record in records]
+
+    def _near(self, seek: Seek) -> list[dict[str, Any]] | None:
+        """The page, searched in few of many partitions; None if that does not decide it."""
+        days = None
+        if self._filters.has_conditions():
+            days = days_with_any(self._reader, UserRollupDay.user_id, self._filters.user_id)
+        if days is None:
+            return self._of_newest(seek)
+        if sum((end - start for start, end in days), timedelta(0)) <= _FEW_DAYS:
+            return self._of_user(seek, days)
+        records = self._of_newest(seek)
+        return self._of_user(seek, days) if records is None else records
+
+    def _of_newest(self, seek: Seek) -> list[dict[str, Any]] | None:
+        """The page; None if the newest spans before it do not decide it."""
+        if not seek.descending:
+            return None
+        cuts = self._cuts(seek)
+        rows: list[dict[str, Any]] = []
+        span_limit, most_spans = _SPANS_A_SESSION[0] * seek.row_limit, _MOST_SPANS
+        may_be_rare = self._filters.has_conditions()
+        if may_be_rare:
+            most_spans = min(_SPANS_A_SESSION[1] * seek.row_limit, _MOST_SPANS)
+        since = cuts.next()
+        while span_limit <= most_spans:
+            newest = statements.newest_sessions(
+                self._names, is_bounded=since is not None, from_key=seek.key is not None
+            )
+            values = {**self._values(seek), "span_limit": span_limit, "since": since}
+            spans = self._reader.rows(newest, values)
+            is_whole = not spans or spans[0].seen < span_limit
+            # All sessions that were last active since then are among the found ones.
+            active_since = since or _EARLIEST
+            if spans and not is_whole:
+                active_since = moment_after(spans[0].oldest) or _LATEST
+            ids = [row.session_id for row in spans]
+            is_last = is_whole and since is None
+            if is_last or len(ids) >= seek.row_limit:
+                rows = self._from_sessions(seek, ids, active_since)
+                if is_last or len(rows) == seek.row_limit:
+                    return rows
+            if is_whole:
+                since = cuts.next(len(rows or ids), seek.row_limit)
+                if may_be_rare and (since is None or not rows):
+                    return None
+            else:
+                span_limit *= _SPANS_A_SESSION[1] // _SPANS_A_SESSION[0]
+        return None
+
+    def _from_sessions(
+        self, seek: Seek, ids: list[str], active_since: datetime
+    ) -> list[dict[str, Any]]:
+        if not ids:
+            return []
+        days = _hashable(days_with(self._reader, SessionRollupDay.session_id, ids))
+        statement = statements.from_sessions(self._names, seek.shape, days)
+        values = {**self._values(seek), "ids": ids, "active_since": active_since}
+        return self._reader.records(statement, values)
+
+    def _of_user(self, seek: Seek, days: Sequence[Range]) -> list[dict[str, Any]] | None:
+        """The page, from the user's spans on these days; None if there are many sessions."""
+        matching = statements.matching_sessions(self._names, tuple(days))
+        few = matching.limit(_MOST_SESSIONS + 1)
+        ids = [row.session_id for row in self._reader.rows(few, self._parameters)]
+        if not ids or len(ids) > _MOST_SESSIONS:
+            return None if ids else []
+        return self._from_sessions(seek, ids, _EARLIEST)
+
+    def _cuts(self, seek: Seek) -> Cuts:
+        bounds = self._filters.start_time, self._filters.end_time
+        return cuts_of_page(self._reader, TraceSpan.start_time, bounds, seek)
 
     def _from_newest_spans(self, seek: Seek) -> list[dict[str, Any]]:
         if seek.key is not None or self._filters.has_conditions():
@@ -81,11 +172,18 @@ def session_by_id(reader: Reader, session_id: str, filters: SessionFilters) -> S
         NotFound: no span that starts in the range has the id.
     """
     parameters = filters.parameters()
-    statement = statements.by_id(frozenset(parameters))
+    days = None
+    if not cuts_of(reader, TraceSpan, filters.start_time, filters.end_time, descending=True).is_one:
+        days = _hashable(days_with(reader, SessionRollupDay.session_id, [session_id]))
+    statement = statements.by_id(frozenset(parameters), days)
     rows = reader.records(statement, {**parameters, "session_id": session_id})
     if not rows:
         raise NotFound(f"there is no session {session_id}")
     return _summary(rows[0])
+
+
+def _hashable(days: Sequence[Range] | None) -> tuple[Range, ...] | None:
+    return None if days is None else tuple(days)
 
 
 def _summary(record: dict[str, Any]) -> SessionSummary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, false, or_, select, true
 
@@ -24,7 +24,11 @@ from observatory_storage.repositories.traces.json_conditions import (
     on_span_or_events,
 )
 
-__all__ = ["SpanConditions", "SpanFieldRule", "span_field"]
+__all__ = ["NO_BOUNDS", "Bounds", "SpanConditions", "SpanFieldRule", "span_field"]
+
+# A start and an end, each of which may be a bind parameter or None.
+Bounds = tuple[Any, Any]
+NO_BOUNDS: Final[Bounds] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +95,15 @@ class SpanConditions:
             for rule in rules.values()
         )
 
-    def all(self) -> Conditions:
-        """The conditions on `TraceSpan`, all of which one span must meet."""
-        return [*self.plain(), *(on_span_or_events(one, *self._bounds()) for one in self.json())]
+    def all(self, bounds: Bounds = NO_BOUNDS) -> Conditions:
+        """The conditions on `TraceSpan`, all of which one span must meet.
+
+        Args:
+            bounds: leave out the partitions of spans that do not start within them.
+        """
+        of_json = self._bounds() if bounds is NO_BOUNDS else bounds
+        json = (on_span_or_events(one, *of_json) for one in self.json())
+        return [*self.plain(), *within(TraceSpan.start_time, *bounds), *json]
 
     def plain(self) -> Conditions:
         """The conditions on a span without those that `json` returns."""
@@ -106,11 +116,14 @@ class SpanConditions:
         """The conditions on the JSON of the span or of one of its events."""
         return [one for rule in self._rules.values() if rule.json for one in rule.json(self._given)]
 
-    def of_no_span(self, trace: type[Trace] = Trace) -> Conditions:
+    def of_no_span(self, trace: type[Trace] = Trace, bounds: Bounds = NO_BOUNDS) -> Conditions:
         """The condition that a trace has no span with a negated value.
 
         It is a subquery with LIMIT, which is evaluated for each trace: to evaluate NOT EXISTS,
         PostgreSQL may read all spans.
+
+        Args:
+            bounds: all spans of these traces start within them.
         """
         if not self._excluded or not self._by_trace:
             return []
@@ -118,7 +131,8 @@ class SpanConditions:
             TraceSpan.trace_id == trace.id,
             TraceSpan.start_time >= trace.start_time,
             TraceSpan.start_time <= trace.last_span_start,
-            or_(*self._excluding()),
+            *within(TraceSpan.start_time, *bounds),
+            or_(*self._excluding(*bounds)),
         )
         # Not IS NULL, which the planner takes for so rare that it would read all traces.
         return [span.limit(1).correlate(trace).scalar_subquery().is_not(true())]

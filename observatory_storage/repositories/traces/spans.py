@@ -35,6 +35,7 @@ from observatory_storage.repositories.traces.filters import (
     SpanKeywords,
     SpanSearchKeywords,
 )
+from observatory_storage.repositories.traces.matching_days import search_by_days
 from observatory_storage.repositories.traces.ordered_search import (
     NEWEST_FIRST,
     Order,
@@ -289,7 +290,9 @@ class SpanQueries:
             options = () if payload else _WITHOUT_PAYLOAD
             return SpanSearch(self._reader, keyset, filters, options)
         statement = self._matching(filters, payload=payload)
-        return StatementSearch(self._reader, keyset, statement, filters.query())
+        if isinstance(filters.trace_id, (UUID, OneOf)):  # the traces' starts bound the statement
+            return StatementSearch(self._reader, keyset, statement, filters.query())
+        return search_by_days(self._reader, keyset, statement, filters)
 
     def _ordered_search(
         self, filters: SpanFilters, order: Order, *, payload: bool

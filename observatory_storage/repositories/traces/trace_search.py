@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,11 +15,20 @@ from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
 from observatory_storage.repositories.reading.operators import is_selective
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
+from observatory_storage.repositories.reading.partition_slices import Cuts, cuts_of
+from observatory_storage.repositories.reading.partitioned_search import cuts_of_page
 from observatory_storage.repositories.reading.reader import Reader
-from observatory_storage.repositories.reading.time_slices import through_slices, until_full
+from observatory_storage.repositories.reading.span_days import Range, within_ranges
+from observatory_storage.repositories.reading.time_slices import (
+    through_slices,
+    until_full,
+)
 from observatory_storage.repositories.traces import trace_statements as statements
 from observatory_storage.repositories.traces.candidates import CandidateFinder, Candidates
 from observatory_storage.repositories.traces.filters import TraceFilters, template
+from observatory_storage.repositories.traces.matching_days import days_of
+from observatory_storage.repositories.traces.trace_counts import estimated_traces, exact_traces
+from observatory_storage.repositories.traces.trace_walk import TraceWalk
 
 __all__ = ["TraceSearch"]
 
@@ -38,8 +48,6 @@ _WALKED_FOR_SERVICE: Final = 900
 _PROMISING: Final = 2
 # Statements with conditions on more attributes than this are not cached.
 _MOST_KEPT: Final = 4
-# The number of matching spans from which the spans of a trace are estimated.
-_SAMPLE: Final = 5_000
 
 
 class TraceSearch:
@@ -63,7 +71,7 @@ class TraceSearch:
         """Count by the matching spans, which is less work than finding the traces in order."""
         if not self._parameters:
             return self._reader.count(sa.select(Trace.id), kind)
-        count = _exact if kind == "exact" else _estimated
+        count = exact_traces if kind == "exact" else estimated_traces
         return count(self._reader, self._filters)
 
     def rows(self, seek: Seek) -> Sequence[Trace]:
@@ -85,6 +93,10 @@ class TraceSearch:
         5. *By reading traces in order*: each trace is probed for a matching span. If the first
            traces have almost no span of the requested service, the spans of the service are
            counted; if they are few, way 3 is used.
+
+        If the spans have many partitions, these ways first read spans back to a bound, or a number
+        of traces whose first and last span starts are then the bounds of the spans. Only traces
+        that begin after the bound are taken, because of these all spans were read.
         """
         filters = self._filters
         if not self._parameters:
@@ -93,35 +105,112 @@ class TraceSearch:
             page = self._from_newest_spans(seek)
             if page is not None:
                 return page
-        if filters.is_indexed() and self._are_few(self._conditions.all()):
-            return self._of_traces(seek, self._all_ids())
+        if filters.is_indexed():
+            page = self._from_few_spans(seek)
+            if page is not None:
+                return page
         return self._by_json(seek) if filters.searches_json() else self._by_walking(seek)
 
     def _from_newest_spans(self, seek: Seek) -> Sequence[Trace] | None:
         """The first page; None if the newest spans do not decide it."""
         if self._filters.is_likely_common():
-            walked = self._nearest(seek, _WALKED_FOR_MODEL)
+            walked = self._walk.nearest(seek, _WALKED_FOR_MODEL)
             if len(walked) == seek.row_limit:
                 return walked
-        statement = self._statement(statements.of_newest_spans, seek)
+        cuts = self._cuts(seek)
         span_limit = _SPANS_A_TRACE * seek.row_limit
+        found: list[tuple[Trace, int]] = []
+        # Those of a session are few. Of a user, the newest spans may be enough.
+        is_rare = is_selective(self._filters.session_id)
         while span_limit <= _FEW_SPANS:
-            parameters = {**self._values(seek), "span_limit": span_limit}
-            found = self._reader.entities_with(statement, parameters)
-            if not found:  # perhaps no span matches, perhaps all are of one long trace
-                return None
-            seen = found[0][1]
-            if len(found) == seek.row_limit or seen < span_limit:
-                return self._with_spanless(seek, [trace for trace, _ in found])
-            span_limit *= _SPANS_A_TRACE
+            since = cuts.next(len(found), seek.row_limit)
+            if not cuts.is_one and (is_rare or since is None) and self._days is not None:
+                page = self._of_newest_on_days(seek, span_limit) if is_rare else None
+                page = self._of_few_spans(seek, None) if page is None else page
+                if page is not None:
+                    return page
+            is_rare, is_bounded = False, since is not None
+            statement = self._walk.statement(
+                statements.of_newest_spans, seek.shape, is_bounded=is_bounded
+            )
+            parameters = {**self._walk.values(seek), "since": since}
+            while span_limit <= _FEW_SPANS:
+                found = self._reader.entities_with(
+                    statement, {**parameters, "span_limit": span_limit}
+                )
+                if len(found) == seek.row_limit:
+                    return self._with_spanless(seek, [trace for trace, _ in found])
+                if not found or found[0][1] < span_limit:
+                    break
+                span_limit *= _SPANS_A_TRACE
+            if since is None:
+                # Without a trace, perhaps no span matches, perhaps all are of one long trace.
+                is_complete = found and found[0][1] < span_limit
+                rows = [trace for trace, _ in found]
+                return self._with_spanless(seek, rows) if is_complete else None
+            is_rare = not found
+            if found:  # so many spans are wanted as the traces of the page seem to have
+                wanted = int(found[0][1] / len(found) * seek.row_limit * 1.25)
+                span_limit = max(span_limit, min(wanted, _FEW_SPANS))
         return None
+
+    def _of_newest_on_days(self, seek: Seek, span_limit: int) -> list[Trace] | None:
+        """The first page, if these many spans on the days that have some decide it."""
+        days = tuple(self._days or ())
+        statement = self._walk.statement(statements.of_newest_spans, seek.shape, days=days)
+        values = {**self._walk.values(seek), "span_limit": span_limit}
+        found = self._reader.entities_with(statement, values)
+        if not found or (found[0][1] == span_limit and len(found) < seek.row_limit):
+            return None
+        return self._with_spanless(seek, [trace for trace, _ in found])
+
+    def _from_few_spans(self, seek: Seek) -> Sequence[Trace] | None:
+        """The page, if few spans match; otherwise None."""
+        # The first page has been searched by the newest spans.
+        cuts = self._cuts(seek) if seek.key is not None and seek.descending else Cuts(())
+        rows: list[Trace] = []
+        while True:
+            since = cuts.next(len(rows), seek.row_limit)
+            if seek.key is not None and not seek.descending:
+                since = seek.key[0]
+            found = self._of_few_spans(seek, since)
+            if found is None:
+                return None
+            rows = found
+            if since is None or not seek.descending or len(rows) == seek.row_limit:
+                return rows
+
+    def _of_few_spans(self, seek: Seek, since: datetime | None) -> list[Trace] | None:
+        """The rows that begin at a time or later, if few spans match; otherwise None.
+
+        Args:
+            since: None for all rows. Their spans are searched on the days that have some.
+        """
+        spans = within(TraceSpan.start_time, since, None) if since else self._within_days()
+        count = self._few([*self._conditions.all(), *spans])
+        if count is None:
+            return None
+        bounds = within(Trace.start_time, since, None)
+        if not count:
+            return self._with_spanless(seek, [], *bounds)
+        return self._of_traces(seek, self._all_ids().where(*spans), *bounds, spans_since=since)
+
+    @cached_property
+    def _days(self) -> Sequence[Range] | None:
+        return days_of(self._reader, self._filters)
+
+    def _within_days(self) -> Conditions:
+        """Restricts spans to the days that have some, if there are partitions to be left out."""
+        if not self._has_many_partitions or self._days is None:
+            return []
+        return [within_ranges(TraceSpan.start_time, self._days)]
 
     def _by_json(self, seek: Seek) -> Sequence[Trace]:
         few, most = _WALKED_FOR_WORDS if self._filters.searches_content() else _WALKED
-        rows = self._nearest(seek, few)
+        rows = self._walk.nearest(seek, few)
         # More are walked if these have at least half of the matches that would fill the page.
         if len(rows) < seek.row_limit and 2 * len(rows) * most >= seek.row_limit * few:
-            rows += self._nearest(seek.following(rows), most - few)
+            rows += self._walk.nearest(seek.following(rows), most - few)
         if len(rows) == seek.row_limit:
             return rows
         candidates = self._finder.few(self._filters.start_time, self._filters.end_time)
@@ -133,21 +222,23 @@ class TraceSearch:
         filters = self._filters
         # Slow traces are few. The rows of the other traces rule them out before spans are read.
         if not is_selective(filters.service_name) or filters.min_duration_us is not None:
-            return self._walked(seek)
+            return self._walk.all(seek)
         # Any traces count here: reading until this many may match could read all traces.
-        rows = self._nearest(seek, _WALKED_FOR_SERVICE, only_possible=False)
+        rows = self._walk.nearest(seek, _WALKED_FOR_SERVICE, only_possible=False)
         if len(rows) == seek.row_limit:
             return rows
-        if len(rows) < _PROMISING and self._are_few(self._conditions.of_service()):
-            return self._of_traces(seek, self._all_ids())
-        return [*rows, *self._walked(seek.following(rows))]
+        if len(rows) < _PROMISING:
+            days = self._within_days()
+            if self._are_few([*self._conditions.of_service(), *days]):
+                return self._of_traces(seek, self._all_ids().where(*days))
+        return [*rows, *self._walk.all(seek.following(rows))]
 
     def _through_slices(self, seek: Seek) -> list[Trace]:
         """The page, found in slices of the traces' starts, for a value that many spans have."""
 
         def walk(start: datetime | None, end: datetime | None, row_limit: int) -> list[Trace]:
             bounds = within(Trace.start_time, start, end)
-            return self._walked(replace(seek, row_limit=row_limit), *bounds)
+            return self._walk.within(replace(seek, row_limit=row_limit), *bounds)
 
         def look_up(start: datetime, end: datetime, row_limit: int) -> list[Trace] | None:
             candidates = self._finder.few(start, end)
@@ -174,32 +265,28 @@ class TraceSearch:
             steps.append(lambda row_limit: walk(None, begin, row_limit))
         return until_full(steps if seek.descending else reversed(steps), seek.row_limit)
 
-    def _nearest(self, seek: Seek, trace_limit: int, *, only_possible: bool = True) -> list[Trace]:
-        """The rows among the first `trace_limit` traces.
+    def _of_traces(
+        self,
+        seek: Seek,
+        ids: sa.SelectBase,
+        *bounds: sa.ColumnElement[bool],
+        spans_since: datetime | None = None,
+    ) -> list[Trace]:
+        """The rows of these ids within the bounds, and the matching traces without spans.
 
         Args:
-            only_possible: count only traces whose own rows do not exclude a match.
+            spans_since: no span of a trace within the bounds starts earlier.
         """
-        make = statements.matching_nearest
-        statement = self._statement(make, seek, only_possible=only_possible)
-        return self._reader.entities(statement, {**self._values(seek), "trace_limit": trace_limit})
-
-    def _walked(self, seek: Seek, *bounds: sa.ColumnElement[bool]) -> list[Trace]:
-        """The rows within the bounds, found by reading the traces in order without a limit."""
-        statement = self._statement(statements.matching, seek)
-        bounded = statement.where(*bounds) if bounds else statement
-        return self._reader.entities(bounded, self._values(seek))
-
-    def _of_traces(
-        self, seek: Seek, ids: sa.SelectBase, *bounds: sa.ColumnElement[bool]
-    ) -> list[Trace]:
-        """The rows of these ids within the bounds, and the matching traces without spans."""
         # MATERIALIZED, because otherwise the planner would search the spans again for each trace.
         found = ids.cte("found").prefix_with("MATERIALIZED")
         traces = seek.of(sa.select(Trace)).where(
-            *bounds, Trace.id.in_(sa.select(found.c[0])), *self._conditions.of_no_span()
+            *bounds,
+            Trace.id.in_(sa.select(found.c[0])),
+            *self._conditions.of_no_span(bounds=(spans_since, None)),
         )
-        return self._with_spanless(seek, self._reader.entities(traces, self._values(seek)), *bounds)
+        return self._with_spanless(
+            seek, self._reader.entities(traces, self._walk.values(seek)), *bounds
+        )
 
     def _with_spanless(
         self, seek: Seek, rows: list[Trace], *bounds: sa.ColumnElement[bool]
@@ -212,7 +299,7 @@ class TraceSearch:
         if len(rows) == seek.row_limit and seek.keyset == statements.NEWEST_TRACES:
             edge, start = rows[-1].start_time, Trace.start_time
             spanless = spanless.where(start >= edge if seek.descending else start <= edge)
-        rows += self._reader.entities(spanless, self._values(seek))
+        rows += self._reader.entities(spanless, self._walk.values(seek))
         rows.sort(key=seek.keyset.key_of, reverse=seek.descending)
         return rows[: seek.row_limit]
 
@@ -237,44 +324,30 @@ class TraceSearch:
         return sa.select(Trace.id).where(*bounds, Trace.last_span_start >= end, later)
 
     def _are_few(self, conditions: Conditions) -> bool:
+        return self._few(conditions) is not None
+
+    def _few(self, conditions: Conditions) -> int | None:
+        """The number of spans that meet the conditions; None if there are many."""
         some = sa.select(sa.literal(1)).select_from(TraceSpan).where(*conditions)
         counted = sa.select(sa.func.count()).select_from(some.limit(_FEW_SPANS + 1).subquery())
-        return bool(self._reader.scalar(counted, self._parameters) <= _FEW_SPANS)
+        count = int(self._reader.scalar(counted, self._parameters))
+        return count if count <= _FEW_SPANS else None
 
-    def _statement(self, make: Any, seek: Seek, **options: Any) -> Any:
-        """The statement, which is cached for all filters with the same fields set."""
-        make = make if self._is_kept else make.__wrapped__
-        return make(self._conditions, seek.shape, **options)
+    def _cuts(self, seek: Seek) -> Cuts:
+        bounds = self._filters.start_time, self._filters.end_time
+        return cuts_of_page(self._reader, TraceSpan.start_time, bounds, seek)
 
-    def _values(self, seek: Seek) -> dict[str, Any]:
-        return {**self._parameters, **seek.parameters}
+    @cached_property
+    def _walk(self) -> TraceWalk:
+        return TraceWalk(
+            self._reader,
+            self._conditions,
+            self._parameters,
+            is_kept=self._is_kept,
+            in_batches=self._has_many_partitions,
+        )
 
-
-def _exact(reader: Reader, filters: TraceFilters) -> int:
-    conditions = filters.in_sql(by_trace=True)
-    traces = sa.select(TraceSpan.trace_id).where(*conditions.all()).distinct()
-    if without := conditions.of_no_span():
-        traces = sa.select(Trace.id).where(Trace.id.in_(traces), *without)
-    found = reader.count(traces, "exact")
-    if not conditions.needs_a_span:
-        found += reader.count(sa.select(Trace.id).where(conditions.spanless()), "exact")
-    return found
-
-
-def _estimated(reader: Reader, filters: TraceFilters) -> int:
-    """The planner's estimate of matching spans, divided by their number in a trace.
-
-    The planner does not know how spans are distributed over traces, because autovacuum gathers no
-    statistics for a partitioned table as a whole.
-    """
-    conditions = filters.in_sql(by_trace=True)
-    spans = sa.select(TraceSpan.trace_id).where(*conditions.all())
-    sample = spans.limit(_SAMPLE).subquery()
-    seen, traces = reader.row(
-        sa.select(sa.func.count(), sa.func.count(sample.c.trace_id.distinct())).select_from(sample)
-    )
-    if seen < _SAMPLE:
-        return int(traces)
-    expected = reader.count(spans, "estimated") * float(traces / seen)
-    greatest = reader.count(sa.select(Trace.id).where(*conditions.implied()), "estimated")
-    return max(int(traces), min(round(expected), greatest))
+    @cached_property
+    def _has_many_partitions(self) -> bool:
+        bounds = self._filters.start_time, self._filters.end_time
+        return not cuts_of(self._reader, TraceSpan, *bounds, descending=True).is_one

@@ -7,8 +7,10 @@ filters and of the `Seek` are bind parameters.
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import lru_cache
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
@@ -26,8 +28,14 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
 from observatory_storage.models import Trace, TraceSpan
+from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.reading.pages import Keyset, SeekShape
-from observatory_storage.repositories.traces.span_conditions import SpanConditions
+from observatory_storage.repositories.reading.span_days import Range, within_ranges
+from observatory_storage.repositories.traces.span_conditions import (
+    NO_BOUNDS,
+    Bounds,
+    SpanConditions,
+)
 
 __all__ = [
     "NEWEST_TRACES",
@@ -35,6 +43,8 @@ __all__ = [
     "is_matching",
     "matching",
     "matching_nearest",
+    "matching_of",
+    "nearest",
     "of_newest_spans",
     "probed",
 ]
@@ -42,6 +52,14 @@ __all__ = [
 NEWEST_TRACES: Final = Keyset("traces", (Trace.start_time, Trace.id))
 
 _SPAN_LIMIT: Final = bindparam("span_limit", type_=BigInteger)
+_TRACE_LIMIT: Final = bindparam("trace_limit", type_=BigInteger)
+_SINCE: Final = bindparam("since", type_=Trace.start_time.type)
+_IDS: Final = bindparam("ids", type_=ARRAY(Trace.id.type))
+# The starts of all spans of the traces `ids`.
+_OF_IDS: Final = (
+    bindparam("first_start", type_=Trace.start_time.type),
+    bindparam("after_starts", type_=Trace.start_time.type),
+)
 
 
 @lru_cache
@@ -70,7 +88,7 @@ def matching_nearest(
     trace = aliased(Trace, name="trace")
     counted = conditions.implied(trace) if only_possible else conditions.begun(trace)
     walked = _by_time(trace).seek(select(trace), shape).where(*counted)
-    first_ones = walked.limit(bindparam("trace_limit", type_=BigInteger))
+    first_ones = walked.limit(_TRACE_LIMIT)
     near = aliased(Trace, first_ones.subquery("near"))
     found = select(near) if only_possible else select(near).where(*conditions.implied(near))
     in_order = _by_time(near).seek(found, SeekShape(shape.descending, from_key=False))
@@ -78,16 +96,57 @@ def matching_nearest(
 
 
 @lru_cache(maxsize=256)
-def of_newest_spans(conditions: SpanConditions, shape: SeekShape) -> Select[Trace, int]:
+def nearest(
+    conditions: SpanConditions, shape: SeekShape, *, only_possible: bool
+) -> Select[UUID, datetime, datetime]:
+    """The first `trace_limit` traces, in order: their ids and their first and last span starts.
+
+    Args:
+        only_possible: only traces whose own rows do not exclude a match.
+    """
+    counted = conditions.implied() if only_possible else conditions.begun()
+    last = func.coalesce(Trace.last_span_start, Trace.start_time)
+    columns = select(Trace.id, Trace.start_time, last.label("last_start"))
+    return NEWEST_TRACES.seek(columns, shape).where(*counted).limit(_TRACE_LIMIT)
+
+
+@lru_cache(maxsize=256)
+def matching_of(conditions: SpanConditions, shape: SeekShape) -> Select[Trace]:
+    """The traces `ids` that match, in order.
+
+    The planner leaves out all partitions without spans of these traces, because the starts are
+    constants. It cannot do so if they come from the row of a trace.
+    """
+    found = all_traces(shape).where(
+        Trace.id == func.any(_IDS), *conditions.implied(), *conditions.of_no_span(bounds=_OF_IDS)
+    )
+    return probed(found, Trace, conditions, _OF_IDS)
+
+
+@lru_cache(maxsize=256)
+def of_newest_spans(
+    conditions: SpanConditions,
+    shape: SeekShape,
+    *,
+    is_bounded: bool = False,
+    days: tuple[Range, ...] | None = None,
+) -> Select[Trace, int]:
     """The traces of the newest `span_limit` matching spans, and the number of these spans.
 
     If there are more matching spans, only traces that begin after the oldest of these spans are
     returned. A trace does not begin after its spans, so no other trace belongs between the returned
     ones.
+
+    Args:
+        is_bounded: read only spans that start at the time `since` or later, and return only traces
+            that do. All matching spans of these traces are among the read ones.
+        days: the days on which spans may match; None for all.
     """
+    bounds = (_SINCE, None) if is_bounded else NO_BOUNDS
+    on_days = [] if days is None else [within_ranges(TraceSpan.start_time, days)]
     spans = (
         select(TraceSpan.trace_id, TraceSpan.start_time)
-        .where(*conditions.all())
+        .where(*conditions.all(bounds), *on_days)
         .order_by(TraceSpan.start_time.desc())
         .limit(_SPAN_LIMIT)
         .cte("spans")
@@ -99,7 +158,8 @@ def of_newest_spans(conditions: SpanConditions, shape: SeekShape) -> Select[Trac
     found = all_traces(shape).where(
         Trace.id == func.any(ids),
         or_(seen < _SPAN_LIMIT, Trace.start_time > oldest),
-        *conditions.of_no_span(),
+        *within(Trace.start_time, *bounds),
+        *conditions.of_no_span(bounds=bounds),
     )
     return found.add_columns(seen.label("seen"))
 
@@ -115,9 +175,16 @@ def _by_time(trace: type[Trace]) -> Keyset:
 
 
 def probed(
-    statement: Select[Trace], trace: type[Trace], conditions: SpanConditions
+    statement: Select[Trace],
+    trace: type[Trace],
+    conditions: SpanConditions,
+    bounds: Bounds = NO_BOUNDS,
 ) -> Select[Trace]:
-    """The traces of the statement that have a matching span, or that have no spans and match."""
+    """The traces of the statement that have a matching span, or that have no spans and match.
+
+    Args:
+        bounds: all spans of these traces start within them.
+    """
     probe = (
         select(literal(1).label("found"))
         .select_from(TraceSpan)
@@ -125,7 +192,7 @@ def probed(
             TraceSpan.trace_id == trace.id,
             TraceSpan.start_time >= trace.start_time,
             TraceSpan.start_time <= trace.last_span_start,
-            *conditions.all(),
+            *conditions.all(bounds),
         )
         .limit(1)
         .lateral("probe")

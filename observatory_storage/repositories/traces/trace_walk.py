@@ -1,0 +1,110 @@
+"""Reads traces in order of time, and probes each for a matching span."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from observatory_storage.models import Trace
+from observatory_storage.repositories.reading.pages import Seek, SeekShape
+from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.reading.time_slices import moment_after
+from observatory_storage.repositories.traces import trace_statements as statements
+from observatory_storage.repositories.traces.span_conditions import SpanConditions
+
+__all__ = ["TraceWalk"]
+
+# Where there are many partitions, this many traces for each row of the page are read first, and
+# then so many before the rest is read by one statement.
+_FIRST_TRACES: Final = 2
+_NEXT_TRACES: Final = 900
+
+
+@dataclass(frozen=True, slots=True)
+class TraceWalk:
+    """Finds the matching traces by reading traces in order.
+
+    Attributes:
+        conditions: the conditions on a span and on its trace.
+        parameters: the values of their bind parameters.
+        is_kept: whether the statements are cached for all filters with the same fields set.
+        in_batches: read batches of traces first, because spans have many partitions. The first and
+            the last span start of a batch are constants in the statement that probes it. So the
+            planner leaves out other partitions.
+    """
+
+    reader: Reader
+    conditions: SpanConditions
+    parameters: Mapping[str, Any]
+    is_kept: bool
+    in_batches: bool
+
+    def nearest(self, seek: Seek, trace_limit: int, *, only_possible: bool = True) -> list[Trace]:
+        """The rows among the first `trace_limit` traces.
+
+        Args:
+            only_possible: count only traces whose own rows do not exclude a match.
+        """
+        if self.in_batches:
+            first = min(_FIRST_TRACES * seek.row_limit, trace_limit)
+            limits = (first, trace_limit - first) if first < trace_limit else (first,)
+            return self._batches(seek, limits, only_possible=only_possible)[0]
+        make = statements.matching_nearest
+        statement = self.statement(make, seek.shape, only_possible=only_possible)
+        return self.reader.entities(statement, {**self.values(seek), "trace_limit": trace_limit})
+
+    def all(self, seek: Seek) -> list[Trace]:
+        """The rows, found by reading the traces without a limit."""
+        if not self.in_batches:
+            return self.within(seek)
+        limits = _FIRST_TRACES * seek.row_limit, _NEXT_TRACES
+        rows, rest = self._batches(seek, limits, only_possible=True)
+        return rows if rest is None else [*rows, *self.within(rest)]
+
+    def within(self, seek: Seek, *bounds: sa.ColumnElement[bool]) -> list[Trace]:
+        """The rows within the bounds, found by one statement."""
+        statement = self.statement(statements.matching, seek.shape)
+        bounded = statement.where(*bounds) if bounds else statement
+        return self.reader.entities(bounded, self.values(seek))
+
+    def statement(self, make: Any, shape: SeekShape, **options: Any) -> Any:
+        """The statement, which is cached for all filters with the same fields set."""
+        make = make if self.is_kept else make.__wrapped__
+        return make(self.conditions, shape, **options)
+
+    def values(self, seek: Seek) -> dict[str, Any]:
+        """The values of all bind parameters."""
+        return {**self.parameters, **seek.parameters}
+
+    def _batches(
+        self, seek: Seek, limits: Iterable[int], *, only_possible: bool
+    ) -> tuple[list[Trace], Seek | None]:
+        """The rows among the first traces, and the seek that follows these; None if it is done."""
+        rows: list[Trace] = []
+        row_limit = seek.row_limit
+        for trace_limit in limits:
+            make = statements.nearest
+            nearest = self.statement(make, seek.shape, only_possible=only_possible)
+            values = {**self.values(seek), "trace_limit": trace_limit}
+            traces = self.reader.rows(nearest, values)
+            if traces:
+                after_starts = moment_after(max(trace.last_start for trace in traces))
+                if after_starts is None:  # no bound can be after the last moment
+                    return rows, seek
+                of_batch = {
+                    "ids": [trace.id for trace in traces],
+                    "first_start": min(trace.start_time for trace in traces),
+                    "after_starts": after_starts,
+                }
+                shape = SeekShape(seek.descending, from_key=False)
+                statement = self.statement(statements.matching_of, shape)
+                rows += self.reader.entities(statement, {**values, **of_batch})
+            left = row_limit - len(rows)
+            if len(traces) < trace_limit or not left:
+                return rows, None
+            key = (traces[-1].start_time, traces[-1].id)
+            seek = replace(seek, key=key, row_limit=left)
+        return rows, seek
