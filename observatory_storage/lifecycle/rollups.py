@@ -206,6 +206,8 @@ def _refresh(source: Source, level: int, now: datetime, complete: datetime) -> P
     """Do one piece of work of a level; None if there is none."""
     isolated = source.engine.execution_options(isolation_level="REPEATABLE READ")
     with translated(), isolated.begin() as connection:
+        # The plans are simple and expensive: to compile them takes longer than it saves.
+        connection.exec_driver_sql("SET LOCAL jit = off")
         connection.execute(_locking(connection))
         work = RollupWork(connection, quoted_name(source.schema), level)
         return work.piece(now, complete)
