@@ -63,7 +63,9 @@ def main(given: Sequence[str] | None = None) -> None:
             reading(pool, arguments.spans, arguments.days, out)
 
 
-def fresh(pool: StoragePool, url: str, spans: int, rounds: int, seconds: int, out: Output) -> None:
+def fresh(
+    pool: StoragePool, url: str, out: Output, *, spans: int, rounds: int, seconds: int
+) -> None:
     """Write the same spans with and without a process that refreshes rollups every second."""
     parts = batches(wide_spans(spans).rows, _BATCH)
     for number, part in enumerate(parts):
