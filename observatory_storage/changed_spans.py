@@ -82,11 +82,12 @@ def _merged(times: list[datetime], width: timedelta) -> list[Range]:
     return found
 
 
-def marks_of(changed: Any) -> Any:
+def marks_of(changed: Any, level: int = 0) -> Any:
     """A statement that marks the starts of changed spans, for a CTE of the statement of the change.
 
     Args:
         changed: the CTE that changes spans. Its column `start_time` has their starts.
+        level: what has changed; see `SpanChange`.
     """
     start = changed.c.start_time
     hour = sa.func.date_bin(
@@ -94,18 +95,21 @@ def marks_of(changed: Any) -> Any:
     )
     kept = sa.select(RollupState.id).exists()
     return insert(SpanChange).from_select(
-        ["start_time", "end_time"],
-        sa.select(sa.func.min(start), sa.func.max(start)).where(kept).group_by(hour),
+        ["level", "start_time", "end_time"],
+        sa.select(sa.literal(level, sa.SmallInteger), sa.func.min(start), sa.func.max(start))
+        .where(kept)
+        .group_by(hour),
     )
 
 
-def marking(statement: Any, start: Any) -> sa.Select[int]:
+def marking(statement: Any, start: Any, level: int = 0) -> sa.Select[int]:
     """A statement that runs a change of spans, marks them, and counts them.
 
     Args:
-        statement: deletes or updates spans.
-        start: the column with the start of a span.
+        statement: deletes or updates spans, or rollups.
+        start: the column with the start of a span, or the bucket of a rollup.
+        level: what has changed; see `SpanChange`.
     """
     changed = statement.returning(start.label("start_time")).cte("changed")
-    marks = marks_of(changed).cte("marks")
+    marks = marks_of(changed, level).cte("marks")
     return sa.select(sa.func.count()).select_from(changed).add_cte(marks)

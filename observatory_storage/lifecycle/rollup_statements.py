@@ -49,7 +49,8 @@ _CELLS_MERGED: Final = {
     "duration_counts": f"array_agg(n ORDER BY cell) FILTER (WHERE cell > {_ZERO_CELL})",
 }
 _PERCENTILES: Final = {"p50_us": 0.5, "p90_us": 0.9, "p95_us": 0.95, "p99_us": 0.99}
-_POSITION: Final = "row_number() OVER (PARTITION BY bucket)"
+# By bucket it would be smaller, but all rows would have to be sorted.
+_POSITION: Final = "row_number() OVER ()"
 _LAST: Final = "ORDER BY last_seen DESC, trace_id, span_id"
 
 

@@ -206,6 +206,10 @@ def _refresh(source: Source, level: int, now: datetime, complete: datetime) -> P
     """Do one piece of work of a level; None if there is none."""
     isolated = source.engine.execution_options(isolation_level="REPEATABLE READ")
     with translated(), isolated.begin() as connection:
+        # The plans are simple and expensive: to compile them takes longer than it saves.
+        connection.exec_driver_sql("SET LOCAL jit = off")
+        # The groups of a piece fit into it; the default is so little that they go to disk.
+        connection.exec_driver_sql("SET LOCAL work_mem = '64MB'")
         connection.execute(_locking(connection))
         work = RollupWork(connection, quoted_name(source.schema), level)
         return work.piece(now, complete)

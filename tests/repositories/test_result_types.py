@@ -27,6 +27,9 @@ QUESTIONS: dict[str, Callable[[UnitOfWork], Any]] = {
     "costs": lambda uow: uow.metrics.get_cost_summary(bucket_size_secs=60),
     "costs in all": lambda uow: uow.metrics.get_cost_summary(group_by=()),
     "latency": lambda uow: uow.metrics.get_latency_percentiles(),
+    "users": lambda uow: uow.metrics.get_user_usage(bucket_size_secs="day"),
+    "active users": lambda uow: uow.metrics.get_active_users(),
+    "errors": lambda uow: uow.metrics.get_error_summary(),
     "logs": lambda uow: [uow.logs.get_stats()],
     "logs of nothing": lambda uow: [uow.logs.get_stats(service_name="nobody")],
     "levels": lambda uow: uow.logs.count_by_level(bucket_size_secs=60),
@@ -63,6 +66,7 @@ def rows(shared_pool: StoragePool) -> StoragePool:
         "prompt_cost_usd": 0.2,
         "completion_cost_usd": 0.3,
         "events": [an_event()],
+        "status": "error",
     }
     writer.write_spans([a_span(trace, 1, **facts) for trace in (1, 2, 3)])
     writer.write_spans([a_span(4, 1, total_tokens=5)])

@@ -66,12 +66,13 @@ _DELETED: Final = sa.Table(
 )
 # Where spans are left, they are computed anew; where spans have expired, nobody else would remove
 # the user or session.
-_PERSONAL_ROLLUPS: Final[dict[str, tuple[Any, ...]]] = {
-    "user_id": (
-        *(UserRollupHour, UserRollupDay, SessionRollupHour, SessionRollupDay),
-        *(ErrorRollupHour, ErrorRollupDay),
-    ),
-    "session_id": (SessionRollupHour, SessionRollupDay, ErrorRollupHour, ErrorRollupDay),
+_OF_SESSIONS: Final[list[tuple[Any, Any]]] = [
+    (SessionRollupHour, SessionRollupDay),
+    (ErrorRollupHour, ErrorRollupDay),
+]
+_PERSONAL_ROLLUPS: Final[dict[str, list[tuple[Any, Any]]]] = {
+    "user_id": [(UserRollupHour, UserRollupDay), *_OF_SESSIONS],
+    "session_id": _OF_SESSIONS,
 }
 _Batch = tuple[list[UUID], datetime, datetime]
 
@@ -143,8 +144,11 @@ def delete_all_of(
     data_points = reader.change(points)
     redacted = reader.change(without_exemplars(_DELETED.c.hex, pairs))
     reader.run(DropTable(_DELETED))
-    for rollup in _PERSONAL_ROLLUPS[column]:
-        reader.change(sa.delete(rollup).where(getattr(rollup, column) == wanted))
+    for hours, days in _PERSONAL_ROLLUPS[column]:
+        # A refresh may be computing the days from these hours: they are computed again.
+        deleting = sa.delete(hours).where(getattr(hours, column) == wanted)
+        reader.scalar(marking(deleting, hours.bucket, level=2))
+        reader.change(sa.delete(days).where(getattr(days, column) == wanted))
     return DeletedRows(
         traces=traces,
         spans=spans,
