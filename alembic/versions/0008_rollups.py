@@ -10,7 +10,7 @@ Revises: 0007
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0008"
@@ -69,8 +69,6 @@ def upgrade() -> None:
             )
             if kind in _INDEXES:
                 op.create_index(f"ix_{name}", name, [*_INDEXES[kind], "bucket"], schema=schema)
-    if not context.is_offline_mode():
-        _grant(schema)
 
 
 def downgrade() -> None:
@@ -144,37 +142,3 @@ def _durations() -> list[sa.Column[object]]:
         sa.Column("duration_indexes", postgresql.ARRAY(sa.SmallInteger()), nullable=True),
         sa.Column("duration_counts", postgresql.ARRAY(sa.BigInteger()), nullable=True),
     ]
-
-
-def _grant(schema: str | None) -> None:
-    """Give the roles that use spans what they need of the new tables."""
-    grantees = sa.text(
-        "SELECT CASE a.grantee WHEN 0 THEN NULL ELSE pg_get_userbyid(a.grantee) END AS role,"
-        " bool_or(a.privilege_type = 'INSERT') AS writes,"
-        " bool_or(a.privilege_type = 'DELETE') AS deletes"
-        " FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a"
-        " JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = coalesce(:schema, current_schema()) AND c.relname = 'trace_spans'"
-        " AND a.grantee <> c.relowner AND a.privilege_type IN ('SELECT', 'INSERT', 'DELETE')"
-        " GROUP BY 1"
-    )
-    tables = ["span_changes", "rollup_state"]
-    tables += [f"{kind}_rollups_{unit}" for kind, units in _ROLLUPS.items() for unit in units]
-    listed = ", ".join(_qualified(schema, table) for table in tables)
-    personal = ", ".join(
-        _qualified(schema, f"{kind}_rollups_{unit}")
-        for kind in ("user", "session", "error")
-        for unit in _ROLLUPS[kind]
-    )
-    for role, writes, deletes in op.get_bind().execute(grantees, {"schema": schema}).all():
-        quoted = "PUBLIC" if role is None else '"' + role.replace('"', '""') + '"'
-        quoted = quoted.replace(":", "\\:")
-        op.execute(sa.text(f"GRANT SELECT ON {listed} TO {quoted}"))
-        if writes:
-            op.execute(sa.text(f"GRANT INSERT ON {_qualified(schema, tables[0])} TO {quoted}"))
-        if deletes:  # the erasure of a user
-            op.execute(sa.text(f"GRANT DELETE ON {personal} TO {quoted}"))
-
-
-def _qualified(schema: str | None, table: str) -> str:
-    return '"' + (schema or "public").replace('"', '""').replace(":", "\\:") + f'".{table}'

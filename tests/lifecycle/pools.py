@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from observatory_storage.config import PartitionsConfig, PoolConfig, PostgresConfig, StorageConfig
+from observatory_storage.config import (
+    PartitionsConfig,
+    PoolConfig,
+    PostgresConfig,
+    RetentionConfig,
+    StorageConfig,
+)
 from observatory_storage.layout import Range, named
 from observatory_storage.pool import StoragePool
 from tests.writers.helpers import QUICK
@@ -36,3 +43,17 @@ def ranges(pool: StoragePool, table: str) -> dict[str, Range]:
 def scalar(pool: StoragePool, query: str, **values: Any) -> Any:
     with pool.engine.connect() as connection:
         return connection.scalar(sa.text(query), values)
+
+
+def kept_pool(url: str, *, days: int) -> StoragePool:
+    """A pool whose telemetry is kept for so many days."""
+    age = timedelta(days=days)
+    return StoragePool(
+        StorageConfig(
+            postgres=PostgresConfig.from_url(url),
+            pool=PoolConfig(min_connections=0, max_connections=20),
+            partitions=PartitionsConfig(ahead=timedelta(days=3)),
+            retention=RetentionConfig(traces=age, metrics=age, logs=age),
+            retry=QUICK,
+        )
+    )
