@@ -26,9 +26,9 @@ from observatory_storage.adaptation import ADAPTERS, differences
 from observatory_storage.backoff import backoff
 from observatory_storage.bounded_pool import BoundedPool, recycle_connections
 from observatory_storage.config import StorageConfig
-from observatory_storage.errors import translated
+from observatory_storage.errors import ConfigError, translated
 
-__all__ = ["adopt_engine", "create_engine", "single_attempt"]
+__all__ = ["adopt_engine", "check_engine", "create_engine", "single_attempt"]
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,20 @@ def adopt_engine(engine: sa.Engine, config: StorageConfig) -> sa.Engine:
     _limit_statements(adopted, config.postgres.statement_timeout_ms)
     _leave_connections_of_parents(engine.pool)
     return adopted
+
+
+def check_engine(engine: sa.Engine) -> None:
+    """Make sure that an application's engine can be used.
+
+    Raises:
+        ConfigError: it is no engine, or uses another driver.
+    """
+    rule = "must be an engine of sqlalchemy.create_engine('postgresql+psycopg://…')"
+    if not isinstance(engine, sa.Engine):
+        raise ConfigError(f"engine: {rule}, not {type(engine).__name__}")
+    dialect = engine.dialect
+    if (dialect.name, dialect.driver, dialect.is_async) != ("postgresql", "psycopg", False):
+        raise ConfigError(f"engine: {rule}, not of {dialect.name}+{dialect.driver}")
 
 
 def _use_transactions(connection: sa.Connection) -> None:

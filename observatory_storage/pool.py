@@ -6,15 +6,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from observatory_storage import migrate
 from observatory_storage.bounded_pool import BoundedPool
-from observatory_storage.config import PostgresConfig, RedisConfig, RetryConfig, StorageConfig
-from observatory_storage.engine import adopt_engine, create_engine
+from observatory_storage.config import PostgresConfig, StorageConfig
+from observatory_storage.engine import adopt_engine, check_engine, create_engine
 from observatory_storage.errors import ConfigError, PoolError, ValidationError, translated
 from observatory_storage.health import HealthReport, PoolStats, check_health, pool_stats
 from observatory_storage.layout import Partitions
@@ -24,6 +24,7 @@ from observatory_storage.lifecycle.run import Run
 from observatory_storage.lifecycle.steps import STEPS
 from observatory_storage.llm import use_own_aliases
 from observatory_storage.pricing import PriceBook
+from observatory_storage.redis_client import redis_client
 from observatory_storage.repositories.reading import validation
 from observatory_storage.rows import Rules
 from observatory_storage.storing import (
@@ -134,7 +135,7 @@ class StoragePool:
         Raises:
             ConfigError: the engine uses another driver, or both `config` and `schema` are given.
         """
-        _check_engine(engine)
+        check_engine(engine)
         if config is not None and schema is not None:
             raise ConfigError("schema: set it in the configuration or pass it, not both")
         if config is not None:
@@ -328,7 +329,7 @@ class StoragePool:
         self.partitions = Partitions(engine, self.schema, config.partitions)
         self.rules = Rules.of(config.rules)
         self.prices = PriceBook(engine, enabled=config.pricing.compute_costs)
-        self.redis = _redis_client(config.redis, config.retry)
+        self.redis = redis_client(config.redis, config.retry)
         self._owned = owned
         self._closed = False
         self._background = (
@@ -356,37 +357,3 @@ def _check_config(config: StorageConfig) -> None:
             f"config: must be a StorageConfig, not {type(config).__name__}; for a URL, use"
             " StorageConfig(postgres=PostgresConfig.from_url(url))"
         )
-
-
-def _check_engine(engine: sa.Engine) -> None:
-    rule = "must be an engine of sqlalchemy.create_engine('postgresql+psycopg://…')"
-    if not isinstance(engine, sa.Engine):
-        raise ConfigError(f"engine: {rule}, not {type(engine).__name__}")
-    dialect = engine.dialect
-    if (dialect.name, dialect.driver, dialect.is_async) != ("postgresql", "psycopg", False):
-        raise ConfigError(f"engine: {rule}, not of {dialect.name}+{dialect.driver}")
-
-
-def _redis_client(config: RedisConfig, retry: RetryConfig) -> Redis | None:
-    if config.url is None:
-        return None
-    # Imported only if Redis is configured, since most applications do not use it.
-    from redis import BlockingConnectionPool, Redis
-    from redis.backoff import ExponentialWithJitterBackoff
-    from redis.retry import Retry
-
-    url = config.url.get_secret_value()
-    options: dict[str, Any] = {
-        "max_connections": config.pool_size,
-        "timeout": config.timeout_secs,
-        "socket_timeout": config.timeout_secs,
-        "socket_connect_timeout": config.timeout_secs,
-        "retry": Retry(
-            ExponentialWithJitterBackoff(
-                base=retry.initial_delay_ms / 1000, cap=retry.max_delay_ms / 1000
-            ),
-            retry.max_attempts - 1,
-        ),
-    }
-    connections = BlockingConnectionPool.from_url(url, **options)
-    return Redis.from_pool(connections)

@@ -30,6 +30,7 @@ from observatory_storage.errors import StorageError, translated
 from observatory_storage.health import HealthReport, check_redis
 from observatory_storage.layout import PARTITIONED
 from observatory_storage.lifecycle.maintenance import last_runs
+from observatory_storage.models import Base
 from observatory_storage.pool import StoragePool
 from observatory_storage.repositories import TraceFilters
 from observatory_storage.serialization import to_json
@@ -221,7 +222,7 @@ class _Check:
 
     def _tables(self) -> str:
         assert self._pool is not None
-        names = sorted(TABLES)
+        names = sorted(Base.metadata.tables)
         schema = self._pool.schema
         with translated(), self._pool.engine.connect() as connection:
             tables = connection.execute(_PRIVILEGES, {"names": names, "schema": schema}).all()

@@ -105,10 +105,7 @@ def _row(span: Any, notes: dict[str, Any]) -> tuple[Any, ...] | None:
         or parent == NO_SPAN
     ):
         return None
-    rare = rare_of(span)
-    if any(rare):
-        given = zip(RARE_FIELDS, rare, strict=True)
-        notes = notes | {field: value for field, value in given if value}
+    # The notes are in the order of the thorough mapping, so that both encode the same.
     status = present(span, "status")
     code, message = 0, None
     if status is None:
@@ -117,6 +114,10 @@ def _row(span: Any, notes: dict[str, Any]) -> tuple[Any, ...] | None:
         code, message = status.code, status.message or None
         if not 0 <= code < len(STATUSES):
             return None
+    rare = rare_of(span)
+    if any(rare):
+        given = zip(RARE_FIELDS, rare, strict=True)
+        notes = notes | {field: value for field, value in given if value}
     otlp, repairs = jsonb.encode(notes, "otlp") if notes else (None, 0)
     if repairs:
         return None

@@ -13,6 +13,7 @@ from observatory_storage import (
     PoolConfig,
     PoolError,
     PostgresConfig,
+    RetentionConfig,
     StorageConfig,
     StorageError,
     StoragePool,
@@ -21,6 +22,7 @@ from observatory_storage import (
 from observatory_storage.lifecycle.maintenance import Step, last_runs, run_steps
 from observatory_storage.lifecycle.run import Deadline, Run
 from observatory_storage.storing import SettledUsage
+from tests.lifecycle.days import a_call, noon, traces_in, write_spans
 
 DONE = SettledUsage(traces=2, changed_traces=1)
 
@@ -114,6 +116,19 @@ def test_a_pool_with_too_few_connections_is_refused(database_url: str) -> None:
     )
     with StoragePool(config) as pool, pytest.raises(PoolError, match="max_connections"):
         pool.maintain()
+
+
+def test_three_connections_are_enough(database_url: str) -> None:
+    config = StorageConfig(
+        postgres=PostgresConfig.from_url(database_url),
+        pool=PoolConfig(max_connections=3, acquire_timeout_secs=5),
+        retention=RetentionConfig(traces=timedelta(days=2), logs=timedelta(days=2)),
+    )
+    with StoragePool(config) as pool:
+        write_spans(pool, *(a_call(day, 1, noon(day)) for day in range(1, 6)))
+        report = pool.maintain()
+        assert report.left == ()
+        assert traces_in(pool) == {1, 2}
 
 
 def test_the_lock_of_a_run_holds_no_snapshot(pool: StoragePool) -> None:

@@ -16,6 +16,13 @@ from observatory_storage.repositories.reading.operators import Operator
 from tests.repositories.samples import DAY, START, a_log, a_span, an_event, trace_key
 
 SERVICE = "service"
+
+
+def _pinned(uow: UnitOfWork) -> Any:
+    uow.traces.pin(trace_key(1), "an example")
+    return uow.traces.pinned()
+
+
 QUESTIONS: dict[str, Callable[[UnitOfWork], Any]] = {
     "sessions": lambda uow: uow.traces.list_sessions(total="exact"),
     "session": lambda uow: [uow.traces.get_session("s")],
@@ -42,6 +49,7 @@ QUESTIONS: dict[str, Callable[[UnitOfWork], Any]] = {
     "nodes": lambda uow: uow.traces.get_tree(trace_key(1)).nodes,
     "critical path": lambda uow: uow.traces.get_tree(trace_key(1)).critical_path,
     "unpriced models": lambda uow: uow.metrics.get_unpriced_models(START, START + DAY),
+    "pinned traces": _pinned,
     "deleted trace": lambda uow: [uow.traces.delete(trace_key(1))],
     "deleted user": lambda uow: [uow.traces.delete_user("u")],
 }

@@ -37,7 +37,7 @@ QUESTIONS: dict[str, tuple[int, Callable[[UnitOfWork, str], object]]] = {
     "traces of no service": (4, lambda uow, _: uow.traces.list(TraceFilters(service_name="a"))),
     "traces of a model": (2, lambda uow, _: uow.traces.list(TraceFilters(model="m", limit=100))),
     "trace statistics": (1, lambda uow, _: uow.traces.get_stats()),
-    "services": (2, lambda uow, _: uow.traces.services()),
+    "services": (1, lambda uow, _: uow.traces.services()),
     "operations": (1, lambda uow, _: uow.traces.operations("service")),
     "list of spans": (1, lambda uow, _: uow.traces.list_spans()),
     "list of a trace's spans": (

@@ -44,7 +44,7 @@ def _cost_by_hand(connection: Hand, arguments: Arguments) -> Rows:
 
 
 def _cost_rows(found: list[CostSummary]) -> Rows:
-    return [(one.model, *astuple(one)[1:]) for one in found]
+    return [(one.model, *astuple(one)[1:-1]) for one in found]  # all but the source
 
 
 _PERCENTILES: Final = """
@@ -122,7 +122,7 @@ SUMMING: Final = (
         _a_day,
         _ask_percentiles,
         _percentiles_by_hand,
-        lambda found: [astuple(one) for one in found],
+        lambda found: [astuple(one)[:-1] for one in found],
         1500,
         paged=False,
     ),
