@@ -13,6 +13,7 @@ from observatory_storage.lifecycle.rollups import refresh_rollups
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.lifecycle.splitting import split_partitions
 from observatory_storage.lifecycle.usage import settle_marked_usage
+from observatory_storage.lifecycle.vacuuming import vacuum_tables
 
 __all__ = ["STEPS"]
 
@@ -30,6 +31,7 @@ STEPS: Final[tuple[Step, ...]] = (
     # Whatever goes need not be split, indexed and frozen first.
     ("apply_retention", apply_retention),
     ("expire_rollups", _expire_rollups),
+    ("vacuum_tables", vacuum_tables),
     ("split_partitions", split_partitions),
     ("close_partitions", close_partitions),
 )

@@ -12,6 +12,7 @@ from observatory_storage.config import (
     PoolConfig,
     PostgresConfig,
     RetentionConfig,
+    RollupRetention,
     StorageConfig,
 )
 from observatory_storage.layout import Range, named
@@ -53,7 +54,12 @@ def kept_pool(url: str, *, days: int) -> StoragePool:
             postgres=PostgresConfig.from_url(url),
             pool=PoolConfig(min_connections=0, max_connections=20),
             partitions=PartitionsConfig(ahead=timedelta(days=3)),
-            retention=RetentionConfig(traces=age, metrics=age, logs=age),
+            retention=RetentionConfig(
+                traces=age,
+                metrics=age,
+                logs=age,
+                rollups=RollupRetention(minute=timedelta(days=1), hour=age),
+            ),
             retry=QUICK,
         )
     )
