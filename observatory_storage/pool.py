@@ -157,8 +157,6 @@ class StoragePool:
         """
         if self._closed:
             raise PoolError("the pool is closed", retryable=False)
-        if self._background is not None:
-            self._background.start()
         session = Session(
             self.engine, autoflush=False, expire_on_commit=False, close_resets_only=False
         )
@@ -332,11 +330,11 @@ class StoragePool:
         self.redis = redis_client(config.redis, config.retry)
         self._owned = owned
         self._closed = False
-        self._background = (
-            BackgroundMaintenance(self._maintain_in_turn, config.maintenance.interval)
-            if config.maintenance.background
-            else None
-        )
+        self._background: BackgroundMaintenance | None = None
+        if config.maintenance.background:
+            interval = config.maintenance.interval
+            self._background = BackgroundMaintenance(self._maintain_in_turn, interval)
+            self._background.start_with(engine)
 
     def _maintain_in_turn(self) -> MaintenanceReport:
         """Maintain the store, unless another process did so within the interval."""

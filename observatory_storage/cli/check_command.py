@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import click
@@ -28,7 +29,7 @@ from observatory_storage.config import StorageConfig
 from observatory_storage.config.sources import DotEnvSource, VariablesSource
 from observatory_storage.errors import StorageError, translated
 from observatory_storage.health import HealthReport, check_redis
-from observatory_storage.layout import PARTITIONED
+from observatory_storage.layout import PARTITIONED, existing
 from observatory_storage.lifecycle.maintenance import last_runs
 from observatory_storage.models import Base
 from observatory_storage.pool import StoragePool
@@ -227,6 +228,11 @@ class _Check:
         with translated(), self._pool.engine.connect() as connection:
             tables = connection.execute(_PRIVILEGES, {"names": names, "schema": schema}).all()
             around = connection.execute(_SURROUNDINGS, {"schema": schema}).one()
+            tomorrow = datetime.now(UTC) + timedelta(days=1)
+            is_ahead = all(
+                any(each.holds(tomorrow) for each in existing(connection, schema, table))
+                for table in PARTITIONED
+            )
         missing = [row.name for row in tables if row.readable is None]
         if missing:
             raise _Failed(
@@ -245,6 +251,11 @@ class _Check:
         elif not all(row.writable for row in tables if row.name in TABLES):
             reason = f"{around.role} may not INSERT, UPDATE and DELETE"
         elif not all(row.owned for row in tables if row.name in PARTITIONED):
+            if is_ahead:
+                return (
+                    f"all {len(tables)} can be read and written; {around.role} does not own them,"
+                    " so `observatory-storage maintain` has to run as their owner"
+                )
             reason = f"{around.role} does not own the tables, so it cannot add partitions"
         elif not around.may_create:
             reason = f"{around.role} may not CREATE partitions in schema {schema}"

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
+import sqlalchemy as sa
+
 from observatory_storage.errors import StorageError
 from observatory_storage.processes import PerProcess
 
@@ -18,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 # How long `stop` waits for the step that is under way. A killed run does no harm.
 _PATIENCE_SECS: Final = 5.0
+_FIRST_WAIT_SECS: Final = 10.0
 
 
 class BackgroundMaintenance:
@@ -33,6 +36,10 @@ class BackgroundMaintenance:
         self._maintain = weakref.WeakMethod(maintain)
         self._interval = interval
         self._own = PerProcess(_Worker)
+
+    def start_with(self, engine: sa.Engine) -> None:
+        """Start the thread of each process when it first uses a connection of the engine."""
+        sa.event.listen(engine, "engine_connect", lambda _: self.start())
 
     def start(self) -> None:
         """Start the thread of this process, unless it runs. It does not survive a fork."""
@@ -72,6 +79,8 @@ def _work(
     interval: timedelta,
     stopped: threading.Event,
 ) -> None:
+    # An application that has just started may have to migrate first.
+    stopped.wait(min(interval.total_seconds(), _FIRST_WAIT_SECS))
     while not stopped.is_set():
         call = maintain()
         if call is None:  # the pool was dropped without being closed

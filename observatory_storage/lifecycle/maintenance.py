@@ -119,10 +119,11 @@ def run_steps(
     with _only_one(run.source) as is_alone:
         if not is_alone or (min_interval is not None and _ran_within(run.source, min_interval)):
             return MaintenanceReport(started, datetime.now(UTC), is_skipped=True)
+        ordered = _left_ones_first(run.source, steps)
         stored = _StoredRun(run, started)
         done: list[MaintenanceStep] = []
-        left = [name for name, _ in steps]
-        for name, work in steps:
+        left = [name for name, _ in ordered]
+        for name, work in ordered:
             if run.deadline.is_over:
                 break
             done.append(_done(run, name, work))
@@ -146,6 +147,15 @@ def last_runs(source: Source, limit: int = 1) -> list[MaintenanceRun]:
     with translated(), source.engine.connect() as connection:
         rows = connection.execute(newest).mappings()
         return [MaintenanceRun.of_columns(dict(row)) for row in rows]
+
+
+def _left_ones_first(source: Source, steps: Sequence[Step]) -> list[Step]:
+    """The steps, beginning with those for which the last run had no time.
+
+    Otherwise a step that always takes all of the time would keep the others from ever running.
+    """
+    done = {step["name"] for last in last_runs(source) for step in last.steps}
+    return sorted(steps, key=lambda step: bool(done) and step[0] in done)
 
 
 def _done(run: Run, name: str, work: Callable[[Run], Result]) -> MaintenanceStep:

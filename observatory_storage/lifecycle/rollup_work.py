@@ -55,28 +55,40 @@ class RollupWork:
         self._minute_since: datetime = state.minute_since or EARLIEST_BUCKET
         self._hour_since: datetime = state.hour_since or EARLIEST_BUCKET
 
-    def piece(self, now: datetime, complete: datetime) -> Piece | None:
+    def piece(self, now: datetime, complete: datetime, place: datetime) -> Piece | None:
+        """Do the first piece of work at or after a place; None if there is none.
+
+        Args:
+            now: the present time.
+            complete: what starts before it is complete.
+            place: the end of the piece before. What has been marked behind it is left to the next
+                run: with late spans coming all the time, a run would never end.
+        """
         marks = MARKS.c
         end_of_complete = _floor(complete, self._width)
         ahead = now + _AHEAD
         first = self._connection.scalar(
-            sa.select(sa.func.min(marks.start_time)).where(
+            sa.select(sa.func.min(sa.func.greatest(marks.start_time, place))).where(
                 marks.level == self._level,
+                marks.end_time >= place,
                 sa.or_(marks.start_time < end_of_complete, marks.start_time >= ahead),
             )
         )
-        if first is None:
+        if first is None or end_of_complete <= first < ahead:
             return None
         bound = end_of_complete if first < end_of_complete else _END
         start = _floor(first, self._width)
         if self._level == 0 and start < self._raw_since:
             # The spans may be gone, so their rollups stay as they are.
-            return self._consumed(start, self._raw_since, 0)
+            return self._consumed(start, self._raw_since, 0, has_changed=False)
         start, end = self._window(start, bound)
         # What is computed from differs on both sides of these times.
         edges = (self._raw_since, self._minute_since, self._hour_since)
         end = min(end, *(edge for edge in edges if start < edge), end)
-        return self._consumed(start, end, self._computed(start, end))
+        changed = self._computed(start, end)
+        # Where these rollups have expired, there were none whose change could be seen.
+        own_since = (self._minute_since, self._hour_since, _END)[self._level]
+        return self._consumed(start, end, changed, has_changed=changed > 0 or start < own_since)
 
     def _window(self, start: datetime, bound: datetime) -> tuple[datetime, datetime]:
         """The buckets from the start that are computed together.
@@ -210,7 +222,9 @@ class RollupWork:
         )
         return int(self._connection.execute(counting, {"start": start, "end": end}).scalar_one())
 
-    def _consumed(self, start: datetime, end: datetime, changed: int) -> Piece:
+    def _consumed(
+        self, start: datetime, end: datetime, changed: int, *, has_changed: bool
+    ) -> Piece:
         """Take away the marks in [start, end), and mark what is coarser if rows have changed."""
         marks = MARKS.c
         taken = self._connection.execute(
@@ -223,7 +237,7 @@ class RollupWork:
             left.append((self._level, first, start - _MICROSECOND))
         if (last := max((mark.end_time for mark in taken), default=start)) >= end and end < _END:
             left.append((self._level, end, last))
-        if changed and self._level < 2:
+        if has_changed and self._level < 2:
             left.append((self._level + 1, start, end - _MICROSECOND))
         if left:
             names = ("level", "start_time", "end_time")

@@ -76,17 +76,31 @@ def refresh_rollups(run: Run, *, grace: timedelta = GRACE) -> RefreshedRollups:
     _begin(run.source)
     counts = [0, 0, 0]
     for level, (unit, _) in enumerate(UNITS):
+        place = EARLIEST_BUCKET
         while True:
             if run.deadline.is_over:
                 return _refreshed(counts, is_complete=False)
-            piece = partial(_refresh, run.source, level, run.now, run.now - grace)
+            piece = partial(_refresh, run.source, level, run.now, run.now - grace, place)
             done = retrying(run.source.config, piece)
             if done is None:
                 break
+            place = done.end
             counts[level] += done.buckets
             if done.buckets:
                 run.progress(f"refreshed {unit}s until {done.end.isoformat()}")
-    return _refreshed(counts, is_complete=True)
+    return _refreshed(counts, is_complete=not _is_work_left(run.source, run.now - grace))
+
+
+def _is_work_left(source: Source, complete: datetime) -> bool:
+    """Whether something complete is marked: it was marked while the run was past its time."""
+    of_level = [
+        sa.and_(
+            MARKS.c.level == level, MARKS.c.start_time < sa.func.date_trunc(unit, complete, "UTC")
+        )
+        for level, (unit, _) in enumerate(UNITS)
+    ]
+    with translated(), source.engine.connect() as connection:
+        return bool(connection.scalar(sa.select(sa.exists().where(sa.or_(*of_level)))))
 
 
 def _refreshed(counts: Sequence[int], *, is_complete: bool) -> RefreshedRollups:
@@ -202,7 +216,9 @@ def _locking(connection: sa.Connection) -> sa.TextClause:
     return sa.text(f"LOCK TABLE {schema}.rollup_state IN EXCLUSIVE MODE")
 
 
-def _refresh(source: Source, level: int, now: datetime, complete: datetime) -> Piece | None:
+def _refresh(
+    source: Source, level: int, now: datetime, complete: datetime, place: datetime
+) -> Piece | None:
     """Do one piece of work of a level; None if there is none."""
     isolated = source.engine.execution_options(isolation_level="REPEATABLE READ")
     with translated(), isolated.begin() as connection:
@@ -212,4 +228,4 @@ def _refresh(source: Source, level: int, now: datetime, complete: datetime) -> P
         connection.exec_driver_sql("SET LOCAL work_mem = '64MB'")
         connection.execute(_locking(connection))
         work = RollupWork(connection, quoted_name(source.schema), level)
-        return work.piece(now, complete)
+        return work.piece(now, complete, place)

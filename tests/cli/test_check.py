@@ -197,6 +197,10 @@ def test_tables_that_may_not_be_written(run: Run, guarded_server: EmbeddedPostgr
         assert "not written: reader may not INSERT, UPDATE and DELETE" in detail()
         connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO reader")
         assert "reader does not own the tables" in detail()
+        maintained = run("maintain", DATABASE_URL=guarded_server.url_of("shared"))
+        assert maintained.code == 0
+        told = run("check", DATABASE_URL=url)
+        assert (told.code, "has to run as their owner" in told.out) == (0, True)
         connection.execute("ALTER ROLE reader SET default_transaction_read_only = on")
         assert "transactions are read-only" in detail()
         ended = run("ingest", "-", DATABASE_URL=url, stdin=json.dumps(traces_request()).encode())

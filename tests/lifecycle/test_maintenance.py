@@ -23,6 +23,7 @@ from observatory_storage.lifecycle.maintenance import Step, last_runs, run_steps
 from observatory_storage.lifecycle.run import Deadline, Run
 from observatory_storage.storing import SettledUsage
 from tests.lifecycle.days import a_call, noon, traces_in, write_spans
+from tests.writers.helpers import eventually
 
 DONE = SettledUsage(traces=2, changed_traces=1)
 
@@ -81,6 +82,26 @@ def test_steps_are_left_when_the_time_is_over(pool: StoragePool) -> None:
     report = run_steps(run, [("one", lambda _: DONE), ("two", lambda _: DONE)])
     assert report.left == ("one", "two")
     assert report.steps == ()
+
+
+def test_what_was_left_comes_first_in_the_next_run(pool: StoragePool) -> None:
+    order: list[str] = []
+
+    def note(name: str, *, last: bool = False) -> Step:
+        def work(run: Run) -> SettledUsage:
+            order.append(name)
+            if last:
+                eventually(lambda: run.deadline.is_over)
+            return DONE
+
+        return name, work
+
+    first = run_steps(Run.of(pool, 0.5), [note("a", last=True), note("b"), note("c")])
+    assert first.left == ("b", "c")
+    steps = [note("a"), note("b"), note("c")]
+    assert [step.name for step in run_steps(Run(pool), steps).steps] == ["b", "c", "a"]
+    assert [step.name for step in run_steps(Run(pool), steps).steps] == ["a", "b", "c"]
+    assert order == ["a", "b", "c", "a", "a", "b", "c"]
 
 
 def test_a_run_is_skipped_after_a_recent_one(pool: StoragePool) -> None:

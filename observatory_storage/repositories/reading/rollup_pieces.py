@@ -46,7 +46,8 @@ _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzin
 # Before this year, time zones have offsets with seconds.
 _FIRST_YEAR: Final = 1973
 _STEP: Final = timedelta(days=3)  # offsets change less often
-_MOST_YEARS: Final = 30
+# An open range is taken to begin so long ago.
+_ALL_YEARS: Final = timedelta(days=20 * 366)
 # More ranges of spans than this are joined: each is a part of the statement.
 _MOST_RAW: Final = 24
 SOURCES: Final = ("auto", "raw")
@@ -100,8 +101,6 @@ def pieces_of(
         units: the units of the rollups that have what is wanted.
     """
     usable = [unit for unit in units if _divides(_WIDTHS[unit], buckets, start, end)]
-    if not usable:
-        return None
     first, last = start or _EARLIEST, end or _LATEST
     rows = reader.rows(_COVERAGE, {"first": first, "last": last})
     if not rows:
@@ -136,6 +135,15 @@ def pieces_of(
             if level <= _LEVELS[unit]
         ]
         taken = _without([(a, b) for a, b in inner if a < b], stale)
+        if taken:
+            rolled[unit] = taken
+            rest = _without(rest, taken)
+    # What is left here of dropped spans is in rollups that the query's buckets cut. An hour counts
+    # where it begins.
+    for unit in sorted(set(units) - set(usable), key=lambda unit: _WIDTHS[unit]):
+        width = _WIDTHS[unit]
+        gone = [(max(_ceiling(a, width), since[unit]), min(b, raw_since)) for a, b in rest]
+        taken = [(a, _floor(b, width)) for a, b in gone if a < _floor(b, width)]
         if taken:
             rolled[unit] = taken
             rest = _without(rest, taken)
@@ -217,9 +225,9 @@ def _divides(
         return False
     if zone is UTC:
         return True
-    if start is None or end is None or start.year < _FIRST_YEAR:
-        return False
-    if end - start > _MOST_YEARS * timedelta(days=366):
+    now = datetime.now(UTC)
+    start, end = start or now - _ALL_YEARS, end or now + timedelta(days=366)
+    if start.year < _FIRST_YEAR or end - start > 2 * _ALL_YEARS:
         return False
     moment, offsets = start, {end.astimezone(zone).utcoffset()}
     while moment < end:
