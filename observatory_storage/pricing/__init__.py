@@ -13,6 +13,7 @@ from observatory_storage.pricing.service_tiers import (
     SERVICE_TIERS,
     STANDARD_TIERS,
     service_tier_of,
+    stored_tier,
     tier_of,
 )
 
@@ -30,5 +31,6 @@ __all__ = [
     "load_package_prices",
     "load_prices",
     "service_tier_of",
+    "stored_tier",
     "tier_of",
 ]

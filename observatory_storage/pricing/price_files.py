@@ -78,7 +78,7 @@ def _price(given: Any, place: str) -> Price:
         raise ValidationError(f"{place}.valid_to", end, f"must be after valid_from={start}")
     provider = entry.get("provider")
     return Price(
-        model=_name(entry.get("model"), f"{place}.model"),
+        model=_model(entry.get("model"), f"{place}.model"),
         provider=None if provider is None else _provider(provider, f"{place}.provider"),
         aliases=_aliases(entry.get("aliases", ()), f"{place}.aliases"),
         service_tier=_service_tier(entry.get("service_tier"), f"{place}.service_tier"),
@@ -106,9 +106,24 @@ def _mapping(given: Any, place: str, keys: Sequence[str]) -> Mapping[str, Any]:
 def _name(given: Any, place: str) -> str:
     if not isinstance(given, str) or not given.strip():
         raise ValidationError(place, given, "must be a name")
-    if len(given.encode(errors="replace")) > _MOST_NAME_BYTES or "\0" in given:
-        raise ValidationError(place, given, f"must have at most {_MOST_NAME_BYTES} bytes, no NUL")
+    try:
+        size = len(given.encode())
+    except UnicodeEncodeError:
+        raise ValidationError(place, given, "must not have a lone surrogate") from None
+    if "\0" in given:
+        raise ValidationError(place, given, "must not have a NUL")
+    if size > _MOST_NAME_BYTES:
+        raise ValidationError(place, given, f"must have at most {_MOST_NAME_BYTES} bytes of UTF-8")
     return given.strip()
+
+
+def _model(given: Any, place: str) -> str:
+    name = _name(given, place)
+    if "*" in name:
+        # It would be taken literally, and so match no call.
+        rule = "must be the name of one model; a pattern with * goes into aliases"
+        raise ValidationError(place, given, rule)
+    return name
 
 
 def _provider(given: Any, place: str) -> str:
@@ -145,7 +160,11 @@ def _moment(given: Any, place: str) -> datetime | None:
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ValidationError(place, given, "must have a time zone, such as Z for UTC")
-        return value.astimezone(UTC)
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            rule = "must be within the years 1 to 9999 in UTC"
+            raise ValidationError(place, given, rule) from None
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
     raise ValidationError(place, given, "must be a date, or a time with a time zone")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["SERVICE_TIERS", "STANDARD_TIERS", "service_tier_of", "tier_of"]
+import sqlalchemy as sa
+
+__all__ = ["SERVICE_TIERS", "STANDARD_TIERS", "service_tier_of", "stored_tier", "tier_of"]
 
 SERVICE_TIERS: Final = (
     *("openai.response.service_tier", "gen_ai.openai.response.service_tier"),
@@ -34,3 +36,16 @@ def tier_of(attributes: Mapping[str, Any]) -> str | None:
         if attributes.get(name) is not None:
             return service_tier_of(attributes[name])
     return None
+
+
+def stored_tier(attributes: Any) -> sa.ColumnElement[str]:
+    """What `tier_of` finds, in SQL, as it is spelled; NULL if it is not text.
+
+    Args:
+        attributes: the column `attributes` of stored spans.
+    """
+    null: sa.ColumnElement[Any] = sa.literal_column("'null'::jsonb")
+    first = sa.func.coalesce(*(sa.func.nullif(attributes[name], null) for name in SERVICE_TIERS))
+    # As text alone, a number or a list would look like a tier of that name.
+    text = first.op("#>>")(sa.literal_column("'{}'::text[]"))
+    return sa.case((sa.func.jsonb_typeof(first) == "string", sa.cast(text, sa.Text)))

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, bindparam
 
 from observatory_storage.changed_spans import mark_changes
 from observatory_storage.errors import ValidationError, translated
-from observatory_storage.pricing import SERVICE_TIERS, PriceTable, service_tier_of
+from observatory_storage.pricing import PriceTable, service_tier_of, stored_tier
 from observatory_storage.rows.value_checks import Refused
 from observatory_storage.rows.value_checks import time as moment_of
 from observatory_storage.serialization import Result
@@ -206,9 +206,7 @@ def _selecting() -> sa.Select[Any]:
     spans = _SPANS.c
     reports = reports_usage(spans)
     # Only where it matters: reading an attribute unpacks all of them.
-    tier = sa.case(
-        (reports, sa.func.coalesce(*(spans.attributes[n].astext for n in SERVICE_TIERS)))
-    )
+    tier = sa.case((reports, stored_tier(spans.attributes)))
     return sa.select(
         *(spans[column] for column in _KEY),
         *(spans[column] for column in ("provider", "model", "response_model", "response_id")),

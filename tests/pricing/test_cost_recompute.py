@@ -84,6 +84,27 @@ def test_a_service_tier_applies_again(pool: StoragePool) -> None:
     assert costs(pool) == [(COST, "computed"), (None, None)]
 
 
+@pytest.mark.parametrize("tier", ["flex", None])
+def test_a_service_tier_is_read_as_on_write(pool: StoragePool, tier: str | None) -> None:
+    response, requested = "openai.response.service_tier", "openai.request.service_tier"
+    given = (
+        *(1, True, ["flex"], {"flex": 1}, "", "default", "auto", " FLEX ", "other"),
+        None,  # as if the attribute was not there
+    )
+    spans = [
+        a_call(1, number, attributes={response: value, requested: "flex"})
+        for number, value in enumerate(given, 1)
+    ]
+    spans.append(a_call(1, len(given) + 1))
+    price_model(pool, 1, service_tier=tier)
+    CopyWriter(pool).write_spans(spans)
+    written = costs(pool)
+    tiers = [*[None] * 7, "flex", "other", "flex", None]
+    assert written == [(COST, "computed") if each == tier else (None, None) for each in tiers]
+    assert recompute_costs(pool) == RecomputedCosts(len(spans), 0)
+    assert costs(pool) == written
+
+
 def test_a_call_that_several_spans_report_still_counts_once(pool: StoragePool) -> None:
     framework = {"user_id": "u", "session_id": "s", "provider": "p"}
     inside = {"parent_span_id": f"{1:016x}"}

@@ -23,7 +23,7 @@ def test_models_without_a_price_are_listed_those_with_most_tokens_first(pool: St
         [
             a_call(1, 1),
             a_call(1, 2, model="x", provider="p", attributes={tier: "Default"}),
-            a_call(1, 3, model="x", provider="p", total_cost_usd=0),
+            a_call(1, 3, model="x", provider="p", total_cost_usd=0, attributes={tier: ["flex"]}),
             a_call(1, 4, model="x", provider="p", total_cost_usd=Decimal(1)),
             a_call(1, 5, model="x", provider="p", attributes={tier: "Flex"}),
             a_call(1, 6, model=None, prompt_tokens=9000),

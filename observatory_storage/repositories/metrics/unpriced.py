@@ -9,7 +9,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from observatory_storage.models import TraceSpan
-from observatory_storage.pricing import SERVICE_TIERS, STANDARD_TIERS
+from observatory_storage.pricing import STANDARD_TIERS, stored_tier
 from observatory_storage.repositories.metrics.results import UnpricedModel
 from observatory_storage.repositories.reading import aggregates
 from observatory_storage.repositories.reading.filter_fields import within
@@ -26,8 +26,7 @@ def unpriced_models(
 ) -> list[UnpricedModel]:
     """The models without a price; see `MetricRepository.get_unpriced_models`."""
     reported = TraceSpan.reported_usage["total_cost_usd"].astext
-    named = sa.func.coalesce(*(TraceSpan.attributes[name].astext for name in SERVICE_TIERS))
-    tier = sa.func.lower(sa.func.trim(named))
+    tier = sa.func.lower(sa.func.trim(stored_tier(TraceSpan.attributes)))
     spans = (
         sa.select(
             TraceSpan.provider,
