@@ -82,9 +82,11 @@ class RollupWork:
             # The spans may be gone, so their rollups stay as they are.
             return self._consumed(start, self._raw_since, 0, has_changed=False)
         start, end = self._window(start, bound)
-        # What is computed from differs on both sides of these times.
-        edges = (self._raw_since, self._minute_since, self._hour_since)
-        end = min(end, *(edge for edge in edges if start < edge), end)
+        # What is computed from differs on both sides of these times. Spans may be kept from within
+        # a day on, but a bucket is never computed in two parts.
+        sinces = (self._raw_since, self._minute_since, self._hour_since)
+        edges = (_ceiling(since, self._width) for since in sinces if start < since)
+        end = min(end, *edges, end)
         changed = self._computed(start, end)
         # Where these rollups have expired, there were none whose change could be seen.
         own_since = (self._minute_since, self._hour_since, _END)[self._level]
@@ -251,6 +253,11 @@ def _floor(moment: datetime, width: timedelta) -> datetime:
         return _ORIGIN + (moment - _ORIGIN) // width * width
     except OverflowError:
         return EARLIEST_BUCKET
+
+
+def _ceiling(moment: datetime, width: timedelta) -> datetime:
+    floor = _floor(moment, width)
+    return floor if floor == moment else _after(floor, width)
 
 
 def _after(moment: datetime, width: timedelta) -> datetime:

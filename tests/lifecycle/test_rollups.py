@@ -360,6 +360,50 @@ def test_rollups_expire_by_unit_and_late_spans_are_still_counted(pool: StoragePo
         expire_rollups(Run(pool, now=now), hour=timedelta(days=-1))
 
 
+def test_deletions_reach_rollups_whose_minutes_have_expired(pool: StoragePool) -> None:
+    rows = [a_span(n, DAY + timedelta(hours=n)) for n in (1, 2, 3)]
+    write(pool, *rows)
+    now = DAY + timedelta(days=20)
+    refresh(pool, now)
+    assert expire_rollups(Run(pool, now=now)).minutes == 3
+    for left in (rows[1:], rows[2:], []):
+        gone = rows[2 - len(left)]
+        with pool.unit_of_work() as uow:
+            uow.traces.delete(gone["trace_id"])
+            uow.commit()
+        refresh(pool, now)
+        with pool.unit_of_work() as uow:
+            check_answers(uow, None, None)
+    assert not any(rollups(pool).values())
+
+
+def test_a_day_of_which_a_part_was_dropped_is_refreshed_once(pool: StoragePool) -> None:
+    write(pool, *(a_span(n, DAY + timedelta(hours=n)) for n in range(1, 10)))
+    refresh(pool, LATER)
+    with pool.engine.begin() as connection:
+        assert keep_rollups_before(connection, DAY + timedelta(hours=4))
+    write(pool, a_span(20, DAY + timedelta(hours=6)))
+    refresh(pool, LATER)
+    assert tokens(pool) == (100, "rollup")
+
+
+def test_half_hour_zones_lose_nothing_of_dropped_spans(pool: StoragePool) -> None:
+    write(pool, *(a_span(n, DAY + timedelta(hours=n)) for n in range(1, 49)))
+    now = DAY + timedelta(days=20)
+    refresh(pool, now)
+    expire_rollups(Run(pool, now=now))
+    with pool.engine.begin() as connection:
+        assert keep_rollups_before(connection, DAY + timedelta(days=10))
+        connection.execute(sa.delete(TraceSpan))
+    for end in (None, now):
+        with pool.unit_of_work() as uow:
+            days = uow.metrics.get_cost_summary(
+                DAY, end, group_by=(), bucket_size_secs="day", time_zone="Asia/Kolkata"
+            )
+        assert sum(day.span_count for day in days) == 48
+        assert {day.source for day in days} == {"rollup"}
+
+
 def test_an_erased_user_is_erased_from_rollups(pool: StoragePool) -> None:
     write(pool, a_span(1), a_span(2, user_id="bob", session_id="s2"))
     write(pool, a_span(3, DAY + timedelta(days=1)))
