@@ -404,6 +404,27 @@ def test_half_hour_zones_lose_nothing_of_dropped_spans(pool: StoragePool) -> Non
         assert {day.source for day in days} == {"rollup"}
 
 
+def test_a_question_is_asked_again_if_maintenance_removes_its_rollups_meanwhile(
+    pool: StoragePool,
+) -> None:
+    write(pool, *(a_span(n, DAY + timedelta(minutes=n)) for n in range(1, 41)))
+    refresh(pool, LATER)
+    left = [Run(pool, now=DAY + timedelta(days=20))]
+
+    def expire(*arguments: Any) -> None:
+        if "span_rollups_minute" in arguments[2] and left:
+            expire_rollups(left.pop())
+
+    sa.event.listen(pool.engine, "before_cursor_execute", expire)
+    try:
+        with pool.unit_of_work() as uow:
+            found = uow.metrics.get_latency_percentiles(service_name="shop", bucket_size_secs=60)
+    finally:
+        sa.event.remove(pool.engine, "before_cursor_execute", expire)
+    assert left == []
+    assert sum(minute.span_count for minute in found) == 40
+
+
 def test_an_erased_user_is_erased_from_rollups(pool: StoragePool) -> None:
     write(pool, a_span(1), a_span(2, user_id="bob", session_id="s2"))
     write(pool, a_span(3, DAY + timedelta(days=1)))

@@ -104,8 +104,12 @@ class SpanMetrics:
         chosen = rollup_pieces.checked_source(source)
         most = None if limit is None else validation.limit("limit", limit)
         buckets = time_buckets.buckets_or_whole(bucket_size_secs, time_zone)
-        return cost_summaries(
-            self._reader, wanted, group_by, buckets, limit=most, fill=fill, source=chosen
+        return rollup_pieces.steadily(
+            self._reader,
+            chosen,
+            lambda source: cost_summaries(
+                self._reader, wanted, group_by, buckets, limit=most, fill=fill, source=source
+            ),
         )
 
     def get_latency_percentiles(
@@ -141,7 +145,11 @@ class SpanMetrics:
         )
         buckets = time_buckets.buckets_of(bucket_size_secs, time_zone)
         chosen = rollup_pieces.checked_source(source)
-        return latency_percentiles(self._reader, wanted, buckets, chosen)
+        return rollup_pieces.steadily(
+            self._reader,
+            chosen,
+            lambda source: latency_percentiles(self._reader, wanted, buckets, source),
+        )
 
     def get_user_usage(
         self,
@@ -191,7 +199,11 @@ class SpanMetrics:
         most = None if limit is None else validation.limit("limit", limit)
         buckets = time_buckets.buckets_or_whole(bucket_size_secs, time_zone)
         chosen = rollup_pieces.checked_source(source)
-        return user_usage(self._reader, wanted, buckets, limit=most, source=chosen)
+        return rollup_pieces.steadily(
+            self._reader,
+            chosen,
+            lambda source: user_usage(self._reader, wanted, buckets, limit=most, source=source),
+        )
 
     def get_active_users(
         self,
@@ -221,7 +233,11 @@ class SpanMetrics:
         start, end = validation.times(start_time, end_time)
         buckets = time_buckets.buckets_of(bucket_size_secs, time_zone)
         chosen = rollup_pieces.checked_source(source)
-        return active_users(self._reader, start, end, buckets, chosen)
+        return rollup_pieces.steadily(
+            self._reader,
+            chosen,
+            lambda source: active_users(self._reader, start, end, buckets, source),
+        )
 
     def get_error_summary(
         self,
@@ -266,7 +282,11 @@ class SpanMetrics:
         )
         most = validation.limit("limit", limit)
         chosen = rollup_pieces.checked_source(source)
-        return error_summaries(self._reader, wanted, limit=most, source=chosen)
+        return rollup_pieces.steadily(
+            self._reader,
+            chosen,
+            lambda source: error_summaries(self._reader, wanted, limit=most, source=source),
+        )
 
     def get_unpriced_models(
         self,

@@ -6,11 +6,11 @@ result is the same as without rollups, apart from the error of percentiles.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 
 import sqlalchemy as sa
 
@@ -26,6 +26,7 @@ __all__ = [
     "checked_source",
     "pieces_of",
     "source_of_rows",
+    "steadily",
     "within_any",
 ]
 
@@ -51,6 +52,12 @@ _ALL_YEARS: Final = timedelta(days=20 * 366)
 # More ranges of spans than this are joined: each is a part of the statement.
 _MOST_RAW: Final = 24
 SOURCES: Final = ("auto", "raw")
+_ATTEMPTS: Final = 3
+T = TypeVar("T")
+_STATE: Final = sa.select(
+    *(RollupState.raw_since, RollupState.minute_since),
+    *(RollupState.hour_since, RollupState.day_since),
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,30 @@ class Pieces:
     def of_spans(cls, start: datetime | None, end: datetime | None) -> Self:
         """The whole range, read from spans."""
         return cls([(start or _EARLIEST, end or _LATEST)])
+
+
+def steadily(reader: Reader, source: str, ask: Callable[[str], list[T]]) -> list[T]:
+    """The answer to a question, asked again if maintenance has removed what it was read from.
+
+    A question takes several statements, and each sees what is committed when it begins. Between
+    them, spans may be dropped or rollups may expire that the first statement has counted on.
+
+    Args:
+        reader: reads whether rollups are kept, and from when on.
+        source: "auto" or "raw".
+        ask: asks the question of a source.
+    """
+    before = reader.rows(_STATE) if source != "raw" else ()
+    if not before:
+        return ask("raw")
+    answer: list[T] = []
+    for _ in range(_ATTEMPTS):
+        answer = ask(source)
+        after = reader.rows(_STATE)
+        if after == before:
+            break
+        before = after
+    return answer
 
 
 def checked_source(source: object) -> str:
