@@ -24,6 +24,7 @@ from observatory_storage.errors import ConnectionLost, MigrationError, StorageEr
 from observatory_storage.layout import PARTITIONED, Partitions, advisory_key
 from observatory_storage.models import Base
 from observatory_storage.pool import StoragePool
+from observatory_storage.tables import TABLES
 from observatory_storage.writers import CopyWriter
 from tests.catalog import DEFINITIONS, definitions, engine_for, everything
 
@@ -120,7 +121,7 @@ def test_large_columns_are_compressed_with_lz4(empty: sa.Engine) -> None:
                 " WHERE attrelid::regclass::text = ANY (:tables)"
                 " AND atttypid = 'jsonb'::regtype AND NOT attisdropped"
             ),
-            {"tables": list(Base.metadata.tables)},
+            {"tables": list(TABLES)},
         ).scalars()
         assert list(compression) == ["l"]
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from observatory_embedded import EmbeddedPostgres
 from observatory_storage import CopyWriter, StoragePool, load_prices
 from observatory_storage.pricing import price_book
 from observatory_storage.pricing.stored_prices import PRICES
@@ -77,34 +78,25 @@ def test_without_prices_only_their_absence_is_read(
 
 
 def test_telemetry_is_written_if_prices_may_not_be_read(
-    pool: StoragePool, database_url: str, caplog: pytest.LogCaptureFixture
+    embedded_server: EmbeddedPostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
-    price_model(pool, 1)
-    role = f"writer_{os.getpid()}"
-    with pool.engine.begin() as connection:
-        connection.exec_driver_sql(f"CREATE ROLE {role} LOGIN")
-        connection.exec_driver_sql(
-            "GRANT SELECT, INSERT, UPDATE, DELETE ON traces, trace_spans, trace_events,"
-            f" span_changes, rollup_state, observatory_version TO {role}"
-        )
-        connection.exec_driver_sql(f"GRANT CREATE, USAGE ON SCHEMA public TO {role}")
-        connection.exec_driver_sql(f"GRANT TEMPORARY ON DATABASE {_name(connection)} TO {role}")
-    try:
+    url = embedded_server.url
+    with quick_pool(url) as pool:
+        pool.run_migrations()
+        price_model(pool, 1)
+        with pool.engine.begin() as connection:
+            connection.exec_driver_sql("CREATE ROLE writer LOGIN")
+            connection.exec_driver_sql(
+                "GRANT SELECT, INSERT, UPDATE, DELETE ON traces, trace_spans, trace_events,"
+                " span_changes, rollup_state, observatory_version TO writer"
+            )
+            connection.exec_driver_sql("GRANT CREATE, USAGE ON SCHEMA public TO writer")
         CopyWriter(pool).write_spans([a_call(1, 1)])  # makes the partition, as its owner
-        with quick_pool(database_url, username=role) as other, caplog.at_level(logging.WARNING):
+        with quick_pool(url, username="writer") as other, caplog.at_level(logging.WARNING):
             CopyWriter(other).write_spans([a_call(1, 2)])
             CopyWriter(other).write_spans([a_call(1, 3)])
         assert caplog.text.count("prices cannot be read") == 1
         assert costs(pool) == [(COST, "computed"), (None, None), (None, None)]
-    finally:
-        with pool.engine.begin() as connection:
-            connection.exec_driver_sql(f"DROP OWNED BY {role}")
-            connection.exec_driver_sql(f"DROP ROLE {role}")
-
-
-def _name(connection: sa.Connection) -> str:
-    name = connection.scalar(sa.text("SELECT current_database()"))
-    return f'"{name}"'
 
 
 def test_prices_are_loaded_beside_writers(
