@@ -120,8 +120,12 @@ def test_requests_with_every_field_survive_a_round_trip(signal: str) -> None:
         used.update(used_fields(message))
         assert meaning(signal, exported(signal, message)) == meaning(signal, [message])
 
-    check()
-    assert used == all_fields(REQUESTS[signal].DESCRIPTOR)
+    expected = all_fields(REQUESTS[signal].DESCRIPTOR)
+    for _ in range(10):  # of thirty requests, none may have a field with a value
+        check()
+        if used == expected:
+            break
+    assert used == expected
 
 
 @pytest.mark.parametrize("signal", REQUESTS)
