@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
-from rich.text import Text
 
 from observatory_storage.cli import option_types
 from observatory_storage.cli.common_options import (
@@ -17,10 +13,7 @@ from observatory_storage.cli.common_options import (
     common_options,
     json_option,
 )
-from observatory_storage.cli.console import new_console
-
-if TYPE_CHECKING:
-    from observatory_storage.storing import RefreshedFacts
+from observatory_storage.cli.resumable_work import show_resumable
 
 __all__ = ["command"]
 
@@ -47,32 +40,7 @@ def command(
     in small transactions beside writers. What is right already is left alone, so it can be
     interrupted and repeated.
     """
-    output, errors = state.output(), new_console(stderr=True)
-    reached: RefreshedFacts | None = None
-    with state.pool() as pool, errors.status("reading") as status:
-
-        def show(so_far: RefreshedFacts) -> None:
-            nonlocal reached
-            reached = so_far
-            status.update(escape(f"{_counts(so_far)}, at {so_far.next_start}"))
-
-        try:
-            refreshed = pool.refresh_facts(start, end, max_spans=max_spans, progress=show)
-        except BaseException:
-            if reached is not None and reached.next_start is not None:
-                errors.print(Text(f"{_counts(reached)}; {_continue(reached.next_start)}"))
-            raise
-    if output.json:
-        output.write(asdict(refreshed))
-        return
-    output.show(Text(_counts(refreshed)))
-    if refreshed.next_start is not None:
-        errors.print(Text(_continue(refreshed.next_start)))
-
-
-def _counts(refreshed: RefreshedFacts) -> str:
-    return f"{refreshed.spans:,} spans read, {refreshed.changed_spans:,} changed"
-
-
-def _continue(start: datetime) -> str:
-    return f"continue with --since {start.isoformat()}"
+    show_resumable(
+        state,
+        lambda pool, note: pool.refresh_facts(start, end, max_spans=max_spans, progress=note),
+    )

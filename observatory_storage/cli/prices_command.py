@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.text import Text
 
 from observatory_storage.cli import option_types
@@ -22,6 +21,7 @@ from observatory_storage.cli.common_options import (
 )
 from observatory_storage.cli.console import new_console
 from observatory_storage.cli.formatting import count, moment
+from observatory_storage.cli.resumable_work import show_resumable
 from observatory_storage.cli.text_table import Column, table
 from observatory_storage.pricing import (
     LoadedPrices,
@@ -31,7 +31,7 @@ from observatory_storage.pricing import (
     load_prices,
     service_tier_of,
 )
-from observatory_storage.storing import RecomputedCosts, recompute_costs
+from observatory_storage.storing import recompute_costs
 
 if TYPE_CHECKING:
     from observatory_storage.repositories import UnpricedModel
@@ -207,35 +207,10 @@ def recompute(
     Costs that were told stay. It works in small transactions beside writers. What is right already
     is left alone, so it can be interrupted and repeated.
     """
-    output, errors = state.output(), new_console(stderr=True)
-    reached: RecomputedCosts | None = None
-    with state.pool() as pool, errors.status("reading") as status:
-
-        def note(so_far: RecomputedCosts) -> None:
-            nonlocal reached
-            reached = so_far
-            status.update(escape(f"{_progress(so_far)}, at {so_far.next_start}"))
-
-        try:
-            done = recompute_costs(pool, start, end, max_spans=max_spans, progress=note)
-        except BaseException:
-            if reached is not None and reached.next_start is not None:
-                errors.print(Text(f"{_progress(reached)}; {_continue(reached.next_start)}"))
-            raise
-    if output.json:
-        output.write(asdict(done))
-        return
-    output.show(Text(_progress(done)))
-    if done.next_start is not None:
-        errors.print(Text(_continue(done.next_start)))
-
-
-def _progress(done: RecomputedCosts) -> str:
-    return f"{done.spans:,} spans read, {done.changed_spans:,} changed"
-
-
-def _continue(start: datetime) -> str:
-    return f"continue with --since {start.isoformat()}"
+    show_resumable(
+        state,
+        lambda pool, note: recompute_costs(pool, start, end, max_spans=max_spans, progress=note),
+    )
 
 
 def _all(prices: PriceTable | None) -> Iterable[Price]:
