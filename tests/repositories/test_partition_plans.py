@@ -14,7 +14,7 @@ from observatory_storage.layout import PARTITIONED
 from observatory_storage.lifecycle.rollups import refresh_rollups
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.repositories.reading import partition_slices
-from tests.repositories.samples import DAY, SECOND, a_log, a_span, trace_key
+from tests.repositories.samples import DAY, SECOND, a_log, a_span, span_key, trace_key
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 DAYS = 40
@@ -181,3 +181,40 @@ def test_a_store_with_few_partitions_is_read_by_one_statement(
     for name in ("spans of a user", "logs", "traces of a user", "failed traces"):
         _, most, statements = planned(filled, NEAR[name])
         assert (most, statements) == (DAYS, 1)
+
+
+def test_a_page_is_read_as_wide_as_the_last_one(pool: StoragePool) -> None:
+    """A sparse user has two long traces a day, each of its own session, a dense one has eight."""
+    spans = []
+    for day in range(DAYS):
+        for number in range(10):
+            trace, is_sparse = day * 10 + number + 1, number < 2
+            for place in range(12 if is_sparse else 1):
+                span = a_span(
+                    trace,
+                    trace * 100 + place,
+                    TODAY - day * DAY + number * SECOND,
+                    user_id="sparse" if is_sparse else "dense",
+                    session_id=f"session{trace}" if is_sparse else None,
+                    status="error",
+                )
+                spans.append({**span, "parent_span_id": span_key(trace * 100) if place else None})
+    CopyWriter(pool).write_spans(spans)
+    refresh_rollups(Run(pool, now=TODAY + 2 * DAY))
+
+    def of_user(name: str) -> tuple[int, int]:
+        ask: Ask = lambda uow: uow.traces.list(user_id=name, limit=PAGE)  # noqa: E731
+        return planned(pool, ask)[1:]
+
+    first, second = of_user("sparse"), of_user("sparse")
+    assert first[1] > second[1] == 1
+    assert second[0] <= 14
+    # It is not read wider than needed, whatever has been asked for before.
+    for name in ("dense", "nobody"):
+        of_user("sparse")
+        assert of_user(name)[0] > 8
+        assert of_user(name)[0] <= 8
+    sessions, failed = NEAR["sessions"], NEAR["failed traces"]
+    assert planned(pool, sessions)[2] > 3
+    assert planned(pool, sessions)[2] == 3
+    assert planned(pool, failed)[1] > planned(pool, failed)[1]

@@ -82,7 +82,7 @@ def binds(statement: Select[Any]) -> list[BindParameter[Any]]:
             session_statements.from_walked_spans(OF_SESSIONS, BACK),
             {"row_limit", "key_last_start_time", "key_session_id"},
         ),
-        (session_statements.by_id(OF_SESSIONS), {"session_id"}),
+        (session_statements.by_ids(OF_SESSIONS), {"ids"}),
     ],
 )
 def test_all_values_are_parameters(statement: Select[Any], own: set[str]) -> None:

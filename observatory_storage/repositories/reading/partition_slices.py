@@ -39,9 +39,10 @@ T = TypeVar("T")
 _FEW: Final = 16
 # Partitions are made some days ahead. With more of them, the rows are ahead of the clock too.
 _MADE_AHEAD: Final = 40
-# The number of partitions in the first slice. Planning them costs about as much as one more
-# statement.
+# The least and the most partitions in the first slice. Planning the least costs about as much as
+# one more statement.
 _FIRST: Final = 8
+_WIDEST_FIRST: Final = 32
 # The next slice has at most so many times the partitions that have been read.
 _GROWTH: Final = 8
 # Some more partitions than the rows found so far suggest.
@@ -84,7 +85,17 @@ class Cuts:
 
     def __init__(self, starts: Sequence[datetime]) -> None:
         self._starts = starts
+        self._first = _FIRST
         self._read = 0
+
+    def expect(self, partitions: int) -> None:
+        """Let the first slice have so many partitions, within bounds."""
+        self._first = max(_FIRST, min(partitions, _WIDEST_FIRST))
+
+    def down_to(self, moment: datetime) -> int:
+        """The number of partitions from the first one to that of a moment, in descending order."""
+        earlier = (place for place, start in enumerate(self._starts, 1) if start <= moment)
+        return next(earlier, len(self._starts))
 
     @property
     def is_one(self) -> bool:
@@ -98,7 +109,7 @@ class Cuts:
             found: the number of rows that have been found up to the last cut.
             wanted: the number of rows that are wanted in all.
         """
-        width = _FIRST
+        width = self._first
         if self._read:
             width = self._read * (_GROWTH - 1)
             if found:

@@ -24,7 +24,7 @@ from observatory_storage.repositories.traces.statistics import TRACE_TOTALS
 
 __all__ = [
     "SESSIONS",
-    "by_id",
+    "by_ids",
     "from_all_spans",
     "from_newest_spans",
     "from_sessions",
@@ -73,11 +73,10 @@ def span_count(names: Names, days: Days = None) -> sa.Select[Any]:
 
 
 @lru_cache
-def by_id(names: Names, days: Days = None) -> sa.Select[Any]:
-    """The session `session_id`, which has spans on these days alone."""
-    of_session = [TraceSpan.session_id == sa.bindparam("session_id")]
-    statement, _ = _summaries(of_session, _bound(names, days))
-    return statement
+def by_ids(names: Names, days: Days = None) -> sa.Select[Any]:
+    """The sessions `ids`, which have spans on these days alone, the last active first."""
+    statement, fact = _summaries([_is_one_of_ids()], _bound(names, days))
+    return _by_activity(fact.c).in_order(statement, descending=True)
 
 
 @lru_cache
@@ -107,9 +106,10 @@ def from_newest_spans(names: Names, shape: SeekShape) -> sa.Select[Any]:
 
 @lru_cache
 def newest_sessions(names: Names, *, is_bounded: bool, from_key: bool) -> sa.Select[Any]:
-    """The ids of the sessions of the newest `span_limit` spans up to the key of the page.
+    """The sessions of the newest `span_limit` spans up to the key of the page.
 
-    Beside each id are the start of the oldest of these spans, and their number.
+    They are in the order of the list, by the last of these spans. Beside each are the start of the
+    oldest of these spans, and their number.
 
     Args:
         is_bounded: read only spans that start at the time `since` or later.
@@ -126,12 +126,17 @@ def newest_sessions(names: Names, *, is_bounded: bool, from_key: bool) -> sa.Sel
         .limit(sa.bindparam("span_limit", type_=sa.BigInteger))
         .subquery("newest")
     )
-    counted = sa.select(
-        spans.c.session_id,
-        sa.func.min(spans.c.start_time).over().label("oldest"),
-        sa.func.count().over().label("seen"),
-    ).subquery("counted")
-    return sa.select(counted).distinct()
+    by_session = (
+        sa.select(
+            spans.c.session_id,
+            sa.func.max(spans.c.start_time).label("last_start_time"),
+            sa.func.min(sa.func.min(spans.c.start_time)).over().label("oldest"),
+            sa.cast(sa.func.sum(sa.func.count()).over(), sa.BigInteger).label("seen"),
+        )
+        .group_by(spans.c.session_id)
+        .subquery("by_session")
+    )
+    return _by_activity(by_session.c).in_order(sa.select(by_session), descending=True)
 
 
 @lru_cache
@@ -142,10 +147,7 @@ def from_sessions(names: Names, shape: SeekShape, days: Days = None) -> sa.Selec
         days: the days on which these sessions may have spans; None for all.
     """
     given = _bound(names, days)
-    of_ids = TraceSpan.session_id == sa.func.any(
-        sa.bindparam("ids", type_=ARRAY(TraceSpan.session_id.type))
-    )
-    carriers = [*_carrying(given), of_ids]
+    carriers = [*_carrying(given), _is_one_of_ids()]
     if conditions := _others(given):
         carriers.append(_is_of_matching([*carriers, *conditions]))
     active = sa.func.max(TraceSpan.start_time)
@@ -214,6 +216,11 @@ def _carrying(given: Given, span: type[TraceSpan] = TraceSpan) -> Conditions:
 def _others(given: Given, span: type[TraceSpan] = TraceSpan) -> Conditions:
     """The other conditions, which one of a session's spans must meet."""
     return _on(span, given, _OTHERS)
+
+
+def _is_one_of_ids() -> sa.ColumnElement[bool]:
+    ids = sa.bindparam("ids", type_=ARRAY(TraceSpan.session_id.type))
+    return TraceSpan.session_id == sa.func.any(ids)
 
 
 def _is_of_matching(conditions: Conditions) -> sa.ColumnElement[bool]:

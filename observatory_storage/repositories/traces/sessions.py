@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from observatory_storage.errors import NotFound
 from observatory_storage.models import SessionRollupDay, TraceSpan, UserRollupDay
+from observatory_storage.repositories.reading.page_rates import PageRate
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.partition_slices import Cuts, cuts_of
 from observatory_storage.repositories.reading.partitioned_search import cuts_of_page
@@ -24,9 +25,15 @@ __all__ = ["SessionSearch", "session_by_id"]
 # them backwards in time finds enough sessions soon.
 _FEW_SPANS: Final = 20_000
 # The newest spans are read first: 8 for each session of the page, then 64 if the first ones belong
-# to too few sessions, but never more than `_MOST_SPANS` in all.
+# to too few sessions, but never more than `_MOST_SPANS` in all. With many partitions, the number
+# depends on the spans that sessions have, and begins between these two.
 _SPANS_A_SESSION: Final = (8, 64)
 _MOST_SPANS: Final = 20_000
+_UNITS: Final = ("partitions of sessions", "spans of sessions")
+# The next statement reads at most so many times the spans, and some more than the sessions found so
+# far suggest.
+_GROWTH: Final = 8
+_MARGIN: Final = 1.25
 # The days of up to this many sessions of a user are looked up.
 _MOST_SESSIONS: Final = 200
 # A user with spans on so few days has few sessions.
@@ -85,44 +92,63 @@ class SessionSearch:
         if not seek.descending:
             return None
         cuts = self._cuts(seek)
+        partitions, spans = (PageRate(self._reader, (unit, self._names)) for unit in _UNITS)
+        cuts.expect(partitions.expected(seek.row_limit))
         rows: list[dict[str, Any]] = []
-        span_limit, most_spans = _SPANS_A_SESSION[0] * seek.row_limit, _MOST_SPANS
+        least, most = (number * seek.row_limit for number in _SPANS_A_SESSION)
+        span_limit = max(least, min(spans.expected(seek.row_limit), most, _MOST_SPANS))
         may_be_rare = self._filters.has_conditions()
-        if may_be_rare:
-            most_spans = min(_SPANS_A_SESSION[1] * seek.row_limit, _MOST_SPANS)
+        most_spans = min(most, _MOST_SPANS) if may_be_rare else _MOST_SPANS
+        # Without a key and conditions, the newest spans tell when each session was last active.
+        is_in_order = seek.key is None and not may_be_rare
         since = cuts.next()
         while span_limit <= most_spans:
             newest = statements.newest_sessions(
                 self._names, is_bounded=since is not None, from_key=seek.key is not None
             )
             values = {**self._values(seek), "span_limit": span_limit, "since": since}
-            spans = self._reader.rows(newest, values)
-            is_whole = not spans or spans[0].seen < span_limit
+            sessions = self._reader.rows(newest, values)
+            seen = sessions[0].seen if sessions else 0
+            spans.note(seen, len(sessions))
+            is_whole = seen < span_limit
             # All sessions that were last active since then are among the found ones.
             active_since = since or _EARLIEST
-            if spans and not is_whole:
-                active_since = moment_after(spans[0].oldest) or _LATEST
-            ids = [row.session_id for row in spans]
+            if not is_whole:
+                active_since = moment_after(sessions[0].oldest) or _LATEST
+            if is_in_order:
+                sessions = [row for row in sessions if row.last_start_time >= active_since]
+                sessions = sessions[: seek.row_limit]
+            ids = [row.session_id for row in sessions]
             is_last = is_whole and since is None
             if is_last or len(ids) >= seek.row_limit:
-                rows = self._from_sessions(seek, ids, active_since)
+                rows = self._from_sessions(seek, ids, None if is_in_order else active_since)
+                if len(rows) == seek.row_limit:
+                    partitions.note(cuts.down_to(rows[-1]["last_start_time"]), len(rows))
                 if is_last or len(rows) == seek.row_limit:
                     return rows
             if is_whole:
                 since = cuts.next(len(rows or ids), seek.row_limit)
                 if may_be_rare and (since is None or not rows):
                     return None
+            elif span_limit == most_spans:
+                return None
             else:
-                span_limit *= _SPANS_A_SESSION[1] // _SPANS_A_SESSION[0]
+                wanted = int(seen * seek.row_limit / (len(rows or ids) or 1) * _MARGIN)
+                grown = max(2 * span_limit, min(wanted, _GROWTH * span_limit))
+                span_limit = min(grown, most_spans)
         return None
 
     def _from_sessions(
-        self, seek: Seek, ids: list[str], active_since: datetime
+        self, seek: Seek, ids: list[str], active_since: datetime | None
     ) -> list[dict[str, Any]]:
+        """The page, among sessions that were active since then; None if it has all of them."""
         if not ids:
             return []
         days = _hashable(days_with(self._reader, SessionRollupDay.session_id, ids))
-        statement = statements.from_sessions(self._names, seek.shape, days)
+        if active_since is None:
+            statement = statements.by_ids(self._names, days)
+        else:
+            statement = statements.from_sessions(self._names, seek.shape, days)
         values = {**self._values(seek), "ids": ids, "active_since": active_since}
         return self._reader.records(statement, values)
 
@@ -175,8 +201,8 @@ def session_by_id(reader: Reader, session_id: str, filters: SessionFilters) -> S
     days = None
     if not cuts_of(reader, TraceSpan, filters.start_time, filters.end_time, descending=True).is_one:
         days = _hashable(days_with(reader, SessionRollupDay.session_id, [session_id]))
-    statement = statements.by_id(frozenset(parameters), days)
-    rows = reader.records(statement, {**parameters, "session_id": session_id})
+    statement = statements.by_ids(frozenset(parameters), days)
+    rows = reader.records(statement, {**parameters, "ids": [session_id]})
     if not rows:
         raise NotFound(f"there is no session {session_id}")
     return _summary(rows[0])

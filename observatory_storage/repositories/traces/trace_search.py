@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
 from observatory_storage.repositories.reading.operators import is_selective
+from observatory_storage.repositories.reading.page_rates import PageRate
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.partition_slices import Cuts, cuts_of
 from observatory_storage.repositories.reading.partitioned_search import cuts_of_page
@@ -37,6 +38,7 @@ __all__ = ["TraceSearch"]
 _FEW_SPANS: Final = 5_000
 # The number of matching spans that a trace is expected to have, for way 2 of `TraceSearch.rows`.
 _SPANS_A_TRACE: Final = 4
+_UNITS: Final = ("partitions of traces", "spans of traces")
 # Before indexes are searched for a condition on JSON, 60 traces are read in order, and up to 300 if
 # the first ones promise to fill the page; fewer for words, since prompts may have to be parsed.
 _WALKED: Final = (60, 300)
@@ -118,8 +120,14 @@ class TraceSearch:
             if len(walked) == seek.row_limit:
                 return walked
         cuts = self._cuts(seek)
-        span_limit = _SPANS_A_TRACE * seek.row_limit
-        found: list[tuple[Trace, int]] = []
+        names = frozenset(self._parameters)
+        partitions, spans = (PageRate(self._reader, (unit, names)) for unit in _UNITS)
+        cuts.expect(partitions.expected(seek.row_limit))
+        span_limit = max(
+            _SPANS_A_TRACE * seek.row_limit, min(spans.expected(seek.row_limit), _FEW_SPANS)
+        )
+        found: list[tuple[Trace, list[int]]] = []
+        seen = 0
         # Those of a session are few. Of a user, the newest spans may be enough.
         is_rare = is_selective(self._filters.session_id)
         while span_limit <= _FEW_SPANS:
@@ -138,20 +146,24 @@ class TraceSearch:
                 found = self._reader.entities_with(
                     statement, {**parameters, "span_limit": span_limit}
                 )
+                seen, traces = found[0][1] if found else (0, 0)
+                spans.note(seen, traces)
                 if len(found) == seek.row_limit:
+                    partitions.note(cuts.down_to(found[-1][0].start_time), len(found))
                     return self._with_spanless(seek, [trace for trace, _ in found])
-                if not found or found[0][1] < span_limit:
+                if seen < span_limit:
                     break
                 span_limit *= _SPANS_A_TRACE
             if since is None:
                 # Without a trace, perhaps no span matches, perhaps all are of one long trace.
-                is_complete = found and found[0][1] < span_limit
+                is_complete = found and seen < span_limit
                 rows = [trace for trace, _ in found]
                 return self._with_spanless(seek, rows) if is_complete else None
             is_rare = not found
-            if found:  # so many spans are wanted as the traces of the page seem to have
-                wanted = int(found[0][1] / len(found) * seek.row_limit * 1.25)
-                span_limit = max(span_limit, min(wanted, _FEW_SPANS))
+            if is_rare:
+                partitions.note(0, 0)
+            else:  # so many spans are wanted as the traces of the page seem to have
+                span_limit = max(span_limit, min(spans.expected(seek.row_limit), _FEW_SPANS))
         return None
 
     def _of_newest_on_days(self, seek: Seek, span_limit: int) -> list[Trace] | None:
@@ -160,7 +172,7 @@ class TraceSearch:
         statement = self._walk.statement(statements.of_newest_spans, seek.shape, days=days)
         values = {**self._walk.values(seek), "span_limit": span_limit}
         found = self._reader.entities_with(statement, values)
-        if not found or (found[0][1] == span_limit and len(found) < seek.row_limit):
+        if not found or (found[0][1][0] == span_limit and len(found) < seek.row_limit):
             return None
         return self._with_spanless(seek, [trace for trace, _ in found])
 

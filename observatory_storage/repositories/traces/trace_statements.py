@@ -24,7 +24,7 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.orm import aliased
 
 from observatory_storage.models import Trace, TraceSpan
@@ -130,8 +130,10 @@ def of_newest_spans(
     *,
     is_bounded: bool = False,
     days: tuple[Range, ...] | None = None,
-) -> Select[Trace, int]:
-    """The traces of the newest `span_limit` matching spans, and the number of these spans.
+) -> Select[Trace, list[int]]:
+    """The traces of the newest `span_limit` matching spans.
+
+    Beside each are the number of these spans, and that of all their traces.
 
     If there are more matching spans, only traces that begin after the oldest of these spans are
     returned. A trace does not begin after its spans, so no other trace belongs between the returned
@@ -161,7 +163,8 @@ def of_newest_spans(
         *within(Trace.start_time, *bounds),
         *conditions.of_no_span(bounds=bounds),
     )
-    return found.add_columns(seen.label("seen"))
+    traces = select(func.count(spans.c.trace_id.distinct())).scalar_subquery()
+    return found.add_columns(array([seen, traces]).label("seen"))
 
 
 def is_matching(conditions: SpanConditions) -> ColumnElement[bool]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from observatory_storage.models import Trace
+from observatory_storage.repositories.reading.page_rates import PageRate
 from observatory_storage.repositories.reading.pages import Seek, SeekShape
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.time_slices import moment_after
@@ -17,8 +19,8 @@ from observatory_storage.repositories.traces.span_conditions import SpanConditio
 
 __all__ = ["TraceWalk"]
 
-# Where there are many partitions, this many traces for each row of the page are read first, and
-# then so many before the rest is read by one statement.
+# Where there are many partitions, this many traces for each row of the page are read first, unless
+# the last page took fewer or more, and then so many before the rest is read by one statement.
 _FIRST_TRACES: Final = 2
 _NEXT_TRACES: Final = 900
 
@@ -49,9 +51,7 @@ class TraceWalk:
             only_possible: count only traces whose own rows do not exclude a match.
         """
         if self.in_batches:
-            first = min(_FIRST_TRACES * seek.row_limit, trace_limit)
-            limits = (first, trace_limit - first) if first < trace_limit else (first,)
-            return self._batches(seek, limits, only_possible=only_possible)[0]
+            return self._batches(seek, trace_limit, only_possible=only_possible)[0]
         make = statements.matching_nearest
         statement = self.statement(make, seek.shape, only_possible=only_possible)
         return self.reader.entities(statement, {**self.values(seek), "trace_limit": trace_limit})
@@ -60,8 +60,8 @@ class TraceWalk:
         """The rows, found by reading the traces without a limit."""
         if not self.in_batches:
             return self.within(seek)
-        limits = _FIRST_TRACES * seek.row_limit, _NEXT_TRACES
-        rows, rest = self._batches(seek, limits, only_possible=True)
+        most = _FIRST_TRACES * seek.row_limit + _NEXT_TRACES
+        rows, rest = self._batches(seek, most, only_possible=True)
         return rows if rest is None else [*rows, *self.within(rest)]
 
     def within(self, seek: Seek, *bounds: sa.ColumnElement[bool]) -> list[Trace]:
@@ -80,12 +80,18 @@ class TraceWalk:
         return {**self.parameters, **seek.parameters}
 
     def _batches(
-        self, seek: Seek, limits: Iterable[int], *, only_possible: bool
+        self, seek: Seek, most: int, *, only_possible: bool
     ) -> tuple[list[Trace], Seek | None]:
         """The rows among the first traces, and the seek that follows these; None if it is done."""
+        rate = PageRate(self.reader, ("walked", frozenset(self.parameters), only_possible))
         rows: list[Trace] = []
         row_limit = seek.row_limit
-        for trace_limit in limits:
+        usual = _FIRST_TRACES * row_limit
+        first = rate.expected(row_limit) or usual
+        # If fewer are read first and do not fill the page, all that usually are follow.
+        ends = sorted({min(end, most) for end in (first, max(first, usual), most)})
+        for read, end in pairwise((0, *ends)):
+            trace_limit = end - read
             make = statements.nearest
             nearest = self.statement(make, seek.shape, only_possible=only_possible)
             values = {**self.values(seek), "trace_limit": trace_limit}
@@ -103,6 +109,9 @@ class TraceWalk:
                 statement = self.statement(statements.matching_of, shape)
                 rows += self.reader.entities(statement, {**values, **of_batch})
             left = row_limit - len(rows)
+            if not left:
+                last = [trace.id for trace in traces].index(rows[-1].id)
+                rate.note(read + last + 1, row_limit)
             if len(traces) < trace_limit or not left:
                 return rows, None
             key = (traces[-1].start_time, traces[-1].id)
