@@ -12,6 +12,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Select,
+    and_,
     bindparam,
     false,
     func,
@@ -19,8 +20,9 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session, aliased, defer
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.interfaces import ORMOption
 
 from observatory_storage import ids
 from observatory_storage.errors import NotFound, ValidationError
@@ -53,10 +55,14 @@ Bounds = tuple[datetime, datetime]
 _BY_START: Final = pages.Keyset(
     "spans", (TraceSpan.start_time, TraceSpan.start_ns, TraceSpan.trace_id, TraceSpan.span_id)
 )
-_WITHOUT_PAYLOAD: Final = tuple(
-    defer(getattr(TraceSpan, name), raiseload=True)
-    for name in ("attributes", "links", "resource_attributes", "scope_attributes", "otlp")
-)
+_PAYLOAD: Final = ("attributes", "links", "resource_attributes", "scope_attributes", "otlp")
+
+
+def _without_payload(span: type[TraceSpan]) -> tuple[ORMOption, ...]:
+    return tuple(defer(getattr(span, name), raiseload=True) for name in _PAYLOAD)
+
+
+_WITHOUT_PAYLOAD: Final = _without_payload(TraceSpan)
 _START_BOUNDS: Final = select(
     Trace.start_time, func.coalesce(Trace.last_span_start, Trace.start_time)
 ).where(Trace.id == bindparam("trace_id"))
@@ -71,11 +77,11 @@ def trace_name(trace_id: TraceId) -> object:
 
 
 def spans_of_trace(
-    key: UUID | BindParameter[Any], bounds: tuple[Any, Any]
+    key: UUID | BindParameter[Any], bounds: tuple[Any, Any], span: type[TraceSpan] = TraceSpan
 ) -> list[ColumnElement[bool]]:
     """The conditions on the spans of a trace whose first and last span start are known."""
     first, last = bounds
-    return [TraceSpan.trace_id == key, TraceSpan.start_time >= first, TraceSpan.start_time <= last]
+    return [span.trace_id == key, span.start_time >= first, span.start_time <= last]
 
 
 def events_of_trace(key: UUID, bounds: Bounds) -> list[ColumnElement[bool]]:
@@ -105,13 +111,26 @@ def located(reader: Reader, key: UUID) -> tuple[UUID, Bounds | None]:
     return key, bounds
 
 
-_OF_TRACE: Final = select(TraceSpan).where(
-    *spans_of_trace(bindparam("trace_id"), (bindparam("first"), bindparam("last")))
+# The alias has no schema, which would be written at each column of the statement.
+_SPAN: Final = aliased(TraceSpan, name="span")
+_OF_TRACE: Final = select(_SPAN).where(
+    *spans_of_trace(bindparam("trace_id"), (bindparam("first"), bindparam("last")), _SPAN)
 )
-_OF_TRACE_WITHOUT_PAYLOAD: Final = _OF_TRACE.options(*_WITHOUT_PAYLOAD)
-_OF_TRACE_IN_ORDER: Final = _OF_TRACE.order_by(
-    TraceSpan.start_time, TraceSpan.start_ns, TraceSpan.span_id
+_OF_TRACE_WITHOUT_PAYLOAD: Final = _OF_TRACE.options(*_without_payload(_SPAN))
+_OF_TRACE_IN_ORDER: Final = _OF_TRACE.order_by(_SPAN.start_time, _SPAN.start_ns, _SPAN.span_id)
+# Whether the trace still begins and ends within the bounds that a statement was given.
+_IS_WITHIN: Final = (
+    select(
+        and_(
+            Trace.start_time >= bindparam("first"),
+            func.coalesce(Trace.last_span_start, Trace.start_time) <= bindparam("last"),
+        )
+    )
+    .where(Trace.id == bindparam("trace_id"))
+    .scalar_subquery()
+    .label("is_within")
 )
+_KNOWN_IN_ORDER: Final = _OF_TRACE_IN_ORDER.add_columns(_IS_WITHIN)
 _EVENTS_IN_ORDER: Final = select(TraceEvent).order_by(
     TraceEvent.span_start_time,
     TraceEvent.span_start_ns,
@@ -125,12 +144,14 @@ class SpanQueries:
 
     def __init__(self, session: Session) -> None:
         self._reader = Reader(session)
+        self._latest: Trace | None = None  # the trace that was got by its id most recently
 
     def get_spans(self, trace_id: TraceId, *, with_events: bool = False) -> list[TraceSpan]:
         """Get all spans of a trace with all columns, ordered by start.
 
-        It runs two statements, or three with events, however many spans there are. For traces too
-        large for memory use `iterate_spans`.
+        It runs two statements, or three with events, however many spans there are; one less if you
+        pass the `Trace`, or if this repository got the trace just before. For traces too large for
+        memory use `iterate_spans`.
 
         Args:
             with_events: fill each span's ``events`` too.
@@ -138,8 +159,7 @@ class SpanQueries:
         Raises:
             NotFound: there is no such trace.
         """
-        key, bounds = self._located(trace_id)
-        spans = self._reader.entities(_OF_TRACE_IN_ORDER, _parameters(key, bounds))
+        key, bounds, spans = self._spans(trace_id)
         if with_events:
             _attach(spans, self._events(events_of_trace(key, bounds)))
         return spans
@@ -183,7 +203,7 @@ class SpanQueries:
         """
         span_key = ids.span_id(span_id)
         key, bounds = self._located(trace_id)
-        statement = _OF_TRACE_IN_ORDER.where(TraceSpan.span_id == span_key).limit(1)
+        statement = _OF_TRACE_IN_ORDER.where(_SPAN.span_id == span_key).limit(1)
         what = f"span {span_id} in trace {trace_name(trace_id)}"
         span = self._reader.entity(statement, _parameters(key, bounds), what)
         if with_events:
@@ -333,6 +353,25 @@ class SpanQueries:
         if bounds is None:
             raise NotFound(f"there is no trace {trace_name(trace_id)}")
         return key, bounds
+
+    def _spans(self, trace_id: TraceId) -> tuple[UUID, Bounds, list[TraceSpan]]:
+        """The key of a trace, the first and the last start of its spans, and the spans."""
+        known = self._known(trace_id)
+        if known is not None:
+            # Others may have written spans since the trace was read.
+            found = self._reader.entities_with(_KNOWN_IN_ORDER, _parameters(*known))
+            if found and found[0][1]:
+                return *known, [span for span, _ in found]
+        key, bounds = self._located(trace_id)
+        return key, bounds, self._reader.entities(_OF_TRACE_IN_ORDER, _parameters(key, bounds))
+
+    def _known(self, trace_id: TraceId) -> tuple[UUID, Bounds] | None:
+        """The key and the bounds of a trace that has been read; None if they are not known."""
+        key = validation.trace_key("trace_id", trace_id)
+        trace = trace_id if isinstance(trace_id, Trace) else self._latest
+        read = {} if trace is None else vars(trace)
+        first, last = read.get("start_time"), read.get("last_span_start")
+        return (key, (first, last)) if first and last and read.get("id") == key else None
 
     def _events(self, conditions: Sequence[ColumnElement[bool]]) -> list[TraceEvent]:
         return self._reader.entities(_EVENTS_IN_ORDER.where(*conditions))
