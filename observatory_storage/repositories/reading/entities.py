@@ -9,7 +9,7 @@ not sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import takewhile
 from operator import itemgetter
@@ -135,7 +135,7 @@ class _Shape(NamedTuple):
 
     names: Sequence[str]
     key_of: Callable[[Any], tuple[Any, ...]]
-    not_loaded: Mapping[str, _NotLoaded]
+    not_loaded: dict[str, Any]
 
 
 @lru_cache

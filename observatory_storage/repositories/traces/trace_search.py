@@ -24,7 +24,11 @@ from observatory_storage.repositories.reading.time_slices import (
     until_full,
 )
 from observatory_storage.repositories.traces import trace_statements as statements
-from observatory_storage.repositories.traces.candidates import CandidateFinder, Candidates
+from observatory_storage.repositories.traces.candidates import (
+    MOST_CANDIDATES,
+    CandidateFinder,
+    Candidates,
+)
 from observatory_storage.repositories.traces.filters import TraceFilters, template
 from observatory_storage.repositories.traces.matching_days import days_of
 from observatory_storage.repositories.traces.trace_counts import estimated_traces, exact_traces
@@ -37,17 +41,15 @@ __all__ = ["TraceSearch"]
 _FEW_SPANS: Final = 5_000
 # The number of matching spans that a trace is expected to have, for way 2 of `TraceSearch.rows`.
 _SPANS_A_TRACE: Final = 4
-# Before indexes are searched for a condition on JSON, 60 traces are read in order, and up to 300 if
+# Before indexes are searched for a condition on JSON, 30 traces are read in order, and up to 300 if
 # the first ones promise to fill the page; fewer for words, since prompts may have to be parsed.
-_WALKED: Final = (60, 300)
+_WALKED: Final = (30, 300)
 _WALKED_FOR_WORDS: Final = (15, 50)
 # The numbers of traces that are read in order for a model, which is likely common, and a service.
 _WALKED_FOR_MODEL: Final = 150
 _WALKED_FOR_SERVICE: Final = 900
 # If at least this many of these traces have the service, reading on will find the others.
 _PROMISING: Final = 2
-# Statements with conditions on more attributes than this are not cached.
-_MOST_KEPT: Final = 4
 
 
 class TraceSearch:
@@ -60,12 +62,12 @@ class TraceSearch:
         self._filters = filters
         self.query: Mapping[str, Any] = filters.query()
         self._parameters = filters.parameters()
-        # Words decide what their condition looks like, so a statement with words is not kept.
-        few = len(filters.attributes or ()) <= _MOST_KEPT
-        self._is_kept = few and not filters.searches_content()
-        names = frozenset(self._parameters)
-        self._conditions = template(names) if self._is_kept else filters.in_sql(by_trace=True)
-        self._finder = CandidateFinder(reader, filters)
+        names = filters.kept_names()
+        self._is_kept = names is not None
+        self._conditions = filters.in_sql(by_trace=True) if names is None else template(names)
+        self._finder = CandidateFinder(
+            reader, self._conditions, self._parameters, is_kept=self._is_kept
+        )
 
     def count(self, kind: Total) -> int:
         """Count by the matching spans, which is less work than finding the traces in order."""
@@ -207,16 +209,43 @@ class TraceSearch:
 
     def _by_json(self, seek: Seek) -> Sequence[Trace]:
         few, most = _WALKED_FOR_WORDS if self._filters.searches_content() else _WALKED
-        rows = self._walk.nearest(seek, few)
-        # More are walked if these have at least half of the matches that would fill the page.
-        if len(rows) < seek.row_limit and 2 * len(rows) * most >= seek.row_limit * few:
+        # More are walked if the first few have at least half of the matches that would fill the
+        # page. None is walked if they cannot fill it.
+        promising = -(-seek.row_limit * few // (2 * most))
+        walks = seek.row_limit <= most
+        of_keys = frozenset(self._filters.attributes or ())
+        if len(self._conditions.json()) > 1 or self._has_many_partitions or of_keys in _common:
+            rows, seen = self._walk.nearest(seek, few) if walks else [], None
+        else:
+            rows, seen = self._walked_or_indexed(seek, few, promising, walks=walks)
+        if seen is not None:
+            return rows if seen <= MOST_CANDIDATES else self._through_slices(seek)
+        is_common = walks and len(rows) >= promising
+        _remember(of_keys, is_common=is_common)
+        if is_common and len(rows) < seek.row_limit:
             rows += self._walk.nearest(seek.following(rows), most - few)
         if len(rows) == seek.row_limit:
             return rows
         candidates = self._finder.few(self._filters.start_time, self._filters.end_time)
-        if candidates is not None:
-            return self._of_traces(seek, self._ids_among(candidates))
-        return self._through_slices(seek)
+        if candidates is None:
+            return self._through_slices(seek)
+        if not candidates.keys:
+            return self._with_spanless(seek, [])
+        return self._of_traces(seek, self._ids_among(candidates))
+
+    def _walked_or_indexed(
+        self, seek: Seek, few: int, promising: int, *, walks: bool
+    ) -> tuple[list[Trace], int | None]:
+        """The rows among the first few traces; or all rows, and the number of spans found for them.
+
+        Args:
+            promising: search the indexes, in the same statement, if less traces match.
+        """
+        make = statements.walked_or_indexed
+        statement = self._walk.statement(make, seek.shape, walks=walks)
+        values = {**self._walk.values(seek), "trace_limit": few, "promising": promising}
+        found = self._reader.entities_with(statement, values)
+        return [trace for trace, _ in found], found[0][1] if found else None
 
     def _by_walking(self, seek: Seek) -> Sequence[Trace]:
         filters = self._filters
@@ -294,7 +323,12 @@ class TraceSearch:
         """The rows, with the matching traces without spans merged in."""
         if self._conditions.needs_a_span:
             return rows
-        spanless = seek.of(sa.select(Trace)).where(self._conditions.spanless(), *bounds)
+        if seek.keyset == statements.NEWEST_TRACES:
+            spanless = self._walk.statement(statements.spanless, seek.shape)
+        else:
+            spanless = seek.of(sa.select(Trace)).where(self._conditions.spanless())
+        if bounds:
+            spanless = spanless.where(*bounds)
         # Those beyond the page are not needed.
         if len(rows) == seek.row_limit and seek.keyset == statements.NEWEST_TRACES:
             edge, start = rows[-1].start_time, Trace.start_time
@@ -310,7 +344,9 @@ class TraceSearch:
     def _ids_among(self, candidates: Candidates) -> sa.Select[UUID]:
         """The ids of the traces of the candidates that match."""
         found = sa.select(TraceSpan.trace_id).where(*self._conditions.plain())
-        return candidates.restrict(found) if candidates.keys else found.where(sa.false())
+        if not candidates.keys:
+            return found.where(sa.false())
+        return candidates.restrict(found)
 
     def _ids_reaching_beyond(self, start: datetime, end: datetime) -> sa.Select[UUID]:
         """The ids of traces that start in [start, end) and have a span that matches later."""
@@ -351,3 +387,16 @@ class TraceSearch:
     def _has_many_partitions(self) -> bool:
         bounds = self._filters.start_time, self._filters.end_time
         return not cuts_of(self._reader, TraceSpan, *bounds, descending=True).is_one
+
+
+# The keys of attributes whose values were common when they were last asked for. It saves planning
+# the search of the indexes in the statement that reads the first traces.
+_common: Final[set[frozenset[str]]] = set()
+_MOST_COMMON: Final = 1_000
+
+
+def _remember(keys: frozenset[str], *, is_common: bool) -> None:
+    if not is_common:
+        _common.discard(keys)
+    elif len(_common) < _MOST_COMMON:
+        _common.add(keys)
