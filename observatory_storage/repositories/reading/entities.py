@@ -87,9 +87,13 @@ class EntityMaker(Generic[T]):
         names: the names of the result's columns. The entity's columns come first, named as its
             attributes.
         session: the session in which the result was read.
+
+    Attributes:
+        mapper: as given.
     """
 
     def __init__(self, mapper: Mapper[T], names: Iterable[str], session: Session) -> None:
+        self.mapper = mapper
         self._origin = _Origin(session)
         self._new = mapper.class_manager.new_instance
         self._kind, _, self._token = mapper.identity_key_from_primary_key(())
@@ -107,6 +111,10 @@ class EntityMaker(Generic[T]):
             state.callables = not_loaded.copy()
             state.info = info  # type: ignore[misc]  # SQLAlchemy would make a dict for each
             yield entity
+
+    def one(self, row: Any) -> T:
+        """The entity of a row."""
+        return next(self((row,)))
 
 
 def mapper_of(statement: Select[*tuple[Any, ...]]) -> Mapper[Any] | None:

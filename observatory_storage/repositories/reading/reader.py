@@ -14,6 +14,7 @@ from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from observatory_storage.errors import NotFound, StorageError, translated
+from observatory_storage.repositories.reading.compact_rows import CompactRows, sharing
 from observatory_storage.repositories.reading.entities import UNIT_IS_OPEN, EntityMaker, mapper_of
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.streams import batches
@@ -108,6 +109,17 @@ class Reader:
             result, make = self._entity_result(statement, parameters, yield_per=batch_size)
             for rows in batches(self.session, result):
                 yield list(make(rows))
+
+    def compact_rows(
+        self, statement: Select[T], batch_size: int, parameters: Parameters = None
+    ) -> CompactRows[T]:
+        """The rows of a large result, through a server-side cursor, without their entities."""
+        with translated():
+            result, make = self._entity_result(statement, parameters, yield_per=batch_size)
+            names = tuple(result.keys())
+            share = sharing(make.mapper, names)
+            rows = [share(row) for batch in batches(self.session, result) for row in batch]
+            return CompactRows(names, rows, make.one)
 
     def rows(self, statement: Executable, parameters: Parameters = None) -> Sequence[Any]:
         """All rows of the statement."""

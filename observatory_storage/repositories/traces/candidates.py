@@ -28,14 +28,15 @@ from observatory_storage.repositories.traces import json_conditions
 from observatory_storage.repositories.traces.span_conditions import Bounds, SpanConditions
 
 __all__ = [
-    "MOST_CANDIDATES",
     "CandidateFinder",
     "Candidates",
+    "are_few",
+    "limit_parameter",
     "spans_by_index",
 ]
 
 # With more candidates, walking the spans in order meets enough of them soon.
-MOST_CANDIDATES: Final = 5_000
+_MOST: Final = 5_000
 
 
 class _Key(NamedTuple):
@@ -58,8 +59,19 @@ _OF_EVENT: Final = [
     TraceEvent.span_start_time.label("start_time"),
     TraceEvent.span_start_ns.label("start_ns"),
 ]
+_LIMIT: Final = sa.bindparam("candidate_limit", type_=sa.BigInteger)
 _SLICE_START: Final = sa.bindparam("slice_start", type_=TraceSpan.start_time.type)
 _SLICE_END: Final = sa.bindparam("slice_end", type_=TraceSpan.start_time.type)
+
+
+def limit_parameter() -> dict[str, int]:
+    """The value of the bind parameter of `spans_by_index`."""
+    return {_LIMIT.key: _MOST + 1}
+
+
+def are_few(count: int) -> bool:
+    """Whether all candidates have been found, if so many were."""
+    return count <= _MOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +133,7 @@ class CandidateFinder:
             **self._parameters,
             **{name: time for name, time in times.items() if time is not None},
             **json_conditions.logged_parameters(**times),
+            **limit_parameter(),
         }
         json, bounds = self._conditions.json(), self._conditions.bounds()
         for number in range(len(json)):
@@ -128,7 +141,7 @@ class CandidateFinder:
                 self._conditions, number, has_start=start is not None, has_end=end is not None
             )
             found = self._reader.rows(statement, values)
-            if len(found) <= MOST_CANDIDATES:
+            if are_few(len(found)):
                 others = [*json[:number], *json[number + 1 :]]
                 rest = [json_conditions.on_span_or_events(other, *bounds) for other in others]
                 return Candidates(list({_Key(*row) for row in found}), rest)
@@ -151,11 +164,11 @@ def _keys(conditions: SpanConditions, number: int, *, has_start: bool, has_end: 
         times = [json_conditions.logged_within(*one) for one in (of_slice, bounds)]
         of_span = [within(TraceSpan.start_time, *one) for one in (of_slice, bounds)]
         found.append(_logged(json, chain(*times), chain(*of_span)))
-    return sa.union_all(*found).limit(MOST_CANDIDATES + 1)
+    return sa.union_all(*found).limit(_LIMIT)
 
 
 def spans_by_index(conditions: SpanConditions, further: Conditions) -> sa.Select[UUID]:
-    """The traces of the spans that match, at most one more than `MOST_CANDIDATES`.
+    """The traces of the spans that match, up to the bind parameter of `limit_parameter`.
 
     Args:
         conditions: have one condition on JSON.
@@ -176,7 +189,7 @@ def spans_by_index(conditions: SpanConditions, further: Conditions) -> sa.Select
         times = [*json_conditions.logged_within(*bounds), *further]
         logged = _logged(json, times, conditions.plain()).subquery("logged")
         found.append(sa.select(logged.c.trace_id))
-    return sa.select(sa.union_all(*found).limit(MOST_CANDIDATES + 1).subquery("some").c.trace_id)
+    return sa.select(sa.union_all(*found).limit(_LIMIT).subquery("some").c.trace_id)
 
 
 def _logged(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final, Unpack
+from typing import Any, Final, NamedTuple, Unpack
 from uuid import UUID
 
 from sqlalchemy import (
@@ -46,11 +46,21 @@ from observatory_storage.repositories.traces.ordered_search import (
     span_order,
 )
 from observatory_storage.repositories.traces.span_search import SpanSearch
-from observatory_storage.repositories.traces.tree import SpanTree
+from observatory_storage.repositories.traces.tree import SpanTree, tree_of_rows
 
 __all__ = ["SpanQueries", "events_of_trace", "spans_of_trace", "start_bounds", "trace_name"]
 
-Bounds = tuple[datetime, datetime]
+
+class Bounds(NamedTuple):
+    """The first and the last start of a trace's spans, and how many there are."""
+
+    first: datetime
+    last: datetime
+    span_count: int = 0
+
+
+# The tree of a trace with more spans is made of rows without entities.
+_MOST_ENTITIES: Final = 2_000
 
 _BY_START: Final = pages.Keyset(
     "spans", (TraceSpan.start_time, TraceSpan.start_ns, TraceSpan.trace_id, TraceSpan.span_id)
@@ -64,7 +74,7 @@ def _without_payload(span: type[TraceSpan]) -> tuple[ORMOption, ...]:
 
 _WITHOUT_PAYLOAD: Final = _without_payload(TraceSpan)
 _START_BOUNDS: Final = select(
-    Trace.start_time, func.coalesce(Trace.last_span_start, Trace.start_time)
+    Trace.start_time, func.coalesce(Trace.last_span_start, Trace.start_time), Trace.span_count
 ).where(Trace.id == bindparam("trace_id"))
 _BOUNDS_OF_TRACES: Final = select(
     func.min(Trace.start_time), func.max(func.coalesce(Trace.last_span_start, Trace.start_time))
@@ -77,16 +87,16 @@ def trace_name(trace_id: TraceId) -> object:
 
 
 def spans_of_trace(
-    key: UUID | BindParameter[Any], bounds: tuple[Any, Any], span: type[TraceSpan] = TraceSpan
+    key: UUID | BindParameter[Any], bounds: tuple[Any, ...], span: type[TraceSpan] = TraceSpan
 ) -> list[ColumnElement[bool]]:
     """The conditions on the spans of a trace whose first and last span start are known."""
-    first, last = bounds
+    first, last = bounds[:2]
     return [span.trace_id == key, span.start_time >= first, span.start_time <= last]
 
 
 def events_of_trace(key: UUID, bounds: Bounds) -> list[ColumnElement[bool]]:
     """The conditions on the events of a trace, which are partitioned by their span's start."""
-    start, (first, last) = TraceEvent.span_start_time, bounds
+    start, (first, last) = TraceEvent.span_start_time, bounds[:2]
     return [TraceEvent.trace_id == key, start >= first, start <= last]
 
 
@@ -96,7 +106,7 @@ def start_bounds(reader: Reader, key: UUID) -> Bounds | None:
     They are passed as constants, so that the planner prunes all other partitions.
     """
     rows = reader.rows(_START_BOUNDS, {"trace_id": key})
-    return (rows[0][0], rows[0][1]) if rows else None
+    return Bounds(*rows[0]) if rows else None
 
 
 def located(reader: Reader, key: UUID) -> tuple[UUID, Bounds | None]:
@@ -177,8 +187,11 @@ class SpanQueries:
             NotFound: there is no such trace.
         """
         statement = _OF_TRACE if payload else _OF_TRACE_WITHOUT_PAYLOAD
-        spans = self._reader.entities(statement, _parameters(*self._located(trace_id)))
-        return SpanTree.of(spans)
+        key, bounds = self._located(trace_id)
+        parameters = _parameters(key, bounds)
+        if bounds.span_count <= _MOST_ENTITIES:
+            return SpanTree.of(self._reader.entities(statement, parameters))
+        return tree_of_rows(self._reader.compact_rows(statement, BATCH_SIZE, parameters))
 
     def get_events(self, trace_id: TraceId, span_id: str | None = None) -> list[TraceEvent]:
         """Get the events of a trace, or of its spans with one id, ordered by span and position.
@@ -207,7 +220,7 @@ class SpanQueries:
         what = f"span {span_id} in trace {trace_name(trace_id)}"
         span = self._reader.entity(statement, _parameters(key, bounds), what)
         if with_events:
-            own = events_of_trace(key, (span.start_time, span.start_time))
+            own = events_of_trace(key, Bounds(span.start_time, span.start_time))
             _attach([span], self._events([*own, TraceEvent.span_id == span_key]))
         return span
 
@@ -371,14 +384,14 @@ class SpanQueries:
         trace = trace_id if isinstance(trace_id, Trace) else self._latest
         read = {} if trace is None else vars(trace)
         first, last = read.get("start_time"), read.get("last_span_start")
-        return (key, (first, last)) if first and last and read.get("id") == key else None
+        return (key, Bounds(first, last)) if first and last and read.get("id") == key else None
 
     def _events(self, conditions: Sequence[ColumnElement[bool]]) -> list[TraceEvent]:
         return self._reader.entities(_EVENTS_IN_ORDER.where(*conditions))
 
 
 def _parameters(key: UUID, bounds: Bounds) -> dict[str, Any]:
-    return {"trace_id": key, "first": bounds[0], "last": bounds[1]}
+    return {"trace_id": key, "first": bounds.first, "last": bounds.last}
 
 
 def _attach(spans: Sequence[TraceSpan], events: Sequence[TraceEvent]) -> None:

@@ -25,14 +25,15 @@ from observatory_storage.repositories.reading.time_slices import (
 )
 from observatory_storage.repositories.traces import trace_statements as statements
 from observatory_storage.repositories.traces.candidates import (
-    MOST_CANDIDATES,
     CandidateFinder,
     Candidates,
+    are_few,
 )
 from observatory_storage.repositories.traces.filters import TraceFilters, template
 from observatory_storage.repositories.traces.matching_days import days_of
 from observatory_storage.repositories.traces.trace_counts import estimated_traces, exact_traces
 from observatory_storage.repositories.traces.trace_walk import TraceWalk
+from observatory_storage.repositories.traces.walk_or_index import WalkOrIndex
 
 __all__ = ["TraceSearch"]
 
@@ -41,10 +42,6 @@ __all__ = ["TraceSearch"]
 _FEW_SPANS: Final = 5_000
 # The number of matching spans that a trace is expected to have, for way 2 of `TraceSearch.rows`.
 _SPANS_A_TRACE: Final = 4
-# Before indexes are searched for a condition on JSON, 30 traces are read in order, and up to 300 if
-# the first ones promise to fill the page; fewer for words, since prompts may have to be parsed.
-_WALKED: Final = (30, 300)
-_WALKED_FOR_WORDS: Final = (15, 50)
 # The numbers of traces that are read in order for a model, which is likely common, and a service.
 _WALKED_FOR_MODEL: Final = 150
 _WALKED_FOR_SERVICE: Final = 900
@@ -208,44 +205,18 @@ class TraceSearch:
         return [within_ranges(TraceSpan.start_time, self._days)]
 
     def _by_json(self, seek: Seek) -> Sequence[Trace]:
-        few, most = _WALKED_FOR_WORDS if self._filters.searches_content() else _WALKED
-        # More are walked if the first few have at least half of the matches that would fill the
-        # page. None is walked if they cannot fill it.
-        promising = -(-seek.row_limit * few // (2 * most))
-        walks = seek.row_limit <= most
-        of_keys = frozenset(self._filters.attributes or ())
-        if len(self._conditions.json()) > 1 or self._has_many_partitions or of_keys in _common:
-            rows, seen = self._walk.nearest(seek, few) if walks else [], None
-        else:
-            rows, seen = self._walked_or_indexed(seek, few, promising, walks=walks)
-        if seen is not None:
-            return rows if seen <= MOST_CANDIDATES else self._through_slices(seek)
-        is_common = walks and len(rows) >= promising
-        _remember(of_keys, is_common=is_common)
-        if is_common and len(rows) < seek.row_limit:
-            rows += self._walk.nearest(seek.following(rows), most - few)
-        if len(rows) == seek.row_limit:
+        at_once = not self._has_many_partitions
+        rows, count = WalkOrIndex(self._walk, self._filters, at_once=at_once).rows(seek)
+        if len(rows) == seek.row_limit and count is None:
             return rows
+        if count is not None:
+            return rows if are_few(count) else self._through_slices(seek)
         candidates = self._finder.few(self._filters.start_time, self._filters.end_time)
         if candidates is None:
             return self._through_slices(seek)
         if not candidates.keys:
             return self._with_spanless(seek, [])
         return self._of_traces(seek, self._ids_among(candidates))
-
-    def _walked_or_indexed(
-        self, seek: Seek, few: int, promising: int, *, walks: bool
-    ) -> tuple[list[Trace], int | None]:
-        """The rows among the first few traces; or all rows, and the number of spans found for them.
-
-        Args:
-            promising: search the indexes, in the same statement, if less traces match.
-        """
-        make = statements.walked_or_indexed
-        statement = self._walk.statement(make, seek.shape, walks=walks)
-        values = {**self._walk.values(seek), "trace_limit": few, "promising": promising}
-        found = self._reader.entities_with(statement, values)
-        return [trace for trace, _ in found], found[0][1] if found else None
 
     def _by_walking(self, seek: Seek) -> Sequence[Trace]:
         filters = self._filters
@@ -387,16 +358,3 @@ class TraceSearch:
     def _has_many_partitions(self) -> bool:
         bounds = self._filters.start_time, self._filters.end_time
         return not cuts_of(self._reader, TraceSpan, *bounds, descending=True).is_one
-
-
-# The keys of attributes whose values were common when they were last asked for. It saves planning
-# the search of the indexes in the statement that reads the first traces.
-_common: Final[set[frozenset[str]]] = set()
-_MOST_COMMON: Final = 1_000
-
-
-def _remember(keys: frozenset[str], *, is_common: bool) -> None:
-    if not is_common:
-        _common.discard(keys)
-    elif len(_common) < _MOST_COMMON:
-        _common.add(keys)

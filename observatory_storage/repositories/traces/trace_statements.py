@@ -182,8 +182,8 @@ def walked_or_indexed(
 ) -> Select[Trace, int | None]:
     """All traces that match, in order, found by the indexes for the one condition on JSON.
 
-    Beside each is the number of spans that were found, which is at most one more than
-    `MOST_CANDIDATES`. With so many, traces may be missing.
+    Beside each is the number of spans that were found. Traces are missing if these are not
+    `candidates.are_few`.
 
     Args:
         walks: read the first `trace_limit` traces before. If at least `promising` of them match,
