@@ -34,8 +34,8 @@ from observatory_storage.repositories.traces.pins import PinQueries
 from observatory_storage.repositories.traces.service_names import operations_of, service_names
 from observatory_storage.repositories.traces.session_filters import SessionFilters, SessionKeywords
 from observatory_storage.repositories.traces.sessions import SessionSearch, session_by_id
-from observatory_storage.repositories.traces.spans import trace_name
 from observatory_storage.repositories.traces.statistics import span_stats, trace_stats
+from observatory_storage.repositories.traces.trace_bounds import trace_name
 from observatory_storage.repositories.traces.trace_search import TraceSearch
 
 __all__ = ["TraceRepository"]

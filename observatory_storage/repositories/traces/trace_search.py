@@ -244,7 +244,10 @@ class TraceSearch:
             candidates = self._finder.few(start, end)
             if candidates is None:
                 return None
-            ids = sa.union_all(self._ids_among(candidates), self._ids_reaching_beyond(start, end))
+            ids = sa.union_all(
+                self._ids_among(candidates),
+                statements.reaching_beyond(self._conditions, start, end),
+            )
             bounds = within(Trace.start_time, start, end)
             return self._of_traces(replace(seek, row_limit=row_limit), ids, *bounds)
 
@@ -318,17 +321,6 @@ class TraceSearch:
         if not candidates.keys:
             return found.where(sa.false())
         return candidates.restrict(found)
-
-    def _ids_reaching_beyond(self, start: datetime, end: datetime) -> sa.Select[UUID]:
-        """The ids of traces that start in [start, end) and have a span that matches later."""
-        later = sa.exists().where(
-            TraceSpan.trace_id == Trace.id,
-            TraceSpan.start_time >= end,
-            TraceSpan.start_time <= Trace.last_span_start,
-            *self._conditions.all(),
-        )
-        bounds = within(Trace.start_time, start, end)
-        return sa.select(Trace.id).where(*bounds, Trace.last_span_start >= end, later)
 
     def _are_few(self, conditions: Conditions) -> bool:
         return self._few(conditions) is not None

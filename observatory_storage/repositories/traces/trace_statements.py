@@ -19,6 +19,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    exists,
     func,
     literal,
     or_,
@@ -50,6 +51,7 @@ __all__ = [
     "nearest",
     "of_newest_spans",
     "probed",
+    "reaching_beyond",
     "spanless",
     "walked_or_indexed",
 ]
@@ -210,6 +212,18 @@ def walked_or_indexed(
         .where(Trace.id == func.any(found), *conditions.of_no_span())
         .add_columns((case((and_(*is_rare), seen)) if walks else seen).label("seen"))
     )
+
+
+def reaching_beyond(conditions: SpanConditions, start: datetime, end: datetime) -> Select[UUID]:
+    """The ids of traces that start in [start, end) and have a span that matches later."""
+    later = exists().where(
+        TraceSpan.trace_id == Trace.id,
+        TraceSpan.start_time >= end,
+        TraceSpan.start_time <= Trace.last_span_start,
+        *conditions.all(),
+    )
+    bounds = within(Trace.start_time, start, end)
+    return select(Trace.id).where(*bounds, Trace.last_span_start >= end, later)
 
 
 def is_matching(conditions: SpanConditions) -> ColumnElement[bool]:
