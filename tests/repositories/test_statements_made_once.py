@@ -63,7 +63,7 @@ BACK = SeekShape(descending=True, from_key=True)
 PAGE = {"row_limit", "key_start_time", "key_id"}
 
 
-def binds(statement: Select[Any]) -> list[BindParameter[Any]]:
+def binds(statement: Select[*tuple[Any, ...]]) -> list[BindParameter[Any]]:
     return [one for one in visitors.iterate(statement) if isinstance(one, BindParameter)]
 
 

@@ -207,10 +207,10 @@ class TraceSearch:
     def _by_json(self, seek: Seek) -> Sequence[Trace]:
         at_once = not self._has_many_partitions
         rows, count = WalkOrIndex(self._walk, self._filters, at_once=at_once).rows(seek)
-        if len(rows) == seek.row_limit and count is None:
-            return rows
         if count is not None:
             return rows if are_few(count) else self._through_slices(seek)
+        if len(rows) == seek.row_limit:
+            return rows
         candidates = self._finder.few(self._filters.start_time, self._filters.end_time)
         if candidates is None:
             return self._through_slices(seek)
@@ -244,10 +244,8 @@ class TraceSearch:
             candidates = self._finder.few(start, end)
             if candidates is None:
                 return None
-            ids = sa.union_all(
-                self._ids_among(candidates),
-                statements.reaching_beyond(self._conditions, start, end),
-            )
+            beyond = statements.reaching_beyond(self._conditions, start, end)
+            ids = sa.union_all(self._ids_among(candidates), beyond)
             bounds = within(Trace.start_time, start, end)
             return self._of_traces(replace(seek, row_limit=row_limit), ids, *bounds)
 
