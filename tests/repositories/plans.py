@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from observatory_storage import StoragePool, UnitOfWork
-from observatory_storage.repositories.traces import span_search, trace_search
+from observatory_storage.repositories.traces import span_search, walk_or_index
 
 # After so many runs psycopg and PostgreSQL would take a generic plan, if statements were prepared.
 RUNS = 12
@@ -138,4 +138,4 @@ def walk_first(patch: pytest.MonkeyPatch, rows: int) -> None:
     """Have searches of what stands in JSON walk so many rows before they look anything up."""
     for name in ("_WALKED", "_WALKED_FOR_WORDS"):
         patch.setattr(span_search, name, rows)
-        patch.setattr(trace_search, name, (rows // 3, rows))
+        patch.setattr(walk_or_index, name, (rows // 3, rows))

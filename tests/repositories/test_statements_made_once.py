@@ -19,6 +19,7 @@ from observatory_storage import (
     StoragePool,
     TraceFilters,
 )
+from observatory_storage.repositories.logs import log_search
 from observatory_storage.repositories.reading.pages import SeekShape
 from observatory_storage.repositories.traces import session_statements, trace_statements
 from observatory_storage.repositories.traces.filters import template
@@ -62,7 +63,7 @@ BACK = SeekShape(descending=True, from_key=True)
 PAGE = {"row_limit", "key_start_time", "key_id"}
 
 
-def binds(statement: Select[Any]) -> list[BindParameter[Any]]:
+def binds(statement: Select[*tuple[Any, ...]]) -> list[BindParameter[Any]]:
     return [one for one in visitors.iterate(statement) if isinstance(one, BindParameter)]
 
 
@@ -147,10 +148,28 @@ def test_the_same_fields_share_a_statement_whatever_their_values(
         assert (made().misses, session_statements.from_all_spans.cache_info().misses) == before
 
 
-def test_statements_with_words_are_not_cached(shared_pool: StoragePool) -> None:
-    """They say what the condition looks like: each search would be a statement of its own."""
-    before = trace_statements.matching_nearest.cache_info().currsize
+def test_searches_for_plain_words_share_a_statement(shared_pool: StoragePool) -> None:
+    made = trace_statements.walked_or_indexed.cache_info
     with shared_pool.unit_of_work() as uow:
-        uow.traces.list(TraceFilters(text="a secret"))
-        uow.traces.search_text("another secret")
-    assert trace_statements.matching_nearest.cache_info().currsize == before
+        uow.traces.list(text="one secret")
+        uow.logs.search_text("one secret", order="time")
+        before = made().misses, log_search._of_slice.cache_info().misses
+        uow.traces.list(text="another", limit=70)
+        uow.logs.search_text("another", order="time")
+        assert (made().misses, log_search._of_slice.cache_info().misses) == before
+    names = frozenset(TraceFilters(text="one secret").parameters())
+    statement = trace_statements.walked_or_indexed(template(names), BACK, walks=True)
+    assert {"words", "letters"} <= {one.key for one in binds(statement)}
+    assert not any("secret" in str(one.value) for one in binds(statement))
+
+
+@pytest.mark.parametrize("text", ['"a phrase"', "begin*", "this or that", "with -out", "a/b"])
+def test_statements_with_other_searches_are_not_cached(shared_pool: StoragePool, text: str) -> None:
+    """The words say what the condition looks like: each search would be a statement of its own."""
+    assert TraceFilters(text=text).kept_names() is None
+    made = (trace_statements.walked_or_indexed, log_search._of_slice)
+    before = [one.cache_info().currsize for one in made]
+    with shared_pool.unit_of_work() as uow:
+        uow.traces.list(TraceFilters(text=text))
+        uow.logs.search_text(text)
+    assert [one.cache_info().currsize for one in made] == before

@@ -20,7 +20,7 @@ from observatory_storage.repositories import (
     SpanFilters,
     TraceFilters,
 )
-from observatory_storage.repositories.traces import candidates, trace_search
+from observatory_storage.repositories.traces import candidates, trace_search, walk_or_index
 from tests.repositories.samples import (
     DAY,
     SECOND,
@@ -138,7 +138,7 @@ def test_traces_are_those_of_matching_spans_newest_first(
 ) -> None:
     monkeypatch.setattr(trace_search, "_FEW_SPANS", few)  # each of the two ways
     monkeypatch.setattr(candidates, "_MOST", few)
-    monkeypatch.setattr(trace_search, "_WALKED", (2, 5) if few else (3, 9))
+    monkeypatch.setattr(walk_or_index, "_WALKED", (2, 5) if few else (3, 9))
     expected = newest_traces(spans, TraceFilters(**conditions))
     filters = TraceFilters(**conditions, limit=7)
     with shared_pool.unit_of_work() as uow:

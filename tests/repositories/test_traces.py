@@ -125,6 +125,34 @@ def test_the_number_of_statements_does_not_depend_on_the_number_of_spans(pool: S
         assert len(seen) == 3
 
 
+def test_the_bounds_of_a_trace_that_was_read_are_not_asked_for_again(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([a_span(1, 1), a_span(1, 2, START + DAY), a_span(2, 3)])
+    with pool.unit_of_work() as uow, statements(pool.engine) as seen:
+        trace = uow.traces.get_by_trace_id(trace_key(1))
+        assert [int(one.span_id, 16) for one in uow.traces.get_spans(trace.id)] == [1, 2]
+        assert len(seen) == 2
+        uow.traces.get_spans(trace_key(2))
+        assert len(seen) == 4
+        uow.traces.get_spans(trace, with_events=True)
+        assert len(seen) == 6
+
+
+def test_spans_that_were_written_since_the_trace_was_read_are_found(pool: StoragePool) -> None:
+    writer = CopyWriter(pool)
+    writer.write_spans([a_span(1, 2)])
+    with pool.unit_of_work() as uow:
+        trace = uow.traces.get(trace_key(1))
+        for number, start in ((3, START + 2 * DAY), (1, START - DAY)):
+            writer.write_spans([a_span(1, number, start)])
+        assert [int(one.span_id, 16) for one in uow.traces.get_spans(trace.id)] == [1, 2, 3]
+        assert [int(one.span_id, 16) for one in uow.traces.get_spans(trace)] == [1, 2, 3]
+        with pool.unit_of_work() as other:
+            other.traces.delete(trace)
+            other.commit()
+        with pytest.raises(NotFound):
+            uow.traces.get_spans(trace)
+
+
 def test_services_and_operations_are_each_named_once(
     shared_pool: StoragePool, spans: list[Row]
 ) -> None:

@@ -20,8 +20,16 @@ from observatory_storage.llm.content_search import content_of_log
 from observatory_storage.models import LogRecord
 from observatory_storage.models.search_words import matches, substring_pattern
 from observatory_storage.models.severities import LEVELS, SEVERITIES, names_from
-from observatory_storage.repositories.reading import attribute_conditions, validation
-from observatory_storage.repositories.reading.content_conditions import has_substring, has_words
+from observatory_storage.repositories.reading import (
+    attribute_conditions,
+    content_conditions,
+    validation,
+)
+from observatory_storage.repositories.reading.content_conditions import (
+    contains_words,
+    has_substring,
+    has_words,
+)
 from observatory_storage.repositories.reading.filter_fields import (
     Conditions,
     Filters,
@@ -34,7 +42,7 @@ from observatory_storage.repositories.reading.filter_fields import (
     trace_parameters,
 )
 from observatory_storage.repositories.reading.operators import TextFilter
-from observatory_storage.repositories.reading.text_search import TextSearch
+from observatory_storage.repositories.reading.text_search import TextSearch, has_plain_words
 from observatory_storage.repositories.reading.validation import AttributeFilter, TraceFilter
 
 __all__ = ["LEVELS", "LogFilters", "LogKeywords", "LogSearchKeywords"]
@@ -89,6 +97,11 @@ def _has_attributes(record: Any, given: Given) -> Conditions:
 
 
 def _has_words(record: Any, given: Given) -> Conditions:
+    if "words" in given:
+        words, letters = given["words"], given.get("letters")
+        in_body = has_plain_words(LogRecord.search_vector(LogRecord.__table__.c.body), words)
+        in_content = contains_words(content_of_log(LogRecord), words, letters)
+        return [or_(in_body, and_(LogRecord.is_structured(), in_content))]
     if "text" not in given:
         return []
     search = TextSearch(given["text"])
@@ -171,7 +184,9 @@ class LogFilters(Filters):
         parameters=attribute_conditions.attribute_parameters,
         is_hashable=False,
     )
-    text: str | None = filter_field(validation.search, _has_words)
+    text: str | None = filter_field(
+        validation.search, _has_words, parameters=content_conditions.words_parameters
+    )
     limit: int = limit_field()
     contains: str | None = filter_field(
         validation.substring,

@@ -12,18 +12,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Double, Select, Subquery, case, cast, func, literal_column, select
+from sqlalchemy import (
+    Double,
+    Select,
+    Subquery,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal_column,
+    select,
+)
 from sqlalchemy.orm import InstrumentedAttribute, aliased, defer
 
 from observatory_storage.llm.content_search import content_of_log, content_vector
 from observatory_storage.models import LogRecord
 from observatory_storage.repositories.logs.filters import LogFilters
-from observatory_storage.repositories.reading.filter_fields import within
-from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
+from observatory_storage.repositories.reading.filter_fields import (
+    conditions_on,
+    rules_of,
+    unbound,
+    within,
+)
+from observatory_storage.repositories.reading.pages import Keyset, Seek, SeekShape, Total
 from observatory_storage.repositories.reading.partition_slices import cuts_of, first_found
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.text_search import TextSearch
@@ -39,6 +55,8 @@ _SLICES: Final = (
     timedelta(days=1),
     timedelta(days=12),
 )
+# The bind parameters of a slice's bounds.
+_BOUNDS: Final = ("slice_start", "slice_end")
 # ts_rank_cd's normalization 1 divides the rank by 1 + the logarithm of the length, so that shorter
 # bodies rank higher.
 _DIVIDED_BY_LENGTH: Final = 1
@@ -70,27 +88,29 @@ class LogSearch:
         self._filters = filters
         self.query: Mapping[str, Any] = filters.query()
         self._left_out = left_out
-        self._matching = select(LogRecord).where(*filters.conditions())
+        self._parameters = filters.parameters()
+        names = filters.kept_names()
+        if names is None:
+            self._matching = select(LogRecord).where(*filters.conditions())
+        else:
+            self._matching = _matching(names)
+        self._make = _of_slice.__wrapped__ if names is None else _of_slice
 
     def count(self, kind: Total) -> int:
-        return self._reader.count(self._matching, kind)
+        return self._reader.count(self._matching, kind, self._parameters)
 
     def rows(self, seek: Seek) -> list[LogRecord]:
         """The records of a page, found in slices of time."""
         begin = self._newest_moment() if seek.key is None else seek.key[0]
         found: list[LogRecord] = []
-        unordered = seek.of(self._matching).order_by(None).limit(None)
         limits = (self._filters.start_time, self._filters.end_time)
         for start, end in _slices(begin, *limits, backwards=not seek.descending):
-            matches = _planned_for_all(unordered.where(*within(LogRecord.timestamp, start, end)))
-            keyset = Keyset(
-                NEWEST_LOGS.list_name, tuple(matches.c[c.key] for c in NEWEST_LOGS.columns)
-            )
-            in_order = keyset.in_order(
-                _records_of(matches, self._left_out), descending=seek.descending
-            )
-            page = in_order.limit(seek.row_limit - len(found))
-            found += self._reader.entities(page, seek.parameters)
+            bounds = {"slice_start": start, "slice_end": end}
+            given = {name: time for name, time in bounds.items() if time is not None}
+            page = self._make(self._matching, seek.shape, frozenset(given), self._left_out)
+            values = {**self._parameters, **seek.parameters, **given}
+            values["row_limit"] = seek.row_limit - len(found)
+            found += self._reader.entities(page, values)
             if len(found) == seek.row_limit:
                 break
         return found
@@ -144,6 +164,32 @@ class RankedLogSearch:
             seek.of(self._records), seek.parameters
         )
         return [RankedRecord(rank, r.timestamp, r.timestamp_ns, r.id, r) for r, rank in found]
+
+
+@lru_cache(maxsize=64)
+def _matching(names: frozenset[str]) -> Select[LogRecord]:
+    """The records that match filters with parameters of these names, without their values."""
+    kind: Any = LogFilters
+    return select(LogRecord).where(*conditions_on(LogRecord, rules_of(kind), unbound(names)))
+
+
+@lru_cache(maxsize=256)
+def _of_slice(
+    matching: Select[LogRecord],
+    shape: SeekShape,
+    bounds: frozenset[str],
+    left_out: Sequence[InstrumentedAttribute[Any]],
+) -> Select[LogRecord]:
+    """The records of a page that lie between the bounds."""
+    time = LogRecord.timestamp
+    slice_: list[Any] = [
+        bindparam(name, type_=time.type) if name in bounds else None for name in _BOUNDS
+    ]
+    unordered = NEWEST_LOGS.seek(matching, shape).order_by(None).limit(None)
+    matches = _planned_for_all(unordered.where(*within(time, *slice_)))
+    keyset = Keyset(NEWEST_LOGS.list_name, tuple(matches.c[c.key] for c in NEWEST_LOGS.columns))
+    records = _records_of(matches, left_out)
+    return keyset.seek(records, SeekShape(shape.descending, from_key=False))
 
 
 def _records_of(matches: Subquery, left_out: Sequence[InstrumentedAttribute[Any]]) -> Select[Any]:

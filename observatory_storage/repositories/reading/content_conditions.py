@@ -3,18 +3,49 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_
+from sqlalchemy import ColumnElement, Text, and_, type_coerce
 
 from observatory_storage.llm import content_search
 from observatory_storage.llm.content_search import Content
 from observatory_storage.models.search_words import matches, substring_pattern
-from observatory_storage.repositories.reading.text_search import TextSearch, longest_run
+from observatory_storage.repositories.reading.text_search import (
+    TextSearch,
+    has_plain_words,
+    longest_run,
+)
 
-__all__ = ["has_substring", "has_words"]
+__all__ = ["contains_words", "has_substring", "has_words", "words_parameters"]
 
 # Shorter words rule out too little.
 _SHORTEST = 3
+
+
+def words_parameters(name: str, value: str) -> dict[str, Any]:
+    """The values of the bind parameters of a search for words.
+
+    If all are plain words, the condition does not depend on them, and they are bind parameters.
+    Otherwise the text itself is passed to the condition.
+    """
+    search = TextSearch(value)
+    words, required = search.plain_query(), search.required_word()
+    if words is None:
+        return {name: value}
+    letters = {} if _is_short(required) else {"letters": substring_pattern(required or "")}
+    return {"words": words, **letters}
+
+
+def contains_words(content: Content, words: Any, letters: Any) -> ColumnElement[bool]:
+    """The condition that the content has all words.
+
+    Args:
+        words, letters: the bind parameters of `words_parameters`; `letters` may be None.
+    """
+    found = has_plain_words(content_search.content_vector(content), words)
+    if letters is None:
+        return found
+    return and_(matches(content.row, type_coerce(letters, Text)), found)
 
 
 def has_words(content: Content, search: TextSearch) -> ColumnElement[bool]:
@@ -40,7 +71,11 @@ def _narrowed(
     Args:
         required: ASCII letters and digits that all matching content has, in any case.
     """
-    if required is None or len(required) < _SHORTEST:
+    if required is None or _is_short(required):
         return found
     # This helps rows without an index: searching for letters costs a twentieth of parsing.
     return and_(matches(content.row, substring_pattern(required)), found)
+
+
+def _is_short(required: str | None) -> bool:
+    return required is None or len(required) < _SHORTEST

@@ -9,12 +9,12 @@ not sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, lru_cache
 from itertools import takewhile
 from operator import itemgetter
-from typing import Any, Final, Generic, TypeVar, cast
-from weakref import ref
+from typing import Any, Final, Generic, NamedTuple, TypeVar, cast
+from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import Select, inspect
 from sqlalchemy.exc import InvalidRequestError
@@ -87,24 +87,20 @@ class EntityMaker(Generic[T]):
         names: the names of the result's columns. The entity's columns come first, named as its
             attributes.
         session: the session in which the result was read.
+
+    Attributes:
+        mapper: as given.
     """
 
     def __init__(self, mapper: Mapper[T], names: Iterable[str], session: Session) -> None:
+        self.mapper = mapper
         self._origin = _Origin(session)
         self._new = mapper.class_manager.new_instance
         self._kind, _, self._token = mapper.identity_key_from_primary_key(())
-        columns = _columns(mapper)
-        self._names = list(takewhile(columns.__contains__, names))
-        places = [self._names.index(name) for name in _primary_key(mapper)]
-        # A slice of one gives a tuple as well, which a single index does not.
-        single = slice(places[0], places[0] + 1)
-        self._key_of = itemgetter(*places) if len(places) > 1 else itemgetter(single)
-        self._not_loaded: dict[str, Any] = _relationships(mapper) | {
-            name: _NotLoaded(name, _LEFT_OUT) for name in columns if name not in self._names
-        }
+        self._shape = _shape(mapper, tuple(names))
 
     def __call__(self, rows: Iterable[Any]) -> Iterator[T]:
-        names, key_of, not_loaded = self._names, self._key_of, self._not_loaded
+        names, key_of, not_loaded = self._shape
         kind, token = self._kind, self._token
         info = {ORIGIN: self._origin}
         for row in rows:
@@ -116,16 +112,50 @@ class EntityMaker(Generic[T]):
             state.info = info  # type: ignore[misc]  # SQLAlchemy would make a dict for each
             yield entity
 
+    def one(self, row: Any) -> T:
+        """The entity of a row."""
+        return next(self((row,)))
+
 
 def mapper_of(statement: Select[*tuple[Any, ...]]) -> Mapper[Any] | None:
     """The mapper of the first thing that a statement selects; None if it is not an entity."""
-    entity = statement.column_descriptions[0].get("entity")
-    return None if entity is None else cast(Mapper[Any], inspect(entity).mapper)
+    if statement not in _mappers:
+        entity = statement.column_descriptions[0].get("entity")
+        mapper = None if entity is None else cast(Mapper[Any], inspect(entity).mapper)
+        _mappers[statement] = mapper
+    return _mappers[statement]
 
 
-@cache
-def _columns(mapper: Mapper[Any]) -> tuple[str, ...]:
-    return tuple(attribute.key for attribute in mapper.column_attrs)
+# Describing the columns of a statement takes as long as making the entities of a short page.
+_mappers: Final[WeakKeyDictionary[Select[*tuple[Any, ...]], Mapper[Any] | None]] = (
+    WeakKeyDictionary()
+)
+
+
+class _Shape(NamedTuple):
+    """What the entities of results with the same columns share.
+
+    Attributes:
+        names: the attributes that are loaded.
+        key_of: the primary key of a row.
+        not_loaded: what raises when one of the other attributes is read.
+    """
+
+    names: Sequence[str]
+    key_of: Callable[[Any], tuple[Any, ...]]
+    not_loaded: dict[str, Any]
+
+
+@lru_cache
+def _shape(mapper: Mapper[Any], names: Sequence[str]) -> _Shape:
+    columns = [attribute.key for attribute in mapper.column_attrs]
+    loaded = list(takewhile(columns.__contains__, names))
+    places = [loaded.index(name) for name in _primary_key(mapper)]
+    # A slice of one gives a tuple as well, which a single index does not.
+    single = slice(places[0], places[0] + 1)
+    key_of = itemgetter(*places) if len(places) > 1 else itemgetter(single)
+    left_out = {name: _NotLoaded(name, _LEFT_OUT) for name in columns if name not in loaded}
+    return _Shape(loaded, key_of, _relationships(mapper) | left_out)
 
 
 @cache

@@ -35,6 +35,7 @@ __all__ = [
     "at_most",
     "before",
     "bound",
+    "conditions_on",
     "equals",
     "filter_field",
     "limit_field",
@@ -42,6 +43,7 @@ __all__ = [
     "no_condition",
     "rules_of",
     "trace_parameters",
+    "unbound",
     "with_former",
     "within",
 ]
@@ -56,6 +58,8 @@ Condition = Callable[[Any, Given], Conditions]
 _RULE: Final = "rule"
 # Parameters whose values are passed to the condition as they are, not as bind parameters.
 _AS_THEMSELVES: Final = {"text", "content"}
+# Statements with conditions on more attributes than this are not kept.
+_MOST_KEPT: Final = 4
 _NOT_OF_THE_CURSOR: Final = {"limit", "start_time", "end_time", "ended_after", "ended_before"}
 
 
@@ -203,10 +207,17 @@ class Filters:
 
     def conditions(self) -> Conditions:
         """The conditions on the rows that are listed, with their values."""
-        row, given = self.listed(), bound(self.parameters())
-        by_field = [rule.condition for rule in self._rules.values()]
-        found = [each for condition in by_field for each in condition(row, given)]
-        return [*found, *negated(row, given, by_field)]
+        return conditions_on(self.listed(), self._rules, bound(self.parameters()))
+
+    def kept_names(self) -> frozenset[str] | None:
+        """The names of the parameters, by which statements without their values are kept.
+
+        None if the conditions depend on the values, or if too many different ones would be kept.
+        """
+        names = self.parameters().keys()
+        attributes = getattr(self, "attributes", None) or ()
+        is_kept = len(attributes) <= _MOST_KEPT and _AS_THEMSELVES.isdisjoint(names)
+        return frozenset(names) if is_kept else None
 
     def listed(self) -> Any:
         """The entity whose rows the filters choose."""
@@ -242,6 +253,18 @@ def bound(parameters: Mapping[str, Any]) -> Given:
         name: value if name in _AS_THEMSELVES else bindparam(name, value, type_=NULLTYPE)
         for name, value in parameters.items()
     }
+
+
+def unbound(names: Iterable[str]) -> Given:
+    """Bind parameters of these names, without values."""
+    return {name: bindparam(name) for name in names}
+
+
+def conditions_on(row: Any, rules: Mapping[str, Any], given: Given) -> Conditions:
+    """The conditions of the fields on a row."""
+    by_field = [rule.condition for rule in rules.values()]
+    found = [each for condition in by_field for each in condition(row, given)]
+    return [*found, *negated(row, given, by_field)]
 
 
 def negated(row: Any, given: Given, conditions: Iterable[Condition]) -> Conditions:

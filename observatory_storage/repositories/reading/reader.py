@@ -14,6 +14,7 @@ from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from observatory_storage.errors import NotFound, StorageError, translated
+from observatory_storage.repositories.reading.compact_rows import CompactRows, sharing
 from observatory_storage.repositories.reading.entities import UNIT_IS_OPEN, EntityMaker, mapper_of
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.streams import batches
@@ -109,27 +110,38 @@ class Reader:
             for rows in batches(self.session, result):
                 yield list(make(rows))
 
+    def compact_rows(
+        self, statement: Select[T], batch_size: int, parameters: Parameters = None
+    ) -> CompactRows[T]:
+        """The rows of a large result, through a server-side cursor, without their entities."""
+        with translated():
+            result, make = self._entity_result(statement, parameters, yield_per=batch_size)
+            names = tuple(result.keys())
+            share = sharing(make.mapper, names)
+            rows = [share(row) for batch in batches(self.session, result) for row in batch]
+            return CompactRows(names, rows, make.one)
+
     def rows(self, statement: Executable, parameters: Parameters = None) -> Sequence[Any]:
         """All rows of the statement."""
         with translated():
-            return self.session.execute(statement, parameters).all()
+            return self._execute(None, statement, parameters).all()
 
     def records(self, statement: Executable, parameters: Parameters = None) -> list[dict[str, Any]]:
         """All rows of the statement, their values by label."""
         with translated():
-            result = self.session.execute(statement, parameters)
+            result = self._execute(None, statement, parameters)
             labels = tuple(result.keys())
             return [dict(zip(labels, row, strict=True)) for row in result]
 
     def row(self, statement: Executable, parameters: Parameters = None) -> Any:
         """The one row of the statement."""
         with translated():
-            return self.session.execute(statement, parameters).one()
+            return self._execute(None, statement, parameters).one()
 
     def scalar(self, statement: Executable, parameters: Parameters = None) -> Any:
         """The first value of the first row; None without rows."""
         with translated():
-            return self.session.scalar(statement, parameters)
+            return self._execute(None, statement, parameters).scalar()
 
     def stream(self, statement: Select[*tuple[Any, ...]]) -> Iterator[Any]:
         """The rows through a server-side cursor, one batch at a time in memory."""
@@ -171,9 +183,9 @@ class Reader:
         mapper: Mapper[Any] | None,
         statement: Executable,
         parameters: Parameters,
-        options: Mapping[str, Any],
+        options: Mapping[str, Any] | None = None,
     ) -> CursorResult[Any]:
-        """Run a statement on the session's connection, without its identity map."""
+        """Run a statement on the session's connection, without the session's layer for entities."""
         session = self.session
         if session.autoflush:
             session.flush()

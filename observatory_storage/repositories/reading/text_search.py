@@ -18,13 +18,13 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, func, not_, or_
+from sqlalchemy import ColumnElement, Text, and_, func, not_, or_, type_coerce
 from sqlalchemy import text as sql
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.models.search_words import separate
 
-__all__ = ["TextSearch", "longest_run"]
+__all__ = ["TextSearch", "has_plain_words", "longest_run"]
 
 _PIECES: Final = re.compile(r'(?P<signs>-*)(?:"(?P<phrase>[^"]*)"|(?P<word>[^\s"]+))')
 _MOST_PREFIXES: Final = 20
@@ -74,6 +74,12 @@ class _Term:
     literals: Sequence[str]
     is_excluded: bool
     is_scattered: bool = False
+
+    @property
+    def is_plain_word(self) -> bool:
+        """Whether it is one whole word that a match must have and that needs no comparison."""
+        is_word = len(self.words) == 1 and not self.words[0].is_beginning
+        return is_word and not self.literals and not self.is_excluded
 
 
 class TextSearch:
@@ -150,6 +156,16 @@ class TextSearch:
             for terms in self._alternatives
         )
 
+    def plain_query(self) -> str | None:
+        """All words as ``websearch_to_tsquery`` takes them; None unless each is a plain word.
+
+        The condition of such a search is the same for all words.
+        """
+        terms = self._alternatives[0] if len(self._alternatives) == 1 else []
+        if not terms or not all(term.is_plain_word for term in terms):
+            return None
+        return " ".join(map(self._written, terms))
+
     def required_word(self) -> str | None:
         """The longest run of ASCII letters and digits that every match has, in any case."""
         if len(self._alternatives) != 1:
@@ -172,6 +188,12 @@ class TextSearch:
         words = (self._names[w.text] if w.is_beginning else w.text for w in term.words)
         between = '" "' if term.is_scattered else " "
         return f'{"-" * term.is_excluded}"{between.join(words)}"'
+
+
+def has_plain_words(vector: ColumnElement[Any], words: Any) -> ColumnElement[bool]:
+    """The condition that a row has all words of a `TextSearch.plain_query`."""
+    query = func.websearch_to_tsquery(sql(_CONFIGURATION), type_coerce(words, Text))
+    return vector.bool_op("@@")(query)
 
 
 def longest_run(text: str) -> str | None:

@@ -8,9 +8,11 @@ know how rare a value is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from itertools import chain
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -20,12 +22,18 @@ from sqlalchemy.types import TypeEngine
 
 from observatory_storage.llm.log_facts import LOGGED_AFTER, LOGGED_BEFORE
 from observatory_storage.models import LogRecord, TraceEvent, TraceSpan
-from observatory_storage.repositories.reading.filter_fields import within
+from observatory_storage.repositories.reading.filter_fields import Conditions, within
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces import json_conditions
-from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
+from observatory_storage.repositories.traces.span_conditions import Bounds, SpanConditions
 
-__all__ = ["CandidateFinder", "Candidates"]
+__all__ = [
+    "CandidateFinder",
+    "Candidates",
+    "are_few",
+    "limit_parameter",
+    "spans_by_index",
+]
 
 # With more candidates, walking the spans in order meets enough of them soon.
 _MOST: Final = 5_000
@@ -51,6 +59,19 @@ _OF_EVENT: Final = [
     TraceEvent.span_start_time.label("start_time"),
     TraceEvent.span_start_ns.label("start_ns"),
 ]
+_LIMIT: Final = sa.bindparam("candidate_limit", type_=sa.BigInteger)
+_SLICE_START: Final = sa.bindparam("slice_start", type_=TraceSpan.start_time.type)
+_SLICE_END: Final = sa.bindparam("slice_end", type_=TraceSpan.start_time.type)
+
+
+def limit_parameter() -> dict[str, int]:
+    """The value of the bind parameter of `spans_by_index`."""
+    return {_LIMIT.key: _MOST + 1}
+
+
+def are_few(count: int) -> bool:
+    """Whether all candidates have been found, if so many were."""
+    return count <= _MOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,85 +105,129 @@ class Candidates:
 
 
 class CandidateFinder:
-    """Finds the candidates of filters that have conditions on JSON."""
+    """Finds the candidates of filters that have conditions on JSON.
 
-    def __init__(self, reader: Reader, filters: SpanFilters | TraceFilters) -> None:
+    Args:
+        conditions: those of the filters.
+        parameters: the values of their bind parameters.
+        is_kept: whether the statements are cached for all filters with the same fields set.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        conditions: SpanConditions,
+        parameters: Mapping[str, Any],
+        *,
+        is_kept: bool,
+    ) -> None:
         self._reader = reader
-        self._filters = filters
-        self._range = filters.start_time, filters.end_time
+        self._conditions = conditions
+        self._parameters = parameters
+        self._make = _keys if is_kept else _keys.__wrapped__
 
     def few(self, start: datetime | None, end: datetime | None) -> Candidates | None:
         """The candidates that start in [start, end); None if there are too many to list."""
-        json = self._filters.in_sql().json()
-        for number, first in enumerate(json):
-            found = self._reader.rows(self._keys(first, start, end).limit(_MOST + 1))
-            if len(found) <= _MOST:
+        times = {"slice_start": start, "slice_end": end}
+        values = {
+            **self._parameters,
+            **{name: time for name, time in times.items() if time is not None},
+            **json_conditions.logged_parameters(**times),
+            **limit_parameter(),
+        }
+        json, bounds = self._conditions.json(), self._conditions.bounds()
+        for number in range(len(json)):
+            statement = self._make(
+                self._conditions, number, has_start=start is not None, has_end=end is not None
+            )
+            found = self._reader.rows(statement, values)
+            if are_few(len(found)):
                 others = [*json[:number], *json[number + 1 :]]
-                rest = [json_conditions.on_span_or_events(other, *self._range) for other in others]
+                rest = [json_conditions.on_span_or_events(other, *bounds) for other in others]
                 return Candidates(list({_Key(*row) for row in found}), rest)
         return None
 
-    def _keys(
-        self, json: json_conditions.JsonCondition, start: datetime | None, end: datetime | None
-    ) -> Any:
-        """The keys of the spans that meet the condition themselves, by an event or by a log record.
 
-        The CTE is materialized, so that the planner plans for all rows. To find only the first few
-        rows, it would expect the value to be frequent and read the partition in order.
-        """
-        spans = (
-            sa.select(*_OF_SPAN)
-            .where(
-                *within(TraceSpan.start_time, start, end),
-                *self._filters.in_sql().plain(),
-                json.on_span(),
-            )
-            .cte("spans")
-            .prefix_with("MATERIALIZED")
-        )
-        bounds = [
-            *within(TraceEvent.span_start_time, start, end),
-            *within(TraceEvent.span_start_time, *self._range),
-        ]
-        events = (
-            sa.select(*_OF_EVENT)
-            .where(*bounds, json.on_event())
-            .cte("events")
-            .prefix_with("MATERIALIZED")
-        )
-        found = [sa.select(spans), sa.select(events)]
-        if isinstance(json, json_conditions.ContentCondition):
-            found.append(self._logged(json, start, end))
-        return sa.union_all(*found)
+@lru_cache(maxsize=256)
+def _keys(conditions: SpanConditions, number: int, *, has_start: bool, has_end: bool) -> Any:
+    """The keys of the spans that meet a condition themselves, by an event or by a log record."""
+    json, bounds = conditions.json()[number], conditions.bounds()
+    of_slice: Bounds = (_SLICE_START if has_start else None, _SLICE_END if has_end else None)
+    own = [*within(TraceSpan.start_time, *of_slice), *conditions.plain(), json.on_span()]
+    start = TraceEvent.span_start_time
+    by_event = [*within(start, *of_slice), *within(start, *bounds), json.on_event()]
+    found = [
+        sa.select(_materialized("spans", sa.select(*_OF_SPAN).where(*own))),
+        sa.select(_materialized("events", sa.select(*_OF_EVENT).where(*by_event))),
+    ]
+    if isinstance(json, json_conditions.ContentCondition):
+        times = [json_conditions.logged_within(*one) for one in (of_slice, bounds)]
+        of_span = [within(TraceSpan.start_time, *one) for one in (of_slice, bounds)]
+        found.append(_logged(json, chain(*times), chain(*of_span)))
+    return sa.union_all(*found).limit(_LIMIT)
 
-    def _logged(
-        self, json: json_conditions.ContentCondition, start: datetime | None, end: datetime | None
-    ) -> sa.Select[Any]:
-        """The keys of the spans that the log records name which meet the condition."""
-        records = (
-            sa.select(LogRecord.trace_id, LogRecord.span_id, LogRecord.timestamp)
-            .where(
-                LogRecord.trace_id.is_not(None),
-                LogRecord.span_id.is_not(None),
-                *json_conditions.logged_within(start, end),
-                *json_conditions.logged_within(*self._range),
-                json.on_log(),
-            )
-            .cte("records")
-            .prefix_with("MATERIALIZED")
+
+def spans_by_index(conditions: SpanConditions, further: Conditions) -> sa.Select[UUID]:
+    """The traces of the spans that match, up to the bind parameter of `limit_parameter`.
+
+    Args:
+        conditions: have one condition on JSON.
+        further: conditions on which each index is searched.
+    """
+    (json,), bounds = conditions.json(), conditions.bounds()
+    own = [*conditions.plain(), json.on_span(), *further]
+    by_event = [*within(TraceEvent.span_start_time, *bounds), json.on_event(), *further]
+    spans = _materialized("spans", sa.select(*_OF_SPAN).where(*own))
+    events = _materialized("events", sa.select(*_OF_EVENT).where(*by_event))
+    same_key = [own == events.c[own.key] for own in _OF_SPAN]
+    named = _each(sa.select(TraceSpan.trace_id).where(*same_key, *conditions.plain()))
+    found = [
+        sa.select(spans.c.trace_id),
+        sa.select(named.c.trace_id).select_from(events.join(named, sa.true())),
+    ]
+    if isinstance(json, json_conditions.ContentCondition):
+        times = [*json_conditions.logged_within(*bounds), *further]
+        logged = _logged(json, times, conditions.plain()).subquery("logged")
+        found.append(sa.select(logged.c.trace_id))
+    return sa.select(sa.union_all(*found).limit(_LIMIT).subquery("some").c.trace_id)
+
+
+def _logged(
+    json: json_conditions.ContentCondition,
+    on_record: Iterable[sa.ColumnElement[bool]],
+    on_span: Iterable[sa.ColumnElement[bool]],
+) -> sa.Select[Any]:
+    """The keys of the spans that the log records name which meet the condition."""
+    records = _materialized(
+        "records",
+        sa.select(LogRecord.trace_id, LogRecord.span_id, LogRecord.timestamp).where(
+            LogRecord.trace_id.is_not(None),
+            LogRecord.span_id.is_not(None),
+            *on_record,
+            json.on_log(),
+        ),
+    )
+    named = _each(
+        sa.select(*_OF_SPAN).where(
+            TraceSpan.trace_id == records.c.trace_id,
+            TraceSpan.span_id == records.c.span_id,
+            TraceSpan.start_time <= records.c.timestamp + LOGGED_BEFORE,
+            TraceSpan.start_time > records.c.timestamp - LOGGED_AFTER,
+            *on_span,
         )
-        named = (
-            sa.select(*_OF_SPAN)
-            .where(
-                TraceSpan.trace_id == records.c.trace_id,
-                TraceSpan.span_id == records.c.span_id,
-                TraceSpan.start_time <= records.c.timestamp + LOGGED_BEFORE,
-                TraceSpan.start_time > records.c.timestamp - LOGGED_AFTER,
-                *within(TraceSpan.start_time, start, end),
-                *within(TraceSpan.start_time, *self._range),
-            )
-            # Keeps the planner from reading all spans for a join, since it expects more records.
-            .offset(sa.literal_column("'0'"))
-            .lateral("named")
-        )
-        return sa.select(named).select_from(records.join(named, sa.true()))
+    )
+    return sa.select(named).select_from(records.join(named, sa.true()))
+
+
+def _materialized(name: str, statement: sa.Select[*tuple[Any, ...]]) -> sa.CTE:
+    """A CTE that is planned for all rows.
+
+    To find only the first few rows, the planner would expect the value to be frequent and read the
+    partition in order.
+    """
+    return statement.cte(name).prefix_with("MATERIALIZED")
+
+
+def _each(statement: sa.Select[*tuple[Any, ...]]) -> Any:
+    """Looks up spans one by one. The planner expects more, and would read all spans for a join."""
+    return statement.offset(sa.literal_column("'0'")).lateral("named")

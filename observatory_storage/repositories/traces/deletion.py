@@ -40,7 +40,7 @@ from observatory_storage.repositories.metrics.exemplars import without_exemplars
 from observatory_storage.repositories.reading import validation
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces.results import DeletedRows, DeletedTrace
-from observatory_storage.repositories.traces.spans import (
+from observatory_storage.repositories.traces.trace_bounds import (
     events_of_trace,
     spans_of_trace,
     start_bounds,

@@ -12,12 +12,13 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypedDict
 
-from sqlalchemy import bindparam, func
+from sqlalchemy import func
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import KINDS, STATUSES, TraceSpan
 from observatory_storage.repositories.reading import (
     attribute_conditions,
+    content_conditions,
     operators,
     validation,
 )
@@ -34,6 +35,7 @@ from observatory_storage.repositories.reading.filter_fields import (
     no_condition,
     rules_of,
     trace_parameters,
+    unbound,
 )
 from observatory_storage.repositories.reading.operators import Not, Operator, TextFilter
 from observatory_storage.repositories.reading.validation import (
@@ -201,7 +203,10 @@ class _CommonFilters(Filters):
         validation.number, at_most("total_cost_usd", "max_cost_usd"), spanless=True
     )
     text: str | None = span_field(
-        validation.search, no_condition, json=json_conditions.words_condition
+        validation.search,
+        no_condition,
+        json=json_conditions.words_condition,
+        parameters=content_conditions.words_parameters,
     )
     contains: str | None = span_field(
         validation.substring,
@@ -236,6 +241,14 @@ class _CommonFilters(Filters):
             validation.ordered(least, getattr(self, least), greatest, getattr(self, greatest))
         if self.contains is not None and self.start_time is None:
             raise ValidationError("start_time", None, "is required where contains is given")
+
+    def parameters(self) -> dict[str, Any]:
+        """The values of the bind parameters of the fields that are set."""
+        found = Filters.parameters(self)
+        if "words" in found:
+            times = {"start_time": self.start_time, "end_time": self.end_time}
+            found |= json_conditions.logged_parameters(**times)
+        return found
 
     def listed(self) -> Any:
         return TraceSpan
@@ -357,5 +370,4 @@ def _is_value(value: Any) -> bool:
 @lru_cache(maxsize=256)
 def template(names: frozenset[str]) -> SpanConditions:
     """The conditions of trace filters with parameters of these names, without their values."""
-    given: Given = {name: bindparam(name) for name in names}
-    return SpanConditions(rules_of(TraceFilters), given, by_trace=True)
+    return SpanConditions(rules_of(TraceFilters), unbound(names), by_trace=True)

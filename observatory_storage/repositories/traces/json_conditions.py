@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, exists, or_
+from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, exists, or_
 
 from observatory_storage.llm.content_search import (
     Content,
@@ -26,7 +26,11 @@ from observatory_storage.llm.content_search import (
 from observatory_storage.llm.log_facts import LOGGED_AFTER, LOGGED_BEFORE
 from observatory_storage.models import LogRecord, Trace, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading.attribute_conditions import Attribute, attributes_of
-from observatory_storage.repositories.reading.content_conditions import has_substring, has_words
+from observatory_storage.repositories.reading.content_conditions import (
+    contains_words,
+    has_substring,
+    has_words,
+)
 from observatory_storage.repositories.reading.filter_fields import Conditions, Given, within
 from observatory_storage.repositories.reading.text_search import TextSearch
 
@@ -35,11 +39,20 @@ __all__ = [
     "ContentCondition",
     "JsonCondition",
     "attribute_conditions",
+    "logged_parameters",
     "logged_within",
     "on_span_or_events",
     "substring_condition",
     "words_condition",
 ]
+
+
+# The bind parameters of times for which there are others with the bounds of log records.
+_STARTS: Final = ("start_time", "slice_start")
+_ENDS: Final = ("end_time", "slice_end")
+_LOGGED: Final = "logged_"
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+_LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +113,9 @@ def attribute_conditions(given: Given) -> list[JsonCondition]:
 
 def words_condition(given: Given) -> list[JsonCondition]:
     """The condition on words, if a text is given."""
+    if "words" in given:
+        words, letters = given["words"], given.get("letters")
+        return [ContentCondition(partial(contains_words, words=words, letters=letters))]
     if "text" not in given:
         return []
     return [ContentCondition(partial(has_words, search=TextSearch(given["text"])))]
@@ -150,19 +166,32 @@ def logged_within(start: Any, end: Any) -> Conditions:
     """The condition on the times of log records whose spans start in [start, end).
 
     Args:
-        start, end: times, or bind parameters with their values: PostgreSQL would compute the bounds
-            only after it has planned for all partitions.
+        start, end: times, or bind parameters. PostgreSQL would compute the bounds only after it has
+            planned for all partitions, so those of a bind parameter without a value are bind
+            parameters too, if `logged_parameters` has their values.
     """
-    start, end = (getattr(time, "value", time) for time in (start, end))
-    return within(
-        LogRecord.timestamp,
-        _shifted(start, -LOGGED_BEFORE),
-        _shifted(end, LOGGED_AFTER),
-    )
+    return within(LogRecord.timestamp, _shifted(start, -LOGGED_BEFORE), _shifted(end, LOGGED_AFTER))
 
 
-def _shifted(time: datetime | None, by: timedelta) -> datetime | None:
+def logged_parameters(**times: datetime | None) -> dict[str, datetime]:
+    """The values of the bind parameters of `logged_within` for those of these names."""
+    return {
+        f"{_LOGGED}{name}": _moved(time, LOGGED_AFTER if name in _ENDS else -LOGGED_BEFORE)
+        for name, time in times.items()
+        if time is not None
+    }
+
+
+def _shifted(time: Any, by: timedelta) -> Any:
+    if isinstance(time, BindParameter):
+        if time.value is None and time.key in (*_STARTS, *_ENDS):
+            return bindparam(f"{_LOGGED}{time.key}", type_=LogRecord.timestamp.type)
+        time = time.value
+    return None if time is None else _moved(time, by)
+
+
+def _moved(time: datetime, by: timedelta) -> datetime:
     try:
-        return None if time is None else time + by
+        return time + by
     except OverflowError:
-        return None
+        return _LATEST if by > timedelta(0) else _EARLIEST

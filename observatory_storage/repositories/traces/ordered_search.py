@@ -127,7 +127,8 @@ def matching_spans(reader: Reader, filters: SpanFilters) -> sa.Select[TraceSpan]
     """The spans that match. If few spans meet a condition on JSON, they are found by its index."""
     conditions = filters.in_sql()
     if filters.searches_json():
-        candidates = CandidateFinder(reader, filters).few(filters.start_time, filters.end_time)
+        finder = CandidateFinder(reader, conditions, filters.parameters(), is_kept=False)
+        candidates = finder.few(filters.start_time, filters.end_time)
         if candidates is not None:
             found = sa.select(TraceSpan).where(*conditions.plain())
             return candidates.restrict(found) if candidates.keys else found.where(sa.false())

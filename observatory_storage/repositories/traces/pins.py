@@ -15,7 +15,7 @@ from observatory_storage.models import PINNED_TRACES, Trace
 from observatory_storage.repositories.reading import validation
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces.former_ids import by_either_id
-from observatory_storage.repositories.traces.spans import trace_name
+from observatory_storage.repositories.traces.trace_bounds import trace_name
 from observatory_storage.serialization import Result
 
 __all__ = ["PinQueries", "PinnedTrace"]

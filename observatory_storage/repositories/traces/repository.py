@@ -9,6 +9,7 @@ from typing import Any, Final, Unpack, overload
 from uuid import UUID
 
 from sqlalchemy import bindparam, select
+from sqlalchemy.orm import aliased
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Trace
@@ -33,13 +34,15 @@ from observatory_storage.repositories.traces.pins import PinQueries
 from observatory_storage.repositories.traces.service_names import operations_of, service_names
 from observatory_storage.repositories.traces.session_filters import SessionFilters, SessionKeywords
 from observatory_storage.repositories.traces.sessions import SessionSearch, session_by_id
-from observatory_storage.repositories.traces.spans import trace_name
 from observatory_storage.repositories.traces.statistics import span_stats, trace_stats
+from observatory_storage.repositories.traces.trace_bounds import trace_name
 from observatory_storage.repositories.traces.trace_search import TraceSearch
 
 __all__ = ["TraceRepository"]
 
-_BY_ID: Final = select(Trace).where(Trace.id == bindparam("id"))
+# The alias has no schema, which would be written at each column of the statement.
+_TRACE: Final = aliased(Trace, name="trace")
+_BY_ID: Final = select(_TRACE).where(_TRACE.id == bindparam("id"))
 
 
 class TraceRepository(MessageQueries, PinQueries):
@@ -268,7 +271,9 @@ class TraceRepository(MessageQueries, PinQueries):
         return by_either_id(key, lambda one: delete_trace(self._reader, one, name))
 
     def _get(self, key: UUID, name: str) -> Trace:
-        return by_either_id(key, lambda one: self._reader.entity(_BY_ID, {"id": one}, name))
+        found = by_either_id(key, lambda one: self._reader.entity(_BY_ID, {"id": one}, name))
+        self._latest = found
+        return found
 
     def delete_user(self, user_id: str) -> results.DeletedRows:
         """Erase the data of a user from every table.

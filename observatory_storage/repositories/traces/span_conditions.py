@@ -101,7 +101,7 @@ class SpanConditions:
         Args:
             bounds: leave out the partitions of spans that do not start within them.
         """
-        of_json = self._bounds() if bounds is NO_BOUNDS else bounds
+        of_json = self.bounds() if bounds is NO_BOUNDS else bounds
         json = (on_span_or_events(one, *of_json) for one in self.json())
         return [*self.plain(), *within(TraceSpan.start_time, *bounds), *json]
 
@@ -109,7 +109,7 @@ class SpanConditions:
         """The conditions on a span without those that `json` returns."""
         found = self._on(TraceSpan, *(rule.condition for rule in self._rules.values()))
         if self._excluded and not self._by_trace:
-            found += [each.is_not(true()) for each in self._excluding(*self._bounds())]
+            found += [each.is_not(true()) for each in self._excluding(*self.bounds())]
         return found
 
     def json(self) -> list[JsonCondition]:
@@ -157,14 +157,15 @@ class SpanConditions:
 
     def within(self, trace: type[Trace] = Trace) -> Conditions:
         """The condition that a trace begins within the time range."""
-        return within(trace.start_time, *self._bounds())
+        return within(trace.start_time, *self.bounds())
 
     def of_service(self) -> Conditions:
         """The conditions on a span's service and time, which one index serves."""
         of_service = self._on(TraceSpan, self._rules["service_name"].condition)
-        return [*of_service, *within(TraceSpan.start_time, *self._bounds())]
+        return [*of_service, *within(TraceSpan.start_time, *self.bounds())]
 
-    def _bounds(self) -> tuple[Any, Any]:
+    def bounds(self) -> Bounds:
+        """The bind parameters of the filters' time range."""
         return self._given.get("start_time"), self._given.get("end_time")
 
     def _excluding(self, start: Any = None, end: Any = None) -> Conditions:

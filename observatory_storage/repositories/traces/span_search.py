@@ -49,7 +49,9 @@ class SpanSearch:
         self.query: Mapping[str, object] = filters.query()
         self._conditions = filters.in_sql()
         self._matching = select(TraceSpan).where(*self._conditions.plain()).options(*options)
-        self._finder = CandidateFinder(reader, filters)
+        self._finder = CandidateFinder(
+            reader, self._conditions, filters.parameters(), is_kept=False
+        )
 
     def count(self, kind: Total) -> int:
         return self._reader.count(select(TraceSpan).where(*self._conditions.all()), kind)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, Final, Unpack
 from uuid import UUID
 
 from sqlalchemy import (
-    BindParameter,
     ColumnElement,
     Select,
+    and_,
     bindparam,
     false,
     func,
@@ -19,8 +18,9 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session, aliased, defer
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.orm.interfaces import ORMOption
 
 from observatory_storage import ids
 from observatory_storage.errors import NotFound, ValidationError
@@ -44,74 +44,57 @@ from observatory_storage.repositories.traces.ordered_search import (
     span_order,
 )
 from observatory_storage.repositories.traces.span_search import SpanSearch
-from observatory_storage.repositories.traces.tree import SpanTree
+from observatory_storage.repositories.traces.trace_bounds import (
+    Bounds,
+    events_of_trace,
+    located,
+    spans_of_trace,
+    trace_name,
+)
+from observatory_storage.repositories.traces.tree import SpanTree, tree_of_rows
 
-__all__ = ["SpanQueries", "events_of_trace", "spans_of_trace", "start_bounds", "trace_name"]
+__all__ = ["SpanQueries"]
 
-Bounds = tuple[datetime, datetime]
+
+# The tree of a trace with more spans is made of rows without entities.
+_MOST_ENTITIES: Final = 2_000
 
 _BY_START: Final = pages.Keyset(
     "spans", (TraceSpan.start_time, TraceSpan.start_ns, TraceSpan.trace_id, TraceSpan.span_id)
 )
-_WITHOUT_PAYLOAD: Final = tuple(
-    defer(getattr(TraceSpan, name), raiseload=True)
-    for name in ("attributes", "links", "resource_attributes", "scope_attributes", "otlp")
-)
-_START_BOUNDS: Final = select(
-    Trace.start_time, func.coalesce(Trace.last_span_start, Trace.start_time)
-).where(Trace.id == bindparam("trace_id"))
+_PAYLOAD: Final = ("attributes", "links", "resource_attributes", "scope_attributes", "otlp")
+
+
+def _without_payload(span: type[TraceSpan]) -> tuple[ORMOption, ...]:
+    return tuple(defer(getattr(span, name), raiseload=True) for name in _PAYLOAD)
+
+
+_WITHOUT_PAYLOAD: Final = _without_payload(TraceSpan)
 _BOUNDS_OF_TRACES: Final = select(
     func.min(Trace.start_time), func.max(func.coalesce(Trace.last_span_start, Trace.start_time))
 )
 
 
-def trace_name(trace_id: TraceId) -> object:
-    """The id as the caller gave it, for an error message."""
-    return trace_id.trace_id if isinstance(trace_id, Trace) else trace_id
-
-
-def spans_of_trace(
-    key: UUID | BindParameter[Any], bounds: tuple[Any, Any]
-) -> list[ColumnElement[bool]]:
-    """The conditions on the spans of a trace whose first and last span start are known."""
-    first, last = bounds
-    return [TraceSpan.trace_id == key, TraceSpan.start_time >= first, TraceSpan.start_time <= last]
-
-
-def events_of_trace(key: UUID, bounds: Bounds) -> list[ColumnElement[bool]]:
-    """The conditions on the events of a trace, which are partitioned by their span's start."""
-    start, (first, last) = TraceEvent.span_start_time, bounds
-    return [TraceEvent.trace_id == key, start >= first, start <= last]
-
-
-def start_bounds(reader: Reader, key: UUID) -> Bounds | None:
-    """The first and the last start of a trace's spans; None if there is no such trace.
-
-    They are passed as constants, so that the planner prunes all other partitions.
-    """
-    rows = reader.rows(_START_BOUNDS, {"trace_id": key})
-    return (rows[0][0], rows[0][1]) if rows else None
-
-
-def located(reader: Reader, key: UUID) -> tuple[UUID, Bounds | None]:
-    """The id of the stored trace, and its `start_bounds`.
-
-    An earlier version gave other ids to traces of 64 bits.
-    """
-    bounds = start_bounds(reader, key)
-    former = ids.former_trace_uuid(key) if bounds is None else None
-    if former is not None and (bounds := start_bounds(reader, former)) is not None:
-        return former, bounds
-    return key, bounds
-
-
-_OF_TRACE: Final = select(TraceSpan).where(
-    *spans_of_trace(bindparam("trace_id"), (bindparam("first"), bindparam("last")))
+# The alias has no schema, which would be written at each column of the statement.
+_SPAN: Final = aliased(TraceSpan, name="span")
+_OF_TRACE: Final = select(_SPAN).where(
+    *spans_of_trace(bindparam("trace_id"), (bindparam("first"), bindparam("last")), _SPAN)
 )
-_OF_TRACE_WITHOUT_PAYLOAD: Final = _OF_TRACE.options(*_WITHOUT_PAYLOAD)
-_OF_TRACE_IN_ORDER: Final = _OF_TRACE.order_by(
-    TraceSpan.start_time, TraceSpan.start_ns, TraceSpan.span_id
+_OF_TRACE_WITHOUT_PAYLOAD: Final = _OF_TRACE.options(*_without_payload(_SPAN))
+_OF_TRACE_IN_ORDER: Final = _OF_TRACE.order_by(_SPAN.start_time, _SPAN.start_ns, _SPAN.span_id)
+# Whether the trace still begins and ends within the bounds that a statement was given.
+_IS_WITHIN: Final = (
+    select(
+        and_(
+            Trace.start_time >= bindparam("first"),
+            func.coalesce(Trace.last_span_start, Trace.start_time) <= bindparam("last"),
+        )
+    )
+    .where(Trace.id == bindparam("trace_id"))
+    .scalar_subquery()
+    .label("is_within")
 )
+_KNOWN_IN_ORDER: Final = _OF_TRACE_IN_ORDER.add_columns(_IS_WITHIN)
 _EVENTS_IN_ORDER: Final = select(TraceEvent).order_by(
     TraceEvent.span_start_time,
     TraceEvent.span_start_ns,
@@ -125,12 +108,14 @@ class SpanQueries:
 
     def __init__(self, session: Session) -> None:
         self._reader = Reader(session)
+        self._latest: Trace | None = None  # the trace that was got by its id most recently
 
     def get_spans(self, trace_id: TraceId, *, with_events: bool = False) -> list[TraceSpan]:
         """Get all spans of a trace with all columns, ordered by start.
 
-        It runs two statements, or three with events, however many spans there are. For traces too
-        large for memory use `iterate_spans`.
+        It runs two statements, or three with events, however many spans there are; one less if you
+        pass the `Trace`, or if this repository got the trace just before. For traces too large for
+        memory use `iterate_spans`.
 
         Args:
             with_events: fill each span's ``events`` too.
@@ -138,8 +123,7 @@ class SpanQueries:
         Raises:
             NotFound: there is no such trace.
         """
-        key, bounds = self._located(trace_id)
-        spans = self._reader.entities(_OF_TRACE_IN_ORDER, _parameters(key, bounds))
+        key, bounds, spans = self._spans(trace_id)
         if with_events:
             _attach(spans, self._events(events_of_trace(key, bounds)))
         return spans
@@ -157,8 +141,11 @@ class SpanQueries:
             NotFound: there is no such trace.
         """
         statement = _OF_TRACE if payload else _OF_TRACE_WITHOUT_PAYLOAD
-        spans = self._reader.entities(statement, _parameters(*self._located(trace_id)))
-        return SpanTree.of(spans)
+        key, bounds = self._located(trace_id)
+        parameters = _parameters(key, bounds)
+        if bounds.span_count <= _MOST_ENTITIES:
+            return SpanTree.of(self._reader.entities(statement, parameters))
+        return tree_of_rows(self._reader.compact_rows(statement, BATCH_SIZE, parameters))
 
     def get_events(self, trace_id: TraceId, span_id: str | None = None) -> list[TraceEvent]:
         """Get the events of a trace, or of its spans with one id, ordered by span and position.
@@ -183,11 +170,11 @@ class SpanQueries:
         """
         span_key = ids.span_id(span_id)
         key, bounds = self._located(trace_id)
-        statement = _OF_TRACE_IN_ORDER.where(TraceSpan.span_id == span_key).limit(1)
+        statement = _OF_TRACE_IN_ORDER.where(_SPAN.span_id == span_key).limit(1)
         what = f"span {span_id} in trace {trace_name(trace_id)}"
         span = self._reader.entity(statement, _parameters(key, bounds), what)
         if with_events:
-            own = events_of_trace(key, (span.start_time, span.start_time))
+            own = events_of_trace(key, Bounds(span.start_time, span.start_time))
             _attach([span], self._events([*own, TraceEvent.span_id == span_key]))
         return span
 
@@ -334,12 +321,31 @@ class SpanQueries:
             raise NotFound(f"there is no trace {trace_name(trace_id)}")
         return key, bounds
 
+    def _spans(self, trace_id: TraceId) -> tuple[UUID, Bounds, list[TraceSpan]]:
+        """The key of a trace, the first and the last start of its spans, and the spans."""
+        known = self._known(trace_id)
+        if known is not None:
+            # Others may have written spans since the trace was read.
+            found = self._reader.entities_with(_KNOWN_IN_ORDER, _parameters(*known))
+            if found and found[0][1]:
+                return *known, [span for span, _ in found]
+        key, bounds = self._located(trace_id)
+        return key, bounds, self._reader.entities(_OF_TRACE_IN_ORDER, _parameters(key, bounds))
+
+    def _known(self, trace_id: TraceId) -> tuple[UUID, Bounds] | None:
+        """The key and the bounds of a trace that has been read; None if they are not known."""
+        key = validation.trace_key("trace_id", trace_id)
+        trace = trace_id if isinstance(trace_id, Trace) else self._latest
+        read = {} if trace is None else vars(trace)
+        first, last = read.get("start_time"), read.get("last_span_start")
+        return (key, Bounds(first, last)) if first and last and read.get("id") == key else None
+
     def _events(self, conditions: Sequence[ColumnElement[bool]]) -> list[TraceEvent]:
         return self._reader.entities(_EVENTS_IN_ORDER.where(*conditions))
 
 
 def _parameters(key: UUID, bounds: Bounds) -> dict[str, Any]:
-    return {"trace_id": key, "first": bounds[0], "last": bounds[1]}
+    return {"trace_id": key, "first": bounds.first, "last": bounds.last}
 
 
 def _attach(spans: Sequence[TraceSpan], events: Sequence[TraceEvent]) -> None:

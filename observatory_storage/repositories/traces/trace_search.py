@@ -25,11 +25,16 @@ from observatory_storage.repositories.reading.time_slices import (
     until_full,
 )
 from observatory_storage.repositories.traces import trace_statements as statements
-from observatory_storage.repositories.traces.candidates import CandidateFinder, Candidates
+from observatory_storage.repositories.traces.candidates import (
+    CandidateFinder,
+    Candidates,
+    are_few,
+)
 from observatory_storage.repositories.traces.filters import TraceFilters, template
 from observatory_storage.repositories.traces.matching_days import days_of
 from observatory_storage.repositories.traces.trace_counts import estimated_traces, exact_traces
 from observatory_storage.repositories.traces.trace_walk import TraceWalk
+from observatory_storage.repositories.traces.walk_or_index import WalkOrIndex
 
 __all__ = ["TraceSearch"]
 
@@ -39,17 +44,11 @@ _FEW_SPANS: Final = 5_000
 # The number of matching spans that a trace is expected to have, for way 2 of `TraceSearch.rows`.
 _SPANS_A_TRACE: Final = 4
 _UNITS: Final = ("partitions of traces", "spans of traces")
-# Before indexes are searched for a condition on JSON, 60 traces are read in order, and up to 300 if
-# the first ones promise to fill the page; fewer for words, since prompts may have to be parsed.
-_WALKED: Final = (60, 300)
-_WALKED_FOR_WORDS: Final = (15, 50)
 # The numbers of traces that are read in order for a model, which is likely common, and a service.
 _WALKED_FOR_MODEL: Final = 150
 _WALKED_FOR_SERVICE: Final = 900
 # If at least this many of these traces have the service, reading on will find the others.
 _PROMISING: Final = 2
-# Statements with conditions on more attributes than this are not cached.
-_MOST_KEPT: Final = 4
 
 
 class TraceSearch:
@@ -62,12 +61,12 @@ class TraceSearch:
         self._filters = filters
         self.query: Mapping[str, Any] = filters.query()
         self._parameters = filters.parameters()
-        # Words decide what their condition looks like, so a statement with words is not kept.
-        few = len(filters.attributes or ()) <= _MOST_KEPT
-        self._is_kept = few and not filters.searches_content()
-        names = frozenset(self._parameters)
-        self._conditions = template(names) if self._is_kept else filters.in_sql(by_trace=True)
-        self._finder = CandidateFinder(reader, filters)
+        names = filters.kept_names()
+        self._is_kept = names is not None
+        self._conditions = filters.in_sql(by_trace=True) if names is None else template(names)
+        self._finder = CandidateFinder(
+            reader, self._conditions, self._parameters, is_kept=self._is_kept
+        )
 
     def count(self, kind: Total) -> int:
         """Count by the matching spans, which is less work than finding the traces in order."""
@@ -218,17 +217,18 @@ class TraceSearch:
         return [within_ranges(TraceSpan.start_time, self._days)]
 
     def _by_json(self, seek: Seek) -> Sequence[Trace]:
-        few, most = _WALKED_FOR_WORDS if self._filters.searches_content() else _WALKED
-        rows = self._walk.nearest(seek, few)
-        # More are walked if these have at least half of the matches that would fill the page.
-        if len(rows) < seek.row_limit and 2 * len(rows) * most >= seek.row_limit * few:
-            rows += self._walk.nearest(seek.following(rows), most - few)
+        at_once = not self._has_many_partitions
+        rows, count = WalkOrIndex(self._walk, self._filters, at_once=at_once).rows(seek)
+        if count is not None:
+            return rows if are_few(count) else self._through_slices(seek)
         if len(rows) == seek.row_limit:
             return rows
         candidates = self._finder.few(self._filters.start_time, self._filters.end_time)
-        if candidates is not None:
-            return self._of_traces(seek, self._ids_among(candidates))
-        return self._through_slices(seek)
+        if candidates is None:
+            return self._through_slices(seek)
+        if not candidates.keys:
+            return self._with_spanless(seek, [])
+        return self._of_traces(seek, self._ids_among(candidates))
 
     def _by_walking(self, seek: Seek) -> Sequence[Trace]:
         filters = self._filters
@@ -256,7 +256,8 @@ class TraceSearch:
             candidates = self._finder.few(start, end)
             if candidates is None:
                 return None
-            ids = sa.union_all(self._ids_among(candidates), self._ids_reaching_beyond(start, end))
+            beyond = statements.reaching_beyond(self._conditions, start, end)
+            ids = sa.union_all(self._ids_among(candidates), beyond)
             bounds = within(Trace.start_time, start, end)
             return self._of_traces(replace(seek, row_limit=row_limit), ids, *bounds)
 
@@ -306,7 +307,12 @@ class TraceSearch:
         """The rows, with the matching traces without spans merged in."""
         if self._conditions.needs_a_span:
             return rows
-        spanless = seek.of(sa.select(Trace)).where(self._conditions.spanless(), *bounds)
+        if seek.keyset == statements.NEWEST_TRACES:
+            spanless = self._walk.statement(statements.spanless, seek.shape)
+        else:
+            spanless = seek.of(sa.select(Trace)).where(self._conditions.spanless())
+        if bounds:
+            spanless = spanless.where(*bounds)
         # Those beyond the page are not needed.
         if len(rows) == seek.row_limit and seek.keyset == statements.NEWEST_TRACES:
             edge, start = rows[-1].start_time, Trace.start_time
@@ -322,18 +328,9 @@ class TraceSearch:
     def _ids_among(self, candidates: Candidates) -> sa.Select[UUID]:
         """The ids of the traces of the candidates that match."""
         found = sa.select(TraceSpan.trace_id).where(*self._conditions.plain())
-        return candidates.restrict(found) if candidates.keys else found.where(sa.false())
-
-    def _ids_reaching_beyond(self, start: datetime, end: datetime) -> sa.Select[UUID]:
-        """The ids of traces that start in [start, end) and have a span that matches later."""
-        later = sa.exists().where(
-            TraceSpan.trace_id == Trace.id,
-            TraceSpan.start_time >= end,
-            TraceSpan.start_time <= Trace.last_span_start,
-            *self._conditions.all(),
-        )
-        bounds = within(Trace.start_time, start, end)
-        return sa.select(Trace.id).where(*bounds, Trace.last_span_start >= end, later)
+        if not candidates.keys:
+            return found.where(sa.false())
+        return candidates.restrict(found)
 
     def _are_few(self, conditions: Conditions) -> bool:
         return self._few(conditions) is not None

@@ -18,11 +18,14 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
+    case,
+    exists,
     func,
     literal,
     or_,
     select,
     true,
+    union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.orm import aliased
@@ -31,6 +34,7 @@ from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.reading.pages import Keyset, SeekShape
 from observatory_storage.repositories.reading.span_days import Range, within_ranges
+from observatory_storage.repositories.traces.candidates import spans_by_index
 from observatory_storage.repositories.traces.span_conditions import (
     NO_BOUNDS,
     Bounds,
@@ -47,12 +51,16 @@ __all__ = [
     "nearest",
     "of_newest_spans",
     "probed",
+    "reaching_beyond",
+    "spanless",
+    "walked_or_indexed",
 ]
 
 NEWEST_TRACES: Final = Keyset("traces", (Trace.start_time, Trace.id))
 
 _SPAN_LIMIT: Final = bindparam("span_limit", type_=BigInteger)
 _TRACE_LIMIT: Final = bindparam("trace_limit", type_=BigInteger)
+_PROMISING: Final = bindparam("promising", type_=BigInteger)
 _SINCE: Final = bindparam("since", type_=Trace.start_time.type)
 _IDS: Final = bindparam("ids", type_=ARRAY(Trace.id.type))
 # The starts of all spans of the traces `ids`.
@@ -165,6 +173,60 @@ def of_newest_spans(
     )
     traces = select(func.count(spans.c.trace_id.distinct())).scalar_subquery()
     return found.add_columns(array([seen, traces]).label("seen"))
+
+
+@lru_cache(maxsize=256)
+def spanless(conditions: SpanConditions, shape: SeekShape) -> Select[Trace]:
+    """The traces without spans that match, in order."""
+    return all_traces(shape).where(conditions.spanless())
+
+
+@lru_cache(maxsize=256)
+def walked_or_indexed(
+    conditions: SpanConditions, shape: SeekShape, *, walks: bool
+) -> Select[Trace, int | None]:
+    """All traces that match, in order, found by the indexes for the one condition on JSON.
+
+    Beside each is the number of spans that were found. Traces are missing if these are not
+    `candidates.are_few`.
+
+    Args:
+        walks: read the first `trace_limit` traces before. If at least `promising` of them match,
+            these are the result, and the number is null.
+    """
+    ids, is_rare = [], []
+    if walks:
+        near = matching_nearest(conditions, shape, only_possible=True)
+        walked = near.with_only_columns(near.selected_columns.id).cte("walked")
+        ids.append(select(walked.c.id))
+        count = select(func.count()).select_from(walked).scalar_subquery()
+        is_rare.append(count < _PROMISING)
+    spans = spans_by_index(conditions, is_rare).cte("found").prefix_with("MATERIALIZED")
+    ids.append(select(spans.c.trace_id))
+    if not conditions.needs_a_span:
+        # With a limit: without one, there may be more of them than the page has.
+        page = spanless(conditions, shape).where(*is_rare).with_only_columns(Trace.id)
+        ids.append(select(page.subquery("spanless").c.id))
+    # With an array PostgreSQL looks the traces up by their key, however few there are.
+    found = func.array(union_all(*ids).scalar_subquery(), type_=ARRAY(Trace.id.type))
+    seen = select(func.count()).select_from(spans).scalar_subquery()
+    return (
+        all_traces(shape)
+        .where(Trace.id == func.any(found), *conditions.of_no_span())
+        .add_columns((case((and_(*is_rare), seen)) if walks else seen).label("seen"))
+    )
+
+
+def reaching_beyond(conditions: SpanConditions, start: datetime, end: datetime) -> Select[UUID]:
+    """The ids of traces that start in [start, end) and have a span that matches later."""
+    later = exists().where(
+        TraceSpan.trace_id == Trace.id,
+        TraceSpan.start_time >= end,
+        TraceSpan.start_time <= Trace.last_span_start,
+        *conditions.all(),
+    )
+    bounds = within(Trace.start_time, start, end)
+    return select(Trace.id).where(*bounds, Trace.last_span_start >= end, later)
 
 
 def is_matching(conditions: SpanConditions) -> ColumnElement[bool]:

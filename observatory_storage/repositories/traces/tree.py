@@ -4,24 +4,49 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from observatory_storage.models import TraceSpan
+from observatory_storage.repositories.reading.compact_rows import CompactRows
 from observatory_storage.repositories.traces.critical_path import critical_sections
 from observatory_storage.serialization import Result
 
-__all__ = ["CriticalSection", "SpanNode", "SpanTree"]
+__all__ = ["CriticalSection", "SpanNode", "SpanTree", "tree_of_rows"]
+
+S = TypeVar("S")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _NO_PARENT: Final = -1
+# The columns that decide the place of a span.
+_FACTS: Final = (
+    *("start_time", "start_ns", "end_time", "end_ns"),
+    *("span_id", "parent_span_id", "service_name"),
+)
+
+
+class _SpanOfRow:
+    """Makes the span of a node from its row when it is read, if the node has a row."""
+
+    __slots__ = ("_make", "_row")
+
+    if not TYPE_CHECKING:  # otherwise any attribute would be accepted
+
+        def __getattr__(self, name: str) -> TraceSpan:
+            if name != "span":
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            span = self._make(self._row)
+            object.__setattr__(self, "span", span)
+            object.__setattr__(self, "_row", None)
+            return span
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SpanNode(Result):
+class SpanNode(_SpanOfRow, Result):
     """A span and its place in the tree of its trace.
 
     Attributes:
@@ -141,24 +166,53 @@ class SpanTree(Result):
     @classmethod
     def of(cls, spans: Iterable[TraceSpan]) -> SpanTree:
         """Build the tree of the spans of one trace, given in any order."""
-        return _Builder(spans).tree()
+        return _Builder(spans, attrgetter(*_FACTS), _node_of_span).tree()
 
 
-class _Builder:
+def tree_of_rows(rows: CompactRows[TraceSpan]) -> SpanTree:
+    """The tree of the spans of one trace. Each span is made when it is first read from its node."""
+
+    def node_of(row: tuple[Any, ...], **place: Any) -> SpanNode:
+        node = object.__new__(SpanNode)
+        for name, value in {**place, "_make": rows.make, "_row": row}.items():
+            object.__setattr__(node, name, value)
+        return node
+
+    return _Builder(rows.rows, itemgetter(*map(rows.names.index, _FACTS)), node_of).tree()
+
+
+def _node_of_span(span: TraceSpan, **place: Any) -> SpanNode:
+    return SpanNode(span=span, **place)
+
+
+class _Builder(Generic[S]):
     """Builds the tree. A span is represented by its index in the order of starts.
 
     Loops over plain numbers are cheap and need no recursion.
+
+    Args:
+        spans: the spans, or their rows.
+        facts_of: returns the values of `_FACTS`.
+        node_of: makes the node of a span and its place.
     """
 
-    def __init__(self, spans: Iterable[TraceSpan]) -> None:
-        timed = ((_nanoseconds(span.start_time, span.start_ns), span) for span in spans)
-        ordered = sorted(timed, key=lambda pair: (pair[0], pair[1].span_id))
-        self.starts = [start for start, _ in ordered]
-        self.spans = [span for _, span in ordered]
-        self.known_ends = [
-            None if span.end_time is None else max(_nanoseconds(span.end_time, span.end_ns), start)
-            for start, span in ordered
-        ]
+    def __init__(
+        self,
+        spans: Iterable[S],
+        facts_of: Callable[[S], tuple[Any, ...]],
+        node_of: Callable[..., SpanNode],
+    ) -> None:
+        self.node_of = node_of
+        timed = [(_nanoseconds(*facts_of(span)[:2]), span) for span in spans]
+        timed.sort(key=lambda pair: (pair[0], facts_of(pair[1])[4]))
+        self.starts = [start for start, _ in timed]
+        self.spans = [span for _, span in timed]
+        del timed  # of a large trace it takes much memory
+        self.facts_of = facts_of
+        self.known_ends: list[int | None] = []
+        for start, span in zip(self.starts, self.spans, strict=True):
+            _, _, end, end_ns, *_ = facts_of(span)
+            self.known_ends.append(None if end is None else max(_nanoseconds(end, end_ns), start))
         known = (end for end in self.known_ends if end is not None)
         self.latest = max([*self.starts[-1:], *known], default=0)
         self.ends = [self.latest if end is None else end for end in self.known_ends]
@@ -173,11 +227,11 @@ class _Builder:
         sections, on_path = critical_sections(roots, children, self.starts, self.ends)
         first = self.starts[0] if self.starts else 0
         order = list(_depth_first(roots, children))
-        nodes: dict[int, SpanNode] = {}
+        nodes: list[Any] = [None] * len(order)
         for index, depth in reversed(order):  # children before their parents
             start, end = self.starts[index], self.known_ends[index]
-            nodes[index] = SpanNode(
-                span=self.spans[index],
+            nodes[index] = self.node_of(
+                self.spans[index],
                 children=tuple(nodes[child] for child in children[index]),
                 depth=depth,
                 offset_ns=start - first,
@@ -199,31 +253,34 @@ class _Builder:
 
     def _parents(self) -> tuple[list[int], set[int]]:
         """The parent of each span or `_NO_PARENT`, and the spans whose parent is not stored."""
-        by_id: defaultdict[str, list[int]] = defaultdict(list)
+        first: dict[str, int] = {}
+        by_id: defaultdict[str, list[int]] = defaultdict(list)  # the ids that spans share
         for index, span in enumerate(self.spans):
-            by_id[span.span_id].append(index)
+            span_id = self.facts_of(span)[4]
+            if first.setdefault(span_id, index) != index:
+                by_id[span_id].append(index)
         by_service: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
         for span_id, indexes in by_id.items():
-            if len(indexes) > 1:
-                for index in indexes:
-                    by_service[span_id, self.spans[index].service_name].append(index)
+            indexes.insert(0, first[span_id])
+            for index in indexes:
+                by_service[span_id, self.facts_of(self.spans[index])[6]].append(index)
         parents, orphans = [], set()
         for index, span in enumerate(self.spans):
-            parent_id = span.parent_span_id
+            *_, parent_id, service_name = self.facts_of(span)
             if parent_id is None:
                 parents.append(_NO_PARENT)
-            elif parent_id not in by_id:
+            elif parent_id not in first:
                 parents.append(_NO_PARENT)
                 orphans.add(index)
+            elif parent_id not in by_id:
+                parents.append(first[parent_id])
             else:
-                same_service = by_service.get((parent_id, span.service_name), ())
+                same_service = by_service.get((parent_id, service_name), ())
                 parents.append(self._parent(index, by_id[parent_id], same_service))
         return parents, orphans
 
     def _parent(self, child: int, same_id: Sequence[int], same_service: Sequence[int]) -> int:
         """The parent of a span, chosen from the spans that have the parent's id."""
-        if len(same_id) == 1:
-            return same_id[0]
         for candidates in (same_service, same_id):
             begun = bisect_right(candidates, self.starts[child], key=self.starts.__getitem__)
             last = begun - 1

@@ -174,7 +174,8 @@ def walk(run: Run, out: Output) -> list[Any]:
         write_large_trace(pool, run.walk)
         found = walks(pool)
     out.table(
-        f"A trace of {run.walk:,} spans, with attributes: greatest resident set of the process",
+        f"A trace of {run.walk:,} spans, with attributes, or as a tree without them: greatest"
+        " resident set of the process",
         ("by", "spans", "seconds", "MB after a page", "MB at most"),
         [
             (
