@@ -1,0 +1,38 @@
+"""Frames of large values, which stand beside their rows, compressed."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from sqlalchemy import LargeBinary
+from sqlalchemy.orm import Mapped, mapped_column
+
+from observatory_storage.models.base import Base, now
+
+__all__ = ["PayloadFrame"]
+
+
+class PayloadFrame(Base):
+    """Large values of the attributes of one trace's spans and events, compressed together.
+
+    Spans and events refer to it by their trace id, the hour of the span's start, and the frame's
+    id. `observatory_storage.payloads.frame` describes the format of the data.
+    """
+
+    __tablename__ = "payload_frames"
+    _shown = "trace_id start_time id value_bytes"
+
+    trace_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, doc="The `id` of its trace.")
+    start_time: Mapped[datetime] = mapped_column(
+        primary_key=True,
+        doc="The hour in which its spans start, in UTC, so that it is in their partition.",
+    )
+    id: Mapped[int] = mapped_column(
+        primary_key=True, autoincrement=False, doc="A random number: `payload_frame` of its rows."
+    )
+    value_bytes: Mapped[int] = mapped_column(doc="The size of its values before compression.")
+    data: Mapped[bytes] = mapped_column(LargeBinary, doc="The values, compressed by Zstandard.")
+    created_at: Mapped[datetime] = now("When it was written.")
+
+    __table_args__ = ({"postgresql_partition_by": "RANGE (start_time)"},)
