@@ -5,7 +5,8 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-from sqlalchemy import LargeBinary
+from sqlalchemy import BigInteger, LargeBinary
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from observatory_storage.models.base import Base, now
@@ -17,7 +18,8 @@ class PayloadFrame(Base):
     """Large values of the attributes of one trace's spans and events, compressed together.
 
     Spans and events refer to it by their trace id, the hour of the span's start, and the frame's
-    id. `observatory_storage.payloads.frame` describes the format of the data.
+    id, or one of the ids that it has taken over. `observatory_storage.payloads.frame` describes
+    the format of the data.
     """
 
     __tablename__ = "payload_frames"
@@ -33,6 +35,11 @@ class PayloadFrame(Base):
     )
     value_bytes: Mapped[int] = mapped_column(doc="The size of its values before compression.")
     data: Mapped[bytes] = mapped_column(LargeBinary, doc="The values, compressed by Zstandard.")
+    packed_ids: Mapped[list[int] | None] = mapped_column(
+        ARRAY(BigInteger),
+        doc="The ids of the frames whose values it has taken over, which their rows still name."
+        " None until maintenance has packed the frames of the trace.",
+    )
     created_at: Mapped[datetime] = now("When it was written.")
 
     __table_args__ = ({"postgresql_partition_by": "RANGE (start_time)"},)

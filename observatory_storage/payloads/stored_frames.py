@@ -1,14 +1,15 @@
 """Statements on stored payload frames: read them, insert them, and remove what no row refers to.
 
 A frame is found by the id of its trace, the hour in UTC in which its spans start, and its own id.
-Whoever changes or deletes frames has locked the row of their trace before.
+Maintenance packs frames of one trace and hour into one: this keeps the ids of the others, since
+rows go on naming them. So no row has to be written for it, and a row that was read before finds its
+values afterwards. Whoever changes or deletes frames has locked the row of their trace before.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -25,15 +26,19 @@ from observatory_storage.times import MICROSECOND, UNIX_EPOCH
 __all__ = [
     "FrameKey",
     "Reference",
+    "StoredFrame",
     "frame_row",
     "hour_of",
     "insert_frames",
+    "kept_members",
+    "lock_frames",
     "new_frame_id",
     "opened",
     "owner_of",
     "prune_frames",
     "read_frames",
     "references_to",
+    "referred_values",
     "rewrite_frame",
 ]
 
@@ -69,6 +74,24 @@ class Reference(NamedTuple):
     key: FrameKey
     owner: Owner
     digests: Mapping[str, str]
+
+
+class StoredFrame(NamedTuple):
+    """A frame as it is stored.
+
+    Attributes:
+        key: its own key.
+        packed_ids: the ids of frames that were packed into it; None if it was never packed.
+        data: its data.
+    """
+
+    key: FrameKey
+    packed_ids: Sequence[int] | None
+    data: bytes
+
+    def names(self) -> list[FrameKey]:
+        """The keys by which rows refer to it: its own, and those that were packed into it."""
+        return [self.key, *(self.key._replace(id=other) for other in self.packed_ids or ())]
 
 
 def hour_of(start: datetime) -> datetime:
@@ -141,11 +164,23 @@ def _given(keys: Sequence[FrameKey]) -> sa.FromClause:
 
 
 def _selected(keys: Sequence[FrameKey]) -> sa.Select[Any]:
-    """The frames of these keys. The bounds prune partitions when the statement is planned."""
+    """The frames that have these keys. The bounds prune partitions when the statement is planned.
+
+    Each is found once, also if it has taken over many of the keys.
+    """
     given, hours = _given(keys), [key.start_time for key in keys]
+    wanted = (
+        sa.select(given.c.trace_id, given.c.start_time, sa.func.array_agg(given.c.id).label("ids"))
+        .group_by(given.c.trace_id, given.c.start_time)
+        .subquery("wanted")
+    )
+    has_key = sa.or_(
+        _FRAMES.c.id == sa.func.any(wanted.c.ids), _FRAMES.c.packed_ids.overlap(wanted.c.ids)
+    )
+    same = [_FRAMES.c[name] == wanted.c[name] for name in ("trace_id", "start_time")]
     return (
-        sa.select(*(_FRAMES.c[name] for name in _KEY), _FRAMES.c.data)
-        .join_from(_FRAMES, given, sa.and_(*(_FRAMES.c[name] == given.c[name] for name in _KEY)))
+        sa.select(*(_FRAMES.c[name] for name in _KEY), _FRAMES.c.packed_ids, _FRAMES.c.data)
+        .join_from(_FRAMES, wanted, sa.and_(*same, has_key))
         .where(_FRAMES.c.start_time.between(min(hours), max(hours)))
     )
 
@@ -164,8 +199,24 @@ def read_frames(
     wanted = sorted(set(keys))
     if not wanted:
         return {}
-    data = {_key(row): row.data for row in connection.execute(_selected(wanted))}
-    return {key: opened(key, data.get(key)) for key in wanted}
+    found: dict[FrameKey, Frame | DamagedFrame] = {}
+    for stored in map(_stored, connection.execute(_selected(wanted))):
+        found |= dict.fromkeys(stored.names(), opened(stored.key, stored.data))
+    return {key: found[key] if key in found else opened(key, None) for key in wanted}
+
+
+def lock_frames(connection: sa.Connection, keys: Iterable[FrameKey]) -> list[StoredFrame]:
+    """Lock and read the frames that have these keys, in the order of their own keys."""
+    wanted = sorted(set(keys))
+    if not wanted:
+        return []
+    order = [_FRAMES.c[name] for name in _KEY]
+    locking = _selected(wanted).order_by(*order).with_for_update(of=_FRAMES)
+    return list(map(_stored, connection.execute(locking)))
+
+
+def _stored(row: Any) -> StoredFrame:
+    return StoredFrame(_key(row), row.packed_ids, row.data)
 
 
 def _key(row: Any) -> FrameKey:
@@ -217,12 +268,25 @@ def references_to(connection: sa.Connection, keys: Iterable[FrameKey]) -> list[R
     return found
 
 
-def rewrite_frame(connection: sa.Connection, key: FrameKey, members: Iterable[Member]) -> None:
-    """Replace the content of a frame; without members, delete it."""
+def referred_values(
+    connection: sa.Connection, frames: Iterable[StoredFrame]
+) -> dict[FrameKey, dict[Owner, Mapping[str, str]]]:
+    """For each frame: the digests of the values in it that rows refer to."""
+    keys = {name: frame.key for frame in frames for name in frame.names()}
+    digests: dict[FrameKey, dict[Owner, Mapping[str, str]]] = {key: {} for key in keys.values()}
+    for reference in references_to(connection, keys):
+        digests[keys[reference.key]][reference.owner] = reference.digests
+    return digests
+
+
+def rewrite_frame(
+    connection: sa.Connection, key: FrameKey, members: Iterable[Member], **columns: Any
+) -> None:
+    """Replace the content of a frame, and other columns; without members, delete it."""
     this = sa.and_(*(_FRAMES.c[name] == value for name, value in zip(_KEY, key, strict=True)))
     if kept := list(members):
         row = frame_row(key, kept)
-        new = {"value_bytes": row["value_bytes"], "data": row["data"]}
+        new = {"value_bytes": row["value_bytes"], "data": row["data"], **columns}
         connection.execute(sa.update(_FRAMES).where(this).values(new))
     else:
         connection.execute(sa.delete(_FRAMES).where(this))
@@ -237,32 +301,30 @@ def prune_frames(connection: sa.Connection, keys: Iterable[FrameKey]) -> None:
     Raises:
         ConfigError: Zstandard is not installed.
     """
-    wanted = sorted(set(keys))
-    if not wanted:
-        return
-    locking = (
-        _selected(wanted).order_by(*(_FRAMES.c[name] for name in _KEY)).with_for_update(of=_FRAMES)
-    )
-    stored = {_key(row): row.data for row in connection.execute(locking)}
-    digests: dict[FrameKey, dict[Owner, Mapping[str, str]]] = defaultdict(dict)
-    for reference in references_to(connection, stored):
-        digests[reference.key][reference.owner] = reference.digests
-    for key, data in stored.items():
+    stored = lock_frames(connection, keys)
+    digests = referred_values(connection, stored)
+    for key, _, data in stored:
         referred = digests[key]
         frame = opened(key, data) if referred else Frame()
         if isinstance(frame, DamagedFrame):
             _log.error("%s", frame)
             continue
-        kept = [_kept(member, referred.get(member.owner, {})) for member in frame.members()]
+        kept = kept_members(frame, referred)
         if not referred or kept != frame.members():
-            rewrite_frame(connection, key, [member for member in kept if member.values])
+            rewrite_frame(connection, key, kept)
 
 
-def _kept(member: Member, digests: Mapping[str, str]) -> Member:
-    """The member with those of its values that the digests name."""
-    values = {
-        name: value
-        for name, value in member.values.items()
-        if digests.get(name) == digest_of(value)
-    }
-    return Member(member.owner, values)
+def kept_members(frame: Frame, referred: Mapping[Owner, Mapping[str, str]]) -> list[Member]:
+    """The members of a frame that rows refer to.
+
+    Args:
+        frame: the frame.
+        referred: the digests of the values that rows refer to, by owner and key.
+    """
+    kept = []
+    for owner, values in frame.items():
+        digests = referred.get(owner, {})
+        same = {key: text for key, text in values.items() if digests.get(key) == digest_of(text)}
+        if same:
+            kept.append(Member(owner, same))
+    return kept

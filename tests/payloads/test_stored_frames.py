@@ -123,3 +123,28 @@ def test_spans_of_the_next_hour_do_not_refer_to_a_frame(connection: sa.Connectio
     key = a_frame()
     add_span(connection, key, "a" * 16, key.start_time + timedelta(hours=1))
     assert references_to(connection, [key]) == []
+
+
+def test_a_frame_is_found_by_the_ids_that_it_has_taken_over(connection: sa.Connection) -> None:
+    key = a_frame()
+    first, second, gone = (key._replace(id=new_frame_id()) for _ in range(3))
+    owners = [owner_of(letter * 16, START, 3) for letter in "abc"]
+    for of, owner in zip((first, second), owners, strict=False):
+        add_span(connection, of, owner.span_id, START)
+    insert_frames(connection, {key: [Member(owner, {"prompt": TEXT}) for owner in owners]})
+    packed = sa.update(PayloadFrame).values(packed_ids=[first.id, second.id])
+    connection.execute(packed)
+    found = read_frames(connection, [first, second, gone])
+    assert found[first] is found[second]
+    assert "missing" in str(found[gone])
+    for change, kept in (
+        (sa.false(), owners),
+        (TraceSpan.payload_frame.is_(None), owners[:2]),
+        (TraceSpan.payload_frame == first.id, owners[1:2]),
+    ):
+        connection.execute(sa.delete(TraceSpan).where(change))
+        if kept != owners:
+            prune_frames(connection, [first])
+        frame = read_frames(connection, [second])[second]
+        assert isinstance(frame, Frame)
+        assert list(frame) == kept
