@@ -1,4 +1,4 @@
-"""Closes partitions whose time is over: indexes them, analyses them, and freezes their rows.
+"""Closes partitions whose time is over: packs, indexes, analyses and freezes their rows.
 
 What would slow down writing is done once the writing is over. A partition that gets many late
 rows after that is analysed and frozen again.
@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from observatory_storage.errors import (
+    ConfigError,
     Conflict,
     ConnectionLost,
     StorageError,
@@ -24,12 +25,14 @@ from observatory_storage.errors import (
 )
 from observatory_storage.index_kinds import CLOSED
 from observatory_storage.layout import PARTITIONED
+from observatory_storage.lifecycle.frame_packing import pack_partition
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.models import PartitionState
 from observatory_storage.partition_catalog import partitions_of
 from observatory_storage.partition_indexes import IndexBuilder
 from observatory_storage.serialization import Result
 from observatory_storage.storing.transaction import Source
+from observatory_storage.tables import PAYLOAD_FRAMES
 from observatory_storage.time_ranges import MAX, MIN, Range
 
 __all__ = ["ClosedPartitions", "ClosingFailure", "close_partitions"]
@@ -120,7 +123,12 @@ def _close(run: Run, builder: IndexBuilder, due: list[_Due], digest: str) -> Clo
     for one in due:
         if run.deadline.is_over:
             break
-        error = _close_one(run, builder, one, digest)
+        try:
+            if one.table == PAYLOAD_FRAMES.name and not pack_partition(run, one.name):
+                break
+            error = _close_one(run, builder, one, digest)
+        except (ConfigError, Conflict) as raised:
+            error = raised
         if error is not None:
             failed.append(ClosingFailure(one.name, error))
             run.progress(f"could not close {one.name}: {error}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -30,6 +30,7 @@ __all__ = [
     "frame_row",
     "hour_of",
     "insert_frames",
+    "is_one_of",
     "kept_members",
     "lock_frames",
     "new_frame_id",
@@ -82,11 +83,13 @@ class StoredFrame(NamedTuple):
     Attributes:
         key: its own key.
         packed_ids: the ids of frames that were packed into it; None if it was never packed.
+        created_at: when it was written.
         data: its data.
     """
 
     key: FrameKey
     packed_ids: Sequence[int] | None
+    created_at: datetime
     data: bytes
 
     def names(self) -> list[FrameKey]:
@@ -111,8 +114,15 @@ def new_frame_id() -> int:
     return random.getrandbits(63)
 
 
-def frame_row(key: FrameKey, members: Iterable[Member]) -> dict[str, Any]:
+def frame_row(
+    key: FrameKey, members: Iterable[Member], pack: Callable[[Iterable[Member]], bytes] = pack
+) -> dict[str, Any]:
     """The row of a frame with these members, by the names of its columns.
+
+    Args:
+        key: its key.
+        members: the rows with their values.
+        pack: makes the data.
 
     Raises:
         ConfigError: Zstandard is not installed.
@@ -163,6 +173,13 @@ def _given(keys: Sequence[FrameKey]) -> sa.FromClause:
     return sa.func.unnest(*arrays).table_valued(*_KEY).render_derived(name="given")
 
 
+def is_one_of(keys: Sequence[FrameKey]) -> sa.ColumnElement[bool]:
+    """Whether the own key of a frame is one of these, which are at least one."""
+    given, hours = _given(keys), [key.start_time for key in keys]
+    same = (_FRAMES.c[name] == given.c[name] for name in _KEY)
+    return sa.and_(*same, _FRAMES.c.start_time.between(min(hours), max(hours)))
+
+
 def _selected(keys: Sequence[FrameKey]) -> sa.Select[Any]:
     """The frames that have these keys. The bounds prune partitions when the statement is planned.
 
@@ -179,7 +196,7 @@ def _selected(keys: Sequence[FrameKey]) -> sa.Select[Any]:
     )
     same = [_FRAMES.c[name] == wanted.c[name] for name in ("trace_id", "start_time")]
     return (
-        sa.select(*(_FRAMES.c[name] for name in _KEY), _FRAMES.c.packed_ids, _FRAMES.c.data)
+        sa.select(*(_FRAMES.c[name] for name in (*_KEY, "packed_ids", "created_at", "data")))
         .join_from(_FRAMES, wanted, sa.and_(*same, has_key))
         .where(_FRAMES.c.start_time.between(min(hours), max(hours)))
     )
@@ -216,7 +233,7 @@ def lock_frames(connection: sa.Connection, keys: Iterable[FrameKey]) -> list[Sto
 
 
 def _stored(row: Any) -> StoredFrame:
-    return StoredFrame(_key(row), row.packed_ids, row.data)
+    return StoredFrame(_key(row), row.packed_ids, row.created_at, row.data)
 
 
 def _key(row: Any) -> FrameKey:
@@ -303,7 +320,7 @@ def prune_frames(connection: sa.Connection, keys: Iterable[FrameKey]) -> None:
     """
     stored = lock_frames(connection, keys)
     digests = referred_values(connection, stored)
-    for key, _, data in stored:
+    for key, *_, data in stored:
         referred = digests[key]
         frame = opened(key, data) if referred else Frame()
         if isinstance(frame, DamagedFrame):
