@@ -1,6 +1,14 @@
 """Large values of attributes, which are stored compressed and together, beside their rows."""
 
-from observatory_storage.payloads.frame import DamagedFrame, Frame, Member, Owner, pack, unpack
+from observatory_storage.payloads.frame import (
+    DamagedFrame,
+    Frame,
+    Member,
+    Owner,
+    pack,
+    unpack,
+    zstd_module,
+)
 from observatory_storage.payloads.moved_values import (
     MOVABLE_BYTES,
     PREVIEW_CHARACTERS,
@@ -61,4 +69,5 @@ __all__ = [
     "referred_values",
     "rewrite_frame",
     "unpack",
+    "zstd_module",
 ]
