@@ -159,7 +159,7 @@ DATA_POINTS: Final = TableDefinition(models.MetricDataPoint, on_conflict="keep")
 LOGS: Final = TableDefinition(models.LogRecord, on_conflict="keep", version_key=("id",))
 
 PAYLOAD_FRAMES: Final = TableDefinition(
-    models.PayloadFrame, on_conflict="keep", filled_by_storage=_TIMES_OF_WRITING
+    models.PayloadFrame, on_conflict="keep", filled_by_storage=_TIMES_OF_WRITING | {"packed_ids"}
 )
 """Rows that the storage makes from large values. No writer is given rows of it."""
 

@@ -32,7 +32,7 @@ def check_payloads(pool: StoragePool) -> int:
     Returns:
         How many values are in frames.
     """
-    frames = _frames(pool)
+    frames, names = _frames(pool)
     referred: dict[FrameKey, dict[Owner, dict[str, str]]] = {key: {} for key in frames}
     for owner, key, row in _owned(pool):
         digests = row["payload_digests"]
@@ -40,10 +40,11 @@ def check_payloads(pool: StoragePool) -> int:
         if key is None:
             continue
         assert digests, row
-        assert key in frames, f"{key} is missing: {row}"
-        referred[key][owner] = digests
+        assert key in names, f"{key} is missing: {row}"
+        frame = frames[names[key]]
+        referred[names[key]][owner] = digests
         for name in digests:
-            assert row["attributes"][name] == preview_of(frames[key][owner][name])
+            assert row["attributes"][name] == preview_of(frame[owner][name])
     for key, frame in frames.items():
         assert frame, f"{key} is empty"
         found = {
@@ -61,11 +62,11 @@ def framed_rows(pool: StoragePool) -> int:
 
 def whole_rows(pool: StoragePool) -> dict[str, list[Any]]:
     """The spans, events and traces with their whole values, without times of writing."""
-    frames = _frames(pool)
+    frames, names = _frames(pool)
     found: dict[str, list[Any]] = {"trace_spans": [], "trace_events": []}
     for owner, key, row in _owned(pool):
         if key is not None:
-            row["attributes"] = put_back(row["attributes"], frames[key][owner])
+            row["attributes"] = put_back(row["attributes"], frames[names[key]][owner])
         name = "trace_spans" if owner.position is None else "trace_events"
         # As text, in which 1 and 1.0 differ.
         row["attributes"] = jsonb.canonical(row["attributes"])
@@ -81,18 +82,23 @@ def whole_rows(pool: StoragePool) -> dict[str, list[Any]]:
     return found
 
 
-def _frames(pool: StoragePool) -> dict[FrameKey, Any]:
+def _frames(pool: StoragePool) -> tuple[dict[FrameKey, Any], dict[FrameKey, FrameKey]]:
+    """The frames, and the key of the frame that has taken over each id."""
     table = PayloadFrame.__table__
     with pool.engine.connect() as connection:
         rows = connection.execute(sa.select(table)).all()
     frames = {}
+    names: dict[FrameKey, FrameKey] = {}
     for row in rows:
         key = FrameKey(row.trace_id, row.start_time, row.id)
         assert key.start_time == hour_of(key.start_time)
         frames[key] = unpack(row.data)
+        for name in (row.id, *(row.packed_ids or ())):
+            assert key._replace(id=name) not in names
+            names[key._replace(id=name)] = key
         sizes = [len(value) for values in frames[key].values() for value in values.values()]
         assert sum(sizes) == row.value_bytes
-    return frames
+    return frames, names
 
 
 def _owned(pool: StoragePool) -> list[tuple[Owner, FrameKey | None, dict[str, Any]]]:
