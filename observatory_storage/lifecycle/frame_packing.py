@@ -17,6 +17,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from observatory_storage.errors import translated
+from observatory_storage.lifecycle.payload_walk import in_key_order
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.payloads import (
     DamagedFrame,
@@ -89,9 +90,7 @@ def _parts(run: Run, partition: str) -> Iterator[_Part]:
     after: dict[str, Any] = {"trace_id": UUID(int=0), "start_time": MIN}
     while True:
         with translated(), run.source.engine.begin() as connection:
-            # The primary key has the order. A plan that sorts would read all for each page.
-            connection.exec_driver_sql("SET LOCAL enable_sort = off")
-            connection.exec_driver_sql("SET LOCAL enable_hashagg = off")
+            in_key_order(connection)
             rows = connection.execute(listing, after).all()
         listed = [_Listed(FrameKey(*row[:3]), row.value_bytes) for row in rows]
         if not listed:

@@ -17,6 +17,7 @@ from observatory_storage.payloads.moved_values import (
     move_large,
     preview_of,
     put_back,
+    put_back_text,
 )
 from observatory_storage.payloads.stored_frames import (
     FrameKey,
@@ -64,6 +65,7 @@ __all__ = [
     "preview_of",
     "prune_frames",
     "put_back",
+    "put_back_text",
     "read_frames",
     "references_to",
     "referred_values",

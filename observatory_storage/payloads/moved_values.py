@@ -26,6 +26,7 @@ __all__ = [
     "move_large",
     "preview_of",
     "put_back",
+    "put_back_text",
 ]
 
 MOVABLE_BYTES: Final = 256
@@ -104,3 +105,13 @@ def put_back(attributes: Mapping[str, Any], values: Mapping[str, bytes]) -> dict
         if whole.get(key) == preview_of(value):
             whole[key] = jsonb.loads(value)
     return whole
+
+
+def put_back_text(attributes: bytes, values: Mapping[str, bytes]) -> bytes:
+    """As `put_back`, of attributes as JSON text: what is not put back stays as it is written."""
+    raw = _raw.decode(attributes)
+    for key, value in values.items():
+        stored = bytes(raw.get(key, b""))
+        if stored[:1] == b'"' and orjson.loads(stored) == preview_of(value):
+            raw[key] = Raw(value)
+    return _encode(raw)
