@@ -129,8 +129,8 @@ class SparedRows:
         # OFFSET 0 keeps the planner from joining all rows of the partition.
         return (
             "unnest(CAST(:ids AS uuid[]), CAST(:firsts AS timestamptz[]),"  # noqa: S608 - quoted
-            " CAST(:lasts AS timestamptz[])) AS given (id, first, last),"
-            f" LATERAL (SELECT {columns} FROM {self._partition} e WHERE e.trace_id = given.id"
+            " CAST(:lasts AS timestamptz[])) AS given (trace, first, last),"
+            f" LATERAL (SELECT {columns} FROM {self._partition} e WHERE e.trace_id = given.trace"
             f" AND e.{self._start} BETWEEN {first} AND given.last{self._is_needed()} OFFSET 0) r"
         )
 
