@@ -37,6 +37,12 @@ from observatory_storage.lifecycle.maintenance import (
     MaintenanceReport,
     MaintenanceStep,
 )
+from observatory_storage.lifecycle.payload_check import (
+    CheckedPayloads,
+    PayloadProblem,
+    check_payloads,
+)
+from observatory_storage.lifecycle.payload_conversion import ConvertedPayloads, convert_payloads
 from observatory_storage.lifecycle.retention_results import (
     ArchiveFile,
     ExpiredPartition,
@@ -161,11 +167,13 @@ __all__ = [
     "BufferStats",
     "CacheError",
     "CallUsage",
+    "CheckedPayloads",
     "ColumnSize",
     "ComponentHealth",
     "ConfigError",
     "Conflict",
     "ConnectionLost",
+    "ConvertedPayloads",
     "CopyWriter",
     "CostSummary",
     "Costs",
@@ -215,6 +223,7 @@ __all__ = [
     "PartitionIndex",
     "PartitionSize",
     "PartitionsConfig",
+    "PayloadProblem",
     "PayloadsConfig",
     "PinnedTrace",
     "PoolConfig",
@@ -269,6 +278,8 @@ __all__ = [
     "WriterConfig",
     "bearer_token",
     "build_partition_indexes",
+    "check_payloads",
+    "convert_payloads",
     "cost_of",
     "decompress",
     "detect_signal",
