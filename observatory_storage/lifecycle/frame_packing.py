@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from observatory_storage.errors import translated
 from observatory_storage.lifecycle.payload_walk import in_key_order
 from observatory_storage.lifecycle.run import Run
+from observatory_storage.lifecycle.splitting import copy_anew
 from observatory_storage.payloads import (
     DamagedFrame,
     FrameKey,
@@ -37,9 +38,9 @@ from observatory_storage.schema_state import quoted_name
 from observatory_storage.storing.trace_upsert import locked_traces
 from observatory_storage.storing.transaction import retrying
 from observatory_storage.tables import PAYLOAD_FRAMES
-from observatory_storage.time_ranges import MIN
+from observatory_storage.time_ranges import MIN, Range
 
-__all__ = ["pack_partition"]
+__all__ = ["give_back_space", "pack_partition"]
 
 _log = logging.getLogger(__name__)
 _FRAMES: Final = PAYLOAD_FRAMES.table
@@ -49,6 +50,10 @@ _FRAME_BYTES: Final = 1 << 20
 _BYTES_AT_A_TIME: Final = 8 << 20
 _FRAMES_AT_A_TIME: Final = 500
 _GROUPS_AT_A_TIME: Final = 1_000
+_ROW_BYTES: Final = 100  # without the data
+_FREE_BYTES: Final = 1 << 20
+# The partition is read once while its table is locked: see `splitting`.
+_SCANNED_BYTES: Final = 256 << 20
 # It makes 5 % less of natural text than the level of writers; level 9 makes 6 % less.
 _pack: Final = partial(pack, level=6)
 
@@ -82,6 +87,27 @@ def pack_partition(run: Run, partition: str) -> bool:
     if packed:
         run.progress(f"packed {packed} payload frames of {partition} into {made}")
     return True
+
+
+def give_back_space(run: Run, partition: str, held: Range) -> None:
+    """Copy a partition of frames anew if a third of it is free, as it is after packing.
+
+    VACUUM makes the space usable for new rows only, of which a closed partition gets few.
+    """
+    measured = sa.text(
+        "SELECT coalesce(sum(octet_length(data)), 0) AS data, count(*) AS rows,"  # noqa: S608 - quoted
+        " pg_table_size(CAST(:name AS regclass)) AS bytes,"
+        " pg_relation_size(CAST(:name AS regclass)) AS scanned"
+        f" FROM {quoted_name(run.source.schema)}.{quoted_name(partition)}"
+    )
+    name = f"{quoted_name(run.source.schema)}.{quoted_name(partition)}"
+    with translated(), run.source.engine.begin() as connection:
+        found = connection.execute(measured, {"name": name}).one()
+    needed = found.data + found.rows * _ROW_BYTES
+    if found.bytes - needed < max(_FREE_BYTES, found.bytes / 3) or found.scanned > _SCANNED_BYTES:
+        return
+    if copy_anew(run, PAYLOAD_FRAMES.name, partition, held):
+        run.progress(f"gave back about {found.bytes - needed:,} bytes of {partition}")
 
 
 def _parts(run: Run, partition: str) -> Iterator[_Part]:

@@ -14,8 +14,13 @@ import pytest
 import sqlalchemy as sa
 
 from observatory_storage.errors import Conflict, ConnectionLost
+from observatory_storage.lifecycle import frame_packing
+from observatory_storage.lifecycle.closing import close_partitions
 from observatory_storage.lifecycle.payload_conversion import convert_payloads
+from observatory_storage.lifecycle.run import Run
+from observatory_storage.lifecycle.splitting import split_partitions
 from observatory_storage.pool import StoragePool
+from tests.lifecycle.days import oddities
 from tests.payloads.framed import frame_count, turns, write
 from tests.payloads.invariants import check_payloads, framed_rows, whole_rows
 from tests.payloads.test_packing import pack
@@ -23,14 +28,21 @@ from tests.writers.helpers import eventually, fork, quick_pool
 
 TRACES = range(1, 8)
 # Fewer than each of them takes.
-STATEMENTS = (1, 14)
+STATEMENTS = {"packing": 14, "closing": 90, "to frames": 20, "to rows": 20}
 
 Work = Callable[[StoragePool], Any]
 WORKS: dict[str, Work] = {
     "packing": pack,
+    "closing": lambda pool: (split_partitions(Run(pool)), close_partitions(Run(pool))),
     "to frames": lambda pool: convert_payloads(pool, "compressed"),
     "to rows": lambda pool: convert_payloads(pool, "inline"),
 }
+
+
+@pytest.fixture(autouse=True)
+def _little_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing gives back the space of any partition."""
+    monkeypatch.setattr(frame_packing, "_FREE_BYTES", 0)
 
 
 @pytest.fixture
@@ -70,7 +82,8 @@ def is_killed_at(url: str, work: Work, statement: int) -> bool:
 def test_a_killed_process_loses_nothing(database_url: str, written: list[Any], name: str) -> None:
     source = random.Random(name)
     killed = [
-        is_killed_at(database_url, WORKS[name], source.randint(*STATEMENTS)) for _ in range(4)
+        is_killed_at(database_url, WORKS[name], source.randint(1, STATEMENTS[name]))
+        for _ in range(4)
     ]
     assert any(killed)
     with quick_pool(database_url) as pool:
@@ -99,7 +112,7 @@ def test_terminated_backends_lose_nothing(database_url: str, written: list[Any],
     with quick_pool(database_url) as pool:
         sa.event.listen(pool.engine, "before_cursor_execute", note)
         for _ in range(4):
-            left = source.randint(*STATEMENTS)
+            left = source.randint(1, STATEMENTS[name])
             with suppress(ConnectionLost):
                 WORKS[name](pool)
         left = 0
@@ -123,7 +136,8 @@ def finish(pool: StoragePool, name: str) -> None:
 
     eventually(is_done)
     frames, rows = frame_count(pool), framed_rows(pool)
-    if name == "packing":
+    assert oddities(pool.engine.url.render_as_string(False).replace("+psycopg", "")) == {}
+    if name in {"packing", "closing"}:
         assert frames == len(TRACES)
     elif name == "to frames":
         assert rows == 2 * (3 * len(TRACES) + 2 * 4)

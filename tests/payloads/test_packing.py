@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from observatory_storage.lifecycle.closing import close_partitions
 from observatory_storage.lifecycle.frame_packing import pack_partition
 from observatory_storage.lifecycle.run import Deadline, Run
+from observatory_storage.lifecycle.splitting import split_partitions
 from observatory_storage.models import PayloadFrame, TraceSpan
 from observatory_storage.payloads import FrameKey, Member, insert_frames, owner_of, read_frames
 from observatory_storage.pool import StoragePool
-from tests.lifecycle.days import partitions
+from tests.lifecycle.days import oddities, partitions
+from tests.lifecycle.pools import scalar
 from tests.payloads.framed import START, a_text, a_turn, frame_count, turns, write
 from tests.payloads.invariants import check_payloads, whole_rows
 from tests.writers.helpers import quick_pool
@@ -148,3 +152,43 @@ def test_closing_packs_first_and_goes_on_after_a_deadline(pool: StoragePool) -> 
     assert any(name.startswith("payload_frames_") for name in closed.closed)
     assert frame_count(pool) == 2
     check_payloads(pool)
+
+
+def test_the_space_of_packed_frames_is_given_back(pool: StoragePool, database_url: str) -> None:
+    write(pool, *turns(range(1, 41), 12))
+    rows = whole_rows(pool)
+    (former,) = partitions(database_url, "payload_frames")
+    assert pack(pool)
+    size = scalar(pool, f"SELECT pg_table_size('{former}')")
+    assert close_partitions(Run(pool)).is_complete
+    (present,) = partitions(database_url, "payload_frames")
+    assert present != former
+    assert scalar(pool, f"SELECT pg_table_size('{present}')") < size / 2
+    check_payloads(pool)
+    assert whole_rows(pool) == rows
+    assert oddities(database_url) == {}
+    assert close_partitions(Run(pool)).closed == ()
+    assert partitions(database_url, "payload_frames") == [present]
+
+
+def test_closing_goes_on_if_a_reader_keeps_the_space_from_being_given_back(
+    pool: StoragePool, database_url: str
+) -> None:
+    write(pool, *turns(range(1, 41), 12))
+    former = partitions(database_url, "payload_frames")
+    with psycopg.connect(database_url) as reader:
+        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        reader.execute("SELECT count(*) FROM traces")
+        time.sleep(1.1)  # a transaction with a snapshot counts after a second
+        assert "could not copy" in told_by(close_partitions, pool)
+        assert partitions(database_url, "payload_frames") == former
+    split_partitions(Run(pool))
+    assert partitions(database_url, "payload_frames") != former
+    check_payloads(pool)
+    assert oddities(database_url) == {}
+
+
+def told_by(step: Callable[[Run], object], pool: StoragePool) -> str:
+    told: list[str] = []
+    step(Run(pool, progress=told.append))
+    return "\n".join(told)
