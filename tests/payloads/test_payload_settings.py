@@ -21,7 +21,6 @@ from observatory_storage import (
 )
 from observatory_storage.payloads import zstd_module
 
-
 COMPRESSED: Any = "compressed"  # type checkers want a PayloadsConfig
 
 
