@@ -54,7 +54,7 @@ _ROW_BYTES: Final = 100  # without the data
 _FREE_BYTES: Final = 1 << 20
 # The partition is read once while its table is locked: see `splitting`.
 _SCANNED_BYTES: Final = 256 << 20
-# It makes 5 % less of natural text than the level of writers; level 9 makes 6 % less.
+# It makes 10 % less of natural text than the level of writers; level 9 makes 11 % less.
 _pack: Final = partial(pack, level=6)
 
 

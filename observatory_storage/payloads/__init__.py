@@ -19,24 +19,27 @@ from observatory_storage.payloads.moved_values import (
     put_back,
     put_back_text,
 )
+from observatory_storage.payloads.pruning import (
+    kept_members,
+    prune_frames,
+    referred_values,
+    rewrite_frame,
+)
 from observatory_storage.payloads.stored_frames import (
     FrameKey,
     Reference,
     StoredFrame,
     frame_row,
     hour_of,
+    hours_of,
     insert_frames,
     is_one_of,
-    kept_members,
     lock_frames,
     new_frame_id,
     opened,
     owner_of,
-    prune_frames,
     read_frames,
     references_to,
-    referred_values,
-    rewrite_frame,
 )
 
 __all__ = [
@@ -53,6 +56,7 @@ __all__ = [
     "digest_of",
     "frame_row",
     "hour_of",
+    "hours_of",
     "insert_frames",
     "is_one_of",
     "kept_members",

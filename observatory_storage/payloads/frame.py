@@ -10,6 +10,7 @@ null, and the keys with the lengths of their values.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -19,8 +20,9 @@ from observatory_storage.errors import ConfigError, StorageError
 __all__ = ["DamagedFrame", "Frame", "Member", "Owner", "pack", "unpack", "zstd_module"]
 
 _LENGTH_BYTES: Final = 4
-# The default of Zstandard. Writers wait for it, and level 6 takes twice the time.
-_LEVEL: Final = 3
+# Level 3, the default of Zstandard, saves 6 % of the bytes of independent texts, but takes a third
+# longer, and writers wait for it.
+_LEVEL: Final = 1
 
 
 class Owner(NamedTuple):
@@ -58,6 +60,7 @@ class Frame(dict[Owner, dict[str, bytes]]):
         return [Member(owner, values) for owner, values in self.items()]
 
 
+@cache
 def zstd_module() -> Any:
     """The module of Zstandard: that of Python 3.14, or its backport.
 
@@ -82,7 +85,7 @@ def pack(members: Iterable[Member], level: int = _LEVEL) -> bytes:
 
     Args:
         members: the rows with their values.
-        level: how much time is taken to make the data small, as Zstandard counts it.
+        level: the level of compression. Any level is read equally fast.
 
     Raises:
         ConfigError: Zstandard is not installed.

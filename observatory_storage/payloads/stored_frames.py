@@ -19,7 +19,6 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from observatory_storage.payloads.frame import DamagedFrame, Frame, Member, Owner, pack, unpack
-from observatory_storage.payloads.moved_values import digest_of
 from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS
 from observatory_storage.times import MICROSECOND, UNIX_EPOCH
 
@@ -29,18 +28,15 @@ __all__ = [
     "StoredFrame",
     "frame_row",
     "hour_of",
+    "hours_of",
     "insert_frames",
     "is_one_of",
-    "kept_members",
     "lock_frames",
     "new_frame_id",
     "opened",
     "owner_of",
-    "prune_frames",
     "read_frames",
     "references_to",
-    "referred_values",
-    "rewrite_frame",
 ]
 
 _log = logging.getLogger(__name__)
@@ -104,6 +100,18 @@ class StoredFrame(NamedTuple):
 def hour_of(start: datetime) -> datetime:
     """The hour, in UTC, of a span that starts then: the `start_time` of its frame."""
     return start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def hours_of(starts: Iterable[datetime]) -> set[datetime]:
+    """The hours of spans that start then. They mostly follow each other."""
+    hours = set()
+    first = last = None
+    for start in starts:
+        if first is None or last is None or not first <= start <= last:
+            first = hour_of(start)
+            last = first + (_HOUR - MICROSECOND)
+            hours.add(first)
+    return hours
 
 
 def owner_of(
@@ -284,65 +292,3 @@ def references_to(connection: sa.Connection, keys: Iterable[FrameKey]) -> list[R
             for row in connection.execute(statement)
         ]
     return found
-
-
-def referred_values(
-    connection: sa.Connection, frames: Iterable[StoredFrame]
-) -> dict[FrameKey, dict[Owner, Mapping[str, str]]]:
-    """For each frame: the digests of the values in it that rows refer to."""
-    keys = {name: frame.key for frame in frames for name in frame.names()}
-    digests: dict[FrameKey, dict[Owner, Mapping[str, str]]] = {key: {} for key in keys.values()}
-    for reference in references_to(connection, keys):
-        digests[keys[reference.key]][reference.owner] = reference.digests
-    return digests
-
-
-def rewrite_frame(
-    connection: sa.Connection, key: FrameKey, members: Iterable[Member], **columns: Any
-) -> None:
-    """Replace the content of a frame, and other columns; without members, delete it."""
-    this = sa.and_(*(_FRAMES.c[name] == value for name, value in zip(_KEY, key, strict=True)))
-    if kept := list(members):
-        row = frame_row(key, kept)
-        new = {"value_bytes": row["value_bytes"], "data": row["data"], **columns}
-        connection.execute(sa.update(_FRAMES).where(this).values(new))
-    else:
-        connection.execute(sa.delete(_FRAMES).where(this))
-
-
-def prune_frames(connection: sa.Connection, keys: Iterable[FrameKey]) -> None:
-    """Remove the values that no row refers to any more from frames, and frames without values.
-
-    Call it in the transaction that replaced or deleted rows of these frames, after that. The rows
-    of their traces are locked. A damaged frame stays while rows refer to it, and is logged.
-
-    Raises:
-        ConfigError: Zstandard is not installed.
-    """
-    stored = lock_frames(connection, keys)
-    digests = referred_values(connection, stored)
-    for key, *_, data in stored:
-        referred = digests[key]
-        frame = opened(key, data) if referred else Frame()
-        if isinstance(frame, DamagedFrame):
-            _log.error("%s", frame)
-            continue
-        kept = kept_members(frame, referred)
-        if not referred or kept != frame.members():
-            rewrite_frame(connection, key, kept)
-
-
-def kept_members(frame: Frame, referred: Mapping[Owner, Mapping[str, str]]) -> list[Member]:
-    """The members of a frame that rows refer to.
-
-    Args:
-        frame: the frame.
-        referred: the digests of the values that rows refer to, by owner and key.
-    """
-    kept = []
-    for owner, values in frame.items():
-        digests = referred.get(owner, {})
-        same = {key: text for key, text in values.items() if digests.get(key) == digest_of(text)}
-        if same:
-            kept.append(Member(owner, same))
-    return kept
