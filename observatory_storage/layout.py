@@ -29,7 +29,7 @@ from observatory_storage.partition_catalog import (
     partitions_of,
 )
 from observatory_storage.processes import PerProcess
-from observatory_storage.tables import EVENTS, SPANS, TABLES
+from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS, TABLES
 from observatory_storage.time_ranges import (
     MAX,
     MIN,
@@ -58,10 +58,13 @@ __all__ = [
 
 # Partitioned table -> the column that its ranges are over.
 PARTITIONED: Final = {
-    table.name: table.partition_column for table in TABLES.values() if table.partition_column
+    table.name: table.partition_column
+    for table in (*TABLES.values(), PAYLOAD_FRAMES)
+    if table.partition_column
 }
-# Spans and their events have the same ranges, so that they are dropped together.
-TWINS: Final = {SPANS.name: EVENTS.name, EVENTS.name: SPANS.name}
+_OF_SPANS: Final = (SPANS.name, EVENTS.name, PAYLOAD_FRAMES.name)
+# Spans, their events and their payloads have the same ranges, so that they are dropped together.
+TWINS: Final = {name: tuple(other for other in _OF_SPANS if other != name) for name in _OF_SPANS}
 
 _NO_PRIVILEGE: Final = "42501"
 _ATTEMPTS: Final = 8
@@ -242,7 +245,7 @@ class Partitions:
         partitions = partitions_of(connection, self._schema, table_name)
         known = [partition.range for partition in partitions if not partition.is_leaving]
         leaving = [partition.range for partition in partitions if partition.is_leaving]
-        twins = existing(connection, self._schema, TWINS[table_name]) if table_name in TWINS else []
+        twins = [existing(connection, self._schema, other) for other in TWINS.get(table_name, ())]
         made = []
         for moment in sorted(moments):
             if range_of(known, moment) is not None:
@@ -250,7 +253,8 @@ class Partitions:
             if range_of(leaving, moment) is not None:
                 raise Conflict(f"a partition of {table_name} is being detached", retryable=True)
             taken = sorted([*known, *leaving])
-            twin = range_of(twins, moment)
+            found = (range_of(ranges, moment) for ranges in twins)
+            twin = next((each for each in found if each is not None), None)
             if twin is None or any(twin.overlaps(other) for other in taken):
                 wanted = self._wanted(table_name, moment, now or datetime.now(UTC), taken)
             else:

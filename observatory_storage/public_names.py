@@ -5,6 +5,7 @@ from observatory_storage.config import (
     LlmConfig,
     MaintenanceConfig,
     PartitionsConfig,
+    PayloadsConfig,
     PoolConfig,
     PostgresConfig,
     PricingConfig,
@@ -36,6 +37,12 @@ from observatory_storage.lifecycle.maintenance import (
     MaintenanceReport,
     MaintenanceStep,
 )
+from observatory_storage.lifecycle.payload_check import (
+    CheckedPayloads,
+    PayloadProblem,
+    check_payloads,
+)
+from observatory_storage.lifecycle.payload_conversion import ConvertedPayloads, convert_payloads
 from observatory_storage.lifecycle.retention_results import (
     ArchiveFile,
     ExpiredPartition,
@@ -160,11 +167,13 @@ __all__ = [
     "BufferStats",
     "CacheError",
     "CallUsage",
+    "CheckedPayloads",
     "ColumnSize",
     "ComponentHealth",
     "ConfigError",
     "Conflict",
     "ConnectionLost",
+    "ConvertedPayloads",
     "CopyWriter",
     "CostSummary",
     "Costs",
@@ -214,6 +223,8 @@ __all__ = [
     "PartitionIndex",
     "PartitionSize",
     "PartitionsConfig",
+    "PayloadProblem",
+    "PayloadsConfig",
     "PinnedTrace",
     "PoolConfig",
     "PoolError",
@@ -267,6 +278,8 @@ __all__ = [
     "WriterConfig",
     "bearer_token",
     "build_partition_indexes",
+    "check_payloads",
+    "convert_payloads",
     "cost_of",
     "decompress",
     "detect_signal",

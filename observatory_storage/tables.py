@@ -25,6 +25,8 @@ __all__ = [
     "LOGS",
     "METRICS",
     "OWN_TABLES",
+    "PAYLOAD_COLUMNS",
+    "PAYLOAD_FRAMES",
     "ROLLUP_TABLES",
     "SPANS",
     "SPAN_KEY_OF_EVENT",
@@ -44,6 +46,8 @@ ConflictRule = Literal["keep", "replace", "replace_unless_unended", "fill_unless
 
 _RANGE: Final = re.compile(r"RANGE \((\w+)\)")
 _TIMES_OF_WRITING: Final = frozenset({"created_at", "updated_at"})
+PAYLOAD_COLUMNS: Final = ("payload_frame", "payload_digests")
+"""The columns of a row whose large values stand in a payload frame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,14 +143,25 @@ SPANS: Final = TableDefinition(
     models.TraceSpan,
     on_conflict="replace_unless_unended",
     version_key=("span_id",),
+    filled_by_storage=_TIMES_OF_WRITING.union(PAYLOAD_COLUMNS),
     filled_later=frozenset({"user_id", "session_id"}),
 )
-EVENTS: Final = TableDefinition(models.TraceEvent, on_conflict="replace", version_key=("span_id",))
+EVENTS: Final = TableDefinition(
+    models.TraceEvent,
+    on_conflict="replace",
+    version_key=("span_id",),
+    filled_by_storage=_TIMES_OF_WRITING.union(PAYLOAD_COLUMNS),
+)
 # The columns of an event that hold its span's key: trace_id, span_id, start_time, start_ns.
 SPAN_KEY_OF_EVENT: Final = ("trace_id", "span_id", "span_start_time", "span_start_ns")
 METRICS: Final = TableDefinition(models.Metric, on_conflict="replace")
 DATA_POINTS: Final = TableDefinition(models.MetricDataPoint, on_conflict="keep")
 LOGS: Final = TableDefinition(models.LogRecord, on_conflict="keep", version_key=("id",))
+
+PAYLOAD_FRAMES: Final = TableDefinition(
+    models.PayloadFrame, on_conflict="keep", filled_by_storage=_TIMES_OF_WRITING | {"packed_ids"}
+)
+"""Rows that the storage makes from large values. No writer is given rows of it."""
 
 TABLES: Final = {table.name: table for table in (TRACES, SPANS, EVENTS, METRICS, DATA_POINTS, LOGS)}
 """All tables that rows are written to, by their names."""
@@ -160,7 +175,7 @@ ROLLUP_TABLES: Final = frozenset(
 
 OWN_TABLES: Final = ROLLUP_TABLES.union(
     ("expired_partitions", "maintenance_runs", "model_pricing", "partition_splits"),
-    ("partition_states", "pinned_traces"),
+    ("partition_states", "payload_frames", "pinned_traces"),
 )
 """The names of the tables that the storage keeps for itself. No writer is given rows of them."""
 

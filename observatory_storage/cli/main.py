@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "settle": "Count usage once that several traces report.",
     "prices": "Load prices of models, and compute costs with them.",
     "rollups": "Bring rollups up to date, or compute them again.",
+    "payloads": "Move large values into frames or back, and check the frames.",
     "ingest": "Store OTLP from files or standard input.",
     "export": "Print traces, metrics or logs as OTLP.",
     "traces": "List traces.",

@@ -13,6 +13,7 @@ from observatory_storage.config.config_model import ConfigModel
 from observatory_storage.config.fields import Env
 from observatory_storage.config.maintenance_settings import MaintenanceConfig
 from observatory_storage.config.partition_settings import PartitionsConfig
+from observatory_storage.config.payload_settings import PayloadsConfig
 from observatory_storage.config.pricing_settings import PricingConfig
 from observatory_storage.config.problems import Loaded
 from observatory_storage.config.retention_settings import RetentionConfig
@@ -63,6 +64,7 @@ class StorageConfig(ConfigModel, BaseSettings):
     maintenance: MaintenanceConfig = Field(default_factory=MaintenanceConfig)
     retention: RetentionConfig = Field(default_factory=RetentionConfig)
     pricing: PricingConfig = Field(default_factory=PricingConfig)
+    payloads: PayloadsConfig = Field(default_factory=PayloadsConfig)
 
     @classmethod
     def from_env(cls) -> Self:

@@ -1,4 +1,4 @@
-"""Closes partitions whose time is over: indexes them, analyses them, and freezes their rows.
+"""Closes partitions whose time is over: packs, indexes, analyses and freezes their rows.
 
 What would slow down writing is done once the writing is over. A partition that gets many late
 rows after that is analysed and frozen again.
@@ -6,6 +6,7 @@ rows after that is analysed and frozen again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from observatory_storage.errors import (
+    ConfigError,
     Conflict,
     ConnectionLost,
     StorageError,
@@ -24,12 +26,14 @@ from observatory_storage.errors import (
 )
 from observatory_storage.index_kinds import CLOSED
 from observatory_storage.layout import PARTITIONED
+from observatory_storage.lifecycle.frame_packing import give_back_space, pack_partition
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.models import PartitionState
 from observatory_storage.partition_catalog import partitions_of
 from observatory_storage.partition_indexes import IndexBuilder
 from observatory_storage.serialization import Result
 from observatory_storage.storing.transaction import Source
+from observatory_storage.tables import PAYLOAD_FRAMES
 from observatory_storage.time_ranges import MAX, MIN, Range
 
 __all__ = ["ClosedPartitions", "ClosingFailure", "close_partitions"]
@@ -102,17 +106,37 @@ def close_partitions(run: Run) -> ClosedPartitions:
     digest = _digest(run.source)
     with translated():
         _forget_dropped(run.source)
+        unpacked = _pack_frames(run, _due(run, digest))
         due = _due(run, digest)
         builder = IndexBuilder(run.source, _LOCK_TIMEOUT)
         try:
             with builder.opened():
-                return _close(run, builder, due, digest)
+                return _close(run, builder, due, digest, unpacked)
         except Conflict:
             run.progress("closed no partition: another process is building indexes")
             return ClosedPartitions(is_complete=False)
 
 
-def _close(run: Run, builder: IndexBuilder, due: list[_Due], digest: str) -> ClosedPartitions:
+def _pack_frames(run: Run, due: list[_Due]) -> dict[str, StorageError]:
+    """Pack the payload frames of partitions that are to be closed; the errors by partition."""
+    failed: dict[str, StorageError] = {}
+    for one in due:
+        if one.table == PAYLOAD_FRAMES.name and one.is_owned and not run.deadline.is_over:
+            try:
+                if pack_partition(run, one.name):
+                    give_back_space(run, one.name, one.held)
+            except (ConfigError, Conflict) as error:
+                failed[one.name] = error
+    return failed
+
+
+def _close(
+    run: Run,
+    builder: IndexBuilder,
+    due: list[_Due],
+    digest: str,
+    unpacked: Mapping[str, StorageError],
+) -> ClosedPartitions:
     closed: list[str] = []
     renewed: list[str] = []
     failed: list[ClosingFailure] = []
@@ -120,7 +144,7 @@ def _close(run: Run, builder: IndexBuilder, due: list[_Due], digest: str) -> Clo
     for one in due:
         if run.deadline.is_over:
             break
-        error = _close_one(run, builder, one, digest)
+        error = unpacked.get(one.name) or _close_one(run, builder, one, digest)
         if error is not None:
             failed.append(ClosingFailure(one.name, error))
             run.progress(f"could not close {one.name}: {error}")

@@ -20,20 +20,22 @@ from observatory_storage.lifecycle import partition_marks
 from observatory_storage.lifecycle.partition_marks import Versions
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.lifecycle.spared_rows import (
+    TRACE_TABLES,
     SparedRows,
     correct_totals,
+    frames_with_expired_values,
+    prune_expired_values,
     spared_traces,
 )
 from observatory_storage.lifecycle.stored_partitions import StoredPartition
 from observatory_storage.schema_state import quoted_name
 from observatory_storage.storing.transaction import Source
-from observatory_storage.tables import EVENTS, SPANS
+from observatory_storage.tables import PAYLOAD_FRAMES, SPANS
 
 __all__ = ["columns_of", "recover", "remove", "versions_in"]
 
 # A transaction that holds on to the table for longer makes the next run go on.
 _WAIT: Final = "10s"
-_OF_TRACES: Final = (SPANS.name, EVENTS.name)
 
 
 def remove(run: Run, partition: StoredPartition, archived: Versions | None = None) -> bool:
@@ -75,7 +77,7 @@ def recover(run: Run) -> None:
 def _drop_leaving(source: Source, partition: StoredPartition, archived: Versions | None) -> None:
     """Put back the rows of a detached partition that must not go, and drop it."""
     source.partitions.forget()
-    if partition.table in _OF_TRACES:
+    if partition.table in TRACE_TABLES:
         _put_back_spared(source, partition)
     elif archived is not None:
         _put_back_changed(source, partition, archived)
@@ -107,6 +109,9 @@ def _put_back_spared(source: Source, partition: StoredPartition) -> None:
             rows.copy_to(connection, _qualified(source, table), spared, columns)
             if table == SPANS.name:
                 correct_totals(connection, [trace.id for trace in spared])
+            if table == PAYLOAD_FRAMES.name:
+                keys = frames_with_expired_values(connection, source.schema, partition.name)
+                prune_expired_values(connection, keys)
         _drop_in(connection, source, partition)
 
 

@@ -7,7 +7,9 @@ partition takes the place of the old one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -23,17 +25,21 @@ from observatory_storage.lifecycle.short_locks import with_short_locks
 from observatory_storage.lifecycle.spared_rows import (
     SparedRows,
     correct_totals,
+    frames_with_expired_values,
+    prune_expired_values,
     spared_traces,
     with_wrong_totals,
 )
 from observatory_storage.lifecycle.stored_partitions import StoredPartition, bound
+from observatory_storage.payloads import FrameKey
 from observatory_storage.schema_state import quoted_name
-from observatory_storage.storing.transaction import Source
-from observatory_storage.tables import SPANS
+from observatory_storage.storing.transaction import Source, retrying
+from observatory_storage.tables import PAYLOAD_FRAMES, SPANS
 
 __all__ = ["rewrite"]
 
 _RANGE: Final = "expired_range"
+_PRUNED_AT_A_TIME: Final = 100
 _MIN: Final = datetime.min.replace(tzinfo=UTC)
 _OID: Final = sa.text(
     "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
@@ -47,6 +53,8 @@ def rewrite(run: Run, partition: StoredPartition) -> int | None:
     Returns:
         How many rows were kept; None if others did not let go of the partition in time.
     """
+    if partition.table == PAYLOAD_FRAMES.name:
+        _prune_expired(run.source, partition)
     rewriting = _Rewriting(run.source, partition)
     rewriting.fill()
     try:
@@ -56,6 +64,20 @@ def rewrite(run: Run, partition: StoredPartition) -> int | None:
         return None
     run.progress(f"kept {kept} rows of {partition.name}")
     return kept
+
+
+def _prune_expired(source: Source, partition: StoredPartition) -> None:
+    """Remove the values of expired spans from the frames that stay."""
+    with translated(), source.engine.connect() as connection:
+        keys = frames_with_expired_values(connection, source.schema, partition.name)
+
+    def prune(some: Sequence[FrameKey]) -> None:
+        with translated(), source.engine.begin() as connection:
+            prune_expired_values(connection, some)
+
+    for first in range(0, len(keys), _PRUNED_AT_A_TIME):
+        some = keys[first : first + _PRUNED_AT_A_TIME]
+        retrying(source.config, partial(prune, some))
 
 
 class _Rewriting:

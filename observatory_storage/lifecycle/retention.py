@@ -31,7 +31,7 @@ from observatory_storage.lifecycle.retention_results import (
 )
 from observatory_storage.lifecycle.rollups import keep_rollups_before, refresh_rollups
 from observatory_storage.lifecycle.run import Run
-from observatory_storage.lifecycle.spared_rows import spared_traces
+from observatory_storage.lifecycle.spared_rows import TRACE_TABLES, spared_traces
 from observatory_storage.lifecycle.stored_partitions import (
     StoredPartition,
     bound,
@@ -40,11 +40,7 @@ from observatory_storage.lifecycle.stored_partitions import (
     partitions_of,
 )
 from observatory_storage.lifecycle.trace_archive import archive_and_delete
-from observatory_storage.lifecycle.trace_expiry import (
-    TRACE_TABLES,
-    CutoffCrossed,
-    TraceExpiry,
-)
+from observatory_storage.lifecycle.trace_expiry import CutoffCrossed, TraceExpiry
 from observatory_storage.otlp.export import export_logs, export_metrics
 from observatory_storage.repositories import LogFilters, TraceFilters
 from observatory_storage.storing.transaction import Source

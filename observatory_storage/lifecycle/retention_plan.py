@@ -12,13 +12,13 @@ from observatory_storage.config import RetentionConfig
 from observatory_storage.errors import translated
 from observatory_storage.lifecycle import partition_marks
 from observatory_storage.lifecycle.run import Run
+from observatory_storage.lifecycle.spared_rows import TRACE_TABLES
 from observatory_storage.lifecycle.stored_partitions import (
     StoredPartition,
     aligned,
     before,
     partitions_of,
 )
-from observatory_storage.lifecycle.trace_expiry import TRACE_TABLES
 from observatory_storage.models import Base
 from observatory_storage.storing.transaction import Source
 from observatory_storage.tables import DATA_POINTS, LOGS

@@ -7,7 +7,7 @@ partition. All rows of the partition are never read.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
@@ -16,12 +16,30 @@ import sqlalchemy as sa
 
 from observatory_storage.lifecycle.partition_marks import Versions
 from observatory_storage.models import Trace
+from observatory_storage.payloads import FrameKey, hour_of, prune_frames
 from observatory_storage.schema_state import quoted_name
 from observatory_storage.storing.trace_upsert import locked_traces, recompute_traces
-from observatory_storage.tables import EVENTS, SPANS
+from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS
+from observatory_storage.time_ranges import MAX
 
-__all__ = ["SparedRows", "SparedTrace", "correct_totals", "spared_traces", "with_wrong_totals"]
+__all__ = [
+    "TRACE_TABLES",
+    "SparedRows",
+    "SparedTrace",
+    "correct_totals",
+    "frames_with_expired_values",
+    "prune_expired_values",
+    "spared_traces",
+    "with_wrong_totals",
+]
 
+TRACE_TABLES: Final = (SPANS.name, EVENTS.name, PAYLOAD_FRAMES.name)
+"""The partitioned tables of traces, in the order in which their rows go.
+
+Spans decide which events stay, and both decide which frames.
+"""
+
+_HOUR: Final = timedelta(hours=1)
 _TRACES_AT_A_TIME: Final = 1_000
 _T = TypeVar("_T")
 
@@ -40,13 +58,16 @@ _SPARED: Final = sa.select(Trace.id, Trace.start_time, Trace.last_span_start).wh
 
 
 def spared_traces(connection: sa.Connection, lower: datetime, upper: datetime) -> list[SparedTrace]:
-    """The traces that may have spans which start in [lower, upper)."""
+    """The traces that may have rows which are partitioned into [lower, upper)."""
+    # A frame stands at the hour in which its spans start, also if a partition begins within it.
+    if hour_of(upper) < upper < MAX:
+        upper = hour_of(upper) + _HOUR
     rows = connection.execute(_SPARED, {"lower": lower, "upper": upper})
     return [SparedTrace(key, first, last) for key, first, last in rows if last is not None]
 
 
 class SparedRows:
-    """The rows of spared traces in a partition of `trace_spans` or `trace_events`.
+    """The rows of spared traces in a partition of `TRACE_TABLES`.
 
     A trace has only the spans that start within its bounds. Earlier ones are left over from a trace
     that was deleted, and came again with a late span.
@@ -60,8 +81,8 @@ class SparedRows:
     def __init__(self, schema: str, table: str, partition: str) -> None:
         self._partition = f"{quoted_name(schema)}.{quoted_name(partition)}"
         self._schema = quoted_name(schema)
-        self._is_of_events = table == EVENTS.name
-        self._start = "span_start_time" if self._is_of_events else "start_time"
+        self._table = table
+        self._start = "span_start_time" if table == EVENTS.name else "start_time"
 
     def versions(
         self, connection: sa.Connection, traces: Sequence[SparedTrace]
@@ -104,19 +125,57 @@ class SparedRows:
         ]
 
     def _rows(self, columns: str) -> str:
+        first = "date_trunc('hour', given.first, 'UTC')" if self._is_of_frames else "given.first"
         # OFFSET 0 keeps the planner from joining all rows of the partition.
-        of_span = (
-            f" AND EXISTS (SELECT FROM {self._schema}.trace_spans s WHERE s.trace_id = e.trace_id"
-            " AND s.span_id = e.span_id AND s.start_time = e.span_start_time"
-            " AND s.start_ns = e.span_start_ns)"
-        )
         return (
             "unnest(CAST(:ids AS uuid[]), CAST(:firsts AS timestamptz[]),"  # noqa: S608 - quoted
-            " CAST(:lasts AS timestamptz[])) AS given (id, first, last),"
-            f" LATERAL (SELECT {columns} FROM {self._partition} e WHERE e.trace_id = given.id"
-            f" AND e.{self._start} BETWEEN given.first AND given.last"
-            f"{of_span if self._is_of_events else ''} OFFSET 0) r"
+            " CAST(:lasts AS timestamptz[])) AS given (trace, first, last),"
+            f" LATERAL (SELECT {columns} FROM {self._partition} e WHERE e.trace_id = given.trace"
+            f" AND e.{self._start} BETWEEN {first} AND given.last{self._is_needed()} OFFSET 0) r"
         )
+
+    def _is_needed(self) -> str:
+        """The condition that an event's span is there, or a row that refers to a frame."""
+        if self._table == EVENTS.name:
+            return (
+                f" AND EXISTS (SELECT FROM {self._schema}.trace_spans s"
+                " WHERE s.trace_id = e.trace_id AND s.span_id = e.span_id"
+                " AND s.start_time = e.span_start_time AND s.start_ns = e.span_start_ns)"
+            )
+        if not self._is_of_frames:
+            return ""
+        referring = " OR ".join(
+            f"EXISTS (SELECT FROM {self._schema}.{table} s WHERE s.trace_id = e.trace_id"
+            f" AND s.{start} >= e.start_time AND s.{start} < e.start_time + interval '1 hour'"
+            " AND (s.payload_frame = e.id OR s.payload_frame = ANY (e.packed_ids)))"
+            for table, start in (("trace_spans", "start_time"), ("trace_events", "span_start_time"))
+        )
+        return f" AND ({referring})"
+
+    @property
+    def _is_of_frames(self) -> bool:
+        return self._table == PAYLOAD_FRAMES.name
+
+
+def frames_with_expired_values(
+    connection: sa.Connection, schema: str, partition: str
+) -> list[FrameKey]:
+    """The frames in a partition that may have values of spans which have expired.
+
+    A late span has made their trace anew after it was deleted.
+    """
+    quoted = quoted_name(schema)
+    statement = (
+        f"SELECT f.trace_id, f.start_time, f.id FROM {quoted}.{quoted_name(partition)} f"  # noqa: S608
+        f" JOIN {quoted}.traces t ON t.id = f.trace_id WHERE f.created_at < t.created_at"
+    )
+    return [FrameKey(*row) for row in connection.execute(sa.text(statement))]
+
+
+def prune_expired_values(connection: sa.Connection, keys: Sequence[FrameKey]) -> None:
+    """Remove the values of expired spans from frames, after these spans have gone."""
+    locked_traces(connection, {key.trace_id for key in keys})
+    prune_frames(connection, keys)
 
 
 _COUNTED: Final = (

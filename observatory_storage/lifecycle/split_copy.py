@@ -20,8 +20,8 @@ import sqlalchemy as sa
 from observatory_storage.layout import PARTITIONED
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.lifecycle.split_state import NewTable, SplitState, save
+from observatory_storage.models import Base
 from observatory_storage.schema_state import quoted_name
-from observatory_storage.tables import TABLES
 from observatory_storage.time_ranges import MAX, MIN
 
 __all__ = ["Scanned", "SplitCopy"]
@@ -66,7 +66,8 @@ class SplitCopy:
         self.rows = 0
         self._schema = quoted_name(run.source.schema)
         self._column = quoted_name(PARTITIONED[state.table_name])
-        self._key = [quoted_name(name) for name in TABLES[state.table_name].key]
+        key = Base.metadata.tables[state.table_name].primary_key
+        self._key = [quoted_name(column.name) for column in key]
         self._columns: list[str] = []
 
     def copy_rows(self) -> None:

@@ -56,18 +56,20 @@ def planned_splits(run: Run) -> list[Split]:
         closed = set(connection.scalars(sa.select(_STATES.c.partition_name)))
         tables = {table: partitions_of(connection, schema, table) for table in PARTITIONED}
     for table, partitions in tables.items():
-        twins = [one for one in tables.get(TWINS.get(table, ""), []) if not one.is_leaving]
+        twins = {
+            other: [one for one in tables[other] if not one.is_leaving]
+            for other in TWINS.get(table, ())
+        }
         for partition in partitions:
             if partition.name in splits or not _is_too_wide(run, table, partition, closed):
                 continue
-            tiles = _tiles(partition.range, [one.range for one in twins])
-            if tiles:  # the twin has been split
-                splits[partition.name] = Split(table, partition.name, tiles)
+            tiles = [_tiles(partition.range, [one.range for one in of]) for of in twins.values()]
+            if any(tiles):  # a twin has been split
+                splits[partition.name] = Split(table, partition.name, max(tiles, key=len))
                 continue
             names = {table: partition.name}
-            twin = next((one.name for one in twins if one.range == partition.range), None)
-            if twin is not None:
-                names[TWINS[table]] = twin
+            for other, of in twins.items():
+                names.update((other, one.name) for one in of if one.range == partition.range)
             ranges = _ranges(run, names, partition.range)
             if len(ranges) > 1:
                 splits |= {name: Split(of, name, ranges) for of, name in names.items()}

@@ -26,7 +26,7 @@ from observatory_storage.errors import (
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.lifecycle.short_locks import with_short_locks
 from observatory_storage.lifecycle.split_copy import SplitCopy
-from observatory_storage.lifecycle.split_plan import planned_splits
+from observatory_storage.lifecycle.split_plan import Split, planned_splits
 from observatory_storage.lifecycle.split_state import (
     CHECK_NAME,
     SplitState,
@@ -39,8 +39,15 @@ from observatory_storage.lifecycle.split_state import (
 from observatory_storage.partition_catalog import attach
 from observatory_storage.serialization import Result
 from observatory_storage.storing.transaction import Source
+from observatory_storage.time_ranges import Range, named_gap
 
-__all__ = ["PartitionSplitFailure", "SplitPartition", "SplitPartitions", "split_partitions"]
+__all__ = [
+    "PartitionSplitFailure",
+    "SplitPartition",
+    "SplitPartitions",
+    "copy_anew",
+    "split_partitions",
+]
 
 # While the table is locked, the partition is looked through once. Readers wait for it.
 _SCAN_TIMEOUT: Final = "600ms"
@@ -141,6 +148,32 @@ def split_partitions(run: Run) -> SplitPartitions:
             split.append(done)
             run.progress(f"split {done.partition} into {len(done.into)} partitions")
     return SplitPartitions(tuple(split), tuple(failed), is_complete=not failed)
+
+
+def copy_anew(run: Run, table: str, partition: str, held: Range) -> bool:
+    """Let a copy of a partition take its place, which has none of its free space.
+
+    It works as a split into one range. If something gets in the way, the next call of
+    `split_partitions` goes on with it.
+
+    Returns:
+        Whether it was done.
+
+    Raises:
+        PoolError: the pool has only one connection.
+        StorageError: the role does not own the tables, or PostgreSQL cannot be reached.
+    """
+    same = named_gap(held.lower, held.upper)
+    with translated(), _alone(run.source) as is_alone:
+        if not is_alone or any(one.partition_name == partition for one in stored(run.source)):
+            return False
+        state = begin(run.source, Split(table, partition, (same,)))
+        try:
+            with translated():
+                return state is not None and _split(run, state) is not None
+        except (Conflict, Timeout) as error:
+            run.progress(f"could not copy {partition} anew yet: {error}")
+            return False
 
 
 @contextmanager

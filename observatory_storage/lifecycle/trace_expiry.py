@@ -1,7 +1,8 @@
 """Deletes the rows of traces that are older than they are kept, in bounded batches.
 
-Their spans and events go with the partitions that they are in. A trace is deleted if its last span
-starts before the cutoff, which no partition crosses: so all its spans are in expired partitions.
+Their spans, events and payload frames go with the partitions that they are in. A trace is deleted
+if its last span starts before the cutoff, which no partition crosses: so all its spans are in
+expired partitions.
 """
 
 from __future__ import annotations
@@ -21,16 +22,15 @@ from observatory_storage.lifecycle import partition_marks
 from observatory_storage.lifecycle.keep_rules import kept_among
 from observatory_storage.lifecycle.partition_marks import Mark
 from observatory_storage.lifecycle.run import Run
+from observatory_storage.lifecycle.spared_rows import TRACE_TABLES
 from observatory_storage.lifecycle.stored_partitions import aligned
 from observatory_storage.lifecycle.trace_sweep import Swept, sweep
 from observatory_storage.models import PINNED_TRACES, Trace
 from observatory_storage.repositories import TraceFilters
 from observatory_storage.storing.transaction import Source, retrying
-from observatory_storage.tables import EVENTS, SPANS
 
-__all__ = ["TRACE_TABLES", "CutoffCrossed", "ExpiredTrace", "TraceExpiry", "Unchanged"]
+__all__ = ["CutoffCrossed", "ExpiredTrace", "TraceExpiry", "Unchanged"]
 
-TRACE_TABLES: Final = (SPANS.name, EVENTS.name)
 _BATCH_SIZE: Final = 5_000
 # Of a batch that the server deletes by itself, each trace is locked for less.
 _SWEPT_AT_A_TIME: Final = 10_000

@@ -18,6 +18,7 @@ from observatory_storage.models.metrics import (
     Temporality,
 )
 from observatory_storage.models.partition_states import PartitionSplit, PartitionState
+from observatory_storage.models.payload_frames import PayloadFrame
 from observatory_storage.models.pricing import ModelPricing
 from observatory_storage.models.retention_tables import EXPIRED_PARTITIONS, PINNED_TRACES
 from observatory_storage.models.rollup_tables import (
@@ -68,6 +69,7 @@ __all__ = [
     "ModelPricing",
     "PartitionSplit",
     "PartitionState",
+    "PayloadFrame",
     "RollupState",
     "SessionRollupDay",
     "SessionRollupHour",

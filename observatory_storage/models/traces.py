@@ -279,6 +279,12 @@ class TraceSpan(Base):
     reported_cost_source: Mapped[CostSource | None] = mapped_column(
         NAME, doc="The same for the cost in `reported_usage`."
     )
+    payload_frame: Mapped[int | None] = mapped_column(
+        doc="The `id` of the payload frame that has its large values; None if it has them itself."
+    )
+    payload_digests: Mapped[dict[str, Any] | None] = mapped_column(
+        JSON, doc="The digests of the values in the payload frame, by the keys of the attributes."
+    )
     created_at: Mapped[datetime] = now("When the row was first written.")
 
     trace: Mapped[Trace | None] = relationship(
@@ -357,6 +363,12 @@ class TraceEvent(Base):
     attributes: Mapped[dict[str, Any]] = json_object("Its attributes.")
     otlp: Mapped[dict[str, Any] | None] = mapped_column(
         JSON, doc="OTLP fields without a column: dropped counts and types."
+    )
+    payload_frame: Mapped[int | None] = mapped_column(
+        doc="The `id` of the payload frame that has its large values; None if it has them itself."
+    )
+    payload_digests: Mapped[dict[str, Any] | None] = mapped_column(
+        JSON, doc="The digests of the values in the payload frame, by the keys of the attributes."
     )
     created_at: Mapped[datetime] = now("When the row was first written.")
 

@@ -48,7 +48,9 @@ _SPAN_KEY: Final = SPANS.positions("trace_id", "span_id", "start_time", "start_n
 _SPAN_KEY_OF_EVENT: Final = EVENTS.positions(*SPAN_KEY_OF_EVENT)
 _POSITION: Final = EVENTS.position["position"]
 _MESSAGE: Final = SPANS.position["status_message"]
-_JSON: Final = tuple((SPANS.position[name], name) for name in sorted(SPANS.json_columns))
+_JSON: Final = tuple(
+    (SPANS.position[name], name) for name in sorted(SPANS.json_columns.intersection(SPANS.position))
+)
 _DEFAULTS: Final = CHECKS[SPANS.name].defaults
 # Values of these types are written as they are; those of subclasses are converted first.
 _PLAIN_TYPES: Final = frozenset({str, int, float, Decimal, UUID, datetime, dict, list, type(None)})

@@ -14,6 +14,7 @@ WIDTH = 100
 # What these print depends on the server, the day and what was there before; `serve` does not end.
 VARYING = {
     *("check", "migrate", "maintain", "indexes", "retention", "size", "facts", "settle", "serve"),
+    "payloads",
     "prices",
     "rollups",
 }

@@ -84,7 +84,7 @@ _ODDITIES = {
     "tables that nobody uses": """
         SELECT count(*) FROM pg_class c WHERE c.relkind = 'r'
         AND c.relnamespace = 'public'::regnamespace
-        AND c.relname ~ '^(trace_spans|trace_events|logs|metric_data_points)_'
+        AND c.relname ~ '^(trace_spans|trace_events|payload_frames|logs|metric_data_points)_'
         AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = c.oid)""",
     "notes of unfinished work": """
         SELECT count(*) FROM expired_partitions WHERE state <> 'kept'""",

@@ -17,8 +17,10 @@ from observatory_storage.pool import StoragePool
 from observatory_storage.tables import TABLES
 from observatory_storage.writers import CopyWriter
 from tests.lifecycle.days import DAY, NOW, a_call, oddities, write_spans
-from tests.lifecycle.pools import kept_pool, ranges
+from tests.lifecycle.pools import kept_pool, ranges, scalar
 from tests.lifecycle.rolled import rollups
+from tests.payloads.framed import a_text
+from tests.payloads.invariants import check_payloads, whole_rows
 from tests.writers.helpers import a_log, contents, eventually, fork
 
 __all__ = ["end_state", "kill_at", "statements_of_a_run", "write_a_week"]
@@ -29,14 +31,20 @@ KEPT_DAYS = 3
 def write_a_week(url: str) -> None:
     """Write traces and log records of a week, which nobody has maintained yet."""
     with kept_pool(url, days=KEPT_DAYS) as pool:
-        write_spans(
-            pool,
-            *(
-                a_call(trace, number, NOW - DAY * (trace % 7) - timedelta(hours=10 * number))
-                for trace in range(1, 30)
-                for number in (1, 2)
-            ),
-        )
+        for flush in range(2):  # each has frames of its own, which are packed when a day closes
+            write_spans(
+                pool,
+                *(
+                    a_call(
+                        trace,
+                        number + 2 * flush,
+                        NOW - DAY * (trace % 7) - timedelta(hours=10 * number, minutes=flush),
+                        attributes={"prompt": a_text(trace, 2_000)},
+                    )
+                    for trace in range(1, 30)
+                    for number in (1, 2)
+                ),
+            )
         for day in range(7):
             _write_logs(pool, (NOW - DAY * day - timedelta(minutes=n) for n in range(5)))
 
@@ -83,6 +91,7 @@ def end_state(url: str) -> dict[str, Any]:
     with kept_pool(url, days=KEPT_DAYS) as pool:
         _maintained(pool)
         assert oddities(url) == {}
+        assert check_payloads(pool) > 0
         with pool.engine.connect() as connection:
             invalid = sa.text("SELECT count(*) FROM pg_index WHERE NOT indisvalid AND indislive")
             closed = sa.text("SELECT partition_name FROM partition_states ORDER BY 1")
@@ -94,6 +103,8 @@ def end_state(url: str) -> dict[str, Any]:
             }
         return state | {
             "rows": {table: rows for table, rows in contents(pool).items() if table in TABLES},
+            "whole rows": whole_rows(pool),
+            "frames": scalar(pool, "SELECT count(*) FROM payload_frames"),
             "rollups": rollups(pool),
             "partitions": {table: ranges(pool, table) for table in PARTITIONED},
         }

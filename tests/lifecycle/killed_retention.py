@@ -15,7 +15,9 @@ from observatory_storage.lifecycle.retention_results import RetentionResult
 from observatory_storage.otlp.compression import zstd_module
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import CopyWriter
-from tests.lifecycle.days import HOUR, a_call, noon, oddities, retain, traces_in, write_spans
+from tests.lifecycle.days import HOUR, a_call, noon, oddities, retain, traces_in
+from tests.payloads.framed import a_text
+from tests.payloads.invariants import check_payloads
 from tests.writers.helpers import a_log, eventually, fork, quick_pool, trace_id
 
 # About as many as a run has with an archive.
@@ -37,6 +39,7 @@ def check_killed_runs(url: str, folder: Path, source: random.Random, rounds: int
         with quick_pool(url) as pool:
             _complete(pool, archive)
             assert oddities(url) == {}, kills
+            assert check_payloads(pool) == 6, kills
             assert traces_in(pool) == {PINNED, CROSSING, RECENT}, kills
             with pool.unit_of_work() as work:
                 assert [log.timestamp for log in work.logs.list()] == [noon(1)], kills
@@ -54,14 +57,15 @@ def check_killed_runs(url: str, folder: Path, source: random.Random, rounds: int
 
 def _write_days(pool: StoragePool) -> None:
     midnight = noon(3).replace(hour=0)
-    write_spans(
-        pool,
-        *(a_call(PINNED, n, noon(10 - n)) for n in (1, 2, 3)),
-        a_call(CROSSING, 1, midnight - HOUR),
-        a_call(CROSSING, 2, midnight),
-        a_call(RECENT, 1, noon(1)),
-        *(a_call(n, n, noon(n - 4)) for n in OLD),
-    )
+    attributes = {"prompt": a_text(1)}
+    spans = [
+        *(a_call(PINNED, n, noon(10 - n), attributes=attributes) for n in (1, 2, 3)),
+        a_call(CROSSING, 1, midnight - HOUR, attributes=attributes),
+        a_call(CROSSING, 2, midnight, attributes=attributes),
+        a_call(RECENT, 1, noon(1), attributes=attributes),
+        *(a_call(n, n, noon(n - 4), attributes=attributes) for n in OLD),
+    ]
+    CopyWriter(pool, payloads="compressed").write_spans(spans)
     CopyWriter(pool).write_logs([a_log(timestamp=noon(day)) for day in (1, 5, 6)])
     with pool.unit_of_work() as work:
         work.traces.pin(trace_id(PINNED))

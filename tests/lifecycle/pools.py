@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from observatory_storage.config import (
     PartitionsConfig,
+    PayloadsConfig,
     PoolConfig,
     PostgresConfig,
     RetentionConfig,
@@ -47,7 +48,7 @@ def scalar(pool: StoragePool, query: str, **values: Any) -> Any:
 
 
 def kept_pool(url: str, *, days: int) -> StoragePool:
-    """A pool whose telemetry is kept for so many days."""
+    """A pool whose telemetry is kept for so many days, with large values in frames."""
     age = timedelta(days=days)
     return StoragePool(
         StorageConfig(
@@ -60,6 +61,7 @@ def kept_pool(url: str, *, days: int) -> StoragePool:
                 logs=age,
                 rollups=RollupRetention(minute=timedelta(days=1), hour=age),
             ),
+            payloads=PayloadsConfig(mode="compressed"),
             retry=QUICK,
         )
     )

@@ -36,10 +36,12 @@ def test_each_signal_has_partitions_of_its_width(database_url: str) -> None:
         assert list(spans)[-1] == "p2026013115"
         assert list(ranges(pool, "metric_data_points")) == ["p2026w05"]
         assert list(ranges(pool, "logs")) == ["p202601"]
-        assert len(made.made) == 100
+        assert len(made.made) == 149
         assert make_partitions_ahead(Run(pool, NOW)).made == ()
         later = make_partitions_ahead(Run(pool, NOW + HOUR))
-        assert later.made == ("trace_spans_p2026013116", "trace_events_p2026013116")
+        assert later.made == tuple(
+            f"{table}_p2026013116" for table in ("trace_spans", "trace_events", "payload_frames")
+        )
 
 
 def test_a_change_of_width_applies_to_new_ranges(database_url: str) -> None:

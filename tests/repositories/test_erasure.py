@@ -295,4 +295,4 @@ def test_erasing_runs_a_number_of_statements_for_each_batch_of_traces(
             with statements(pool.engine) as seen:
                 uow.traces.delete_user(user)
             counted.append(len(seen))
-    assert counted[1] - counted[0] == 3 * 5
+    assert counted[1] - counted[0] == 3 * 6

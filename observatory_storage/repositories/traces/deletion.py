@@ -28,6 +28,7 @@ from observatory_storage.models import (
     ErrorRollupHour,
     LogRecord,
     MetricDataPoint,
+    PayloadFrame,
     SessionRollupDay,
     SessionRollupHour,
     Trace,
@@ -36,6 +37,7 @@ from observatory_storage.models import (
     UserRollupDay,
     UserRollupHour,
 )
+from observatory_storage.payloads import hour_of
 from observatory_storage.repositories.metrics.exemplars import without_exemplars
 from observatory_storage.repositories.reading import validation
 from observatory_storage.repositories.reading.reader import Reader
@@ -95,6 +97,8 @@ def delete_trace(reader: Reader, key: UUID, name: object) -> DeletedTrace:
     # A trace without a row may have log records, and spans that no writer has written.
     spans = spans_of_trace(key, bounds) if bounds else [TraceSpan.trace_id == key]
     events = events_of_trace(key, bounds) if bounds else [TraceEvent.trace_id == key]
+    frames = sa.delete(PayloadFrame).where(PayloadFrame.trace_id == key)
+    reader.change(frames.where(_has_frame_between(*bounds)) if bounds else frames)
     deleted = DeletedTrace(
         events=reader.change(sa.delete(TraceEvent).where(*events)),
         spans=_delete_spans(reader, *spans),
@@ -132,6 +136,8 @@ def delete_all_of(
         events += reader.change(
             sa.delete(TraceEvent).where(TraceEvent.trace_id == sa.func.any(these), start)
         )
+        frames = sa.delete(PayloadFrame).where(PayloadFrame.trace_id == sa.func.any(these))
+        reader.change(frames.where(_has_frame_between(first, last)))
         start = TraceSpan.start_time.between(first, last)
         spans += _delete_spans(reader, TraceSpan.trace_id == sa.func.any(these), start)
         # Log records of a trace may be earlier or later than its spans.
@@ -163,6 +169,11 @@ def _delete_spans(reader: Reader, *conditions: sa.ColumnElement[bool]) -> int:
     """Delete spans, and mark their times for the rollups; return how many there were."""
     deleted = sa.delete(TraceSpan).where(*conditions)
     return int(reader.scalar(marking(deleted, TraceSpan.start_time)))
+
+
+def _has_frame_between(first: datetime, last: datetime) -> sa.ColumnElement[bool]:
+    """Whether spans that start in these times may have a frame."""
+    return PayloadFrame.start_time.between(hour_of(first), last)
 
 
 def _mark_sharing_calls(reader: Reader, deleted: sa.Select[UUID]) -> None:

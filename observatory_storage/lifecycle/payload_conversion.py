@@ -1,0 +1,345 @@
+"""Moves the large values of stored rows into payload frames, or back into the rows.
+
+Traces are taken in the order of their ids, partition by partition. The rows of some traces are
+locked, as writers lock them, and then those spans and events are read and rewritten whose values
+stand in the other place. So it can run beside writers, be killed and be repeated.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import Any, Final, NamedTuple, get_args
+from uuid import UUID
+
+import sqlalchemy as sa
+from msgspec.json import format as format_json
+from sqlalchemy.dialects.postgresql import JSONB
+
+from observatory_storage.config import PayloadMode
+from observatory_storage.errors import ValidationError, translated
+from observatory_storage.lifecycle.payload_walk import (
+    covered_ranges,
+    is_of,
+    is_within,
+    traces_in,
+)
+from observatory_storage.lifecycle.run import Deadline
+from observatory_storage.payloads import (
+    DamagedFrame,
+    FrameKey,
+    Member,
+    Owner,
+    digest_of,
+    hour_of,
+    insert_frames,
+    move_large,
+    new_frame_id,
+    owner_of,
+    prune_frames,
+    put_back_text,
+    read_frames,
+)
+from observatory_storage.serialization import Result
+from observatory_storage.storing.trace_upsert import locked_traces
+from observatory_storage.storing.transaction import Source, retrying
+from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS
+from observatory_storage.time_ranges import Range
+
+__all__ = ["ConvertedPayloads", "convert_payloads"]
+
+_log = logging.getLogger(__name__)
+_ROWS_AT_A_TIME: Final = 200
+_FRAME_BYTES: Final = 1 << 20
+_VERSION: Final = b"\x01"  # of jsonb's binary format, see `jsonb`
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedPayloads(Result):
+    """The result of `convert_payloads`.
+
+    Attributes:
+        rows: the spans and events that were looked at.
+        changed_rows: those of them whose values were moved.
+        failed_rows: those whose payload frames are damaged or missing. They stay as they are.
+        next_start: the start of the next call, which continues there; None at the end.
+    """
+
+    rows: int = 0
+    changed_rows: int = 0
+    failed_rows: int = 0
+    next_start: datetime | None = None
+
+
+def convert_payloads(
+    source: Source,
+    to: PayloadMode,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    *,
+    for_secs: float | None = None,
+    progress: Callable[[ConvertedPayloads], object] | None = None,
+) -> ConvertedPayloads:
+    """Move the large values of stored spans and events into payload frames, or back into the rows.
+
+    Rows that stand as they shall are left alone, so the call can be interrupted and repeated. It
+    works beside readers and writers, in transactions of at most 200 rows. Nothing but the place of
+    the values changes: neither totals and rollups nor times of writing. The space of the former
+    rows is free for new ones after VACUUM; the files do not shrink.
+
+    Args:
+        source: the pool. Its ``payloads.threshold_bytes`` says which values are large.
+        to: "compressed" or "inline".
+        start: the first start of a span; None for the oldest.
+        end: the first start that is left out; None for no bound.
+        for_secs: stop after about this time, in seconds.
+        progress: is called after each transaction.
+
+    Raises:
+        ConfigError: Zstandard is not installed.
+        StorageError: the database could not be used. What was moved before stays moved.
+        ValidationError: an argument is not valid.
+    """
+    if to not in get_args(PayloadMode):
+        raise ValidationError("to", to, f"must be one of {', '.join(get_args(PayloadMode))}")
+    deadline = Deadline(for_secs)
+    conversion = _ToFrames(source) if to == "compressed" else _ToRows(source)
+    done = ConvertedPayloads()
+    for held in covered_ranges(source, start, end):
+        for traces in traces_in(source, conversion.needs(), held):
+            for table in _TABLES:
+                for counts in conversion.pages(table, held, traces):
+                    rows, changed, failed = counts
+                    done = ConvertedPayloads(
+                        done.rows + rows,
+                        done.changed_rows + changed,
+                        done.failed_rows + failed,
+                        held.lower,
+                    )
+                    if progress is not None:
+                        progress(done)
+                    if deadline.is_over:
+                        return done
+    return replace(done, next_start=None)
+
+
+class _Table(NamedTuple):
+    """A table whose rows may have large values, and the columns of its key."""
+
+    table: sa.Table
+    start: str
+    key: tuple[str, ...]
+
+
+class _Stored(NamedTuple):
+    """A row as it is stored, with its attributes as JSON text."""
+
+    key: tuple[Any, ...]
+    owner: Owner
+    attributes: bytes
+    frame: FrameKey | None
+    digests: Mapping[str, str]
+
+
+class _New(NamedTuple):
+    """What a row is given."""
+
+    key: tuple[Any, ...]
+    attributes: str
+    frame: int | None = None
+    digests: str | None = None
+
+
+class _Counts(NamedTuple):
+    rows: int
+    changed: int
+    failed: int
+
+
+_TABLES: Final = (
+    _Table(SPANS.table, "start_time", SPANS.key),
+    _Table(EVENTS.table, "span_start_time", EVENTS.key),
+)
+
+
+class _Conversion(ABC):
+    """One direction of moving."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @abstractmethod
+    def is_needed(self, table: sa.Table) -> sa.ColumnElement[bool]:
+        """Whether the values of a row may stand in the wrong place."""
+
+    @abstractmethod
+    def prepare(self, table: _Table, held: Range, traces: Sequence[UUID]) -> None:
+        """Make what the rows of these traces need."""
+
+    @abstractmethod
+    def convert(self, connection: sa.Connection, rows: Sequence[_Stored]) -> list[_New]:
+        """What the rows are given. Frames that are new are inserted."""
+
+    def needs(self) -> list[Any]:
+        """The conditions on rows that have to be converted."""
+        return [(one.table, one.start, self.is_needed(one.table)) for one in _TABLES]
+
+    def pages(self, table: _Table, held: Range, traces: Sequence[UUID]) -> Iterator[_Counts]:
+        """Convert the rows of these traces, some in a transaction."""
+        self.prepare(table, held, traces)
+        after: tuple[Any, ...] | None = None
+        while True:
+            once = partial(self._convert_once, table, held, traces, after)
+            counts, after = retrying(self._source.config, once)
+            if after is None:
+                return
+            yield counts
+
+    def _convert_once(
+        self, table: _Table, held: Range, traces: Sequence[UUID], after: tuple[Any, ...] | None
+    ) -> tuple[_Counts, tuple[Any, ...] | None]:
+        """Convert a page of rows; return the key of its last one, which is None at the end."""
+        with translated(), self._source.engine.begin() as connection:
+            present = [trace.id for trace in locked_traces(connection, traces)]
+            page = self._page(table, held, present, after)
+            rows = [_stored(table, row) for row in connection.execute(page)]
+            if not rows:
+                return _Counts(0, 0, 0), None
+            new = self.convert(connection, rows)
+            if new:
+                connection.execute(_updating(table, new))
+            prune_frames(connection, {row.frame for row in rows if row.frame is not None})
+        changed = {one.key for one in new}
+        failed = sum(row.frame is not None and row.key not in changed for row in rows)
+        return _Counts(len(rows), len(new), failed), rows[-1].key
+
+    def _page(
+        self, table: _Table, held: Range, traces: Sequence[UUID], after: tuple[Any, ...] | None
+    ) -> sa.Select[Any]:
+        columns = table.table.c
+        key = [columns[name] for name in table.key]
+        page = (
+            sa.select(
+                *key,
+                sa.cast(columns.attributes, sa.Text).label("text"),
+                columns.payload_frame,
+                columns.payload_digests,
+            )
+            .where(
+                is_of(table.table, traces),
+                is_within(columns[table.start], held),
+                self.is_needed(table.table),
+            )
+            .order_by(*key)
+            .limit(_ROWS_AT_A_TIME)
+        )
+        return page if after is None else page.where(sa.tuple_(*key) > after)
+
+
+class _ToFrames(_Conversion):
+    def __init__(self, source: Source) -> None:
+        super().__init__(source)
+        self._threshold = source.config.payloads.threshold_bytes
+
+    def is_needed(self, table: sa.Table) -> sa.ColumnElement[bool]:
+        size = sa.func.octet_length(sa.cast(table.c.attributes, sa.Text))
+        return sa.and_(table.c.payload_frame.is_(None), size > self._threshold)
+
+    def prepare(self, table: _Table, held: Range, traces: Sequence[UUID]) -> None:
+        start = table.table.c[table.start]
+        hours = (
+            sa.select(sa.func.date_trunc("hour", start, "UTC"))
+            .distinct()
+            .where(is_of(table.table, traces), is_within(start, held))
+        )
+        with translated(), self._source.engine.connect() as connection:
+            moments = connection.scalars(hours).all()
+        self._source.partitions.ensure(PAYLOAD_FRAMES.name, moments)
+
+    def convert(self, connection: sa.Connection, rows: Sequence[_Stored]) -> list[_New]:
+        new: list[_New] = []
+        frames: dict[FrameKey, list[Member]] = {}
+        sizes: Counter[FrameKey] = Counter()
+        open_frames: dict[tuple[UUID, datetime], FrameKey] = {}
+        for row in rows:
+            moved = move_large(_VERSION + row.attributes, self._threshold)
+            if moved is None:
+                continue
+            trace_id, _, start, *_ = row.key
+            place = trace_id, hour_of(start)
+            key = open_frames.get(place)
+            if key is None or sizes[key] >= _FRAME_BYTES:
+                key = open_frames[place] = FrameKey(*place, new_frame_id())
+            frames.setdefault(key, []).append(Member(row.owner, moved.values))
+            sizes[key] += sum(map(len, moved.values.values()))
+            digests = moved.digests[1:].decode()
+            new.append(_New(row.key, moved.attributes[1:].decode(), key.id, digests))
+        insert_frames(connection, frames)
+        return new
+
+
+class _ToRows(_Conversion):
+    def prepare(self, table: _Table, held: Range, traces: Sequence[UUID]) -> None: ...
+
+    def is_needed(self, table: sa.Table) -> sa.ColumnElement[bool]:
+        return table.c.payload_frame.is_not(None)
+
+    def convert(self, connection: sa.Connection, rows: Sequence[_Stored]) -> list[_New]:
+        frames = read_frames(connection, (row.frame for row in rows if row.frame is not None))
+        new = []
+        for row in rows:
+            assert row.frame is not None
+            frame = frames[row.frame]
+            if isinstance(frame, DamagedFrame):
+                _log.error("%s", frame)
+                continue
+            values = frame.get(row.owner, {})
+            if {key: digest_of(value) for key, value in values.items()} != row.digests:
+                _log.error("payload frame %s has not the values of %s", row.frame, row.owner)
+                continue
+            new.append(_New(row.key, put_back_text(row.attributes, values).decode()))
+        return new
+
+
+def _stored(table: _Table, row: Any) -> _Stored:
+    columns = row._mapping
+    start, start_ns = columns[table.start], columns[table.key[3]]
+    frame = row.payload_frame
+    return _Stored(
+        tuple(columns[name] for name in table.key),
+        owner_of(row.span_id, start, start_ns, columns.get("position")),
+        format_json(row.text, indent=-1).encode(),
+        None if frame is None else FrameKey(row.trace_id, hour_of(start), frame),
+        row.payload_digests or {},
+    )
+
+
+def _updating(table: _Table, rows: Sequence[_New]) -> sa.Update:
+    columns = table.table.c
+    given = {
+        **{
+            name: (columns[name].type, [row.key[n] for row in rows])
+            for n, name in enumerate(table.key)
+        },
+        "attributes": (sa.Text(), [row.attributes for row in rows]),
+        "payload_frame": (columns.payload_frame.type, [row.frame for row in rows]),
+        "payload_digests": (sa.Text(), [row.digests for row in rows]),
+    }
+    arrays = (sa.literal(values, sa.ARRAY(kind)) for kind, values in given.values())
+    new = sa.func.unnest(*arrays).table_valued(*given).render_derived(name="given")
+    starts = given[table.start][1]
+    return (
+        sa.update(table.table)
+        .where(*(columns[name] == new.c[name] for name in table.key))
+        .where(columns[table.start].between(min(starts), max(starts)))
+        .values(
+            attributes=sa.cast(new.c.attributes, JSONB),
+            payload_frame=new.c.payload_frame,
+            payload_digests=sa.cast(new.c.payload_digests, JSONB),
+        )
+    )

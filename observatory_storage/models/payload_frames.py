@@ -1,0 +1,52 @@
+"""Frames of large values, which stand beside their rows, compressed."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Dialect, LargeBinary
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Mapped, mapped_column
+
+from observatory_storage.models.base import Base, now
+
+__all__ = ["PayloadFrame"]
+
+
+class _Bytes(LargeBinary):
+    """Bytes that are sent as they are, not as the `Binary` of the DB-API, whose dumper is slow."""
+
+    def bind_processor(self, dialect: Dialect) -> None:
+        del dialect
+
+
+class PayloadFrame(Base):
+    """Large values of the attributes of one trace's spans and events, compressed together.
+
+    Spans and events refer to it by their trace id, the hour of the span's start, and the frame's
+    id, or one of the ids that it has taken over. `observatory_storage.payloads.frame` describes
+    the format of the data.
+    """
+
+    __tablename__ = "payload_frames"
+    _shown = "trace_id start_time id value_bytes"
+
+    trace_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, doc="The `id` of its trace.")
+    start_time: Mapped[datetime] = mapped_column(
+        primary_key=True,
+        doc="The hour in which its spans start, in UTC, so that it is in their partition.",
+    )
+    id: Mapped[int] = mapped_column(
+        primary_key=True, autoincrement=False, doc="A random number: `payload_frame` of its rows."
+    )
+    value_bytes: Mapped[int] = mapped_column(doc="The size of its values before compression.")
+    data: Mapped[bytes] = mapped_column(_Bytes, doc="The values, compressed by Zstandard.")
+    packed_ids: Mapped[list[int] | None] = mapped_column(
+        ARRAY(BigInteger),
+        doc="The ids of the frames whose values it has taken over, which their rows still name."
+        " None until maintenance has packed the frames of the trace.",
+    )
+    created_at: Mapped[datetime] = now("When it was written.")
+
+    __table_args__ = ({"postgresql_partition_by": "RANGE (start_time)"},)

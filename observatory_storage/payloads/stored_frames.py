@@ -1,0 +1,294 @@
+"""Statements on stored payload frames: read them, insert them, and remove what no row refers to.
+
+A frame is found by the id of its trace, the hour in UTC in which its spans start, and its own id.
+Maintenance packs frames of one trace and hour into one: this keeps the ids of the others, since
+rows go on naming them. So no row has to be written for it, and a row that was read before finds its
+values afterwards. Whoever changes or deletes frames has locked the row of their trace before.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from observatory_storage.payloads.frame import DamagedFrame, Frame, Member, Owner, pack, unpack
+from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS
+from observatory_storage.times import MICROSECOND, UNIX_EPOCH
+
+__all__ = [
+    "FrameKey",
+    "Reference",
+    "StoredFrame",
+    "frame_row",
+    "hour_of",
+    "hours_of",
+    "insert_frames",
+    "is_one_of",
+    "lock_frames",
+    "new_frame_id",
+    "opened",
+    "owner_of",
+    "read_frames",
+    "references_to",
+]
+
+_log = logging.getLogger(__name__)
+_HOUR: Final = timedelta(hours=1)
+_FRAMES: Final = PAYLOAD_FRAMES.table
+_KEY: Final = ("trace_id", "start_time", "id")
+
+
+class FrameKey(NamedTuple):
+    """The primary key of a frame.
+
+    Attributes:
+        trace_id: the `id` of its trace.
+        start_time: the hour in which its spans start; see `hour_of`.
+        id: the `payload_frame` of its rows.
+    """
+
+    trace_id: UUID
+    start_time: datetime
+    id: int
+
+    def __str__(self) -> str:
+        hour = f"{self.start_time:%Y-%m-%d %H:00} UTC"
+        return f"payload frame {self.id} of trace {self.trace_id.hex}, {hour}"
+
+
+class Reference(NamedTuple):
+    """A row that refers to a frame.
+
+    Attributes:
+        key: the frame.
+        owner: the row.
+        digests: the digests of its values in the frame, by the keys of the attributes.
+    """
+
+    key: FrameKey
+    owner: Owner
+    digests: Mapping[str, str]
+
+
+class StoredFrame(NamedTuple):
+    """A frame as it is stored.
+
+    Attributes:
+        key: its own key.
+        packed_ids: the ids of frames that were packed into it; None if it was never packed.
+        created_at: when it was written.
+        data: its data.
+    """
+
+    key: FrameKey
+    packed_ids: Sequence[int] | None
+    created_at: datetime
+    data: bytes
+
+    def names(self) -> list[FrameKey]:
+        """The keys by which rows refer to it: its own, and those that were packed into it."""
+        return [self.key, *(self.key._replace(id=other) for other in self.packed_ids or ())]
+
+
+def hour_of(start: datetime) -> datetime:
+    """The hour, in UTC, of a span that starts then: the `start_time` of its frame."""
+    return start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def hours_of(starts: Iterable[datetime]) -> set[datetime]:
+    """The hours of spans that start then. They mostly follow each other."""
+    hours = set()
+    first = last = None
+    for start in starts:
+        if first is None or last is None or not first <= start <= last:
+            first = hour_of(start)
+            last = first + (_HOUR - MICROSECOND)
+            hours.add(first)
+    return hours
+
+
+def owner_of(
+    span_id: str, start_time: datetime, start_ns: int, position: int | None = None
+) -> Owner:
+    """The owner of values in a frame: a span, or its event at the position."""
+    return Owner(span_id, (start_time - UNIX_EPOCH) // MICROSECOND, start_ns, position)
+
+
+def new_frame_id() -> int:
+    """A random id for a new frame."""
+    return random.getrandbits(63)
+
+
+def frame_row(
+    key: FrameKey, members: Iterable[Member], pack: Callable[[Iterable[Member]], bytes] = pack
+) -> dict[str, Any]:
+    """The row of a frame with these members, by the names of its columns.
+
+    Args:
+        key: its key.
+        members: the rows with their values.
+        pack: makes the data.
+
+    Raises:
+        ConfigError: Zstandard is not installed.
+    """
+    listed = list(members)
+    size = sum(len(value) for member in listed for value in member.values.values())
+    return {**key._asdict(), "value_bytes": size, "data": pack(listed)}
+
+
+def insert_frames(connection: sa.Connection, frames: Mapping[FrameKey, Iterable[Member]]) -> None:
+    """Insert frames, in the order of their keys. Their partitions are there.
+
+    Raises:
+        ConfigError: Zstandard is not installed.
+    """
+    if frames:
+        rows = [frame_row(key, frames[key]) for key in sorted(frames)]
+        connection.execute(sa.insert(_FRAMES), rows)
+
+
+def opened(key: FrameKey, data: bytes | None) -> Frame | DamagedFrame:
+    """The content of a frame that was looked up; an error that names it if it cannot be read.
+
+    Args:
+        key: the frame.
+        data: its data; None if it is not there.
+
+    Raises:
+        ConfigError: Zstandard is not installed.
+    """
+    if data is None:
+        return DamagedFrame(f"{key}: it is missing")
+    try:
+        return unpack(data)
+    except DamagedFrame as error:
+        damaged = DamagedFrame(f"{key}: {error}")
+        damaged.__cause__ = error
+        return damaged
+
+
+def _given(keys: Sequence[FrameKey]) -> sa.FromClause:
+    """The keys as a table."""
+    columns = zip(_KEY, zip(*keys, strict=True), strict=True)
+    arrays = [sa.literal(list(values), sa.ARRAY(_FRAMES.c[name].type)) for name, values in columns]
+    return sa.func.unnest(*arrays).table_valued(*_KEY).render_derived(name="given")
+
+
+def is_one_of(keys: Sequence[FrameKey]) -> sa.ColumnElement[bool]:
+    """Whether the own key of a frame is one of these, which are at least one."""
+    given, hours = _given(keys), [key.start_time for key in keys]
+    same = (_FRAMES.c[name] == given.c[name] for name in _KEY)
+    return sa.and_(*same, _FRAMES.c.start_time.between(min(hours), max(hours)))
+
+
+def _selected(keys: Sequence[FrameKey]) -> sa.Select[Any]:
+    """The frames that have these keys. The bounds prune partitions when the statement is planned.
+
+    Each is found once, also if it has taken over many of the keys.
+    """
+    given, hours = _given(keys), [key.start_time for key in keys]
+    wanted = (
+        sa.select(given.c.trace_id, given.c.start_time, sa.func.array_agg(given.c.id).label("ids"))
+        .group_by(given.c.trace_id, given.c.start_time)
+        .subquery("wanted")
+    )
+    has_key = sa.or_(
+        _FRAMES.c.id == sa.func.any(wanted.c.ids), _FRAMES.c.packed_ids.overlap(wanted.c.ids)
+    )
+    same = [_FRAMES.c[name] == wanted.c[name] for name in ("trace_id", "start_time")]
+    return (
+        sa.select(*(_FRAMES.c[name] for name in (*_KEY, "packed_ids", "created_at", "data")))
+        .join_from(_FRAMES, wanted, sa.and_(*same, has_key))
+        .where(_FRAMES.c.start_time.between(min(hours), max(hours)))
+    )
+
+
+def read_frames(
+    connection: sa.Connection | Session, keys: Iterable[FrameKey]
+) -> dict[FrameKey, Frame | DamagedFrame]:
+    """Read frames, by one statement; none if there are no keys.
+
+    Returns:
+        A frame for each key; an error that names it where it is missing or damaged.
+
+    Raises:
+        ConfigError: Zstandard is not installed.
+    """
+    wanted = sorted(set(keys))
+    if not wanted:
+        return {}
+    found: dict[FrameKey, Frame | DamagedFrame] = {}
+    for stored in map(_stored, connection.execute(_selected(wanted))):
+        found |= dict.fromkeys(stored.names(), opened(stored.key, stored.data))
+    return {key: found[key] if key in found else opened(key, None) for key in wanted}
+
+
+def lock_frames(connection: sa.Connection, keys: Iterable[FrameKey]) -> list[StoredFrame]:
+    """Lock and read the frames that have these keys, in the order of their own keys."""
+    wanted = sorted(set(keys))
+    if not wanted:
+        return []
+    order = [_FRAMES.c[name] for name in _KEY]
+    locking = _selected(wanted).order_by(*order).with_for_update(of=_FRAMES)
+    return list(map(_stored, connection.execute(locking)))
+
+
+def _stored(row: Any) -> StoredFrame:
+    return StoredFrame(_key(row), row.packed_ids, row.created_at, row.data)
+
+
+def _key(row: Any) -> FrameKey:
+    return FrameKey(row.trace_id, row.start_time.astimezone(UTC), row.id)
+
+
+def references_to(connection: sa.Connection, keys: Iterable[FrameKey]) -> list[Reference]:
+    """The rows that refer to these frames: spans and events."""
+    wanted = sorted(set(keys))
+    if not wanted:
+        return []
+    given, hours = _given(wanted), [key.start_time for key in wanted]
+    found = []
+    for table, span_start, span_start_ns in (
+        (SPANS.table, "start_time", "start_ns"),
+        (EVENTS.table, "span_start_time", "span_start_ns"),
+    ):
+        rows, start = table.c, table.c[span_start]
+        position = rows.position if "position" in rows else sa.null()
+        statement = (
+            sa.select(
+                *(given.c[name] for name in _KEY),
+                rows.span_id,
+                start.label("span_start"),
+                rows[span_start_ns].label("span_start_ns"),
+                position.label("position"),
+                rows.payload_digests,
+            )
+            .join_from(
+                given,
+                table,
+                sa.and_(
+                    rows.trace_id == given.c.trace_id,
+                    rows.payload_frame == given.c.id,
+                    start >= given.c.start_time,
+                    start < given.c.start_time + _HOUR,
+                ),
+            )
+            .where(start.between(min(hours), max(hours) + (_HOUR - MICROSECOND)))
+        )
+        found += [
+            Reference(
+                _key(row),
+                owner_of(row.span_id, row.span_start, row.span_start_ns, row.position),
+                row.payload_digests or {},
+            )
+            for row in connection.execute(statement)
+        ]
+    return found
