@@ -6,10 +6,12 @@ from observatory_storage.payloads.moved_values import (
     PREVIEW_CHARACTERS,
     Moved,
     digest_of,
+    is_like_preview,
     move_large,
     preview_of,
     put_back,
 )
+from observatory_storage.payloads.opening import FramedRow, fill_whole, log_damage, values_of
 from observatory_storage.payloads.stored_frames import (
     FrameKey,
     Reference,
@@ -31,14 +33,18 @@ __all__ = [
     "DamagedFrame",
     "Frame",
     "FrameKey",
+    "FramedRow",
     "Member",
     "Moved",
     "Owner",
     "Reference",
     "digest_of",
+    "fill_whole",
     "frame_row",
     "hour_of",
     "insert_frames",
+    "is_like_preview",
+    "log_damage",
     "move_large",
     "new_frame_id",
     "opened",
@@ -51,4 +57,5 @@ __all__ = [
     "references_to",
     "rewrite_frame",
     "unpack",
+    "values_of",
 ]

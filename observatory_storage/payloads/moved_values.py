@@ -23,6 +23,7 @@ __all__ = [
     "PREVIEW_CHARACTERS",
     "Moved",
     "digest_of",
+    "is_like_preview",
     "move_large",
     "preview_of",
     "put_back",
@@ -36,6 +37,8 @@ PREVIEW_CHARACTERS: Final = 100
 _DIGEST_BYTES: Final = 12
 _ELLIPSIS: Final = "…"
 _raw: Final = Decoder(dict[str, Raw])
+_items: Final = Decoder(list[Raw])
+_OBJECT: Final = ord("{")
 _encode: Final = Encoder().encode
 _VERSION: Final = b"\x01"  # of jsonb's binary format, see `jsonb`
 
@@ -57,6 +60,8 @@ class Moved(NamedTuple):
 def move_large(attributes: bytes, threshold: int) -> Moved | None:
     """Move the largest values out, until the rest is no larger than the threshold, in bytes.
 
+    Only text, objects and lists of objects move.
+
     Args:
         attributes: a JSON object, in the binary format of jsonb.
         threshold: the most bytes that shall be left.
@@ -73,7 +78,10 @@ def move_large(attributes: bytes, threshold: int) -> Moved | None:
     for size, key in sorted(sizes, reverse=True):
         if excess <= 0 or size < MOVABLE_BYTES:
             break
-        values[key] = bytes(raw[key])
+        value = bytes(raw[key])
+        if not _is_movable(value):
+            continue
+        values[key] = value
         preview = orjson.dumps(preview_of(values[key]))
         raw[key] = Raw(preview)
         excess -= size - len(preview)
@@ -83,15 +91,39 @@ def move_large(attributes: bytes, threshold: int) -> Moved | None:
     return Moved(_VERSION + _encode(raw), values, _VERSION + digests)
 
 
+def _is_movable(value: bytes) -> bool:
+    """Whether a value is text, an object, or a list of objects.
+
+    Filters compare numbers by their size, and lists also by each of their elements, which neither
+    a preview nor a digest tells.
+    """
+    if value[:1] == b"[":
+        return all(memoryview(item)[0] == _OBJECT for item in _items.decode(value))
+    return value[:1] in (b'"', b"{")
+
+
 def preview_of(value: bytes) -> str:
     """The preview of a value, which is given as JSON text."""
-    text = orjson.loads(value) if value[:1] == b'"' else value.decode()
+    return _shortened(orjson.loads(value) if value[:1] == b'"' else value.decode())
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= PREVIEW_CHARACTERS else text[:PREVIEW_CHARACTERS] + _ELLIPSIS
 
 
+def is_like_preview(value: object) -> bool:
+    """Whether a value that is too small to be moved may equal the preview of another one."""
+    is_long = isinstance(value, str) and len(value) == PREVIEW_CHARACTERS + len(_ELLIPSIS)
+    return is_long and str(value).endswith(_ELLIPSIS)
+
+
 def digest_of(value: bytes) -> str:
-    """The digest of a value, which is given as JSON text as `jsonb.dumps` writes it."""
-    return base64.b64encode(blake2b(value, digest_size=_DIGEST_BYTES).digest()).decode()
+    """The digest of a value, which is given as JSON text as `jsonb.dumps` writes it.
+
+    That of a list or an object begins with its bracket, since its preview is text.
+    """
+    digest = base64.b64encode(blake2b(value, digest_size=_DIGEST_BYTES).digest()).decode()
+    return digest if value[:1] == b'"' else chr(value[0]) + digest
 
 
 def put_back(attributes: Mapping[str, Any], values: Mapping[str, bytes]) -> dict[str, Any]:
@@ -101,6 +133,8 @@ def put_back(attributes: Mapping[str, Any], values: Mapping[str, bytes]) -> dict
     """
     whole = dict(attributes)
     for key, value in values.items():
-        if whole.get(key) == preview_of(value):
-            whole[key] = jsonb.loads(value)
+        loaded = jsonb.loads(value)
+        text = loaded if isinstance(loaded, str) else value.decode()
+        if whole.get(key) == _shortened(text):
+            whole[key] = loaded
     return whole

@@ -56,6 +56,10 @@ class FrameKey(NamedTuple):
     start_time: datetime
     id: int
 
+    def __str__(self) -> str:
+        trace, hour = self.trace_id.hex, self.start_time.astimezone(UTC)
+        return f"payload frame {self.id} of trace {trace}, {hour:%Y-%m-%d %H:00} UTC"
+
 
 class Reference(NamedTuple):
     """A row that refers to a frame.
@@ -120,15 +124,12 @@ def opened(key: FrameKey, data: bytes | None) -> Frame | DamagedFrame:
     Raises:
         ConfigError: Zstandard is not installed.
     """
-    name = (
-        f"payload frame {key.id} of trace {key.trace_id.hex}, {key.start_time:%Y-%m-%d %H:00} UTC"
-    )
     if data is None:
-        return DamagedFrame(f"{name}: it is missing")
+        return DamagedFrame(f"{key}: it is missing")
     try:
         return unpack(data)
     except DamagedFrame as error:
-        damaged = DamagedFrame(f"{name}: {error}")
+        damaged = DamagedFrame(f"{key}: {error}")
         damaged.__cause__ = error
         return damaged
 

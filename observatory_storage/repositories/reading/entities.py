@@ -23,6 +23,7 @@ from sqlalchemy.orm.attributes import instance_state
 
 from observatory_storage.errors import StorageError
 from observatory_storage.models.base import ORIGIN, Base
+from observatory_storage.tables import PAYLOAD_COLUMNS
 
 __all__ = ["UNIT_IS_OPEN", "EntityMaker", "mapper_of"]
 
@@ -31,6 +32,7 @@ T = TypeVar("T")
 # The key in `Session.info` of a unit of work's session: True also between its transactions, and
 # False when the unit of work has ended.
 UNIT_IS_OPEN: Final = "observatory_storage.unit_is_open"
+_PAYLOAD: Final = frozenset({"attributes", *PAYLOAD_COLUMNS})
 _LEFT_OUT: Final = "ask the list for it (payload=True), or read the row by itself"
 
 
@@ -87,14 +89,22 @@ class EntityMaker(Generic[T]):
         names: the names of the result's columns. The entity's columns come first, named as its
             attributes.
         session: the session in which the result was read.
+
+    Attributes:
+        mapper: the same.
+        table_name: the name of its table.
+        has_payload: whether the entities have attributes whose values may stand in payload frames.
     """
 
     def __init__(self, mapper: Mapper[T], names: Iterable[str], session: Session) -> None:
+        self.mapper = mapper
+        self.table_name = str(mapper.local_table)
         self._origin = _Origin(session)
         self._new = mapper.class_manager.new_instance
         self._kind, _, self._token = mapper.identity_key_from_primary_key(())
         columns = _columns(mapper)
         self._names = list(takewhile(columns.__contains__, names))
+        self.has_payload = _PAYLOAD.issubset(self._names)
         places = [self._names.index(name) for name in _primary_key(mapper)]
         # A slice of one gives a tuple as well, which a single index does not.
         single = slice(places[0], places[0] + 1)

@@ -14,10 +14,12 @@ from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from observatory_storage.errors import NotFound, StorageError, translated
+from observatory_storage.payloads import fill_whole, log_damage
 from observatory_storage.repositories.reading.entities import UNIT_IS_OPEN, EntityMaker, mapper_of
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.streams import batches
 from observatory_storage.repositories.reading.validation import BATCH_SIZE
+from observatory_storage.tables import TABLES
 
 __all__ = ["Parameters", "Reader", "StatementSearch", "check_open"]
 
@@ -78,7 +80,7 @@ class Reader:
         """The entities that the statement selects."""
         with translated():
             result, make = self._entity_result(statement, parameters)
-            return list(make(result.all()))
+            return self._whole(make, result.all())
 
     def entities_with(
         self, statement: Select[T, U], parameters: Parameters = None
@@ -87,7 +89,8 @@ class Reader:
         with translated():
             result, make = self._entity_result(statement, parameters)
             rows = result.all()
-            return [(entity, row[-1]) for entity, row in zip(make(rows), rows, strict=True)]
+            entities = self._whole(make, rows)
+            return [(entity, row[-1]) for entity, row in zip(entities, rows, strict=True)]
 
     def entity(self, statement: Select[T], parameters: Parameters, what: str) -> T:
         """The first entity that the statement selects.
@@ -107,7 +110,7 @@ class Reader:
         with translated():
             result, make = self._entity_result(statement, parameters, yield_per=batch_size)
             for rows in batches(self.session, result):
-                yield list(make(rows))
+                yield self._whole(make, rows)
 
     def rows(self, statement: Executable, parameters: Parameters = None) -> Sequence[Any]:
         """All rows of the statement."""
@@ -156,6 +159,18 @@ class Reader:
         """Run a statement, and return the number of rows that it changed."""
         changed = statement.returning(literal(1).label("one")).cte("changed")
         return int(self.scalar(select(func.count()).select_from(changed)))
+
+    def _whole(self, make: EntityMaker[T], rows: Sequence[Any]) -> list[T]:
+        """The entities of these rows, with whole attributes instead of previews.
+
+        If any of them has values in a payload frame, that takes one more statement.
+        """
+        entities = list(make(rows))
+        if make.has_payload:
+            connection = self.session.connection({"mapper": make.mapper})
+            columns = (vars(entity) for entity in entities)
+            log_damage(fill_whole(connection, TABLES[make.table_name], columns))
+        return entities
 
     def _entity_result(
         self, statement: Any, parameters: Parameters, **options: Any

@@ -45,6 +45,7 @@ from observatory_storage.repositories.traces.ordered_search import (
 )
 from observatory_storage.repositories.traces.span_search import SpanSearch
 from observatory_storage.repositories.traces.tree import SpanTree
+from observatory_storage.tables import PAYLOAD_COLUMNS
 
 __all__ = ["SpanQueries", "events_of_trace", "spans_of_trace", "start_bounds", "trace_name"]
 
@@ -55,7 +56,10 @@ _BY_START: Final = pages.Keyset(
 )
 _WITHOUT_PAYLOAD: Final = tuple(
     defer(getattr(TraceSpan, name), raiseload=True)
-    for name in ("attributes", "links", "resource_attributes", "scope_attributes", "otlp")
+    for name in (
+        *("attributes", "links", "resource_attributes", "scope_attributes", "otlp"),
+        *PAYLOAD_COLUMNS,
+    )
 )
 _START_BOUNDS: Final = select(
     Trace.start_time, func.coalesce(Trace.last_span_start, Trace.start_time)
@@ -129,8 +133,9 @@ class SpanQueries:
     def get_spans(self, trace_id: TraceId, *, with_events: bool = False) -> list[TraceSpan]:
         """Get all spans of a trace with all columns, ordered by start.
 
-        It runs two statements, or three with events, however many spans there are. For traces too
-        large for memory use `iterate_spans`.
+        It runs two statements, or three with events, however many spans there are, and one more
+        each for spans and events with values in payload frames. For traces too large for memory use
+        `iterate_spans`.
 
         Args:
             with_events: fill each span's ``events`` too.

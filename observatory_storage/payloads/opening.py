@@ -1,0 +1,147 @@
+"""Gives rows that were read the whole values of their attributes, instead of previews.
+
+Rows are dictionaries of columns: those of a statement's result, or of an entity.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, MutableMapping, Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from observatory_storage.payloads.frame import DamagedFrame, Frame, Owner
+from observatory_storage.payloads.moved_values import put_back
+from observatory_storage.payloads.stored_frames import FrameKey, hour_of, owner_of, read_frames
+from observatory_storage.tables import (
+    EVENTS,
+    PAYLOAD_COLUMNS,
+    SPAN_KEY_OF_EVENT,
+    SPANS,
+    TableDefinition,
+)
+
+__all__ = ["FramedRow", "fill_whole", "log_damage", "values_of"]
+
+Connection = sa.Connection | Session
+FramedRow = MutableMapping[str, Any]
+Values = dict[str, bytes]
+
+_log = logging.getLogger(__name__)
+_FRAME, _ = PAYLOAD_COLUMNS
+_INLINE: Final = dict.fromkeys(PAYLOAD_COLUMNS)
+_OWNERS: Final = {
+    SPANS.name: ("trace_id", "span_id", "start_time", "start_ns"),
+    EVENTS.name: (*SPAN_KEY_OF_EVENT, "position"),
+}
+# Other transactions may move values between the statements that read a row and its frame.
+_ATTEMPTS: Final = 3
+
+
+def fill_whole(
+    connection: Connection, table: TableDefinition, rows: Iterable[FramedRow]
+) -> list[DamagedFrame]:
+    """Fill rows of spans or events with their whole attributes, by one statement.
+
+    It runs no statement if no row has values in a frame. A filled row has its values itself, so its
+    `payload_frame` and `payload_digests` are None. Rows stay as they are if their frame is damaged,
+    or if they have been deleted meanwhile.
+
+    Args:
+        connection: a connection or a session.
+        table: spans or events.
+        rows: have the columns of the key, `attributes` and `payload_frame`.
+
+    Returns:
+        An error for each damaged frame.
+
+    Raises:
+        ConfigError: Zstandard is not installed.
+    """
+    waiting = [row for row in rows if row[_FRAME] is not None]
+    damaged: dict[str, DamagedFrame] = {}
+    for row, values in zip(waiting, values_of(connection, table, waiting), strict=True):
+        if isinstance(values, DamagedFrame):
+            damaged.setdefault(str(values), values)
+        elif values is not None:
+            row["attributes"] = put_back(row["attributes"], values)
+            row.update(_INLINE)
+    return list(damaged.values())
+
+
+def log_damage(damaged: Iterable[DamagedFrame]) -> None:
+    """Log damaged frames. Their rows have previews only."""
+    for error in damaged:
+        _log.error("%s (there are only previews of its values)", error)
+
+
+def values_of(
+    connection: Connection, table: TableDefinition, rows: Sequence[FramedRow]
+) -> list[Values | DamagedFrame | None]:
+    """The values that rows have in frames, by one statement.
+
+    A row whose values have been moved since it was read is read again, and updated.
+
+    Args:
+        connection: a connection or a session.
+        table: spans or events.
+        rows: have the columns of the key, `attributes`, and a `payload_frame` that is not None.
+
+    Returns:
+        The values of each row, an error that names its damaged frame, or None if the row has been
+        deleted meanwhile.
+
+    Raises:
+        ConfigError: Zstandard is not installed.
+    """
+    found: list[Values | DamagedFrame | None] = [None] * len(rows)
+    waiting: Sequence[int] = range(len(rows))
+    for attempt in range(_ATTEMPTS):
+        places = [_place(table, rows[index]) for index in waiting]
+        frames = read_frames(connection, {key for key, _ in places})
+        lost = []
+        for index, (key, owner) in zip(waiting, places, strict=True):
+            found[index] = values = _values(frames[key], key, owner)
+            if isinstance(values, DamagedFrame):
+                lost.append(index)
+        if not lost or attempt == _ATTEMPTS - 1:
+            break
+        waiting = []
+        for index in lost:
+            row = rows[index]
+            now = _read_again(connection, table, row)
+            if now is None:
+                found[index] = None
+            elif now[_FRAME] != row[_FRAME]:
+                row.update(now)
+                found[index] = {}
+                if now[_FRAME] is not None:
+                    waiting.append(index)
+    return found
+
+
+def _place(table: TableDefinition, row: FramedRow) -> tuple[FrameKey, Owner]:
+    trace_id, span_id, start, *others = (row[name] for name in _OWNERS[table.name])
+    return FrameKey(trace_id, hour_of(start), row[_FRAME]), owner_of(span_id, start, *others)
+
+
+def _values(frame: Frame | DamagedFrame, key: FrameKey, owner: Owner) -> Values | DamagedFrame:
+    if isinstance(frame, DamagedFrame):
+        return frame
+    return frame.get(owner) or DamagedFrame(f"{key}: it lacks values of span {owner.span_id}")
+
+
+def _read_again(connection: Connection, table: TableDefinition, row: FramedRow) -> Any:
+    """The columns of the row as they are stored now; None if it is not there any more."""
+    columns = [
+        # Some readers want JSON as text.
+        sa.cast(column, sa.Text).label(column.name)
+        if column.name in table.json_columns and isinstance(row[column.name], str)
+        else column
+        for column in table.table.c
+        if column.name in row
+    ]
+    key = (table.table.c[name] == row[name] for name in table.key)
+    return connection.execute(sa.select(*columns).where(*key)).mappings().one_or_none()
