@@ -85,6 +85,7 @@ from observatory_storage.partition_indexes import (
     PartitionIndex,
     build_partition_indexes,
 )
+from observatory_storage.payloads import DamagedFrame, open_payloads
 from observatory_storage.pool import StoragePool
 from observatory_storage.pricing import (
     CallUsage,
@@ -170,6 +171,7 @@ __all__ = [
     "CostSummary",
     "Costs",
     "CriticalSection",
+    "DamagedFrame",
     "DeletedRows",
     "DeletedTrace",
     "DropRule",
@@ -280,6 +282,7 @@ __all__ = [
     "ingest_traces",
     "load_package_prices",
     "load_prices",
+    "open_payloads",
     "otlp_app",
     "recompute_costs",
     "storage_size",

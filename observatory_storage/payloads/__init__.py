@@ -11,7 +11,13 @@ from observatory_storage.payloads.moved_values import (
     preview_of,
     put_back,
 )
-from observatory_storage.payloads.opening import FramedRow, fill_whole, log_damage, values_of
+from observatory_storage.payloads.opening import (
+    FramedRow,
+    fill_whole,
+    log_damage,
+    open_payloads,
+    values_of,
+)
 from observatory_storage.payloads.stored_frames import (
     FrameKey,
     Reference,
@@ -47,6 +53,7 @@ __all__ = [
     "log_damage",
     "move_large",
     "new_frame_id",
+    "open_payloads",
     "opened",
     "owner_of",
     "pack",

@@ -112,9 +112,13 @@ def _shortened(text: str) -> str:
 
 
 def is_like_preview(value: object) -> bool:
-    """Whether a value that is too small to be moved may equal the preview of another one."""
-    is_long = isinstance(value, str) and len(value) == PREVIEW_CHARACTERS + len(_ELLIPSIS)
-    return is_long and str(value).endswith(_ELLIPSIS)
+    """Whether a value may equal the preview of another value."""
+    if not isinstance(value, str):
+        return False
+    if len(value) > PREVIEW_CHARACTERS:
+        return len(value) == PREVIEW_CHARACTERS + 1 and value.endswith(_ELLIPSIS)
+    # The preview of a short text is that text, but the preview of a list is the text of the list.
+    return value.startswith(("[", "{")) and len(value.encode()) >= MOVABLE_BYTES
 
 
 def digest_of(value: bytes) -> str:

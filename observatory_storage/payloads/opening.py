@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, MutableMapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from observatory_storage.errors import NotFound, translated
+from observatory_storage.models import Base, TraceEvent, TraceSpan
 from observatory_storage.payloads.frame import DamagedFrame, Frame, Owner
 from observatory_storage.payloads.moved_values import put_back
 from observatory_storage.payloads.stored_frames import FrameKey, hour_of, owner_of, read_frames
@@ -23,11 +25,12 @@ from observatory_storage.tables import (
     TableDefinition,
 )
 
-__all__ = ["FramedRow", "fill_whole", "log_damage", "values_of"]
+__all__ = ["FramedRow", "fill_whole", "log_damage", "open_payloads", "values_of"]
 
 Connection = sa.Connection | Session
 FramedRow = MutableMapping[str, Any]
 Values = dict[str, bytes]
+R = TypeVar("R")
 
 _log = logging.getLogger(__name__)
 _FRAME, _ = PAYLOAD_COLUMNS
@@ -38,6 +41,61 @@ _OWNERS: Final = {
 }
 # Other transactions may move values between the statements that read a row and its frame.
 _ATTEMPTS: Final = 3
+
+
+def open_payloads(rows: Iterable[R], session: Session) -> list[R]:
+    """Fill spans and events that a session of your own has read with their whole attributes.
+
+    Large values may be stored compressed, beside their rows. A row that was read without a
+    repository then has previews in its ``attributes``: the first 100 characters as text. This
+    function replaces them by the values, in these rows and in the ``events`` of spans if they are
+    loaded. It runs at most one statement for spans, and one for events. Filling a row does not
+    change it: there is nothing to write. What was changed in its attributes stays so.
+
+    Example:
+        >>> spans = open_payloads(session.scalars(select(TraceSpan).limit(50)), session)
+
+    Args:
+        rows: `TraceSpan`s and `TraceEvent`s with loaded ``attributes``. Those that are whole
+            already, and other rows, are left as they are.
+        session: the session to read with.
+
+    Returns:
+        The rows.
+
+    Raises:
+        DamagedFrame: values are damaged or missing. The message names the frame. All other rows are
+            filled.
+        NotFound: a row has been deleted since it was read.
+        StorageError: the database could not be used.
+    """
+    given = list(rows)
+    spans: list[TraceSpan] = [row for row in given if isinstance(row, TraceSpan)]
+    events: list[TraceEvent] = [row for row in given if isinstance(row, TraceEvent)]
+    for span in spans:
+        events += vars(span).get("events") or ()
+    damaged: list[DamagedFrame] = []
+    with translated():
+        for table, entities in ((SPANS, spans), (EVENTS, events)):
+            damaged += _open(session, table, entities)
+    if damaged:
+        raise damaged[0]
+    owners: list[TraceSpan | TraceEvent] = [*spans, *events]
+    for row in owners:
+        if row.payload_frame is not None:
+            raise NotFound(f"{row!r} has been deleted since it was read")
+    return given
+
+
+def _open(session: Session, table: TableDefinition, entities: Iterable[Base]) -> list[DamagedFrame]:
+    names = (*_OWNERS[table.name], "attributes", *PAYLOAD_COLUMNS)
+    # By `getattr`, so that columns which have expired are read again.
+    copies = [(entity, {name: getattr(entity, name) for name in names}) for entity in entities]
+    damaged = fill_whole(session, table, [copy for _, copy in copies])
+    for entity, copy in copies:
+        # As if they had been read so: setting them would be a change to write.
+        vars(entity).update({name: copy[name] for name in ("attributes", *PAYLOAD_COLUMNS)})
+    return damaged
 
 
 def fill_whole(

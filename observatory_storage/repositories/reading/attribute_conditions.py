@@ -103,16 +103,16 @@ class MovedValue:
 
     Args:
         candidates: matches attributes: the values, and the previews of equal ones.
-        is_moved: matches digests: the value of this attribute stands in a frame.
-        stored: matches attributes: the values, which a preview must not be taken for.
+        stored: matches attributes: the values.
+        is_moved: matches digests: the attribute is a preview, which one of the values may equal.
         equal: matches digests: one of the values.
         begins: matches attributes: values and previews with a prefix.
         is_json: matches digests: the preview is the text of a list or an object.
     """
 
     candidates: Any
-    is_moved: Any
     stored: Any = None
+    is_moved: Any = None
     equal: Any = None
     begins: Any = None
     is_json: Any = None
@@ -120,8 +120,10 @@ class MovedValue:
     def is_in(self, attributes: Any, digests: Any) -> ColumnElement[bool]:
         found = []
         if self.stored is not None:
-            is_moved = _has_path(digests, self.is_moved)
-            found.append(and_(_has_path(attributes, self.stored), is_moved.is_not(true())))
+            stored = _has_path(attributes, self.stored)
+            if self.is_moved is not None:
+                stored = and_(stored, _has_path(digests, self.is_moved).is_not(true()))
+            found.append(stored)
         if self.equal is not None:
             found.append(_has_path(digests, self.equal))
         if self.begins is not None:
@@ -168,11 +170,14 @@ def _moved(of_key: str, values: Sequence[Any]) -> dict[str, str]:
     texts = [jsonb.dumps(value) for value in whole if isinstance(value, str)]
     large = [text for text in texts if len(text) >= MOVABLE_BYTES]
     is_like_json = any(prefix.text.startswith(_BRACKETS) for prefix in prefixes)
-    if not (large or is_like_json or any(map(is_like_preview, whole))):
+    is_like_moved = any(map(is_like_preview, whole))
+    if not (large or is_like_json or is_like_moved):
         return {}
-    found = {"candidates": of_key + _test([*values, *map(preview_of, large)]), "is_moved": of_key}
+    found = {"candidates": of_key + _test([*values, *map(preview_of, large)])}
     if whole:
         found["stored"] = of_key + _test(whole)
+    if is_like_moved:
+        found["is_moved"] = of_key
     if large:
         found["equal"] = of_key + _test(map(digest_of, large))
     if prefixes:
