@@ -113,26 +113,26 @@ def fill_whole(
         rows: have the columns of the key, `attributes` and `payload_frame`.
 
     Returns:
-        An error for each damaged frame.
+        An error that names its frame for each row of a damaged one.
 
     Raises:
         ConfigError: Zstandard is not installed.
     """
     waiting = [row for row in rows if row[_FRAME] is not None]
-    damaged: dict[str, DamagedFrame] = {}
+    damaged = []
     for row, values in zip(waiting, values_of(connection, table, waiting), strict=True):
         if isinstance(values, DamagedFrame):
-            damaged.setdefault(str(values), values)
+            damaged.append(values)
         elif values is not None:
             row["attributes"] = put_back(row["attributes"], values)
             row.update(_INLINE)
-    return list(damaged.values())
+    return damaged
 
 
 def log_damage(damaged: Iterable[DamagedFrame]) -> None:
-    """Log damaged frames. Their rows have previews only."""
-    for error in damaged:
-        _log.error("%s (there are only previews of its values)", error)
+    """Log each damaged frame once. Its rows have previews only."""
+    for message in dict.fromkeys(map(str, damaged)):
+        _log.error("%s (there are only previews of its values)", message)
 
 
 def values_of(

@@ -7,8 +7,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from observatory_storage import CopyWriter, SpanFilters, StoragePool, UnitOfWork
+from observatory_storage import (
+    CopyWriter,
+    SpanFilters,
+    StoragePool,
+    UnitOfWork,
+    export_traces,
+)
+from observatory_storage.tables import PAYLOAD_FRAMES, SPANS
 from tests.payloads.framed import move_stored
 from tests.repositories.samples import (
     SECOND,
@@ -97,3 +105,119 @@ def test_a_stream_is_filled_batch_by_batch(stored: StoragePool) -> None:
         whole = uow.traces.get_spans(TRACE)
     assert [span.to_dict() for span in read] == [span.to_dict() for span in whole]
     assert read[-1].attributes["gen_ai.prompt"] == f"4 {PROMPT}"
+
+
+def exported(pool: StoragePool) -> list[Any]:
+    return list(export_traces(pool, ids=[TRACE, trace_key(2)], batch_size=3))
+
+
+def test_an_export_has_whole_values(stored: StoragePool) -> None:
+    inline = exported(stored)
+    move_stored(stored)
+    with statements(stored.engine) as seen:
+        assert exported(stored) == inline
+    of_frames = [statement for statement in seen if "payload_frames" in statement]
+    assert len(of_frames) == 4  # for spans and for events of two pages
+
+
+def test_facts_are_read_from_whole_values(stored: StoragePool) -> None:
+    message = {"role": "assistant", "content": PROMPT, "finish_reason": "length"}
+    row = a_span(
+        3,
+        1,
+        attributes={"gen_ai.output.messages": [message], "gen_ai.agent.name": "Ann" + 90 * "!"},
+        events=[an_event("exception", **{"exception.message": PROMPT})],
+        status="error",
+    )
+    CopyWriter(stored).write_spans([row])
+    columns = sa.select(SPANS.table).order_by(SPANS.table.c.trace_id, SPANS.table.c.span_id)
+    with stored.engine.begin() as connection:
+        before = connection.execute(columns).all()
+    assert before[-1].status_message == PROMPT
+    move_stored(stored)
+    assert stored.refresh_facts().changed_spans == 0
+    forgetting = sa.update(SPANS.table).values(status_message=None, finish_reason=None)
+    with stored.engine.begin() as connection:
+        connection.execute(forgetting)
+    assert stored.refresh_facts().changed_spans == 1
+    with stored.engine.begin() as connection:
+        after = connection.execute(columns).all()
+        frames = connection.scalar(sa.select(sa.func.count()).select_from(PAYLOAD_FRAMES.table))
+    assert (after[-1].status_message, after[-1].finish_reason) == (PROMPT, before[-1].finish_reason)
+    # The previews stay previews, and the values stay where they were.
+    assert after[-1].attributes["gen_ai.output.messages"].endswith("…")
+    assert frames == 3
+
+
+def test_a_damaged_frame_is_logged_by_name_and_costs_only_itself(
+    stored: StoragePool, caplog: pytest.LogCaptureFixture
+) -> None:
+    move_stored(stored)
+    first = sa.select(sa.func.min(PAYLOAD_FRAMES.table.c.start_time)).scalar_subquery()
+    with stored.engine.begin() as connection:
+        inline = connection.execute(sa.select(SPANS.table.c.attributes)).scalars().all()
+        frames = PAYLOAD_FRAMES.table
+        connection.execute(
+            sa.update(frames).where(frames.c.start_time == first).values(data=b"damaged")
+        )
+    for read in (spans_of, exported):
+        caplog.clear()
+        text = str(read(stored))
+        (record,) = caplog.records
+        assert record.levelname == "ERROR"
+        assert record.name.startswith("observatory_storage.payloads")
+        assert f"of trace {TRACE}, 2026-01-01 12:00 UTC: " in record.message
+        assert f"1 {PROMPT[:97]}" in text
+        assert f"1 {PROMPT}" not in text
+        assert f"4 {PROMPT}" in text
+    with stored.unit_of_work() as uow:
+        (one, *_) = uow.traces.get_spans(TRACE)
+        assert one.payload_frame is None or one.attributes in inline
+    assert stored.refresh_facts().changed_spans == 0
+
+
+def spans_of(pool: StoragePool) -> list[Any]:
+    with pool.unit_of_work() as uow:
+        return [span.to_dict() for span in uow.traces.get_spans(TRACE)]
+
+
+def test_values_that_move_while_they_are_read_are_found(stored: StoragePool) -> None:
+    inline = spans_of(stored)
+    move_stored(stored)
+    moves = iter(range(2))
+
+    def move(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        """Move all values to other frames before they are read."""
+        if "JOIN" in statement and "payload_frames" in statement and next(moves, None) is not None:
+            with stored.engine.connect() as other, other.begin():
+                for table in ("trace_spans", "trace_events"):
+                    other.exec_driver_sql(f"UPDATE {table} SET payload_frame = payload_frame + 1")
+                other.exec_driver_sql("UPDATE payload_frames SET id = id + 1")
+
+    sa.event.listen(stored.engine, "before_cursor_execute", move)
+    assert spans_of(stored) == inline
+    assert next(moves, None) is None
+
+
+def test_spans_that_are_deleted_while_they_are_exported_are_left_out(stored: StoragePool) -> None:
+    move_stored(stored)
+
+    once = iter([True])
+
+    def delete(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "payload_frames" in statement and next(once, False):
+            with stored.unit_of_work() as uow:
+                uow.traces.delete(TRACE)
+                uow.commit()
+            with stored.engine.begin() as other:
+                other.execute(sa.delete(PAYLOAD_FRAMES.table))
+
+    sa.event.listen(stored.engine, "before_cursor_execute", delete)
+    names = [
+        span["spanId"]
+        for request in exported(stored)
+        for resource in request["resourceSpans"]
+        for scope in resource["scopeSpans"]
+        for span in scope["spans"]
+    ]
+    assert names == [span_key(9), span_key(1)]
