@@ -142,7 +142,8 @@ def span_pages(source: Source, wanted: Wanted, size: int) -> Iterator[list[Row]]
     as_text = (*_OF_ORIGIN, *_JSON_OF_SPAN)
     for rows in _pages(source, statement, key, _SPAN_PAGES_READ * size, as_text):
         for start in range(0, len(rows), size):
-            yield _with_values(source, rows[start : start + size])
+            if page := _with_values(source, rows[start : start + size]):
+                yield page
 
 
 def _with_values(source: Source, spans: list[Row]) -> list[Row]:
