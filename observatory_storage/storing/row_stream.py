@@ -28,7 +28,13 @@ from observatory_storage.storing.span_copy import SpanCopy
 from observatory_storage.storing.span_filling import LoggedFacts, fill_from_logs, logged_facts
 from observatory_storage.storing.stored_usage import decide_traces
 from observatory_storage.storing.trace_upsert import add_totals
-from observatory_storage.storing.transaction import PartitionMissing, Source, retrying, writing
+from observatory_storage.storing.transaction import (
+    PartitionMissing,
+    Source,
+    payload_threshold,
+    retrying,
+    writing,
+)
 from observatory_storage.storing.upsert import Loader, is_text_error
 from observatory_storage.tables import EVENTS, LOGS, PAYLOAD_FRAMES, SPANS, TableDefinition
 
@@ -169,7 +175,7 @@ def stream(source: Source, feed: Feed, payloads: PayloadMode | None = None) -> S
     def once() -> StreamOutcome:
         is_spans = feed.table is SPANS
         prices = source.prices.table() if is_spans else None
-        threshold = source.config.payloads.threshold_of(payloads) if is_spans else None
+        threshold = payload_threshold(source, payloads) if is_spans else None
         try:
             with writing(source), source.engine.begin() as connection:
                 loader = Loader(connection, prices=prices, payload_threshold=threshold)

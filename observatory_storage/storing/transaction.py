@@ -26,6 +26,7 @@ __all__ = [
     "Source",
     "ensure_partitions",
     "payload_mode",
+    "payload_threshold",
     "retrying",
     "source_of",
     "write_with_partitions",
@@ -79,9 +80,20 @@ def payload_mode(source: Source, mode: Any) -> PayloadMode | None:
     modes = get_args(PayloadMode)
     if mode is not None and mode not in modes:
         raise ValidationError("payloads", mode, f"must be one of {', '.join(modes)}, or None")
-    if source.config.payloads.threshold_of(mode) is not None:
+    if payload_threshold(source, mode) is not None:
         zstd_module()
     return cast("PayloadMode | None", mode)
+
+
+def payload_threshold(source: Source, mode: PayloadMode | None = None) -> int | None:
+    """The bytes of attributes that a span or an event keeps in its row; None if it keeps all.
+
+    Args:
+        source: the pool.
+        mode: the mode of a writer; None is as configured.
+    """
+    payloads = source.config.payloads
+    return payloads.threshold_bytes if (mode or payloads.mode) == "compressed" else None
 
 
 class PartitionMissing(StorageError):
