@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from observatory_storage import (
     export_traces,
 )
 from observatory_storage.tables import PAYLOAD_FRAMES, SPANS
+from tests.commands import runner
 from tests.payloads.framed import move_stored
 from tests.repositories.samples import (
     SECOND,
@@ -223,3 +225,19 @@ def test_spans_that_are_deleted_while_they_are_exported_are_left_out(stored: Sto
         for span in scope["spans"]
     ]
     assert names == [span_key(9), span_key(1)]
+
+
+def test_the_command_line_shows_whole_values(
+    stored: StoragePool,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    move_stored(stored)
+    run = runner(monkeypatch, capfd, tmp_path)
+    document = run("trace", TRACE, "--json", DATABASE_URL=database_url).document
+    prompts = [span["attributes"].get("gen_ai.prompt") for span in document["spans"]]
+    assert prompts[-1] == f"4 {PROMPT}"
+    assert document["events"][0]["attributes"] == {"content": f"1: {PROMPT}"}
+    assert f"4: {PROMPT}" in run("export", "traces", DATABASE_URL=database_url).out
