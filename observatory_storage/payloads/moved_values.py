@@ -35,6 +35,8 @@ PREVIEW_CHARACTERS: Final = 100
 """The length of a preview. A preview of a longer text ends in an ellipsis."""
 
 _DIGEST_BYTES: Final = 12
+# Of a hundred characters, each may take twelve bytes: a pair of escape sequences.
+_BEGINNING_BYTES: Final = 1_300
 _ELLIPSIS: Final = "…"
 _raw: Final = Decoder(dict[str, Raw])
 _items: Final = Decoder(list[Raw])
@@ -104,7 +106,18 @@ def _is_movable(value: bytes) -> bool:
 
 def preview_of(value: bytes) -> str:
     """The preview of a value, which is given as JSON text."""
-    return _shortened(orjson.loads(value) if value[:1] == b'"' else value.decode())
+    # Of a long value only the beginning is decoded, up to a blank: there, no character is cut.
+    end = value.rfind(b" ", 0, _BEGINNING_BYTES) if len(value) > _BEGINNING_BYTES else -1
+    head = value if end <= PREVIEW_CHARACTERS else value[:end] + value[:1]
+    text = _text_of(head)
+    if len(text) <= PREVIEW_CHARACTERS and head is not value:
+        text = _text_of(value)
+    return _shortened(text)
+
+
+def _text_of(value: bytes) -> str:
+    text: str = orjson.loads(value) if value[:1] == b'"' else value.decode()
+    return text
 
 
 def _shortened(text: str) -> str:

@@ -20,7 +20,7 @@ from observatory_storage.config import PayloadMode
 from observatory_storage.errors import ValidationError
 from observatory_storage.layout import Partitions
 from observatory_storage.models import TraceSpan
-from observatory_storage.payloads import hour_of
+from observatory_storage.payloads import hours_of
 from observatory_storage.rows import PART, Row, Rules, as_mapping, prepare_all, remember_id
 from observatory_storage.storing.binary_copy import copy_parts
 from observatory_storage.storing.conflict_rules import target_of
@@ -237,7 +237,7 @@ def _clean_parts(feed: Feed, partitions: Partitions, *, framed: bool) -> Iterato
             starts = [row[1][position] for row in part]
             if not partitions.hold(name, starts):
                 raise _NotClean
-            if framed and not partitions.hold(PAYLOAD_FRAMES.name, [*set(map(hour_of, starts))]):
+            if framed and not partitions.hold(PAYLOAD_FRAMES.name, [*hours_of(starts)]):
                 raise _NotClean
             with_events = [row[1][position] for row in part if row[2]]
             if with_events and not partitions.hold(EVENTS.name, with_events):

@@ -15,7 +15,7 @@ from observatory_storage.backoff import backoff
 from observatory_storage.config import PayloadMode, StorageConfig
 from observatory_storage.errors import StorageError, ValidationError, translated
 from observatory_storage.layout import Partitions
-from observatory_storage.payloads import hour_of, zstd_module
+from observatory_storage.payloads import hours_of, zstd_module
 from observatory_storage.pricing import PriceBook
 from observatory_storage.rows import Row, Rules
 from observatory_storage.storing.upsert import is_text_error
@@ -132,7 +132,7 @@ def ensure_partitions(
                 moments[EVENTS.name].append(row.values[position])
     if framed:
         starts = moments.get(SPANS.name, []) + moments.get(EVENTS.name, [])
-        moments[PAYLOAD_FRAMES.name] = sorted(set(map(hour_of, starts)))
+        moments[PAYLOAD_FRAMES.name] = sorted(hours_of(starts))
     for table_name, needed in moments.items():
         if within is None:
             source.partitions.ensure(table_name, needed)

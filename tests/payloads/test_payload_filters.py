@@ -19,10 +19,12 @@ from observatory_storage import (
     TraceFilters,
     UnitOfWork,
     ValidationError,
+    build_partition_indexes,
 )
 from observatory_storage.repositories.reading.validation import AttributeFilter
 from tests.payloads.framed import move_stored
-from tests.repositories.samples import a_span, an_event
+from tests.repositories.plans import plans_of, walk_first
+from tests.repositories.samples import DAY, SECOND, START, a_span, an_event
 
 LONG = "Which river runs through Paris? " * 20
 SEINE = [{"role": "assistant", "content": "The Seine. " * 30}]
@@ -92,3 +94,26 @@ def test_filters_find_the_same_in_rows_and_in_frames(pool: StoragePool) -> None:
 def test_a_prefix_is_no_longer_than_previews(operator: AttributeFilter) -> None:
     with pytest.raises(ValidationError, match="at most 100 characters"):
         SpanFilters(attributes={"key": operator})
+
+
+def test_an_index_finds_a_value_in_a_frame(
+    pool: StoragePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = [f"{number:04} {LONG}" for number in range(1500)]
+    rows = [
+        a_span(number, 1, START + number * SECOND, attributes={"key": value})
+        for number, value in enumerate(values, start=1)
+    ]
+    CopyWriter(pool).write_spans(rows)
+    assert move_stored(pool) == len(rows)
+    build_partition_indexes(pool)
+    with pool.engine.connect() as connection:
+        connection.exec_driver_sql("ANALYZE")
+        connection.commit()
+    walk_first(monkeypatch, 20)
+    asked = SpanFilters(attributes={"key": values[77]}, start_time=START, end_time=START + DAY)
+    with pool.unit_of_work() as uow:
+        assert [span.trace_id.int for span in uow.traces.list_spans(asked)] == [78]
+    plans = plans_of(pool, lambda uow: uow.traces.list_spans(asked))
+    assert any("attributes" in index for plan in plans for index in plan.indexes)
+    assert not {name for plan in plans for name in plan.read_whole if "spans" in name}
