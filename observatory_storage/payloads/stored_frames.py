@@ -168,7 +168,7 @@ def _selecting() -> sa.Select[Any]:
 _SELECT: Final = _selecting()
 _LOCK: Final = _SELECT.order_by(*(_FRAMES.c[name] for name in _KEY)).with_for_update(of=_FRAMES)
 # The same for one hour of one trace, which is what most readers ask for: it is planned sooner.
-_SELECT_OF_HOUR: Final = sa.select(*(_FRAMES.c[name] for name in _KEY), _FRAMES.c.data).where(
+_SELECT_OF_HOUR: Final = sa.select(_FRAMES.c.id, _FRAMES.c.data).where(
     _FRAMES.c.trace_id == sa.bindparam("trace_id"),
     _FRAMES.c.start_time == sa.bindparam("start_time"),
     _FRAMES.c.id == sa.any_(sa.bindparam("ids", type_=sa.ARRAY(_FRAMES.c.id.type))),
@@ -200,10 +200,11 @@ def read_frames(
     trace_id, hour, _ = wanted[0]
     if all(key[:2] == (trace_id, hour) for key in wanted):
         given = {"trace_id": trace_id, "start_time": hour, "ids": [key.id for key in wanted]}
-        rows = connection.execute(_SELECT_OF_HOUR, given)
+        rows = connection.execute(_SELECT_OF_HOUR, given).all()
+        data = {FrameKey(trace_id, hour, id_): content for id_, content in rows}
     else:
-        rows = connection.execute(_SELECT, _parameters(wanted))
-    data = {_key(row): row.data for row in rows}
+        rows = connection.execute(_SELECT, _parameters(wanted)).all()
+        data = {_key(row): row.data for row in rows}
     return {key: opened(key, data.get(key)) for key in wanted}
 
 

@@ -91,13 +91,11 @@ class EntityMaker(Generic[T]):
         session: the session in which the result was read.
 
     Attributes:
-        mapper: the same.
         table_name: the name of its table.
         has_payload: whether the entities have attributes whose values may stand in payload frames.
     """
 
     def __init__(self, mapper: Mapper[T], names: Iterable[str], session: Session) -> None:
-        self.mapper = mapper
         self.table_name = str(mapper.local_table)
         self._origin = _Origin(session)
         self._new = mapper.class_manager.new_instance

@@ -80,7 +80,7 @@ class Reader:
         """The entities that the statement selects."""
         with translated():
             result, make = self._entity_result(statement, parameters)
-            return self._whole(make, result.all())
+            return _whole(make, result, result.all())
 
     def entities_with(
         self, statement: Select[T, U], parameters: Parameters = None
@@ -89,7 +89,7 @@ class Reader:
         with translated():
             result, make = self._entity_result(statement, parameters)
             rows = result.all()
-            entities = self._whole(make, rows)
+            entities = _whole(make, result, rows)
             return [(entity, row[-1]) for entity, row in zip(entities, rows, strict=True)]
 
     def entity(self, statement: Select[T], parameters: Parameters, what: str) -> T:
@@ -110,7 +110,7 @@ class Reader:
         with translated():
             result, make = self._entity_result(statement, parameters, yield_per=batch_size)
             for rows in batches(self.session, result):
-                yield self._whole(make, rows)
+                yield _whole(make, result, rows)
 
     def rows(self, statement: Executable, parameters: Parameters = None) -> Sequence[Any]:
         """All rows of the statement."""
@@ -160,18 +160,6 @@ class Reader:
         changed = statement.returning(literal(1).label("one")).cte("changed")
         return int(self.scalar(select(func.count()).select_from(changed)))
 
-    def _whole(self, make: EntityMaker[T], rows: Sequence[Any]) -> list[T]:
-        """The entities of these rows, with whole attributes instead of previews.
-
-        If any of them has values in a payload frame, that takes one more statement.
-        """
-        entities = list(make(rows))
-        if make.has_payload:
-            connection = self.session.connection({"mapper": make.mapper})
-            columns = (vars(entity) for entity in entities)
-            log_damage(fill_whole(connection, TABLES[make.table_name], columns))
-        return entities
-
     def _entity_result(
         self, statement: Any, parameters: Parameters, **options: Any
     ) -> tuple[CursorResult[Any], EntityMaker[Any]]:
@@ -194,6 +182,18 @@ class Reader:
             session.flush()
         connection = session.connection({"mapper": mapper, "clause": statement})
         return connection.execute(statement, parameters, execution_options=options)
+
+
+def _whole(make: EntityMaker[T], result: CursorResult[Any], rows: Sequence[Any]) -> list[T]:
+    """The entities of these rows of a result, with whole attributes instead of previews.
+
+    If any of them has values in a payload frame, that takes one more statement.
+    """
+    entities = list(make(rows))
+    if make.has_payload:
+        columns = map(vars, entities)
+        log_damage(fill_whole(result.connection, TABLES[make.table_name], columns))
+    return entities
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,4 +260,5 @@ def _hex(trace_id: InstrumentedAttribute[UUID]) -> sa.ColumnElement[str]:
 def _naming(
     attributes: InstrumentedAttribute[dict[str, Any]], pairs: Sequence[dict[str, str]]
 ) -> sa.ColumnElement[bool]:
+    # Of traces, log records and data points, which have all their values in their rows.
     return sa.or_(*(attributes.contains(pair) for pair in pairs))
