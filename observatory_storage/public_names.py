@@ -91,6 +91,7 @@ from observatory_storage.partition_indexes import (
     PartitionIndex,
     build_partition_indexes,
 )
+from observatory_storage.payloads import DamagedFrame, open_payloads
 from observatory_storage.pool import StoragePool
 from observatory_storage.pricing import (
     CallUsage,
@@ -178,6 +179,7 @@ __all__ = [
     "CostSummary",
     "Costs",
     "CriticalSection",
+    "DamagedFrame",
     "DeletedRows",
     "DeletedTrace",
     "DropRule",
@@ -291,6 +293,7 @@ __all__ = [
     "ingest_traces",
     "load_package_prices",
     "load_prices",
+    "open_payloads",
     "otlp_app",
     "recompute_costs",
     "storage_size",

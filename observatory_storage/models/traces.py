@@ -12,9 +12,11 @@ from sqlalchemy import (
     Index,
     Integer,
     SmallInteger,
+    event,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm.attributes import flag_modified, get_history, set_committed_value
 
 from observatory_storage.models.base import (
     JSON,
@@ -373,3 +375,18 @@ class TraceEvent(Base):
     created_at: Mapped[datetime] = now("When the row was first written.")
 
     __table_args__ = ({"postgresql_partition_by": "RANGE (span_start_time)"},)
+
+
+@event.listens_for(TraceSpan, "before_update")
+@event.listens_for(TraceEvent, "before_update")
+def _leave_frame(_mapper: object, _connection: object, row: TraceSpan | TraceEvent) -> None:
+    """Note in the row that its whole attributes, which a session writes, stand in it from now on.
+
+    The values stay in the frame until it is packed. Attributes that were read with previews are not
+    whole: previews among them still stand for the values in the frame.
+    """
+    is_whole = vars(row).get("payload_frame", ...) is None
+    if is_whole and get_history(row, "attributes").has_changes():
+        for name in ("payload_frame", "payload_digests"):
+            set_committed_value(row, name, None)
+            flag_modified(row, name)

@@ -18,12 +18,13 @@ from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import export_queries
 from observatory_storage.otlp.data_points import point_of
-from observatory_storage.otlp.export_queries import Ids
+from observatory_storage.otlp.export_queries import VALUES, Ids
 from observatory_storage.otlp.logs import keep_ids, log_of
 from observatory_storage.otlp.metrics import metric_of
 from observatory_storage.otlp.resource_scope import resource_of, scope_of
 from observatory_storage.otlp.signals import LOG_SIGNAL, METRIC_SIGNAL, TRACE_SIGNAL, Signal
 from observatory_storage.otlp.traces import span_with
+from observatory_storage.payloads import put_back
 from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
 from observatory_storage.repositories.reading import validation
 from observatory_storage.storing import Source
@@ -84,11 +85,14 @@ def _exported(
     for row in spans:
         of_span = events.get(_SPAN_KEY(row), ()) if events else ()
         links = row["links"]
+        attributes = jsonb.loads(row["attributes"])
+        if VALUES in row:
+            attributes = put_back(attributes, row[VALUES])
         yield (
             row,
             span_with(
                 row,
-                jsonb.loads(row["attributes"]),
+                attributes,
                 () if links == "[]" else jsonb.loads(links),
                 of_span,
             ),

@@ -41,13 +41,15 @@ from observatory_storage.models import (
     TraceSpan,
 )
 from observatory_storage.otlp.traces import COLUMNS
+from observatory_storage.payloads import DamagedFrame, fill_whole, log_damage, values_of
 from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
 from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.traces.repository import TraceRepository
 from observatory_storage.storing import Source
-from observatory_storage.tables import SPAN_KEY_OF_EVENT
+from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS
 
 __all__ = [
+    "VALUES",
     "Ids",
     "events_of",
     "log_pages",
@@ -60,7 +62,11 @@ __all__ = [
 
 Ids = str | UUID | Iterable[str | UUID]
 Mapped = Mapping[str, Any]
+Row = dict[str, Any]
 T = TypeVar("T")
+
+VALUES: Final = "values"
+"""The key under which the row of a span has its values in a payload frame."""
 
 # These are the same for many rows. They are compared as text, and read once.
 _OF_ORIGIN: Final = ("resource_attributes", "scope_attributes")
@@ -122,10 +128,13 @@ def _bounded(found: Sequence[tuple[UUID, datetime, datetime | None]]) -> Wanted:
     return Wanted([trace for trace, _, _ in found], first, last)
 
 
-def span_pages(source: Source, wanted: Wanted, size: int) -> Iterator[list[Mapped]]:
-    """The rows of all spans of some traces, trace by trace, their attributes and links as text."""
+def span_pages(source: Source, wanted: Wanted, size: int) -> Iterator[list[Row]]:
+    """The rows of all spans of some traces, trace by trace, their attributes and links as text.
+
+    A row with previews among its attributes has the values, as JSON text, under `VALUES`.
+    """
     table = _table(TraceSpan)
-    statement = select(*(table.c[name] for name in COLUMNS)).where(
+    statement = select(*(table.c[name] for name in (*COLUMNS, "payload_frame"))).where(
         _is_one_of(table.c.trace_id, wanted.traces),
         table.c.start_time.between(wanted.first, wanted.last),
     )
@@ -133,10 +142,24 @@ def span_pages(source: Source, wanted: Wanted, size: int) -> Iterator[list[Mappe
     as_text = (*_OF_ORIGIN, *_JSON_OF_SPAN)
     for rows in _pages(source, statement, key, _SPAN_PAGES_READ * size, as_text):
         for start in range(0, len(rows), size):
-            yield rows[start : start + size]
+            if page := _with_values(source, rows[start : start + size]):
+                yield page
 
 
-def events_of(source: Source, spans: Sequence[Mapped]) -> dict[Any, list[Mapped]]:
+def _with_values(source: Source, spans: list[Row]) -> list[Row]:
+    """The spans, those with previews with their values. What has been deleted meanwhile is left."""
+    moved = [span for span in spans if span["payload_frame"] is not None]
+    if not moved:
+        return spans
+    with translated(), source.engine.connect() as connection:
+        found = values_of(connection, SPANS, moved)
+    for span, values in zip(moved, found, strict=True):
+        span[VALUES] = {} if isinstance(values, DamagedFrame) else values
+    log_damage(values for values in found if isinstance(values, DamagedFrame))
+    return [span for span in spans if span.get(VALUES, ...) is not None]
+
+
+def events_of(source: Source, spans: Sequence[Mapped]) -> dict[Any, list[Row]]:
     """The events of a page of spans, in order, by (trace id, span id, start, its nanoseconds)."""
     table = _table(TraceEvent)
     starts = [span["start_time"] for span in spans]
@@ -152,9 +175,11 @@ def events_of(source: Source, spans: Sequence[Mapped]) -> dict[Any, list[Mapped]
         )
         .order_by(*table.primary_key.columns)
     )
-    found: dict[Any, list[Mapped]] = {}
+    found: dict[Any, list[Row]] = {}
     with translated(), source.engine.connect() as connection:
-        for event in _mappings(connection, statement):
+        events = _mappings(connection, statement)
+        log_damage(fill_whole(connection, EVENTS, events))
+        for event in events:
             found.setdefault(_SPAN_KEY(event), []).append(event)
     return found
 
@@ -164,7 +189,7 @@ def _is_one_of(column: Column[Any], values: Iterable[Any]) -> ColumnElement[bool
     return column == any_(literal(list(values), ARRAY(column.type)))
 
 
-def metric_pages(source: Source, wanted: MetricFilters | Ids | None) -> Iterator[list[Mapped]]:
+def metric_pages(source: Source, wanted: MetricFilters | Ids | None) -> Iterator[list[Row]]:
     """The rows of the metrics to export, in batches.
 
     Raises:
@@ -192,7 +217,7 @@ def point_pages(
     size: int,
     start_time: datetime | None = None,
     end_time: datetime | None = None,
-) -> Iterator[list[Mapped]]:
+) -> Iterator[list[Row]]:
     """The rows of data points of some metrics in [start_time, end_time), metric by metric."""
     table = _table(MetricDataPoint)
     statement = select(table).where(
@@ -202,7 +227,7 @@ def point_pages(
     return _pages(source, statement, list(table.primary_key.columns), size)
 
 
-def log_pages(source: Source, wanted: LogFilters | Ids | None, size: int) -> Iterator[list[Mapped]]:
+def log_pages(source: Source, wanted: LogFilters | Ids | None, size: int) -> Iterator[list[Row]]:
     """The rows of the log records to export, oldest first. Ids are those of traces.
 
     Raises:
@@ -225,7 +250,7 @@ def _pages(
     key: Sequence[Column[Any]],
     size: int,
     as_text: Container[str] = _OF_ORIGIN,
-) -> Iterator[list[Mapped]]:
+) -> Iterator[list[Row]]:
     """The statement's rows in the order of a unique key, one page in memory at a time.
 
     Args:
@@ -267,7 +292,7 @@ def with_origin(row: Mapped) -> Mapped:
     return {**row, **{name: jsonb.loads(row[name]) for name in _OF_ORIGIN}}
 
 
-def _mappings(connection: Connection, statement: Select[Any]) -> list[Mapped]:
+def _mappings(connection: Connection, statement: Select[Any]) -> list[Row]:
     result = connection.execute(statement)
     names = list(result.keys())
     # Many values of each row are looked up, for which a dict is the fastest.

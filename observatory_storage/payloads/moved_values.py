@@ -23,6 +23,7 @@ __all__ = [
     "PREVIEW_CHARACTERS",
     "Moved",
     "digest_of",
+    "is_like_preview",
     "move_large",
     "preview_of",
     "put_back",
@@ -39,6 +40,8 @@ _DIGEST_BYTES: Final = 12
 _BEGINNING_BYTES: Final = 1_300
 _ELLIPSIS: Final = "…"
 _raw: Final = Decoder(dict[str, Raw])
+_items: Final = Decoder(list[Raw])
+_OBJECT: Final = ord("{")
 _encode: Final = Encoder().encode
 _VERSION: Final = b"\x01"  # of jsonb's binary format, see `jsonb`
 
@@ -60,6 +63,8 @@ class Moved(NamedTuple):
 def move_large(attributes: bytes, threshold: int) -> Moved | None:
     """Move the largest values out, until the rest is no larger than the threshold, in bytes.
 
+    Only text, objects and lists of objects move.
+
     Args:
         attributes: a JSON object, in the binary format of jsonb.
         threshold: the most bytes that shall be left.
@@ -76,7 +81,10 @@ def move_large(attributes: bytes, threshold: int) -> Moved | None:
     for size, key in sorted(sizes, reverse=True):
         if excess <= 0 or size < MOVABLE_BYTES:
             break
-        values[key] = bytes(raw[key])
+        value = bytes(raw[key])
+        if not _is_movable(value):
+            continue
+        values[key] = value
         preview = orjson.dumps(preview_of(values[key]))
         raw[key] = Raw(preview)
         excess -= size - len(preview)
@@ -84,6 +92,17 @@ def move_large(attributes: bytes, threshold: int) -> Moved | None:
         return None
     digests = orjson.dumps({key: digest_of(value) for key, value in values.items()})
     return Moved(_VERSION + _encode(raw), values, _VERSION + digests)
+
+
+def _is_movable(value: bytes) -> bool:
+    """Whether a value is text, an object, or a list of objects.
+
+    Filters compare numbers by their size, and lists also by each of their elements, which neither
+    a preview nor a digest tells.
+    """
+    if value[:1] == b"[":
+        return all(memoryview(item)[0] == _OBJECT for item in _items.decode(value))
+    return value[:1] in (b'"', b"{")
 
 
 def preview_of(value: bytes) -> str:
@@ -94,7 +113,7 @@ def preview_of(value: bytes) -> str:
     text = _text_of(head)
     if len(text) <= PREVIEW_CHARACTERS and head is not value:
         text = _text_of(value)
-    return text if len(text) <= PREVIEW_CHARACTERS else text[:PREVIEW_CHARACTERS] + _ELLIPSIS
+    return _shortened(text)
 
 
 def _text_of(value: bytes) -> str:
@@ -102,9 +121,27 @@ def _text_of(value: bytes) -> str:
     return text
 
 
+def _shortened(text: str) -> str:
+    return text if len(text) <= PREVIEW_CHARACTERS else text[:PREVIEW_CHARACTERS] + _ELLIPSIS
+
+
+def is_like_preview(value: object) -> bool:
+    """Whether a value may equal the preview of another value."""
+    if not isinstance(value, str):
+        return False
+    if len(value) > PREVIEW_CHARACTERS:
+        return len(value) == PREVIEW_CHARACTERS + 1 and value.endswith(_ELLIPSIS)
+    # The preview of a short text is that text, but the preview of a list is the text of the list.
+    return value.startswith(("[", "{")) and len(value.encode()) >= MOVABLE_BYTES
+
+
 def digest_of(value: bytes) -> str:
-    """The digest of a value, which is given as JSON text as `jsonb.dumps` writes it."""
-    return base64.b64encode(blake2b(value, digest_size=_DIGEST_BYTES).digest()).decode()
+    """The digest of a value, which is given as JSON text as `jsonb.dumps` writes it.
+
+    That of a list or an object begins with its bracket, since its preview is text.
+    """
+    digest = base64.b64encode(blake2b(value, digest_size=_DIGEST_BYTES).digest()).decode()
+    return digest if value[:1] == b'"' else chr(value[0]) + digest
 
 
 def put_back(attributes: Mapping[str, Any], values: Mapping[str, bytes]) -> dict[str, Any]:
@@ -114,8 +151,10 @@ def put_back(attributes: Mapping[str, Any], values: Mapping[str, bytes]) -> dict
     """
     whole = dict(attributes)
     for key, value in values.items():
-        if whole.get(key) == preview_of(value):
-            whole[key] = jsonb.loads(value)
+        loaded = jsonb.loads(value)
+        text = loaded if isinstance(loaded, str) else value.decode()
+        if whole.get(key) == _shortened(text):
+            whole[key] = loaded
     return whole
 
 

@@ -20,11 +20,13 @@ STANDARD_TIERS: Final = frozenset(
     {"", "auto", "default", "standard", "standard_only", "on_demand", "none"}
 )
 """The names of the standard tier, in lower case."""
+_BRACKETS: Final = ("[", "{")
 
 
 def service_tier_of(spelling: object) -> str | None:
     """The service tier by the name that prices have it; None for the standard one."""
-    if not isinstance(spelling, str):
+    # The attribute of a stored span may be the preview of a list or an object.
+    if not isinstance(spelling, str) or spelling.startswith(_BRACKETS):
         return None
     lower = spelling.strip().lower()
     return None if lower in STANDARD_TIERS else lower
@@ -48,4 +50,7 @@ def stored_tier(attributes: Any) -> sa.ColumnElement[str]:
     first = sa.func.coalesce(*(sa.func.nullif(attributes[name], null) for name in SERVICE_TIERS))
     # As text alone, a number or a list would look like a tier of that name.
     text = first.op("#>>")(sa.literal_column("'{}'::text[]"))
-    return sa.case((sa.func.jsonb_typeof(first) == "string", sa.cast(text, sa.Text)))
+    is_text = sa.and_(
+        sa.func.jsonb_typeof(first) == "string", sa.func.left(text, 1).not_in(_BRACKETS)
+    )
+    return sa.case((is_text, sa.cast(text, sa.Text)))

@@ -47,6 +47,7 @@ _CHECKS: Final[dict[str, Check]] = {
     "exemplars": checks.array_of(),
     "buckets": checks.buckets,
     "body_json": checks.anything,
+    "payload_frame": checks.no_previews,
 }
 _DEFAULTS: Final[dict[str, Any]] = {
     "service_name": UNKNOWN_SERVICE,

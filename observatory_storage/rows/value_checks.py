@@ -29,6 +29,7 @@ __all__ = [
     "link",
     "mapping",
     "name",
+    "no_previews",
     "non_negative",
     "number",
     "quantile",
@@ -244,6 +245,11 @@ def array_of(check_item: Callable[[Any], None] | None = None) -> Check:
 def anything(value: Any) -> Any:
     """Any JSON value. Encoding refuses other values."""
     return value
+
+
+def no_previews(value: Any) -> Any:
+    """The payload frame of a row that was read: without one, its attributes are whole."""
+    raise Refused("must be None, as the attributes are previews: call `open_payloads` before")
 
 
 def link(value: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, bindparam
 from observatory_storage.changed_spans import mark_changes
 from observatory_storage.llm import Course, facts
 from observatory_storage.llm.dialects import ALIASES
+from observatory_storage.payloads import fill_whole, log_damage
 from observatory_storage.pricing import PriceTable, tier_of
 from observatory_storage.rows import SUMS, total_of, with_error_message
 from observatory_storage.storing.span_costs import (
@@ -29,9 +30,11 @@ from observatory_storage.storing.span_costs import (
 from observatory_storage.storing.stored_usage import usage_of
 from observatory_storage.storing.usage_in_batch import REPORT, USAGE_FIELDS, reported_json
 from observatory_storage.storing.usage_once import COMPUTED, Usage
-from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS
+from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS, TableDefinition
 
 __all__ = ["FactChange", "SpanKey", "changes_of", "update_facts"]
+
+_Row = dict[str, Any]
 
 _SPANS: Final = SPANS.table
 _EVENTS: Final = EVENTS.table
@@ -84,18 +87,29 @@ def changes_of(
     for start in range(0, len(keys), _SPANS_AT_A_TIME):
         part = keys[start : start + _SPANS_AT_A_TIME]
         given = _given(part)
-        events: defaultdict[tuple[Any, ...], list[sa.RowMapping]] = defaultdict(list)
-        for event in connection.execute(_READ_EVENTS, given).mappings():
+        events: defaultdict[tuple[Any, ...], list[_Row]] = defaultdict(list)
+        for event in _whole(connection, EVENTS, _READ_EVENTS, given):
             events[tuple(event[column] for column in SPAN_KEY_OF_EVENT)].append(event)
-        for span in connection.execute(_READ_SPANS, given).mappings():
-            change = _change(span, events[tuple(span[column] for column in _KEY)], prices)
+        for span in _whole(connection, SPANS, _READ_SPANS, given):
+            of_span = events[tuple(span[column] for column in _KEY)]
+            # Previews do not tell the facts: of what is not whole, what is stored stays.
+            if any(row["payload_frame"] is not None for row in (span, *of_span)):
+                continue
+            change = _change(span, of_span, prices)
             if change is not None:
                 yield change
 
 
-def _change(
-    span: sa.RowMapping, events: Sequence[sa.RowMapping], prices: PriceTable | None
-) -> FactChange | None:
+def _whole(
+    connection: Connection, table: TableDefinition, statement: Any, given: Mapping[str, Any]
+) -> list[_Row]:
+    """The rows of the statement, with whole attributes unless their frame is damaged."""
+    rows = [dict(row) for row in connection.execute(statement, given).mappings()]
+    log_damage(fill_whole(connection, table, rows))
+    return rows
+
+
+def _change(span: _Row, events: Sequence[_Row], prices: PriceTable | None) -> FactChange | None:
     found = facts(
         span["attributes"],
         name=span["name"],
@@ -145,7 +159,7 @@ def _with_source(usage: Usage, before: Usage) -> Usage:
 def _with_computed_cost(
     usage: Usage,
     before: Usage,
-    span: sa.RowMapping,
+    span: _Row,
     columns: Mapping[str, Any],
     prices: PriceTable | None,
 ) -> Usage:
@@ -257,10 +271,11 @@ _READ_SPANS: Final = _reading(
     _SPANS,
     _KEY,
     *("name", "scope_name", "duration_us", "status", "attributes", "resource_attributes", "otlp"),
+    "payload_frame",
     *_UPDATED,
 )
 _READ_EVENTS: Final = _reading(
-    _EVENTS, SPAN_KEY_OF_EVENT, "name", "attributes", "timestamp"
+    _EVENTS, SPAN_KEY_OF_EVENT, "position", "name", "attributes", "timestamp", "payload_frame"
 ).order_by(_EVENTS.c.position)
 
 

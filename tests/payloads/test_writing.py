@@ -285,10 +285,11 @@ ODD = {
     "escapes": {"t": '"\\\n\t\x01/' * 400, "b": "\\" * 3000, "u": "\u2028\x7f" * 900},
     "surrogates": {"t": "\ud83d" * 900, "k\udc00": "x" * 2000},
     "nul": {"t": "\x00a" * 900},
-    "numbers": {"n": [10**40, -(10**30), 1.0, 1, 0.1, 1.5e15, 123456.789e-3] * 40},
-    "NaN": {"n": [float("nan"), float("inf"), None, True] * 100},
-    "times": {"n": [datetime(2026, 1, 1, tzinfo=UTC)] * 60, "b": [b"bytes"] * 200},
-    "deep": {"n": json.loads("[" * 200 + '"' + LONG + '"' + "]" * 200)},
+    # Within objects: lists of these are not moved.
+    "numbers": {"n": {"all": [10**40, -(10**30), 1.0, 1, 0.1, 1.5e15, 123456.789e-3] * 40}},
+    "NaN": {"n": {"all": [float("nan"), float("inf"), None, True] * 100}},
+    "times": {"n": {"a": [datetime(2026, 1, 1, tzinfo=UTC)] * 60, "b": [b"bytes"] * 200}},
+    "deep": {"n": {"all": json.loads("[" * 200 + '"' + LONG + '"' + "]" * 200)}},
     "many": {f"key{n}": "v" * 300 for n in range(200)},
     "huge": {"image": "base64" * 700_000, "other": ["x" * 3_000_000]},
     "spaces": {"t": " " * 3000, "n": "no_blank" * 400, "late": "x" * 1299 + " " + "y" * 900},
@@ -350,7 +351,6 @@ def test_rows_read_by_a_repository_are_written_again(compressed: StoragePool) ->
         # As a caller has it who knows the whole values.
         number = int(span.span_id, 16)
         given = {**span, **{k: a_call(1, number)[k] for k in ("attributes", "events")}}
-        given["payload_frame"] = 17
         CopyWriter(compressed).write_spans([given])
     assert whole_rows(compressed) == expected
     assert check_payloads(compressed) == 9

@@ -23,6 +23,7 @@ from sqlalchemy.orm.attributes import instance_state
 
 from observatory_storage.errors import StorageError
 from observatory_storage.models.base import ORIGIN, Base
+from observatory_storage.tables import PAYLOAD_COLUMNS
 
 __all__ = ["UNIT_IS_OPEN", "EntityMaker", "mapper_of"]
 
@@ -31,6 +32,7 @@ T = TypeVar("T")
 # The key in `Session.info` of a unit of work's session: True also between its transactions, and
 # False when the unit of work has ended.
 UNIT_IS_OPEN: Final = "observatory_storage.unit_is_open"
+_PAYLOAD: Final = frozenset({"attributes", *PAYLOAD_COLUMNS})
 _LEFT_OUT: Final = "ask the list for it (payload=True), or read the row by itself"
 
 
@@ -90,14 +92,18 @@ class EntityMaker(Generic[T]):
 
     Attributes:
         mapper: as given.
+        table_name: the name of its table.
+        has_payload: whether the entities have attributes whose values may stand in payload frames.
     """
 
     def __init__(self, mapper: Mapper[T], names: Iterable[str], session: Session) -> None:
         self.mapper = mapper
+        self.table_name = str(mapper.local_table)
         self._origin = _Origin(session)
         self._new = mapper.class_manager.new_instance
         self._kind, _, self._token = mapper.identity_key_from_primary_key(())
         self._shape = _shape(mapper, tuple(names))
+        self.has_payload = _PAYLOAD.issubset(self._shape.names)
 
     def __call__(self, rows: Iterable[Any]) -> Iterator[T]:
         names, key_of, not_loaded = self._shape

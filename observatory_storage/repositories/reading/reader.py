@@ -14,11 +14,13 @@ from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from observatory_storage.errors import NotFound, StorageError, translated
+from observatory_storage.payloads import fill_whole, log_damage
 from observatory_storage.repositories.reading.compact_rows import CompactRows, sharing
 from observatory_storage.repositories.reading.entities import UNIT_IS_OPEN, EntityMaker, mapper_of
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.streams import batches
 from observatory_storage.repositories.reading.validation import BATCH_SIZE
+from observatory_storage.tables import TABLES
 
 __all__ = ["Parameters", "Reader", "StatementSearch", "check_open"]
 
@@ -79,7 +81,7 @@ class Reader:
         """The entities that the statement selects."""
         with translated():
             result, make = self._entity_result(statement, parameters)
-            return list(make(result.all()))
+            return _whole(make, result, result.all())
 
     def entities_with(
         self, statement: Select[T, U], parameters: Parameters = None
@@ -88,7 +90,8 @@ class Reader:
         with translated():
             result, make = self._entity_result(statement, parameters)
             rows = result.all()
-            return [(entity, row[-1]) for entity, row in zip(make(rows), rows, strict=True)]
+            entities = _whole(make, result, rows)
+            return [(entity, row[-1]) for entity, row in zip(entities, rows, strict=True)]
 
     def entity(self, statement: Select[T], parameters: Parameters, what: str) -> T:
         """The first entity that the statement selects.
@@ -108,7 +111,7 @@ class Reader:
         with translated():
             result, make = self._entity_result(statement, parameters, yield_per=batch_size)
             for rows in batches(self.session, result):
-                yield list(make(rows))
+                yield _whole(make, result, rows)
 
     def compact_rows(
         self, statement: Select[T], batch_size: int, parameters: Parameters = None
@@ -191,6 +194,18 @@ class Reader:
             session.flush()
         connection = session.connection({"mapper": mapper, "clause": statement})
         return connection.execute(statement, parameters, execution_options=options)
+
+
+def _whole(make: EntityMaker[T], result: CursorResult[Any], rows: Sequence[Any]) -> list[T]:
+    """The entities of these rows of a result, with whole attributes instead of previews.
+
+    If any of them has values in a payload frame, that takes one more statement.
+    """
+    entities = list(make(rows))
+    if make.has_payload:
+        columns = map(vars, entities)
+        log_damage(fill_whole(result.connection, TABLES[make.table_name], columns))
+    return entities
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ def delete_trace(reader: Reader, key: UUID, name: object) -> DeletedTrace:
     spans = spans_of_trace(key, bounds) if bounds else [TraceSpan.trace_id == key]
     events = events_of_trace(key, bounds) if bounds else [TraceEvent.trace_id == key]
     frames = sa.delete(PayloadFrame).where(PayloadFrame.trace_id == key)
-    reader.change(frames.where(_has_frame_between(*bounds)) if bounds else frames)
+    reader.change(frames.where(_has_frame_between(bounds.first, bounds.last)) if bounds else frames)
     deleted = DeletedTrace(
         events=reader.change(sa.delete(TraceEvent).where(*events)),
         spans=_delete_spans(reader, *spans),
@@ -271,4 +271,5 @@ def _hex(trace_id: InstrumentedAttribute[UUID]) -> sa.ColumnElement[str]:
 def _naming(
     attributes: InstrumentedAttribute[dict[str, Any]], pairs: Sequence[dict[str, str]]
 ) -> sa.ColumnElement[bool]:
+    # Of traces, log records and data points, which have all their values in their rows.
     return sa.or_(*(attributes.contains(pair) for pair in pairs))

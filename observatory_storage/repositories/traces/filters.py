@@ -176,7 +176,7 @@ class _CommonFilters(Filters):
         parameters=span_durations.greatest_duration,
     )
     attributes: Mapping[str, AttributeFilter] | None = span_field(
-        validation.attributes,
+        attribute_conditions.checked_for_spans,
         no_condition,
         json=json_conditions.attribute_conditions,
         parameters=attribute_conditions.attribute_parameters,
@@ -298,7 +298,8 @@ class TraceFilters(_CommonFilters):
         attributes: a mapping of attribute keys to text, numbers, bools or lists. Each pair must be
             in the attributes of the span, of its resource or scope, or of one of its events or
             links. A number matches an equal number (1 matches 1.0), never text or a bool. A value
-            also matches a list that contains it. A list matches an equal list.
+            also matches a list that contains it. A list matches an equal list. A `Prefix` has at
+            most 100 characters.
         limit: the maximum number of rows in a page.
         min_tokens: the minimum of the span's ``total_tokens``, inclusive.
         max_tokens: the maximum of the span's ``total_tokens``, inclusive.

@@ -63,14 +63,14 @@ class AttributeCondition:
 
     def on_span(self) -> ColumnElement[bool]:
         return or_(
-            self.attribute.is_in(TraceSpan.attributes),
+            self.attribute.is_in(TraceSpan.attributes, TraceSpan.payload_digests),
             self.attribute.is_in(TraceSpan.resource_attributes),
             self.attribute.is_in(TraceSpan.scope_attributes),
             self.attribute.is_in_one_of(TraceSpan.links),
         )
 
     def on_event(self) -> ColumnElement[bool]:
-        return self.attribute.is_in(TraceEvent.attributes)
+        return self.attribute.is_in(TraceEvent.attributes, TraceEvent.payload_digests)
 
     def on_trace(self, trace: type[Trace] = Trace) -> ColumnElement[bool]:
         columns = (trace.attributes, trace.resource_attributes)

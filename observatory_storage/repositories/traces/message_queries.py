@@ -18,7 +18,7 @@ from observatory_storage.repositories.traces.spans import SpanQueries
 __all__ = ["MessageQueries"]
 
 _EVENTS: Final = (
-    select(TraceEvent.name, TraceEvent.attributes)
+    select(TraceEvent)
     .where(
         TraceEvent.trace_id == bindparam("trace_id"),
         TraceEvent.span_id == bindparam("span_id"),
@@ -66,7 +66,8 @@ class MessageQueries(SpanQueries):
         if isinstance(span, TraceSpan):
             if span_id is not None:
                 raise ValidationError("span_id", span_id, "must not be given beside a span")
-            if "attributes" in inspect(span).unloaded:
+            # A row that the caller's session has read may have previews.
+            if "attributes" in inspect(span).unloaded or vars(span).get("payload_frame"):
                 span = self.get_span(span.trace_id, span.span_id)
         elif span_id is None:
             raise ValidationError("span_id", None, "is required unless a span is given")
@@ -78,8 +79,8 @@ class MessageQueries(SpanQueries):
             return found
         key = {"trace_id": span.trace_id, "span_id": span.span_id}
         start = {"start_time": span.start_time, "start_ns": span.start_ns or 0}
-        rows = self._reader.rows(_EVENTS, {**key, **start})
-        events = [MessageEvent(row.name, row.attributes) for row in rows]
+        stored = self._reader.entities(_EVENTS, {**key, **start})
+        events = [MessageEvent(event.name, event.attributes) for event in stored]
         found = messages_from(attributes, events, ())
         if is_complete(found):
             return found

@@ -52,6 +52,7 @@ from observatory_storage.repositories.traces.trace_bounds import (
     trace_name,
 )
 from observatory_storage.repositories.traces.tree import SpanTree, tree_of_rows
+from observatory_storage.tables import PAYLOAD_COLUMNS
 
 __all__ = ["SpanQueries"]
 
@@ -62,7 +63,10 @@ _MOST_ENTITIES: Final = 2_000
 _BY_START: Final = pages.Keyset(
     "spans", (TraceSpan.start_time, TraceSpan.start_ns, TraceSpan.trace_id, TraceSpan.span_id)
 )
-_PAYLOAD: Final = ("attributes", "links", "resource_attributes", "scope_attributes", "otlp")
+_PAYLOAD: Final = (
+    *("attributes", "links", "resource_attributes", "scope_attributes", "otlp"),
+    *PAYLOAD_COLUMNS,
+)
 
 
 def _without_payload(span: type[TraceSpan]) -> tuple[ORMOption, ...]:
@@ -114,8 +118,9 @@ class SpanQueries:
         """Get all spans of a trace with all columns, ordered by start.
 
         It runs two statements, or three with events, however many spans there are; one less if you
-        pass the `Trace`, or if this repository got the trace just before. For traces too large for
-        memory use `iterate_spans`.
+        pass the `Trace`, or if this repository got the trace just before; and one more each for
+        spans and events with values in payload frames. For traces too large for memory use
+        `iterate_spans`.
 
         Args:
             with_events: fill each span's ``events`` too.
@@ -143,7 +148,7 @@ class SpanQueries:
         statement = _OF_TRACE if payload else _OF_TRACE_WITHOUT_PAYLOAD
         key, bounds = self._located(trace_id)
         parameters = _parameters(key, bounds)
-        if bounds.span_count <= _MOST_ENTITIES:
+        if payload or bounds.span_count <= _MOST_ENTITIES:
             return SpanTree.of(self._reader.entities(statement, parameters))
         return tree_of_rows(self._reader.compact_rows(statement, BATCH_SIZE, parameters))
 

@@ -1,0 +1,205 @@
+"""Gives rows that were read the whole values of their attributes, instead of previews.
+
+Rows are dictionaries of columns: those of a statement's result, or of an entity.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, MutableMapping, Sequence
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from observatory_storage.errors import NotFound, translated
+from observatory_storage.models import Base, TraceEvent, TraceSpan
+from observatory_storage.payloads.frame import DamagedFrame, Frame, Owner
+from observatory_storage.payloads.moved_values import put_back
+from observatory_storage.payloads.stored_frames import FrameKey, hour_of, owner_of, read_frames
+from observatory_storage.tables import (
+    EVENTS,
+    PAYLOAD_COLUMNS,
+    SPAN_KEY_OF_EVENT,
+    SPANS,
+    TableDefinition,
+)
+
+__all__ = ["FramedRow", "fill_whole", "log_damage", "open_payloads", "values_of"]
+
+Connection = sa.Connection | Session
+FramedRow = MutableMapping[str, Any]
+Values = dict[str, bytes]
+R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
+_FRAME, _ = PAYLOAD_COLUMNS
+_INLINE: Final = dict.fromkeys(PAYLOAD_COLUMNS)
+_OWNERS: Final = {
+    SPANS.name: ("trace_id", "span_id", "start_time", "start_ns"),
+    EVENTS.name: (*SPAN_KEY_OF_EVENT, "position"),
+}
+# Other transactions may move values between the statements that read a row and its frame.
+_ATTEMPTS: Final = 3
+
+
+def open_payloads(rows: Iterable[R], session: Session) -> list[R]:
+    """Fill spans and events that a session of your own has read with their whole attributes.
+
+    Large values may be stored compressed, beside their rows. A row that was read without a
+    repository then has previews in its ``attributes``: the first 100 characters as text. This
+    function replaces them by the values, in these rows and in the ``events`` of spans if they are
+    loaded. It runs at most one statement for spans, and one for events. Filling a row does not
+    change it: there is nothing to write. What was changed in its attributes stays so.
+
+    Example:
+        >>> spans = open_payloads(session.scalars(select(TraceSpan).limit(50)), session)
+
+    Args:
+        rows: `TraceSpan`s and `TraceEvent`s with loaded ``attributes``. Those that are whole
+            already, and other rows, are left as they are.
+        session: the session to read with.
+
+    Returns:
+        The rows.
+
+    Raises:
+        DamagedFrame: values are damaged or missing. The message names the frame. All other rows are
+            filled.
+        NotFound: a row has been deleted since it was read.
+        StorageError: the database could not be used.
+    """
+    given = list(rows)
+    spans: list[TraceSpan] = [row for row in given if isinstance(row, TraceSpan)]
+    events: list[TraceEvent] = [row for row in given if isinstance(row, TraceEvent)]
+    for span in spans:
+        events += vars(span).get("events") or ()
+    damaged: list[DamagedFrame] = []
+    with translated():
+        for table, entities in ((SPANS, spans), (EVENTS, events)):
+            damaged += _open(session, table, entities)
+    if damaged:
+        raise damaged[0]
+    owners: list[TraceSpan | TraceEvent] = [*spans, *events]
+    for row in owners:
+        if row.payload_frame is not None:
+            raise NotFound(f"{row!r} has been deleted since it was read")
+    return given
+
+
+def _open(session: Session, table: TableDefinition, entities: Iterable[Base]) -> list[DamagedFrame]:
+    names = (*_OWNERS[table.name], "attributes", *PAYLOAD_COLUMNS)
+    # By `getattr`, so that columns which have expired are read again.
+    copies = [(entity, {name: getattr(entity, name) for name in names}) for entity in entities]
+    damaged = fill_whole(session, table, [copy for _, copy in copies])
+    for entity, copy in copies:
+        # As if they had been read so: setting them would be a change to write.
+        vars(entity).update({name: copy[name] for name in ("attributes", *PAYLOAD_COLUMNS)})
+    return damaged
+
+
+def fill_whole(
+    connection: Connection, table: TableDefinition, rows: Iterable[FramedRow]
+) -> list[DamagedFrame]:
+    """Fill rows of spans or events with their whole attributes, by one statement.
+
+    It runs no statement if no row has values in a frame. A filled row has its values itself, so its
+    `payload_frame` and `payload_digests` are None. Rows stay as they are if their frame is damaged,
+    or if they have been deleted meanwhile.
+
+    Args:
+        connection: a connection or a session.
+        table: spans or events.
+        rows: have the columns of the key, `attributes` and `payload_frame`.
+
+    Returns:
+        An error that names its frame for each row of a damaged one.
+
+    Raises:
+        ConfigError: Zstandard is not installed.
+    """
+    waiting = [row for row in rows if row[_FRAME] is not None]
+    damaged = []
+    for row, values in zip(waiting, values_of(connection, table, waiting), strict=True):
+        if isinstance(values, DamagedFrame):
+            damaged.append(values)
+        elif values is not None:
+            row["attributes"] = put_back(row["attributes"], values)
+            row.update(_INLINE)
+    return damaged
+
+
+def log_damage(damaged: Iterable[DamagedFrame]) -> None:
+    """Log each damaged frame once. Its rows have previews only."""
+    for message in dict.fromkeys(map(str, damaged)):
+        _log.error("%s (there are only previews of its values)", message)
+
+
+def values_of(
+    connection: Connection, table: TableDefinition, rows: Sequence[FramedRow]
+) -> list[Values | DamagedFrame | None]:
+    """The values that rows have in frames, by one statement.
+
+    A row whose values have been moved since it was read is read again, and updated.
+
+    Args:
+        connection: a connection or a session.
+        table: spans or events.
+        rows: have the columns of the key, `attributes`, and a `payload_frame` that is not None.
+
+    Returns:
+        The values of each row, an error that names its damaged frame, or None if the row has been
+        deleted meanwhile.
+
+    Raises:
+        ConfigError: Zstandard is not installed.
+    """
+    found: list[Values | DamagedFrame | None] = [None] * len(rows)
+    waiting: Sequence[int] = range(len(rows))
+    for attempt in range(_ATTEMPTS):
+        places = [_place(table, rows[index]) for index in waiting]
+        frames = read_frames(connection, {key for key, _ in places})
+        lost = []
+        for index, (key, owner) in zip(waiting, places, strict=True):
+            found[index] = values = _values(frames[key], key, owner)
+            if isinstance(values, DamagedFrame):
+                lost.append(index)
+        if not lost or attempt == _ATTEMPTS - 1:
+            break
+        waiting = []
+        for index in lost:
+            row = rows[index]
+            now = _read_again(connection, table, row)
+            if now is None:
+                found[index] = None
+            elif now[_FRAME] != row[_FRAME]:
+                row.update(now)
+                found[index] = {}
+                if now[_FRAME] is not None:
+                    waiting.append(index)
+    return found
+
+
+def _place(table: TableDefinition, row: FramedRow) -> tuple[FrameKey, Owner]:
+    trace_id, span_id, start, *others = (row[name] for name in _OWNERS[table.name])
+    return FrameKey(trace_id, hour_of(start), row[_FRAME]), owner_of(span_id, start, *others)
+
+
+def _values(frame: Frame | DamagedFrame, key: FrameKey, owner: Owner) -> Values | DamagedFrame:
+    if isinstance(frame, DamagedFrame):
+        return frame
+    return frame.get(owner) or DamagedFrame(f"{key}: it lacks values of span {owner.span_id}")
+
+
+def _read_again(connection: Connection, table: TableDefinition, row: FramedRow) -> Any:
+    """The columns of the row as they are stored now; None if it is not there any more."""
+    columns = [
+        # Some readers want JSON as text.
+        sa.cast(column, sa.Text).label(column.name)
+        if column.name in table.json_columns and isinstance(row[column.name], str)
+        else column
+        for column in table.table.c
+        if column.name in row
+    ]
+    key = (table.table.c[name] == row[name] for name in table.key)
+    return connection.execute(sa.select(*columns).where(*key)).mappings().one_or_none()
