@@ -32,6 +32,9 @@ _span_key_of = itemgetter(*EVENTS.positions(*SPAN_KEY_OF_EVENT))
 def write_events(loader: Loader, events: Sequence[Values]) -> None:
     """Write events that are given without their spans. Stored ones that differ are replaced.
 
+    Then the traces are locked. After spans of other traces, two writers may do so in different
+    orders; a deadlock is retried as other transient errors are.
+
     Args:
         loader: a loader on a connection in a transaction.
         events: prepared events.
