@@ -28,6 +28,9 @@ COMPRESSED: Any = "compressed"  # type checkers want a PayloadsConfig
 def without_zstd(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("compression", "compression.zstd", "backports.zstd"):
         monkeypatch.setitem(sys.modules, name, None)
+    # `from backports import zstd` takes it from the package, if it has been imported before.
+    if (package := sys.modules.get("backports")) is not None:
+        monkeypatch.delattr(package, "zstd", raising=False)
     zstd_module.cache_clear()
     yield
     zstd_module.cache_clear()

@@ -145,5 +145,5 @@ def _attributes(chance: random.Random) -> dict[str, Any]:
         words = random.Random(chance.randrange(2))
         return " ".join(words.choices(_WORDS, k=chance.choice((3, 90, 91, 400))))
 
-    values: list[Any] = [text(), [text(), {"content": text()}], chance.randrange(3)]
+    values: list[Any] = [text(), [{"content": text()}, {"content": text()}], chance.randrange(3)]
     return {f"k{n}": chance.choice(values) for n in range(chance.randrange(4))}
