@@ -7,9 +7,9 @@ a frame.
 
 from __future__ import annotations
 
-import base64
+from binascii import b2a_base64
 from collections.abc import Mapping
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -140,7 +140,8 @@ def digest_of(value: bytes) -> str:
 
     That of a list or an object begins with its bracket, since its preview is text.
     """
-    digest = base64.b64encode(blake2b(value, digest_size=_DIGEST_BYTES).digest()).decode()
+    # Processors have instructions for SHA-256, which make it the fastest of the standard library.
+    digest = b2a_base64(sha256(value).digest()[:_DIGEST_BYTES], newline=False).decode()
     return digest if value[:1] == b'"' else chr(value[0]) + digest
 
 
