@@ -175,19 +175,21 @@ def spans_by_index(conditions: SpanConditions, further: Conditions) -> sa.Select
         further: conditions on which each index is searched.
     """
     (json,), bounds = conditions.json(), conditions.bounds()
-    own = [*conditions.plain(), json.on_span(), *further]
-    by_event = [*within(TraceEvent.span_start_time, *bounds), json.on_event(), *further]
+    own = [*conditions.plain(), json.on_span()]
+    by_event = [*within(TraceEvent.span_start_time, *bounds), json.on_event()]
     spans = _materialized("spans", sa.select(*_OF_SPAN).where(*own))
     events = _materialized("events", sa.select(*_OF_EVENT).where(*by_event))
     same_key = [own == events.c[own.key] for own in _OF_SPAN]
     named = _each(sa.select(TraceSpan.trace_id).where(*same_key, *conditions.plain()))
+    # Within the CTEs, which are evaluated when they are first read, they would rule out parallel
+    # plans.
     found = [
-        sa.select(spans.c.trace_id),
-        sa.select(named.c.trace_id).select_from(events.join(named, sa.true())),
+        sa.select(spans.c.trace_id).where(*further),
+        sa.select(named.c.trace_id).select_from(events.join(named, sa.true())).where(*further),
     ]
     if isinstance(json, json_conditions.ContentCondition):
-        times = [*json_conditions.logged_within(*bounds), *further]
-        logged = _logged(json, times, conditions.plain()).subquery("logged")
+        times = json_conditions.logged_within(*bounds)
+        logged = _logged(json, times, conditions.plain()).where(*further).subquery("logged")
         found.append(sa.select(logged.c.trace_id))
     return sa.select(sa.union_all(*found).limit(_LIMIT).subquery("some").c.trace_id)
 
