@@ -35,7 +35,7 @@ from observatory_storage.rows import (
     prepare_trace,
     remember_id,
 )
-from observatory_storage.tables import TABLES
+from observatory_storage.tables import PAYLOAD_COLUMNS, TABLES
 from tests.rows.samples import LEAST, MAX_INT64, MODELS, NOON, PREPARE, SPAN, TRACE, prepared
 
 SPANS, EVENTS, POINTS = "trace_spans", "trace_events", "metric_data_points"
@@ -165,6 +165,7 @@ def test_columns_that_the_storage_fills_are_not_written() -> None:
         assert own <= {
             *("created_at", "updated_at", "last_span_start", "usage_span_count", "unsettled_since"),
             *(f"lead_{fact}" for fact in ("has_parent", "start_time", "start_ns", "span_id")),
+            *PAYLOAD_COLUMNS,
         }
 
 
