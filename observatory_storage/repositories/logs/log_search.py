@@ -23,6 +23,7 @@ from observatory_storage.llm.content_search import content_of_log, content_vecto
 from observatory_storage.models import LogRecord
 from observatory_storage.repositories.logs.filters import LogFilters
 from observatory_storage.repositories.reading.filter_fields import within
+from observatory_storage.repositories.reading.indexed_slices import in_pieces
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.partition_slices import cuts_of, first_found
 from observatory_storage.repositories.reading.reader import Reader
@@ -82,7 +83,7 @@ class LogSearch:
         unordered = seek.of(self._matching).order_by(None).limit(None)
         limits = (self._filters.start_time, self._filters.end_time)
         for start, end in _slices(begin, *limits, backwards=not seek.descending):
-            matches = _planned_for_all(unordered.where(*within(LogRecord.timestamp, start, end)))
+            matches = _planned_for_all(self._reader, unordered, start, end)
             keyset = Keyset(
                 NEWEST_LOGS.list_name, tuple(matches.c[c.key] for c in NEWEST_LOGS.columns)
             )
@@ -131,7 +132,12 @@ class RankedLogSearch:
         content = case((LogRecord.is_structured(), content_vector(content_of_log(LogRecord))))
         ranks = (func.ts_rank_cd(one, query, _DIVIDED_BY_LENGTH) for one in (body, content))
         rank = func.coalesce(func.greatest(*ranks), 0)
-        ranked = _planned_for_all(self._matching.add_columns(cast(rank, Double).label("rank")))
+        ranked = _planned_for_all(
+            reader,
+            self._matching.add_columns(cast(rank, Double).label("rank")),
+            filters.start_time,
+            filters.end_time,
+        )
         self._records = _records_of(ranked, left_out).add_columns(ranked.c.rank)
         key = (ranked.c.rank, *(ranked.c[column.key] for column in NEWEST_LOGS.columns))
         self.keyset = Keyset("logs by rank", key)
@@ -172,10 +178,17 @@ def _slices(
         yield (one, other) if backwards else (other, one)
 
 
-def _planned_for_all(statement: Select[Any]) -> Subquery:
-    """A subquery that is planned for all its rows, not for the first few.
+def _planned_for_all(
+    reader: Reader, statement: Select[Any], start: datetime | None, end: datetime | None
+) -> Subquery:
+    """The rows of [start, end) as a subquery that is planned for all, not for the first few.
 
     The quoted number is a constant to the planner. An integer would have to be converted first, and
     would rule out parallel plans.
     """
-    return statement.offset(literal_column("'0'")).subquery("matches")
+
+    def of_piece(start: datetime | None, end: datetime | None) -> Select[Any]:
+        return statement.where(*within(LogRecord.timestamp, start, end))
+
+    found = in_pieces(reader, LogRecord, start, end, of_piece)
+    return found.offset(literal_column("'0'")).subquery("matches")

@@ -21,6 +21,7 @@ from sqlalchemy.types import TypeEngine
 from observatory_storage.llm.log_facts import LOGGED_AFTER, LOGGED_BEFORE
 from observatory_storage.models import LogRecord, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading.filter_fields import within
+from observatory_storage.repositories.reading.indexed_slices import in_pieces
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces import json_conditions
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
@@ -29,6 +30,9 @@ __all__ = ["CandidateFinder", "Candidates"]
 
 # With more candidates, walking the spans in order meets enough of them soon.
 _MOST: Final = 5_000
+
+
+_Range = tuple[datetime | None, datetime | None]
 
 
 class _Key(NamedTuple):
@@ -110,26 +114,10 @@ class CandidateFinder:
         The CTE is materialized, so that the planner plans for all rows. To find only the first few
         rows, it would expect the value to be frequent and read the partition in order.
         """
-        spans = (
-            sa.select(*_OF_SPAN)
-            .where(
-                *within(TraceSpan.start_time, start, end),
-                *self._filters.in_sql().plain(),
-                json.on_span(),
-            )
-            .cte("spans")
-            .prefix_with("MATERIALIZED")
-        )
-        bounds = [
-            *within(TraceEvent.span_start_time, start, end),
-            *within(TraceEvent.span_start_time, *self._range),
-        ]
-        events = (
-            sa.select(*_OF_EVENT)
-            .where(*bounds, json.on_event())
-            .cte("events")
-            .prefix_with("MATERIALIZED")
-        )
+        start, end = _overlap((start, end), self._range)
+        on_span = [*self._filters.in_sql().plain(), json.on_span()]
+        spans = self._found(_OF_SPAN, TraceSpan.start_time, start, end, on_span)
+        events = self._found(_OF_EVENT, TraceEvent.span_start_time, start, end, [json.on_event()])
         found = [sa.select(spans), sa.select(events)]
         if isinstance(json, json_conditions.ContentCondition):
             found.append(self._logged(json, start, end))
@@ -139,18 +127,10 @@ class CandidateFinder:
         self, json: json_conditions.ContentCondition, start: datetime | None, end: datetime | None
     ) -> sa.Select[Any]:
         """The keys of the spans that the log records name which meet the condition."""
-        records = (
-            sa.select(LogRecord.trace_id, LogRecord.span_id, LogRecord.timestamp)
-            .where(
-                LogRecord.trace_id.is_not(None),
-                LogRecord.span_id.is_not(None),
-                *json_conditions.logged_within(start, end),
-                *json_conditions.logged_within(*self._range),
-                json.on_log(),
-            )
-            .cte("records")
-            .prefix_with("MATERIALIZED")
-        )
+        of_log = [LogRecord.trace_id, LogRecord.span_id, LogRecord.timestamp]
+        named_ones = [LogRecord.trace_id.is_not(None), LogRecord.span_id.is_not(None)]
+        bounds = json_conditions.logged_between(start, end)
+        records = self._found(of_log, LogRecord.timestamp, *bounds, [*named_ones, json.on_log()])
         named = (
             sa.select(*_OF_SPAN)
             .where(
@@ -159,10 +139,33 @@ class CandidateFinder:
                 TraceSpan.start_time <= records.c.timestamp + LOGGED_BEFORE,
                 TraceSpan.start_time > records.c.timestamp - LOGGED_AFTER,
                 *within(TraceSpan.start_time, start, end),
-                *within(TraceSpan.start_time, *self._range),
             )
             # Keeps the planner from reading all spans for a join, since it expects more records.
             .offset(sa.literal_column("'0'"))
             .lateral("named")
         )
         return sa.select(named).select_from(records.join(named, sa.true()))
+
+    def _found(
+        self,
+        columns: Sequence[Any],
+        time: Any,
+        start: datetime | None,
+        end: datetime | None,
+        conditions: Sequence[sa.ColumnElement[bool]],
+    ) -> sa.CTE:
+        """The columns of the rows of [start, end) that meet conditions, found before all else."""
+
+        def of_piece(start: datetime | None, end: datetime | None) -> sa.Select[Any]:
+            return sa.select(*columns).where(*within(time, start, end), *conditions)
+
+        model = time.class_
+        found = in_pieces(self._reader, model, start, end, of_piece)
+        return found.cte(f"of_{model.__tablename__}").prefix_with("MATERIALIZED")
+
+
+def _overlap(one: _Range, other: _Range) -> _Range:
+    """The times that lie in both ranges, of which each may lack a bound."""
+    starts = [start for start, _ in (one, other) if start is not None]
+    ends = [end for _, end in (one, other) if end is not None]
+    return max(starts, default=None), min(ends, default=None)

@@ -35,6 +35,7 @@ __all__ = [
     "ContentCondition",
     "JsonCondition",
     "attribute_conditions",
+    "logged_between",
     "logged_within",
     "on_span_or_events",
     "substring_condition",
@@ -154,11 +155,14 @@ def logged_within(start: Any, end: Any) -> Conditions:
             only after it has planned for all partitions.
     """
     start, end = (getattr(time, "value", time) for time in (start, end))
-    return within(
-        LogRecord.timestamp,
-        _shifted(start, -LOGGED_BEFORE),
-        _shifted(end, LOGGED_AFTER),
-    )
+    return within(LogRecord.timestamp, *logged_between(start, end))
+
+
+def logged_between(
+    start: datetime | None, end: datetime | None
+) -> tuple[datetime | None, datetime | None]:
+    """The times of log records whose spans start in [start, end)."""
+    return _shifted(start, -LOGGED_BEFORE), _shifted(end, LOGGED_AFTER)
 
 
 def _shifted(time: datetime | None, by: timedelta) -> datetime | None:
