@@ -79,10 +79,16 @@ class LogSearch:
     def rows(self, seek: Seek) -> list[LogRecord]:
         """The records of a page, found in slices of time."""
         begin = self._newest_moment() if seek.key is None else seek.key[0]
+        return self.in_slices(seek, begin, self._filters.start_time, self._filters.end_time)
+
+    def in_slices(
+        self, seek: Seek, begin: datetime | None, first: datetime | None, last: datetime | None
+    ) -> list[LogRecord]:
+        """The records of a page in [first, last), found in slices from a time on."""
         found: list[LogRecord] = []
         unordered = seek.of(self._matching).order_by(None).limit(None)
-        limits = (self._filters.start_time, self._filters.end_time)
-        for start, end in _slices(begin, *limits, backwards=not seek.descending):
+        for low, high in _slices(begin, first, last, backwards=not seek.descending):
+            start, end = low or first, high or last
             matches = _planned_for_all(self._reader, unordered, start, end)
             keyset = Keyset(
                 NEWEST_LOGS.list_name, tuple(matches.c[c.key] for c in NEWEST_LOGS.columns)
