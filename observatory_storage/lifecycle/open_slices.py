@@ -34,6 +34,12 @@ __all__ = ["IndexedSlice", "IndexedSlices", "SliceFailure", "index_open_partitio
 # A build that waits for a lock delays no reader and no writer, but the run.
 _LOCK_TIMEOUT: Final = "20s"
 _TABLES: Final = tuple(dict.fromkeys(kind.table for kind in OF_SLICES))
+# A build would be in vain, since it waits for these at its end.
+_IS_HELD_UP: Final = sa.text(
+    "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity"
+    " WHERE datname = current_database() AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid()"
+    " AND backend_type = 'client backend' AND xact_start < clock_timestamp() - interval '1 min')"
+)
 # As much as this is read in some ten milliseconds, so an index of less would not help.
 _LEAST_BYTES: Final = 8 * 1024**2
 # A slice has at least this part of the partition's rows: building it reads all of them.
@@ -179,6 +185,10 @@ class _Work:
             for one in slice_indexes(self._connection, schema, partition.table)
             if one.partition == partition.name
         ]
+        # Otherwise builds that fail again and again would leave more and more of them.
+        if not all(self._drop(index) for index in stored if not index.is_valid):
+            return
+        stored = [index for index in stored if index.is_valid]
         slices = self._complete(stored)
         due = self._due(slices, stored)
         if due is not None:
@@ -190,11 +200,11 @@ class _Work:
         kept = {name for one in slices for name in self._names(one)}
         for index in stored:
             if index.name not in kept:
-                self._builder.drop(partition.table, partition.name, index.name)
+                self._drop(index)
 
     def _complete(self, stored: Sequence[SliceIndex]) -> list[_Slice]:
         """The slices that have all indexes, one after the other from the partition's begin on."""
-        valid = {one.name for one in stored if one.is_valid}
+        valid = {one.name for one in stored}
         found: list[_Slice] = []
         end = self._partition.held.lower
         while following := [
@@ -209,7 +219,7 @@ class _Work:
     def _due(self, slices: Sequence[_Slice], stored: Sequence[SliceIndex]) -> _Slice | None:
         """The slice to be built now, which may replace the last ones; None if it would not pay."""
         begin = slices[-1].upper if slices else self._partition.held.lower
-        if not self._is_worthwhile(begin):
+        if not self._is_worthwhile(begin) or self._connection.scalar(_IS_HELD_UP):
             return None
         if len(slices) < _MOST_SLICES:
             return _Slice(begin, self._end)
@@ -226,7 +236,7 @@ class _Work:
         """Whether enough rows since a time are finished."""
         schema, partition = self._run.source.schema, self._partition
         table = sa.table(partition.name, schema=schema)
-        size = sa.text("SELECT pg_table_size(CAST(CAST(:name AS text) AS regclass))")
+        size = sa.text("SELECT pg_table_size(to_regclass(:name))")
         quoted = self._connection.dialect.identifier_preparer.format_table(table)
         whole = self._connection.scalar(size, {"name": quoted}) or 0
         if not self._kinds or whole < _LEAST_BYTES or begin >= self._end:
@@ -249,6 +259,9 @@ class _Work:
             if not self._builder.build(kind.of_slice(*due), self._partition.name):
                 return False
         return all(self._builder.summarize(kind, self._partition.name) for kind in self._of_whole)
+
+    def _drop(self, index: SliceIndex) -> bool:
+        return self._builder.drop(self._partition.table, index.partition, index.name)
 
     def _names(self, one: _Slice) -> list[str]:
         """The names of the indexes that a slice has."""

@@ -266,6 +266,19 @@ def test_a_writer_goes_on_while_a_build_waits_for_another_one(
     assert results[0].is_complete
 
 
+def test_no_build_begins_beside_a_long_transaction_with_a_snapshot(
+    pool: StoragePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(pool, TODAY + HOUR)
+    is_held_up = str(open_slices._IS_HELD_UP).replace("'1 min'", "'0 s'")
+    monkeypatch.setattr(open_slices, "_IS_HELD_UP", sa.text(is_held_up))
+    isolated = pool.engine.execution_options(isolation_level="REPEATABLE READ")
+    with isolated.begin() as reading:
+        reading.exec_driver_sql("SELECT 1")
+        assert not indexed(pool, NOON).indexed
+    assert indexed(pool, NOON).indexed
+
+
 def test_only_one_process_builds(pool: StoragePool) -> None:
     write(pool, TODAY + HOUR)
     key = advisory_key("indexes", pool.schema)
