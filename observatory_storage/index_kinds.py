@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex
 
+from observatory_storage.layout import PARTITIONED
 from observatory_storage.llm.content_search import (
     content_of_attributes,
     content_of_event,
@@ -20,8 +22,9 @@ from observatory_storage.llm.content_search import (
 from observatory_storage.llm.dialects import USAGE_COLUMNS
 from observatory_storage.models import Base, LogRecord
 from observatory_storage.models.logs import IS_ERROR, IS_STRUCTURED
+from observatory_storage.slice_catalog import SLICE
 
-__all__ = ["CLOSED", "OF_TABLES", "IndexKind"]
+__all__ = ["CLOSED", "OF_OPEN", "OF_SLICES", "OF_TABLES", "IndexKind"]
 
 _MAX_NAME_BYTES: Final = 63
 
@@ -68,6 +71,21 @@ class IndexKind:
         """Whether the name belongs to an index of this kind, possibly of an older definition."""
         return re.fullmatch(re.escape(self._prefix(partition)) + "[0-9a-f]{8}", name) is not None
 
+    def of_slice(self, lower: datetime, upper: datetime) -> IndexKind:
+        """The same index of the rows in [lower, upper) alone."""
+
+        def is_within(columns: Any) -> sa.TextClause:
+            # Constants, as the planner needs them to prove that it may use the index.
+            begin, end = (one.astimezone(UTC).isoformat() for one in (lower, upper))
+            time = columns[PARTITIONED[self.table]].name
+            return sa.text(f"{time} >= '{begin}' AND {time} < '{end}'".replace(":", r"\:"))
+
+        return replace(self, purpose=f"{self.purpose}_{SLICE}", where=is_within)
+
+    def is_of_slice(self, name: str, partition: str) -> bool:
+        """Whether the name belongs to an index of a slice, of this kind, of any definition."""
+        return replace(self, purpose=f"{self.purpose}_{SLICE}").is_older(name, partition)
+
     def _prefix(self, partition: str) -> str:
         max_bytes = _MAX_NAME_BYTES - len(f"ix__{self.purpose}_12345678")
         return f"ix_{partition.encode()[:max_bytes].decode(errors='ignore')}_{self.purpose}_"
@@ -108,6 +126,15 @@ CLOSED: Final = (
     IndexKind("logs", "content", lambda c: [content_vector(content_of_log(c))]),
 )
 """The indexes of closed partitions."""
+
+OF_SLICES: Final = tuple(kind for kind in CLOSED if kind.using == "gin")
+"""The indexes that finished slices of open partitions have: those without which all is read."""
+
+OF_OPEN: Final = (
+    # It leads to the newest events, which no slice has yet. Other tables have an index on time.
+    IndexKind("trace_events", "time", lambda c: [c.span_start_time], using="brin"),
+)
+"""The indexes of open partitions that have slices."""
 
 OF_TABLES: Final = (
     IndexKind(

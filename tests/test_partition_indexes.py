@@ -26,9 +26,9 @@ from observatory_storage import (
     StoragePool,
     ValidationError,
     build_partition_indexes,
+    index_builder,
     layout,
     migrate,
-    partition_indexes,
 )
 from observatory_storage.index_kinds import CLOSED, IndexKind
 from observatory_storage.layout import advisory_key
@@ -196,7 +196,7 @@ def test_changed_definition_replaces_the_older_index(
     )
     changed = IndexKind("trace_events", "content", lambda c: [c.otlp])
     monkeypatch.setattr(
-        partition_indexes, "CLOSED", [changed if kind is content else kind for kind in CLOSED]
+        index_builder, "CLOSED", [changed if kind is content else kind for kind in CLOSED]
     )
     after = build(two_days, table="trace_events")
     assert len(after.built) == len(after.dropped) == 1
@@ -223,7 +223,7 @@ def test_second_run_raises_conflict(two_days: StoragePool) -> None:
 def test_locked_partition_does_not_delay_the_others(
     two_days: StoragePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partition_indexes, "_LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr(index_builder, "_LOCK_TIMEOUT", "50ms")
     with two_days.engine.begin() as connection:
         connection.exec_driver_sql(f"LOCK TABLE {LOGS} IN ROW EXCLUSIVE MODE")
         result = build(two_days)
@@ -239,7 +239,7 @@ def test_locked_partition_does_not_delay_the_others(
 def test_idle_transaction_does_not_block_a_build(
     two_days: StoragePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partition_indexes, "_LOCK_TIMEOUT", "1s")
+    monkeypatch.setattr(index_builder, "_LOCK_TIMEOUT", "1s")
     with two_days.unit_of_work() as uow:
         uow.session.connection(execution_options={"isolation_level": "READ COMMITTED"})
         uow.traces.list_spans()

@@ -26,7 +26,20 @@ from tests.servers import RUN, Server
 
 NAME = f"{RUN}_read"
 TINY = (
-    *("--spans", "300", "--days", "2", "--small", "100", "--walk", "40", "--jobs", "1"),
+    *(
+        "--spans",
+        "300",
+        "--days",
+        "2",
+        "--small",
+        "100",
+        "--walk",
+        "40",
+        "--older",
+        "40",
+        "--jobs",
+        "1",
+    ),
     *("--executions", "1", "--seconds", "0", "--name", NAME),
 )
 GUIDE = """

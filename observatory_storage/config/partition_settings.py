@@ -22,6 +22,7 @@ _MAX_AHEAD: Final = 1000
 _INT_MAX: Final = 2**31 - 1
 # Text, as the documentation shows it.
 _AHEAD: Final[Any] = "7d"
+_INDEX_OPEN_AFTER: Final[Any] = "5m"
 _CLOSE_AFTER: Final[Any] = "1h"
 _WIDTHS: Final = "hour, day, week or month"
 
@@ -54,6 +55,10 @@ class PartitionsConfig(ConfigModel):
     )
     ahead: Annotated[Duration, Env("OBSERVATORY_PARTITIONS_AHEAD")] = Field(
         default=_AHEAD, description="How far ahead maintenance makes partitions, such as 36h."
+    )
+    index_open_after: Annotated[Duration, Env("OBSERVATORY_PARTITIONS_INDEX_OPEN_AFTER")] = Field(
+        default=_INDEX_OPEN_AFTER,
+        description="How old rows of a partition that is not closed must be to be indexed.",
     )
     close_after: Annotated[Duration, Env("OBSERVATORY_PARTITIONS_CLOSE_AFTER")] = Field(
         default=_CLOSE_AFTER,

@@ -24,13 +24,13 @@ from observatory_storage.errors import (
     translate,
     translated,
 )
+from observatory_storage.index_builder import IndexBuilder
 from observatory_storage.index_kinds import CLOSED
 from observatory_storage.layout import PARTITIONED
 from observatory_storage.lifecycle.frame_packing import give_back_space, pack_partition
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.models import PartitionState
 from observatory_storage.partition_catalog import partitions_of
-from observatory_storage.partition_indexes import IndexBuilder
 from observatory_storage.serialization import Result
 from observatory_storage.storing.transaction import Source
 from observatory_storage.tables import PAYLOAD_FRAMES

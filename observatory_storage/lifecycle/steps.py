@@ -6,6 +6,7 @@ from typing import Final
 
 from observatory_storage.lifecycle.closing import close_partitions
 from observatory_storage.lifecycle.maintenance import Step
+from observatory_storage.lifecycle.open_slices import index_open_partitions
 from observatory_storage.lifecycle.partitions_ahead import make_partitions_ahead
 from observatory_storage.lifecycle.retention import apply_retention
 from observatory_storage.lifecycle.rollup_expiry import ExpiredRollups, expire_rollups
@@ -33,5 +34,6 @@ STEPS: Final[tuple[Step, ...]] = (
     ("expire_rollups", _expire_rollups),
     ("vacuum_tables", vacuum_tables),
     ("split_partitions", split_partitions),
+    ("index_open_partitions", index_open_partitions),
     ("close_partitions", close_partitions),
 )

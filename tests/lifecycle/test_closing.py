@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from observatory_embedded import EmbeddedPostgres
-from observatory_storage import index_kinds, partition_indexes
+from observatory_storage import index_builder, index_kinds
 from observatory_storage.errors import Conflict, PoolError
 from observatory_storage.index_kinds import CLOSED
 from observatory_storage.layout import PARTITIONED, advisory_key
@@ -154,7 +154,7 @@ def test_a_changed_definition_of_an_index_is_built_for_closed_partitions(
         else kind
         for kind in CLOSED
     ]
-    for module in (closing, partition_indexes):
+    for module in (closing, index_builder):
         monkeypatch.setattr(module, "CLOSED", changed)
     # Which partition has the index of which definition is found by looking at each.
     assert EVENTS in close_partitions(Run(pool, OVER)).renewed

@@ -27,10 +27,12 @@ def test_the_names_are_those_of_partitions() -> None:
     assert all(map(is_partition, names))
 
 
-def test_the_query_runs(pool: StoragePool) -> None:
-    (query,) = re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+def test_the_queries_run(pool: StoragePool) -> None:
+    queries = re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert len(queries) == 2
     with pool.engine.connect() as connection:
-        assert connection.exec_driver_sql(query).all() == []
+        for query in queries:
+            assert connection.exec_driver_sql(query).all() == []
 
 
 def test_a_week_is_named_by_its_monday() -> None:

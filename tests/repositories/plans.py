@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from observatory_storage import StoragePool, UnitOfWork
+from observatory_storage.repositories.logs import attribute_search
 from observatory_storage.repositories.traces import span_search, walk_or_index
 
 # After so many runs psycopg and PostgreSQL would take a generic plan, if statements were prepared.
@@ -136,6 +137,7 @@ def _scans(node: dict[str, Any], parents: dict[str, str]) -> Iterator[Scan]:
 
 def walk_first(patch: pytest.MonkeyPatch, rows: int) -> None:
     """Have searches of what stands in JSON walk so many rows before they look anything up."""
+    patch.setattr(attribute_search, "_WALKED", rows)
     for name in ("_WALKED", "_WALKED_FOR_WORDS"):
         patch.setattr(span_search, name, rows)
         patch.setattr(walk_or_index, name, (rows // 3, rows))

@@ -25,6 +25,7 @@ from observatory_storage import (
 )
 from tests.repositories.plans import plans_of, walk_first
 from tests.repositories.samples import DAY, SECOND, Row, a_log, a_span, span_key, trace_key
+from tests.repositories.slices import index_slices
 from tests.servers import Server
 
 # Of late, for partitions of a day: the first is closed, the second is not.
@@ -125,8 +126,10 @@ def rows() -> tuple[list[Row], list[Row]]:
     return spans, logs
 
 
-@pytest.fixture(scope="module")
-def filled(postgres_server: Server, migrated_template: str) -> Iterator[StoragePool]:
+@pytest.fixture(scope="module", params=[False, True], ids=["", "sliced"])
+def filled(
+    request: pytest.FixtureRequest, postgres_server: Server, migrated_template: str
+) -> Iterator[StoragePool]:
     with postgres_server.database(migrated_template) as url:
         config = StorageConfig(postgres=PostgresConfig.from_url(url))
         with StoragePool(config) as pool:
@@ -134,6 +137,8 @@ def filled(postgres_server: Server, migrated_template: str) -> Iterator[StorageP
             CopyWriter(pool).write_spans(spans)
             CopyWriter(pool).write_logs(logs)
             build_partition_indexes(pool, now=BEGIN + DAY, grace=timedelta(0))
+            if request.param:
+                assert index_slices(pool, [BEGIN + DAY + DAY / 2, BEGIN + 2 * DAY])
             yield pool
 
 

@@ -41,6 +41,7 @@ from tests.repositories.samples import (
     statements,
     trace_key,
 )
+from tests.repositories.slices import index_slices
 from tests.servers import Server
 
 # Of late, for partitions of a day.
@@ -160,17 +161,19 @@ def _place(chance: random.Random, row: Row, pair: dict[str, Any]) -> None:
 ROWS, DOCUMENTS = _make_rows()
 
 
-@pytest.fixture(scope="module", params=["open", "closed"])
+@pytest.fixture(scope="module", params=["open", "sliced", "closed"])
 def filled(
     request: pytest.FixtureRequest, postgres_server: Server, migrated_template: str
 ) -> Iterator[StoragePool]:
-    """The rows in partitions without further indexes, and with them but for the last days."""
+    """The rows in partitions without further indexes, with those of slices, and closed ones."""
     with postgres_server.database(migrated_template) as url:
         config = StorageConfig(postgres=PostgresConfig.from_url(url))
         with StoragePool(config) as pool:
             CopyWriter(pool).write_spans(ROWS)
             if request.param == "closed":
                 assert build_partition_indexes(pool, now=BEGIN + (DAYS - 1) * DAY).built
+            if request.param == "sliced":
+                assert index_slices(pool, (BEGIN + n * DAY / 3 for n in range(3 * DAYS)))
             yield pool
 
 

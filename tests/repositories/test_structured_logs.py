@@ -23,6 +23,7 @@ from observatory_storage import (
 from tests.repositories.plans import Plan, plans_of
 from tests.repositories.populated import analyse
 from tests.repositories.samples import DAY, SECOND, Row, a_log
+from tests.repositories.slices import index_slices
 from tests.servers import Server
 
 # Of late, for partitions of a day: the first is closed, the second is not.
@@ -45,8 +46,10 @@ RECORDS: list[Row] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def filled(postgres_server: Server, migrated_template: str) -> Iterator[StoragePool]:
+@pytest.fixture(scope="module", params=[False, True], ids=["", "sliced"])
+def filled(
+    request: pytest.FixtureRequest, postgres_server: Server, migrated_template: str
+) -> Iterator[StoragePool]:
     with postgres_server.database(migrated_template) as url:
         config = StorageConfig(postgres=PostgresConfig.from_url(url))
         with StoragePool(config) as pool:
@@ -62,6 +65,8 @@ def filled(postgres_server: Server, migrated_template: str) -> Iterator[StorageP
             ]
             CopyWriter(pool).write_logs(rows)
             build_partition_indexes(pool, now=BEGIN + DAY, grace=timedelta(0))
+            if request.param:
+                assert index_slices(pool, [BEGIN + DAY + 2 * SECOND + timedelta(minutes=6)])
             analyse(pool)
             yield pool
 

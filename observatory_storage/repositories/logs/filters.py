@@ -41,7 +41,7 @@ from observatory_storage.repositories.reading.filter_fields import (
     limit_field,
     trace_parameters,
 )
-from observatory_storage.repositories.reading.operators import TextFilter
+from observatory_storage.repositories.reading.operators import Exists, Not, Prefix, TextFilter
 from observatory_storage.repositories.reading.text_search import TextSearch, has_plain_words
 from observatory_storage.repositories.reading.validation import AttributeFilter, TraceFilter
 
@@ -198,6 +198,11 @@ class LogFilters(Filters):
         validation.in_order(self.start_time, self.end_time)
         if self.contains is not None and self.start_time is None:
             raise ValidationError("start_time", None, "is required where contains is given")
+
+    def has_indexed_attribute(self) -> bool:
+        """Whether an index of attributes finds the records, if they are few."""
+        wanted = (self.attributes or {}).values()
+        return any(not isinstance(value, (Not, Exists, Prefix)) for value in wanted)
 
     def listed(self) -> Any:
         return LogRecord

@@ -39,6 +39,7 @@ from observatory_storage.repositories.reading.filter_fields import (
     unbound,
     within,
 )
+from observatory_storage.repositories.reading.indexed_slices import Piece, in_pieces, pieces_of
 from observatory_storage.repositories.reading.pages import Keyset, Seek, SeekShape, Total
 from observatory_storage.repositories.reading.partition_slices import cuts_of, first_found
 from observatory_storage.repositories.reading.reader import Reader
@@ -55,8 +56,8 @@ _SLICES: Final = (
     timedelta(days=1),
     timedelta(days=12),
 )
-# The bind parameters of a slice's bounds.
-_BOUNDS: Final = ("slice_start", "slice_end")
+_SLICE_START: Final = bindparam("slice_start", type_=LogRecord.timestamp.type)
+_SLICE_END: Final = bindparam("slice_end", type_=LogRecord.timestamp.type)
 # ts_rank_cd's normalization 1 divides the rank by 1 + the logarithm of the length, so that shorter
 # bodies rank higher.
 _DIVIDED_BY_LENGTH: Final = 1
@@ -102,13 +103,22 @@ class LogSearch:
     def rows(self, seek: Seek) -> list[LogRecord]:
         """The records of a page, found in slices of time."""
         begin = self._newest_moment() if seek.key is None else seek.key[0]
+        return self.in_slices(seek, begin, self._filters.start_time, self._filters.end_time)
+
+    def in_slices(
+        self, seek: Seek, begin: datetime | None, first: datetime | None, last: datetime | None
+    ) -> list[LogRecord]:
+        """The records of a page in [first, last), found in slices from a time on."""
         found: list[LogRecord] = []
-        limits = (self._filters.start_time, self._filters.end_time)
-        for start, end in _slices(begin, *limits, backwards=not seek.descending):
-            bounds = {"slice_start": start, "slice_end": end}
-            given = {name: time for name, time in bounds.items() if time is not None}
-            page = self._make(self._matching, seek.shape, frozenset(given), self._left_out)
-            values = {**self._parameters, **seek.parameters, **given}
+        for low, high in _slices(begin, first, last, backwards=not seek.descending):
+            start, end = low or first, high or last
+            make, pieces = _of_slice.__wrapped__, pieces_of(self._reader, LogRecord, start, end)
+            if len(pieces) == 1:
+                make = self._make
+                pieces = ((start and _SLICE_START, end and _SLICE_END),)
+            page = make(self._matching, seek.shape, pieces, self._left_out)
+            values = {**self._parameters, **seek.parameters}
+            values |= {_SLICE_START.key: start, _SLICE_END.key: end}
             values["row_limit"] = seek.row_limit - len(found)
             found += self._reader.entities(page, values)
             if len(found) == seek.row_limit:
@@ -151,7 +161,9 @@ class RankedLogSearch:
         content = case((LogRecord.is_structured(), content_vector(content_of_log(LogRecord))))
         ranks = (func.ts_rank_cd(one, query, _DIVIDED_BY_LENGTH) for one in (body, content))
         rank = func.coalesce(func.greatest(*ranks), 0)
-        ranked = _planned_for_all(self._matching.add_columns(cast(rank, Double).label("rank")))
+        pieces = pieces_of(reader, LogRecord, filters.start_time, filters.end_time)
+        matching = self._matching.add_columns(cast(rank, Double).label("rank"))
+        ranked = _planned_for_all(matching, pieces)
         self._records = _records_of(ranked, left_out).add_columns(ranked.c.rank)
         key = (ranked.c.rank, *(ranked.c[column.key] for column in NEWEST_LOGS.columns))
         self.keyset = Keyset("logs by rank", key)
@@ -177,16 +189,12 @@ def _matching(names: frozenset[str]) -> Select[LogRecord]:
 def _of_slice(
     matching: Select[LogRecord],
     shape: SeekShape,
-    bounds: frozenset[str],
+    pieces: Sequence[Piece],
     left_out: Sequence[InstrumentedAttribute[Any]],
 ) -> Select[LogRecord]:
-    """The records of a page that lie between the bounds."""
-    time = LogRecord.timestamp
-    slice_: list[Any] = [
-        bindparam(name, type_=time.type) if name in bounds else None for name in _BOUNDS
-    ]
+    """The records of a page that lie in the pieces."""
     unordered = NEWEST_LOGS.seek(matching, shape).order_by(None).limit(None)
-    matches = _planned_for_all(unordered.where(*within(time, *slice_)))
+    matches = _planned_for_all(unordered, pieces)
     keyset = Keyset(NEWEST_LOGS.list_name, tuple(matches.c[c.key] for c in NEWEST_LOGS.columns))
     records = _records_of(matches, left_out)
     return keyset.seek(records, SeekShape(shape.descending, from_key=False))
@@ -218,10 +226,11 @@ def _slices(
         yield (one, other) if backwards else (other, one)
 
 
-def _planned_for_all(statement: Select[Any]) -> Subquery:
-    """A subquery that is planned for all its rows, not for the first few.
+def _planned_for_all(statement: Select[Any], pieces: Sequence[Piece]) -> Subquery:
+    """The rows of the pieces as a subquery that is planned for all, not for the first few.
 
     The quoted number is a constant to the planner. An integer would have to be converted first, and
     would rule out parallel plans.
     """
-    return statement.offset(literal_column("'0'")).subquery("matches")
+    found = in_pieces(statement, LogRecord.timestamp, pieces)
+    return found.offset(literal_column("'0'")).subquery("matches")

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, defer
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import LogRecord
+from observatory_storage.repositories.logs.attribute_search import AttributeLogSearch
 from observatory_storage.repositories.logs.filters import (
     LEVELS,
     LogFilters,
@@ -281,7 +282,11 @@ class LogRepository:
         if isinstance(filters.trace_id, (UUID, OneOf)):  # an index has their few records
             return StatementSearch(self._reader, NEWEST_LOGS, statement, filters.query())
         bounds = filters.start_time, filters.end_time
-        return PartitionedSearch(self._reader, NEWEST_LOGS, statement, filters.query(), bounds)
+        in_order = PartitionedSearch(self._reader, NEWEST_LOGS, statement, filters.query(), bounds)
+        if not filters.has_indexed_attribute():
+            return in_order
+        in_slices = LogSearch(self._reader, filters, () if payload else _LEFT_OUT)
+        return AttributeLogSearch(self._reader, filters, in_order, in_slices)
 
 
 def _level_of(number: int | None) -> str:

@@ -8,11 +8,10 @@ know how rare a value is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
-from itertools import chain
+from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -23,9 +22,14 @@ from sqlalchemy.types import TypeEngine
 from observatory_storage.llm.log_facts import LOGGED_AFTER, LOGGED_BEFORE
 from observatory_storage.models import LogRecord, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
+from observatory_storage.repositories.reading.indexed_slices import Piece, in_pieces, pieces_of
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces import json_conditions
-from observatory_storage.repositories.traces.span_conditions import Bounds, SpanConditions
+from observatory_storage.repositories.traces.span_conditions import (
+    NO_BOUNDS,
+    Bounds,
+    SpanConditions,
+)
 
 __all__ = [
     "CandidateFinder",
@@ -125,9 +129,19 @@ class CandidateFinder:
         self._conditions = conditions
         self._parameters = parameters
         self._make = _keys if is_kept else _keys.__wrapped__
+        self._range = parameters.get("start_time"), parameters.get("end_time")
+
+    def is_divided(self, start: datetime | None, end: datetime | None) -> bool:
+        """Whether slices divide [start, end), so that it is searched in pieces."""
+        ranges: list[tuple[Any, ...]] = [(TraceSpan, start, end), (TraceEvent, start, end)]
+        json = self._conditions.json()
+        if any(isinstance(one, json_conditions.ContentCondition) for one in json):
+            ranges.append((LogRecord, *json_conditions.logged_between(start, end)))
+        return any(len(pieces_of(self._reader, *one)) > 1 for one in ranges)
 
     def few(self, start: datetime | None, end: datetime | None) -> Candidates | None:
         """The candidates that start in [start, end); None if there are too many to list."""
+        start, end = _overlap((start, end), self._range)
         times = {"slice_start": start, "slice_end": end}
         values = {
             **self._parameters,
@@ -135,11 +149,14 @@ class CandidateFinder:
             **json_conditions.logged_parameters(**times),
             **limit_parameter(),
         }
+        make, divide = self._make, _undivided
+        of_slice: Bounds = (start and _SLICE_START, end and _SLICE_END)
+        if self.is_divided(start, end):
+            make, divide = _keys.__wrapped__, partial(pieces_of, self._reader)
+            of_slice = (start, end)
         json, bounds = self._conditions.json(), self._conditions.bounds()
         for number in range(len(json)):
-            statement = self._make(
-                self._conditions, number, has_start=start is not None, has_end=end is not None
-            )
+            statement = make(self._conditions, number, of_slice, divide)
             found = self._reader.rows(statement, values)
             if are_few(len(found)):
                 others = [*json[:number], *json[number + 1 :]]
@@ -148,22 +165,44 @@ class CandidateFinder:
         return None
 
 
+def _overlap(one: Piece, other: Piece) -> Piece:
+    """The times that lie in both ranges, of which each may lack a bound."""
+    starts = [start for start, _ in (one, other) if start is not None]
+    ends = [end for _, end in (one, other) if end is not None]
+    return max(starts, default=None), min(ends, default=None)
+
+
+def _undivided(_model: Any, start: Any, end: Any) -> Sequence[Piece]:
+    return [(start, end)]
+
+
 @lru_cache(maxsize=256)
-def _keys(conditions: SpanConditions, number: int, *, has_start: bool, has_end: bool) -> Any:
-    """The keys of the spans that meet a condition themselves, by an event or by a log record."""
+def _keys(
+    conditions: SpanConditions,
+    number: int,
+    of_slice: Bounds,
+    divide: Callable[[Any, Any, Any], Sequence[Piece]],
+) -> Any:
+    """The keys of the spans that meet a condition themselves, by an event or by a log record.
+
+    Args:
+        divide: divides a range of a model's rows into pieces.
+    """
     json, bounds = conditions.json()[number], conditions.bounds()
-    of_slice: Bounds = (_SLICE_START if has_start else None, _SLICE_END if has_end else None)
-    own = [*within(TraceSpan.start_time, *of_slice), *conditions.plain(), json.on_span()]
     start = TraceEvent.span_start_time
-    by_event = [*within(start, *of_slice), *within(start, *bounds), json.on_event()]
+    spans = sa.select(*_OF_SPAN).where(*conditions.plain(), json.on_span())
+    events = sa.select(*_OF_EVENT).where(*within(start, *bounds), json.on_event())
+    of_spans, of_events = (divide(model, *of_slice) for model in (TraceSpan, TraceEvent))
     found = [
-        sa.select(_materialized("spans", sa.select(*_OF_SPAN).where(*own))),
-        sa.select(_materialized("events", sa.select(*_OF_EVENT).where(*by_event))),
+        sa.select(_materialized("spans", in_pieces(spans, TraceSpan.start_time, of_spans))),
+        sa.select(_materialized("events", in_pieces(events, start, of_events))),
     ]
     if isinstance(json, json_conditions.ContentCondition):
-        times = [json_conditions.logged_within(*one) for one in (of_slice, bounds)]
-        of_span = [within(TraceSpan.start_time, *one) for one in (of_slice, bounds)]
-        found.append(_logged(json, chain(*times), chain(*of_span)))
+        of_span = [
+            each for one in (of_slice, bounds) for each in within(TraceSpan.start_time, *one)
+        ]
+        of_logs = divide(LogRecord, *json_conditions.logged_between(*of_slice))
+        found.append(_logged(json, json_conditions.logged_within(*bounds), of_span, of_logs))
     return sa.union_all(*found).limit(_LIMIT)
 
 
@@ -196,19 +235,19 @@ def spans_by_index(conditions: SpanConditions, further: Conditions) -> sa.Select
 
 def _logged(
     json: json_conditions.ContentCondition,
-    on_record: Iterable[sa.ColumnElement[bool]],
-    on_span: Iterable[sa.ColumnElement[bool]],
+    on_record: Conditions,
+    on_span: Conditions,
+    pieces: Sequence[Piece] = (NO_BOUNDS,),
 ) -> sa.Select[Any]:
-    """The keys of the spans that the log records name which meet the condition."""
-    records = _materialized(
-        "records",
-        sa.select(LogRecord.trace_id, LogRecord.span_id, LogRecord.timestamp).where(
-            LogRecord.trace_id.is_not(None),
-            LogRecord.span_id.is_not(None),
-            *on_record,
-            json.on_log(),
-        ),
+    """The keys of the spans that the log records name which meet the condition.
+
+    Args:
+        pieces: those of the records' range.
+    """
+    matching = sa.select(LogRecord.trace_id, LogRecord.span_id, LogRecord.timestamp).where(
+        LogRecord.trace_id.is_not(None), LogRecord.span_id.is_not(None), *on_record, json.on_log()
     )
+    records = _materialized("records", in_pieces(matching, LogRecord.timestamp, pieces))
     named = _each(
         sa.select(*_OF_SPAN).where(
             TraceSpan.trace_id == records.c.trace_id,
@@ -221,7 +260,9 @@ def _logged(
     return sa.select(named).select_from(records.join(named, sa.true()))
 
 
-def _materialized(name: str, statement: sa.Select[*tuple[Any, ...]]) -> sa.CTE:
+def _materialized(
+    name: str, statement: sa.Select[*tuple[Any, ...]] | sa.CompoundSelect[*tuple[Any, ...]]
+) -> sa.CTE:
     """A CTE that is planned for all rows.
 
     To find only the first few rows, the planner would expect the value to be frequent and read the

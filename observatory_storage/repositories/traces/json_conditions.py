@@ -39,6 +39,7 @@ __all__ = [
     "ContentCondition",
     "JsonCondition",
     "attribute_conditions",
+    "logged_between",
     "logged_parameters",
     "logged_within",
     "on_span_or_events",
@@ -170,7 +171,12 @@ def logged_within(start: Any, end: Any) -> Conditions:
             planned for all partitions, so those of a bind parameter without a value are bind
             parameters too, if `logged_parameters` has their values.
     """
-    return within(LogRecord.timestamp, _shifted(start, -LOGGED_BEFORE), _shifted(end, LOGGED_AFTER))
+    return within(LogRecord.timestamp, *logged_between(start, end))
+
+
+def logged_between(start: Any, end: Any) -> tuple[Any, Any]:
+    """The times of `logged_within`."""
+    return _shifted(start, -LOGGED_BEFORE), _shifted(end, LOGGED_AFTER)
 
 
 def logged_parameters(**times: datetime | None) -> dict[str, datetime]:

@@ -217,13 +217,14 @@ class TraceSearch:
         return [within_ranges(TraceSpan.start_time, self._days)]
 
     def _by_json(self, seek: Seek) -> Sequence[Trace]:
-        at_once = not self._has_many_partitions
+        bounds = self._filters.start_time, self._filters.end_time
+        at_once = not (self._has_many_partitions or self._finder.is_divided(*bounds))
         rows, count = WalkOrIndex(self._walk, self._filters, at_once=at_once).rows(seek)
         if count is not None:
             return rows if are_few(count) else self._through_slices(seek)
         if len(rows) == seek.row_limit:
             return rows
-        candidates = self._finder.few(self._filters.start_time, self._filters.end_time)
+        candidates = self._finder.few(*bounds)
         if candidates is None:
             return self._through_slices(seek)
         if not candidates.keys:

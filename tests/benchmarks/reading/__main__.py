@@ -99,6 +99,7 @@ def main(given: Sequence[str] | None = None) -> None:
             executions=arguments.executions,
             seconds=arguments.seconds,
             walk=arguments.walk,
+            older=arguments.older,
         )
         results = {}
         for section in arguments.only or SECTIONS:
@@ -162,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--days", type=int, default=10, help="over which they are spread")
     parser.add_argument("--small", type=int, default=50_000, help="spans of the small database")
     parser.add_argument("--walk", type=int, default=100_000, help="spans of the large trace")
+    parser.add_argument("--older", type=int, default=50_000, help="spans before the newest")
     parser.add_argument("--executions", type=int, default=200, help="of each question, at most")
     parser.add_argument("--seconds", type=float, default=20, help="for each question, about")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), help="these sections alone")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -92,6 +95,56 @@ def _traces(
         return plain(page, TRACE_COLUMNS)
 
     return Question(name, draw, ask, by_hand, rows, target_ms, paged)
+
+
+def _in_open_day(
+    name: str,
+    draw: Callable[[Dataset, random.Random], Arguments],
+    of_spans: str,
+    of_events: str,
+    of_newest: str = "true",
+) -> Question:
+    """By hand, each slice with an index is asked by its bounds, and the newest rows are read.
+
+    Args:
+        of_newest: a cheaper condition, which rows without an index meet too.
+    """
+
+    def by_hand(connection: Hand, arguments: Arguments) -> Rows:
+        given = dict(arguments)
+        if "attributes" in given:
+            given["attributes"] = Jsonb(given["attributes"])
+        found = []
+        for alias, table, time, condition in (
+            ("s", "trace_spans", "start_time", of_spans),
+            ("e", "trace_events", "span_start_time", of_events),
+        ):
+            edges = ["%(start_time)s", *_ends_of_slices(connection, table), "%(end_time)s"]
+            for low, high in pairwise(edges):
+                cheaper = of_newest.format(alias) if high == edges[-1] else "true"
+                found.append(
+                    f"SELECT {alias}.trace_id FROM {table} {alias} WHERE {cheaper} AND {condition}"
+                    f" AND {alias}.{time} >= {low} AND {alias}.{time} < {high}"
+                )
+        statement = f"""
+            WITH found AS MATERIALIZED ({" UNION ALL ".join(found)})
+            SELECT {listed(TRACE_COLUMNS)} FROM traces t
+            WHERE t.id IN (SELECT trace_id FROM found) {_NEWEST}
+        """
+        return connection.execute(statement, given).fetchall()[:PAGE]
+
+    return replace(_traces(name, draw, "", 60, paged=False), by_hand=by_hand)
+
+
+@lru_cache
+def _ends_of_slices(connection: Hand, table: str) -> list[str]:
+    """The ends of the slices of a table, as literals. The first slice begins with the day."""
+    rows = connection.execute(
+        "SELECT DISTINCT substring(pg_get_expr(indpred, indrelid) FROM '< (''[^'']+'')')"
+        " FROM pg_index WHERE indexrelid::regclass::text ~ %s AND indisvalid ORDER BY 1",
+        [f"^ix_{table}_p.*_slice_"],
+    )
+    return [end for (end,) in rows]
 
 
 def _service(data: Dataset, chance: random.Random) -> Arguments:
@@ -209,17 +262,18 @@ def _content(alias: str) -> str:
     return str(content_vector(content).compile(dialect=dialect))
 
 
-def _having_words(letters: str) -> str:
-    """Spans whose prompts or completions contain the words, with further conditions."""
-    query = "websearch_to_tsquery('simple', %(text)s)"
-    return f"""
+def _has_words(alias: str) -> str:
+    return f"{_content(alias)} @@ websearch_to_tsquery('simple', %(text)s)"
+
+
+_HAVING_WORDS: Final = f"""
         WITH found AS MATERIALIZED (
             SELECT s.trace_id FROM trace_spans s
-            WHERE {_IN_TIME} AND {letters.format("s")} {_content("s")} @@ {query}
+            WHERE {_IN_TIME} AND {_has_words("s")}
             UNION
             SELECT e.trace_id FROM trace_events e
             WHERE e.span_start_time >= %(start_time)s AND e.span_start_time < %(end_time)s
-              AND {letters.format("e")} {_content("e")} @@ {query}
+              AND {_has_words("e")}
         )
         SELECT {listed(TRACE_COLUMNS)} FROM traces t WHERE t.id IN (SELECT trace_id FROM found)
         {_NEWEST}
@@ -229,7 +283,7 @@ def _having_words(letters: str) -> str:
 # A search for letters is much faster than parsing the prompts into words.
 _LETTERS: Final = (
     "{0}.attributes::text ILIKE ALL"
-    " (SELECT '%%' || word || '%%' FROM string_to_table(%(text)s, ' ') AS word) AND"
+    " (SELECT '%%' || word || '%%' FROM string_to_table(%(text)s, ' ') AS word)"
 )
 
 FINDING: Final = (
@@ -259,11 +313,15 @@ FINDING: Final = (
     _traces("user", _user, _spans_first("s.user_id = %(user_id)s"), 20),
     _traces("session", _session, _spans_first("s.session_id = %(session_id)s"), 20),
     _traces("rare attribute, of a closed day", _closed_order, _BY_ATTRIBUTES, 100),
-    # The open day has no index, so all its rows are read.
-    _traces("rare attribute, of the open day", _open_order, _BY_ATTRIBUTES, 600, paged=False),
-    _traces("prompt text, of a closed day", _closed_words, _having_words(""), 100),
-    _traces(
-        "prompt text, of the open day", _open_words, _having_words(_LETTERS), None, paged=False
+    _in_open_day(
+        "rare attribute, of the open day",
+        _open_order,
+        _WITH_ATTRIBUTES,
+        "e.attributes @> %(attributes)s",
+    ),
+    _traces("prompt text, of a closed day", _closed_words, _HAVING_WORDS, 100),
+    _in_open_day(
+        "prompt text, of the open day", _open_words, _has_words("s"), _has_words("e"), _LETTERS
     ),
     _traces("common attribute, of a day", _region, _walk(_WITH_ATTRIBUTES), None),
 )

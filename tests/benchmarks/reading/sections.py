@@ -13,6 +13,7 @@ from tests.benchmarks.output import Output
 from tests.benchmarks.reading.finding import FINDING
 from tests.benchmarks.reading.keysets import Keyset, keysets
 from tests.benchmarks.reading.looking import LOOKING
+from tests.benchmarks.reading.newest import written_beside
 from tests.benchmarks.reading.plans import plan_of
 from tests.benchmarks.reading.question import PAGE, Question
 from tests.benchmarks.reading.sessions import SESSIONS
@@ -26,6 +27,7 @@ __all__ = ["QUESTIONS", "SECTIONS", "Run"]
 QUESTIONS: Final = (*FINDING, *SESSIONS, *LOOKING, *SUMMING)
 _MOST_GROWTH: Final = 1.5
 _MOST_BY_HAND: Final = 1.5
+_BATCHES: Final = 20
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Run:
         executions: the most executions of each query.
         seconds: the time for each query. After that, ten executions are enough.
         walk: the number of spans of the large trace.
+        older: the number of spans before the newest, in the section of these.
     """
 
     server: str
@@ -47,6 +50,7 @@ class Run:
     executions: int
     seconds: float
     walk: int
+    older: int
 
 
 def tables(run: Run, out: Output) -> list[Any]:
@@ -191,6 +195,26 @@ def walk(run: Run, out: Output) -> list[Any]:
     return list(found)
 
 
+def newest(run: Run, out: Output) -> list[Any]:
+    """Writing the newest rows beside slices with indexes."""
+    found = [written_beside(run.server, run.older, _BATCHES)]
+    out.table(
+        "Writing spans and log records that are newer than the slices of their partition",
+        ("spans before", "spans a batch", "ms without slices", "ms with slices", "ratio"),
+        [
+            (
+                f"{one.older:,}",
+                f"{one.spans:,}",
+                _ms(one.plain_ms),
+                _ms(one.beside_ms),
+                f"{one.ratio:.2f}",
+            )
+            for one in found
+        ],
+    )
+    return list(found)
+
+
 Section = Callable[[Run, Output], list[Any]]
 SECTIONS: Final[dict[str, Section]] = {
     "tables": tables,
@@ -198,6 +222,7 @@ SECTIONS: Final[dict[str, Section]] = {
     "plans": plans,
     "keyset": keyset,
     "walk": walk,
+    "newest": newest,
 }
 
 

@@ -24,7 +24,7 @@ from observatory_embedded.databases import create_database, drop_database, with_
 from observatory_storage import PostgresConfig, StorageConfig, StoragePool, migrate
 from observatory_storage.models import Base
 from tests.benchmarks.reading import dataset, prose, spans
-from tests.benchmarks.reading.closing import close_partitions
+from tests.benchmarks.reading.closing import close_partitions, index_open_day
 from tests.benchmarks.reading.dataset import DAY, Dataset, Sizes
 from tests.benchmarks.reading.load import load
 
@@ -118,6 +118,9 @@ def stored(
         seconds = _made(url, data, jobs, tell)
         _note(server, name, {**note, "complete": True, "seconds": seconds})
     with StoragePool(StorageConfig(postgres=PostgresConfig.from_url(url))) as pool:
+        started = time.monotonic()
+        index_open_day(pool, data.open_day)
+        tell(f"{name}: slices of the open day are indexed: {time.monotonic() - started:.0f} s")
         yield Kept(pool, data, seconds, reused)
 
 
