@@ -11,6 +11,7 @@ from typing import Any, Final
 import psycopg
 
 from observatory_storage.models import Base, LogRecord, Trace, TraceSpan
+from observatory_storage.tables import PAYLOAD_COLUMNS
 from observatory_storage.unit_of_work import UnitOfWork
 from tests.benchmarks.reading.dataset import DAY, Dataset
 
@@ -67,7 +68,10 @@ def _names(model: type[Base]) -> tuple[str, ...]:
 TRACE_COLUMNS: Final = _names(Trace)
 SPAN_COLUMNS: Final = _names(TraceSpan)
 # The columns that lists load by default.
-_SPAN_PAYLOAD: Final = {"attributes", "links", "resource_attributes", "scope_attributes", "otlp"}
+_SPAN_PAYLOAD: Final = {
+    *("attributes", "links", "resource_attributes", "scope_attributes", "otlp"),
+    *PAYLOAD_COLUMNS,
+}
 _LOG_PAYLOAD: Final = {"resource_attributes", "scope_attributes", "otlp"}
 LISTED_SPAN_COLUMNS: Final = tuple(name for name in SPAN_COLUMNS if name not in _SPAN_PAYLOAD)
 LOG_COLUMNS: Final = _names(LogRecord)
