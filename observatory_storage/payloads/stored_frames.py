@@ -11,12 +11,13 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from observatory_storage.models import PayloadUnindexed
 from observatory_storage.payloads.frame import DamagedFrame, Frame, Member, Owner, pack, unpack
 from observatory_storage.payloads.moved_values import digest_of
 from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS
@@ -29,6 +30,7 @@ __all__ = [
     "hour_of",
     "insert_frames",
     "new_frame_id",
+    "note_changed",
     "opened",
     "owner_of",
     "prune_frames",
@@ -40,6 +42,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 _HOUR: Final = timedelta(hours=1)
 _FRAMES: Final = PAYLOAD_FRAMES.table
+_UNINDEXED: Final = cast(sa.Table, PayloadUnindexed.__table__)
 _KEY: Final = ("trace_id", "start_time", "id")
 
 
@@ -108,6 +111,17 @@ def insert_frames(connection: sa.Connection, frames: Mapping[FrameKey, Iterable[
     if frames:
         rows = [frame_row(key, frames[key]) for key in sorted(frames)]
         connection.execute(sa.insert(_FRAMES), rows)
+        note_changed(connection, frames)
+
+
+def note_changed(connection: sa.Connection, keys: Iterable[FrameKey]) -> None:
+    """Note that frames are new or have lost values, so that their words are indexed anew.
+
+    Call it in the transaction that changes them.
+    """
+    hours = sorted({(key.trace_id, key.start_time) for key in keys})
+    rows = [{"trace_id": trace_id, "start_time": start} for trace_id, start in hours]
+    connection.execute(sa.insert(_UNINDEXED), rows)
 
 
 def opened(key: FrameKey, data: bytes | None) -> Frame | DamagedFrame:
@@ -226,6 +240,7 @@ def rewrite_frame(connection: sa.Connection, key: FrameKey, members: Iterable[Me
         connection.execute(sa.update(_FRAMES).where(this).values(new))
     else:
         connection.execute(sa.delete(_FRAMES).where(this))
+    note_changed(connection, (key,))
 
 
 def prune_frames(connection: sa.Connection, keys: Iterable[FrameKey]) -> None:

@@ -9,14 +9,11 @@ know how rare a value is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, NamedTuple
-from uuid import UUID
+from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import TypeEngine
 
 from observatory_storage.llm.log_facts import LOGGED_AFTER, LOGGED_BEFORE
 from observatory_storage.models import LogRecord, TraceEvent, TraceSpan
@@ -24,6 +21,13 @@ from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces import json_conditions
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
+from observatory_storage.repositories.traces.framed_content import FramedContent, hours_of
+from observatory_storage.repositories.traces.json_conditions import (
+    ContentCondition,
+    JsonCondition,
+    SpanKey,
+    as_table,
+)
 
 __all__ = ["CandidateFinder", "Candidates"]
 
@@ -31,20 +35,7 @@ __all__ = ["CandidateFinder", "Candidates"]
 _MOST: Final = 5_000
 
 
-class _Key(NamedTuple):
-    trace_id: UUID
-    span_id: str
-    start_time: datetime
-    start_ns: int
-
-
-_TYPES: Final[Sequence[TypeEngine[Any]]] = (
-    sa.Uuid(),
-    sa.Text(),
-    sa.DateTime(timezone=True),
-    sa.SmallInteger(),
-)
-_OF_SPAN: Final = [getattr(TraceSpan, name) for name in _Key._fields]
+_OF_SPAN: Final = [getattr(TraceSpan, name) for name in SpanKey._fields]
 _OF_EVENT: Final = [
     TraceEvent.trace_id,
     TraceEvent.span_id,
@@ -61,7 +52,7 @@ class Candidates:
         rest: the other conditions on JSON, and the filters' time bounds.
     """
 
-    keys: Sequence[_Key]
+    keys: Sequence[SpanKey]
     rest: Sequence[sa.ColumnElement[bool]]
 
     def restrict(self, statement: sa.Select[Any]) -> sa.Select[Any]:
@@ -70,12 +61,7 @@ class Candidates:
         Args:
             statement: has no condition on JSON.
         """
-        names = [sa.column(name, kind) for name, kind in zip(_Key._fields, _TYPES, strict=True)]
-        arrays: list[sa.ColumnElement[Any]] = [
-            sa.literal(list(values), ARRAY(kind))
-            for values, kind in zip(zip(*self.keys, strict=True), _TYPES, strict=True)
-        ]
-        wanted = sa.func.unnest(*arrays).table_valued(*names).render_derived("wanted")
+        wanted = as_table(self.keys)
         starts = [key.start_time for key in self.keys]
         same_key = sa.and_(*(own == wanted.c[own.key] for own in _OF_SPAN))
         return statement.join(wanted, same_key).where(
@@ -84,27 +70,46 @@ class Candidates:
 
 
 class CandidateFinder:
-    """Finds the candidates of filters that have conditions on JSON."""
+    """Finds the candidates of filters that have conditions on JSON.
 
-    def __init__(self, reader: Reader, filters: SpanFilters | TraceFilters) -> None:
+    Args:
+        framed: finds spans by payload frames.
+    """
+
+    def __init__(
+        self, reader: Reader, filters: SpanFilters | TraceFilters, framed: FramedContent
+    ) -> None:
         self._reader = reader
         self._filters = filters
+        self._framed = framed
         self._range = filters.start_time, filters.end_time
 
     def few(self, start: datetime | None, end: datetime | None) -> Candidates | None:
         """The candidates that start in [start, end); None if there are too many to list."""
-        json = self._filters.in_sql().json()
-        for number, first in enumerate(json):
-            found = self._reader.rows(self._keys(first, start, end).limit(_MOST + 1))
-            if len(found) <= _MOST:
+        conditions = self._filters.in_sql()
+        for number, first in enumerate(conditions.json()):
+            keys = self._few_of(first, start, end)
+            if keys is not None:
+                json = self._framed.resolved(conditions, hours_of(keys)).json()
                 others = [*json[:number], *json[number + 1 :]]
                 rest = [json_conditions.on_span_or_events(other, *self._range) for other in others]
-                return Candidates(list({_Key(*row) for row in found}), rest)
+                return Candidates(keys, rest)
         return None
 
-    def _keys(
-        self, json: json_conditions.JsonCondition, start: datetime | None, end: datetime | None
-    ) -> Any:
+    def _few_of(
+        self, json: JsonCondition, start: datetime | None, end: datetime | None
+    ) -> list[SpanKey] | None:
+        by_frames: list[SpanKey] = []
+        if isinstance(json, ContentCondition) and self._framed.is_any:
+            few = self._framed.few(json, start, end)
+            if few is None:
+                return None
+            by_frames, json = few, replace(json, framed=())
+        found = self._reader.rows(self._keys(json, start, end).limit(_MOST + 1))
+        keys = {*by_frames, *(SpanKey(*row) for row in found)}
+        return list(keys) if len(found) <= _MOST and len(keys) <= _MOST else None
+
+    def _keys(self, json: JsonCondition, start: datetime | None, end: datetime | None) -> Any:
         """The keys of the spans that meet the condition themselves, by an event or by a log record.
 
         The CTE is materialized, so that the planner plans for all rows. To find only the first few
@@ -131,12 +136,12 @@ class CandidateFinder:
             .prefix_with("MATERIALIZED")
         )
         found = [sa.select(spans), sa.select(events)]
-        if isinstance(json, json_conditions.ContentCondition):
+        if isinstance(json, ContentCondition):
             found.append(self._logged(json, start, end))
         return sa.union_all(*found)
 
     def _logged(
-        self, json: json_conditions.ContentCondition, start: datetime | None, end: datetime | None
+        self, json: ContentCondition, start: datetime | None, end: datetime | None
     ) -> sa.Select[Any]:
         """The keys of the spans that the log records name which meet the condition."""
         records = (

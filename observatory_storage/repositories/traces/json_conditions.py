@@ -8,13 +8,27 @@ be searched one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, exists, or_
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    and_,
+    column,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from observatory_storage.llm.content_search import (
     Content,
@@ -28,12 +42,14 @@ from observatory_storage.models import LogRecord, Trace, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading.attribute_conditions import Attribute, attributes_of
 from observatory_storage.repositories.reading.content_conditions import has_substring, has_words
 from observatory_storage.repositories.reading.filter_fields import Conditions, Given, within
-from observatory_storage.repositories.reading.text_search import TextSearch
+from observatory_storage.repositories.reading.text_search import Run, TextSearch, longest_run
 
 __all__ = [
     "AttributeCondition",
     "ContentCondition",
     "JsonCondition",
+    "SpanKey",
+    "as_table",
     "attribute_conditions",
     "logged_within",
     "on_span_or_events",
@@ -64,21 +80,52 @@ class AttributeCondition:
         return or_(*(self.attribute.is_in(column) for column in columns))
 
 
+class SpanKey(NamedTuple):
+    """The primary key of a span."""
+
+    trace_id: UUID
+    span_id: str
+    start_time: datetime
+    start_ns: int
+
+
+def as_table(keys: Sequence[SpanKey]) -> FromClause:
+    """The keys as a table, whose columns have the names of the fields."""
+    own = [getattr(TraceSpan, name) for name in SpanKey._fields]
+    arrays = [
+        literal(list(values), ARRAY(each.type))
+        for values, each in zip(zip(*keys, strict=True), own, strict=True)
+    ]
+    columns = (column(each.key, each.type) for each in own)
+    return func.unnest(*arrays).table_valued(*columns).render_derived("wanted")
+
+
 @dataclass(frozen=True, slots=True)
 class ContentCondition:
     """A condition on the prompts and completions of a span, its events or its log records.
 
     Args:
+        name: the parameter of the filters that it is made of.
         on: the condition on the content of a row.
+        runs: lists of letters and digits. A match has all of one of the lists.
+        is_of_words: whether the runs are words, or beginnings of them. Otherwise they may stand
+            within words.
+        framed: the spans that meet it by values in payload frames. Columns with previews of such
+            values do not decide. None if no row has a frame.
     """
 
+    name: str
     on: Callable[[Content], ColumnElement[bool]]
+    runs: Sequence[Sequence[Run]]
+    is_of_words: bool
+    framed: Sequence[SpanKey] | None = None
 
     def on_span(self) -> ColumnElement[bool]:
-        return self.on(content_of_attributes(TraceSpan.attributes))
+        return self._inline(TraceSpan, self.on(content_of_attributes(TraceSpan.attributes)))
 
     def on_event(self) -> ColumnElement[bool]:
-        return self.on(content_of_event(TraceEvent.name, TraceEvent.attributes))
+        content = content_of_event(TraceEvent.name, TraceEvent.attributes)
+        return self._inline(TraceEvent, self.on(content))
 
     def on_log(self) -> ColumnElement[bool]:
         return and_(
@@ -87,6 +134,19 @@ class ContentCondition:
 
     def on_trace(self, trace: type[Trace] = Trace) -> ColumnElement[bool]:
         return self.on(content_of_attributes(trace.attributes))
+
+    def by_frames(self) -> ColumnElement[bool]:
+        """The condition that the span meets it by values in frames."""
+        if not self.framed:
+            return false()
+        wanted = as_table(self.framed)
+        own = (getattr(TraceSpan, name) for name in SpanKey._fields)
+        return tuple_(*own).in_(select(*wanted.c))
+
+    def _inline(
+        self, row: type[TraceSpan | TraceEvent], condition: ColumnElement[bool]
+    ) -> ColumnElement[bool]:
+        return condition if self.framed is None else and_(row.payload_frame.is_(None), condition)
 
 
 # What a span, an event or a trace without spans may meet.
@@ -102,14 +162,20 @@ def words_condition(given: Given) -> list[JsonCondition]:
     """The condition on words, if a text is given."""
     if "text" not in given:
         return []
-    return [ContentCondition(partial(has_words, search=TextSearch(given["text"])))]
+    search = TextSearch(given["text"])
+    on = partial(has_words, search=search)
+    return [ContentCondition("text", on, search.required_runs(), is_of_words=True)]
 
 
 def substring_condition(given: Given) -> list[JsonCondition]:
     """The condition on a substring, if one is given."""
     if "content" not in given:
         return []
-    return [ContentCondition(partial(has_substring, value=given["content"]))]
+    value = given["content"]
+    run = longest_run(value)
+    runs = [[Run(run.lower())] if run else []]
+    on = partial(has_substring, value=value)
+    return [ContentCondition("content", on, runs, is_of_words=False)]
 
 
 def on_span_or_events(
@@ -143,7 +209,7 @@ def on_span_or_events(
         json.on_log(),
         *logged_within(start, end),
     )
-    return or_(json.on_span(), event, record)
+    return or_(json.on_span(), event, record, json.by_frames())
 
 
 def logged_within(start: Any, end: Any) -> Conditions:

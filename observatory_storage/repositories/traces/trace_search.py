@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -12,6 +12,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from observatory_storage.models import Trace, TraceSpan
+from observatory_storage.payloads.word_blocks import HourKey
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
 from observatory_storage.repositories.reading.operators import is_selective
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
@@ -26,6 +27,7 @@ from observatory_storage.repositories.reading.time_slices import (
 from observatory_storage.repositories.traces import trace_statements as statements
 from observatory_storage.repositories.traces.candidates import CandidateFinder, Candidates
 from observatory_storage.repositories.traces.filters import TraceFilters, template
+from observatory_storage.repositories.traces.framed_content import FramedContent
 from observatory_storage.repositories.traces.matching_days import days_of
 from observatory_storage.repositories.traces.trace_counts import estimated_traces, exact_traces
 from observatory_storage.repositories.traces.trace_walk import TraceWalk
@@ -65,7 +67,7 @@ class TraceSearch:
         self._is_kept = few and not filters.searches_content()
         names = frozenset(self._parameters)
         self._conditions = template(names) if self._is_kept else filters.in_sql(by_trace=True)
-        self._finder = CandidateFinder(reader, filters)
+        self._framed = FramedContent(reader.session, filters)
 
     def count(self, kind: Total) -> int:
         """Count by the matching spans, which is less work than finding the traces in order."""
@@ -99,6 +101,7 @@ class TraceSearch:
         that begin after the bound are taken, because of these all spans were read.
         """
         filters = self._filters
+        self._framed = FramedContent(self._reader.session, filters)
         if not self._parameters:
             return self._reader.entities(statements.all_traces(seek.shape), seek.parameters)
         if seek.key is None and filters.has_newest_spans():
@@ -106,7 +109,7 @@ class TraceSearch:
             if page is not None:
                 return page
         if filters.is_indexed():
-            page = self._from_few_spans(seek)
+            page = self._of_few_framed(seek) if self._framed.is_any else self._from_few_spans(seek)
             if page is not None:
                 return page
         return self._by_json(seek) if filters.searches_json() else self._by_walking(seek)
@@ -180,6 +183,14 @@ class TraceSearch:
             if since is None or not seek.descending or len(rows) == seek.row_limit:
                 return rows
 
+    def _of_few_framed(self, seek: Seek) -> list[Trace] | None:
+        """The page of a search for content in frames, if few spans meet the other conditions."""
+        plain = [*self._conditions.plain(), *self._within_days()]
+        if self._few(plain) is None:
+            return None
+        ids = self._all_ids(self._framed.of_spans(*plain)).where(*self._within_days())
+        return self._of_traces(seek, ids)
+
     def _of_few_spans(self, seek: Seek, since: datetime | None) -> list[Trace] | None:
         """The rows that begin at a time or later, if few spans match; otherwise None.
 
@@ -235,13 +246,14 @@ class TraceSearch:
 
     def _through_slices(self, seek: Seek) -> list[Trace]:
         """The page, found in slices of the traces' starts, for a value that many spans have."""
+        finder = self._finder
 
         def walk(start: datetime | None, end: datetime | None, row_limit: int) -> list[Trace]:
             bounds = within(Trace.start_time, start, end)
             return self._walk.within(replace(seek, row_limit=row_limit), *bounds)
 
         def look_up(start: datetime, end: datetime, row_limit: int) -> list[Trace] | None:
-            candidates = self._finder.few(start, end)
+            candidates = finder.few(start, end)
             if candidates is None:
                 return None
             ids = sa.union_all(self._ids_among(candidates), self._ids_reaching_beyond(start, end))
@@ -303,9 +315,14 @@ class TraceSearch:
         rows.sort(key=seek.keyset.key_of, reverse=seek.descending)
         return rows[: seek.row_limit]
 
-    def _all_ids(self) -> sa.Select[UUID]:
-        """The ids of the traces of all matching spans."""
-        return sa.select(TraceSpan.trace_id).where(*self._conditions.all())
+    def _all_ids(self, hours: Collection[HourKey] | None = None) -> sa.Select[UUID]:
+        """The ids of the traces of all matching spans.
+
+        Args:
+            hours: the hours of traces of these spans, if they are known.
+        """
+        conditions = self._framed.resolved(self._conditions, hours)
+        return sa.select(TraceSpan.trace_id).where(*conditions.all())
 
     def _ids_among(self, candidates: Candidates) -> sa.Select[UUID]:
         """The ids of the traces of the candidates that match."""
@@ -314,14 +331,21 @@ class TraceSearch:
 
     def _ids_reaching_beyond(self, start: datetime, end: datetime) -> sa.Select[UUID]:
         """The ids of traces that start in [start, end) and have a span that matches later."""
+        reaching = [*within(Trace.start_time, start, end), Trace.last_span_start >= end]
+        conditions = self._conditions
+        if self._framed.is_any:
+            ids = sa.select(Trace.id).where(*reaching)
+            hours = self._framed.of_spans(
+                TraceSpan.trace_id.in_(ids), TraceSpan.start_time >= end, *conditions.plain()
+            )
+            conditions = self._framed.resolved(conditions, hours)
         later = sa.exists().where(
             TraceSpan.trace_id == Trace.id,
             TraceSpan.start_time >= end,
             TraceSpan.start_time <= Trace.last_span_start,
-            *self._conditions.all(),
+            *conditions.all(),
         )
-        bounds = within(Trace.start_time, start, end)
-        return sa.select(Trace.id).where(*bounds, Trace.last_span_start >= end, later)
+        return sa.select(Trace.id).where(*reaching, later)
 
     def _are_few(self, conditions: Conditions) -> bool:
         return self._few(conditions) is not None
@@ -337,14 +361,19 @@ class TraceSearch:
         bounds = self._filters.start_time, self._filters.end_time
         return cuts_of_page(self._reader, TraceSpan.start_time, bounds, seek)
 
-    @cached_property
+    @property
+    def _finder(self) -> CandidateFinder:
+        return CandidateFinder(self._reader, self._filters, self._framed)
+
+    @property
     def _walk(self) -> TraceWalk:
         return TraceWalk(
             self._reader,
             self._conditions,
             self._parameters,
             is_kept=self._is_kept,
-            in_batches=self._has_many_partitions,
+            in_batches=self._framed.is_any or self._has_many_partitions,
+            framed=self._framed if self._framed.is_any else None,
         )
 
     @cached_property

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from observatory_storage.models import Trace
+from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading.pages import Seek, SeekShape
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.time_slices import moment_after
 from observatory_storage.repositories.traces import trace_statements as statements
+from observatory_storage.repositories.traces.framed_content import FramedContent
 from observatory_storage.repositories.traces.span_conditions import SpanConditions
 
 __all__ = ["TraceWalk"]
@@ -34,6 +36,8 @@ class TraceWalk:
         in_batches: read batches of traces first, because spans have many partitions. The first and
             the last span start of a batch are constants in the statement that probes it. So the
             planner leaves out other partitions.
+        framed: decides about the spans of a batch that have payload frames, if there are such
+            spans: then all is read in batches.
     """
 
     reader: Reader
@@ -41,6 +45,7 @@ class TraceWalk:
     parameters: Mapping[str, Any]
     is_kept: bool
     in_batches: bool
+    framed: FramedContent | None = None
 
     def nearest(self, seek: Seek, trace_limit: int, *, only_possible: bool = True) -> list[Trace]:
         """The rows among the first `trace_limit` traces.
@@ -65,7 +70,10 @@ class TraceWalk:
         return rows if rest is None else [*rows, *self.within(rest)]
 
     def within(self, seek: Seek, *bounds: sa.ColumnElement[bool]) -> list[Trace]:
-        """The rows within the bounds, found by one statement."""
+        """The rows within the bounds, found by one statement if no span has a frame."""
+        if self.framed is not None:
+            limits = (min(_FIRST_TRACES * seek.row_limit * 2**n, _NEXT_TRACES) for n in count())
+            return self._batches(seek, limits, *bounds, only_possible=True)[0]
         statement = self.statement(statements.matching, seek.shape)
         bounded = statement.where(*bounds) if bounds else statement
         return self.reader.entities(bounded, self.values(seek))
@@ -80,7 +88,11 @@ class TraceWalk:
         return {**self.parameters, **seek.parameters}
 
     def _batches(
-        self, seek: Seek, limits: Iterable[int], *, only_possible: bool
+        self,
+        seek: Seek,
+        limits: Iterable[int],
+        *bounds: sa.ColumnElement[bool],
+        only_possible: bool,
     ) -> tuple[list[Trace], Seek | None]:
         """The rows among the first traces, and the seek that follows these; None if it is done."""
         rows: list[Trace] = []
@@ -89,7 +101,7 @@ class TraceWalk:
             make = statements.nearest
             nearest = self.statement(make, seek.shape, only_possible=only_possible)
             values = {**self.values(seek), "trace_limit": trace_limit}
-            traces = self.reader.rows(nearest, values)
+            traces = self.reader.rows(nearest.where(*bounds) if bounds else nearest, values)
             if traces:
                 after_starts = moment_after(max(trace.last_start for trace in traces))
                 if after_starts is None:  # no bound can be after the last moment
@@ -100,7 +112,7 @@ class TraceWalk:
                     "after_starts": after_starts,
                 }
                 shape = SeekShape(seek.descending, from_key=False)
-                statement = self.statement(statements.matching_of, shape)
+                statement = self._decided(of_batch).statement(statements.matching_of, shape)
                 rows += self.reader.entities(statement, {**values, **of_batch})
             left = row_limit - len(rows)
             if len(traces) < trace_limit or not left:
@@ -108,3 +120,14 @@ class TraceWalk:
             key = (traces[-1].start_time, traces[-1].id)
             seek = replace(seek, key=key, row_limit=left)
         return rows, seek
+
+    def _decided(self, of_batch: Mapping[str, Any]) -> TraceWalk:
+        """The walk for the traces of a batch, with what their frames decide."""
+        if self.framed is None:
+            return self
+        hours = self.framed.of_spans(
+            TraceSpan.trace_id == sa.func.any(sa.literal(of_batch["ids"], sa.ARRAY(Trace.id.type))),
+            TraceSpan.start_time >= of_batch["first_start"],
+            TraceSpan.start_time < of_batch["after_starts"],
+        )
+        return replace(self, conditions=self.framed.resolved(self.conditions, hours))
