@@ -23,6 +23,7 @@ from observatory_storage.lifecycle.maintenance import MaintenanceReport, run_ste
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.lifecycle.steps import STEPS
 from observatory_storage.llm import use_own_aliases
+from observatory_storage.payloads import zstd_module
 from observatory_storage.pricing import PriceBook
 from observatory_storage.redis_client import redis_client
 from observatory_storage.repositories.reading import validation
@@ -62,6 +63,7 @@ class StoragePool:
             False, the first use connects, with the same retries.
 
     Raises:
+        ConfigError: payloads shall be compressed, and Zstandard is not installed.
         ConnectionLost: PostgreSQL could not be reached. The last error is its cause.
         PoolError: the server or the pool has no free connection.
 
@@ -355,3 +357,5 @@ def _check_config(config: StorageConfig) -> None:
             f"config: must be a StorageConfig, not {type(config).__name__}; for a URL, use"
             " StorageConfig(postgres=PostgresConfig.from_url(url))"
         )
+    if config.payloads.threshold_of() is not None:
+        zstd_module()

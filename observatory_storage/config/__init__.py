@@ -3,7 +3,7 @@
 from observatory_storage.config.fields import Setting, settings_of
 from observatory_storage.config.maintenance_settings import MaintenanceConfig
 from observatory_storage.config.partition_settings import PartitionsConfig
-from observatory_storage.config.payload_settings import PayloadsConfig
+from observatory_storage.config.payload_settings import PayloadMode, PayloadsConfig
 from observatory_storage.config.pricing_settings import PricingConfig
 from observatory_storage.config.retention_settings import RetentionConfig, RollupRetention
 from observatory_storage.config.rule_settings import DropRule, RedactRule, RulesConfig
@@ -22,6 +22,7 @@ __all__ = [
     "LlmConfig",
     "MaintenanceConfig",
     "PartitionsConfig",
+    "PayloadMode",
     "PayloadsConfig",
     "PoolConfig",
     "PostgresConfig",

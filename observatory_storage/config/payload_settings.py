@@ -32,3 +32,11 @@ class PayloadsConfig(ConfigModel):
         le=2**31 - 1,
         description="Bytes of attributes that a row may keep. Larger ones are moved to a frame.",
     )
+
+    def threshold_of(self, mode: PayloadMode | None = None) -> int | None:
+        """The bytes of attributes that a row may keep in a mode; None if it keeps all.
+
+        Args:
+            mode: the mode of a writer; None is the configured one.
+        """
+        return self.threshold_bytes if (mode or self.mode) == "compressed" else None

@@ -1,6 +1,14 @@
 """Large values of attributes, which are stored compressed and together, beside their rows."""
 
-from observatory_storage.payloads.frame import DamagedFrame, Frame, Member, Owner, pack, unpack
+from observatory_storage.payloads.frame import (
+    DamagedFrame,
+    Frame,
+    Member,
+    Owner,
+    pack,
+    unpack,
+    zstd_module,
+)
 from observatory_storage.payloads.moved_values import (
     MOVABLE_BYTES,
     PREVIEW_CHARACTERS,
@@ -51,4 +59,5 @@ __all__ = [
     "references_to",
     "rewrite_frame",
     "unpack",
+    "zstd_module",
 ]

@@ -10,10 +10,20 @@ from sqlalchemy.dialects.postgresql import Insert
 
 from observatory_storage.jsonb import EMPTY_OBJECT
 from observatory_storage.storing.upsert_target import UpsertTarget, comparable_json
-from observatory_storage.tables import TABLES, TRACES, ConflictRule, TableDefinition, Values
+from observatory_storage.tables import (
+    EVENTS,
+    PAYLOAD_COLUMNS,
+    PAYLOAD_FRAMES,
+    SPANS,
+    TABLES,
+    TRACES,
+    ConflictRule,
+    TableDefinition,
+    Values,
+)
 from observatory_storage.times import MICROSECOND
 
-__all__ = ["TARGETS", "later", "microseconds", "target_of"]
+__all__ = ["FRAMES", "TARGETS", "WITH_PAYLOADS", "later", "microseconds", "target_of"]
 
 _TRACE_OBJECTS: Final = ("attributes", "resource_attributes")
 _TRACE_TEXT: Final = TRACES.position["trace_id"]
@@ -119,7 +129,13 @@ def target_of(table: TableDefinition) -> UpsertTarget:
     return TARGETS[table.name]
 
 
-TARGETS: Final = {
-    name: UpsertTarget(table, *_RULES[table.on_conflict], table.columns, f"stage_{name}")
-    for name, table in TABLES.items()
-}
+def _target(table: TableDefinition, more_columns: tuple[str, ...] = ()) -> UpsertTarget:
+    columns = table.columns + more_columns
+    return UpsertTarget(table, *_RULES[table.on_conflict], columns, f"stage_{table.name}")
+
+
+TARGETS: Final = {name: _target(table) for name, table in TABLES.items()}
+WITH_PAYLOADS: Final = {table.name: _target(table, PAYLOAD_COLUMNS) for table in (SPANS, EVENTS)}
+"""Targets of rows with their payload columns, which `FrameBuilder` adds."""
+FRAMES: Final = _target(PAYLOAD_FRAMES)
+"""The target of payload frames, which are only loaded: their ids are random."""

@@ -16,9 +16,11 @@ from itertools import islice
 from typing import Any, Final, Protocol
 
 from observatory_storage.changed_spans import mark_changes
+from observatory_storage.config import PayloadMode
 from observatory_storage.errors import ValidationError
 from observatory_storage.layout import Partitions
 from observatory_storage.models import TraceSpan
+from observatory_storage.payloads import hour_of
 from observatory_storage.rows import PART, Row, Rules, as_mapping, prepare_all, remember_id
 from observatory_storage.storing.binary_copy import copy_parts
 from observatory_storage.storing.conflict_rules import target_of
@@ -28,7 +30,7 @@ from observatory_storage.storing.stored_usage import decide_traces
 from observatory_storage.storing.trace_upsert import add_totals
 from observatory_storage.storing.transaction import PartitionMissing, Source, retrying, writing
 from observatory_storage.storing.upsert import Loader, is_text_error
-from observatory_storage.tables import EVENTS, LOGS, SPANS, TableDefinition
+from observatory_storage.tables import EVENTS, LOGS, PAYLOAD_FRAMES, SPANS, TableDefinition
 
 __all__ = ["Feed", "RowFeed", "StreamOutcome", "stream"]
 
@@ -151,8 +153,13 @@ class _NotClean(Exception):
     """The stream met rows whose partition is not known to exist."""
 
 
-def stream(source: Source, feed: Feed) -> StreamOutcome:
+def stream(source: Source, feed: Feed, payloads: PayloadMode | None = None) -> StreamOutcome:
     """Commit the rows of the feed, spans with their events and traces, in one transaction.
+
+    Args:
+        source: the pool.
+        feed: prepares the rows.
+        payloads: where large values are stored; None is as configured.
 
     Raises:
         ValidationError: a row is not valid; the error names it by its index in the batch.
@@ -160,10 +167,13 @@ def stream(source: Source, feed: Feed) -> StreamOutcome:
     """
 
     def once() -> StreamOutcome:
-        prices = source.prices.table() if feed.table is SPANS else None
+        is_spans = feed.table is SPANS
+        prices = source.prices.table() if is_spans else None
+        threshold = source.config.payloads.threshold_of(payloads) if is_spans else None
         try:
             with writing(source), source.engine.begin() as connection:
-                return _stream(Loader(connection, prices=prices), feed, source.partitions)
+                loader = Loader(connection, prices=prices, payload_threshold=threshold)
+                return _stream(loader, feed, source.partitions)
         except PartitionMissing:
             return StreamOutcome.NOT_CLEAN
 
@@ -171,7 +181,8 @@ def stream(source: Source, feed: Feed) -> StreamOutcome:
 
 
 def _stream(loader: Loader, feed: Feed, partitions: Partitions) -> StreamOutcome:
-    parts = _clean_parts(feed, partitions)
+    framed = loader.payload_threshold is not None
+    parts = _clean_parts(feed, partitions, framed=framed)
     told: list[LoggedFacts] = []
     starts: list[datetime] = []
     if feed.table is LOGS:
@@ -213,11 +224,14 @@ def _noting_facts(parts: Iterable[list[Row]], told: list[LoggedFacts]) -> Iterat
         yield part
 
 
-def _clean_parts(feed: Feed, partitions: Partitions) -> Iterator[list[Row]]:
+def _clean_parts(feed: Feed, partitions: Partitions, *, framed: bool) -> Iterator[list[Row]]:
     name, position = feed.table.name, feed.table.partition_position
     for part in feed.parts():
         if position is not None:
-            if not partitions.hold(name, [row[1][position] for row in part]):
+            starts = [row[1][position] for row in part]
+            if not partitions.hold(name, starts):
+                raise _NotClean
+            if framed and not partitions.hold(PAYLOAD_FRAMES.name, [*set(map(hour_of, starts))]):
                 raise _NotClean
             with_events = [row[1][position] for row in part if row[2]]
             if with_events and not partitions.hold(EVENTS.name, with_events):

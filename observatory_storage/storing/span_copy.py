@@ -13,7 +13,8 @@ from observatory_storage.changed_spans import mark_changes
 from observatory_storage.pricing import PriceTable
 from observatory_storage.rows import Row
 from observatory_storage.storing.binary_copy import copy_parts
-from observatory_storage.storing.conflict_rules import target_of
+from observatory_storage.storing.conflict_rules import FRAMES, WITH_PAYLOADS, target_of
+from observatory_storage.storing.frame_builder import FrameBuilder
 from observatory_storage.storing.span_costs import with_costs
 from observatory_storage.storing.span_merge import Key, merge_spans, place_of
 from observatory_storage.storing.stored_usage import decide_traces
@@ -77,6 +78,7 @@ class SpanCopy:
         self._spans = SpansByTrace()
         self._events: list[Values] = []
         self._totals = TotalsRows([], [])
+        self._builder: FrameBuilder | None = None
 
     def run(self, parts: Iterable[Sequence[Row]]) -> TotalsRows | None:
         """Copy the spans; return the totals to add, or None after a conflict.
@@ -89,16 +91,27 @@ class SpanCopy:
 
     def _copy(self, parts: Iterable[Sequence[Row]]) -> None:
         connection, sent = self._loader.connection, self._loader.sent
-        copy_parts(connection, _SPANS, self._values(parts), _SPANS.target, sent)
-        Loader(connection, "auto", sent).load(_EVENTS, _EVENTS.unique(self._events))
+        spans, events = _SPANS, _EVENTS
+        if self._loader.payload_threshold is not None:
+            self._builder = FrameBuilder(self._loader.payload_threshold)
+            spans, events = WITH_PAYLOADS[SPANS.name], WITH_PAYLOADS[EVENTS.name]
+        copy_parts(connection, spans, self._values(parts), spans.target, sent)
+        loader = Loader(connection, "auto", sent)
+        loader.load(events, events.unique(self._events))
+        if self._builder is not None:
+            loader.load(FRAMES, self._builder.frames())
 
     def _values(self, parts: Iterable[Sequence[Row]]) -> Iterator[Sequence[Values]]:
         for given in parts:
             part = counted_rows(with_costs(given, self._loader.prices))
             self._spans.add(part)
+            builder = self._builder
             for events in filter(None, map(_events_of, part)):
-                self._events += events
-            yield list(map(_values_of, part))
+                self._events += events if builder is None else builder.events(events)
+            values = list(map(_values_of, part))
+            yield values if builder is None else builder.spans(values)
+            if builder is not None:
+                builder.pack_some()
         # Computed here, before the last COPY ends, because the server is still inserting rows.
         totals, undecided = self._spans.totals().values(), self._spans.undecided()
         self._totals = rows_of_totals(totals, self._loader.connection, undecided=undecided)
@@ -109,8 +122,15 @@ def _insert_spans(loader: Loader, spans: Sequence[Row]) -> TotalsRows | None:
     events = _EVENTS.unique([event for row in spans for event in row.events or ()])
 
     def insert() -> None:
-        loader.load(_SPANS, [row.values for row in spans])
-        loader.load(_EVENTS, events)
+        values = [row.values for row in spans]
+        if loader.payload_threshold is None:
+            loader.load(_SPANS, values)
+            loader.load(_EVENTS, events)
+            return
+        builder = FrameBuilder(loader.payload_threshold)
+        loader.load(WITH_PAYLOADS[SPANS.name], builder.spans(values))
+        loader.load(WITH_PAYLOADS[EVENTS.name], builder.events(events))
+        loader.load(FRAMES, builder.frames())
 
     return rows_of_totals(totals_of(spans)) if loader.attempt(_SPANS, insert) else None
 

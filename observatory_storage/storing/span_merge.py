@@ -9,33 +9,34 @@ then the rows of traces, both sorted, then stored spans and events.
 
 from __future__ import annotations
 
-from collections.abc import KeysView, Sequence
-from operator import itemgetter
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ARRAY, Connection, and_, bindparam, delete, func, select
+from sqlalchemy import Connection, and_, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 
 from observatory_storage.changed_spans import mark_changes
 from observatory_storage.errors import Conflict
+from observatory_storage.payloads import FrameKey, hour_of, prune_frames
 from observatory_storage.rows import Row
 from observatory_storage.storing import trace_upsert as traces
-from observatory_storage.storing.conflict_rules import target_of
+from observatory_storage.storing.conflict_rules import FRAMES, WITH_PAYLOADS, target_of
+from observatory_storage.storing.event_merge import Key, replace_events
+from observatory_storage.storing.frame_builder import FrameBuilder, span_owner
 from observatory_storage.storing.stored_usage import decide_traces
 from observatory_storage.storing.trace_totals import SpanFacts, facts_of, totals_of
 from observatory_storage.storing.trace_upsert import reports_usage
 from observatory_storage.storing.upsert import Loader
-from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS, TRACES, Values
+from observatory_storage.tables import SPANS, TRACES, Values
 
 __all__ = ["ORDER", "Key", "merge_spans", "place_of"]
 
-Key = tuple[Any, ...]
-_SPANS, _EVENTS, _TRACES = target_of(SPANS), target_of(EVENTS), target_of(TRACES)
+# Stored spans may have their values in frames whatever the mode is.
+_SPANS, _TRACES = WITH_PAYLOADS[SPANS.name], target_of(TRACES)
 # All writers lock spans in this order. Spans mostly arrive in it, and it is the cheapest order for
 # indexes that begin with or contain a time.
 ORDER: Final = ("start_time", "start_ns", "trace_id", "span_id")
 _START, _START_NS, _TRACE_ID, _SPAN_ID, _END = SPANS.positions(*ORDER, "end_time")
-_span_key_of = itemgetter(*EVENTS.positions(*SPAN_KEY_OF_EVENT))
 _MAX_MERGES: Final = 5
 
 
@@ -96,7 +97,8 @@ def _merge(
         _Deleted: another transaction deleted some of them between the two reads.
     """
     connection = loader.connection
-    loader.stage(_SPANS, [row.values for row in spans.values()])
+    builder = FrameBuilder(loader.payload_threshold)
+    loader.stage(_SPANS, builder.spans(row.values for row in spans.values()))
     inserted = {tuple(key) for key in connection.execute(_INSERT_NEW)}
     loader.upsert(_TRACES, [*trace_rows])
     new_traces = traces.lock_traces(loader, traces.rows_of_totals(totals_of(spans.values())))
@@ -113,17 +115,24 @@ def _merge(
         key: row
         for key, row in spans.items()
         if (old := stored.get(key)) is None
-        or old[0].end_time is None
+        or old.facts.end_time is None
         or row.values[_END] is not None
     }
     if stored:
         connection.execute(_SPANS.merge)
     loader.unstage(_SPANS)
-    _replace_events(loader, written, stored.keys(), lone_events, bounds)
+    differing = {key for key in written if key not in stored or stored[key].differs}
+    owners = {span_owner(written[key].values) for key in differing} if builder.has_values else set()
+    events, frames = replace_events(
+        loader, builder, written, stored.keys(), lone_events=lone_events, bounds=bounds
+    )
+    frames |= {frame for key in differing & stored.keys() if (frame := stored[key].frame)}
+    loader.load(FRAMES, builder.frames(owners | events))
+    prune_frames(connection, frames)
     counted = {key: row for key, row in written.items() if key[0] not in new_traces}
-    replaced = {key: stored[key][0] for key in counted if key in stored}
-    changed = [row for key, row in counted.items() if key not in stored or stored[key][1]]
-    subtracted = [(key[0], facts) for key, facts in replaced.items() if stored[key][1]]
+    replaced = {key: stored[key].facts for key in counted if key in stored}
+    changed = [row for key, row in counted.items() if key in differing]
+    subtracted = [(key[0], facts) for key, facts in replaced.items() if key in differing]
     reported = {trace_id for trace_id, facts in subtracted if facts.reports_usage}
     rows = traces.rows_of_totals(totals_of(changed, subtracted), undecided=reported)
     undecided = traces.add_totals(loader, rows, optimistic=False)
@@ -135,7 +144,6 @@ def _merge(
             if facts.outranks(facts_of(counted[key].values))
         },
     )
-    differing = (key for key in written if key not in stored or stored[key][1])
     mark_changes(connection, [written[key].values[_START] for key in differing])
     decide_traces(connection, undecided)
 
@@ -170,6 +178,7 @@ def _reading_stored() -> Any:
             old.parent_span_id.is_not(None).label("has_parent"),
             old.name,
             old.service_name,
+            old.payload_frame,
             _SPANS.distinct(old, new).label("differs"),
         )
         .join_from(
@@ -182,11 +191,22 @@ def _reading_stored() -> Any:
 _STORED: Final = _reading_stored()
 
 
-def _stored_versions(
-    connection: Connection, bounds: dict[str, Any]
-) -> dict[Key, tuple[SpanFacts, bool]]:
-    """By key: the facts of the stored version, and whether it differs from the staged one."""
-    found: dict[Key, tuple[SpanFacts, bool]] = {}
+class _Stored(NamedTuple):
+    """The stored version of a span.
+
+    Attributes:
+        facts: what totals need of it.
+        differs: whether it differs from the staged version.
+        frame: the frame that has its large values, if one has.
+    """
+
+    facts: SpanFacts
+    differs: bool
+    frame: FrameKey | None
+
+
+def _stored_versions(connection: Connection, bounds: dict[str, Any]) -> dict[Key, _Stored]:
+    found: dict[Key, _Stored] = {}
     for old in connection.execute(_STORED, bounds):
         facts = SpanFacts(
             old.end_time,
@@ -200,50 +220,8 @@ def _stored_versions(
             old.service_name,
         )
         key = old.trace_id, old.span_id, old.start_time, old.start_ns
-        found[key] = facts, old.differs
+        frame = None
+        if old.payload_frame is not None:
+            frame = FrameKey(old.trace_id, hour_of(old.start_time), old.payload_frame)
+        found[key] = _Stored(facts, old.differs, frame)
     return found
-
-
-def _deleting_events() -> Any:
-    old, staged = _EVENTS.table.c, _EVENTS.stage.c
-    keys = [bindparam(name, type_=ARRAY(old[name].type)) for name in SPAN_KEY_OF_EVENT]
-    given = func.unnest(*keys).table_valued(*SPAN_KEY_OF_EVENT).render_derived(name="given")
-    same = (
-        select(1)
-        .select_from(_EVENTS.stage)
-        .where(*(staged[column] == old[column] for column in _EVENTS.key))
-        .where(~_EVENTS.distinct(old, staged))
-    )
-    return (
-        delete(_EVENTS.table)
-        .where(*(old[column] == given.c[column] for column in SPAN_KEY_OF_EVENT))
-        .where(old.span_start_time.between(bindparam("earliest"), bindparam("latest")))
-        .where(~same.exists())
-    )
-
-
-_DELETE_EVENTS: Final = _deleting_events()
-
-
-def _replace_events(
-    loader: Loader,
-    written: dict[Key, Row],
-    stored: KeysView[Key],
-    lone_events: Sequence[Values],
-    bounds: dict[str, Any],
-) -> None:
-    """Replace the stored events of these spans by the given ones. Equal events stay.
-
-    A new span removes no events, as on the path without conflicts.
-    """
-    with_events = {key: row for key, row in written.items() if row.events is not None}
-    if not with_events:
-        return
-    events = [event for row in with_events.values() for event in row.events or ()]
-    events += [event for event in lone_events if _span_key_of(event) in with_events]
-    loader.stage(_EVENTS, _EVENTS.unique(events))
-    if replaced := with_events.keys() & stored:
-        keys = dict(zip(SPAN_KEY_OF_EVENT, map(list, zip(*replaced, strict=True)), strict=True))
-        loader.connection.execute(_DELETE_EVENTS, {**keys, **bounds})
-    loader.connection.execute(_EVENTS.merge)
-    loader.unstage(_EVENTS)

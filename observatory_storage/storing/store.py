@@ -9,11 +9,13 @@ from typing import Any, Final
 
 from tenacity import RetryCallState
 
+from observatory_storage.config import PayloadMode
 from observatory_storage.errors import Rejected, StorageError, ValidationError, sqlstate_of
 from observatory_storage.rows import Row, prepare_trace
 from observatory_storage.storing import transaction
 from observatory_storage.storing.binary_copy import SentBytes
 from observatory_storage.storing.conflict_rules import TARGETS, target_of
+from observatory_storage.storing.event_merge import write_events
 from observatory_storage.storing.span_copy import write_spans
 from observatory_storage.storing.span_filling import fill_from_logs, logged_facts
 from observatory_storage.storing.upsert import Loader, Method
@@ -50,7 +52,12 @@ class StoreResult:
     sent: SentBytes = field(default_factory=SentBytes)
 
 
-def store(source: transaction.Source, rows: Sequence[Row], method: Method = "auto") -> StoreResult:
+def store(
+    source: transaction.Source,
+    rows: Sequence[Row],
+    method: Method = "auto",
+    payloads: PayloadMode | None = None,
+) -> StoreResult:
     """Commit the rows, in one transaction if the server accepts all of them.
 
     After a transient error, the whole batch is repeated with exponential backoff and jitter. This
@@ -64,7 +71,7 @@ def store(source: transaction.Source, rows: Sequence[Row], method: Method = "aut
             and writing the whole batch again does not change them.
     """
     result = StoreResult()
-    store_into(result, source, rows, method)
+    store_into(result, source, rows, method, payloads)
     return result
 
 
@@ -73,6 +80,7 @@ def store_into(
     source: transaction.Source,
     rows: Sequence[Row],
     method: Method = "auto",
+    payloads: PayloadMode | None = None,
     *,
     first_index: int = 0,
 ) -> None:
@@ -83,6 +91,7 @@ def store_into(
         source: the pool.
         rows: prepared rows.
         method: how rows are written to their tables.
+        payloads: where large values are stored; None is as configured.
         first_index: the index of the first row, by which `result.rejected` names rows.
     """
     names = {row.table for row in rows}
@@ -94,8 +103,12 @@ def store_into(
     def count(_: RetryCallState | None = None) -> None:
         result.retries += 1
 
+    threshold = source.config.payloads.threshold_of(payloads)
+
     def once() -> int:
-        return transaction.write_with_partitions(source, rows, write, before_repeat=count)
+        return transaction.write_with_partitions(
+            source, rows, write, before_repeat=count, framed=threshold is not None
+        )
 
     existing = 0
 
@@ -103,7 +116,9 @@ def store_into(
         nonlocal existing
         prices = source.prices.table() if SPANS.name in names else None
         with transaction.writing(source), source.engine.begin() as connection:
-            loader = Loader(connection, method, result.sent, prices=prices)
+            loader = Loader(
+                connection, method, result.sent, prices=prices, payload_threshold=threshold
+            )
             write_batch(loader, these)
         existing = loader.existing
 
@@ -116,8 +131,10 @@ def store_into(
             result.rejected.append(Rejected(first_index, rows[0].as_dict(), error))
             return
         middle = len(rows) // 2
-        store_into(result, source, rows[:middle], method, first_index=first_index)
-        store_into(result, source, rows[middle:], method, first_index=first_index + middle)
+        store_into(result, source, rows[:middle], method, payloads, first_index=first_index)
+        store_into(
+            result, source, rows[middle:], method, payloads, first_index=first_index + middle
+        )
     else:
         result.committed += len(rows)
         result.duplicates += existing
@@ -145,7 +162,7 @@ def write_batch(loader: Loader, rows: Sequence[Row], *, optimistic: bool = True)
         write_spans(loader, spans, trace_rows=trace_rows, lone_events=events, optimistic=optimistic)
     else:
         loader.upsert(target_of(TRACES), trace_rows)
-    loader.upsert(target_of(EVENTS), events)
+    write_events(loader, events)
     if told := logged_facts(by_table[LOGS.name]):
         fill_from_logs(loader.connection, told)
 

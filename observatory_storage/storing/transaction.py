@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast, get_args
 
 from sqlalchemy import Connection, Engine
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from observatory_storage import errors
 from observatory_storage.backoff import backoff
-from observatory_storage.config import StorageConfig
+from observatory_storage.config import PayloadMode, StorageConfig
 from observatory_storage.errors import StorageError, ValidationError, translated
 from observatory_storage.layout import Partitions
+from observatory_storage.payloads import hour_of, zstd_module
 from observatory_storage.pricing import PriceBook
 from observatory_storage.rows import Row, Rules
 from observatory_storage.storing.upsert import is_text_error
-from observatory_storage.tables import EVENTS, table_named
+from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS, table_named
 
 __all__ = [
     "PartitionMissing",
     "Source",
     "ensure_partitions",
+    "payload_mode",
     "retrying",
     "source_of",
     "write_with_partitions",
@@ -63,6 +65,25 @@ def source_of(field: str, value: Any) -> Source:
     return cast(Source, value)
 
 
+def payload_mode(source: Source, mode: Any) -> PayloadMode | None:
+    """Check the mode in which a writer stores large values, and return it.
+
+    Args:
+        source: the pool.
+        mode: what the writer was given; None is as configured.
+
+    Raises:
+        ValidationError: it is no mode.
+        ConfigError: values shall be compressed, and Zstandard is not installed.
+    """
+    modes = get_args(PayloadMode)
+    if mode is not None and mode not in modes:
+        raise ValidationError("payloads", mode, f"must be one of {', '.join(modes)}, or None")
+    if source.config.payloads.threshold_of(mode) is not None:
+        zstd_module()
+    return cast("PayloadMode | None", mode)
+
+
 class PartitionMissing(StorageError):
     """A partition was dropped between the check and the write."""
 
@@ -70,7 +91,11 @@ class PartitionMissing(StorageError):
 
 
 def ensure_partitions(
-    source: Source, rows: Sequence[Row], within: Connection | None = None
+    source: Source,
+    rows: Sequence[Row],
+    within: Connection | None = None,
+    *,
+    framed: bool = False,
 ) -> None:
     """Create the partitions that the rows need, in a separate transaction.
 
@@ -78,6 +103,7 @@ def ensure_partitions(
         source: the pool.
         rows: prepared rows.
         within: a connection that the caller holds; see `Partitions.ensure_within`.
+        framed: whether large values are moved to payload frames.
 
     Raises:
         ValidationError: a row names a table that is not in the registry.
@@ -92,6 +118,9 @@ def ensure_partitions(
             moments[row.table].append(row.values[position])
             if row.events:
                 moments[EVENTS.name].append(row.values[position])
+    if framed:
+        starts = moments.get(SPANS.name, []) + moments.get(EVENTS.name, [])
+        moments[PAYLOAD_FRAMES.name] = sorted(set(map(hour_of, starts)))
     for table_name, needed in moments.items():
         if within is None:
             source.partitions.ensure(table_name, needed)
@@ -105,6 +134,8 @@ def write_with_partitions(
     write: Callable[[Sequence[Row]], None],
     within: Connection | None = None,
     before_repeat: Callable[[], None] = lambda: None,
+    *,
+    framed: bool = False,
 ) -> int:
     """Make the partitions of the rows, and write the rows.
 
@@ -114,18 +145,19 @@ def write_with_partitions(
         write: writes them inside `writing`.
         within: see `ensure_partitions`.
         before_repeat: is called if the rows have to be written once more.
+        framed: see `ensure_partitions`.
 
     Returns:
         How many texts had to be repaired.
     """
-    ensure_partitions(source, rows, within)
+    ensure_partitions(source, rows, within, framed=framed)
     try:
         return _repairing(rows, write)
     except PartitionMissing:
         # Either a partition was dropped, or a check is violated whose name a proxy or an extension
         # has removed from the error. If it fails again with all partitions there, it is a check.
         before_repeat()
-        ensure_partitions(source, rows, within)
+        ensure_partitions(source, rows, within, framed=framed)
         try:
             return _repairing(rows, write)
         except PartitionMissing as error:

@@ -42,6 +42,8 @@ class Loader:
         method: how rows are written to their tables.
         sent: counts the bytes that are sent.
         prices: the prices to compute costs of spans with.
+        payload_threshold: the bytes of attributes that a span or an event may keep in its row. None
+            leaves large values in the rows.
 
     Attributes:
         existing: how many spans, data points and log records had a key that existed already.
@@ -54,11 +56,13 @@ class Loader:
         sent: SentBytes | None = None,
         *,
         prices: PriceTable | None = None,
+        payload_threshold: int | None = None,
     ) -> None:
         self.connection = connection
         self.method: Method = method
         self.sent = sent or SentBytes()
         self.prices = prices
+        self.payload_threshold = payload_threshold
         self.existing = 0
 
     def upsert(

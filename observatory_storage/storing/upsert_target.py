@@ -14,11 +14,13 @@ from sqlalchemy import ColumnElement, Executable, FromClause, Table, Text, tuple
 from sqlalchemy.dialects.postgresql import JSONB, Insert, dialect, insert
 
 from observatory_storage.storing.usage_once import Usage
-from observatory_storage.tables import TableDefinition, Values
+from observatory_storage.tables import PAYLOAD_COLUMNS, TableDefinition, Values
 
 __all__ = ["UpsertTarget", "comparable_json"]
 
 _REPORTED: Final = "reported_usage"
+# The same values may be in any frame: their digests are compared.
+_FRAME: Final = PAYLOAD_COLUMNS[0]
 _COST_SOURCE, _REPORTED_COST_SOURCE = "cost_source", "reported_cost_source"
 _TEMPORARY_SCHEMA: Final = "pg_temp"
 _DIALECT: Final = cast(sa.Dialect, dialect())  # type: ignore[no-untyped-call]  # as SQLAlchemy has it
@@ -135,7 +137,7 @@ class UpsertTarget:
         return tuple_(*self._compared(old)).is_distinct_from(tuple_(*self._compared(replaced)))
 
     def _compared(self, side: Any) -> list[ColumnElement[Any]]:
-        columns = [name for name in self.columns if name not in self.key]
+        columns = [name for name in self.columns if name not in (*self.key, _FRAME)]
         if _REPORTED not in columns:
             return [comparable_json(side[name]) for name in columns]
         return [

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from observatory_storage.errors import BatchError, Rejected, StorageError, ValidationError
 from observatory_storage.processes import process_lock
 from observatory_storage.rows import PART, Row, as_mapping, prepare, prepare_many, remember_id
-from observatory_storage.storing import Source, source_of
+from observatory_storage.storing import Source, payload_mode, source_of
 from observatory_storage.tables import TableDefinition
 from observatory_storage.writers import process_hooks
 from observatory_storage.writers.buffer import Buffer
@@ -47,6 +47,7 @@ class BufferedWriter:
         if config is not None and not isinstance(config, WriterConfig):
             raise ValidationError("config", config, "must be WriterConfig")
         self._config = config or WriterConfig()
+        payload_mode(self._source, self._config.payloads)
         self._changes_rows = self._config.redact is not None or self._source.rules is not None
         self._begin()
         if self._delivery.replay is not None:

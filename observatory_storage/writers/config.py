@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from observatory_storage.config import PayloadMode
 from observatory_storage.errors import StorageError, ValidationError
 from observatory_storage.storing import Method
 
@@ -47,6 +48,8 @@ class WriterConfig:
             away, or before `close` returns. They are written later, also by another process.
             Several writers and processes may share the directory.
         spool_max_bytes: the maximum total size of the files in this directory.
+        payloads: where large values of spans and events are stored: "inline" in their rows,
+            "compressed" beside them; None is as ``payloads.mode`` of the pool's configuration says.
 
     Raises:
         ValidationError: a setting is out of range.
@@ -62,6 +65,7 @@ class WriterConfig:
     on_rejected: OnRejected | None = None
     spool_dir: str | os.PathLike[str] | None = None
     spool_max_bytes: int = 2**30
+    payloads: PayloadMode | None = None
 
     def __post_init__(self) -> None:
         _whole("batch_size", self.batch_size, _MAX_BATCH)
@@ -79,10 +83,14 @@ class WriterConfig:
             raise ValidationError(
                 "flush_interval_secs", interval, "must be a number above 0, or None"
             )
-        for name, values in (("on_full", get_args(OnFull)), ("method", get_args(Method))):
+        for name, values in (
+            ("on_full", get_args(OnFull)),
+            ("method", get_args(Method)),
+            ("payloads", (*get_args(PayloadMode), None)),
+        ):
             if getattr(self, name) not in values:
                 raise ValidationError(
-                    name, getattr(self, name), f"must be one of {', '.join(values)}"
+                    name, getattr(self, name), f"must be one of {', '.join(map(str, values))}"
                 )
 
 

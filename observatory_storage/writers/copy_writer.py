@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, get_args
 
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from observatory_storage import models, tables
+from observatory_storage.config import PayloadMode
 from observatory_storage.errors import ValidationError
+from observatory_storage.pricing import PriceTable
 from observatory_storage.rows import PART, Row
 from observatory_storage.storing import Loader, Method, chosen_method, transaction, write_batch
 from observatory_storage.storing.row_stream import RowFeed, StreamOutcome, stream
@@ -42,14 +45,27 @@ class CopyWriter:
         target: a `StoragePool` or a `UnitOfWork`.
         method: "copy" for binary COPY, "insert" for INSERT, or "auto" for INSERT of a single row
             and COPY of more.
+        payloads: where large values of spans and events are stored: "inline" in their rows,
+            "compressed" beside them; None is as ``payloads.mode`` of the pool's configuration says.
+
+    Raises:
+        ConfigError: values shall be compressed, and Zstandard is not installed.
     """
 
-    def __init__(self, target: transaction.Source | UnitOfWork, *, method: Method = "auto") -> None:
+    def __init__(
+        self,
+        target: transaction.Source | UnitOfWork,
+        *,
+        method: Method = "auto",
+        payloads: PayloadMode | None = None,
+    ) -> None:
         self._session: Session | None = getattr(target, "session", None)
         self._source = transaction.source_of("target", getattr(target, "source", target))
         if method not in get_args(Method):
             raise ValidationError("method", method, f"must be one of {', '.join(get_args(Method))}")
         self._method: Method = method
+        self._payloads = transaction.payload_mode(self._source, payloads)
+        self._threshold = self._source.config.payloads.threshold_of(self._payloads)
 
     def write_traces(self, rows: Iterable[models.Trace | Mapping[str, Any]]) -> int:
         """Write the columns of traces that are not computed from spans."""
@@ -84,7 +100,7 @@ class CopyWriter:
         streams = self._session is None and len(feed) > PART
         if not streams or chosen_method(self._method, len(feed)) == "insert":
             return self._write_prepared(feed.all())
-        outcome = stream(self._source, feed)
+        outcome = stream(self._source, feed, self._payloads)
         if outcome is not StreamOutcome.WRITTEN:
             prepared, optimistic = feed.all(), outcome is not StreamOutcome.CONFLICT
             transaction.retrying(
@@ -105,21 +121,25 @@ class CopyWriter:
         def write(these: Sequence[Row]) -> None:
             prices = self._source.prices.table() if _has_spans(rows) else None
             with transaction.writing(self._source), self._source.engine.begin() as connection:
-                loader = Loader(connection, self._method, prices=prices)
+                loader = self._loader(connection, prices)
                 write_batch(loader, these, optimistic=optimistic)
 
-        transaction.write_with_partitions(self._source, rows, write)
+        framed = self._threshold is not None
+        transaction.write_with_partitions(self._source, rows, write, framed=framed)
 
     def _write_within(self, session: Session, rows: list[Row]) -> None:
         def write(these: Sequence[Row]) -> None:
             with transaction.writing(self._source), session.begin_nested():
-                loader = Loader(session.connection(), self._method, prices=prices)
-                write_batch(loader, these)
+                write_batch(self._loader(session.connection(), prices), these)
 
         # A session that has no connection yet gets one when the partitions are there.
         held = session.connection() if session.in_transaction() else None
         prices = self._source.prices.table(held) if _has_spans(rows) else None
-        transaction.write_with_partitions(self._source, rows, write, held)
+        framed = self._threshold is not None
+        transaction.write_with_partitions(self._source, rows, write, held, framed=framed)
+
+    def _loader(self, connection: Connection, prices: PriceTable | None) -> Loader:
+        return Loader(connection, self._method, prices=prices, payload_threshold=self._threshold)
 
 
 def _has_spans(rows: Sequence[Row]) -> bool:

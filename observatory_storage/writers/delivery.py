@@ -115,7 +115,7 @@ class Delivery:
             result.repaired += replay.take(rows)  # they must follow the rows in the spool
             return None
         try:
-            store_into(result, self._source, rows, self._config.method)
+            store_into(result, self._source, rows, self._config.method, self._config.payloads)
         except StorageError as error:
             if replay is None or not error.retryable:
                 raise

@@ -205,7 +205,7 @@ class Replay:
     def _move(self, chunk: Chunk) -> None:
         result = StoreResult()
         if chunk.rows:
-            result = store(self._source, chunk.rows, self._config.method)
+            result = store(self._source, chunk.rows, self._config.method, self._config.payloads)
         self._report(result, chunk)
         self._spool.done(chunk)
         with self._changed:

@@ -1,0 +1,165 @@
+"""Moves large values of the rows of a flush into payload frames, one for each trace and hour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from observatory_storage.payloads import (
+    FrameKey,
+    Member,
+    Moved,
+    Owner,
+    frame_row,
+    hour_of,
+    move_large,
+    new_frame_id,
+    owner_of,
+)
+from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPAN_KEY_OF_EVENT, SPANS, Values
+
+__all__ = ["FrameBuilder", "OwnerKey", "event_owner", "span_owner"]
+
+OwnerKey = tuple[UUID, Owner]
+"""The id of a trace, and one of its rows."""
+
+# A frame is read and written as a whole, so it should not be much larger.
+_FRAME_BYTES: Final = 1024 * 1024
+# Values that wait for others of their trace. Beyond it, the frames begun first are packed.
+_WAITING_BYTES: Final = 16 * 1024 * 1024
+_INLINE: Final = (None, None)
+_TRACE_ID, _SPAN_ID, _START, _START_NS, _ATTRIBUTES = SPANS.positions(
+    "trace_id", "span_id", "start_time", "start_ns", "attributes"
+)
+_EVENT_TRACE_ID, _EVENT_SPAN_ID, _EVENT_START, _EVENT_START_NS = EVENTS.positions(
+    *SPAN_KEY_OF_EVENT
+)
+_POSITION, _EVENT_ATTRIBUTES = EVENTS.positions("position", "attributes")
+
+
+def span_owner(values: Values) -> OwnerKey:
+    """The owner of the values of a prepared span."""
+    return values[_TRACE_ID], owner_of(values[_SPAN_ID], values[_START], values[_START_NS])
+
+
+def event_owner(values: Values) -> OwnerKey:
+    """The owner of the values of a prepared event."""
+    span = values[_EVENT_SPAN_ID], values[_EVENT_START], values[_EVENT_START_NS]
+    return values[_EVENT_TRACE_ID], owner_of(*span, values[_POSITION])
+
+
+class _Open:
+    """A frame that takes more members."""
+
+    __slots__ = ("key", "members", "size")
+
+    def __init__(self, trace_id: UUID, hour: datetime) -> None:
+        self.key = FrameKey(trace_id, hour, new_frame_id())
+        self.members: list[Member] = []
+        self.size = 0
+
+
+class FrameBuilder:
+    """Moves large values out of rows, and makes the rows of their frames.
+
+    Args:
+        threshold: the bytes of attributes that a row may keep; None leaves all in the rows.
+    """
+
+    def __init__(self, threshold: int | None) -> None:
+        self._threshold = threshold
+        self._open: dict[tuple[int, datetime], _Open] = {}
+        self._complete: list[_Open] = []
+        self._packed: list[Values] = []
+        self._waiting_bytes = 0
+
+    def spans(self, spans: Iterable[Values]) -> list[Values]:
+        """Prepared spans with their payload columns."""
+        threshold, framed = self._threshold, []
+        for values in spans:
+            attributes = values[_ATTRIBUTES]
+            if (
+                threshold is None
+                or len(attributes) <= threshold
+                or (moved := move_large(attributes, threshold)) is None
+            ):
+                framed.append(values + _INLINE)
+            else:
+                frame = self._frame(span_owner(values), values[_START], moved)
+                framed.append(_moved(values, _ATTRIBUTES, frame, moved))
+        return framed
+
+    def events(self, events: Iterable[Values]) -> list[Values]:
+        """Prepared events with their payload columns."""
+        threshold, framed = self._threshold, []
+        for values in events:
+            attributes = values[_EVENT_ATTRIBUTES]
+            if (
+                threshold is None
+                or len(attributes) <= threshold
+                or (moved := move_large(attributes, threshold)) is None
+            ):
+                framed.append(values + _INLINE)
+            else:
+                frame = self._frame(event_owner(values), values[_EVENT_START], moved)
+                framed.append(_moved(values, _EVENT_ATTRIBUTES, frame, moved))
+        return framed
+
+    def pack_some(self) -> None:
+        """Pack frames, if the values that wait for others of their trace take much memory."""
+        if self._waiting_bytes > _WAITING_BYTES:
+            half = len(self._open) // 2 + 1
+            self._complete += [self._open.pop(key) for key in list(self._open)[:half]]
+            self._pack_complete()
+
+    def frames(self, written: AbstractSet[OwnerKey] | None = None) -> list[Values]:
+        """The rows of all frames, which are then complete.
+
+        Args:
+            written: leave out the values of all other rows.
+        """
+        self._complete += self._open.values()
+        self._open = {}
+        if written is not None:
+            for frame in self._complete:
+                trace_id = frame.key.trace_id
+                frame.members = [m for m in frame.members if (trace_id, m.owner) in written]
+        self._pack_complete()
+        packed, self._packed = self._packed, []
+        return packed
+
+    @property
+    def has_values(self) -> bool:
+        """Whether any value was moved."""
+        return bool(self._open or self._complete or self._packed)
+
+    def _frame(self, owner: OwnerKey, start: datetime, moved: Moved) -> int:
+        """Add the values to a frame, and return its id."""
+        trace_id, of_trace = owner
+        place = trace_id.int, hour_of(start)
+        frame = self._open.get(place)
+        if frame is None:
+            frame = self._open[place] = _Open(trace_id, place[1])
+        frame.members.append(Member(of_trace, moved.values))
+        size = sum(map(len, moved.values.values()))
+        frame.size += size
+        self._waiting_bytes += size
+        if frame.size >= _FRAME_BYTES:
+            self._complete.append(self._open.pop(place))
+        return frame.key.id
+
+    def _pack_complete(self) -> None:
+        for frame in self._complete:
+            self._waiting_bytes -= frame.size
+            if frame.members:
+                row = frame_row(frame.key, frame.members)
+                self._packed.append(tuple(row[column] for column in PAYLOAD_FRAMES.columns))
+        self._complete = []
+
+
+def _moved(values: Values, position: int, frame: int, moved: Moved) -> Values:
+    before, after = values[:position], values[position + 1 :]
+    return (*before, moved.attributes, *after, frame, moved.digests)
