@@ -44,11 +44,17 @@ _ESCAPED: Final = re.compile(r"\\+u([0-9a-fA-F]{4})")
 _SINGLE: Final = re.compile(rb'(?<!\\)\\["bfnrt]')
 _SINGLE_ESCAPES: Final = (rb"\n", rb"\"", rb"\t", rb"\r", rb"\b", rb"\f")
 _ESCAPE: Final = re.compile(r"\\+[bfnrt]?")
-_BEGINNING: Final = re.compile(r"\\{2,}([bfnrt][A-Za-z0-9]*)")
+# It depends on the server's locale whether letters beyond ASCII belong to a word after backslashes.
+_BEGINNINGS: Final = (
+    re.compile(r"\\{2,}([bfnrt][A-Za-z0-9]+)"),
+    re.compile(r"\\{2,}([bfnrt][^\W_]+)"),
+)
 _SURROGATES: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 # jsonb writes numbers without an exponent.
 _HAS_EXPONENT: Final = re.compile(rb"[0-9][eE][+-]?[0-9]")
 _EXPONENT: Final = re.compile(rb"-?\d+(?:\.\d+)?[eE][+-]?\d{1,3}(?![\d.])")
+# PostgreSQL's parser divides a number with an exponent from letters that follow.
+_NUMBER: Final = re.compile(r"(?<![^\W_])([0-9]+[eE][0-9]+)(?=[^\W0-9_])")
 # Beside what case folding makes equal: the letters i of Turkish.
 _FOLDED: Final = str.maketrans({"\u0130": "i", "\u0131": "i"})
 
@@ -88,8 +94,9 @@ def _words_of_value(value: bytes) -> set[str]:
         words = text.translate(_BLANKS).decode("ascii").split()
     else:
         words = [*_runs_of_json(text.decode())]
-    if value[:1] != b'"' and _HAS_EXPONENT.search(value):
+    if _HAS_EXPONENT.search(value):
         words += _numbers(value)
+        words += _runs(" ".join(words))
     return {word[:MOST_CHARACTERS] for word in words}
 
 
@@ -102,7 +109,7 @@ def _runs_of_json(text: str) -> Iterable[str]:
         decoded = _SURROGATES.sub(_joined, decoded)
     readings = [decoded.replace("\\", " "), _ESCAPE.sub(" ", decoded)]
     if decoded != text:
-        readings += _BEGINNING.findall(text)
+        readings += (word for pattern in _BEGINNINGS for word in pattern.findall(text))
     return _runs(" ".join(readings))
 
 
@@ -116,6 +123,7 @@ def _joined(match: re.Match[str]) -> str:
 
 
 def _runs(text: str) -> list[str]:
+    text = _NUMBER.sub(r"\1 ", text)
     if text.isascii():
         return text.encode().translate(_BLANKS).decode("ascii").split()
     return _RUN.findall(separate(text.translate(_FOLDED).casefold()))

@@ -115,13 +115,21 @@ def insert_frames(connection: sa.Connection, frames: Mapping[FrameKey, Iterable[
 
 
 def note_changed(connection: sa.Connection, keys: Iterable[FrameKey]) -> None:
-    """Note that frames are new or have lost values, so that their words are indexed anew.
+    """Note that frames are new or gone, so that their words are indexed or forgotten.
 
-    Call it in the transaction that changes them.
+    Call it in the transaction that inserts or deletes them. Until the words are indexed, searches
+    read the frames of the noted hours of traces.
     """
     hours = sorted({(key.trace_id, key.start_time) for key in keys})
-    rows = [{"trace_id": trace_id, "start_time": start} for trace_id, start in hours]
-    connection.execute(sa.insert(_UNINDEXED), rows)
+    if not hours:
+        return
+    columns = (_UNINDEXED.c.trace_id, _UNINDEXED.c.start_time)
+    arrays = (
+        sa.literal(list(values), sa.ARRAY(column.type))
+        for values, column in zip(zip(*hours, strict=True), columns, strict=True)
+    )
+    given = sa.func.unnest(*arrays).table_valued("trace_id", "hour").render_derived(name="given")
+    connection.execute(sa.insert(_UNINDEXED).from_select(columns, sa.select(*given.c)))
 
 
 def opened(key: FrameKey, data: bytes | None) -> Frame | DamagedFrame:
@@ -240,7 +248,7 @@ def rewrite_frame(connection: sa.Connection, key: FrameKey, members: Iterable[Me
         connection.execute(sa.update(_FRAMES).where(this).values(new))
     else:
         connection.execute(sa.delete(_FRAMES).where(this))
-    note_changed(connection, (key,))
+        note_changed(connection, (key,))
 
 
 def prune_frames(connection: sa.Connection, keys: Iterable[FrameKey]) -> None:

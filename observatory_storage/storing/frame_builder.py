@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Final
@@ -17,11 +17,14 @@ from observatory_storage.payloads import (
     hour_of,
     move_large,
     new_frame_id,
+    note_changed,
     owner_of,
 )
+from observatory_storage.storing.conflict_rules import FRAMES
+from observatory_storage.storing.upsert import Loader
 from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPAN_KEY_OF_EVENT, SPANS, Values
 
-__all__ = ["FrameBuilder", "OwnerKey", "event_owner", "span_owner"]
+__all__ = ["FrameBuilder", "OwnerKey", "event_owner", "load_frames", "span_owner"]
 
 OwnerKey = tuple[UUID, Owner]
 """The id of a trace, and one of its rows."""
@@ -163,3 +166,9 @@ class FrameBuilder:
 def _moved(values: Values, position: int, frame: int, moved: Moved) -> Values:
     before, after = values[:position], values[position + 1 :]
     return (*before, moved.attributes, *after, frame, moved.digests)
+
+
+def load_frames(loader: Loader, frames: Sequence[Values]) -> None:
+    """Insert the rows of frames, whose words are then to be indexed."""
+    loader.load(FRAMES, frames)
+    note_changed(loader.connection, (FrameKey(*values[:3]) for values in frames))

@@ -30,9 +30,7 @@ def move_values(pool: StoragePool, choose: Choose) -> int:
     ids: defaultdict[object, int] = defaultdict(new_frame_id)
     with pool.engine.begin() as connection:
         for table, this, place, attributes in _rows(connection):
-            values = {
-                key: jsonb.dumps(value) for key, value in attributes.items() if choose(key)
-            }
+            values = {key: jsonb.dumps(value) for key, value in attributes.items() if choose(key)}
             if not values:
                 continue
             trace_id, span_id, start, *others = place
