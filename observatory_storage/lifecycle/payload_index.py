@@ -102,11 +102,13 @@ def _index_some(connection: sa.Connection) -> tuple[int, int]:
     segments = holding(connection, keys - indexed)
     for segment in segments:
         merge_segments(connection, [segment], without=keys - indexed)
-    ids = [row.id for row in noted]
-    connection.execute(
-        sa.delete(_UNINDEXED).where(_UNINDEXED.c.id == sa.func.any(sa.literal(ids, _IDS)))
-    )
+    _delete_notes(connection, [row.id for row in noted])
     return len(noted), len(segments)
+
+
+def _delete_notes(connection: sa.Connection, ids: list[int]) -> None:
+    this = _UNINDEXED.c.id == sa.func.any(sa.literal(ids, _IDS))
+    connection.execute(sa.delete(_UNINDEXED).where(this))
 
 
 def _index(connection: sa.Connection, keys: Collection[HourKey]) -> set[HourKey]:

@@ -97,7 +97,10 @@ def _words_of_value(value: bytes) -> set[str]:
     if _HAS_EXPONENT.search(value):
         words += _numbers(value)
         words += _runs(" ".join(words))
-    return {word[:MOST_CHARACTERS] for word in words}
+    found = set(words)
+    if max(map(len, found), default=0) > MOST_CHARACTERS:
+        return {word[:MOST_CHARACTERS] for word in found}
+    return found
 
 
 def _runs_of_json(text: str) -> Iterable[str]:
