@@ -10,6 +10,7 @@ null, and the keys with the lengths of their values.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -58,6 +59,7 @@ class Frame(dict[Owner, dict[str, bytes]]):
         return [Member(owner, values) for owner, values in self.items()]
 
 
+@cache  # Python looks for a module that is missing again at each import
 def zstd_module() -> Any:
     """The module of Zstandard: that of Python 3.14, or its backport.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -47,12 +47,22 @@ class FramedRow(NamedTuple):
     attributes: Mapping[str, bytes]
 
 
+def _any(_: bytes) -> bool:
+    return True
+
+
 def framed_rows(
-    connection: sa.Connection | Session, keys: Collection[HourKey]
+    connection: sa.Connection | Session,
+    keys: Collection[HourKey],
+    may_be_wanted: Callable[[bytes], bool] = _any,
 ) -> dict[HourKey, list[FramedRow]]:
     """The spans and events of these hours of traces that refer to frames.
 
     It runs two statements. What cannot be read of a frame is logged; its rows have previews.
+
+    Args:
+        may_be_wanted: whether a row may be wanted whose attributes are among this JSON text, in
+            lower case. Other rows are left out.
 
     Raises:
         ConfigError: Zstandard is not installed.
@@ -76,7 +86,9 @@ def framed_rows(
             frame = frames[key]
             owner = owner_of(row.span_id, row.start_time, row.start_ns, row.position)
             values = {} if isinstance(frame, DamagedFrame) else frame.get(owner, {})
-            found[hour].append(_whole(row, values))
+            text = b"".join((row.attributes.encode(), *values.values())).lower()
+            if may_be_wanted(text):
+                found[hour].append(_whole(row, values))
         left = again
         if is_last:
             for error in broken.values():

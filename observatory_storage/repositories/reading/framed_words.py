@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -109,15 +110,15 @@ class FramedWords:
         ]
         self._unindexed = within(PayloadUnindexed.start_time, first, end)
 
-    def has_any(self) -> bool:
+    @property
+    def is_any(self) -> bool:
         """Whether there may be frames in the range."""
-        unindexed = sa.exists().where(*self._unindexed).select_from(PayloadUnindexed)
-        segments = sa.exists().where(*self._of_segments).select_from(PayloadSegment)
-        return bool(self._connection.scalar(sa.select(sa.or_(unindexed, segments))))
+        noted, has_segments = self._known
+        return bool(noted) or has_segments
 
     def all(self) -> set[HourKey]:
         """All hours of traces that may have frames."""
-        found = self._noted()
+        found = set(self._known[0])
         for hours in self._connection.scalars(
             sa.select(PayloadSegment.hours).where(*self._of_segments)
         ):
@@ -132,20 +133,31 @@ class FramedWords:
         """
         if not all(alternatives):
             return None
+        # First, because what is indexed meanwhile is then found in both.
+        noted, has_segments = self._known
+        if not has_segments:
+            return self._in_range(noted)
         for _ in range(_ATTEMPTS):
-            # First, because what is indexed meanwhile is then found in both.
-            found = self._noted()
             try:
                 indexed = self._indexed(alternatives)
             except _Merged:
                 continue
-            return None if indexed is None else self._in_range(found | indexed)
+            return None if indexed is None else self._in_range(noted | indexed)
         return None
 
-    def _noted(self) -> set[HourKey]:
+    @cached_property
+    def _known(self) -> tuple[set[HourKey], bool]:
+        """The hours of traces that are noted, and whether there are segments."""
         noted = sa.select(PayloadUnindexed.trace_id, PayloadUnindexed.start_time)
-        rows = self._connection.execute(noted.where(*self._unindexed).distinct())
-        return {HourKey(row.trace_id, row.start_time.astimezone(UTC)) for row in rows}
+        segment = sa.select(sa.null(), sa.null()).where(
+            sa.exists().where(*self._of_segments).select_from(PayloadSegment)
+        )
+        both: sa.CompoundSelect[Any] = sa.union_all(
+            noted.where(*self._unindexed).distinct(), segment
+        )
+        rows = self._connection.execute(both).all()
+        keys = {HourKey(row[0], row[1].astimezone(UTC)) for row in rows if row[0] is not None}
+        return keys, any(row[0] is None for row in rows)
 
     def _indexed(self, alternatives: Sequence[Sequence[Run]]) -> set[HourKey] | None:
         runs = list(dict.fromkeys(run for each in alternatives for run in each))

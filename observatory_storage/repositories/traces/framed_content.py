@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final
 
 import orjson
@@ -83,7 +83,7 @@ class FramedContent:
     @cached_property
     def is_any(self) -> bool:
         """Whether there are conditions on content, and may be frames in the range."""
-        return bool(self._conditions) and self._words.has_any()
+        return bool(self._conditions) and self._words.is_any
 
     def few(
         self, condition: ContentCondition, start: datetime | None, end: datetime | None
@@ -117,7 +117,7 @@ class FramedContent:
         for start in range(0, len(unknown), _HOURS_AT_ONCE):
             some = unknown[start : start + _HOURS_AT_ONCE]
             known.update((key, []) for key in some)
-            rows = framed_rows(self._connection, some)
+            rows = framed_rows(self._connection, some, partial(_may_meet, condition))
             for row in self._meeting(
                 condition, (row for of_hour in rows.values() for row in of_hour)
             ):
@@ -133,6 +133,11 @@ class FramedContent:
         return conditions.with_framed(
             {name: self.met(one, hours) for name, one in self._conditions.items()}
         )
+
+    def is_rare(self) -> bool:
+        """Whether few frames have to be read to know all spans that meet the conditions."""
+        each = map(self._candidates_of, self._conditions.values())
+        return all(found is not None and len(found) <= _MOST_HOURS for found in each)
 
     def of_spans(self, *conditions: sa.ColumnElement[bool]) -> set[HourKey]:
         """The hours of traces of the spans that meet conditions on their columns."""
@@ -153,9 +158,8 @@ class FramedContent:
         size = 0
         for row in rows:
             content = _content_of(row)
-            if _may_meet(condition, content):
-                batch.append(row._replace(attributes=content))
-                size += sum(map(len, content.values()))
+            batch.append(row._replace(attributes=content))
+            size += sum(map(len, content.values()))
             if len(batch) >= _ROWS_AT_ONCE or size > _MOST_BYTES:
                 yield from self._decided(condition, batch)
                 batch, size = [], 0
@@ -194,12 +198,11 @@ def _content_of(row: FramedRow) -> dict[str, bytes]:
     return {key: value for key, value in row.attributes.items() if is_content(key)}
 
 
-def _may_meet(condition: ContentCondition, content: Mapping[str, bytes]) -> bool:
-    """Whether the content has the letters and digits that matching content has.
+def _may_meet(condition: ContentCondition, text: bytes) -> bool:
+    """Whether JSON text has the letters and digits that matching content has.
 
     JSON never escapes those of ASCII.
     """
-    text = b"\0".join(content.values()).lower()
     return any(
         all(run.text.encode() in text for run in runs if run.text.isascii())
         for runs in condition.runs

@@ -126,13 +126,13 @@ class SpanSearch:
         end: datetime | None,
         *,
         descending: bool,
-    ) -> Iterator[tuple[datetime | None, datetime | None, Collection[HourKey]]]:
+    ) -> Iterator[tuple[datetime | None, datetime | None, Collection[HourKey] | None]]:
         """The parts of a range, in order, each with the hours of traces of its spans.
 
-        Without frames, the whole range is one part.
+        If few frames have to be read at all, the whole range is one part.
         """
-        if not framed.is_any:
-            yield start, end, ()
+        if not framed.is_any or framed.is_rare():
+            yield start, end, None
             return
         time, size = TraceSpan.start_time, _BATCH
         order = time.desc() if descending else time.asc()
