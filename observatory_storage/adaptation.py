@@ -18,7 +18,6 @@ from uuid import UUID
 import psycopg
 from psycopg.abc import AdaptContext
 from psycopg.adapt import AdaptersMap, Loader, PyFormat
-from psycopg.dbapi20 import Binary, register_dbapi20_adapters
 from psycopg.postgres import register_default_adapters
 from psycopg.pq import Format
 from psycopg.types.array import register_all_arrays
@@ -38,7 +37,7 @@ _READ: Final = (
 )
 _WRITTEN: Final = (
     *(bool, bytes, int, float, Decimal, str, UUID, date, datetime, list, type(None)),
-    *(Json, Jsonb, Binary),
+    *(Json, Jsonb),
 )
 _FORMATS: Final = (Format.TEXT, Format.BINARY)
 
@@ -76,7 +75,6 @@ def _complete_map() -> AdaptersMap:
     adapters = AdaptersMap(types=psycopg.adapters.types)
     context = _Context(adapters)
     register_default_adapters(context)
-    register_dbapi20_adapters(context)
     register_all_arrays(context)
     set_json_dumps(jsonb.dumps, context)
     set_json_loads(jsonb.loads, context)

@@ -357,5 +357,5 @@ def _check_config(config: StorageConfig) -> None:
             f"config: must be a StorageConfig, not {type(config).__name__}; for a URL, use"
             " StorageConfig(postgres=PostgresConfig.from_url(url))"
         )
-    if config.payloads.threshold_of() is not None:
+    if config.payloads.mode == "compressed":
         zstd_module()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from observatory_storage.config.fields import Key
 from observatory_storage.config.problems import Loaded, problems_of, raise_config_error
@@ -22,6 +22,13 @@ class ConfigModel(BaseModel):
         serialize_by_alias=True,
     )
     section: ClassVar[Key] = ()
+    # The key whose value may stand for the whole section.
+    main_key: ClassVar[str] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_main_key(cls, value: Any) -> Any:
+        return {cls.main_key: value} if cls.main_key and isinstance(value, str) else value
 
     def __init__(self, /, **values: Any) -> None:
         problems: list[str] = []

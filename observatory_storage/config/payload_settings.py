@@ -16,11 +16,14 @@ PayloadMode = Literal["inline", "compressed"]
 class PayloadsConfig(ConfigModel):
     """Where the large values of spans and events are stored: prompts, completions, tool results.
 
+    The mode alone may stand for the section: ``StorageConfig(payloads="compressed")``.
+
     Raises:
         ConfigError: a value is invalid. It lists all problems.
     """
 
     section = ("payloads",)
+    main_key = "mode"
 
     mode: Annotated[PayloadMode, Env("OBSERVATORY_PAYLOADS")] = Field(
         default="inline",
@@ -32,11 +35,3 @@ class PayloadsConfig(ConfigModel):
         le=2**31 - 1,
         description="Bytes of attributes that a row may keep. Larger ones are moved to a frame.",
     )
-
-    def threshold_of(self, mode: PayloadMode | None = None) -> int | None:
-        """The bytes of attributes that a row may keep in a mode; None if it keeps all.
-
-        Args:
-            mode: the mode of a writer; None is the configured one.
-        """
-        return self.threshold_bytes if (mode or self.mode) == "compressed" else None

@@ -165,6 +165,8 @@ class FileSource(Source):
                 self.set_value(key, value, Origin(f"{self.path}: {'.'.join(key)}"))
             elif isinstance(value, Mapping):
                 self._walk(value, section, key)
+            elif isinstance(value, str) and (main_key := getattr(section, "main_key", "")):
+                self._walk({main_key: value}, section, key)
             elif value is not None:  # None: a section without keys
                 self._report(f"{'.'.join(key)}: must be a group of keys")
 

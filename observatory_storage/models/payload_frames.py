@@ -5,12 +5,19 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-from sqlalchemy import LargeBinary
+from sqlalchemy import Dialect, LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column
 
 from observatory_storage.models.base import Base, now
 
 __all__ = ["PayloadFrame"]
+
+
+class _Bytes(LargeBinary):
+    """Bytes that are sent as they are, not as the `Binary` of the DB-API, whose dumper is slow."""
+
+    def bind_processor(self, dialect: Dialect) -> None:
+        del dialect
 
 
 class PayloadFrame(Base):
@@ -32,7 +39,7 @@ class PayloadFrame(Base):
         primary_key=True, autoincrement=False, doc="A random number: `payload_frame` of its rows."
     )
     value_bytes: Mapped[int] = mapped_column(doc="The size of its values before compression.")
-    data: Mapped[bytes] = mapped_column(LargeBinary, doc="The values, compressed by Zstandard.")
+    data: Mapped[bytes] = mapped_column(_Bytes, doc="The values, compressed by Zstandard.")
     created_at: Mapped[datetime] = now("When it was written.")
 
     __table_args__ = ({"postgresql_partition_by": "RANGE (start_time)"},)

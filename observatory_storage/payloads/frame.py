@@ -20,8 +20,9 @@ from observatory_storage.errors import ConfigError, StorageError
 __all__ = ["DamagedFrame", "Frame", "Member", "Owner", "pack", "unpack", "zstd_module"]
 
 _LENGTH_BYTES: Final = 4
-# Level 3 is the default of Zstandard. Higher levels cost more time than they save bytes here.
-_LEVEL: Final = 3
+# Level 3, the default of Zstandard, saves 6 % of the bytes of independent texts, but takes a third
+# longer, and writers wait for it.
+_LEVEL: Final = 1
 
 
 class Owner(NamedTuple):
@@ -59,7 +60,7 @@ class Frame(dict[Owner, dict[str, bytes]]):
         return [Member(owner, values) for owner, values in self.items()]
 
 
-@cache  # Python looks for a module that is missing again at each import
+@cache
 def zstd_module() -> Any:
     """The module of Zstandard: that of Python 3.14, or its backport.
 
@@ -79,8 +80,12 @@ def zstd_module() -> Any:
     return zstd
 
 
-def pack(members: Iterable[Member]) -> bytes:
+def pack(members: Iterable[Member], level: int = _LEVEL) -> bytes:
     """The data of a frame with these rows.
+
+    Args:
+        members: the rows with their values.
+        level: the level of compression. Any level is read equally fast.
 
     Raises:
         ConfigError: Zstandard is not installed.
@@ -93,7 +98,7 @@ def pack(members: Iterable[Member]) -> bytes:
     encoded = orjson.dumps(header)
     zstd = zstd_module()
     options = {
-        zstd.CompressionParameter.compression_level: _LEVEL,
+        zstd.CompressionParameter.compression_level: level,
         zstd.CompressionParameter.checksum_flag: 1,
     }
     length = len(encoded).to_bytes(_LENGTH_BYTES, "big")

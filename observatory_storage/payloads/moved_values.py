@@ -34,6 +34,8 @@ PREVIEW_CHARACTERS: Final = 100
 """The length of a preview. A preview of a longer text ends in an ellipsis."""
 
 _DIGEST_BYTES: Final = 12
+# Of a hundred characters, each may take twelve bytes: a pair of escape sequences.
+_BEGINNING_BYTES: Final = 1_300
 _ELLIPSIS: Final = "…"
 _raw: Final = Decoder(dict[str, Raw])
 _encode: Final = Encoder().encode
@@ -85,8 +87,18 @@ def move_large(attributes: bytes, threshold: int) -> Moved | None:
 
 def preview_of(value: bytes) -> str:
     """The preview of a value, which is given as JSON text."""
-    text = orjson.loads(value) if value[:1] == b'"' else value.decode()
+    # Of a long value only the beginning is decoded, up to a blank: there, no character is cut.
+    end = value.rfind(b" ", 0, _BEGINNING_BYTES) if len(value) > _BEGINNING_BYTES else -1
+    head = value if end <= PREVIEW_CHARACTERS else value[:end] + value[:1]
+    text = _text_of(head)
+    if len(text) <= PREVIEW_CHARACTERS and head is not value:
+        text = _text_of(value)
     return text if len(text) <= PREVIEW_CHARACTERS else text[:PREVIEW_CHARACTERS] + _ELLIPSIS
+
+
+def _text_of(value: bytes) -> str:
+    text: str = orjson.loads(value) if value[:1] == b'"' else value.decode()
+    return text
 
 
 def digest_of(value: bytes) -> str:

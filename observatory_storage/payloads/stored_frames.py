@@ -28,6 +28,7 @@ __all__ = [
     "Reference",
     "frame_row",
     "hour_of",
+    "hours_of",
     "insert_frames",
     "new_frame_id",
     "note_changed",
@@ -77,6 +78,18 @@ class Reference(NamedTuple):
 def hour_of(start: datetime) -> datetime:
     """The hour, in UTC, of a span that starts then: the `start_time` of its frame."""
     return start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def hours_of(starts: Iterable[datetime]) -> set[datetime]:
+    """The hours of spans that start then. They mostly follow each other."""
+    hours = set()
+    first = last = None
+    for start in starts:
+        if first is None or last is None or not first <= start <= last:
+            first = hour_of(start)
+            last = first + (_HOUR - MICROSECOND)
+            hours.add(first)
+    return hours
 
 
 def owner_of(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from datetime import datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from observatory_storage.payloads import (
 from observatory_storage.storing.conflict_rules import FRAMES
 from observatory_storage.storing.upsert import Loader
 from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPAN_KEY_OF_EVENT, SPANS, Values
+from observatory_storage.times import MICROSECOND, UNIX_EPOCH
 
 __all__ = ["FrameBuilder", "OwnerKey", "event_owner", "load_frames", "span_owner"]
 
@@ -31,8 +33,9 @@ OwnerKey = tuple[UUID, Owner]
 
 # A frame is read and written as a whole, so it should not be much larger.
 _FRAME_BYTES: Final = 1024 * 1024
-# Values that wait for others of their trace. Beyond it, the frames begun first are packed.
-_WAITING_BYTES: Final = 16 * 1024 * 1024
+# After so many parts without a value of its trace, a frame is packed: the others are in memory.
+_IDLE_PARTS: Final = 5
+_ALMOST_AN_HOUR: Final = timedelta(hours=1) - MICROSECOND
 _INLINE: Final = (None, None)
 _TRACE_ID, _SPAN_ID, _START, _START_NS, _ATTRIBUTES = SPANS.positions(
     "trace_id", "span_id", "start_time", "start_ns", "attributes"
@@ -57,12 +60,17 @@ def event_owner(values: Values) -> OwnerKey:
 class _Open:
     """A frame that takes more members."""
 
-    __slots__ = ("key", "members", "size")
+    __slots__ = ("key", "members", "part", "size")
 
     def __init__(self, trace_id: UUID, hour: datetime) -> None:
         self.key = FrameKey(trace_id, hour, new_frame_id())
         self.members: list[Member] = []
         self.size = 0
+        self.part = 0
+
+    def row(self) -> Values:
+        row = frame_row(self.key, self.members)
+        return tuple(row[column] for column in PAYLOAD_FRAMES.columns)
 
 
 class FrameBuilder:
@@ -76,8 +84,10 @@ class FrameBuilder:
         self._threshold = threshold
         self._open: dict[tuple[int, datetime], _Open] = {}
         self._complete: list[_Open] = []
-        self._packed: list[Values] = []
-        self._waiting_bytes = 0
+        self._packed: list[Callable[[], Values]] = []
+        self._thread: ThreadPoolExecutor | None = None
+        self._part = 0
+        self._hour = UNIX_EPOCH
 
     def spans(self, spans: Iterable[Values]) -> list[Values]:
         """Prepared spans with their payload columns."""
@@ -111,28 +121,39 @@ class FrameBuilder:
                 framed.append(_moved(values, _EVENT_ATTRIBUTES, frame, moved))
         return framed
 
-    def pack_some(self) -> None:
-        """Pack frames, if the values that wait for others of their trace take much memory."""
-        if self._waiting_bytes > _WAITING_BYTES:
-            half = len(self._open) // 2 + 1
-            self._complete += [self._open.pop(key) for key in list(self._open)[:half]]
-            self._pack_complete()
+    def end_part(self) -> None:
+        """Pack the frames of traces that the last parts had no values of, in another thread."""
+        self._part += 1
+        idle = self._part - _IDLE_PARTS
+        places = [place for place, frame in self._open.items() if frame.part < idle]
+        self._complete += [self._open.pop(place) for place in places]
+        if self._complete and self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "observatory-frames")
+        for frame in self._complete:
+            assert self._thread is not None
+            try:
+                self._packed.append(self._thread.submit(frame.row).result)
+            except RuntimeError:  # the interpreter is ending, or the system has no more threads
+                self._packed.append(frame.row)
+        self._complete = []
 
     def frames(self, written: AbstractSet[OwnerKey] | None = None) -> list[Values]:
         """The rows of all frames, which are then complete.
 
         Args:
-            written: leave out the values of all other rows.
+            written: leave out the values of all other rows. No part has been ended then.
         """
-        self._complete += self._open.values()
-        self._open = {}
+        rest, self._open, self._complete = [*self._complete, *self._open.values()], {}, []
         if written is not None:
-            for frame in self._complete:
+            for frame in rest:
                 trace_id = frame.key.trace_id
                 frame.members = [m for m in frame.members if (trace_id, m.owner) in written]
-        self._pack_complete()
+        rows = [frame.row() for frame in rest if frame.members]
         packed, self._packed = self._packed, []
-        return packed
+        rows += [row() for row in packed]
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+        return rows
 
     @property
     def has_values(self) -> bool:
@@ -142,25 +163,18 @@ class FrameBuilder:
     def _frame(self, owner: OwnerKey, start: datetime, moved: Moved) -> int:
         """Add the values to a frame, and return its id."""
         trace_id, of_trace = owner
-        place = trace_id.int, hour_of(start)
+        if not self._hour <= start <= self._hour + _ALMOST_AN_HOUR:
+            self._hour = hour_of(start)
+        place = trace_id.int, self._hour
         frame = self._open.get(place)
         if frame is None:
-            frame = self._open[place] = _Open(trace_id, place[1])
+            frame = self._open[place] = _Open(trace_id, self._hour)
         frame.members.append(Member(of_trace, moved.values))
-        size = sum(map(len, moved.values.values()))
-        frame.size += size
-        self._waiting_bytes += size
+        frame.size += sum(map(len, moved.values.values()))
+        frame.part = self._part
         if frame.size >= _FRAME_BYTES:
             self._complete.append(self._open.pop(place))
         return frame.key.id
-
-    def _pack_complete(self) -> None:
-        for frame in self._complete:
-            self._waiting_bytes -= frame.size
-            if frame.members:
-                row = frame_row(frame.key, frame.members)
-                self._packed.append(tuple(row[column] for column in PAYLOAD_FRAMES.columns))
-        self._complete = []
 
 
 def _moved(values: Values, position: int, frame: int, moved: Moved) -> Values:

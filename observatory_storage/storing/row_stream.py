@@ -20,7 +20,7 @@ from observatory_storage.config import PayloadMode
 from observatory_storage.errors import ValidationError
 from observatory_storage.layout import Partitions
 from observatory_storage.models import TraceSpan
-from observatory_storage.payloads import hour_of
+from observatory_storage.payloads import hours_of
 from observatory_storage.rows import PART, Row, Rules, as_mapping, prepare_all, remember_id
 from observatory_storage.storing.binary_copy import copy_parts
 from observatory_storage.storing.conflict_rules import target_of
@@ -28,7 +28,13 @@ from observatory_storage.storing.span_copy import SpanCopy
 from observatory_storage.storing.span_filling import LoggedFacts, fill_from_logs, logged_facts
 from observatory_storage.storing.stored_usage import decide_traces
 from observatory_storage.storing.trace_upsert import add_totals
-from observatory_storage.storing.transaction import PartitionMissing, Source, retrying, writing
+from observatory_storage.storing.transaction import (
+    PartitionMissing,
+    Source,
+    payload_threshold,
+    retrying,
+    writing,
+)
 from observatory_storage.storing.upsert import Loader, is_text_error
 from observatory_storage.tables import EVENTS, LOGS, PAYLOAD_FRAMES, SPANS, TableDefinition
 
@@ -169,7 +175,7 @@ def stream(source: Source, feed: Feed, payloads: PayloadMode | None = None) -> S
     def once() -> StreamOutcome:
         is_spans = feed.table is SPANS
         prices = source.prices.table() if is_spans else None
-        threshold = source.config.payloads.threshold_of(payloads) if is_spans else None
+        threshold = payload_threshold(source, payloads) if is_spans else None
         try:
             with writing(source), source.engine.begin() as connection:
                 loader = Loader(connection, prices=prices, payload_threshold=threshold)
@@ -231,7 +237,7 @@ def _clean_parts(feed: Feed, partitions: Partitions, *, framed: bool) -> Iterato
             starts = [row[1][position] for row in part]
             if not partitions.hold(name, starts):
                 raise _NotClean
-            if framed and not partitions.hold(PAYLOAD_FRAMES.name, [*set(map(hour_of, starts))]):
+            if framed and not partitions.hold(PAYLOAD_FRAMES.name, [*hours_of(starts)]):
                 raise _NotClean
             with_events = [row[1][position] for row in part if row[2]]
             if with_events and not partitions.hold(EVENTS.name, with_events):

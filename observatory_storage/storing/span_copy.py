@@ -11,7 +11,7 @@ from operator import attrgetter
 
 from observatory_storage.changed_spans import mark_changes
 from observatory_storage.pricing import PriceTable
-from observatory_storage.rows import Row
+from observatory_storage.rows import PART, Row
 from observatory_storage.storing.binary_copy import copy_parts
 from observatory_storage.storing.conflict_rules import WITH_PAYLOADS, target_of
 from observatory_storage.storing.frame_builder import FrameBuilder, load_frames
@@ -105,16 +105,24 @@ class SpanCopy:
         for given in parts:
             part = counted_rows(with_costs(given, self._loader.prices))
             self._spans.add(part)
-            builder = self._builder
+            if self._builder is not None:
+                yield from self._framed(part, self._builder)
+                continue
             for events in filter(None, map(_events_of, part)):
-                self._events += events if builder is None else builder.events(events)
-            values = list(map(_values_of, part))
-            yield values if builder is None else builder.spans(values)
-            if builder is not None:
-                builder.pack_some()
+                self._events += events
+            yield list(map(_values_of, part))
         # Computed here, before the last COPY ends, because the server is still inserting rows.
         totals, undecided = self._spans.totals().values(), self._spans.undecided()
         self._totals = rows_of_totals(totals, self._loader.connection, undecided=undecided)
+
+    def _framed(self, part: Sequence[Row], builder: FrameBuilder) -> Iterator[Sequence[Values]]:
+        """The values of spans and events with their payload columns, few at a time."""
+        for start in range(0, len(part), PART):
+            rows = part[start : start + PART]
+            for events in filter(None, map(_events_of, rows)):
+                self._events += builder.events(events)
+            yield builder.spans(map(_values_of, rows))
+            builder.end_part()
 
 
 def _insert_spans(loader: Loader, spans: Sequence[Row]) -> TotalsRows | None:

@@ -103,7 +103,7 @@ def store_into(
     def count(_: RetryCallState | None = None) -> None:
         result.retries += 1
 
-    threshold = source.config.payloads.threshold_of(payloads)
+    threshold = transaction.payload_threshold(source, payloads)
 
     def once() -> int:
         return transaction.write_with_partitions(

@@ -15,7 +15,7 @@ from observatory_storage.backoff import backoff
 from observatory_storage.config import PayloadMode, StorageConfig
 from observatory_storage.errors import StorageError, ValidationError, translated
 from observatory_storage.layout import Partitions
-from observatory_storage.payloads import hour_of, zstd_module
+from observatory_storage.payloads import hours_of, zstd_module
 from observatory_storage.pricing import PriceBook
 from observatory_storage.rows import Row, Rules
 from observatory_storage.storing.upsert import is_text_error
@@ -26,6 +26,7 @@ __all__ = [
     "Source",
     "ensure_partitions",
     "payload_mode",
+    "payload_threshold",
     "retrying",
     "source_of",
     "write_with_partitions",
@@ -79,9 +80,20 @@ def payload_mode(source: Source, mode: Any) -> PayloadMode | None:
     modes = get_args(PayloadMode)
     if mode is not None and mode not in modes:
         raise ValidationError("payloads", mode, f"must be one of {', '.join(modes)}, or None")
-    if source.config.payloads.threshold_of(mode) is not None:
+    if payload_threshold(source, mode) is not None:
         zstd_module()
     return cast("PayloadMode | None", mode)
+
+
+def payload_threshold(source: Source, mode: PayloadMode | None = None) -> int | None:
+    """The bytes of attributes that a span or an event keeps in its row; None if it keeps all.
+
+    Args:
+        source: the pool.
+        mode: the mode of a writer; None is as configured.
+    """
+    payloads = source.config.payloads
+    return payloads.threshold_bytes if (mode or payloads.mode) == "compressed" else None
 
 
 class PartitionMissing(StorageError):
@@ -120,7 +132,7 @@ def ensure_partitions(
                 moments[EVENTS.name].append(row.values[position])
     if framed:
         starts = moments.get(SPANS.name, []) + moments.get(EVENTS.name, [])
-        moments[PAYLOAD_FRAMES.name] = sorted(set(map(hour_of, starts)))
+        moments[PAYLOAD_FRAMES.name] = sorted(hours_of(starts))
     for table_name, needed in moments.items():
         if within is None:
             source.partitions.ensure(table_name, needed)

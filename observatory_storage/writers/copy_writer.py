@@ -65,7 +65,7 @@ class CopyWriter:
             raise ValidationError("method", method, f"must be one of {', '.join(get_args(Method))}")
         self._method: Method = method
         self._payloads = transaction.payload_mode(self._source, payloads)
-        self._threshold = self._source.config.payloads.threshold_of(self._payloads)
+        self._threshold = transaction.payload_threshold(self._source, self._payloads)
 
     def write_traces(self, rows: Iterable[models.Trace | Mapping[str, Any]]) -> int:
         """Write the columns of traces that are not computed from spans."""

@@ -22,7 +22,7 @@ from tests.benchmarks.workload import Workload
 __all__ = ["Result", "compare", "empty", "own_heap_frozen", "percentile", "settle"]
 
 _EMPTIED: Final = {
-    "trace_spans": "traces, trace_spans, trace_events",
+    "trace_spans": "traces, trace_spans, trace_events, payload_frames",
     "metric_data_points": "metrics, metric_data_points",
     "logs": "logs",
 }

@@ -13,6 +13,7 @@ from tests.benchmarks.measure import Result, compare
 from tests.benchmarks.memory import memory_of_writer
 from tests.benchmarks.ours import AUTO, COPY, END_TO_END, FLUSHED, INSERT, STEPS, by_threads
 from tests.benchmarks.output import Output
+from tests.benchmarks.payloads import compare_payloads
 from tests.benchmarks.peers import ASYNCPG, CORE, PEERS
 from tests.benchmarks.small import rows_for, small_batches
 from tests.benchmarks.ways_in import OTLP, SHAPES, exported
@@ -100,6 +101,28 @@ def ways_in(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
     return [*found, *shapes, out_again]
 
 
+def payloads(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
+    """Large values in their rows, and compressed beside them."""
+    results = compare_payloads(pool, sizes.rows, sizes.batch, sizes.rounds)
+    out.table(
+        f"payloads inline / compressed, {sizes.batch:,} spans a transaction",
+        ("spans", "by", "spans/s", "ratio", "bytes a span", "ratio"),
+        [
+            (
+                one.workload,
+                one.technique,
+                f"{one.inline:,.0f} / {one.compressed:,.0f}",
+                f"{one.ratio:.2f}",
+                f"{one.inline_bytes:,.0f} / {one.compressed_bytes:,.0f}",
+                f"{one.compressed_bytes / one.inline_bytes:.2f}",
+            )
+            for one in results
+        ],
+        words=2,
+    )
+    return list(results)
+
+
 def threads(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
     """Several threads, and several connections."""
     load = wide_spans(max(1, sizes.rows // 2))
@@ -185,6 +208,7 @@ Section = Callable[[StoragePool, Sizes, Output], list[Any]]
 SECTIONS: Final[dict[str, Section]] = {
     "techniques": techniques,
     "ways_in": ways_in,
+    "payloads": payloads,
     "batch_sizes": batch_sizes,
     "threads": threads,
     "few_rows": few_rows,

@@ -61,7 +61,7 @@ def batches(rows: Sequence[Any], size: int) -> list[Sequence[Any]]:
 
 def wide_spans(count: int) -> Workload:
     """Spans of LLM calls, about 1.5 kB each on the wire, ten a trace."""
-    return _of_spans("wide LLM spans", list(wide_span_rows(count)))
+    return of_spans("wide LLM spans", list(wide_span_rows(count)))
 
 
 def wide_span_rows(count: int, seed: int = 1) -> Iterator[dict[str, Any]]:
@@ -74,7 +74,7 @@ def narrow_spans(count: int, seed: int = 2) -> Workload:
     """Spans with two short attributes, ten a trace."""
     chance = random.Random(seed)
     attributes = {"http.request.method": "GET", "http.response.status_code": 200}
-    return _of_spans("narrow spans", list(_spans(count, chance, lambda: dict(attributes))))
+    return of_spans("narrow spans", list(_spans(count, chance, lambda: dict(attributes))))
 
 
 def moved(spans: Iterable[dict[str, Any]], by: timedelta) -> Iterator[dict[str, Any]]:
@@ -157,7 +157,7 @@ def _span_id(chance: random.Random) -> str:
     return f"{chance.getrandbits(64) | 1:016x}"
 
 
-def _of_spans(name: str, rows: list[dict[str, Any]]) -> Workload:
+def of_spans(name: str, rows: list[dict[str, Any]]) -> Workload:
     return Workload(name, "trace_spans", rows, [prepare_span(row) for row in rows])
 
 
