@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-from sqlalchemy import Identity, Index, LargeBinary
+from sqlalchemy import Identity, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from observatory_storage.models.base import NAME, Base, now
+from observatory_storage.models.base import NAME, Base, Bytes, now
 
 __all__ = ["PayloadSegment", "PayloadUnindexed", "PayloadWords"]
 
@@ -42,7 +42,7 @@ class PayloadSegment(Base):
     last_start: Mapped[datetime] = mapped_column(doc="The last of its hours.")
     key_count: Mapped[int] = mapped_column(doc="The number of hours of traces.")
     hours: Mapped[bytes] = mapped_column(
-        LargeBinary, doc="The trace and the hour of each ordinal, in records of one size."
+        Bytes(), doc="The trace and the hour of each ordinal, in records of one size."
     )
     created_at: Mapped[datetime] = now("When it was written.")
 
@@ -63,5 +63,5 @@ class PayloadWords(Base):
     )
     first_word: Mapped[str] = mapped_column(NAME, primary_key=True, doc="The first of its words.")
     data: Mapped[bytes] = mapped_column(
-        LargeBinary, doc="The words and their ordinals, compressed by Zstandard."
+        Bytes(), doc="The words and their ordinals, compressed by Zstandard."
     )
