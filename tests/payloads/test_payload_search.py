@@ -222,6 +222,30 @@ def test_answers_are_those_of_rows_without_frames(
     assert answers(framed, 2) == expected[2]
 
 
+@pytest.mark.parametrize(
+    ("word", "search"),
+    [
+        ("Straße", "STRAßE"),
+        ("Straße", "stra*"),
+        ("naïve", "NAÏVE"),
+        ("caf\\u00e9", "café"),
+        ("\\nabla", "nabla"),
+        ("東京都", "京都"),
+        ("привет", "Привет"),
+        ("हिन्दी", "हिन्दी"),
+    ],
+)
+def test_words_beyond_ascii_are_found(framed: StoragePool, word: str, search: str) -> None:
+    row = a_span(1, 1, BEGIN)
+    row["attributes"] = {"input.value": json.dumps([f"{word} and more " * 30], ensure_ascii=False)}
+    CopyWriter(framed).write_spans([row])
+    for _ in range(2):
+        with framed.unit_of_work() as uow:
+            assert keys(uow.traces.list_spans(SpanFilters(text=search))), search
+            assert not uow.traces.list_spans(SpanFilters(text=f"{search} nowhere"))
+        indexed(framed)
+
+
 def test_frames_that_were_packed_anew_are_found(inline: StoragePool, framed: StoragePool) -> None:
     CopyWriter(framed).write_spans(ROWS)
     indexed(framed)

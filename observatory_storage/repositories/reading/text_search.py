@@ -47,10 +47,12 @@ class Run(NamedTuple):
     Attributes:
         text: as `payloads.content_words` has it.
         is_beginning: whether a word that only begins so is enough.
+        is_literal: whether these very letters stand in every text with the word, in any case.
     """
 
     text: str
     is_beginning: bool = False
+    is_literal: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ class _Word:
 
     def runs(self) -> list[Run]:
         """Its runs of letters and digits."""
-        found = [Run(run) for run in runs_of(self.text)]
+        # Case folding makes other letters equal to those of ASCII, such as ß to ss.
+        found = [Run(run, is_literal=self.text.isascii()) for run in runs_of(self.text)]
         if self.is_beginning and found:
             found[-1] = found[-1]._replace(is_beginning=True)
         return found

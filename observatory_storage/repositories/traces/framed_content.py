@@ -74,9 +74,8 @@ class FramedContent:
     ) -> None:
         self._connection = connection
         self._words = FramedWords(connection, filters.start_time, filters.end_time)
-        self._conditions = {
-            one.name: one for one in filters.in_sql().json() if isinstance(one, ContentCondition)
-        }
+        json = filters.in_sql().json() if filters.searches_content() else ()
+        self._conditions = {one.name: one for one in json if isinstance(one, ContentCondition)}
         self._candidates: dict[str, set[HourKey] | None] = {}
         self._met: dict[str, dict[HourKey, list[SpanKey]]] = defaultdict(dict)
 
@@ -201,11 +200,11 @@ def _content_of(row: FramedRow) -> dict[str, bytes]:
 def _may_meet(condition: ContentCondition, text: bytes) -> bool:
     """Whether JSON text has the letters and digits that matching content has.
 
-    JSON never escapes those of ASCII.
+    Args:
+        text: in lower case. JSON never escapes ASCII letters and digits.
     """
     return any(
-        all(run.text.encode() in text for run in runs if run.text.isascii())
-        for runs in condition.runs
+        all(run.text.encode() in text for run in runs if run.is_literal) for runs in condition.runs
     )
 
 
