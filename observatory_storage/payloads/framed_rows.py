@@ -72,14 +72,13 @@ def framed_rows(
     for attempt in range(_ATTEMPTS):
         if not left:
             break
-        rows = connection.execute(_selected(left)).all()
-        frames = read_frames(connection, {_frame_of(row) for row in rows})
+        rows = [(row, _frame_of(row)) for row in connection.execute(_selected(left))]
+        frames = read_frames(connection, {key for _, key in rows})
         broken = {key: frame for key, frame in frames.items() if isinstance(frame, DamagedFrame)}
         is_last = attempt + 1 == _ATTEMPTS
         again = set() if is_last else {HourKey(key.trace_id, key.start_time) for key in broken}
         found.update((hour, []) for hour in left - again)
-        for row in rows:
-            key = _frame_of(row)
+        for row, key in rows:
             hour = HourKey(key.trace_id, key.start_time)
             if hour in again:
                 continue
