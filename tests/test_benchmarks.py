@@ -81,6 +81,15 @@ def test_every_way_in_writes_all_rows(report: dict[str, Any]) -> None:
     assert exported["rows_per_second"] > 0
 
 
+def test_payloads_are_compared_by_every_way_in(report: dict[str, Any]) -> None:
+    by_workload = Counter(one["workload"] for one in report["payloads"])
+    assert len(by_workload) == 4
+    assert set(by_workload.values()) == {2 + len(OTLP)}
+    for one in report["payloads"]:
+        assert one["ratio"] > 0
+        assert one["compressed_bytes"] > 0
+
+
 def test_flushes_are_timed_one_by_one(report: dict[str, Any]) -> None:
     for one in report["batch_sizes"]:
         assert one["flushes"] == -(-one["rows"] // one["batch"])

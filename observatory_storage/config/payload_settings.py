@@ -16,7 +16,7 @@ PayloadMode = Literal["inline", "compressed"]
 class PayloadsConfig(ConfigModel):
     """Where the large values of spans and events are stored: prompts, completions, tool results.
 
-    The mode alone may stand for the section: ``StorageConfig(payloads="compressed")``.
+    The mode alone may stand for the section, as ``payloads: compressed`` does in a file.
 
     Raises:
         ConfigError: a value is invalid. It lists all problems.

@@ -70,10 +70,10 @@ def move_large(attributes: bytes, threshold: int) -> Moved | None:
     if excess <= 0:
         return None
     raw = _raw.decode(memoryview(attributes)[1:])
-    sizes = [(len(memoryview(value)), key) for key, value in raw.items()]
+    sizes = zip(map(len, map(memoryview, raw.values())), raw, strict=True)  # type: ignore[arg-type]
     values: dict[str, bytes] = {}
-    for size, key in sorted(sizes, reverse=True):
-        if excess <= 0 or size < MOVABLE_BYTES:
+    for size, key in sorted((one for one in sizes if one[0] >= MOVABLE_BYTES), reverse=True):
+        if excess <= 0:
             break
         values[key] = bytes(raw[key])
         preview = orjson.dumps(preview_of(values[key]))

@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import ARRAY, and_, bindparam, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
 
 from observatory_storage.payloads import FrameKey, hour_of, owner_of, prune_frames
 from observatory_storage.rows import Row
@@ -30,6 +31,9 @@ _span_key_of = itemgetter(*EVENTS.positions(*SPAN_KEY_OF_EVENT))
 
 def write_events(loader: Loader, events: Sequence[Values]) -> None:
     """Write events that are given without their spans. Stored ones that differ are replaced.
+
+    Then the traces are locked. After spans of other traces, two writers may do so in different
+    orders; a deadlock is retried as other transient errors are.
 
     Args:
         loader: a loader on a connection in a transaction.
@@ -52,9 +56,8 @@ def write_events(loader: Loader, events: Sequence[Values]) -> None:
     locked_traces(loader.connection, {event[_TRACE_ID] for event in unique})
     starts = [event[_START] for event in unique]
     builder = FrameBuilder(loader.payload_threshold)
-    loader.stage(_EVENTS, builder.events(unique))
-    replaced = _frames_of(loader, _REPLACED, {"earliest": min(starts), "latest": max(starts)})
-    written = _merge_staged(loader, builder)
+    bounds = {"earliest": min(starts), "latest": max(starts)}
+    written, replaced = _merge(loader, builder, unique, bounds)
     load_frames(loader, builder.frames(written))
     prune_frames(loader.connection, replaced)
 
@@ -89,38 +92,49 @@ def replace_events(
         return set(), set()
     events = [event for row in with_events.values() for event in row.events or ()]
     events += [event for event in lone_events if _span_key_of(event) in with_events]
-    loader.stage(_EVENTS, builder.events(_INLINE.unique(events)))
-    replaced: set[FrameKey] = set()
+    keys = None
     if of_stored := with_events.keys() & stored:
         keys = dict(zip(SPAN_KEY_OF_EVENT, map(list, zip(*of_stored, strict=True)), strict=True))
-        replaced |= _frames_of(loader, _DELETE_EVENTS, {**keys, **bounds})
-    if len(of_stored) < len(with_events):
-        replaced |= _frames_of(loader, _REPLACED, bounds)
-    return _merge_staged(loader, builder), replaced
+    return _merge(loader, builder, _INLINE.unique(events), bounds, keys)
 
 
-def _merge_staged(loader: Loader, builder: FrameBuilder) -> set[OwnerKey]:
-    """Merge the staged events; return those that were written, if any value was moved."""
-    if builder.has_values:
-        rows = loader.connection.execute(_MERGE_RETURNING)
-        written = {
-            (row.trace_id, owner_of(row.span_id, row.start, row.start_ns, row.position))
-            for row in rows
-        }
-    else:
-        loader.connection.execute(_EVENTS.merge)
-        written = set()
+def _merge(
+    loader: Loader,
+    builder: FrameBuilder,
+    events: Sequence[Values],
+    bounds: Mapping[str, Any],
+    replaced_of: Mapping[str, Any] | None = None,
+) -> tuple[set[OwnerKey], set[FrameKey]]:
+    """Merge unique events. First, delete others of the spans whose keys `replaced_of` has.
+
+    New events are inserted before stored ones are read. That waits for transactions that are
+    inserting the same events without a lock on their trace.
+    """
+    connection = loader.connection
+    loader.stage(_EVENTS, builder.events(events))
+    frames: set[FrameKey] = set()
+    if replaced_of is not None:
+        frames |= _frames_of(connection.execute(_DELETE_OTHERS, {**replaced_of, **bounds}))
+    written = [*connection.execute(_INSERT_NEW)]
+    if len(written) < len(events):
+        frames |= _frames_of(connection.execute(_REPLACED, bounds))
+        written += connection.execute(_REPLACE)
     loader.unstage(_EVENTS)
-    return written
+    if not builder.has_values:
+        return set(), frames
+    owners = (
+        (row.trace_id, owner_of(row.span_id, row.start, row.start_ns, row.position))
+        for row in written
+    )
+    return set(owners), frames
 
 
-def _frames_of(loader: Loader, statement: Any, parameters: Mapping[str, Any]) -> set[FrameKey]:
-    rows = loader.connection.execute(statement, parameters)
-    return {FrameKey(row.trace_id, hour_of(row.start), row.payload_frame) for row in _framed(rows)}
-
-
-def _framed(rows: Iterable[Any]) -> Iterable[Any]:
-    return (row for row in rows if row.payload_frame is not None)
+def _frames_of(rows: Iterable[Any]) -> set[FrameKey]:
+    return {
+        FrameKey(row.trace_id, hour_of(row.start), row.payload_frame)
+        for row in rows
+        if row.payload_frame is not None
+    }
 
 
 _OLD: Final = EVENTS.table.c
@@ -133,7 +147,7 @@ def _same_event() -> Any:
     return and_(*(staged[column] == _OLD[column] for column in _EVENTS.key))
 
 
-def _deleting_events() -> Any:
+def _deleting_others() -> Any:
     keys = [bindparam(name, type_=ARRAY(_OLD[name].type)) for name in SPAN_KEY_OF_EVENT]
     given = func.unnest(*keys).table_valued(*SPAN_KEY_OF_EVENT).render_derived(name="given")
     same = (
@@ -158,8 +172,15 @@ _REPLACED: Final = (
     .where(_WITHIN_BOUNDS, _OLD.payload_frame.is_not(None))
     .where(_EVENTS.distinct(_OLD, _EVENTS.stage.c))
 )
-_DELETE_EVENTS: Final = _deleting_events()
-_MERGE_RETURNING: Final = _EVENTS.merge.returning(
+_DELETE_OTHERS: Final = _deleting_others()
+_OWNER_COLUMNS: Final = (
     *(_OLD.trace_id, _OLD.span_id, _OLD.span_start_time.label("start")),
     *(_OLD.span_start_ns.label("start_ns"), _OLD.position),
 )
+_INSERT_NEW: Final = (
+    insert(EVENTS.table)
+    .from_select(list(_EVENTS.columns), select(_EVENTS.stage))
+    .on_conflict_do_nothing(index_elements=list(_EVENTS.key))
+    .returning(*_OWNER_COLUMNS)
+)
+_REPLACE: Final = _EVENTS.merge.returning(*_OWNER_COLUMNS)

@@ -26,8 +26,9 @@ __all__ = ["Compared", "compare_payloads"]
 _WORKLOADS: Final = (prompts, chats, wide_spans, narrow_spans)
 _WAYS: Final = (COPY, END_TO_END, *OTLP)
 _SIZE: Final = text(
-    "SELECT sum(pg_total_relation_size(relid)) FROM unnest(ARRAY['traces', 'trace_spans',"
-    " 'trace_events', 'payload_frames']) AS one, pg_partition_tree(one::regclass)"
+    "SELECT CAST(sum(pg_total_relation_size(relid)) AS bigint) + pg_total_relation_size('traces')"
+    " FROM unnest(ARRAY['trace_spans', 'trace_events', 'payload_frames']) AS one,"
+    " pg_partition_tree(one::regclass)"
 )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,18 +12,15 @@ import sqlalchemy as sa
 
 from observatory_storage import (
     CopyWriter,
-    LlmSpan,
     PayloadsConfig,
     PostgresConfig,
     StorageConfig,
     StoragePool,
     TraceWriter,
     WriterConfig,
-    ingest_traces,
 )
-from observatory_storage.config import PayloadMode, PoolConfig
+from observatory_storage.config import PoolConfig
 from observatory_storage.models import PayloadFrame
-from observatory_storage.payloads import preview_of
 from tests.payloads.invariants import check_payloads, framed_rows, whole_rows
 from tests.writers.helpers import (
     QUICK,
@@ -279,47 +275,6 @@ def test_refused_rows_leave_nothing(compressed: StoragePool) -> None:
     assert check_payloads(compressed) == 3 * 39
 
 
-ODD = {
-    "empty key": {"": LONG, "a": {"": LONG}},
-    "not ASCII": {"ключ 🔑": "é漢🎉" * 500, "e": "🎉" * 2000},
-    "escapes": {"t": '"\\\n\t\x01/' * 400, "b": "\\" * 3000, "u": "\u2028\x7f" * 900},
-    "surrogates": {"t": "\ud83d" * 900, "k\udc00": "x" * 2000},
-    "nul": {"t": "\x00a" * 900},
-    "numbers": {"n": [10**40, -(10**30), 1.0, 1, 0.1, 1.5e15, 123456.789e-3] * 40},
-    "NaN": {"n": [float("nan"), float("inf"), None, True] * 100},
-    "times": {"n": [datetime(2026, 1, 1, tzinfo=UTC)] * 60, "b": [b"bytes"] * 200},
-    "deep": {"n": json.loads("[" * 200 + '"' + LONG + '"' + "]" * 200)},
-    "many": {f"key{n}": "v" * 300 for n in range(200)},
-    "huge": {"image": "base64" * 700_000, "other": ["x" * 3_000_000]},
-    "spaces": {"t": " " * 3000, "n": "no_blank" * 400, "late": "x" * 1299 + " " + "y" * 900},
-}
-
-
-@pytest.mark.parametrize("name", ODD)
-@pytest.mark.parametrize("method", ["copy", "insert"])
-def test_odd_values(pool: StoragePool, compressed: StoragePool, name: str, method: Any) -> None:
-    spans = [
-        a_span(1, number, attributes=ODD[name], events=[event("e", attributes=ODD[name])])
-        for number in range(1, 4)
-    ]
-    CopyWriter(pool, method=method).write_spans(spans)
-    expected = whole_rows(pool)
-    empty(pool)
-    CopyWriter(compressed, method=method).write_spans(spans)
-    assert whole_rows(compressed) == expected
-    assert check_payloads(compressed) >= 6
-
-
-@pytest.mark.parametrize("value", ["é" * 2000, "x" * 99, "x" * 101 + " " + "y" * 2000, "🎉 " * 900])
-def test_previews_are_the_beginning(value: str) -> None:
-    expected = value if len(value) <= 100 else value[:100] + "…"
-    assert preview_of(json.dumps(value).encode()) == expected
-    assert preview_of(json.dumps(value, ensure_ascii=False).encode()) == expected
-    listed = json.dumps([value], ensure_ascii=False)
-    expected = listed if len(listed) <= 100 else listed[:100] + "…"
-    assert preview_of(listed.encode()) == expected
-
-
 def test_spans_around_midnight_have_frames_of_their_days(compressed: StoragePool) -> None:
     midnight = datetime(2026, 3, 15, tzinfo=UTC)
     for far in (midnight, datetime(1905, 1, 1, tzinfo=UTC), datetime(2950, 1, 1, tzinfo=UTC)):
@@ -354,59 +309,3 @@ def test_rows_read_by_a_repository_are_written_again(compressed: StoragePool) ->
         CopyWriter(compressed).write_spans([given])
     assert whole_rows(compressed) == expected
     assert check_payloads(compressed) == 9
-
-
-def test_calls_and_requests_and_the_spool(
-    pool: StoragePool, compressed: StoragePool, tmp_path: Path
-) -> None:
-    with TraceWriter(compressed, WriterConfig(spool_dir=tmp_path)) as writer:
-        for number in range(3):
-            writer.write_span_from_llm(
-                LlmSpan(
-                    trace_id=f"{number + 1:032x}",
-                    name="chat",
-                    provider="openai",
-                    model="gpt-4o",
-                    service_name="chat",
-                    start_time=START,
-                    end_time=START + timedelta(seconds=1),
-                    prompt=LONG,
-                    completion=LONG,
-                )
-            )
-        # As while the database is away; the rows are written twice then.
-        assert writer._delivery.replay is not None
-        writer._delivery.replay.take(list(writer._buffer.newest_first()))
-    assert framed_rows(compressed) == 3
-    assert check_payloads(compressed) >= 3
-    empty(compressed)
-    attribute = {"key": "prompt", "value": {"stringValue": LONG}}
-    span = {
-        "traceId": "5b8efff798038103d269b633813fc60c",
-        "spanId": "eee19b7ec3c1b174",
-        "name": "chat",
-        "startTimeUnixNano": "1773500000000000000",
-        "endTimeUnixNano": "1773500001000000000",
-        "attributes": [attribute],
-        "events": [{"name": "e", "timeUnixNano": "1773500000000000000", "attributes": [attribute]}],
-    }
-    request = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
-    for _ in range(2):
-        ingest_traces(compressed, json.dumps(request).encode())
-        assert check_payloads(compressed) == 2
-    ingest_traces(pool, json.dumps(request).encode())
-    assert check_payloads(pool) == 0
-
-
-def test_writers_choose_their_mode(pool: StoragePool, compressed: StoragePool) -> None:
-    modes: list[tuple[StoragePool, PayloadMode, int]]
-    modes = [(pool, "compressed", 2), (compressed, "inline", 0)]
-    for given, mode, framed in modes:
-        with TraceWriter(given, WriterConfig(payloads=mode)) as writer:
-            writer.write_span(a_call())
-            result = writer.flush()
-        assert (result.committed, framed_rows(given)) == (1, framed)
-        empty(given)
-        CopyWriter(given, payloads=mode).write_spans([a_call()])
-        assert framed_rows(given) == framed
-        empty(given)
