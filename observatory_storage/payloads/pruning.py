@@ -15,6 +15,7 @@ from observatory_storage.payloads.stored_frames import (
     StoredFrame,
     frame_row,
     lock_frames,
+    note_changed,
     opened,
     references_to,
 )
@@ -46,6 +47,7 @@ def rewrite_frame(connection: sa.Connection, key: FrameKey, members: Iterable[Me
         connection.execute(sa.update(_FRAMES).where(this).values(new))
     else:
         connection.execute(sa.delete(_FRAMES).where(this))
+        note_changed(connection, (key,))
 
 
 def prune_frames(connection: sa.Connection, keys: Iterable[FrameKey]) -> None:

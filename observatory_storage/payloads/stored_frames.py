@@ -12,12 +12,13 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from observatory_storage.models import PayloadUnindexed
 from observatory_storage.payloads.frame import DamagedFrame, Frame, Member, Owner, pack, unpack
 from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS
 from observatory_storage.times import MICROSECOND, UNIX_EPOCH
@@ -33,6 +34,7 @@ __all__ = [
     "is_one_of",
     "lock_frames",
     "new_frame_id",
+    "note_changed",
     "opened",
     "owner_of",
     "read_frames",
@@ -42,6 +44,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 _HOUR: Final = timedelta(hours=1)
 _FRAMES: Final = PAYLOAD_FRAMES.table
+_UNINDEXED: Final = cast(sa.Table, PayloadUnindexed.__table__)
 _KEY: Final = ("trace_id", "start_time", "id")
 
 
@@ -153,6 +156,25 @@ def insert_frames(connection: sa.Connection, frames: Mapping[FrameKey, Iterable[
     if frames:
         rows = [frame_row(key, frames[key]) for key in sorted(frames)]
         connection.execute(sa.insert(_FRAMES), rows)
+        note_changed(connection, frames)
+
+
+def note_changed(connection: sa.Connection, keys: Iterable[FrameKey]) -> None:
+    """Note that frames are new or gone, so that their words are indexed or forgotten.
+
+    Call it in the transaction that inserts or deletes them. Until the words are indexed, searches
+    read the frames of the noted hours of traces.
+    """
+    hours = sorted({(key.trace_id, key.start_time) for key in keys})
+    if not hours:
+        return
+    columns = (_UNINDEXED.c.trace_id, _UNINDEXED.c.start_time)
+    arrays = (
+        sa.literal(list(values), sa.ARRAY(column.type))
+        for values, column in zip(zip(*hours, strict=True), columns, strict=True)
+    )
+    given = sa.func.unnest(*arrays).table_valued("trace_id", "hour").render_derived(name="given")
+    connection.execute(sa.insert(_UNINDEXED).from_select(columns, sa.select(*given.c)))
 
 
 def opened(key: FrameKey, data: bytes | None) -> Frame | DamagedFrame:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,16 +12,14 @@ import sqlalchemy as sa
 
 from observatory_storage import (
     CopyWriter,
-    LlmSpan,
     PayloadsConfig,
     PostgresConfig,
     StorageConfig,
     StoragePool,
     TraceWriter,
     WriterConfig,
-    ingest_traces,
 )
-from observatory_storage.config import PayloadMode, PoolConfig
+from observatory_storage.config import PoolConfig
 from observatory_storage.models import PayloadFrame
 from tests.payloads.invariants import check_payloads, framed_rows, whole_rows
 from tests.writers.helpers import (
@@ -311,59 +308,3 @@ def test_rows_read_by_a_repository_are_written_again(compressed: StoragePool) ->
         CopyWriter(compressed).write_spans([given])
     assert whole_rows(compressed) == expected
     assert check_payloads(compressed) == 9
-
-
-def test_calls_and_requests_and_the_spool(
-    pool: StoragePool, compressed: StoragePool, tmp_path: Path
-) -> None:
-    with TraceWriter(compressed, WriterConfig(spool_dir=tmp_path)) as writer:
-        for number in range(3):
-            writer.write_span_from_llm(
-                LlmSpan(
-                    trace_id=f"{number + 1:032x}",
-                    name="chat",
-                    provider="openai",
-                    model="gpt-4o",
-                    service_name="chat",
-                    start_time=START,
-                    end_time=START + timedelta(seconds=1),
-                    prompt=LONG,
-                    completion=LONG,
-                )
-            )
-        # As while the database is away; the rows are written twice then.
-        assert writer._delivery.replay is not None
-        writer._delivery.replay.take(list(writer._buffer.newest_first()))
-    assert framed_rows(compressed) == 3
-    assert check_payloads(compressed) >= 3
-    empty(compressed)
-    attribute = {"key": "prompt", "value": {"stringValue": LONG}}
-    span = {
-        "traceId": "5b8efff798038103d269b633813fc60c",
-        "spanId": "eee19b7ec3c1b174",
-        "name": "chat",
-        "startTimeUnixNano": "1773500000000000000",
-        "endTimeUnixNano": "1773500001000000000",
-        "attributes": [attribute],
-        "events": [{"name": "e", "timeUnixNano": "1773500000000000000", "attributes": [attribute]}],
-    }
-    request = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
-    for _ in range(2):
-        ingest_traces(compressed, json.dumps(request).encode())
-        assert check_payloads(compressed) == 2
-    ingest_traces(pool, json.dumps(request).encode())
-    assert check_payloads(pool) == 0
-
-
-def test_writers_choose_their_mode(pool: StoragePool, compressed: StoragePool) -> None:
-    modes: list[tuple[StoragePool, PayloadMode, int]]
-    modes = [(pool, "compressed", 2), (compressed, "inline", 0)]
-    for given, mode, framed in modes:
-        with TraceWriter(given, WriterConfig(payloads=mode)) as writer:
-            writer.write_span(a_call())
-            result = writer.flush()
-        assert (result.committed, framed_rows(given)) == (1, framed)
-        empty(given)
-        CopyWriter(given, payloads=mode).write_spans([a_call()])
-        assert framed_rows(given) == framed
-        empty(given)

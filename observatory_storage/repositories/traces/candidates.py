@@ -13,18 +13,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import TypeEngine
 
 from observatory_storage.llm.log_facts import LOGGED_AFTER, LOGGED_BEFORE
 from observatory_storage.models import LogRecord, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces import json_conditions
+from observatory_storage.repositories.traces.framed_content import FramedContent, hours_of
+from observatory_storage.repositories.traces.json_conditions import (
+    ContentCondition,
+    SpanKey,
+    as_table,
+)
 from observatory_storage.repositories.traces.span_conditions import Bounds, SpanConditions
 
 __all__ = [
@@ -38,21 +42,7 @@ __all__ = [
 # With more candidates, walking the spans in order meets enough of them soon.
 _MOST: Final = 5_000
 
-
-class _Key(NamedTuple):
-    trace_id: UUID
-    span_id: str
-    start_time: datetime
-    start_ns: int
-
-
-_TYPES: Final[Sequence[TypeEngine[Any]]] = (
-    sa.Uuid(),
-    sa.Text(),
-    sa.DateTime(timezone=True),
-    sa.SmallInteger(),
-)
-_OF_SPAN: Final = [getattr(TraceSpan, name) for name in _Key._fields]
+_OF_SPAN: Final = [getattr(TraceSpan, name) for name in SpanKey._fields]
 _OF_EVENT: Final = [
     TraceEvent.trace_id,
     TraceEvent.span_id,
@@ -82,7 +72,7 @@ class Candidates:
         rest: the other conditions on JSON, and the filters' time bounds.
     """
 
-    keys: Sequence[_Key]
+    keys: Sequence[SpanKey]
     rest: Sequence[sa.ColumnElement[bool]]
 
     def restrict(self, statement: sa.Select[Any]) -> sa.Select[Any]:
@@ -91,12 +81,7 @@ class Candidates:
         Args:
             statement: has no condition on JSON.
         """
-        names = [sa.column(name, kind) for name, kind in zip(_Key._fields, _TYPES, strict=True)]
-        arrays: list[sa.ColumnElement[Any]] = [
-            sa.literal(list(values), ARRAY(kind))
-            for values, kind in zip(zip(*self.keys, strict=True), _TYPES, strict=True)
-        ]
-        wanted = sa.func.unnest(*arrays).table_valued(*names).render_derived("wanted")
+        wanted = as_table(self.keys)
         starts = [key.start_time for key in self.keys]
         same_key = sa.and_(*(own == wanted.c[own.key] for own in _OF_SPAN))
         return statement.join(wanted, same_key).where(
@@ -110,6 +95,7 @@ class CandidateFinder:
     Args:
         conditions: those of the filters.
         parameters: the values of their bind parameters.
+        framed: finds spans by payload frames.
         is_kept: whether the statements are cached for all filters with the same fields set.
     """
 
@@ -118,16 +104,38 @@ class CandidateFinder:
         reader: Reader,
         conditions: SpanConditions,
         parameters: Mapping[str, Any],
+        framed: FramedContent,
         *,
         is_kept: bool,
     ) -> None:
         self._reader = reader
         self._conditions = conditions
         self._parameters = parameters
+        self._framed = framed
         self._make = _keys if is_kept else _keys.__wrapped__
 
     def few(self, start: datetime | None, end: datetime | None) -> Candidates | None:
         """The candidates that start in [start, end); None if there are too many to list."""
+        bounds = self._conditions.bounds()
+        for number in range(len(self._conditions.json())):
+            keys = self._few_of(number, start, end)
+            if keys is not None:
+                json = self._framed.resolved(self._conditions, hours_of(keys)).json()
+                others = [*json[:number], *json[number + 1 :]]
+                rest = [json_conditions.on_span_or_events(other, *bounds) for other in others]
+                return Candidates(list(keys), rest)
+        return None
+
+    def _few_of(
+        self, number: int, start: datetime | None, end: datetime | None
+    ) -> set[SpanKey] | None:
+        """The spans that meet a condition on JSON; None if there are too many to list."""
+        json = self._conditions.json()[number]
+        by_frames: list[SpanKey] | None = []
+        if self._framed.is_any and isinstance(json, ContentCondition):
+            by_frames = self._framed.few(json.name, start, end)
+        if by_frames is None:
+            return None
         times = {"slice_start": start, "slice_end": end}
         values = {
             **self._parameters,
@@ -135,17 +143,15 @@ class CandidateFinder:
             **json_conditions.logged_parameters(**times),
             **limit_parameter(),
         }
-        json, bounds = self._conditions.json(), self._conditions.bounds()
-        for number in range(len(json)):
-            statement = self._make(
-                self._conditions, number, has_start=start is not None, has_end=end is not None
-            )
-            found = self._reader.rows(statement, values)
-            if are_few(len(found)):
-                others = [*json[:number], *json[number + 1 :]]
-                rest = [json_conditions.on_span_or_events(other, *bounds) for other in others]
-                return Candidates(list({_Key(*row) for row in found}), rest)
-        return None
+        statement = self._make(
+            self._framed.inline(self._conditions),
+            number,
+            has_start=start is not None,
+            has_end=end is not None,
+        )
+        found = self._reader.rows(statement, values)
+        keys = {*by_frames, *(SpanKey(*row) for row in found)}
+        return keys if are_few(len(found)) and are_few(len(keys)) else None
 
 
 @lru_cache(maxsize=256)
@@ -160,7 +166,7 @@ def _keys(conditions: SpanConditions, number: int, *, has_start: bool, has_end: 
         sa.select(_materialized("spans", sa.select(*_OF_SPAN).where(*own))),
         sa.select(_materialized("events", sa.select(*_OF_EVENT).where(*by_event))),
     ]
-    if isinstance(json, json_conditions.ContentCondition):
+    if isinstance(json, ContentCondition):
         times = [json_conditions.logged_within(*one) for one in (of_slice, bounds)]
         of_span = [within(TraceSpan.start_time, *one) for one in (of_slice, bounds)]
         found.append(_logged(json, chain(*times), chain(*of_span)))
@@ -185,7 +191,7 @@ def spans_by_index(conditions: SpanConditions, further: Conditions) -> sa.Select
         sa.select(spans.c.trace_id),
         sa.select(named.c.trace_id).select_from(events.join(named, sa.true())),
     ]
-    if isinstance(json, json_conditions.ContentCondition):
+    if isinstance(json, ContentCondition):
         times = [*json_conditions.logged_within(*bounds), *further]
         logged = _logged(json, times, conditions.plain()).subquery("logged")
         found.append(sa.select(logged.c.trace_id))
@@ -193,7 +199,7 @@ def spans_by_index(conditions: SpanConditions, further: Conditions) -> sa.Select
 
 
 def _logged(
-    json: json_conditions.ContentCondition,
+    json: ContentCondition,
     on_record: Iterable[sa.ColumnElement[bool]],
     on_span: Iterable[sa.ColumnElement[bool]],
 ) -> sa.Select[Any]:
