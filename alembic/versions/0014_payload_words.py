@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("trace_id", sa.Uuid(), nullable=False),
         sa.Column("start_time", time, nullable=False),
+        sa.Column("lost_values", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_payload_unindexed"),
         schema=schema,
     )

@@ -59,7 +59,7 @@ class IndexedPayloads(Result):
 def index_payloads(run: Run) -> IndexedPayloads:
     """Index the words of new payload frames, so that text searches need not open them.
 
-    A search opens the frames that have not been indexed, the newest first. Words of deleted traces
+    A search opens the frames that have not been indexed, the newest first. Words of deleted values
     are removed from the index. Writers and readers do not wait. When the deadline is over, the rest
     is left to the next run.
 
@@ -92,18 +92,27 @@ def _index_some(connection: sa.Connection) -> tuple[int, int]:
         .limit(_BATCH)
         .with_for_update(skip_locked=True)
     ).all()
-    keys = {HourKey(row.trace_id, row.start_time.astimezone(UTC)) for row in noted}
+    keys = {_noted_key(row) for row in noted}
+    lost = {_noted_key(row) for row in noted if row.lost_values}
     indexed: set[HourKey] = set()
     by_day: dict[Any, set[HourKey]] = defaultdict(set)
     for key in keys:
         by_day[key.start_time.date()].add(key)
+    # Before, because these hours may be indexed anew.
+    rewritten = _forget(connection, lost)
     for of_day in by_day.values():
         indexed |= _index(connection, of_day)
-    segments = holding(connection, keys - indexed)
-    for segment in segments:
-        merge_segments(connection, [segment], without=keys - indexed)
+    rewritten += _forget(connection, keys - indexed - lost)
     _delete_notes(connection, [row.id for row in noted])
-    return len(noted), len(segments)
+    return len(noted), rewritten
+
+
+def _forget(connection: sa.Connection, keys: Collection[HourKey]) -> int:
+    """Remove hours of traces from the segments that have some; return how many these are."""
+    segments = holding(connection, keys)
+    for segment in segments:
+        merge_segments(connection, [segment], without=keys)
+    return len(segments)
 
 
 def _delete_notes(connection: sa.Connection, ids: list[int]) -> None:
@@ -135,6 +144,10 @@ def _words(
         for key in some:
             if rows[key]:
                 yield key, {word for row in rows[key] for word in words_of_values(row.attributes)}
+
+
+def _noted_key(row: Any) -> HourKey:
+    return HourKey(row.trace_id, row.start_time.astimezone(UTC))
 
 
 def _by_time(key: HourKey) -> tuple[datetime, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 import sqlalchemy as sa
 
 from observatory_storage.models import PayloadFrame, PayloadSegment, PayloadWords
+from observatory_storage.payloads.stored_frames import note_changed
 from observatory_storage.payloads.word_blocks import (
     HourKey,
     blocks_of,
@@ -22,7 +23,14 @@ from observatory_storage.payloads.word_blocks import (
     read_block,
 )
 
-__all__ = ["holding", "merge_segments", "segments_to_merge", "without_frames", "write_segment"]
+__all__ = [
+    "forget_expired",
+    "holding",
+    "merge_segments",
+    "segments_to_merge",
+    "without_frames",
+    "write_segment",
+]
 
 _SEGMENTS: Final = cast(sa.Table, PayloadSegment.__table__)
 _WORDS: Final = cast(sa.Table, PayloadWords.__table__)
@@ -163,6 +171,26 @@ def without_frames(connection: sa.Connection) -> int:
     gone = connection.scalars(sa.select(_SEGMENTS.c.id).where(~frame)).all()
     _delete(connection, gone)
     return len(gone)
+
+
+def forget_expired(connection: sa.Connection, lower: datetime, upper: datetime) -> None:
+    """Remove the hours of traces in [lower, upper) that have no frames any more from the segments.
+
+    Those that still have some are noted, because their frames may have been away for a while.
+    """
+    start = _FRAMES.c.start_time
+    stored = sa.select(_FRAMES.c.trace_id, start).where(start >= lower, start < upper).distinct()
+    left = {
+        HourKey(row.trace_id, row.start_time.astimezone(UTC)) for row in connection.execute(stored)
+    }
+    note_changed(connection, left)
+    overlapping = sa.select(_SEGMENTS.c.id, _SEGMENTS.c.hours).where(
+        _SEGMENTS.c.last_start >= lower, _SEGMENTS.c.first_start < upper
+    )
+    for row in connection.execute(overlapping).all():
+        expired = {key for key in keys_of(row.hours) if lower <= key.start_time < upper} - left
+        if expired:
+            merge_segments(connection, [row.id], without=expired)
 
 
 def _delete(connection: sa.Connection, ids: Collection[int]) -> None:

@@ -16,8 +16,8 @@ __all__ = ["PayloadSegment", "PayloadUnindexed", "PayloadWords"]
 class PayloadUnindexed(Base):
     """An hour of a trace whose frames have changed since their words were indexed.
 
-    Whoever inserts or deletes a frame adds a row in the same transaction. There may be several for
-    one hour of a trace.
+    Whoever inserts, rewrites or deletes a frame adds a row in the same transaction. There may be
+    several for one hour of a trace.
     """
 
     __tablename__ = "payload_unindexed"
@@ -26,6 +26,9 @@ class PayloadUnindexed(Base):
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True, doc="A number.")
     trace_id: Mapped[uuid.UUID] = mapped_column(doc="The `trace_id` of the frame.")
     start_time: Mapped[datetime] = mapped_column(doc="The `start_time` of the frame.")
+    lost_values: Mapped[bool] = mapped_column(
+        doc="Whether values have left the frames, so that their words are to be forgotten."
+    )
 
 
 class PayloadSegment(Base):

@@ -112,7 +112,8 @@ def test_a_frequent_value_is_found_by_reading_in_order(
     walk_first(monkeypatch, 100)
     for ask in lists(**given, **bounds):
         plans = plans_of(many, ask)
-        assert len(plans) == 2
+        # One more for words: it looks for payload frames.
+        assert len(plans) == (3 if "text" in given else 2)
         assert not [
             name for plan in plans for name in plan.indexes if name.startswith("ix_trace_spans_p")
         ]
