@@ -53,6 +53,11 @@ def upgrade() -> None:
     # A part of the hours is read without the rest. The data are compressed already.
     for table, column in (("payload_segments", "hours"), ("payload_words", "data")):
         op.execute(f"ALTER TABLE {quoted}.{table} ALTER COLUMN {column} SET STORAGE EXTERNAL")
+    # Searches rely on it that every frame is noted or indexed.
+    op.execute(
+        f"INSERT INTO {quoted}.payload_unindexed (trace_id, start_time, lost_values)"  # noqa: S608 - quoted
+        f" SELECT DISTINCT trace_id, start_time, false FROM {quoted}.payload_frames"
+    )
 
 
 def downgrade() -> None:

@@ -117,5 +117,6 @@ def test_a_frequent_value_is_found_by_reading_in_order(
         assert not [
             name for plan in plans for name in plan.indexes if name.startswith("ix_trace_spans_p")
         ]
-        assert not {name for plan in plans for name in plan.read_whole}
+        read_whole = {name for plan in plans for name in plan.read_whole}
+        assert read_whole <= {"payload_segments", "payload_unindexed"}
         assert sum(plan.blocks for plan in plans) < 2_000
