@@ -88,6 +88,11 @@ def test_words_are_found_after_packing(pool: StoragePool, first: str) -> None:
         assert found(pool, "zebra") == found(pool, "zebra2") == [span_id(1), span_id(3)]
         assert found(pool, "lynx") == [span_id(2)]
         assert found(pool, "lion") == []
+        with pool.unit_of_work() as uow:
+            # One statement may read traces and search the indexes of one partition.
+            of_day: dict[str, Any] = {"start_time": START - HOUR, "end_time": START + HOUR}
+            assert len(uow.traces.list(TraceFilters(text="zebra", **of_day))) == 1
+            assert not uow.traces.list(TraceFilters(text="lion", **of_day))
         index(pool)
     assert {"zebra", "zebra2", "lynx", "lynx2"} <= words(pool)
     write(pool, [with_word("lion", 1, 2)])
