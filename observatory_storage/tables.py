@@ -176,6 +176,7 @@ ROLLUP_TABLES: Final = frozenset(
 OWN_TABLES: Final = ROLLUP_TABLES.union(
     ("expired_partitions", "maintenance_runs", "model_pricing", "partition_splits"),
     ("partition_states", "payload_frames", "pinned_traces"),
+    ("payload_segments", "payload_unindexed", "payload_words"),
 )
 """The names of the tables that the storage keeps for itself. No writer is given rows of them."""
 

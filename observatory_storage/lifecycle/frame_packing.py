@@ -30,6 +30,7 @@ from observatory_storage.payloads import (
     is_one_of,
     kept_members,
     lock_frames,
+    note_changed,
     opened,
     pack,
     referred_values,
@@ -162,18 +163,24 @@ def _pack_once(run: Run, parts: Sequence[_Part]) -> int:
         stored = {frame.key: frame for frame in locked}
         digests = referred_values(connection, locked)
         replaced: list[FrameKey] = []
+        emptied: list[FrameKey] = []
         rows: list[dict[str, Any]] = []
         for part in parts:
             frames = [stored[one.key] for one in part if one.key in stored]
             whole, members = _opened(frames, digests) if len(frames) > 1 else ([], [])
             if len(whole) > 1:
                 replaced += [frame.key for frame in whole]
-                rows += [_row(whole, members)] if members else []
+                if members:
+                    rows.append(_row(whole, members))
+                else:
+                    emptied.append(whole[0].key)
         kept = [frame.key for frame in locked if frame.key not in set(replaced)]
         if replaced:
             connection.execute(sa.delete(_FRAMES).where(is_one_of(replaced)))
         if rows:
+            # The words of these traces and hours stay the same.
             connection.execute(sa.insert(_FRAMES), rows)
+        note_changed(connection, emptied, lost_values=True)
         if kept:
             is_new = sa.and_(is_one_of(kept), _FRAMES.c.packed_ids.is_(None))
             connection.execute(sa.update(_FRAMES).where(is_new).values(packed_ids=[]))

@@ -9,8 +9,9 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from observatory_storage.errors import ConfigError, ValidationError
-from observatory_storage.models import Trace
+from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories import TraceFilters
+from observatory_storage.repositories.traces.framed_content import FramedContent
 from observatory_storage.repositories.traces.trace_statements import probed
 
 __all__ = ["keep_filters", "kept_among"]
@@ -46,6 +47,11 @@ def kept_among(
     kept: set[UUID] = set()
     for one in filters:
         conditions = one.in_sql(by_trace=True)
+        framed = FramedContent(connection, one)
+        if framed.is_any:
+            of_traces = TraceSpan.trace_id == sa.func.any(sa.literal(list(ids), _IDS.type))
+            hours = framed.of_spans(of_traces, *conditions.plain())
+            conditions = framed.resolved(conditions, hours)
         walked = sa.select(Trace).where(
             Trace.id == sa.func.any(_IDS), *conditions.implied(), *conditions.of_no_span()
         )

@@ -19,6 +19,7 @@ from observatory_storage.layout import PARTITIONED
 from observatory_storage.lifecycle import partition_marks
 from observatory_storage.lifecycle.partition_marks import Versions
 from observatory_storage.lifecycle.run import Run
+from observatory_storage.lifecycle.segment_merging import forget_expired
 from observatory_storage.lifecycle.spared_rows import (
     TRACE_TABLES,
     SparedRows,
@@ -112,6 +113,8 @@ def _put_back_spared(source: Source, partition: StoredPartition) -> None:
             if table == PAYLOAD_FRAMES.name:
                 keys = frames_with_expired_values(connection, source.schema, partition.name)
                 prune_expired_values(connection, keys)
+        if table == PAYLOAD_FRAMES.name:
+            forget_expired(connection, partition.lower, partition.upper)
         _drop_in(connection, source, partition)
 
 

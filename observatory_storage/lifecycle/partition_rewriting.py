@@ -21,6 +21,7 @@ from observatory_storage.lifecycle import partition_marks
 from observatory_storage.lifecycle.partition_marks import Versions
 from observatory_storage.lifecycle.partition_removal import columns_of
 from observatory_storage.lifecycle.run import Run
+from observatory_storage.lifecycle.segment_merging import forget_expired
 from observatory_storage.lifecycle.short_locks import with_short_locks
 from observatory_storage.lifecycle.spared_rows import (
     SparedRows,
@@ -62,6 +63,9 @@ def rewrite(run: Run, partition: StoredPartition) -> int | None:
     except Conflict:
         rewriting.give_up()
         return None
+    if partition.table == PAYLOAD_FRAMES.name:
+        with translated(), run.source.engine.begin() as connection:
+            forget_expired(connection, partition.lower, partition.upper)
     run.progress(f"kept {kept} rows of {partition.name}")
     return kept
 

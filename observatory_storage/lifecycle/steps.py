@@ -8,6 +8,7 @@ from observatory_storage.lifecycle.closing import close_partitions
 from observatory_storage.lifecycle.maintenance import Step
 from observatory_storage.lifecycle.open_slices import index_open_partitions
 from observatory_storage.lifecycle.partitions_ahead import make_partitions_ahead
+from observatory_storage.lifecycle.payload_index import index_payloads
 from observatory_storage.lifecycle.retention import apply_retention
 from observatory_storage.lifecycle.rollup_expiry import ExpiredRollups, expire_rollups
 from observatory_storage.lifecycle.rollups import refresh_rollups
@@ -32,6 +33,7 @@ STEPS: Final[tuple[Step, ...]] = (
     # Whatever goes need not be split, indexed and frozen first.
     ("apply_retention", apply_retention),
     ("expire_rollups", _expire_rollups),
+    ("index_payloads", index_payloads),
     ("vacuum_tables", vacuum_tables),
     ("split_partitions", split_partitions),
     ("index_open_partitions", index_open_partitions),

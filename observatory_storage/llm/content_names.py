@@ -7,7 +7,9 @@ that ``gen_ai.prompt`` is a prompt and ``gen_ai.prompt.name`` is not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Final
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "MESSAGE_EVENTS",
     "PROMPTS",
     "PROMPTS_OF_EVENTS",
+    "is_one_of",
     "values_path",
 ]
 
@@ -141,6 +144,20 @@ COMPLETIONS_OF_EVENTS: Final = (
 def values_path(names: Iterable[str]) -> str:
     """The SQL/JSON path of the values of the attributes of these names."""
     return f"$.keyvalue() ? ({_one_of(names, '')}).value"
+
+
+def is_one_of(key: str, names: tuple[str, ...]) -> bool:
+    """Whether an attribute has one of the names, as `values_path` compares them."""
+    return _pattern(names).match(key) is not None
+
+
+@cache
+def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    each = (re.escape(name).replace(r"\*", "[0-9]+") for name in names)
+    # Whatever follows a number at the end of a name belongs to the list that was flattened.
+    return re.compile(
+        "|".join(f"{one}(?s:.*)" if one.endswith("]+") else rf"{one}\Z" for one in each)
+    )
 
 
 def _one_of(names: Iterable[str], beginning: str) -> str:

@@ -19,6 +19,11 @@ from observatory_storage.models.metrics import (
 )
 from observatory_storage.models.partition_states import PartitionSplit, PartitionState
 from observatory_storage.models.payload_frames import PayloadFrame
+from observatory_storage.models.payload_words import (
+    PayloadSegment,
+    PayloadUnindexed,
+    PayloadWords,
+)
 from observatory_storage.models.pricing import ModelPricing
 from observatory_storage.models.retention_tables import EXPIRED_PARTITIONS, PINNED_TRACES
 from observatory_storage.models.rollup_tables import (
@@ -70,6 +75,9 @@ __all__ = [
     "PartitionSplit",
     "PartitionState",
     "PayloadFrame",
+    "PayloadSegment",
+    "PayloadUnindexed",
+    "PayloadWords",
     "RollupState",
     "SessionRollupDay",
     "SessionRollupHour",

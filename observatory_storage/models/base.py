@@ -12,7 +12,9 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Dialect,
     Double,
+    LargeBinary,
     MetaData,
     Numeric,
     SmallInteger,
@@ -30,7 +32,7 @@ from observatory_storage.errors import ValidationError
 from observatory_storage.models.mutable_json import track_changes
 from observatory_storage.serialization import to_json
 
-__all__ = ["JSON", "NAME", "ORIGIN", "Base", "fraction", "json_object", "now", "one_of"]
+__all__ = ["JSON", "NAME", "ORIGIN", "Base", "Bytes", "fraction", "json_object", "now", "one_of"]
 
 # Ids and names compare by their bytes: cheaper to index, and the same on every host.
 NAME: Final = Text(collation="C")
@@ -40,6 +42,13 @@ _SHOWN_CHARACTERS: Final = 80
 
 # The key under which a row's instance state keeps, in `info`, the session that read the row.
 ORIGIN: Final = "observatory_storage.origin"
+
+
+class Bytes(LargeBinary):
+    """Bytes that are sent as they are, not as the `Binary` of the DB-API, whose dumper is slow."""
+
+    def bind_processor(self, dialect: Dialect) -> None:
+        del dialect
 
 
 class Base(DeclarativeBase):

@@ -5,20 +5,13 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Dialect, LargeBinary
+from sqlalchemy import BigInteger
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from observatory_storage.models.base import Base, now
+from observatory_storage.models.base import Base, Bytes, now
 
 __all__ = ["PayloadFrame"]
-
-
-class _Bytes(LargeBinary):
-    """Bytes that are sent as they are, not as the `Binary` of the DB-API, whose dumper is slow."""
-
-    def bind_processor(self, dialect: Dialect) -> None:
-        del dialect
 
 
 class PayloadFrame(Base):
@@ -41,7 +34,7 @@ class PayloadFrame(Base):
         primary_key=True, autoincrement=False, doc="A random number: `payload_frame` of its rows."
     )
     value_bytes: Mapped[int] = mapped_column(doc="The size of its values before compression.")
-    data: Mapped[bytes] = mapped_column(_Bytes, doc="The values, compressed by Zstandard.")
+    data: Mapped[bytes] = mapped_column(Bytes(), doc="The values, compressed by Zstandard.")
     packed_ids: Mapped[list[int] | None] = mapped_column(
         ARRAY(BigInteger),
         doc="The ids of the frames whose values it has taken over, which their rows still name."

@@ -15,6 +15,7 @@ from observatory_storage.payloads.stored_frames import (
     StoredFrame,
     frame_row,
     lock_frames,
+    note_changed,
     opened,
     references_to,
 )
@@ -38,7 +39,7 @@ def referred_values(
 
 
 def rewrite_frame(connection: sa.Connection, key: FrameKey, members: Iterable[Member]) -> None:
-    """Replace the content of a frame; without members, delete it."""
+    """Leave only these members in a frame; without members, delete it."""
     this = sa.and_(*(_FRAMES.c[name] == value for name, value in key._asdict().items()))
     if kept := list(members):
         row = frame_row(key, kept)
@@ -46,6 +47,7 @@ def rewrite_frame(connection: sa.Connection, key: FrameKey, members: Iterable[Me
         connection.execute(sa.update(_FRAMES).where(this).values(new))
     else:
         connection.execute(sa.delete(_FRAMES).where(this))
+    note_changed(connection, (key,), lost_values=True)
 
 
 def prune_frames(connection: sa.Connection, keys: Iterable[FrameKey]) -> None:

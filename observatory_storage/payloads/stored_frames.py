@@ -12,13 +12,15 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from observatory_storage.models import PayloadUnindexed
 from observatory_storage.payloads.frame import DamagedFrame, Frame, Member, Owner, pack, unpack
+from observatory_storage.payloads.word_blocks import HourKey
 from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS
 from observatory_storage.times import MICROSECOND, UNIX_EPOCH
 
@@ -26,6 +28,7 @@ __all__ = [
     "FrameKey",
     "Reference",
     "StoredFrame",
+    "deleting_frames",
     "frame_row",
     "hour_of",
     "hours_of",
@@ -33,6 +36,7 @@ __all__ = [
     "is_one_of",
     "lock_frames",
     "new_frame_id",
+    "note_changed",
     "opened",
     "owner_of",
     "read_frames",
@@ -42,7 +46,9 @@ __all__ = [
 _log = logging.getLogger(__name__)
 _HOUR: Final = timedelta(hours=1)
 _FRAMES: Final = PAYLOAD_FRAMES.table
+_UNINDEXED: Final = cast(sa.Table, PayloadUnindexed.__table__)
 _KEY: Final = ("trace_id", "start_time", "id")
+_NOTED: Final = ("trace_id", "start_time", "lost_values")
 
 
 class FrameKey(NamedTuple):
@@ -153,6 +159,41 @@ def insert_frames(connection: sa.Connection, frames: Mapping[FrameKey, Iterable[
     if frames:
         rows = [frame_row(key, frames[key]) for key in sorted(frames)]
         connection.execute(sa.insert(_FRAMES), rows)
+        note_changed(connection, frames)
+
+
+def note_changed(
+    connection: sa.Connection, keys: Iterable[FrameKey | HourKey], *, lost_values: bool = False
+) -> None:
+    """Note that frames have changed, so that their words are indexed or forgotten.
+
+    Call it in the transaction that inserts, rewrites or deletes them. Until the words are indexed,
+    searches read the frames of the noted hours of traces.
+
+    Args:
+        lost_values: whether values have left the frames.
+    """
+    hours = sorted({(key.trace_id, key.start_time) for key in keys})
+    if not hours:
+        return
+    arrays = (
+        sa.literal(list(values), sa.ARRAY(_UNINDEXED.c[name].type))
+        for values, name in zip(zip(*hours, strict=True), _NOTED, strict=False)
+    )
+    given = sa.func.unnest(*arrays).table_valued("trace_id", "hour").render_derived(name="given")
+    noted = sa.select(*given.c, sa.literal(lost_values))
+    connection.execute(sa.insert(_UNINDEXED).from_select(_NOTED, noted))
+
+
+def deleting_frames(*conditions: sa.ColumnElement[bool]) -> sa.Insert:
+    """The statement that deletes frames, and notes that their words are to be forgotten.
+
+    The traces are locked. No row refers to the frames when the transaction ends.
+    """
+    deleted = sa.delete(_FRAMES).where(*conditions)
+    gone = deleted.returning(_FRAMES.c.trace_id, _FRAMES.c.start_time).cte("gone")
+    noted = sa.select(*gone.c, sa.true()).distinct()
+    return sa.insert(_UNINDEXED).from_select(_NOTED, noted)
 
 
 def opened(key: FrameKey, data: bytes | None) -> Frame | DamagedFrame:

@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from observatory_storage.payloads import FrameKey, hour_of, owner_of, prune_frames
 from observatory_storage.rows import Row
-from observatory_storage.storing.conflict_rules import FRAMES, TARGETS, WITH_PAYLOADS
-from observatory_storage.storing.frame_builder import FrameBuilder, OwnerKey
+from observatory_storage.storing.conflict_rules import TARGETS, WITH_PAYLOADS
+from observatory_storage.storing.frame_builder import FrameBuilder, OwnerKey, load_frames
 from observatory_storage.storing.trace_upsert import locked_traces
 from observatory_storage.storing.upsert import Loader
 from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, Values
@@ -49,7 +49,7 @@ def write_events(loader: Loader, events: Sequence[Values]) -> None:
             return
         builder = FrameBuilder(loader.payload_threshold)
         loader.load(_EVENTS, builder.events(unique))
-        loader.load(FRAMES, builder.frames())
+        load_frames(loader, builder.frames())
 
     if loader.attempt(_EVENTS, load):
         return
@@ -58,7 +58,7 @@ def write_events(loader: Loader, events: Sequence[Values]) -> None:
     builder = FrameBuilder(loader.payload_threshold)
     bounds = {"earliest": min(starts), "latest": max(starts)}
     written, replaced = _merge(loader, builder, unique, bounds)
-    loader.load(FRAMES, builder.frames(written))
+    load_frames(loader, builder.frames(written))
     prune_frames(loader.connection, replaced)
 
 

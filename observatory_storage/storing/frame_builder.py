@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -18,12 +18,15 @@ from observatory_storage.payloads import (
     hour_of,
     move_large,
     new_frame_id,
+    note_changed,
     owner_of,
 )
+from observatory_storage.storing.conflict_rules import FRAMES
+from observatory_storage.storing.upsert import Loader
 from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPAN_KEY_OF_EVENT, SPANS, Values
 from observatory_storage.times import MICROSECOND, UNIX_EPOCH
 
-__all__ = ["FrameBuilder", "OwnerKey", "event_owner", "span_owner"]
+__all__ = ["FrameBuilder", "OwnerKey", "event_owner", "load_frames", "span_owner"]
 
 OwnerKey = tuple[UUID, Owner]
 """The id of a trace, and one of its rows."""
@@ -177,3 +180,9 @@ class FrameBuilder:
 def _moved(values: Values, position: int, frame: int, moved: Moved) -> Values:
     before, after = values[:position], values[position + 1 :]
     return (*before, moved.attributes, *after, frame, moved.digests)
+
+
+def load_frames(loader: Loader, frames: Sequence[Values]) -> None:
+    """Insert the rows of frames, whose words are then to be indexed."""
+    loader.load(FRAMES, frames)
+    note_changed(loader.connection, (FrameKey(*values[:3]) for values in frames))

@@ -13,8 +13,8 @@ from observatory_storage.changed_spans import mark_changes
 from observatory_storage.pricing import PriceTable
 from observatory_storage.rows import PART, Row
 from observatory_storage.storing.binary_copy import copy_parts
-from observatory_storage.storing.conflict_rules import FRAMES, WITH_PAYLOADS, target_of
-from observatory_storage.storing.frame_builder import FrameBuilder
+from observatory_storage.storing.conflict_rules import WITH_PAYLOADS, target_of
+from observatory_storage.storing.frame_builder import FrameBuilder, load_frames
 from observatory_storage.storing.span_costs import with_costs
 from observatory_storage.storing.span_merge import Key, merge_spans, place_of
 from observatory_storage.storing.stored_usage import decide_traces
@@ -99,7 +99,7 @@ class SpanCopy:
         loader = Loader(connection, "auto", sent)
         loader.load(events, events.unique(self._events))
         if self._builder is not None:
-            loader.load(FRAMES, self._builder.frames())
+            load_frames(loader, self._builder.frames())
 
     def _values(self, parts: Iterable[Sequence[Row]]) -> Iterator[Sequence[Values]]:
         for given in parts:
@@ -138,7 +138,7 @@ def _insert_spans(loader: Loader, spans: Sequence[Row]) -> TotalsRows | None:
         builder = FrameBuilder(loader.payload_threshold)
         loader.load(WITH_PAYLOADS[SPANS.name], builder.spans(values))
         loader.load(WITH_PAYLOADS[EVENTS.name], builder.events(events))
-        loader.load(FRAMES, builder.frames())
+        load_frames(loader, builder.frames())
 
     return rows_of_totals(totals_of(spans)) if loader.attempt(_SPANS, insert) else None
 

@@ -20,9 +20,9 @@ from observatory_storage.errors import Conflict
 from observatory_storage.payloads import FrameKey, hour_of, prune_frames
 from observatory_storage.rows import Row
 from observatory_storage.storing import trace_upsert as traces
-from observatory_storage.storing.conflict_rules import FRAMES, WITH_PAYLOADS, target_of
+from observatory_storage.storing.conflict_rules import WITH_PAYLOADS, target_of
 from observatory_storage.storing.event_merge import Key, replace_events
-from observatory_storage.storing.frame_builder import FrameBuilder, span_owner
+from observatory_storage.storing.frame_builder import FrameBuilder, load_frames, span_owner
 from observatory_storage.storing.stored_usage import decide_traces
 from observatory_storage.storing.trace_totals import SpanFacts, facts_of, totals_of
 from observatory_storage.storing.trace_upsert import reports_usage
@@ -127,7 +127,7 @@ def _merge(
         loader, builder, written, stored.keys(), lone_events=lone_events, bounds=bounds
     )
     frames |= {frame for key in differing & stored.keys() if (frame := stored[key].frame)}
-    loader.load(FRAMES, builder.frames(owners | events))
+    load_frames(loader, builder.frames(owners | events))
     prune_frames(connection, frames)
     counted = {key: row for key, row in written.items() if key[0] not in new_traces}
     replaced = {key: stored[key].facts for key in counted if key in stored}

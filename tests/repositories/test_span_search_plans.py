@@ -112,9 +112,11 @@ def test_a_frequent_value_is_found_by_reading_in_order(
     walk_first(monkeypatch, 100)
     for ask in lists(**given, **bounds):
         plans = plans_of(many, ask)
-        assert len(plans) == 2
+        # One more for words: it looks for payload frames.
+        assert len(plans) == (3 if "text" in given else 2)
         assert not [
             name for plan in plans for name in plan.indexes if name.startswith("ix_trace_spans_p")
         ]
-        assert not {name for plan in plans for name in plan.read_whole}
+        read_whole = {name for plan in plans for name in plan.read_whole}
+        assert read_whole <= {"payload_segments", "payload_unindexed"}
         assert sum(plan.blocks for plan in plans) < 2_000

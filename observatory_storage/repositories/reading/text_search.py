@@ -16,15 +16,16 @@ import string
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Text, and_, func, not_, or_, type_coerce
 from sqlalchemy import text as sql
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.models.search_words import separate
+from observatory_storage.payloads.content_words import runs_of
 
-__all__ = ["TextSearch", "has_plain_words", "longest_run"]
+__all__ = ["Run", "TextSearch", "has_plain_words", "longest_run"]
 
 _PIECES: Final = re.compile(r'(?P<signs>-*)(?:"(?P<phrase>[^"]*)"|(?P<word>[^\s"]+))')
 _MOST_PREFIXES: Final = 20
@@ -38,6 +39,20 @@ _BLANKS: Final = str.maketrans(dict.fromkeys(string.punctuation, " "))
 
 # Makes the condition that a row has a text literally, in upper or lower case.
 HasLiteral = Callable[[str], ColumnElement[bool]]
+
+
+class Run(NamedTuple):
+    """Letters and digits that a word of a search consists of, without regard to case.
+
+    Attributes:
+        text: as `payloads.content_words` has it.
+        is_beginning: whether a word that only begins so is enough.
+        is_literal: whether these very letters stand in every text with the word, in any case.
+    """
+
+    text: str
+    is_beginning: bool = False
+    is_literal: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +74,14 @@ class _Word:
         if self.is_beginning and not spaced.endswith(" "):
             parts[-1] = _Word(parts[-1].text, is_beginning=True)
         return parts
+
+    def runs(self) -> list[Run]:
+        """Its runs of letters and digits."""
+        # Case folding makes other letters equal to those of ASCII, such as ß to ss.
+        found = [Run(run, is_literal=self.text.isascii()) for run in runs_of(self.text)]
+        if self.is_beginning and found:
+            found[-1] = found[-1]._replace(is_beginning=True)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +195,13 @@ class TextSearch:
             return None
         included = (term for term in self._alternatives[0] if not term.is_excluded)
         return longest_run(" ".join(word.text for term in included for word in term.words))
+
+    def required_runs(self) -> list[list[Run]]:
+        """The runs of letters and digits that a match has: all of one of these lists."""
+        return [
+            [run for term in terms if not term.is_excluded for w in term.words for run in w.runs()]
+            for terms in self._alternatives
+        ]
 
     def _query(self, alternatives: Iterable[Sequence[_Term]]) -> ColumnElement[Any]:
         written = " or ".join(" ".join(map(self._written, terms)) for terms in alternatives)

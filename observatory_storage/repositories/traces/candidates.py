@@ -12,12 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import TypeEngine
 
 from observatory_storage.llm.log_facts import LOGGED_AFTER, LOGGED_BEFORE
 from observatory_storage.models import LogRecord, TraceEvent, TraceSpan
@@ -25,6 +23,12 @@ from observatory_storage.repositories.reading.filter_fields import Conditions, w
 from observatory_storage.repositories.reading.indexed_slices import Piece, in_pieces, pieces_of
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces import json_conditions
+from observatory_storage.repositories.traces.framed_content import FramedContent, hours_of
+from observatory_storage.repositories.traces.json_conditions import (
+    ContentCondition,
+    SpanKey,
+    as_table,
+)
 from observatory_storage.repositories.traces.span_conditions import (
     NO_BOUNDS,
     Bounds,
@@ -42,21 +46,7 @@ __all__ = [
 # With more candidates, walking the spans in order meets enough of them soon.
 _MOST: Final = 5_000
 
-
-class _Key(NamedTuple):
-    trace_id: UUID
-    span_id: str
-    start_time: datetime
-    start_ns: int
-
-
-_TYPES: Final[Sequence[TypeEngine[Any]]] = (
-    sa.Uuid(),
-    sa.Text(),
-    sa.DateTime(timezone=True),
-    sa.SmallInteger(),
-)
-_OF_SPAN: Final = [getattr(TraceSpan, name) for name in _Key._fields]
+_OF_SPAN: Final = [getattr(TraceSpan, name) for name in SpanKey._fields]
 _OF_EVENT: Final = [
     TraceEvent.trace_id,
     TraceEvent.span_id,
@@ -86,7 +76,7 @@ class Candidates:
         rest: the other conditions on JSON, and the filters' time bounds.
     """
 
-    keys: Sequence[_Key]
+    keys: Sequence[SpanKey]
     rest: Sequence[sa.ColumnElement[bool]]
 
     def restrict(self, statement: sa.Select[Any]) -> sa.Select[Any]:
@@ -95,12 +85,7 @@ class Candidates:
         Args:
             statement: has no condition on JSON.
         """
-        names = [sa.column(name, kind) for name, kind in zip(_Key._fields, _TYPES, strict=True)]
-        arrays: list[sa.ColumnElement[Any]] = [
-            sa.literal(list(values), ARRAY(kind))
-            for values, kind in zip(zip(*self.keys, strict=True), _TYPES, strict=True)
-        ]
-        wanted = sa.func.unnest(*arrays).table_valued(*names).render_derived("wanted")
+        wanted = as_table(self.keys)
         starts = [key.start_time for key in self.keys]
         same_key = sa.and_(*(own == wanted.c[own.key] for own in _OF_SPAN))
         return statement.join(wanted, same_key).where(
@@ -114,6 +99,7 @@ class CandidateFinder:
     Args:
         conditions: those of the filters.
         parameters: the values of their bind parameters.
+        framed: finds spans by payload frames.
         is_kept: whether the statements are cached for all filters with the same fields set.
     """
 
@@ -122,12 +108,14 @@ class CandidateFinder:
         reader: Reader,
         conditions: SpanConditions,
         parameters: Mapping[str, Any],
+        framed: FramedContent,
         *,
         is_kept: bool,
     ) -> None:
         self._reader = reader
         self._conditions = conditions
         self._parameters = parameters
+        self._framed = framed
         self._make = _keys if is_kept else _keys.__wrapped__
         self._range = parameters.get("start_time"), parameters.get("end_time")
 
@@ -141,7 +129,26 @@ class CandidateFinder:
 
     def few(self, start: datetime | None, end: datetime | None) -> Candidates | None:
         """The candidates that start in [start, end); None if there are too many to list."""
-        start, end = _overlap((start, end), self._range)
+        bounds = self._conditions.bounds()
+        for number in range(len(self._conditions.json())):
+            keys = self._few_of(number, *_overlap((start, end), self._range))
+            if keys is not None:
+                json = self._framed.resolved(self._conditions, hours_of(keys)).json()
+                others = [*json[:number], *json[number + 1 :]]
+                rest = [json_conditions.on_span_or_events(other, *bounds) for other in others]
+                return Candidates(list(keys), rest)
+        return None
+
+    def _few_of(
+        self, number: int, start: datetime | None, end: datetime | None
+    ) -> set[SpanKey] | None:
+        """The spans that meet a condition on JSON; None if there are too many to list."""
+        json = self._conditions.json()[number]
+        by_frames: list[SpanKey] | None = []
+        if self._framed.is_any and isinstance(json, ContentCondition):
+            by_frames = self._framed.few(json.name, start, end)
+        if by_frames is None:
+            return None
         times = {"slice_start": start, "slice_end": end}
         values = {
             **self._parameters,
@@ -154,15 +161,10 @@ class CandidateFinder:
         if self.is_divided(start, end):
             make, divide = _keys.__wrapped__, partial(pieces_of, self._reader)
             of_slice = (start, end)
-        json, bounds = self._conditions.json(), self._conditions.bounds()
-        for number in range(len(json)):
-            statement = make(self._conditions, number, of_slice, divide)
-            found = self._reader.rows(statement, values)
-            if are_few(len(found)):
-                others = [*json[:number], *json[number + 1 :]]
-                rest = [json_conditions.on_span_or_events(other, *bounds) for other in others]
-                return Candidates(list({_Key(*row) for row in found}), rest)
-        return None
+        statement = make(self._framed.inline(self._conditions), number, of_slice, divide)
+        found = self._reader.rows(statement, values)
+        keys = {*by_frames, *(SpanKey(*row) for row in found)}
+        return keys if are_few(len(found)) and are_few(len(keys)) else None
 
 
 def _overlap(one: Piece, other: Piece) -> Piece:
@@ -197,7 +199,7 @@ def _keys(
         sa.select(_materialized("spans", in_pieces(spans, TraceSpan.start_time, of_spans))),
         sa.select(_materialized("events", in_pieces(events, start, of_events))),
     ]
-    if isinstance(json, json_conditions.ContentCondition):
+    if isinstance(json, ContentCondition):
         of_span = [
             each for one in (of_slice, bounds) for each in within(TraceSpan.start_time, *one)
         ]
@@ -226,7 +228,7 @@ def spans_by_index(conditions: SpanConditions, further: Conditions) -> sa.Select
         sa.select(spans.c.trace_id).where(*further),
         sa.select(named.c.trace_id).select_from(events.join(named, sa.true())).where(*further),
     ]
-    if isinstance(json, json_conditions.ContentCondition):
+    if isinstance(json, ContentCondition):
         times = json_conditions.logged_within(*bounds)
         logged = _logged(json, times, conditions.plain()).where(*further).subquery("logged")
         found.append(sa.select(logged.c.trace_id))
@@ -234,7 +236,7 @@ def spans_by_index(conditions: SpanConditions, further: Conditions) -> sa.Select
 
 
 def _logged(
-    json: json_conditions.ContentCondition,
+    json: ContentCondition,
     on_record: Conditions,
     on_span: Conditions,
     pieces: Sequence[Piece] = (NO_BOUNDS,),

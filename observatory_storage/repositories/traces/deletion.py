@@ -37,7 +37,7 @@ from observatory_storage.models import (
     UserRollupDay,
     UserRollupHour,
 )
-from observatory_storage.payloads import hour_of
+from observatory_storage.payloads import deleting_frames, hour_of
 from observatory_storage.repositories.metrics.exemplars import without_exemplars
 from observatory_storage.repositories.reading import validation
 from observatory_storage.repositories.reading.reader import Reader
@@ -97,8 +97,8 @@ def delete_trace(reader: Reader, key: UUID, name: object) -> DeletedTrace:
     # A trace without a row may have log records, and spans that no writer has written.
     spans = spans_of_trace(key, bounds) if bounds else [TraceSpan.trace_id == key]
     events = events_of_trace(key, bounds) if bounds else [TraceEvent.trace_id == key]
-    frames = sa.delete(PayloadFrame).where(PayloadFrame.trace_id == key)
-    reader.change(frames.where(_has_frame_between(bounds.first, bounds.last)) if bounds else frames)
+    within = [_has_frame_between(bounds.first, bounds.last)] if bounds else []
+    reader.run(deleting_frames(PayloadFrame.trace_id == key, *within))
     deleted = DeletedTrace(
         events=reader.change(sa.delete(TraceEvent).where(*events)),
         spans=_delete_spans(reader, *spans),
@@ -136,8 +136,8 @@ def delete_all_of(
         events += reader.change(
             sa.delete(TraceEvent).where(TraceEvent.trace_id == sa.func.any(these), start)
         )
-        frames = sa.delete(PayloadFrame).where(PayloadFrame.trace_id == sa.func.any(these))
-        reader.change(frames.where(_has_frame_between(first, last)))
+        of_traces = PayloadFrame.trace_id == sa.func.any(these)
+        reader.run(deleting_frames(of_traces, _has_frame_between(first, last)))
         start = TraceSpan.start_time.between(first, last)
         spans += _delete_spans(reader, TraceSpan.trace_id == sa.func.any(these), start)
         # Log records of a trace may be earlier or later than its spans.

@@ -8,13 +8,29 @@ be searched one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from uuid import UUID
 
-from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, exists, or_
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    FromClause,
+    and_,
+    bindparam,
+    column,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from observatory_storage.llm.content_search import (
     Content,
@@ -38,6 +54,8 @@ __all__ = [
     "AttributeCondition",
     "ContentCondition",
     "JsonCondition",
+    "SpanKey",
+    "as_table",
     "attribute_conditions",
     "logged_between",
     "logged_parameters",
@@ -78,21 +96,47 @@ class AttributeCondition:
         return or_(*(self.attribute.is_in(column) for column in columns))
 
 
+class SpanKey(NamedTuple):
+    """The primary key of a span."""
+
+    trace_id: UUID
+    span_id: str
+    start_time: datetime
+    start_ns: int
+
+
+def as_table(keys: Sequence[SpanKey]) -> FromClause:
+    """The keys as a table, whose columns have the names of the fields."""
+    own = [getattr(TraceSpan, name) for name in SpanKey._fields]
+    arrays = [
+        literal(list(values), ARRAY(each.type))
+        for values, each in zip(zip(*keys, strict=True), own, strict=True)
+    ]
+    columns = (column(each.key, each.type) for each in own)
+    return func.unnest(*arrays).table_valued(*columns).render_derived("wanted")
+
+
 @dataclass(frozen=True, slots=True)
 class ContentCondition:
     """A condition on the prompts and completions of a span, its events or its log records.
 
     Args:
+        name: the field of the filters that it is made of.
         on: the condition on the content of a row.
+        framed: the spans that meet it by values in payload frames. Columns with previews of such
+            values do not decide. None if no row has a frame.
     """
 
+    name: str
     on: Callable[[Content], ColumnElement[bool]]
+    framed: Sequence[SpanKey] | None = None
 
     def on_span(self) -> ColumnElement[bool]:
-        return self.on(content_of_attributes(TraceSpan.attributes))
+        return self._inline(TraceSpan, self.on(content_of_attributes(TraceSpan.attributes)))
 
     def on_event(self) -> ColumnElement[bool]:
-        return self.on(content_of_event(TraceEvent.name, TraceEvent.attributes))
+        content = content_of_event(TraceEvent.name, TraceEvent.attributes)
+        return self._inline(TraceEvent, self.on(content))
 
     def on_log(self) -> ColumnElement[bool]:
         return and_(
@@ -101,6 +145,19 @@ class ContentCondition:
 
     def on_trace(self, trace: type[Trace] = Trace) -> ColumnElement[bool]:
         return self.on(content_of_attributes(trace.attributes))
+
+    def by_frames(self) -> ColumnElement[bool]:
+        """The condition that the span meets it by values in frames."""
+        if not self.framed:
+            return false()
+        wanted = as_table(self.framed)
+        own = (getattr(TraceSpan, name) for name in SpanKey._fields)
+        return tuple_(*own).in_(select(*wanted.c))
+
+    def _inline(
+        self, row: type[TraceSpan | TraceEvent], condition: ColumnElement[bool]
+    ) -> ColumnElement[bool]:
+        return condition if self.framed is None else and_(row.payload_frame.is_(None), condition)
 
 
 # What a span, an event or a trace without spans may meet.
@@ -116,17 +173,17 @@ def words_condition(given: Given) -> list[JsonCondition]:
     """The condition on words, if a text is given."""
     if "words" in given:
         words, letters = given["words"], given.get("letters")
-        return [ContentCondition(partial(contains_words, words=words, letters=letters))]
+        return [ContentCondition("text", partial(contains_words, words=words, letters=letters))]
     if "text" not in given:
         return []
-    return [ContentCondition(partial(has_words, search=TextSearch(given["text"])))]
+    return [ContentCondition("text", partial(has_words, search=TextSearch(given["text"])))]
 
 
 def substring_condition(given: Given) -> list[JsonCondition]:
     """The condition on a substring, if one is given."""
     if "content" not in given:
         return []
-    return [ContentCondition(partial(has_substring, value=given["content"]))]
+    return [ContentCondition("contains", partial(has_substring, value=given["content"]))]
 
 
 def on_span_or_events(
@@ -160,7 +217,7 @@ def on_span_or_events(
         json.on_log(),
         *logged_within(start, end),
     )
-    return or_(json.on_span(), event, record)
+    return or_(json.on_span(), event, record, json.by_frames())
 
 
 def logged_within(start: Any, end: Any) -> Conditions:

@@ -23,6 +23,7 @@ from observatory_storage.repositories.reading.pages import Keyset, Seek, SeekSha
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces.candidates import CandidateFinder
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
+from observatory_storage.repositories.traces.framed_content import FramedContent
 from observatory_storage.repositories.traces.span_conditions import SpanConditions
 from observatory_storage.repositories.traces.trace_search import TraceSearch
 from observatory_storage.repositories.traces.trace_statements import is_matching, probed
@@ -93,7 +94,8 @@ class OrderedTraceSearch(TraceSearch):
         self._bounds = within(Trace.start_time, filters.start_time, filters.end_time)
 
     def count(self, kind: Total) -> int:
-        matches = is_matching(self._filters.in_sql(by_trace=True))
+        framed = FramedContent(self._reader.session, self._filters)
+        matches = is_matching(framed.resolved(self._filters.in_sql(by_trace=True)))
         return self._reader.count(sa.select(Trace.id).where(*self._bounds, matches), kind)
 
     def rows(self, seek: Seek) -> Sequence[Trace]:
@@ -102,6 +104,7 @@ class OrderedTraceSearch(TraceSearch):
         If an index finds few matching spans, only their traces are sorted. Otherwise all traces of
         the range are sorted, then probed for a matching span in that order until the page is full.
         """
+        self._begin()
         if self._parameters.keys() == {"start_time", "end_time"}:
             # Every trace of the range matches, because its first span is in the range.
             traces = seek.of(sa.select(Trace).where(*self._bounds))
@@ -110,13 +113,17 @@ class OrderedTraceSearch(TraceSearch):
         if ids is not None:
             return self._of_traces(seek, ids, *self._bounds)
         make = _in_order if self._is_kept else _in_order.__wrapped__
-        statement = make(self._conditions, self._order, seek.shape)
+        conditions = self._framed.resolved(self._conditions)
+        statement = make(conditions, self._order, seek.shape)
         return self._reader.entities(statement, self._walk.values(seek))
 
     def _few_ids(self) -> sa.Select[UUID] | None:
         filters = self._filters
-        if filters.is_indexed() and self._are_few(self._conditions.all()):
-            return self._all_ids()
+        if filters.is_indexed():
+            # The planner does not know frames, so here other conditions decide.
+            is_framed, plain = self._framed.is_any, self._conditions.plain()
+            if self._are_few(plain if is_framed else self._conditions.all()):
+                return self._all_ids(self._framed.of_spans(*plain) if is_framed else None)
         if not filters.searches_json():
             return None
         candidates = self._finder.few(filters.start_time, filters.end_time)
@@ -126,13 +133,15 @@ class OrderedTraceSearch(TraceSearch):
 def matching_spans(reader: Reader, filters: SpanFilters) -> sa.Select[TraceSpan]:
     """The spans that match. If few spans meet a condition on JSON, they are found by its index."""
     conditions = filters.in_sql()
+    framed = FramedContent(reader.session, filters)
     if filters.searches_json():
-        finder = CandidateFinder(reader, conditions, filters.parameters(), is_kept=False)
+        parameters = filters.parameters()
+        finder = CandidateFinder(reader, conditions, parameters, framed, is_kept=False)
         candidates = finder.few(filters.start_time, filters.end_time)
         if candidates is not None:
             found = sa.select(TraceSpan).where(*conditions.plain())
             return candidates.restrict(found) if candidates.keys else found.where(sa.false())
-    return sa.select(TraceSpan).where(*conditions.all())
+    return sa.select(TraceSpan).where(*framed.resolved(conditions).all())
 
 
 @lru_cache(maxsize=256)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, false, or_, select, true
@@ -20,7 +21,9 @@ from observatory_storage.repositories.reading.filter_fields import (
     within,
 )
 from observatory_storage.repositories.traces.json_conditions import (
+    ContentCondition,
     JsonCondition,
+    SpanKey,
     on_span_or_events,
 )
 
@@ -83,13 +86,14 @@ class SpanConditions:
             compared by itself.
     """
 
-    __slots__ = ("_by_trace", "_excluded", "_given", "_rules", "needs_a_span")
+    __slots__ = ("_by_trace", "_excluded", "_framed", "_given", "_rules", "needs_a_span")
 
     def __init__(self, rules: Mapping[str, SpanFieldRule], given: Given, *, by_trace: bool) -> None:
         self._rules = rules
         self._given = given
         self._excluded = operators.excluded(given)
         self._by_trace = by_trace
+        self._framed: Mapping[str, Sequence[SpanKey]] | None = None
         self.needs_a_span = any(
             rule.json is None and rule.spanless is None and rule.condition(TraceSpan, given)
             for rule in rules.values()
@@ -114,7 +118,27 @@ class SpanConditions:
 
     def json(self) -> list[JsonCondition]:
         """The conditions on the JSON of the span or of one of its events."""
-        return [one for rule in self._rules.values() if rule.json for one in rule.json(self._given)]
+        found = [
+            one for rule in self._rules.values() if rule.json for one in rule.json(self._given)
+        ]
+        if self._framed is None:
+            return found
+        return [
+            replace(one, framed=self._framed[one.name])
+            if isinstance(one, ContentCondition)
+            else one
+            for one in found
+        ]
+
+    def with_framed(self, framed: Mapping[str, Sequence[SpanKey]]) -> SpanConditions:
+        """The conditions, decided for rows with payload frames.
+
+        Args:
+            framed: by the name of each `ContentCondition`, the spans that meet it by frames.
+        """
+        found = copy(self)
+        found._framed = framed
+        return found
 
     def of_no_span(self, trace: type[Trace] = Trace, bounds: Bounds = NO_BOUNDS) -> Conditions:
         """The condition that a trace has no span with a negated value.

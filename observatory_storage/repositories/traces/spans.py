@@ -35,6 +35,7 @@ from observatory_storage.repositories.traces.filters import (
     SpanKeywords,
     SpanSearchKeywords,
 )
+from observatory_storage.repositories.traces.framed_content import FramedContent
 from observatory_storage.repositories.traces.matching_days import search_by_days
 from observatory_storage.repositories.traces.ordered_search import (
     NEWEST_FIRST,
@@ -307,16 +308,22 @@ class SpanQueries:
             yield from batch
 
     def _matching(self, filters: SpanFilters, *, payload: bool) -> Select[TraceSpan]:
-        statement = select(TraceSpan).where(*filters.conditions())
+        conditions = filters.in_sql()
+        of_traces: list[ColumnElement[bool]] = []
         if isinstance(filters.trace_id, UUID):
             key, bounds = located(self._reader, filters.trace_id)
-            of_trace = spans_of_trace(key, bounds) if bounds else [false()]
-            statement = statement.where(*of_trace)
+            of_traces = spans_of_trace(key, bounds) if bounds else [false()]
         elif isinstance(filters.trace_id, OneOf):
             wanted = with_former(filters.trace_id).values
             keys = func.any(literal(list(wanted), ARRAY(Trace.id.type)))
             bounds = self._reader.row(_BOUNDS_OF_TRACES.where(Trace.id == keys))
-            statement = statement.where(TraceSpan.start_time.between(*bounds))
+            of_traces = [TraceSpan.start_time.between(*bounds)]
+        framed = FramedContent(self._reader.session, filters)
+        if framed.is_any:
+            conditions = framed.resolved(
+                conditions, framed.of_spans(*conditions.plain(), *of_traces)
+            )
+        statement = select(TraceSpan).where(*conditions.all(), *of_traces)
         return statement if payload else statement.options(*_WITHOUT_PAYLOAD)
 
     def _located(self, trace_id: TraceId) -> tuple[UUID, Bounds]:

@@ -19,6 +19,7 @@ from observatory_storage.repositories.reading import (
 )
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
+from observatory_storage.repositories.traces.framed_content import FramedContent
 from observatory_storage.repositories.traces.results import SpanStats, TraceStats
 from observatory_storage.repositories.traces.trace_statements import is_matching
 
@@ -98,7 +99,9 @@ def trace_stats(reader: Reader, filters: TraceFilters) -> TraceStats:
         func.max(Trace.start_time).label("last_start_time"),
     )
     if filters.parameters():
-        statement = statement.where(is_matching(filters.in_sql(by_trace=True)))
+        framed = FramedContent(reader.session, filters)
+        conditions = framed.resolved(filters.in_sql(by_trace=True))
+        statement = statement.where(is_matching(conditions))
     (record,) = reader.records(statement)
     return TraceStats(**aggregates.with_percentiles(record, "_duration_us"))
 
@@ -117,6 +120,7 @@ def span_stats(
     """
     groups = group_columns(group_by)
     empty_buckets.check_fill(fill, buckets)
+    framed = FramedContent(reader.session, filters)
     statement = (
         select(
             *groups.values(),
@@ -133,7 +137,7 @@ def span_stats(
             aggregates.integer_sum(TraceSpan.total_tokens).label("total_tokens"),
             func.sum(TraceSpan.total_cost_usd).label("total_cost_usd"),
         )
-        .where(*filters.conditions())
+        .where(*framed.resolved(filters.in_sql()).all())
         .group_by(*groups.values(), "bucket")
         .order_by("bucket", func.count().desc(), *groups.values())
     )

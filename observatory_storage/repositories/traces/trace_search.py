@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -12,6 +12,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from observatory_storage.models import Trace, TraceSpan
+from observatory_storage.payloads.word_blocks import HourKey
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
 from observatory_storage.repositories.reading.operators import is_selective
 from observatory_storage.repositories.reading.page_rates import PageRate
@@ -31,6 +32,7 @@ from observatory_storage.repositories.traces.candidates import (
     are_few,
 )
 from observatory_storage.repositories.traces.filters import TraceFilters, template
+from observatory_storage.repositories.traces.framed_content import FramedContent
 from observatory_storage.repositories.traces.matching_days import days_of
 from observatory_storage.repositories.traces.trace_counts import estimated_traces, exact_traces
 from observatory_storage.repositories.traces.trace_walk import TraceWalk
@@ -61,12 +63,13 @@ class TraceSearch:
         self._filters = filters
         self.query: Mapping[str, Any] = filters.query()
         self._parameters = filters.parameters()
-        names = filters.kept_names()
+
+    def _begin(self) -> None:
+        """Look for payload frames. What these decide is not in statements that are kept."""
+        self._framed = FramedContent(self._reader.session, self._filters)
+        names = None if self._framed.is_any else self._filters.kept_names()
         self._is_kept = names is not None
-        self._conditions = filters.in_sql(by_trace=True) if names is None else template(names)
-        self._finder = CandidateFinder(
-            reader, self._conditions, self._parameters, is_kept=self._is_kept
-        )
+        self._conditions = self._filters.in_sql(by_trace=True) if names is None else template(names)
 
     def count(self, kind: Total) -> int:
         """Count by the matching spans, which is less work than finding the traces in order."""
@@ -100,6 +103,7 @@ class TraceSearch:
         that begin after the bound are taken, because of these all spans were read.
         """
         filters = self._filters
+        self._begin()
         if not self._parameters:
             return self._reader.entities(statements.all_traces(seek.shape), seek.parameters)
         if seek.key is None and filters.has_newest_spans():
@@ -107,7 +111,7 @@ class TraceSearch:
             if page is not None:
                 return page
         if filters.is_indexed():
-            page = self._from_few_spans(seek)
+            page = self._of_few_framed(seek) if self._framed.is_any else self._from_few_spans(seek)
             if page is not None:
                 return page
         return self._by_json(seek) if filters.searches_json() else self._by_walking(seek)
@@ -191,6 +195,14 @@ class TraceSearch:
             if since is None or not seek.descending or len(rows) == seek.row_limit:
                 return rows
 
+    def _of_few_framed(self, seek: Seek) -> list[Trace] | None:
+        """The page of a search for content in frames, if few spans meet the other conditions."""
+        plain = [*self._conditions.plain(), *self._within_days()]
+        if self._few(plain) is None:
+            return None
+        ids = self._all_ids(self._framed.of_spans(*plain)).where(*self._within_days())
+        return self._of_traces(seek, ids)
+
     def _of_few_spans(self, seek: Seek, since: datetime | None) -> list[Trace] | None:
         """The rows that begin at a time or later, if few spans match; otherwise None.
 
@@ -218,7 +230,8 @@ class TraceSearch:
 
     def _by_json(self, seek: Seek) -> Sequence[Trace]:
         bounds = self._filters.start_time, self._filters.end_time
-        at_once = not (self._has_many_partitions or self._finder.is_divided(*bounds))
+        is_divided = self._has_many_partitions or self._finder.is_divided(*bounds)
+        at_once = not (self._framed.is_any or is_divided)
         rows, count = WalkOrIndex(self._walk, self._filters, at_once=at_once).rows(seek)
         if count is not None:
             return rows if are_few(count) else self._through_slices(seek)
@@ -248,17 +261,17 @@ class TraceSearch:
 
     def _through_slices(self, seek: Seek) -> list[Trace]:
         """The page, found in slices of the traces' starts, for a value that many spans have."""
+        finder = self._finder
 
         def walk(start: datetime | None, end: datetime | None, row_limit: int) -> list[Trace]:
             bounds = within(Trace.start_time, start, end)
             return self._walk.within(replace(seek, row_limit=row_limit), *bounds)
 
         def look_up(start: datetime, end: datetime, row_limit: int) -> list[Trace] | None:
-            candidates = self._finder.few(start, end)
+            candidates = finder.few(start, end)
             if candidates is None:
                 return None
-            beyond = statements.reaching_beyond(self._conditions, start, end)
-            ids = sa.union_all(self._ids_among(candidates), beyond)
+            ids = sa.union_all(self._ids_among(candidates), self._ids_reaching_beyond(start, end))
             bounds = within(Trace.start_time, start, end)
             return self._of_traces(replace(seek, row_limit=row_limit), ids, *bounds)
 
@@ -322,16 +335,32 @@ class TraceSearch:
         rows.sort(key=seek.keyset.key_of, reverse=seek.descending)
         return rows[: seek.row_limit]
 
-    def _all_ids(self) -> sa.Select[UUID]:
-        """The ids of the traces of all matching spans."""
-        return sa.select(TraceSpan.trace_id).where(*self._conditions.all())
+    def _all_ids(self, hours: Collection[HourKey] | None = None) -> sa.Select[UUID]:
+        """The ids of the traces of all matching spans.
+
+        Args:
+            hours: the hours of traces of these spans, if they are known.
+        """
+        conditions = self._framed.resolved(self._conditions, hours)
+        return sa.select(TraceSpan.trace_id).where(*conditions.all())
 
     def _ids_among(self, candidates: Candidates) -> sa.Select[UUID]:
         """The ids of the traces of the candidates that match."""
         found = sa.select(TraceSpan.trace_id).where(*self._conditions.plain())
-        if not candidates.keys:
-            return found.where(sa.false())
-        return candidates.restrict(found)
+        return candidates.restrict(found) if candidates.keys else found.where(sa.false())
+
+    def _ids_reaching_beyond(self, start: datetime, end: datetime) -> sa.Select[UUID]:
+        """The ids of traces that start in [start, end) and have a span that matches later."""
+        conditions = self._conditions
+        if self._framed.is_any:
+            reaching = [*within(Trace.start_time, start, end), Trace.last_span_start >= end]
+            hours = self._framed.of_spans(
+                TraceSpan.trace_id.in_(sa.select(Trace.id).where(*reaching)),
+                TraceSpan.start_time >= end,
+                *conditions.plain(),
+            )
+            conditions = self._framed.resolved(conditions, hours)
+        return statements.reaching_beyond(conditions, start, end)
 
     def _are_few(self, conditions: Conditions) -> bool:
         return self._few(conditions) is not None
@@ -347,14 +376,21 @@ class TraceSearch:
         bounds = self._filters.start_time, self._filters.end_time
         return cuts_of_page(self._reader, TraceSpan.start_time, bounds, seek)
 
-    @cached_property
+    @property
+    def _finder(self) -> CandidateFinder:
+        return CandidateFinder(
+            self._reader, self._conditions, self._parameters, self._framed, is_kept=self._is_kept
+        )
+
+    @property
     def _walk(self) -> TraceWalk:
         return TraceWalk(
             self._reader,
             self._conditions,
             self._parameters,
             is_kept=self._is_kept,
-            in_batches=self._has_many_partitions,
+            in_batches=self._framed.is_any or self._has_many_partitions,
+            framed=self._framed if self._framed.is_any else None,
         )
 
     @cached_property

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from observatory_storage.models import Trace
+from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading.page_rates import PageRate
 from observatory_storage.repositories.reading.pages import Seek, SeekShape
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.time_slices import moment_after
 from observatory_storage.repositories.traces import trace_statements as statements
+from observatory_storage.repositories.traces.framed_content import FramedContent
 from observatory_storage.repositories.traces.span_conditions import SpanConditions
 
 __all__ = ["TraceWalk"]
@@ -36,6 +37,8 @@ class TraceWalk:
         in_batches: read batches of traces first, because spans have many partitions. The first and
             the last span start of a batch are constants in the statement that probes it. So the
             planner leaves out other partitions.
+        framed: decides about the spans of a batch that have payload frames, if there are such
+            spans: then all is read in batches.
     """
 
     reader: Reader
@@ -43,6 +46,7 @@ class TraceWalk:
     parameters: Mapping[str, Any]
     is_kept: bool
     in_batches: bool
+    framed: FramedContent | None = None
 
     def nearest(self, seek: Seek, trace_limit: int, *, only_possible: bool = True) -> list[Trace]:
         """The rows among the first `trace_limit` traces.
@@ -65,7 +69,9 @@ class TraceWalk:
         return rows if rest is None else [*rows, *self.within(rest)]
 
     def within(self, seek: Seek, *bounds: sa.ColumnElement[bool]) -> list[Trace]:
-        """The rows within the bounds, found by one statement."""
+        """The rows within the bounds, found by one statement if no span has a frame."""
+        if self.framed is not None:
+            return self._within_framed(self.framed, seek, *bounds)
         statement = self.statement(statements.matching, seek.shape)
         bounded = statement.where(*bounds) if bounds else statement
         return self.reader.entities(bounded, self.values(seek))
@@ -80,7 +86,7 @@ class TraceWalk:
         return {**self.parameters, **seek.parameters}
 
     def _batches(
-        self, seek: Seek, most: int, *, only_possible: bool
+        self, seek: Seek, most: int, *bounds: sa.ColumnElement[bool], only_possible: bool
     ) -> tuple[list[Trace], Seek | None]:
         """The rows among the first traces, and the seek that follows these; None if it is done."""
         rate = PageRate(self.reader, ("walked", frozenset(self.parameters), only_possible))
@@ -95,7 +101,7 @@ class TraceWalk:
             make = statements.nearest
             nearest = self.statement(make, seek.shape, only_possible=only_possible)
             values = {**self.values(seek), "trace_limit": trace_limit}
-            traces = self.reader.rows(nearest, values)
+            traces = self.reader.rows(nearest.where(*bounds) if bounds else nearest, values)
             if traces:
                 after_starts = moment_after(max(trace.last_start for trace in traces))
                 if after_starts is None:  # no bound can be after the last moment
@@ -106,7 +112,7 @@ class TraceWalk:
                     "after_starts": after_starts,
                 }
                 shape = SeekShape(seek.descending, from_key=False)
-                statement = self.statement(statements.matching_of, shape)
+                statement = self._decided(of_batch).statement(statements.matching_of, shape)
                 rows += self.reader.entities(statement, {**values, **of_batch})
             left = row_limit - len(rows)
             if not left:
@@ -117,3 +123,31 @@ class TraceWalk:
             key = (traces[-1].start_time, traces[-1].id)
             seek = replace(seek, key=key, row_limit=left)
         return rows, seek
+
+    def _within_framed(
+        self, framed: FramedContent, seek: Seek, *bounds: sa.ColumnElement[bool]
+    ) -> list[Trace]:
+        rows: list[Trace] = []
+        while True:
+            found, rest = self._batches(seek, _NEXT_TRACES, *bounds, only_possible=True)
+            rows += found
+            if rest is None:
+                return rows
+            if rest == seek:  # spans of the next batch start at the last moment
+                conditions = framed.resolved(self.conditions)
+                return [
+                    *rows,
+                    *replace(self, conditions=conditions, framed=None).within(seek, *bounds),
+                ]
+            seek = rest
+
+    def _decided(self, of_batch: Mapping[str, Any]) -> TraceWalk:
+        """The walk for the traces of a batch, with what their frames decide."""
+        if self.framed is None:
+            return self
+        hours = self.framed.of_spans(
+            TraceSpan.trace_id == sa.func.any(sa.literal(of_batch["ids"], sa.ARRAY(Trace.id.type))),
+            TraceSpan.start_time >= of_batch["first_start"],
+            TraceSpan.start_time < of_batch["after_starts"],
+        )
+        return replace(self, conditions=self.framed.resolved(self.conditions, hours))

@@ -1,0 +1,154 @@
+"""Indexes the words of payload frames, behind the writers.
+
+A writer notes each hour of a trace whose frames it changes in `payload_unindexed`. This step takes
+notes from there and writes a segment with the words, in one transaction: every frame is either
+noted or in a segment, whatever is killed. Readers read the frames of noted hours.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+
+import sqlalchemy as sa
+
+from observatory_storage.errors import translated
+from observatory_storage.lifecycle.run import Run
+from observatory_storage.lifecycle.segment_merging import (
+    holding,
+    merge_segments,
+    segments_to_merge,
+    without_frames,
+    write_segment,
+)
+from observatory_storage.models import PayloadUnindexed
+from observatory_storage.payloads.content_words import words_of_values
+from observatory_storage.payloads.framed_rows import framed_rows
+from observatory_storage.payloads.word_blocks import HourKey
+from observatory_storage.serialization import Result
+
+__all__ = ["IndexedPayloads", "index_payloads"]
+
+_UNINDEXED: Final = cast(sa.Table, PayloadUnindexed.__table__)
+# The hours of traces of a transaction, and those whose rows are in memory at a time.
+_BATCH: Final = 2_000
+_READ: Final = 100
+_IDS: Final = sa.ARRAY(sa.BigInteger())
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedPayloads(Result):
+    """The result of `index_payloads`.
+
+    Attributes:
+        hours: the number of hours of traces whose words were indexed.
+        merged: the number of segments that were made of smaller ones, or without what was deleted.
+        removed: the number of segments whose frames are gone.
+        is_complete: whether nothing is left to do.
+    """
+
+    hours: int = 0
+    merged: int = 0
+    removed: int = 0
+    is_complete: bool = True
+
+
+def index_payloads(run: Run) -> IndexedPayloads:
+    """Index the words of new payload frames, so that text searches need not open them.
+
+    A search opens the frames that have not been indexed, the newest first. Words of deleted values
+    are removed from the index. Writers and readers do not wait. When the deadline is over, the rest
+    is left to the next run.
+
+    Raises:
+        StorageError: PostgreSQL could not be used.
+    """
+    hours = merged = removed = 0
+    engine = run.source.engine
+    with translated():
+        with engine.begin() as connection:
+            removed = without_frames(connection)
+        while not run.deadline.is_over:
+            with engine.begin() as connection:
+                noted, rewritten = _index_some(connection)
+                segments = () if noted else segments_to_merge(connection, run.now)
+                merge_segments(connection, segments)
+            if not noted and not segments:
+                return IndexedPayloads(hours, merged, removed)
+            hours += noted
+            merged += rewritten + bool(segments)
+            run.progress(f"indexed {hours:,} hours of traces, merged {merged:,} segments")
+    return IndexedPayloads(hours, merged, removed, is_complete=False)
+
+
+def _index_some(connection: sa.Connection) -> tuple[int, int]:
+    """Index some of the noted hours: their number, and that of the segments that lost some."""
+    noted = connection.execute(
+        sa.select(_UNINDEXED)
+        .order_by(_UNINDEXED.c.id)
+        .limit(_BATCH)
+        .with_for_update(skip_locked=True)
+    ).all()
+    keys = {_noted_key(row) for row in noted}
+    lost = {_noted_key(row) for row in noted if row.lost_values}
+    indexed: set[HourKey] = set()
+    by_day: dict[Any, set[HourKey]] = defaultdict(set)
+    for key in keys:
+        by_day[key.start_time.date()].add(key)
+    # Before, because these hours may be indexed anew.
+    rewritten = _forget(connection, lost)
+    for of_day in by_day.values():
+        indexed |= _index(connection, of_day)
+    rewritten += _forget(connection, keys - indexed - lost)
+    _delete_notes(connection, [row.id for row in noted])
+    return len(noted), rewritten
+
+
+def _forget(connection: sa.Connection, keys: Collection[HourKey]) -> int:
+    """Remove hours of traces from the segments that have some; return how many these are."""
+    segments = holding(connection, keys)
+    for segment in segments:
+        merge_segments(connection, [segment], without=keys)
+    return len(segments)
+
+
+def _delete_notes(connection: sa.Connection, ids: list[int]) -> None:
+    this = _UNINDEXED.c.id == sa.func.any(sa.literal(ids, _IDS))
+    connection.execute(sa.delete(_UNINDEXED).where(this))
+
+
+def _index(connection: sa.Connection, keys: Collection[HourKey]) -> set[HourKey]:
+    """Write a segment with these hours of one day: those that still have frames."""
+    ordinals: dict[str, list[int]] = defaultdict(list)
+    indexed: list[HourKey] = []
+    for key, words in _words(connection, keys):
+        for word in words:
+            ordinals[word].append(len(indexed))
+        indexed.append(key)
+    if indexed:
+        write_segment(connection, indexed, sorted(ordinals.items()))
+    return set(indexed)
+
+
+def _words(
+    connection: sa.Connection, keys: Collection[HourKey]
+) -> Iterator[tuple[HourKey, set[str]]]:
+    """The words of the hours that still have frames, in order of time."""
+    in_order = sorted(keys, key=_by_time)
+    for start in range(0, len(in_order), _READ):
+        some = in_order[start : start + _READ]
+        rows = framed_rows(connection, some)
+        for key in some:
+            if rows[key]:
+                yield key, {word for row in rows[key] for word in words_of_values(row.attributes)}
+
+
+def _noted_key(row: Any) -> HourKey:
+    return HourKey(row.trace_id, row.start_time.astimezone(UTC))
+
+
+def _by_time(key: HourKey) -> tuple[datetime, Any]:
+    return key.start_time, key.trace_id

@@ -1,0 +1,199 @@
+"""Writes segments of the words of payload frames, and merges small ones into larger ones."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final, cast
+
+import sqlalchemy as sa
+
+from observatory_storage.models import PayloadFrame, PayloadSegment, PayloadWords
+from observatory_storage.payloads.stored_frames import note_changed
+from observatory_storage.payloads.word_blocks import (
+    HourKey,
+    blocks_of,
+    is_frequent,
+    key_bytes,
+    keys_of,
+    read_block,
+)
+
+__all__ = [
+    "forget_expired",
+    "holding",
+    "merge_segments",
+    "segments_to_merge",
+    "without_frames",
+    "write_segment",
+]
+
+_SEGMENTS: Final = cast(sa.Table, PayloadSegment.__table__)
+_WORDS: Final = cast(sa.Table, PayloadWords.__table__)
+_FRAMES: Final = cast(sa.Table, PayloadFrame.__table__)
+_DAY: Final = timedelta(days=1)
+# So many segments of one size class are merged into one. The next class is so many times larger.
+_TOGETHER: Final = 8
+# Larger segments are not merged: each merge writes all of its words anew.
+_MOST_KEYS: Final = 100_000
+_BLOCKS_AT_ONCE: Final = 100
+
+# The words of a segment in order, each with its ordinals.
+_Postings = Iterator[tuple[str, Sequence[int]]]
+
+
+def write_segment(
+    connection: sa.Connection,
+    keys: Sequence[HourKey],
+    words: Iterable[tuple[str, Sequence[int]]],
+) -> None:
+    """Write a segment.
+
+    Args:
+        keys: hours of traces of one day. Their places are their ordinals.
+        words: in the order of their bytes, with ascending ordinals.
+    """
+    values = {
+        "first_start": min(key.start_time for key in keys),
+        "last_start": max(key.start_time for key in keys),
+        "key_count": len(keys),
+        "hours": key_bytes(keys),
+    }
+    added = sa.insert(_SEGMENTS).values(values).returning(_SEGMENTS.c.id)
+    segment = connection.scalar(added)
+    worthwhile = (
+        (word, () if is_frequent(len(ordinals), len(keys)) else ordinals)
+        for word, ordinals in words
+    )
+    rows = [{"segment_id": segment, **block._asdict()} for block in blocks_of(worthwhile)]
+    for start in range(0, len(rows), _BLOCKS_AT_ONCE):
+        connection.execute(sa.insert(_WORDS), rows[start : start + _BLOCKS_AT_ONCE])
+
+
+def segments_to_merge(connection: sa.Connection, now: datetime) -> list[int]:
+    """The segments that shall become one: small ones of a day, or all of a day that is over."""
+    selected = sa.select(_SEGMENTS.c.id, _SEGMENTS.c.first_start, _SEGMENTS.c.key_count)
+    days: dict[Any, list[Any]] = defaultdict(list)
+    for row in connection.execute(selected.order_by(_SEGMENTS.c.key_count)):
+        days[row.first_start.astimezone(UTC).date()].append(row)
+    over = (now - 2 * _DAY).date()
+    for day, rows in days.items():
+        classes: dict[int, list[Any]] = defaultdict(list)
+        for row in rows:
+            # Classes differ by a factor of eight.
+            classes[0 if day <= over else row.key_count.bit_length() // 3].append(row)
+        for alike in classes.values():
+            enough = 2 if day <= over else _TOGETHER
+            together = _within(alike, _MOST_KEYS)
+            if len(together) >= enough:
+                return [row.id for row in together]
+    return []
+
+
+def _within(rows: Sequence[Any], key_count: int) -> list[Any]:
+    """The first rows, as long as they have no more keys in all."""
+    found = []
+    for row in rows:
+        key_count -= row.key_count
+        if key_count < 0:
+            break
+        found.append(row)
+    return found
+
+
+def merge_segments(
+    connection: sa.Connection, ids: Collection[int], without: Collection[HourKey] = ()
+) -> None:
+    """Replace segments of one day by one.
+
+    Args:
+        without: the hours of traces that it shall not have.
+    """
+    selected = sa.select(_SEGMENTS.c.id, _SEGMENTS.c.hours).where(_SEGMENTS.c.id.in_(ids))
+    stored = {row.id: keys_of(row.hours) for row in connection.execute(selected)}
+    kept = {key for keys in stored.values() for key in keys}.difference(without)
+    in_order = sorted(kept, key=lambda key: (key.start_time, key.trace_id))
+    if in_order:
+        ordinals = {key: ordinal for ordinal, key in enumerate(in_order)}
+        parts = [
+            _postings(connection, segment, [ordinals.get(key) for key in keys])
+            for segment, keys in stored.items()
+        ]
+        write_segment(connection, in_order, _merged(parts))
+    _delete(connection, stored)
+
+
+def _postings(connection: sa.Connection, segment: int, places: Sequence[int | None]) -> _Postings:
+    """The words of a segment with ordinals of another one, which are None where it lacks a key."""
+    every_one = [place for place in places if place is not None]
+    blocks = sa.select(_WORDS.c.data).where(_WORDS.c.segment_id == segment)
+    for data in connection.scalars(blocks.order_by(_WORDS.c.first_word)).all():
+        for word, ordinals in read_block(data):
+            if not ordinals:
+                yield word, every_one
+                continue
+            found = [place for ordinal in ordinals if (place := places[ordinal]) is not None]
+            if found:
+                yield word, found
+
+
+def _merged(parts: Iterable[_Postings]) -> _Postings:
+    word_of = itemgetter(0)
+    for word, same in groupby(heapq.merge(*parts, key=word_of), word_of):
+        yield word, sorted({ordinal for _, ordinals in same for ordinal in ordinals})
+
+
+def holding(connection: sa.Connection, keys: Collection[HourKey]) -> list[int]:
+    """The segments that have some of these hours of traces."""
+    if not keys:
+        return []
+    hours = [key.start_time for key in keys]
+    selected = sa.select(_SEGMENTS.c.id, _SEGMENTS.c.hours).where(
+        _SEGMENTS.c.last_start >= min(hours), _SEGMENTS.c.first_start <= max(hours)
+    )
+    return [
+        row.id
+        for row in connection.execute(selected)
+        if not set(keys).isdisjoint(keys_of(row.hours))
+    ]
+
+
+def without_frames(connection: sa.Connection) -> int:
+    """Remove the segments of times without frames: their partitions were dropped."""
+    frame = sa.exists().where(
+        _FRAMES.c.start_time >= _SEGMENTS.c.first_start,
+        _FRAMES.c.start_time <= _SEGMENTS.c.last_start,
+    )
+    gone = connection.scalars(sa.select(_SEGMENTS.c.id).where(~frame)).all()
+    _delete(connection, gone)
+    return len(gone)
+
+
+def forget_expired(connection: sa.Connection, lower: datetime, upper: datetime) -> None:
+    """Remove the hours of traces in [lower, upper) that have no frames any more from the segments.
+
+    Those that still have some are noted, because their frames may have been away for a while.
+    """
+    start = _FRAMES.c.start_time
+    stored = sa.select(_FRAMES.c.trace_id, start).where(start >= lower, start < upper).distinct()
+    left = {
+        HourKey(row.trace_id, row.start_time.astimezone(UTC)) for row in connection.execute(stored)
+    }
+    note_changed(connection, left)
+    overlapping = sa.select(_SEGMENTS.c.id, _SEGMENTS.c.hours).where(
+        _SEGMENTS.c.last_start >= lower, _SEGMENTS.c.first_start < upper
+    )
+    for row in connection.execute(overlapping).all():
+        expired = {key for key in keys_of(row.hours) if lower <= key.start_time < upper} - left
+        if expired:
+            merge_segments(connection, [row.id], without=expired)
+
+
+def _delete(connection: sa.Connection, ids: Collection[int]) -> None:
+    if ids:
+        connection.execute(sa.delete(_WORDS).where(_WORDS.c.segment_id.in_(ids)))
+        connection.execute(sa.delete(_SEGMENTS).where(_SEGMENTS.c.id.in_(ids)))
