@@ -27,7 +27,7 @@ from observatory_storage.lifecycle.segment_merging import (
 from observatory_storage.models import PayloadUnindexed
 from observatory_storage.payloads.content_words import words_of_values
 from observatory_storage.payloads.framed_rows import framed_rows
-from observatory_storage.payloads.word_blocks import HourKey
+from observatory_storage.payloads.word_blocks import HourKey, encoded, is_frequent
 from observatory_storage.serialization import Result
 
 __all__ = ["IndexedPayloads", "index_payloads"]
@@ -113,20 +113,26 @@ def _delete_notes(connection: sa.Connection, ids: list[int]) -> None:
 
 def _index(connection: sa.Connection, keys: Collection[HourKey]) -> set[HourKey]:
     """Write a segment with these hours of one day: those that still have frames."""
-    ordinals: dict[str, list[int]] = defaultdict(list)
+    ordinals: dict[bytes, list[int]] = defaultdict(list)
     indexed: list[HourKey] = []
     for key, words in _words(connection, keys):
+        ordinal = len(indexed)
         for word in words:
-            ordinals[word].append(len(indexed))
+            ordinals[word].append(ordinal)
         indexed.append(key)
     if indexed:
-        write_segment(connection, indexed, sorted(ordinals.items()))
+        count = len(indexed)
+        postings = (
+            (word, b"" if is_frequent(len(found), count) else encoded(found))
+            for word, found in sorted(ordinals.items())
+        )
+        write_segment(connection, indexed, postings)
     return set(indexed)
 
 
 def _words(
     connection: sa.Connection, keys: Collection[HourKey]
-) -> Iterator[tuple[HourKey, set[str]]]:
+) -> Iterator[tuple[HourKey, set[bytes]]]:
     """The words of the hours that still have frames, in order of time."""
     in_order = sorted(keys, key=_by_time)
     for start in range(0, len(in_order), _READ):
@@ -134,7 +140,7 @@ def _words(
         rows = framed_rows(connection, some)
         for key in some:
             if rows[key]:
-                yield key, {word for row in rows[key] for word in words_of_values(row.attributes)}
+                yield key, words_of_values(row.attributes for row in rows[key])
 
 
 def _by_time(key: HourKey) -> tuple[datetime, Any]:
