@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Final
 
 import orjson
@@ -116,7 +116,7 @@ class FramedContent:
         for start in range(0, len(unknown), _HOURS_AT_ONCE):
             some = unknown[start : start + _HOURS_AT_ONCE]
             known.update((key, []) for key in some)
-            rows = framed_rows(self._connection, some, partial(_may_meet, condition))
+            rows = framed_rows(self._connection, some, _required(condition))
             for row in self._meeting(
                 condition, (row for of_hour in rows.values() for row in of_hour)
             ):
@@ -197,15 +197,12 @@ def _content_of(row: FramedRow) -> dict[str, bytes]:
     return {key: value for key, value in row.attributes.items() if is_content(key)}
 
 
-def _may_meet(condition: ContentCondition, text: bytes) -> bool:
-    """Whether JSON text has the letters and digits that matching content has.
+def _required(condition: ContentCondition) -> list[list[bytes]]:
+    """Lists of ASCII letters and digits: JSON text of matching content has all of one of them.
 
-    Args:
-        text: in lower case. JSON never escapes ASCII letters and digits.
+    JSON never escapes ASCII letters and digits.
     """
-    return any(
-        all(run.text.encode() in text for run in runs if run.is_literal) for runs in condition.runs
-    )
+    return [[run.text.encode() for run in runs if run.is_literal] for runs in condition.runs]
 
 
 def _as_json(attributes: Mapping[str, bytes]) -> str:
