@@ -115,15 +115,19 @@ def _index(connection: sa.Connection, keys: Collection[HourKey]) -> set[HourKey]
     """Write a segment with these hours of one day: those that still have frames."""
     ordinals: dict[bytes, list[int]] = defaultdict(list)
     indexed: list[HourKey] = []
+    frequent: set[bytes] = set()
     for key, words in _words(connection, keys):
         ordinal = len(indexed)
-        for word in words:
+        for word in words - frequent:
             ordinals[word].append(ordinal)
         indexed.append(key)
+        if not ordinal % _READ:
+            frequent = {w for w, found in ordinals.items() if is_frequent(len(found), len(keys))}
     if indexed:
         count = len(indexed)
+        frequent |= {word for word, found in ordinals.items() if is_frequent(len(found), count)}
         postings = (
-            (word, b"" if is_frequent(len(found), count) else encoded(found))
+            (word, b"" if word in frequent else encoded(found))
             for word, found in sorted(ordinals.items())
         )
         write_segment(connection, indexed, postings)
@@ -140,7 +144,7 @@ def _words(
         rows = framed_rows(connection, some)
         for key in some:
             if rows[key]:
-                yield key, words_of_values(row.attributes for row in rows[key])
+                yield key, words_of_values(row.content for row in rows[key])
 
 
 def _by_time(key: HourKey) -> tuple[datetime, Any]:

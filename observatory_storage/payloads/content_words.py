@@ -34,17 +34,20 @@ MOST_CHARACTERS: Final = 40
 """Of a longer word, the beginning counts."""
 
 _NAMES: Final = (*PROMPTS, *COMPLETIONS, *PROMPTS_OF_EVENTS, *COMPLETIONS_OF_EVENTS)
-# Stand for two backslashes or more, and for an escape's backslashes and u. JSON text has no such
+# Stand for two backslashes, and for the backslashes and the u of an escape. JSON text has no such
 # bytes.
 _SLASH: Final = b"\x01"
 _ESCAPED: Final = b"\x02"
-# Of ASCII, letters are in lower case, digits and these bytes stay, and all else is a blank.
+# Of ASCII, letters are in lower case, digits and _ESCAPED stay, and all else is a blank.
 _TO_WORDS: Final = bytes(
-    code + 32 if chr(code).isupper() else code if chr(code).isalnum() or code in (1, 2) else 32
+    code + 32 if chr(code).isupper() else code if chr(code).isalnum() or code in _ESCAPED else 32
     for code in range(128)
 ) + bytes(range(128, 256))
 _RUN: Final = re.compile(r"[^\W_]+")
-_ASCII_RUN: Final = re.compile(rb"[a-z0-9]*")
+_BEGINNINGS: Final = (
+    re.compile(rb"[A-Za-z0-9]+"),
+    re.compile(rb"[A-Za-z0-9\x80-\xff]+"),
+)
 _LETTERS: Final = (b"b", b"f", b"n", b"r", b"t")
 _SURROGATE: Final = b"\xed"  # begins it in UTF-8, and other characters too
 _HEX: Final = re.compile(rb"[0-9a-f]{4}")
@@ -110,42 +113,38 @@ def _beginning(word: bytes) -> bytes:
 
 def _plain(value: bytes) -> bytes:
     """The words of JSON text, with all readings of its escapes, divided by blanks."""
-    text = _marked(value) if b"\\" in value else value
+    text = _without_backslashes(value) if b"\\" in value else value
     text = text.translate(_TO_WORDS)
-    if _SLASH in text:
-        text = _after_slashes(text)
     return _unescaped(text) if _ESCAPED in text else text
 
 
-def _marked(text: bytes) -> bytes:
-    """JSON text without its own escapes. Those of JSON within it are marked."""
+def _without_backslashes(text: bytes) -> bytes:
     text = text.replace(b"\\\\", _SLASH)
     if _SLASH in text:
-        text = text.replace(_SLASH + b"\\", _SLASH)
-        while _SLASH + _SLASH in text:
-            text = text.replace(_SLASH + _SLASH, _SLASH)
-        text = text.replace(_SLASH + b"u", _ESCAPED)
+        text = _without_slashes(text)
     if b"\\" not in text:
         return text
+    # What is left is escapes of this JSON, not of JSON within it.
     first, *rest = text.replace(b"\\u", _ESCAPED).split(b"\\")
     return b" ".join([first, *[part[1:] for part in rest]])
 
 
-def _after_slashes(text: bytes) -> bytes:
+def _without_slashes(text: bytes) -> bytes:
     """The text with both readings of each letter after two backslashes or more."""
     first, *rest = text.split(_SLASH)
     found = [first]
     for part in rest:
-        if part.startswith(_LETTERS):
-            # An escape ends the word.
-            word = part.partition(b" ")[0].partition(_ESCAPED)[0]
-            found += (word, part[1:])
+        after = part.removeprefix(b"\\")
+        if after.startswith(b"u"):
+            found += (_ESCAPED, after[1:])
+        elif after.startswith(_LETTERS):
             # It depends on the server's locale whether letters beyond ASCII belong to the word.
-            if not word.isalnum():
-                found.append(_ASCII_RUN.match(word)[0])  # type: ignore[index]
-        else:
-            found.append(part)
-    return b" ".join(found)
+            for pattern in _BEGINNINGS:
+                found += (b" ", pattern.match(after)[0])  # type: ignore[index]
+            found += (b" ", after[1:])
+        elif after:
+            found += (b" ", after)
+    return b"".join(found)
 
 
 def _unescaped(text: bytes) -> bytes:

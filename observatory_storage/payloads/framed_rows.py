@@ -1,4 +1,4 @@
-"""Reads rows whose large values stand in frames, with their whole attributes."""
+"""Reads rows whose large values stand in frames, with their whole prompts and completions."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from msgspec import Raw
 from msgspec.json import Decoder
 from sqlalchemy.orm import Session
 
+from observatory_storage.payloads.content_words import is_content
 from observatory_storage.payloads.frame import DamagedFrame, content_of
 from observatory_storage.payloads.moved_values import preview_of
 from observatory_storage.payloads.stored_frames import FrameKey, opened, owner_of
@@ -27,7 +28,6 @@ _HOUR: Final = timedelta(hours=1)
 # Maintenance may pack the frames of a row anew between two statements.
 _ATTEMPTS: Final = 4
 _raw: Final = Decoder(dict[str, Raw])
-
 
 _FRAMES: Final = PAYLOAD_FRAMES.table
 _TYPES: Final[dict[str, Any]] = {
@@ -114,7 +114,7 @@ class FramedRow(NamedTuple):
     Attributes:
         trace_id, span_id, start_time, start_ns: the key of the span.
         event_name: None if it is the span itself.
-        attributes: the JSON text of its whole attributes, by name.
+        content: the JSON text of its whole attributes that may be prompts or completions, by name.
     """
 
     trace_id: UUID
@@ -122,7 +122,7 @@ class FramedRow(NamedTuple):
     start_time: datetime
     start_ns: int
     event_name: str | None
-    attributes: Mapping[str, bytes]
+    content: Mapping[str, bytes]
 
 
 def framed_rows(
@@ -167,7 +167,7 @@ def framed_rows(
             owner = owner_of(row.span_id, row.start_time, row.start_ns, row.position)
             values = {} if isinstance(frame, DamagedFrame) else frame.get(owner, {})
             if _has_one(wanted, (row.attributes.encode(), *values.values())):
-                found[left[row.number]].append(_whole(row, values))
+                found[left[row.number]].append(_with_content(row, values))
         if is_last:
             for error in broken.values():
                 _log.error("%s", error)
@@ -225,11 +225,12 @@ def _has_one(wanted: Sequence[Sequence[bytes]], parts: Iterable[bytes]) -> bool:
     return any(all(run in text for run in runs) for runs in wanted)
 
 
-def _whole(row: Any, values: Mapping[str, bytes]) -> FramedRow:
-    attributes = {key: bytes(raw) for key, raw in _raw.decode(row.attributes).items()}
-    for key, value in values.items():
-        stored = attributes.get(key)
-        if stored is not None and orjson.loads(stored) == preview_of(value):
-            attributes[key] = value
+def _with_content(row: Any, values: Mapping[str, bytes]) -> FramedRow:
+    content = {}
+    for key, raw in _raw.decode(row.attributes).items():
+        if is_content(key):
+            stored, value = bytes(raw), values.get(key)
+            is_moved = value is not None and orjson.loads(stored) == preview_of(value)
+            content[key] = value if value is not None and is_moved else stored
     start = row.start_time.astimezone(UTC)
-    return FramedRow(row.trace_id, row.span_id, start, row.start_ns, row.event_name, attributes)
+    return FramedRow(row.trace_id, row.span_id, start, row.start_ns, row.event_name, content)

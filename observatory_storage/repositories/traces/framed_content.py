@@ -21,7 +21,6 @@ from sqlalchemy.orm import Session
 
 from observatory_storage.llm.content_search import content_of_attributes, content_of_event
 from observatory_storage.models import TraceSpan
-from observatory_storage.payloads.content_words import is_content
 from observatory_storage.payloads.framed_rows import FramedRow, framed_rows
 from observatory_storage.payloads.stored_frames import hour_of
 from observatory_storage.payloads.word_blocks import HourKey
@@ -156,9 +155,8 @@ class FramedContent:
         batch: list[FramedRow] = []
         size = 0
         for row in rows:
-            content = _content_of(row)
-            batch.append(row._replace(attributes=content))
-            size += sum(map(len, content.values()))
+            batch.append(row)
+            size += sum(map(len, row.content.values()))
             if len(batch) >= _ROWS_AT_ONCE or size > _MOST_BYTES:
                 yield from self._decided(condition, batch)
                 batch, size = [], 0
@@ -173,7 +171,7 @@ class FramedContent:
             if same:
                 values = {
                     "event_names": [row.event_name for row in same],
-                    "attributes": [_as_json(row.attributes) for row in same],
+                    "attributes": [_as_json(row.content) for row in same],
                 }
                 statement = sa.select(_ROW.c.number).where(condition.on(content))
                 numbers = self._connection.scalars(statement, values)
@@ -191,10 +189,6 @@ def _is_within(moment: datetime, start: datetime | None, end: datetime | None) -
 
 def _key_of(row: FramedRow) -> SpanKey:
     return SpanKey(row.trace_id, row.span_id, row.start_time, row.start_ns)
-
-
-def _content_of(row: FramedRow) -> dict[str, bytes]:
-    return {key: value for key, value in row.attributes.items() if is_content(key)}
 
 
 def _required(condition: ContentCondition) -> list[list[bytes]]:
