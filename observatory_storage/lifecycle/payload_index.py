@@ -27,7 +27,7 @@ from observatory_storage.lifecycle.segment_merging import (
 from observatory_storage.models import PayloadUnindexed
 from observatory_storage.payloads.content_words import words_of_values
 from observatory_storage.payloads.framed_rows import framed_rows
-from observatory_storage.payloads.word_blocks import HourKey
+from observatory_storage.payloads.word_blocks import HourKey, encoded, is_frequent
 from observatory_storage.serialization import Result
 
 __all__ = ["IndexedPayloads", "index_payloads"]
@@ -122,20 +122,30 @@ def _delete_notes(connection: sa.Connection, ids: list[int]) -> None:
 
 def _index(connection: sa.Connection, keys: Collection[HourKey]) -> set[HourKey]:
     """Write a segment with these hours of one day: those that still have frames."""
-    ordinals: dict[str, list[int]] = defaultdict(list)
+    ordinals: dict[bytes, list[int]] = defaultdict(list)
     indexed: list[HourKey] = []
+    frequent: set[bytes] = set()
     for key, words in _words(connection, keys):
-        for word in words:
-            ordinals[word].append(len(indexed))
+        ordinal = len(indexed)
+        for word in words - frequent:
+            ordinals[word].append(ordinal)
         indexed.append(key)
+        if not ordinal % _READ:
+            frequent = {w for w, found in ordinals.items() if is_frequent(len(found), len(keys))}
     if indexed:
-        write_segment(connection, indexed, sorted(ordinals.items()))
+        count = len(indexed)
+        frequent |= {word for word, found in ordinals.items() if is_frequent(len(found), count)}
+        postings = (
+            (word, b"" if word in frequent else encoded(found))
+            for word, found in sorted(ordinals.items())
+        )
+        write_segment(connection, indexed, postings)
     return set(indexed)
 
 
 def _words(
     connection: sa.Connection, keys: Collection[HourKey]
-) -> Iterator[tuple[HourKey, set[str]]]:
+) -> Iterator[tuple[HourKey, set[bytes]]]:
     """The words of the hours that still have frames, in order of time."""
     in_order = sorted(keys, key=_by_time)
     for start in range(0, len(in_order), _READ):
@@ -143,7 +153,7 @@ def _words(
         rows = framed_rows(connection, some)
         for key in some:
             if rows[key]:
-                yield key, {word for row in rows[key] for word in words_of_values(row.attributes)}
+                yield key, words_of_values(row.content for row in rows[key])
 
 
 def _noted_key(row: Any) -> HourKey:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Any, Final, cast
 
@@ -17,10 +17,14 @@ from observatory_storage.payloads.stored_frames import note_changed
 from observatory_storage.payloads.word_blocks import (
     HourKey,
     blocks_of,
+    count_of,
+    encoded,
     is_frequent,
+    joined,
     key_bytes,
     keys_of,
-    read_block,
+    ordinals_of,
+    read_words,
 )
 
 __all__ = [
@@ -42,20 +46,16 @@ _TOGETHER: Final = 8
 _MOST_KEYS: Final = 100_000
 _BLOCKS_AT_ONCE: Final = 100
 
-# The words of a segment in order, each with its ordinals.
-_Postings = Iterator[tuple[str, Sequence[int]]]
+# Words in the order of their bytes, each with its ordinals as they are stored.
+_Words = Iterable[tuple[bytes, bytes]]
 
 
-def write_segment(
-    connection: sa.Connection,
-    keys: Sequence[HourKey],
-    words: Iterable[tuple[str, Sequence[int]]],
-) -> None:
+def write_segment(connection: sa.Connection, keys: Sequence[HourKey], words: _Words) -> None:
     """Write a segment.
 
     Args:
         keys: hours of traces of one day. Their places are their ordinals.
-        words: in the order of their bytes, with ascending ordinals.
+        words: as `blocks_of` takes them.
     """
     values = {
         "first_start": min(key.start_time for key in keys),
@@ -65,11 +65,7 @@ def write_segment(
     }
     added = sa.insert(_SEGMENTS).values(values).returning(_SEGMENTS.c.id)
     segment = connection.scalar(added)
-    worthwhile = (
-        (word, () if is_frequent(len(ordinals), len(keys)) else ordinals)
-        for word, ordinals in words
-    )
-    rows = [{"segment_id": segment, **block._asdict()} for block in blocks_of(worthwhile)]
+    rows = [{"segment_id": segment, **block._asdict()} for block in blocks_of(words)]
     for start in range(0, len(rows), _BLOCKS_AT_ONCE):
         connection.execute(sa.insert(_WORDS), rows[start : start + _BLOCKS_AT_ONCE])
 
@@ -115,36 +111,63 @@ def merge_segments(
     """
     selected = sa.select(_SEGMENTS.c.id, _SEGMENTS.c.hours).where(_SEGMENTS.c.id.in_(ids))
     stored = {row.id: keys_of(row.hours) for row in connection.execute(selected)}
-    kept = {key for keys in stored.values() for key in keys}.difference(without)
-    in_order = sorted(kept, key=lambda key: (key.start_time, key.trace_id))
-    if in_order:
-        ordinals = {key: ordinal for ordinal, key in enumerate(in_order)}
-        parts = [
-            _postings(connection, segment, [ordinals.get(key) for key in keys])
-            for segment, keys in stored.items()
-        ]
-        write_segment(connection, in_order, _merged(parts))
+    keys = [key for of_segment in stored.values() for key in of_segment]
+    if without or len(set(keys)) < len(keys):
+        keys = list(set(keys).difference(without))
+        words = _remaining(connection, stored, {key: place for place, key in enumerate(keys)})
+    else:
+        words = _together(connection, stored)
+    if keys:
+        write_segment(connection, keys, words)
     _delete(connection, stored)
 
 
-def _postings(connection: sa.Connection, segment: int, places: Sequence[int | None]) -> _Postings:
-    """The words of a segment with ordinals of another one, which are None where it lacks a key."""
-    every_one = [place for place in places if place is not None]
+def _together(connection: sa.Connection, stored: Mapping[int, Sequence[HourKey]]) -> _Words:
+    """The words of segments, whose keys follow each other."""
+
+    def of_segment(segment: int, keys: int, before: int) -> Iterator[tuple[bytes, int, bytes]]:
+        every_one = encoded(range(keys))
+        for word, ordinals in _words(connection, segment):
+            yield word, before, ordinals or every_one
+
+    counts = [len(keys) for keys in stored.values()]
+    *starts, key_count = accumulate(counts, initial=0)
+    parts = [of_segment(*one) for one in zip(stored, counts, starts, strict=True)]
+    for word, same in _by_word(parts):
+        of_word = [(before, ordinals) for _, before, ordinals in same]
+        is_common = is_frequent(sum(count_of(each) for _, each in of_word), key_count)
+        yield word, b"" if is_common else joined(of_word)
+
+
+def _remaining(
+    connection: sa.Connection,
+    stored: Mapping[int, Sequence[HourKey]],
+    places: Mapping[HourKey, int],
+) -> _Words:
+    """The words of segments for these keys, which may stand in several segments."""
+
+    def of_segment(segment: int, keys: Sequence[HourKey]) -> Iterator[tuple[bytes, list[int]]]:
+        own = [places.get(key) for key in keys]
+        for word, data in _words(connection, segment):
+            ordinals = ordinals_of(data) or range(len(own))
+            yield word, [place for each in ordinals if (place := own[each]) is not None]
+
+    parts = [of_segment(*one) for one in stored.items()]
+    for word, same in _by_word(parts):
+        found = sorted({ordinal for _, ordinals in same for ordinal in ordinals})
+        if found:
+            yield word, b"" if is_frequent(len(found), len(places)) else encoded(found)
+
+
+def _words(connection: sa.Connection, segment: int) -> Iterator[tuple[bytes, bytes]]:
     blocks = sa.select(_WORDS.c.data).where(_WORDS.c.segment_id == segment)
     for data in connection.scalars(blocks.order_by(_WORDS.c.first_word)).all():
-        for word, ordinals in read_block(data):
-            if not ordinals:
-                yield word, every_one
-                continue
-            found = [place for ordinal in ordinals if (place := places[ordinal]) is not None]
-            if found:
-                yield word, found
+        yield from read_words(data)
 
 
-def _merged(parts: Iterable[_Postings]) -> _Postings:
+def _by_word(parts: Iterable[Iterable[Any]]) -> Iterator[tuple[bytes, Iterator[Any]]]:
     word_of = itemgetter(0)
-    for word, same in groupby(heapq.merge(*parts, key=word_of), word_of):
-        yield word, sorted({ordinal for _, ordinals in same for ordinal in ordinals})
+    return groupby(heapq.merge(*parts, key=word_of), word_of)
 
 
 def holding(connection: sa.Connection, keys: Collection[HourKey]) -> list[int]:

@@ -34,27 +34,29 @@ MOST_CHARACTERS: Final = 40
 """Of a longer word, the beginning counts."""
 
 _NAMES: Final = (*PROMPTS, *COMPLETIONS, *PROMPTS_OF_EVENTS, *COMPLETIONS_OF_EVENTS)
-# ASCII letters in lower case and digits stay, all else is a blank.
-_BLANKS: Final = bytes(
-    code + 32 if chr(code).isupper() else code if chr(code).isalnum() else 32 for code in range(128)
-) + bytes([32] * 128)
+# Stand for two backslashes, and for the backslashes and the u of an escape. JSON text has no such
+# bytes.
+_SLASH: Final = b"\x01"
+_ESCAPED: Final = b"\x02"
+# Of ASCII, letters are in lower case, digits and _ESCAPED stay, and all else is a blank.
+_TO_WORDS: Final = bytes(
+    code + 32 if chr(code).isupper() else code if chr(code).isalnum() or code in _ESCAPED else 32
+    for code in range(128)
+) + bytes(range(128, 256))
 _RUN: Final = re.compile(r"[^\W_]+")
-_ESCAPED: Final = re.compile(r"\\+u([0-9a-fA-F]{4})")
-# A single backslash begins no word.
-_SINGLE: Final = re.compile(rb'(?<!\\)\\["bfnrt]')
-_SINGLE_ESCAPES: Final = (rb"\n", rb"\"", rb"\t", rb"\r", rb"\b", rb"\f")
-_ESCAPE: Final = re.compile(r"\\+[bfnrt]?")
-# It depends on the server's locale whether letters beyond ASCII belong to a word after backslashes.
 _BEGINNINGS: Final = (
-    re.compile(r"\\{2,}([bfnrt][A-Za-z0-9]+)"),
-    re.compile(r"\\{2,}([bfnrt][^\W_]+)"),
+    re.compile(rb"[A-Za-z0-9]+"),
+    re.compile(rb"[A-Za-z0-9\x80-\xff]+"),
 )
-_SURROGATES: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_LETTERS: Final = (b"b", b"f", b"n", b"r", b"t")
+_SURROGATE: Final = b"\xed"  # begins it in UTF-8, and other characters too
+_HEX: Final = re.compile(rb"[0-9a-f]{4}")
 # jsonb writes numbers without an exponent.
-_HAS_EXPONENT: Final = re.compile(rb"[0-9][eE][+-]?[0-9]")
 _EXPONENT: Final = re.compile(rb"-?\d+(?:\.\d+)?[eE][+-]?\d{1,3}(?![\d.])")
 # PostgreSQL's parser divides a number with an exponent from letters that follow.
 _NUMBER: Final = re.compile(r"(?<![^\W_])([0-9]+[eE][0-9]+)(?=[^\W0-9_])")
+_TO_SHAPES: Final = bytes.maketrans(b"123456789E", b"000000000e")
+_AN_EXPONENT: Final = b"0e"
 # Beside what case folding makes equal: the letters i of Turkish.
 _FOLDED: Final = str.maketrans({"\u0130": "i", "\u0131": "i"})
 
@@ -65,70 +67,109 @@ def is_content(key: str) -> bool:
     return is_one_of(key, _NAMES)
 
 
-def words_of_values(values: Mapping[str, bytes]) -> set[str]:
-    """The words of attributes that may be prompts or completions.
+def words_of_values(rows: Iterable[Mapping[str, bytes]]) -> set[bytes]:
+    """The words of the prompts and completions of rows, in UTF-8.
 
     Args:
-        values: the JSON text of the attributes of a row.
+        rows: the JSON text of their attributes.
     """
-    found: set[str] = set()
-    for key, value in values.items():
-        if is_content(key):
-            found |= _words_of_value(value)
+    found: set[bytes] = set()
+    parts: set[bytes] = set()
+    numbers: list[str] = []
+    is_ascii, has_exponent = True, False
+    for values in rows:
+        for key, value in values.items():
+            if is_content(key):
+                # A conversation repeats its messages. No word and no number goes beyond a brace.
+                new = set(value.split(b"}")).difference(parts)
+                parts |= new
+                given = b"}".join(new)
+                text = _plain(given)
+                found.update(text.split())
+                is_ascii = is_ascii and text.isascii()
+                if _AN_EXPONENT in given.translate(_TO_SHAPES):
+                    has_exponent = True
+                    numbers += _numbers(given)
+    if not is_ascii:
+        beyond = {word for word in found if not word.isascii()}
+        found -= beyond
+        found.update(map(str.encode, _runs(b" ".join(beyond).decode())))
+    if has_exponent:
+        numbers += _runs(b" ".join(word for word in found if word[:1].isdigit()).decode())
+        found.update(map(str.encode, numbers))
+    if max(map(len, found), default=0) > MOST_CHARACTERS:
+        return {_beginning(word) for word in found}
     return found
 
 
 def runs_of(word: str) -> list[str]:
-    """The runs of letters and digits of a word of a search, each as `words_of_values` has it."""
+    """The runs of letters and digits of a word of a search: `words_of_values` has each of them."""
     return [run[:MOST_CHARACTERS] for run in _runs(word)]
 
 
-def _words_of_value(value: bytes) -> set[str]:
-    text = value
-    if b"\\\\" in text:
-        text = _SINGLE.sub(b" ", text)
-    elif b"\\" in text:
-        for escape in _SINGLE_ESCAPES:
-            text = text.replace(escape, b" ")
-    if text.isascii() and b"\\" not in text:
-        words = text.translate(_BLANKS).decode("ascii").split()
-    else:
-        words = [*_runs_of_json(text.decode())]
-    if _HAS_EXPONENT.search(value):
-        words += _numbers(value)
-        words += _runs(" ".join(words))
-    found = set(words)
-    if max(map(len, found), default=0) > MOST_CHARACTERS:
-        return {word[:MOST_CHARACTERS] for word in found}
-    return found
+def _beginning(word: bytes) -> bytes:
+    return word if len(word) <= MOST_CHARACTERS else word.decode()[:MOST_CHARACTERS].encode()
 
 
-def _runs_of_json(text: str) -> Iterable[str]:
-    """The runs of JSON text, with all readings of its escapes."""
-    if "\\" not in text:
-        return _runs(text)
-    decoded = _ESCAPED.sub(_character, text)
-    if "\\u" in text:
-        decoded = _SURROGATES.sub(_joined, decoded)
-    readings = [decoded.replace("\\", " "), _ESCAPE.sub(" ", decoded)]
-    if decoded != text:
-        readings += (word for pattern in _BEGINNINGS for word in pattern.findall(text))
-    return _runs(" ".join(readings))
+def _plain(value: bytes) -> bytes:
+    """The words of JSON text, with all readings of its escapes, divided by blanks."""
+    text = _without_backslashes(value) if b"\\" in value else value
+    text = text.translate(_TO_WORDS)
+    return _unescaped(text) if _ESCAPED in text else text
 
 
-def _character(match: re.Match[str]) -> str:
-    code = int(match[1], 16)
-    return " " if code < 128 else chr(code)
+def _without_backslashes(text: bytes) -> bytes:
+    text = text.replace(b"\\\\", _SLASH)
+    if _SLASH in text:
+        text = _without_slashes(text)
+    if b"\\" not in text:
+        return text
+    # What is left is escapes of this JSON, not of JSON within it.
+    first, *rest = text.replace(b"\\u", _ESCAPED).split(b"\\")
+    return b" ".join([first, *[part[1:] for part in rest]])
 
 
-def _joined(match: re.Match[str]) -> str:
-    return match[0].encode("utf-16", "surrogatepass").decode("utf-16")
+def _without_slashes(text: bytes) -> bytes:
+    """The text with both readings of each letter after two backslashes or more."""
+    first, *rest = text.split(_SLASH)
+    found = [first]
+    for part in rest:
+        after = part.removeprefix(b"\\")
+        if after.startswith(b"u"):
+            found += (_ESCAPED, after[1:])
+        elif after.startswith(_LETTERS):
+            # It depends on the server's locale whether letters beyond ASCII belong to the word.
+            for pattern in _BEGINNINGS:
+                found += (b" ", pattern.match(after)[0])  # type: ignore[index]
+            found += (b" ", after[1:])
+        elif after:
+            found += (b" ", after)
+    return b"".join(found)
+
+
+def _unescaped(text: bytes) -> bytes:
+    """The text with the characters of its escapes."""
+    first, *rest = text.split(_ESCAPED)
+    found = [first]
+    for part in rest:
+        found += (_character(part[:4]), part[4:])
+    joined = b"".join(found)
+    if _SURROGATE not in joined:
+        return joined
+    units = joined.decode("utf-8", "surrogatepass").encode("utf-16", "surrogatepass")
+    return units.decode("utf-16", "replace").encode()
+
+
+@lru_cache(maxsize=4_096)
+def _character(digits: bytes) -> bytes:
+    if not _HEX.fullmatch(digits):
+        return b" u" + digits
+    code = int(digits, 16)
+    return b" " if code < 128 else chr(code).encode("utf-8", "surrogatepass")
 
 
 def _runs(text: str) -> list[str]:
     text = _NUMBER.sub(r"\1 ", text)
-    if text.isascii():
-        return text.encode().translate(_BLANKS).decode("ascii").split()
     return _RUN.findall(separate(text.translate(_FOLDED).casefold()))
 
 

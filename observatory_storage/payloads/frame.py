@@ -17,7 +17,16 @@ import orjson
 
 from observatory_storage.errors import ConfigError, StorageError
 
-__all__ = ["DamagedFrame", "Frame", "Member", "Owner", "pack", "unpack", "zstd_module"]
+__all__ = [
+    "DamagedFrame",
+    "Frame",
+    "Member",
+    "Owner",
+    "content_of",
+    "pack",
+    "unpack",
+    "zstd_module",
+]
 
 _LENGTH_BYTES: Final = 4
 # Level 3, the default of Zstandard, saves 6 % of the bytes of independent texts, but takes a third
@@ -105,8 +114,8 @@ def pack(members: Iterable[Member], level: int = _LEVEL) -> bytes:
     return bytes(zstd.compress(b"".join((length, encoded, *values)), options=options))
 
 
-def unpack(data: bytes) -> Frame:
-    """The content of a frame.
+def content_of(data: bytes) -> bytes:
+    """The content of a frame as it was compressed: the JSON text of its values among it.
 
     Raises:
         DamagedFrame: the data are damaged.
@@ -114,10 +123,23 @@ def unpack(data: bytes) -> Frame:
     """
     zstd = zstd_module()
     try:
-        content = zstd.decompress(data)
-        start = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "big")
+        return bytes(zstd.decompress(data))
+    except (zstd.ZstdError, EOFError) as error:
+        raise DamagedFrame(f"a payload frame is damaged: {error}") from error
+
+
+def unpack(data: bytes) -> Frame:
+    """The content of a frame, by owner and key.
+
+    Raises:
+        DamagedFrame: the data are damaged.
+        ConfigError: Zstandard is not installed.
+    """
+    content = content_of(data)
+    start = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "big")
+    try:
         header = orjson.loads(content[_LENGTH_BYTES:start])
-    except (zstd.ZstdError, EOFError, ValueError) as error:
+    except ValueError as error:
         raise DamagedFrame(f"a payload frame is damaged: {error}") from error
     frame = Frame()
     for *owner, keys in header:

@@ -13,6 +13,7 @@ one: any key of the segment may have it.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import accumulate, pairwise
@@ -27,10 +28,15 @@ __all__ = [
     "Block",
     "HourKey",
     "blocks_of",
+    "count_of",
+    "encoded",
     "is_frequent",
+    "joined",
     "key_bytes",
     "keys_of",
+    "ordinals_of",
     "read_block",
+    "read_words",
 ]
 
 KEY_BYTES: Final = 20
@@ -43,6 +49,8 @@ _FREQUENT: Final = 0.25
 # In segments with fewer keys no word is frequent.
 _LEAST_KEYS: Final = 64
 _LEVEL: Final = 9
+# The digits of a number but the last.
+_HIGHER: Final = bytes(range(128, 256))
 
 
 class HourKey(NamedTuple):
@@ -89,17 +97,18 @@ def is_frequent(found: int, key_count: int) -> bool:
     return key_count >= _LEAST_KEYS and found > _FREQUENT * key_count
 
 
-def blocks_of(words: Iterable[tuple[str, Sequence[int]]]) -> Iterator[Block]:
+def blocks_of(words: Iterable[tuple[bytes, bytes]]) -> Iterator[Block]:
     """The blocks of a segment.
 
     Args:
-        words: in the order of their bytes, with ascending ordinals; none if they are frequent.
+        words: in the order of their bytes, with their ordinals as `encoded` or `joined` writes
+            them; without any if they are frequent.
     """
-    block: dict[str, bytes] = {}
+    block: dict[bytes, bytes] = {}
     size = 0
     for word, ordinals in words:
-        block[word] = written = _differences(ordinals)
-        size += len(word) + len(written) + 2
+        block[word] = ordinals
+        size += len(word) + len(ordinals) + 2
         if size >= _BLOCK_BYTES:
             yield _block(block)
             block, size = {}, 0
@@ -107,46 +116,78 @@ def blocks_of(words: Iterable[tuple[str, Sequence[int]]]) -> Iterator[Block]:
         yield _block(block)
 
 
-def _block(words: Mapping[str, bytes]) -> Block:
+def _block(words: Mapping[bytes, bytes]) -> Block:
     zstd = zstd_module()
     content = b"".join(
         (
-            *(b"%b\n" % word.encode() for word in words),
+            *(b"%b\n" % word for word in words),
             b"\0",
-            _numbers(map(len, words.values())),
+            _numbers([*map(len, words.values())]),
             *words.values(),
         )
     )
-    return Block(next(iter(words)), bytes(zstd.compress(content, _LEVEL)))
+    return Block(next(iter(words)).decode(), bytes(zstd.compress(content, _LEVEL)))
 
 
 def read_block(
     data: bytes, first: str = "", last: str | None = None
 ) -> Iterator[tuple[str, list[int]]]:
     """The words of a block from the first to the last, with their ordinals."""
+    for word, ordinals in read_words(data, first, last):
+        yield word.decode(), ordinals_of(ordinals)
+
+
+def read_words(
+    data: bytes, first: str = "", last: str | None = None
+) -> Iterator[tuple[bytes, bytes]]:
+    """The words of a block from the first to the last, with their ordinals as they are stored."""
     content = bytes(zstd_module().decompress(data))
     end = content.index(b"\0")
-    words = content[:end].decode().split("\n")[:-1]
+    words = content[:end].split(b"\n")[:-1]
     lengths, start = _read_numbers(content, end + 1, len(words))
-    for index, word in enumerate(words):
-        stop = start + lengths[index]
-        if word >= first and (last is None or word <= last):
-            yield word, list(accumulate(_read_all(content[start:stop])))
-        start = stop
+    low = bisect_left(words, first.encode())
+    high = len(words) if last is None else bisect_right(words, last.encode())
+    start += sum(lengths[:low])
+    for word, length in zip(words[low:high], lengths[low:high], strict=True):
+        yield word, content[start : start + length]
+        start += length
 
 
-def _differences(ordinals: Sequence[int]) -> bytes:
-    if not ordinals:
-        return b""
+def encoded(ordinals: Sequence[int]) -> bytes:
+    """Ascending ordinals as they are stored."""
     return _numbers([ordinals[0], *(after - before for before, after in pairwise(ordinals))])
 
 
-def _numbers(values: Iterable[int]) -> bytes:
-    listed = list(values)
-    if max(listed) < 128:
-        return bytes(listed)
+def ordinals_of(data: bytes) -> list[int]:
+    """The ordinals that are stored so."""
+    return list(accumulate(_read_all(data)))
+
+
+def count_of(data: bytes) -> int:
+    """How many ordinals are stored so."""
+    return len(data.translate(None, _HIGHER))
+
+
+def joined(parts: Iterable[tuple[int, bytes]]) -> bytes:
+    """The ordinals of a word in several segments, as they are stored if the keys are joined.
+
+    Args:
+        parts: the number of keys before the segment, and the ordinals of the word in it.
+    """
+    found: list[bytes] = []
+    last = 0
+    for before, data in parts:
+        (first,), rest = _read_numbers(data, 0, 1)
+        found += (_numbers([before + first - last]), data[rest:])
+        last = before + sum(_read_all(data))
+    return b"".join(found)
+
+
+def _numbers(values: Sequence[int]) -> bytes:
+    if max(values) < 128:
+        return bytes(values)
     found = bytearray()
-    for value in listed:
+    for value in values:
         left = value
         while left > 127:
             found.append(left & 127 | 128)
@@ -155,22 +196,15 @@ def _numbers(values: Iterable[int]) -> bytes:
     return bytes(found)
 
 
-def _read_all(data: bytes) -> Iterable[int]:
-    if data.isascii():
-        return data
-    values = []
-    value = shift = 0
-    for byte in data:
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            values.append(value)
-            value = shift = 0
-    return values
+def _read_all(data: bytes) -> Sequence[int]:
+    return data if data.isascii() else _read_numbers(data, 0, count_of(data))[0]
 
 
-def _read_numbers(data: bytes, start: int, count: int) -> tuple[list[int], int]:
+def _read_numbers(data: bytes, start: int, count: int) -> tuple[Sequence[int], int]:
     """So many numbers, and where they end."""
+    small = data[start : start + count]
+    if small.isascii():
+        return small, start + count
     values: list[int] = []
     value = shift = 0
     while len(values) < count:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Final
 
 import orjson
@@ -21,7 +21,6 @@ from sqlalchemy.orm import Session
 
 from observatory_storage.llm.content_search import content_of_attributes, content_of_event
 from observatory_storage.models import TraceSpan
-from observatory_storage.payloads.content_words import is_content
 from observatory_storage.payloads.framed_rows import WholeRow, framed_rows
 from observatory_storage.payloads.stored_frames import hour_of
 from observatory_storage.payloads.word_blocks import HourKey
@@ -121,7 +120,7 @@ class FramedContent:
         for start in range(0, len(unknown), _HOURS_AT_ONCE):
             some = unknown[start : start + _HOURS_AT_ONCE]
             known.update((key, []) for key in some)
-            rows = framed_rows(self._connection, some, partial(_may_meet, self._runs[name]))
+            rows = framed_rows(self._connection, some, _literal(self._runs[name]))
             for row in self._meeting(
                 self._conditions[name], (row for of_hour in rows.values() for row in of_hour)
             ):
@@ -164,9 +163,8 @@ class FramedContent:
         batch: list[WholeRow] = []
         size = 0
         for row in rows:
-            content = _content_of(row)
-            batch.append(row._replace(attributes=content))
-            size += sum(map(len, content.values()))
+            batch.append(row)
+            size += sum(map(len, row.content.values()))
             if len(batch) >= _ROWS_AT_ONCE or size > _MOST_BYTES:
                 yield from self._decided(condition, batch)
                 batch, size = [], 0
@@ -179,7 +177,7 @@ class FramedContent:
             if same:
                 values = {
                     "event_names": [row.event_name for row in same],
-                    "attributes": [_as_json(row.attributes) for row in same],
+                    "attributes": [_as_json(row.content) for row in same],
                 }
                 statement = sa.select(_ROW.c.number).where(condition.on(content))
                 numbers = self._connection.scalars(statement, values)
@@ -199,10 +197,6 @@ def _key_of(row: WholeRow) -> SpanKey:
     return SpanKey(row.trace_id, row.span_id, row.start_time, row.start_ns)
 
 
-def _content_of(row: WholeRow) -> dict[str, bytes]:
-    return {key: value for key, value in row.attributes.items() if is_content(key)}
-
-
 def _required_runs(filters: SpanFilters | TraceFilters) -> dict[str, _Runs]:
     """The letters and digits that matching content has, by the names of the conditions."""
     found: dict[str, _Runs] = {}
@@ -214,15 +208,12 @@ def _required_runs(filters: SpanFilters | TraceFilters) -> dict[str, _Runs]:
     return found
 
 
-def _may_meet(alternatives: _Runs, text: bytes) -> bool:
-    """Whether JSON text has the letters and digits that matching content has.
+def _literal(alternatives: _Runs) -> list[list[bytes]]:
+    """Lists of ASCII letters and digits: JSON text of matching content has all of one of them.
 
-    Args:
-        text: in lower case. JSON never escapes ASCII letters and digits.
+    JSON never escapes ASCII letters and digits.
     """
-    return any(
-        all(run.text.encode() in text for run in runs if run.is_literal) for runs in alternatives
-    )
+    return [[run.text.encode() for run in runs if run.is_literal] for runs in alternatives]
 
 
 def _as_json(attributes: Mapping[str, bytes]) -> str:
