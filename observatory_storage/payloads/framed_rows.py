@@ -14,7 +14,7 @@ from msgspec import Raw
 from msgspec.json import Decoder
 from sqlalchemy.orm import Session
 
-from observatory_storage.payloads.content_words import is_content
+from observatory_storage.payloads.content_words import MOST_CHARACTERS, is_content
 from observatory_storage.payloads.frame import DamagedFrame, content_of
 from observatory_storage.payloads.moved_values import preview_of
 from observatory_storage.payloads.stored_frames import FrameKey, opened, owner_of
@@ -212,8 +212,9 @@ def _pattern(wanted: Sequence[Sequence[bytes]], frames: Iterable[bytes]) -> str:
         absent = [run for run in runs if not any(run in text for text in texts)]
         if not absent:
             return ""
-        found.append(max(absent, key=len))
-    # They are letters and digits, which mean themselves.
+        # A regular expression of a very long text would be slow.
+        found.append(max(absent, key=len)[:MOST_CHARACTERS])
+    # Letters and digits mean themselves.
     return b"|".join(found).decode()
 
 
