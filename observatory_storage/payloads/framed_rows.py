@@ -15,7 +15,7 @@ from msgspec.json import Decoder
 from sqlalchemy.orm import Session
 
 from observatory_storage.payloads.content_words import MOST_CHARACTERS, is_content
-from observatory_storage.payloads.frame import DamagedFrame, content_of
+from observatory_storage.payloads.frame import DamagedFrame, Frame, content_of
 from observatory_storage.payloads.moved_values import preview_of
 from observatory_storage.payloads.stored_frames import FrameKey, opened, owner_of
 from observatory_storage.payloads.word_blocks import HourKey
@@ -148,13 +148,8 @@ def framed_rows(
             break
         data = _frames(connection, left)
         rows = connection.execute(_ROWS, {**_values(left), "lacking": _lacking(wanted, data)}).all()
-        frames = {
-            (number, frame): opened(
-                FrameKey(left[number].trace_id, left[number].start_time, frame),
-                data[number].get(frame),
-            )
-            for number, frame in {(row.number, row.payload_frame) for row in rows}
-        }
+        places = {(row.number, row.payload_frame) for row in rows}
+        frames = _opened(left, data, places)
         broken = {
             place: frame for place, frame in frames.items() if isinstance(frame, DamagedFrame)
         }
@@ -192,6 +187,20 @@ def _frames(connection: sa.Connection | Session, keys: Sequence[HourKey]) -> lis
     found: list[dict[int, bytes]] = [{} for _ in keys]
     for number, frame, packed, data in connection.execute(_DATA, _values(keys)):
         found[number] |= dict.fromkeys((frame, *(packed or ())), data)
+    return found
+
+
+def _opened(
+    keys: Sequence[HourKey], data: Sequence[Mapping[int, bytes]], places: Iterable[tuple[int, int]]
+) -> dict[tuple[int, int], Frame | DamagedFrame]:
+    """Frames by the number of the hour and the id; one that rows name by several ids once."""
+    known: dict[int, Frame | DamagedFrame] = {}
+    found = {}
+    for number, frame in places:
+        stored = data[number].get(frame)
+        if stored is None or id(stored) not in known:
+            known[id(stored)] = opened(FrameKey(*keys[number], frame), stored)
+        found[number, frame] = known[id(stored)]
     return found
 
 
