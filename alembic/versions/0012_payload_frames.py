@@ -7,7 +7,7 @@ Revises: 0011
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic import context, op
 from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0012"
@@ -43,7 +43,20 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     schema = op.get_context().version_table_schema
+    _refuse_frames(schema)
     for table in reversed(_OWNERS):
         op.drop_column(table, "payload_digests", schema=schema)
         op.drop_column(table, "payload_frame", schema=schema)
     op.drop_table("payload_frames", schema=schema)
+
+
+def _refuse_frames(schema: str | None) -> None:
+    """Refuse to drop values: rows would be left with previews."""
+    if context.is_offline_mode():
+        return
+    frames = sa.table("payload_frames", schema=schema)
+    if op.get_bind().scalar(sa.select(sa.exists(sa.select(sa.literal(1)).select_from(frames)))):
+        raise RuntimeError(
+            "payload_frames has values of spans, which would be lost: first run"
+            " `observatory-storage payloads convert --to inline`"
+        )

@@ -382,8 +382,8 @@ class TraceEvent(Base):
 def _leave_frame(_mapper: object, _connection: object, row: TraceSpan | TraceEvent) -> None:
     """Note in the row that its whole attributes, which a session writes, stand in it from now on.
 
-    The values stay in the frame until it is packed. Attributes that were read with previews are not
-    whole: previews among them still stand for the values in the frame.
+    `payloads.session_changes` removes the values from the frame. Attributes that were read with
+    previews are not whole: previews among them still stand for the values in the frame.
     """
     is_whole = vars(row).get("payload_frame", ...) is None
     if is_whole and get_history(row, "attributes").has_changes():

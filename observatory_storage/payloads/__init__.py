@@ -1,5 +1,6 @@
 """Large values of attributes, which are stored compressed and together, beside their rows."""
 
+from observatory_storage.payloads import session_changes as _session_changes  # noqa: F401 - listens
 from observatory_storage.payloads.frame import (
     DamagedFrame,
     Frame,

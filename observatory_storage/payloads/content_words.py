@@ -59,6 +59,7 @@ _TO_SHAPES: Final = bytes.maketrans(b"123456789E", b"000000000e")
 _AN_EXPONENT: Final = b"0e"
 # Beside what case folding makes equal: the letters i of Turkish.
 _FOLDED: Final = str.maketrans({"\u0130": "i", "\u0131": "i"})
+_KELVIN: Final = "\u212a"
 
 
 @lru_cache(maxsize=4_096)
@@ -170,7 +171,10 @@ def _character(digits: bytes) -> bytes:
 
 def _runs(text: str) -> list[str]:
     text = _NUMBER.sub(r"\1 ", text)
-    return _RUN.findall(separate(text.translate(_FOLDED).casefold()))
+    found = _RUN.findall(separate(text.translate(_FOLDED).casefold()))
+    if _KELVIN in text:  # which is a word of its own, unlike the letter that it is folded to
+        found += _RUN.findall(separate(text).translate(_FOLDED).casefold())
+    return found
 
 
 def _numbers(value: bytes) -> list[str]:

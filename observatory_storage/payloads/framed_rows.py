@@ -28,6 +28,10 @@ _HOUR: Final = timedelta(hours=1)
 # Maintenance may pack the frames of a row anew between two statements.
 _ATTEMPTS: Final = 4
 _raw: Final = Decoder(dict[str, Raw])
+# The letters beyond ASCII that PostgreSQL may take for a letter of ASCII in another case, as they
+# are and as JSON escapes them: the letters i of Turkish, and the sign of Kelvin.
+_FOLDED: Final = {"\u0130": "i", "\u0131": "i", "\u212a": "k"}
+_ODD_LETTERS: Final = "|".join((*_FOLDED, "u013[01]", "u212[aA]"))
 
 _FRAMES: Final = PAYLOAD_FRAMES.table
 _TYPES: Final[dict[str, Any]] = {
@@ -99,6 +103,7 @@ def _rows() -> sa.CompoundSelect[Any]:
                 sa.or_(
                     given.c.lacking == "",
                     sa.func.lower(sa.collate(attributes, "C")).regexp_match(given.c.lacking),
+                    attributes.regexp_match(_ODD_LETTERS),
                 ),
             )
         )
@@ -213,7 +218,7 @@ def _lacking(wanted: Sequence[Sequence[bytes]], frames: Iterable[Mapping[int, by
 
 def _pattern(wanted: Sequence[Sequence[bytes]], frames: Iterable[bytes]) -> str:
     try:
-        texts = [content_of(data).lower() for data in frames]
+        texts = [_folded(content_of(data)) for data in frames]
     except DamagedFrame:
         return ""
     found = []
@@ -227,11 +232,20 @@ def _pattern(wanted: Sequence[Sequence[bytes]], frames: Iterable[bytes]) -> str:
     return b"|".join(found).decode()
 
 
+def _folded(text: bytes) -> bytes:
+    """The text in lower case. Where it has odd letters, it follows again with those of ASCII."""
+    lower = folded = text.lower()
+    for odd, plain in _FOLDED.items():
+        for written in (odd.encode(), f"u{ord(odd):04x}".encode()):
+            folded = folded.replace(written, plain.encode())
+    return lower if folded == lower else lower + b" " + folded
+
+
 def _has_one(wanted: Sequence[Sequence[bytes]], parts: Iterable[bytes]) -> bool:
     """Whether JSON text has all runs of one of the lists."""
     if not all(wanted):
         return True
-    text = b"".join(parts).lower()
+    text = _folded(b"".join(parts))
     return any(all(run in text for run in runs) for runs in wanted)
 
 

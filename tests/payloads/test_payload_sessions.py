@@ -16,8 +16,11 @@ from observatory_storage import (
     TraceSpan,
     TraceWriter,
     ValidationError,
+    check_payloads,
     open_payloads,
 )
+from observatory_storage.payloads import unpack
+from observatory_storage.tables import PAYLOAD_FRAMES
 from tests.payloads.moved_rows import move_stored
 from tests.repositories.samples import a_span, an_event, span_key, statements, trace_key
 
@@ -192,3 +195,21 @@ def test_messages_of_a_row_with_previews_are_whole(pool: StoragePool) -> None:
         (span,) = uow.session.scalars(SPANS)
         (message,) = uow.traces.get_messages(span).input
     assert message.text == PROMPT
+
+
+@pytest.mark.parametrize("deletes", [False, True])
+def test_values_that_a_session_replaces_leave_the_frame(moved: StoragePool, deletes: bool) -> None:
+    with moved.unit_of_work() as uow:
+        span = uow.traces.get_span(TRACE, span_key(1), with_events=True)
+        if deletes:
+            for row in (*span.events, span):
+                uow.session.add(row)
+                uow.session.delete(row)
+        else:
+            span.attributes["prompt"] = "[redacted]"
+            span.events[0].attributes = {"content": "[redacted]"}
+        uow.commit()
+    assert check_payloads(moved).problems == ()
+    with moved.engine.connect() as connection:
+        data = connection.scalars(sa.select(PAYLOAD_FRAMES.table.c.data)).all()
+    assert {owner.span_id for one in data for owner in unpack(one)} == {span_key(2)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -24,6 +25,7 @@ from observatory_storage.tables import TABLES
 
 __all__ = ["Parameters", "Reader", "StatementSearch", "check_open"]
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 U = TypeVar("U")
 Parameters = Mapping[str, Any] | None
@@ -203,8 +205,13 @@ def _whole(make: EntityMaker[T], result: CursorResult[Any], rows: Sequence[Any])
     """
     entities = list(make(rows))
     if make.has_payload:
-        columns = map(vars, entities)
-        log_damage(fill_whole(result.connection, TABLES[make.table_name], columns))
+        columns = list(map(vars, entities))
+        damaged = fill_whole(result.connection, TABLES[make.table_name], columns)
+        log_damage(damaged)
+        left = [row for row in columns if row["payload_frame"] is not None]
+        if len(left) > len(damaged):
+            count = len(left) - len(damaged)
+            _log.warning("%s rows were deleted while they were read: they have previews", count)
     return entities
 
 
