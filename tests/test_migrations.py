@@ -120,6 +120,7 @@ def test_large_columns_are_compressed_with_lz4(empty: sa.Engine) -> None:
                 "SELECT DISTINCT attcompression::text FROM pg_attribute"
                 " WHERE attrelid::regclass::text = ANY (:tables)"
                 " AND atttypid = 'jsonb'::regtype AND NOT attisdropped"
+                " AND attname <> 'payload_digests'"  # which is small
             ),
             {"tables": list(TABLES)},
         ).scalars()
