@@ -58,9 +58,9 @@ def command() -> None:
 @_FOR
 @json_option
 @common_options
-@click.pass_obj
+@click.pass_context
 def convert(
-    state: State,
+    context: click.Context,
     to: Any,
     start: datetime | None,
     end: datetime | None,
@@ -69,12 +69,13 @@ def convert(
     """Move the large values of stored spans and events into payload frames, or back.
 
     It works in small transactions beside readers and writers. Rows that stand as they shall are
-    left alone, so it can be interrupted and repeated.
+    left alone, so it can be interrupted and repeated. The exit code is 1 if rows could not be
+    moved, since their frame is damaged.
     """
     from observatory_storage.lifecycle.payload_conversion import convert_payloads
 
-    show_resumable(
-        state,
+    done = show_resumable(
+        context.obj,
         lambda pool, note: convert_payloads(
             pool, to, start, end, for_secs=_seconds(for_secs), progress=note
         ),
@@ -83,6 +84,8 @@ def convert(
             + (f", {done.failed_rows:,} failed" if done.failed_rows else "")
         ),
     )
+    if done.failed_rows:
+        context.exit(1)
 
 
 @command.command("check", cls=StorageCommand)

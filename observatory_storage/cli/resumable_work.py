@@ -38,7 +38,7 @@ def show_resumable(
     state: State,
     work: Callable[[StoragePool, Callable[[R], None]], R],
     counts: Callable[[R], str] = _spans,
-) -> None:
+) -> R:
     """Do the work, show how far it is, and tell where to continue if it did not end.
 
     Args:
@@ -63,9 +63,10 @@ def show_resumable(
             raise
     if output.json:
         output.write(done.to_dict())
-        return
-    output.show(Text(counts(done)))
-    show_continuation(errors, done.next_start)
+    else:
+        output.show(Text(counts(done)))
+        show_continuation(errors, done.next_start)
+    return done
 
 
 def show_continuation(errors: Console, start: datetime | None) -> None:

@@ -104,7 +104,7 @@ def check_payloads(
         source: the pool.
         start: the first hour of the spans; None for the oldest.
         end: the first hour that is left out; None for no bound.
-        for_secs: stop after about this time, in seconds.
+        for_secs: stop after the partition in which this time ends, in seconds.
         progress: is called after each transaction.
 
     Raises:
@@ -121,11 +121,10 @@ def check_payloads(
             checked = _check(source, traces, held)
             frames, values = frames + checked.frames, values + checked.values
             problems += checked.problems
-            so_far = CheckedPayloads(frames, values, tuple(problems), stored.lower)
             if progress is not None:
-                progress(so_far)
-            if deadline.is_over:
-                return so_far
+                progress(CheckedPayloads(frames, values, tuple(problems), stored.lower))
+        if deadline.is_over and stored.upper != MAX:
+            return CheckedPayloads(frames, values, tuple(problems), stored.upper)
     return CheckedPayloads(frames, values, tuple(problems))
 
 

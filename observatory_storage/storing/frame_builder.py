@@ -91,34 +91,37 @@ class FrameBuilder:
 
     def spans(self, spans: Iterable[Values]) -> list[Values]:
         """Prepared spans with their payload columns."""
-        threshold, framed = self._threshold, []
-        for values in spans:
-            attributes = values[_ATTRIBUTES]
-            if (
-                threshold is None
-                or len(attributes) <= threshold
-                or (moved := move_large(attributes, threshold)) is None
-            ):
-                framed.append(values + _INLINE)
-            else:
-                frame = self._frame(span_owner(values), values[_START], moved)
-                framed.append(_moved(values, _ATTRIBUTES, frame, moved))
-        return framed
+        return self._framed(spans, _ATTRIBUTES, _START, span_owner)
 
     def events(self, events: Iterable[Values]) -> list[Values]:
         """Prepared events with their payload columns."""
+        return self._framed(events, _EVENT_ATTRIBUTES, _EVENT_START, event_owner)
+
+    def _framed(
+        self,
+        rows: Iterable[Values],
+        attributes: int,
+        start: int,
+        owner_of_row: Callable[[Values], OwnerKey],
+    ) -> list[Values]:
+        """The rows with their payload columns.
+
+        Args:
+            attributes, start: the positions of the attributes and of the span's start.
+        """
         threshold, framed = self._threshold, []
-        for values in events:
-            attributes = values[_EVENT_ATTRIBUTES]
+        for values in rows:
+            given = values[attributes]
             if (
                 threshold is None
-                or len(attributes) <= threshold
-                or (moved := move_large(attributes, threshold)) is None
+                or len(given) <= threshold
+                or (moved := move_large(given, threshold)) is None
             ):
                 framed.append(values + _INLINE)
             else:
-                frame = self._frame(event_owner(values), values[_EVENT_START], moved)
-                framed.append(_moved(values, _EVENT_ATTRIBUTES, frame, moved))
+                frame = self._frame(owner_of_row(values), values[start], moved)
+                before, after = values[:attributes], values[attributes + 1 :]
+                framed.append((*before, moved.attributes, *after, frame, moved.digests))
         return framed
 
     def end_part(self) -> None:
@@ -175,11 +178,6 @@ class FrameBuilder:
         if frame.size >= _FRAME_BYTES:
             self._complete.append(self._open.pop(place))
         return frame.key.id
-
-
-def _moved(values: Values, position: int, frame: int, moved: Moved) -> Values:
-    before, after = values[:position], values[position + 1 :]
-    return (*before, moved.attributes, *after, frame, moved.digests)
 
 
 def load_frames(loader: Loader, frames: Sequence[Values]) -> None:

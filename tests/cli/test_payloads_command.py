@@ -48,5 +48,6 @@ def test_problems_are_shown_and_change_the_exit_code(
     assert [found["kind"] for found in document.document["problems"]] == ["damaged"]
     moved = run("payloads", "convert", "--to", "inline", DATABASE_URL=database_url)
     assert moved.out.strip() == "4 rows read, 2 changed, 2 failed"
+    assert moved.code == 1
     part = run("payloads", "check", "--for", "0s", DATABASE_URL=database_url)
     assert "continue with --since 20" in part.err

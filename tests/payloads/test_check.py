@@ -17,6 +17,8 @@ from observatory_storage.pool import StoragePool
 from tests.payloads.framed import START, turns, write
 from tests.writers.helpers import quick_pool, trace_id
 
+DAY = timedelta(days=1)
+
 
 @pytest.fixture
 def pool(database_url: str) -> Iterator[StoragePool]:
@@ -75,9 +77,11 @@ def test_problems_are_told_by_name(pool: StoragePool) -> None:
 
 
 def test_a_check_goes_on_where_it_stopped(pool: StoragePool) -> None:
-    write(pool, *turns([1], 1), *turns([2], 1, START + timedelta(days=1)))
-    part = check_payloads(pool, for_secs=0)
-    assert part.frames == 1
-    rest = check_payloads(pool, START + timedelta(days=1))
-    assert part.next_start is not None
-    assert (rest.frames, rest.next_start) == (1, None)
+    days = 3
+    write(pool, *(flush for day in range(days) for flush in turns([day + 1], 1, START + day * DAY)))
+    parts = [check_payloads(pool, for_secs=0)]
+    while (start := parts[-1].next_start) is not None:
+        parts.append(check_payloads(pool, start, for_secs=0))
+        assert parts[-1].next_start != start
+    assert sum(part.frames for part in parts) == days
+    assert len(parts) > 1

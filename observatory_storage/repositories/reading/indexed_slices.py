@@ -11,47 +11,46 @@ Where the slices are is asked from time to time, and remembered for each engine.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute
 
-from observatory_storage.errors import translated
 from observatory_storage.models import Base
+from observatory_storage.repositories.reading.catalog_facts import CatalogFacts
 from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.slice_catalog import disjoint, slice_indexes
 
 __all__ = ["Piece", "forget_slices", "in_pieces", "pieces_of"]
 
-_REMEMBERED_SECS: Final = 60
-
 # A start and an end, each of which may be a bind parameter or None.
 Piece = tuple[Any, Any]
 
 
-class _Known(NamedTuple):
-    slices: Sequence[tuple[datetime, datetime]]
-    until: float
+_Slices = Sequence[tuple[datetime, datetime]]
 
 
-_known: Final[WeakKeyDictionary[sa.Engine, dict[str, _Known]]] = WeakKeyDictionary()
+def _asked_slices(connection: sa.Connection, schema: str, table_name: str) -> _Slices:
+    indexes = slice_indexes(connection, schema, table_name)
+    return disjoint((one.lower, one.upper) for one in indexes if one.is_valid)
+
+
+_slices: Final = CatalogFacts(_asked_slices)
 
 
 def forget_slices(engine: sa.Engine) -> None:
     """Ask the catalog anew before the next search."""
-    _known.pop(engine, None)
+    _slices.forget(engine)
 
 
 def pieces_of(
     reader: Reader, model: type[Base], start: datetime | None, end: datetime | None
 ) -> Sequence[Piece]:
     """The pieces of [start, end): one, unless slices divide the range."""
-    return _pieces(_slices(reader, model), start, end)
+    return _pieces(_slices.of(reader, model), start, end)
 
 
 def in_pieces(
@@ -64,9 +63,7 @@ def in_pieces(
     return found[0] if len(found) == 1 else sa.union_all(*found)
 
 
-def _pieces(
-    slices: Sequence[tuple[datetime, datetime]], start: datetime | None, end: datetime | None
-) -> list[Piece]:
+def _pieces(slices: _Slices, start: datetime | None, end: datetime | None) -> list[Piece]:
     """The parts of [start, end) that lie within a slice, and those between, in order of time."""
     pieces: list[Piece] = []
     edge = start
@@ -81,18 +78,3 @@ def _pieces(
     if not pieces or edge is None or end is None or edge < end:
         pieces.append((edge, end))
     return pieces
-
-
-def _slices(reader: Reader, model: type[Base]) -> Sequence[tuple[datetime, datetime]]:
-    connection = reader.session.connection({"mapper": sa.inspect(model)})
-    known = _known.setdefault(connection.engine, {})
-    table_name, now = model.__tablename__, time.monotonic()
-    found = known.get(table_name)
-    if found is None or found.until < now:
-        options = connection.get_execution_options()
-        schema = (options.get("schema_translate_map") or {}).get(None) or "public"
-        with translated():
-            indexes = slice_indexes(connection, schema, table_name)
-        slices = disjoint((one.lower, one.upper) for one in indexes if one.is_valid)
-        found = known[table_name] = _Known(slices, now + _REMEMBERED_SECS)
-    return found.slices

@@ -11,17 +11,15 @@ from time to time, and remembered for each engine.
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Final, NamedTuple, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Final, TypeVar
 
 import sqlalchemy as sa
 
-from observatory_storage.errors import translated
 from observatory_storage.models import Base
+from observatory_storage.repositories.reading.catalog_facts import CatalogFacts
 from observatory_storage.repositories.reading.reader import Reader
 
 __all__ = [
@@ -47,7 +45,6 @@ _WIDEST_FIRST: Final = 32
 _GROWTH: Final = 8
 # Some more partitions than the rows found so far suggest.
 _MARGIN: Final = 1.25
-_REMEMBERED_SECS: Final = 60
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 _LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
@@ -63,17 +60,17 @@ _STARTS: Final = sa.text(
 ).bindparams(pattern=r"FROM \('([^']+)'\)")
 
 
-class _Known(NamedTuple):
-    starts: Sequence[datetime]
-    until: float
+def _asked_starts(connection: sa.Connection, schema: str, table_name: str) -> Sequence[datetime]:
+    rows = connection.execute(_STARTS, {"schema": schema, "table_name": table_name}).all()
+    return sorted(row.start or _EARLIEST for row in rows)
 
 
-_known: Final[WeakKeyDictionary[sa.Engine, dict[str, _Known]]] = WeakKeyDictionary()
+_starts: Final = CatalogFacts(_asked_starts)
 
 
 def forget_partitions(engine: sa.Engine) -> None:
     """Ask the catalog anew before the next list is read."""
-    _known.pop(engine, None)
+    _starts.forget(engine)
 
 
 class Cuts:
@@ -135,7 +132,7 @@ def cuts_of(
 
     Without an end, a descending range begins now: its first slice has all that is newer too.
     """
-    starts = _partition_starts(reader, model)
+    starts = _starts.of(reader, model)
     if len(starts) <= _FEW:
         return Cuts(())
     first = 0 if start is None else max(bisect_right(starts, start) - 1, 0)
@@ -191,7 +188,7 @@ def whole_partitions(
     reader: Reader, model: type[Base], ranges: Iterable[tuple[datetime, datetime]]
 ) -> list[tuple[datetime, datetime]]:
     """The ranges, each extended to the ends of the partitions in which it begins and ends."""
-    starts = _partition_starts(reader, model)
+    starts = _starts.of(reader, model)
     found = []
     for low, high in ranges:
         first, following = bisect_right(starts, low) - 1, bisect_left(starts, high)
@@ -203,19 +200,3 @@ def whole_partitions(
             )
         )
     return found
-
-
-def _partition_starts(reader: Reader, model: type[Base]) -> Sequence[datetime]:
-    connection = reader.session.connection({"mapper": sa.inspect(model)})
-    known = _known.setdefault(connection.engine, {})
-    table_name, now = model.__tablename__, time.monotonic()
-    found = known.get(table_name)
-    if found is None or found.until < now:
-        options = connection.get_execution_options()
-        schema = (options.get("schema_translate_map") or {}).get(None) or "public"
-        values = {"schema": schema, "table_name": table_name}
-        with translated():
-            rows = connection.execute(_STARTS, values).all()
-        starts = sorted(row.start or _EARLIEST for row in rows)
-        found = known[table_name] = _Known(starts, now + _REMEMBERED_SECS)
-    return found.starts

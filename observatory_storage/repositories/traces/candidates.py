@@ -123,7 +123,7 @@ class CandidateFinder:
         """Whether slices divide [start, end), so that it is searched in pieces."""
         ranges: list[tuple[Any, ...]] = [(TraceSpan, start, end), (TraceEvent, start, end)]
         json = self._conditions.json()
-        if any(isinstance(one, json_conditions.ContentCondition) for one in json):
+        if any(isinstance(one, ContentCondition) for one in json):
             ranges.append((LogRecord, *json_conditions.logged_between(start, end)))
         return any(len(pieces_of(self._reader, *one)) > 1 for one in ranges)
 
