@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from math import isfinite
 from types import NoneType
 from typing import Any, Final
 
@@ -44,6 +45,9 @@ EMPTY_ARRAY: Final = _VERSION + b"[]"
 _OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 # Here `_is_plain` has a look at what was written, and datetimes in UTC are written right.
 _SORTED: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_SORT_KEYS
+# Looking through a longer text for a word takes more time than looking at the values in it.
+_LONG: Final = 2000
+_TEXT: Final = frozenset({str})
 _LEAVES: Final = frozenset({str, int, bool, NoneType, orjson.Fragment})
 # Between these no float's text has an exponent, and all encoders write the same.
 _LEAST_PLAIN: Final = 1e-4
@@ -100,7 +104,9 @@ def encode_many(values: Sequence[Any], field: str) -> tuple[list[bytes | None], 
             text = write(value, option=_OPTIONS)
         except TypeError:
             text = b"null"
-        if b"null" in text or (b"\\" in text and b"\\u0000" in text):
+        if len(text) >= _LONG and _is_clean(value):
+            encoded.append(_VERSION + text)
+        elif b"null" in text or (b"\\" in text and b"\\u0000" in text):
             if value is None:
                 encoded.append(None)
             # The text is "null" where orjson refused the value.
@@ -142,6 +148,8 @@ def _plain_text(value: Any) -> bytes | None:
         text = orjson.dumps(value, option=_OPTIONS)
     except TypeError:
         return None
+    if len(text) >= _LONG and _is_clean(value):
+        return text
     # jsonb has no \u0000, and orjson writes NaN as null: look closer only where one may stand.
     # Looking for a single byte first is the cheapest test.
     if b"\\" in text and b"\\u0000" in text:
@@ -209,6 +217,34 @@ def canonical_bytes(value: Any, unsure: Any = ...) -> bytes:
 def shared(value: Any) -> Any:
     """The value for `canonical`, as a part of many values, so that it is written once."""
     return orjson.Fragment(canonical_bytes(value))
+
+
+def _is_clean(value: Any) -> bool:
+    """Whether in a value that orjson has written there is neither NUL nor what it writes as null.
+
+    This looks at the values of an object, which takes less time than to look through a long text.
+    False also means that this cannot tell.
+    """
+    if type(value) is str:
+        return "\0" not in value
+    if type(value) is not dict:
+        return False
+    for key, item in value.items():
+        kind = type(item)
+        if kind is str:
+            if "\0" in item:
+                return False
+        elif kind is list:
+            if not (_TEXT.issuperset(map(type, item)) and "\0" not in "".join(item)):
+                return False
+        elif kind is float:
+            if not isfinite(item):
+                return False
+        elif kind is not int and kind is not bool:
+            return False
+        if "\0" in key:
+            return False
+    return True
 
 
 def _is_plain(value: Any) -> bool:

@@ -268,6 +268,45 @@ def test_many_values_are_encoded_as_each_by_itself() -> None:
             assert one == other or index in places
 
 
+LONG = "words and null " * 300
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": LONG, "b": 1, "c": True, "d": 1e-7, "e": ["x", "\\"]},
+        {"a": LONG, "b": "\\u0000 \\"},
+        {"a": LONG, "b": None},
+        {"a": LONG, "b": [1, None]},
+        {"a": LONG, "b": {"c": BIG}},
+        LONG,
+        [LONG],
+    ],
+)
+def test_long_values_without_faults_are_encoded_as_they_are(value: Any) -> None:
+    assert json.loads(jsonb.dumps(value)) == value
+    assert jsonb.encode_many([value], "attributes") == ([b"\x01" + jsonb.dumps(value)], [])
+
+
+@pytest.mark.parametrize(
+    ("value", "repaired"),
+    [
+        ({"a": LONG + "\0"}, {"a": LONG + "\ufffd"}),
+        ({"a": LONG, "b\0": 1}, {"a": LONG, "b\ufffd": 1}),
+        ({"a": LONG, "b": ["x", "\0"]}, {"a": LONG, "b": ["x", "\ufffd"]}),
+        ({"a": LONG, "b": {"c": "\0"}}, {"a": LONG, "b": {"c": "\ufffd"}}),
+        ({"a": LONG, "b": NAN}, {"a": LONG, "b": "NaN"}),
+        ({"a": LONG, "b": [-INFINITY]}, {"a": LONG, "b": ["-Infinity"]}),
+        (LONG + "\0", LONG + "\ufffd"),
+    ],
+)
+def test_faults_of_long_values_are_repaired(value: Any, repaired: Any) -> None:
+    assert json.loads(jsonb.dumps(value)) == repaired
+    encoded, odd = jsonb.encode_many([{"a": 1}, value], "attributes")
+    assert odd == [1]
+    assert encoded[1] is None or json.loads(encoded[1][1:]) == repaired
+
+
 @quick
 @given(st.text(st.characters(codec=None)))
 def test_clean_text_is_what_postgresql_can_hold(value: str) -> None:
