@@ -70,8 +70,8 @@ def plain_span_rows(spans: Sequence[Any], origin: Origin) -> list[Row | None]:
     prepared = prepare_span_columns(
         columns, attributes, [origin.columns["resource_attributes"]] * len(rows)
     )
-    for index, ready in zip(places, prepared, strict=True):
-        made[index] = ready
+    for index, ready, plain in zip(places, prepared, attributes, strict=True):
+        made[index] = ready.knowing(plain)
     for at in odd:
         made[places[at]] = None
     return made

@@ -36,9 +36,14 @@ PREVIEW_CHARACTERS: Final = 100
 """The length of a preview. A preview of a longer text ends in an ellipsis."""
 
 _DIGEST_BYTES: Final = 12
-# Of a hundred characters, each may take twelve bytes: a pair of escape sequences.
-_BEGINNING_BYTES: Final = 1_300
+# Most of a hundred characters take one to three bytes, but each may take twelve: a pair of escape
+# sequences.
+_BEGINNING_BYTES: Final = (400, 1_300)
 _ELLIPSIS: Final = "…"
+# The JSON text of a shorter text is smaller than `MOVABLE_BYTES`: a character takes six bytes.
+_LEAST_CHARACTERS: Final = (MOVABLE_BYTES - 2) // 6
+_SCALARS: Final = frozenset({int, float, bool, type(None)})
+_Large = tuple[int, str, bytes, str]  # the length of the JSON text, the key, the text, the preview
 _raw: Final = Decoder(dict[str, Raw])
 _items: Final = Decoder(list[Raw])
 _OBJECT: Final = ord("{")
@@ -60,7 +65,9 @@ class Moved(NamedTuple):
     digests: bytes
 
 
-def move_large(attributes: bytes, threshold: int) -> Moved | None:
+def move_large(
+    attributes: bytes, threshold: int, given: Mapping[str, Any] | None = None
+) -> Moved | None:
     """Move the largest values out, until the rest is no larger than the threshold, in bytes.
 
     Only text, objects and lists of objects move.
@@ -68,6 +75,7 @@ def move_large(attributes: bytes, threshold: int) -> Moved | None:
     Args:
         attributes: a JSON object, in the binary format of jsonb.
         threshold: the most bytes that shall be left.
+        given: what `jsonb.encode` has made it from, if that is known: it is read at half the cost.
 
     Returns:
         None if no value has to be moved, or none is large enough.
@@ -75,23 +83,57 @@ def move_large(attributes: bytes, threshold: int) -> Moved | None:
     excess = len(attributes) - threshold
     if excess <= 0:
         return None
-    raw = _raw.decode(memoryview(attributes)[1:])
-    sizes = zip(map(len, map(memoryview, raw.values())), raw, strict=True)  # type: ignore[arg-type]
+    rest: dict[str, Any]
+    large = None if given is None else _large_of(given)
+    if given is None or large is None:
+        raw = _raw.decode(memoryview(attributes)[1:])
+        rest, encode, large = {**raw}, _encode, _large_of_raw(raw)
+    else:
+        rest, encode = {**given}, jsonb.dumps
+    large.sort(reverse=True)
     values: dict[str, bytes] = {}
-    for size, key in sorted((one for one in sizes if one[0] >= MOVABLE_BYTES), reverse=True):
+    digests: dict[str, str] = {}
+    for size, key, text, preview in large:
         if excess <= 0:
             break
-        value = bytes(raw[key])
-        if not _is_movable(value):
-            continue
-        values[key] = value
-        preview = orjson.dumps(preview_of(values[key]))
-        raw[key] = Raw(preview)
-        excess -= size - len(preview)
+        values[key] = text
+        digests[key] = digest_of(text)
+        rest[key] = preview
+        excess -= size - len(orjson.dumps(preview))
     if not values:
         return None
-    digests = orjson.dumps({key: digest_of(value) for key, value in values.items()})
-    return Moved(_VERSION + _encode(raw), values, _VERSION + digests)
+    return Moved(_VERSION + encode(rest), values, _VERSION + orjson.dumps(digests))
+
+
+def _large_of(attributes: Mapping[str, Any]) -> list[_Large] | None:
+    """The values that may move; None if only the text can tell, because of unusual types."""
+    large = []
+    for key, value in attributes.items():
+        kind = type(value)
+        if kind is str:
+            if len(value) >= _LEAST_CHARACTERS:
+                text = orjson.dumps(value)
+                if len(text) >= MOVABLE_BYTES:
+                    large.append((len(text), key, text, _shortened(value)))
+        elif kind is dict or kind is list:
+            text = jsonb.dumps(value)
+            if len(text) >= MOVABLE_BYTES and _is_movable(text):
+                large.append((len(text), key, text, preview_of(text)))
+        elif kind not in _SCALARS:
+            return None
+    return large
+
+
+def _large_of_raw(attributes: Mapping[str, Raw]) -> list[_Large]:
+    """The values that may move."""
+    large = []
+    sizes = zip(map(len, map(memoryview, attributes.values())), attributes, strict=True)  # type: ignore[arg-type]
+    for size, key in sizes:
+        if size >= MOVABLE_BYTES:
+            text = bytes(attributes[key])
+            if _is_movable(text):
+                large.append((size, key, text, preview_of(text)))
+    return large
 
 
 def _is_movable(value: bytes) -> bool:
@@ -108,12 +150,13 @@ def _is_movable(value: bytes) -> bool:
 def preview_of(value: bytes) -> str:
     """The preview of a value, which is given as JSON text."""
     # Of a long value only the beginning is decoded, up to a blank: there, no character is cut.
-    end = value.rfind(b" ", 0, _BEGINNING_BYTES) if len(value) > _BEGINNING_BYTES else -1
-    head = value if end <= PREVIEW_CHARACTERS else value[:end] + value[:1]
-    text = _text_of(head)
-    if len(text) <= PREVIEW_CHARACTERS and head is not value:
-        text = _text_of(value)
-    return _shortened(text)
+    for most in _BEGINNING_BYTES:
+        end = value.rfind(b" ", PREVIEW_CHARACTERS, most) if len(value) > most else -1
+        if end >= 0:
+            text = _text_of(value[:end] + value[:1])
+            if len(text) > PREVIEW_CHARACTERS:
+                return _shortened(text)
+    return _shortened(_text_of(value))
 
 
 def _text_of(value: bytes) -> str:

@@ -146,7 +146,7 @@ def _plain_rows(table: TableDefinition, rows: Sequence[Mapping[str, Any]]) -> It
 
 def _rows_of(table: TableDefinition, columns: dict[str, Column], count: int) -> Iterator[Row]:
     values = zip(*in_order(CHECKS[table.name], columns, count), strict=True)
-    return _made(zip(repeat(table.name), values, repeat(None), repeat(""), repeat(0)))
+    return _made(zip(repeat(table.name), values, repeat(None), repeat(""), repeat(0), repeat(None)))
 
 
 # Makes a `Row` from an iterable of its fields, without the Python code of a NamedTuple's `__new__`.
@@ -230,7 +230,7 @@ def _completed_spans(
             odd.append(index)
     if odd:
         raise NotColumnar(odd)
-    return _made(zip(repeat(SPANS.name), spans, events, trace_texts, repeat(0)))
+    return _made(zip(repeat(SPANS.name), spans, events, trace_texts, repeat(0), repeat(None)))
 
 
 def _data_point_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Row]:

@@ -11,10 +11,13 @@ from sqlalchemy.orm.attributes import instance_state
 from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Base
-from observatory_storage.tables import EVENTS, TABLES, TableDefinition, Values, table_named
+from observatory_storage.tables import EVENTS, SPANS, TABLES, TableDefinition, Values, table_named
 
 __all__ = ["Row", "as_mapping", "remember_id"]
 
+(_ATTRIBUTES,) = SPANS.positions("attributes")
+# Smaller attributes mostly stay in their row, see `PayloadsConfig.threshold_bytes`.
+_LARGE_BYTES: Final = 1000
 _STATE: Final = "_sa_instance_state"  # SQLAlchemy's own attribute of each instance
 
 
@@ -27,6 +30,8 @@ class Row(NamedTuple):
         events: for a span, its events' values; None where the span says nothing of its events.
         trace_text: for a span, its trace id as text.
         repairs: how many values were changed because PostgreSQL cannot hold them.
+        attributes: for a span that is written before others can change them, its attributes as
+            `values` has encoded them, if they are known.
     """
 
     table: str
@@ -34,6 +39,7 @@ class Row(NamedTuple):
     events: tuple[Values, ...] | None = None
     trace_text: str = ""
     repairs: int = 0
+    attributes: Mapping[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The row by its columns' names with JSON decoded, as `on_rejected` gets it."""
@@ -41,6 +47,12 @@ class Row(NamedTuple):
         if self.events is not None:
             named["events"] = [_named(EVENTS, event) for event in self.events]
         return named
+
+    def knowing(self, attributes: Mapping[str, Any] | None) -> Row:
+        """The span with the attributes that it was made from, if it may be worth to know them."""
+        if self.repairs or len(self.values[_ATTRIBUTES]) < _LARGE_BYTES:
+            return self
+        return self._replace(attributes=attributes)
 
     def with_clean_text(self) -> Row:
         """The row with its text as PostgreSQL can hold it; JSON was repaired when encoded."""

@@ -49,7 +49,7 @@ def write_events(loader: Loader, events: Sequence[Values]) -> None:
             return
         builder = FrameBuilder(loader.payload_threshold)
         loader.load(_EVENTS, builder.events(unique))
-        load_frames(loader, builder.frames())
+        load_frames(loader, builder)
 
     if loader.attempt(_EVENTS, load):
         return
@@ -58,7 +58,7 @@ def write_events(loader: Loader, events: Sequence[Values]) -> None:
     builder = FrameBuilder(loader.payload_threshold)
     bounds = {"earliest": min(starts), "latest": max(starts)}
     written, replaced = _merge(loader, builder, unique, bounds)
-    load_frames(loader, builder.frames(written))
+    load_frames(loader, builder, written)
     prune_frames(loader.connection, replaced)
 
 

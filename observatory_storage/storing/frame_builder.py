@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import Final
+from itertools import chain, islice
+from typing import Any, Final
 from uuid import UUID
 
 from observatory_storage.payloads import (
@@ -21,8 +21,10 @@ from observatory_storage.payloads import (
     note_changed,
     owner_of,
 )
+from observatory_storage.rows import Row
+from observatory_storage.storing.binary_copy import copy_parts
 from observatory_storage.storing.conflict_rules import FRAMES
-from observatory_storage.storing.upsert import Loader
+from observatory_storage.storing.upsert import Loader, chosen_method
 from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPAN_KEY_OF_EVENT, SPANS, Values
 from observatory_storage.times import MICROSECOND, UNIX_EPOCH
 
@@ -35,6 +37,8 @@ OwnerKey = tuple[UUID, Owner]
 _FRAME_BYTES: Final = 1024 * 1024
 # After so many parts without a value of its trace, a frame is packed: the others are in memory.
 _IDLE_PARTS: Final = 5
+# So many frames are packed while the server inserts those before them.
+_PACKED_TOGETHER: Final = 10
 _ALMOST_AN_HOUR: Final = timedelta(hours=1) - MICROSECOND
 _INLINE: Final = (None, None)
 _TRACE_ID, _SPAN_ID, _START, _START_NS, _ATTRIBUTES = SPANS.positions(
@@ -84,22 +88,23 @@ class FrameBuilder:
         self._threshold = threshold
         self._open: dict[tuple[int, datetime], _Open] = {}
         self._complete: list[_Open] = []
-        self._packed: list[Callable[[], Values]] = []
-        self._thread: ThreadPoolExecutor | None = None
+        self._packed: list[tuple[FrameKey, Values]] = []
         self._part = 0
         self._hour = UNIX_EPOCH
 
-    def spans(self, spans: Iterable[Values]) -> list[Values]:
-        """Prepared spans with their payload columns."""
-        return self._framed(spans, _ATTRIBUTES, _START, span_owner)
+    def spans(self, spans: Iterable[Row]) -> list[Values]:
+        """The values of prepared spans with their payload columns."""
+        given = ((row.values, row.attributes) for row in spans)
+        return self._framed(given, _ATTRIBUTES, _START, span_owner)
 
     def events(self, events: Iterable[Values]) -> list[Values]:
         """Prepared events with their payload columns."""
-        return self._framed(events, _EVENT_ATTRIBUTES, _EVENT_START, event_owner)
+        given = ((values, None) for values in events)
+        return self._framed(given, _EVENT_ATTRIBUTES, _EVENT_START, event_owner)
 
     def _framed(
         self,
-        rows: Iterable[Values],
+        rows: Iterable[tuple[Values, Mapping[str, Any] | None]],
         attributes: int,
         start: int,
         owner_of_row: Callable[[Values], OwnerKey],
@@ -107,15 +112,16 @@ class FrameBuilder:
         """The rows with their payload columns.
 
         Args:
+            rows: the values of each row, and the attributes that they have encoded, if known.
             attributes, start: the positions of the attributes and of the span's start.
         """
         threshold, framed = self._threshold, []
-        for values in rows:
-            given = values[attributes]
+        for values, given in rows:
+            encoded = values[attributes]
             if (
                 threshold is None
-                or len(given) <= threshold
-                or (moved := move_large(given, threshold)) is None
+                or len(encoded) <= threshold
+                or (moved := move_large(encoded, threshold, given)) is None
             ):
                 framed.append(values + _INLINE)
             else:
@@ -125,38 +131,35 @@ class FrameBuilder:
         return framed
 
     def end_part(self) -> None:
-        """Pack the frames of traces that the last parts had no values of, in another thread."""
+        """Pack the frames of traces that the last parts had no values of.
+
+        Not in another thread: that would cost a third more, since it could run only when this one
+        waits for it.
+        """
         self._part += 1
         idle = self._part - _IDLE_PARTS
         places = [place for place, frame in self._open.items() if frame.part < idle]
         self._complete += [self._open.pop(place) for place in places]
-        if self._complete and self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "observatory-frames")
-        for frame in self._complete:
-            assert self._thread is not None
-            try:
-                self._packed.append(self._thread.submit(frame.row).result)
-            except RuntimeError:  # the interpreter is ending, or the system has no more threads
-                self._packed.append(frame.row)
+        self._packed += [(frame.key, frame.row()) for frame in self._complete]
         self._complete = []
 
-    def frames(self, written: AbstractSet[OwnerKey] | None = None) -> list[Values]:
-        """The rows of all frames, which are then complete.
+    def frames(
+        self, written: AbstractSet[OwnerKey] | None = None
+    ) -> tuple[list[FrameKey], Iterator[Values]]:
+        """All frames, which are then complete: their keys, and their rows.
 
         Args:
             written: leave out the values of all other rows. No part has been ended then.
         """
-        rest, self._open, self._complete = [*self._complete, *self._open.values()], {}, []
+        rest, self._complete, self._open = [*self._complete, *self._open.values()], [], {}
         if written is not None:
             for frame in rest:
                 trace_id = frame.key.trace_id
                 frame.members = [m for m in frame.members if (trace_id, m.owner) in written]
-        rows = [frame.row() for frame in rest if frame.members]
-        packed, self._packed = self._packed, []
-        rows += [row() for row in packed]
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)
-        return rows
+            rest = [frame for frame in rest if frame.members]
+        before, self._packed = self._packed, []
+        keys = [*(key for key, _ in before), *(frame.key for frame in rest)]
+        return keys, chain((row for _, row in before), (frame.row() for frame in rest))
 
     @property
     def has_values(self) -> bool:
@@ -180,7 +183,19 @@ class FrameBuilder:
         return frame.key.id
 
 
-def load_frames(loader: Loader, frames: Sequence[Values]) -> None:
-    """Insert the rows of frames, whose words are then to be indexed."""
-    loader.load(FRAMES, frames)
-    note_changed(loader.connection, (FrameKey(*values[:3]) for values in frames))
+def load_frames(
+    loader: Loader, builder: FrameBuilder, written: AbstractSet[OwnerKey] | None = None
+) -> None:
+    """Insert the frames of the builder, whose words are then to be indexed.
+
+    Args:
+        written: see `FrameBuilder.frames`.
+    """
+    keys, rows = builder.frames(written)
+    if chosen_method(loader.method, len(keys)) == "copy":
+        # The last ones are packed while the server inserts those before them.
+        parts = iter(lambda: list(islice(rows, _PACKED_TOGETHER)), [])
+        copy_parts(loader.connection, FRAMES, parts, FRAMES.target, loader.sent)
+    else:
+        loader.load(FRAMES, list(rows))
+    note_changed(loader.connection, keys)

@@ -97,7 +97,13 @@ class RowFeed:
         rows = self._rows
         order = iter(_order_of(rows) if self.table is SPANS else range(len(rows)))
         while indexes := list(islice(order, PART)):
-            part = self._prepared([rows[index] for index in indexes], indexes)
+            given = [rows[index] for index in indexes]
+            part = self._prepared(given, indexes)
+            if self.table is SPANS:
+                part = [
+                    made.knowing(row.get("attributes")) if type(row) is dict else made
+                    for row, made in zip(given, part, strict=True)
+                ]
             _remember_ids([self._given[index] for index in indexes], part)
             yield part
 

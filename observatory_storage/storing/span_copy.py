@@ -99,7 +99,7 @@ class SpanCopy:
         loader = Loader(connection, "auto", sent)
         loader.load(events, events.unique(self._events))
         if self._builder is not None:
-            load_frames(loader, self._builder.frames())
+            load_frames(loader, self._builder)
 
     def _values(self, parts: Iterable[Sequence[Row]]) -> Iterator[Sequence[Values]]:
         for given in parts:
@@ -121,7 +121,7 @@ class SpanCopy:
             rows = part[start : start + PART]
             for events in filter(None, map(_events_of, rows)):
                 self._events += builder.events(events)
-            yield builder.spans(map(_values_of, rows))
+            yield builder.spans(rows)
             builder.end_part()
 
 
@@ -130,15 +130,14 @@ def _insert_spans(loader: Loader, spans: Sequence[Row]) -> TotalsRows | None:
     events = _EVENTS.unique([event for row in spans for event in row.events or ()])
 
     def insert() -> None:
-        values = [row.values for row in spans]
         if loader.payload_threshold is None:
-            loader.load(_SPANS, values)
+            loader.load(_SPANS, [row.values for row in spans])
             loader.load(_EVENTS, events)
             return
         builder = FrameBuilder(loader.payload_threshold)
-        loader.load(WITH_PAYLOADS[SPANS.name], builder.spans(values))
+        loader.load(WITH_PAYLOADS[SPANS.name], builder.spans(spans))
         loader.load(WITH_PAYLOADS[EVENTS.name], builder.events(events))
-        load_frames(loader, builder.frames())
+        load_frames(loader, builder)
 
     return rows_of_totals(totals_of(spans)) if loader.attempt(_SPANS, insert) else None
 

@@ -65,8 +65,7 @@ def with_costs(rows: Sequence[Row], prices: PriceTable | None) -> Sequence[Row]:
         priced_values[_SOURCE] = COMPUTED
         if changed is None:
             changed = list(rows)
-        table, _, events, trace_text, repairs = row
-        changed[index] = Row(table, tuple(priced_values), events, trace_text, repairs)
+        changed[index] = row._replace(values=tuple(priced_values))
     return rows if changed is None else changed
 
 

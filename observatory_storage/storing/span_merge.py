@@ -98,7 +98,7 @@ def _merge(
     """
     connection = loader.connection
     builder = FrameBuilder(loader.payload_threshold)
-    loader.stage(_SPANS, builder.spans(row.values for row in spans.values()))
+    loader.stage(_SPANS, builder.spans(spans.values()))
     inserted = {tuple(key) for key in connection.execute(_INSERT_NEW)}
     loader.upsert(_TRACES, [*trace_rows])
     new_traces = traces.lock_traces(loader, traces.rows_of_totals(totals_of(spans.values())))
@@ -127,7 +127,7 @@ def _merge(
         loader, builder, written, stored.keys(), lone_events=lone_events, bounds=bounds
     )
     frames |= {frame for key in differing & stored.keys() if (frame := stored[key].frame)}
-    load_frames(loader, builder.frames(owners | events))
+    load_frames(loader, builder, owners | events)
     prune_frames(connection, frames)
     counted = {key: row for key, row in written.items() if key[0] not in new_traces}
     replaced = {key: stored[key].facts for key in counted if key in stored}

@@ -188,7 +188,7 @@ class SpansByTrace:
         """Add a part of the prepared spans."""
         self._parts += 1
         added: defaultdict[int, list[_Counted]] = defaultdict(list)
-        for _, values, _, trace_text, _ in rows:  # by position: this runs for every span
+        for _, values, _, trace_text, _, _ in rows:  # by position: this runs for every span
             added[values[_TRACE_ID].int].append((trace_text, _counted(values)))
         for number, spans in added.items():
             if number in self._spans:
