@@ -109,6 +109,15 @@ def pool(database_url: str) -> Iterator[StoragePool]:
 
 
 @pytest.fixture
+def two_days(pool: StoragePool) -> StoragePool:
+    """A pool with rows of a day that is over and of one that is not."""
+    from tests.two_days import write_two_days
+
+    write_two_days(pool)
+    return pool
+
+
+@pytest.fixture
 def embedded_server() -> Iterator[EmbeddedPostgres]:
     """A server for this test only, to stop and to kill. It has not been migrated."""
     with EmbeddedPostgres(settings=FAST, in_memory=True) as server:
