@@ -23,6 +23,8 @@ from observatory_embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.servers import FAST, RUN, Server, in_utf8, migrated
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from observatory_storage.pool import StoragePool
 
 # Let pytest explain the assertions of these helper modules.
@@ -95,6 +97,16 @@ def empty_database_url(postgres_server: Server) -> Iterator[str]:
     """The URL of an empty database that has not been migrated, for this test only."""
     with postgres_server.database("template0") as url:
         yield url
+
+
+@pytest.fixture
+def empty(empty_database_url: str) -> Iterator[sa.Engine]:
+    """An engine on `empty_database_url`."""
+    from tests.catalog import engine_for
+
+    engine = engine_for(empty_database_url)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture
