@@ -23,6 +23,8 @@ from observatory_embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.servers import FAST, RUN, Server, in_utf8, migrated
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from observatory_storage.pool import StoragePool
 
 # Let pytest explain the assertions of these helper modules.
@@ -98,6 +100,16 @@ def empty_database_url(postgres_server: Server) -> Iterator[str]:
 
 
 @pytest.fixture
+def empty(empty_database_url: str) -> Iterator[sa.Engine]:
+    """An engine on `empty_database_url`."""
+    from tests.catalog import engine_for
+
+    engine = engine_for(empty_database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
 def pool(database_url: str) -> Iterator[StoragePool]:
     """A pool on `database_url`."""
     from observatory_storage.config import PostgresConfig, StorageConfig
@@ -106,6 +118,15 @@ def pool(database_url: str) -> Iterator[StoragePool]:
     config = StorageConfig(postgres=PostgresConfig.from_url(database_url))
     with StoragePool(config) as pool:
         yield pool
+
+
+@pytest.fixture
+def two_days(pool: StoragePool) -> StoragePool:
+    """A pool with rows of a day that is over and of one that is not."""
+    from tests.two_days import write_two_days
+
+    write_two_days(pool)
+    return pool
 
 
 @pytest.fixture

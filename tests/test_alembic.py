@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,16 +16,9 @@ from alembic.config import Config
 from observatory_storage import migrate
 from observatory_storage.config import PostgresConfig, StorageConfig
 from observatory_storage.pool import StoragePool
-from tests.catalog import definitions, engine_for
+from tests.catalog import definitions
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture
-def empty(empty_database_url: str) -> Iterator[sa.Engine]:
-    engine = engine_for(empty_database_url)
-    yield engine
-    engine.dispose()
 
 
 def alembic(

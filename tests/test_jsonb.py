@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import enum
 import json
-import random
-from collections.abc import Mapping
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time
 from decimal import Decimal, localcontext
 from types import MappingProxyType
 from typing import Any
@@ -16,36 +13,24 @@ from zoneinfo import ZoneInfo
 import orjson
 import psycopg
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from observatory_storage import jsonb
-
-NAN, INFINITY = float("nan"), float("inf")
-BIG = 10**30
-quick = settings(max_examples=200, derandomize=True, deadline=None, database=None)
-
-
-class Colour(enum.Enum):
-    RED = "red"
-    NOTHING = NAN
-
-
-class Word(enum.StrEnum):
-    OK = "ok"
-
-
-class Level(enum.IntEnum):
-    HIGH = 3
-
-
-class Number(float):
-    """A class of its own, as numpy has."""
-
-
-class Text(str):
-    __slots__ = ()
-
+from tests.json_values import (
+    BIG,
+    INFINITY,
+    NAN,
+    Colour,
+    Level,
+    Number,
+    Text,
+    Word,
+    any_values,
+    expected,
+    quick,
+    same,
+)
 
 REPAIRS: list[tuple[Any, Any]] = [
     (NAN, "NaN"),
@@ -114,96 +99,6 @@ CLEAN: list[Any] = [
     {"": None, "null": "null", "text": "the word null, and \\u0000 spelt out"},
     [5e-324, 1.7976931348623157e308, 1e16, 1e-5, 0.1, 123456789.123456789],
 ]
-
-
-def expected(value: Any) -> Any:
-    """What the documentation says of a value, written down independently of the code."""
-    match value:
-        case None | bool():
-            return value
-        case enum.Enum():
-            return expected(value.value)
-        case str():
-            # UTF-16 joins the pairs; what stays alone is replaced.
-            units = value.replace("\x00", "\ufffd").encode("utf-16-le", "surrogatepass")
-            return units.decode("utf-16-le", "replace")
-        case int():
-            return value
-        case float():
-            names = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-            return names.get(str(value), value)
-        case Decimal():
-            if not value.is_finite():
-                return "NaN" if value.is_nan() else expected(float(value))
-            return int(value) if value == value.to_integral_value() else float(value)
-        case Mapping():
-            return {expected_key(key): expected(item) for key, item in value.items()}
-        case list() | tuple():
-            return [expected(item) for item in value]
-        case UUID():
-            return str(value)
-        case _:
-            return value.isoformat()
-
-
-def expected_key(key: Any) -> str:
-    if key is None:
-        return "null"
-    if isinstance(key, bool):
-        return "true" if key else "false"
-    return str(expected(key))
-
-
-def same(read: Any, wanted: Any) -> bool:
-    """Whether jsonb gave back the value. Its numbers are numeric: 1e16 comes back an integer."""
-    if isinstance(wanted, float):
-        return isinstance(read, (int, float)) and float(read) == wanted
-    if type(read) is not type(wanted):
-        return False
-    if isinstance(wanted, dict):
-        return read.keys() == wanted.keys() and all(same(read[key], wanted[key]) for key in wanted)
-    if isinstance(wanted, list):
-        return len(read) == len(wanted) and all(map(same, read, wanted))
-    return bool(read == wanted)
-
-
-text = st.text(
-    st.one_of(st.characters(codec=None), st.sampled_from('\x00\ud83d\ude00"\\\n')), max_size=8
-)
-offsets = st.integers(-86399, 86399).map(lambda seconds: timezone(timedelta(seconds=seconds)))
-leaves = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.integers(-(2**70), 2**70),
-    st.floats(),
-    text,
-    st.sampled_from(["null", "\\u0000", *Colour, *Word, *Level, 1e16, -0.0, 5e-324]),
-    st.decimals(allow_nan=True, places=3),
-    st.uuids(),
-    st.datetimes(),
-    st.datetimes(timezones=offsets),
-    st.dates(),
-    st.times(),
-)
-keys = st.one_of(
-    text, st.integers(), st.booleans(), st.none(), st.floats(allow_nan=False, allow_infinity=False)
-)
-values = st.recursive(
-    leaves,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=4),
-        st.tuples(inner, inner),
-        st.dictionaries(text, inner, max_size=4),
-        st.dictionaries(keys, inner, max_size=2),
-    ),
-    max_leaves=8,
-)
-plain_values = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), text),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(text, inner, max_size=4)),
-    max_leaves=8,
-)
 
 
 @pytest.mark.parametrize(("value", "repaired"), REPAIRS)
@@ -332,67 +227,10 @@ def test_whatever_is_given_is_taken_by_jsonb_and_read_back(database_url: str) ->
             assert same(read, want)
 
         @quick
-        @given(st.lists(values, min_size=1, max_size=3))
+        @given(st.lists(any_values, min_size=1, max_size=3))
         def check(some: list[Any]) -> None:
             encoded = [jsonb.dumps(value) for value in some]
             for value, read in zip(some, read_back(encoded), strict=True):
                 assert same(read, expected(value))
 
         check()
-
-
-# -- the canonical form ------------------------------------------------------------------------
-
-
-def shuffled(value: Any, chance: random.Random) -> Any:
-    if isinstance(value, dict):
-        items = [(key, shuffled(item, chance)) for key, item in value.items()]
-        chance.shuffle(items)
-        return dict(items)
-    return [shuffled(item, chance) for item in value] if isinstance(value, list) else value
-
-
-@quick
-@given(plain_values, st.randoms(use_true_random=False))
-def test_the_order_of_keys_does_not_matter(value: Any, chance: random.Random) -> None:
-    repaired = expected(value)
-    canonical = jsonb.canonical(repaired)
-    assert jsonb.canonical(shuffled(repaired, chance)) == canonical
-    # Repaired before or after: one text. And it is the value, in JSON that any reader takes.
-    assert jsonb.canonical(value) == canonical
-    assert same(json.loads(canonical), repaired)
-    # Whichever encoder wrote it, and in whatever version.
-    assert canonical == json.dumps(
-        repaired, sort_keys=True, separators=(",", ":"), ensure_ascii=False
-    )
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ({"b": 1, "a": [True, None]}, '{"a":[true,null],"b":1}'),
-        (1, "1"),
-        (1.0, "1.0"),
-        (-0.0, "-0.0"),
-        (0.0, "0.0"),
-        (1e16, "1e+16"),
-        (1e-7, "1e-07"),
-        (0.0001, "0.0001"),
-        (9999999999999998.0, "9999999999999998.0"),
-        (NAN, '"NaN"'),
-        ("NaN", '"NaN"'),
-        ("\x00", '"\ufffd"'),
-        (BIG, "1" + "0" * 30),
-        ({"z": 1, "é": 2, "\U0001f600": 3, "\uffff": 4}, '{"z":1,"é":2,"\uffff":4,"\U0001f600":3}'),
-        (datetime(2026, 1, 2, tzinfo=UTC), '"2026-01-02T00:00:00+00:00"'),
-        ((1, ["a\n\x1f\x7f"]), '[1,["a\\n\\u001f\x7f"]]'),
-    ],
-)
-def test_the_canonical_text(value: Any, text: str) -> None:
-    assert jsonb.canonical(value) == text
-    # Beside a value that takes the careful way it is written no differently.
-    assert jsonb.canonical([NAN, value]) == f'["NaN",{text}]'
-
-
-def test_numbers_of_different_types_differ() -> None:
-    assert len({jsonb.canonical(value) for value in (1, 1.0, True, "1", [1])}) == 5

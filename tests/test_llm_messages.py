@@ -10,24 +10,27 @@ import pytest
 from observatory_storage import Message, MessagePart, SpanMessages
 from observatory_storage.llm.event_messages import MessageEvent
 from observatory_storage.llm.message_sources import messages_from
-from tests.dialect_messages import (
+from tests.dialect_attributes import ATTRIBUTES
+from tests.dialect_bodies import BODIES
+from tests.dialect_conversation import (
     ANSWER,
     ANSWERED,
     ASKED,
-    ATTRIBUTES,
     CALL,
-    EVENTS,
     LEVEL,
     PLACE,
     QUESTION,
     RESULT,
     text,
 )
+from tests.dialect_events import EVENTS
+
+REPORTS = ATTRIBUTES | BODIES
 
 
-@pytest.mark.parametrize("dialect", ATTRIBUTES)
+@pytest.mark.parametrize("dialect", REPORTS)
 def test_attributes_are_read_whatever_the_dialect(dialect: str) -> None:
-    attributes, expected = ATTRIBUTES[dialect]
+    attributes, expected = REPORTS[dialect]
     assert messages_from(attributes, (), ()) == expected
 
 

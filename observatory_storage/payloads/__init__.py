@@ -10,6 +10,13 @@ from observatory_storage.payloads.frame import (
     unpack,
     zstd_module,
 )
+from observatory_storage.payloads.frame_keys import (
+    FrameKey,
+    hour_of,
+    hours_of,
+    new_frame_id,
+    owner_of,
+)
 from observatory_storage.payloads.moved_values import (
     MOVABLE_BYTES,
     PREVIEW_CHARACTERS,
@@ -35,20 +42,15 @@ from observatory_storage.payloads.pruning import (
     rewrite_frame,
 )
 from observatory_storage.payloads.stored_frames import (
-    FrameKey,
     Reference,
     StoredFrame,
     deleting_frames,
     frame_row,
-    hour_of,
-    hours_of,
     insert_frames,
     is_one_of,
     lock_frames,
-    new_frame_id,
     note_changed,
     opened,
-    owner_of,
     read_frames,
     references_to,
 )

@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 
 from observatory_storage.payloads.content_words import MOST_CHARACTERS, is_content
 from observatory_storage.payloads.frame import DamagedFrame, Frame, content_of
+from observatory_storage.payloads.frame_keys import FrameKey, owner_of
 from observatory_storage.payloads.moved_values import preview_of
-from observatory_storage.payloads.stored_frames import FrameKey, opened, owner_of
+from observatory_storage.payloads.stored_frames import opened
 from observatory_storage.payloads.word_blocks import HourKey
 from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS
 

@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session
 from observatory_storage.errors import NotFound, translated
 from observatory_storage.models import Base, TraceEvent, TraceSpan
 from observatory_storage.payloads.frame import DamagedFrame, Frame, Owner
+from observatory_storage.payloads.frame_keys import FrameKey, hour_of, owner_of
 from observatory_storage.payloads.moved_values import put_back
-from observatory_storage.payloads.stored_frames import FrameKey, hour_of, owner_of, read_frames
+from observatory_storage.payloads.stored_frames import read_frames
 from observatory_storage.tables import (
     EVENTS,
     PAYLOAD_COLUMNS,

@@ -9,9 +9,9 @@ from typing import Final
 import sqlalchemy as sa
 
 from observatory_storage.payloads.frame import DamagedFrame, Frame, Member, Owner
+from observatory_storage.payloads.frame_keys import FrameKey
 from observatory_storage.payloads.moved_values import digest_of
 from observatory_storage.payloads.stored_frames import (
-    FrameKey,
     StoredFrame,
     frame_row,
     lock_frames,

@@ -10,8 +10,8 @@ from sqlalchemy import event
 from sqlalchemy.orm.attributes import get_history
 
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
+from observatory_storage.payloads.frame_keys import FrameKey, hour_of
 from observatory_storage.payloads.pruning import prune_frames
-from observatory_storage.payloads.stored_frames import FrameKey, hour_of
 from observatory_storage.tables import TABLES
 
 _Owner = TraceSpan | TraceEvent

@@ -9,64 +9,39 @@ values afterwards. Whoever changes or deletes frames has locked the row of their
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, cast
-from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from observatory_storage.models import PayloadUnindexed
 from observatory_storage.payloads.frame import DamagedFrame, Frame, Member, Owner, pack, unpack
+from observatory_storage.payloads.frame_keys import HOUR, FrameKey, owner_of
 from observatory_storage.payloads.word_blocks import HourKey
 from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS
-from observatory_storage.times import MICROSECOND, UNIX_EPOCH
+from observatory_storage.times import MICROSECOND
 
 __all__ = [
-    "FrameKey",
     "Reference",
     "StoredFrame",
     "deleting_frames",
     "frame_row",
-    "hour_of",
-    "hours_of",
     "insert_frames",
     "is_one_of",
     "lock_frames",
-    "new_frame_id",
     "note_changed",
     "opened",
-    "owner_of",
     "read_frames",
     "references_to",
 ]
 
 _log = logging.getLogger(__name__)
-_HOUR: Final = timedelta(hours=1)
 _FRAMES: Final = PAYLOAD_FRAMES.table
 _UNINDEXED: Final = cast(sa.Table, PayloadUnindexed.__table__)
 _KEY: Final = ("trace_id", "start_time", "id")
 _NOTED: Final = ("trace_id", "start_time", "lost_values")
-
-
-class FrameKey(NamedTuple):
-    """The primary key of a frame.
-
-    Attributes:
-        trace_id: the `id` of its trace.
-        start_time: the hour in which its spans start; see `hour_of`.
-        id: the `payload_frame` of its rows.
-    """
-
-    trace_id: UUID
-    start_time: datetime
-    id: int
-
-    def __str__(self) -> str:
-        trace, hour = self.trace_id.hex, self.start_time.astimezone(UTC)
-        return f"payload frame {self.id} of trace {trace}, {hour:%Y-%m-%d %H:00} UTC"
 
 
 class Reference(NamedTuple):
@@ -101,35 +76,6 @@ class StoredFrame(NamedTuple):
     def names(self) -> list[FrameKey]:
         """The keys by which rows refer to it: its own, and those that were packed into it."""
         return [self.key, *(self.key._replace(id=other) for other in self.packed_ids or ())]
-
-
-def hour_of(start: datetime) -> datetime:
-    """The hour, in UTC, of a span that starts then: the `start_time` of its frame."""
-    return start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-
-
-def hours_of(starts: Iterable[datetime]) -> set[datetime]:
-    """The hours of spans that start then. They mostly follow each other."""
-    hours = set()
-    first = last = None
-    for start in starts:
-        if first is None or last is None or not first <= start <= last:
-            first = hour_of(start)
-            last = first + (_HOUR - MICROSECOND)
-            hours.add(first)
-    return hours
-
-
-def owner_of(
-    span_id: str, start_time: datetime, start_ns: int, position: int | None = None
-) -> Owner:
-    """The owner of values in a frame: a span, or its event at the position."""
-    return Owner(span_id, (start_time - UNIX_EPOCH) // MICROSECOND, start_ns, position)
-
-
-def new_frame_id() -> int:
-    """A random id for a new frame."""
-    return random.getrandbits(63)
 
 
 def frame_row(
@@ -338,10 +284,10 @@ def references_to(connection: sa.Connection, keys: Iterable[FrameKey]) -> list[R
                     rows.trace_id == given.c.trace_id,
                     rows.payload_frame == given.c.id,
                     start >= given.c.start_time,
-                    start < given.c.start_time + _HOUR,
+                    start < given.c.start_time + HOUR,
                 ),
             )
-            .where(start.between(min(hours), max(hours) + (_HOUR - MICROSECOND)))
+            .where(start.between(min(hours), max(hours) + (HOUR - MICROSECOND)))
         )
         found += [
             Reference(

@@ -4,12 +4,7 @@ The input is an ORM instance or a plain mapping with the columns' names. The out
 its JSON encoded, so that later changes by the caller do not change what is written.
 """
 
-from observatory_storage.rows.columnar import (
-    PART,
-    prepare_all,
-    prepare_many,
-    prepare_span_columns,
-)
+from observatory_storage.rows.columnar import PART, prepare_all, prepare_many
 from observatory_storage.rows.prepare import (
     prepare,
     prepare_data_point,
@@ -27,6 +22,7 @@ from observatory_storage.rows.prepare_span import (
 )
 from observatory_storage.rows.row import Row, as_mapping, remember_id
 from observatory_storage.rows.rules import Rules
+from observatory_storage.rows.span_columns import prepare_span_columns
 from observatory_storage.rows.table_checks import CHECKS, UNKNOWN_SERVICE
 
 __all__ = [

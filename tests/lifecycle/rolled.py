@@ -1,20 +1,26 @@
-"""What rollups answer, beside what the spans themselves answer."""
+"""Spans to roll up, and what rollups answer beside what the spans themselves answer."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
 
-from observatory_storage import Exists, Not, Prefix, UnitOfWork
+from observatory_storage import CopyWriter, Exists, Not, Prefix, UnitOfWork
 from observatory_storage.lifecycle.rollups import refresh_rollups
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.models import Base, TraceSpan
 from observatory_storage.pool import StoragePool
 from observatory_storage.tables import ROLLUP_TABLES
+from tests.writers.helpers import Row, trace_id
+
+DAY = datetime(2026, 3, 14, tzinfo=UTC)
+LATER = DAY + timedelta(days=3)
+HOUR = timedelta(hours=1)
 
 # The bound that the documentation states, and room for the last digits of a double.
 BOUND = (2 ** (2**-5) - 1) / (2 ** (2**-5) + 1) + 1e-9
@@ -117,3 +123,30 @@ def forget_rollups(pool: StoragePool) -> None:
     names = ", ".join(sorted(ROLLUP_TABLES))
     with pool.engine.begin() as connection:
         connection.exec_driver_sql(f"TRUNCATE {names}")
+
+
+def a_span(number: int, start: datetime = DAY, **columns: Any) -> Row:
+    return {
+        "trace_id": trace_id(number),
+        "span_id": f"{number:016x}",
+        "name": "chat",
+        "service_name": "shop",
+        "start_time": start,
+        "duration_us": 1000 * number,
+        "model": "gpt-4o",
+        "total_tokens": 10,
+        "total_cost_usd": Decimal("0.01"),
+        "user_id": "ada",
+        "session_id": "s1",
+        **columns,
+    }
+
+
+def write(pool: StoragePool, *rows: Row) -> None:
+    CopyWriter(pool).write_spans(rows)
+
+
+def tokens(pool: StoragePool, **arguments: Any) -> tuple[int | None, str]:
+    with pool.unit_of_work() as uow:
+        (row,) = uow.metrics.get_cost_summary(group_by=(), **arguments)
+        return row.total_tokens, row.source

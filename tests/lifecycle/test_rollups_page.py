@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from observatory_storage.pool import StoragePool
-from tests.lifecycle.rolled import refresh
-from tests.lifecycle.test_rollups import LATER, a_span, write
+from tests.lifecycle.rolled import LATER, a_span, refresh, write
 
 PAGE = Path(__file__).parents[2] / "docs" / "rollups.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 from google.protobuf.message import Message
 from hypothesis import given, settings
-from sqlalchemy import select
 
 from observatory_storage import LogWriter, StoragePool
-from observatory_storage.errors import NotFound, ValidationError
-from observatory_storage.models import Base
+from observatory_storage.errors import ValidationError
 from observatory_storage.otlp import (
     detect_signal,
     export_logs,
-    export_metrics,
     export_traces,
     ingest_logs,
     ingest_metrics,
     ingest_traces,
-    item_store,
 )
 from observatory_storage.otlp.logs import ID_ATTRIBUTE
-from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
-from observatory_storage.rows import PART
+from observatory_storage.repositories import LogFilters
 from observatory_storage.times import UNIX_EPOCH
 from tests.otlp.generated import requests
 from tests.otlp.otlp import REQUESTS, meaning
@@ -37,63 +30,20 @@ from tests.otlp.samples import (
     TRACE_ID,
     log_request,
     logs_request,
-    metric_request,
     metrics_request,
-    request_of,
     span,
     span_request,
     spans_request,
 )
+from tests.otlp.stored import all_rows, clear, comes_back
 from tests.otlp.test_round_trip import QUICK
 from tests.repositories.samples import START, a_log
 
-INGEST: dict[str, Any] = {
-    "traces": ingest_traces,
-    "metrics": ingest_metrics,
-    "logs": ingest_logs,
-}
-EXPORT: dict[str, Any] = {
-    "traces": export_traces,
-    "metrics": export_metrics,
-    "logs": export_logs,
-}
 # Published with the protocol, not part of this repository.
 PUBLISHED = sorted((Path(__file__).parents[3] / "shared" / "otlp").glob("*.json"))
 ABSENT = pytest.param(
     Path(), id="none", marks=pytest.mark.skip(reason="the published examples are not beside us")
 )
-
-
-def all_rows(pool: StoragePool) -> dict[str, list[tuple[Any, ...]]]:
-    """Every value of every row. jsonb is read as text, since 1 equals 1.0 in Python."""
-    with pool.engine.connect() as connection:
-        return {
-            table.name: sorted(
-                (tuple(repr(value) for value in row) for row in connection.execute(select(table))),
-            )
-            for table in Base.metadata.sorted_tables
-        }
-
-
-def clear(pool: StoragePool) -> None:
-    with pool.engine.begin() as connection:
-        for table in Base.metadata.sorted_tables:
-            connection.execute(table.delete())
-
-
-def comes_back(pool: StoragePool, signal: str, payload: Message | Mapping[str, Any]) -> None:
-    clear(pool)
-    expected = meaning(signal, [payload])
-    first = INGEST[signal](pool, payload)
-    assert first.rejected == []
-    assert meaning(signal, EXPORT[signal](pool)) == expected
-    before = all_rows(pool)
-    again = INGEST[signal](pool, payload)
-    assert (again.accepted, again.rejected) == (first.accepted, [])
-    # Ingesting the exported requests changes nothing either.
-    for request in list(EXPORT[signal](pool, batch_size=3)):
-        INGEST[signal](pool, json.dumps(request))
-    assert all_rows(pool) == before
 
 
 @pytest.mark.parametrize("signal", REQUESTS)
@@ -292,121 +242,3 @@ def test_metrics_that_differ_only_in_their_notes_are_two_metrics(pool: StoragePo
         bare = {key: value for key, value in described.items() if key != "resource"}
         request["resourceMetrics"].append(bare | resource)
     comes_back(pool, "metrics", request)
-
-
-@pytest.fixture
-def several(pool: StoragePool) -> StoragePool:
-    for trace in range(1, 8):
-        ingest_traces(
-            pool,
-            spans_request(
-                *(
-                    span(
-                        traceId=f"{trace:032x}",
-                        spanId=f"{place:016x}",
-                        name=f"op{trace % 2}",
-                        events=[{"timeUnixNano": "7", "name": f"e{place}"}] * place,
-                    )
-                    for place in range(1, 4)
-                )
-            ),
-        )
-        ingest_logs(pool, log_request(traceId=f"{trace:032x}", timeUnixNano=str(trace * 10**9)))
-        ingest_metrics(pool, metric_request(name=f"metric{trace}"))
-    return pool
-
-
-def exported_spans(requests_: Any) -> list[str]:
-    return sorted(
-        found["traceId"][-1] + found["spanId"][-1]
-        for request in requests_
-        for resource in request["resourceSpans"]
-        for scope in resource["scopeSpans"]
-        for found in scope["spans"]
-    )
-
-
-def test_traces_are_exported_by_filters_and_by_ids(several: StoragePool) -> None:
-    assert len(exported_spans(export_traces(several))) == 21
-    assert len(list(export_traces(several, batch_size=2))) == 11
-    odd = export_traces(several, TraceFilters(operation="op1", limit=1))
-    assert {found[0] for found in exported_spans(odd)} == {"1", "3", "5", "7"}
-    for wanted in (f"{2:032x}", UUID(int=2), [f"{2:032X}"], iter([UUID(int=2)])):
-        assert exported_spans(export_traces(several, wanted)) == ["21", "22", "23"]
-    assert list(export_traces(several, [])) == []
-    with pytest.raises(NotFound, match="there is no trace"):
-        list(export_traces(several, [UUID(int=2), UUID(int=99)]))
-    for size in (0, 1.5, "x", None, True):
-        with pytest.raises(ValidationError, match="batch_size"):
-            export_traces(several, batch_size=size)  # type: ignore[arg-type]  # wrong on purpose
-    with pytest.raises(ValidationError, match="filters"):
-        list(export_traces(several, 5))  # type: ignore[arg-type]  # wrong on purpose
-
-
-def test_logs_and_metrics_are_exported_by_filters_and_by_ids(several: StoragePool) -> None:
-    assert sum(meaning("logs", export_logs(several, batch_size=2)).values()) == 7
-    assert (
-        sum(meaning("logs", export_logs(several, LogFilters(trace_id=UUID(int=3)))).values()) == 1
-    )
-    assert sum(meaning("logs", export_logs(several, [UUID(int=3), f"{4:032x}"])).values()) == 2
-    assert sum(meaning("metrics", export_metrics(several, batch_size=2)).values()) == 7
-    (request,) = export_metrics(several, MetricFilters(name="metric3"))
-    assert request["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0]["name"] == "metric3"
-    with several.engine.connect() as connection:
-        metric_id = connection.execute(
-            select(Base.metadata.tables["metrics"].c.id).where(
-                Base.metadata.tables["metrics"].c.name == "metric3"
-            )
-        ).scalar_one()
-    assert list(export_metrics(several, metric_id)) == [request]
-    with pytest.raises(NotFound, match="there is no metric"):
-        list(export_metrics(several, [UUID(int=5)]))
-
-
-@pytest.mark.parametrize("encode", [json.dumps, lambda request: request_of("traces", request)])
-def test_many_spans_cost_no_more_than_the_bad_ones(pool: StoragePool, encode: Any) -> None:
-    spans = [span(spanId=f"{number:016x}") for number in range(1, 2 * PART)]
-    assert ingest_traces(pool, encode(spans_request(*spans))).accepted == len(spans)
-    spans[PART + 5]["endTimeUnixNano"] = "1"
-    again = ingest_traces(pool, encode(spans_request(*spans, span(spanId="f" * 16))))
-    assert again.accepted == len(spans)
-    (refused,) = again.rejected
-    assert refused.index == PART + 5
-    assert "end_time" in str(refused.error)
-    assert refused.row["spanId"] == f"{PART + 6:016x}"
-    (request,) = export_traces(pool)
-    assert len(request["resourceSpans"][0]["scopeSpans"][0]["spans"]) == len(spans) + 1
-
-
-def test_log_records_have_the_same_ids_in_both_encodings(pool: StoragePool) -> None:
-    records = [{"timeUnixNano": "5", "body": {"stringValue": f"{n % 7}"}} for n in range(PART + 9)]
-    for form in (logs_request(*records), request_of("logs", logs_request(*records))):
-        assert ingest_logs(pool, form).accepted == len(records)
-    (request,) = export_logs(pool)
-    assert len(request["resourceLogs"][0]["scopeLogs"][0]["logRecords"]) == len(records)
-
-
-@pytest.mark.parametrize("size", [10_000, PART + 30])
-def test_large_requests_are_written_in_several_transactions(
-    pool: StoragePool, monkeypatch: pytest.MonkeyPatch, size: int
-) -> None:
-    monkeypatch.setattr(item_store, "_ROWS_A_TRANSACTION", size)
-    bad = [span(spanId="12") for _ in range(2 * PART)]
-    assert ingest_traces(pool, spans_request(*bad)).accepted == 0
-    good = [span(spanId=f"{number:016x}") for number in range(1, 3 * PART)]
-    result = ingest_traces(pool, json.dumps(spans_request(*bad, *good)))
-    assert result.accepted == len(good)
-    assert [one.index for one in result.rejected] == list(range(len(bad)))
-    found = [
-        request["resourceSpans"][0]["scopeSpans"][0]["spans"] for request in export_traces(pool)
-    ]
-    assert sum(map(len, found)) == len(good)
-
-
-def test_request_with_an_invalid_list_stores_nothing(pool: StoragePool) -> None:
-    request = spans_request(*(span(spanId=f"{number:016x}") for number in range(1, 2 * PART)))
-    request["resourceSpans"].append({"scopeSpans": [{"spans": 5}]})
-    for form in (request, json.dumps(request)):
-        with pytest.raises(ValidationError, match=r"resourceSpans\[1\].scopeSpans\[0\].spans"):
-            ingest_traces(pool, form)
-    assert not list(export_traces(pool))

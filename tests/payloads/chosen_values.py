@@ -10,13 +10,8 @@ import sqlalchemy as sa
 
 from observatory_storage import StoragePool, jsonb
 from observatory_storage.payloads import Member, digest_of, preview_of
-from observatory_storage.payloads.stored_frames import (
-    FrameKey,
-    hour_of,
-    insert_frames,
-    new_frame_id,
-    owner_of,
-)
+from observatory_storage.payloads.frame_keys import FrameKey, hour_of, new_frame_id, owner_of
+from observatory_storage.payloads.stored_frames import insert_frames
 from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPAN_KEY_OF_EVENT, SPANS
 
 # Whether the value of an attribute is moved.

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from observatory_storage import PayloadsConfig, PostgresConfig, StorageConfig, StoragePool
 from observatory_storage.tables import PAYLOAD_FRAMES
 from tests.otlp.generated import requests
-from tests.otlp.test_database import comes_back
+from tests.otlp.stored import comes_back
 from tests.otlp.test_round_trip import QUICK
 
 

@@ -19,7 +19,7 @@ import pytest
 from observatory_storage import SpanFilters, StoragePool, Trace, TraceFilters, TraceSpan
 from observatory_storage.config import PostgresConfig, StorageConfig
 from tests.otlp.otlp import meaning
-from tests.otlp.test_database import EXPORT, INGEST, all_rows
+from tests.otlp.stored import EXPORT, INGEST, all_rows
 from tests.recordings.record.instrumentations import INSTRUMENTATIONS
 from tests.recordings.recording import DATA, ENVIRONMENT, RECORDINGS, Recording
 from tests.servers import Server

@@ -1,4 +1,4 @@
-"""Rows that many tests only read are written once for each module."""
+"""Rows that many tests only read, written once for each module, and small slices of partitions."""
 
 from __future__ import annotations
 
@@ -8,16 +8,8 @@ from decimal import Decimal
 import pytest
 
 from observatory_storage import CopyWriter, PostgresConfig, StorageConfig, StoragePool
-from tests.repositories.samples import (
-    DAY,
-    SECOND,
-    START,
-    Row,
-    a_log,
-    a_span,
-    many_spans,
-    trace_key,
-)
+from observatory_storage.repositories.reading import partition_slices
+from tests.repositories.samples import DAY, SECOND, START, Row, a_log, a_span, many_spans, trace_key
 from tests.servers import Server
 
 
@@ -92,3 +84,11 @@ def two_rows(shared_pool: StoragePool) -> StoragePool:
     writer.write_logs(logs)
     writer.write_metrics(metrics)
     return shared_pool
+
+
+@pytest.fixture
+def _slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first slice is one partition."""
+    monkeypatch.setattr(partition_slices, "_FEW", 2)
+    monkeypatch.setattr(partition_slices, "_FIRST", 1)
+    monkeypatch.setattr(partition_slices, "_GROWTH", 2)

@@ -1,4 +1,4 @@
-"""Each field of each filter chooses rows, and a method takes the fields as keywords too."""
+"""Each field of each filter chooses rows."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from observatory_storage import (
     SessionFilters,
     SpanFilters,
     StoragePool,
-    TimeSeriesQuery,
     TraceFilters,
     TraceWriter,
     UnitOfWork,
     ValidationError,
 )
 from observatory_storage.repositories.logs.filters import LogKeywords
-from observatory_storage.repositories.metrics.filters import MetricKeywords, TimeSeriesKeywords
+from observatory_storage.repositories.metrics.filters import MetricKeywords
 from observatory_storage.repositories.reading.filter_fields import Filters, rules_of
 from observatory_storage.repositories.traces.filters import SpanKeywords, TraceKeywords
 from observatory_storage.repositories.traces.session_filters import SessionKeywords
@@ -233,10 +232,6 @@ def test_keywords_are_the_fields_of_the_filters(kind: type[Any]) -> None:
     }
 
 
-def test_keywords_of_a_time_series_are_the_fields_of_its_query() -> None:
-    assert get_type_hints(TimeSeriesKeywords) == get_type_hints(TimeSeriesQuery)
-
-
 def test_a_field_without_a_condition_cannot_be_declared() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Undeclared(Filters):
@@ -267,31 +262,6 @@ def test_keywords_work_as_well_as_filters(two_rows: StoragePool, kind: type[Any]
 
 def _keys(rows: Any) -> list[str]:
     return [_name(row) for row in rows]
-
-
-def test_every_method_that_takes_filters_takes_keywords(two_rows: StoragePool) -> None:
-    with two_rows.unit_of_work() as uow:
-        assert [one.service_name for one in uow.traces.iterate(model="first")] == ["first"]
-        assert [one.name for one in uow.traces.iterate_spans(user_id="first")] == ["first"]
-        assert [one.session_id for one in uow.traces.iterate_sessions(user_id="first")] == ["first"]
-        assert [one.name for one in uow.traces.search_text("first", model="first")] == ["first"]
-        assert uow.traces.get_stats(service_name="first").trace_count == 1
-        (group,) = uow.traces.get_stats(kind="client", group_by="model")
-        assert dict(group.group) == {"model": "first"}
-        assert [one.body for one in uow.logs.iterate(min_severity="error")] == ["first"]
-        assert [one.body for one in uow.logs.search_text("first", service_name="first")] == [
-            "first"
-        ]
-        assert uow.logs.get_stats(service_name="first").log_count == 1
-        assert [one.count for one in uow.logs.count_by_level(service_name="first")] == [1]
-        assert len(uow.logs.tail(service_name="first")) <= 1
-        assert [one.name for one in uow.metrics.iterate(name="first")] == ["first"]
-        (metric,) = uow.metrics.get_by_name("first")
-        times: Row = {"start_time": START, "end_time": START + DAY}
-        assert uow.metrics.query_time_series(metric_id=metric.id, **times) == []
-        query = TimeSeriesQuery(metric.id, **times)
-        with pytest.raises(ValidationError, match="together with fill"):
-            uow.metrics.query_time_series(query, fill="zero")
 
 
 @pytest.mark.parametrize("kind", FILTERS)
@@ -351,9 +321,3 @@ def test_a_cursor_of_points_stays_valid_if_the_time_bounds_change(pool: StorageP
         first = uow.metrics.get_data_points(metric.id, START, limit=2)
         after = uow.metrics.get_data_points(metric.id, START + SECOND, limit=2, after=first.next)
         assert [point.value for point in (*first, *after)] == [0, 1, 2, 3]
-
-
-def test_a_misspelt_keyword_is_told_the_nearest_field(pool: StoragePool) -> None:
-    misspelt: dict[str, Any] = {"servce_name": "chat"}
-    with pool.unit_of_work() as uow, pytest.raises(TypeError, match="did you mean 'service_name'"):
-        uow.traces.list(**misspelt)

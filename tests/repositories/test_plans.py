@@ -22,10 +22,9 @@ from observatory_storage.repositories import (
     TraceFilters,
 )
 from observatory_storage.repositories.reading.cursors import encode_cursor, to_plain
-from tests.repositories.hot_questions import (
+from tests.repositories.hot import (
     END_TIME,
     EVERY_DAY,
-    HOT,
     NEWEST,
     SERVICE,
     START_TIME,
@@ -33,11 +32,9 @@ from tests.repositories.hot_questions import (
     WITHIN,
     Hot,
 )
+from tests.repositories.hot_questions import HOT
 from tests.repositories.plans import Plan, plans_of
-from tests.repositories.populated import (
-    fill,
-    partitions,
-)
+from tests.repositories.populated import fill, partitions
 
 ZONE = "America/Havana"
 NOTHING_YET = START_TIME + timedelta(seconds=1)

@@ -1,8 +1,7 @@
-"""The tree of a trace: places, self times, the critical path; and the walk through its spans."""
+"""The tree of a trace: places, self times, and the critical path."""
 
 from __future__ import annotations
 
-import pickle
 import random
 from collections.abc import Iterable
 from datetime import timedelta
@@ -12,30 +11,8 @@ from uuid import UUID
 
 import pytest
 
-from observatory_storage import (
-    CopyWriter,
-    NotFound,
-    SpanFilters,
-    SpanNode,
-    SpanTree,
-    StorageError,
-    StoragePool,
-    TraceSpan,
-    ValidationError,
-)
-from observatory_storage.repositories.traces import spans as spans_module
-from tests.repositories.samples import (
-    DAY,
-    SECOND,
-    START,
-    Row,
-    a_span,
-    keys,
-    newest_spans,
-    span_key,
-    statements,
-    trace_key,
-)
+from observatory_storage import SpanNode, SpanTree, TraceSpan
+from tests.repositories.samples import START, span_key
 
 MICROSECOND = timedelta(microseconds=1)
 
@@ -326,124 +303,3 @@ def test_a_chain_of_spans_may_be_longer_than_any_stack() -> None:
 def test_many_spans_of_one_id_are_placed_soon() -> None:
     spans = [a_node(1, n, n + 10, 1) for n in range(5_000)]
     assert len(SpanTree.of(spans).nodes) == 5_000
-
-
-def test_the_tree_of_a_trace_is_read_in_two_statements(pool: StoragePool) -> None:
-    rows = [
-        a_span(1, 1, end_time=START + 2 * DAY, attributes={"k": 1}),
-        a_span(1, 2, START + DAY, parent_span_id=span_key(1), start_ns=5, end_ns=5),
-        a_span(1, 3, START + DAY, parent_span_id=span_key(9)),
-        a_span(2, 4),
-    ]
-    CopyWriter(pool).write_spans(rows)
-    with pool.unit_of_work() as uow:
-        uow.traces.get_tree(trace_key(2))
-        with statements(pool.engine) as seen:
-            tree = uow.traces.get_tree(trace_key(1))
-        assert len(seen) == 2
-        assert "attributes" not in seen[1].partition(" FROM ")[0]
-        whole = uow.traces.get_tree(UUID(trace_key(1)), payload=True)
-    root, child, orphan = tree.nodes
-    assert [int(node.span.span_id, 16) for node in tree.nodes] == [1, 2, 3]
-    assert (root.depth, child.depth, orphan.depth, orphan.is_orphan) == (0, 1, 0, True)
-    assert child.self_time_us == 1_000_000
-    assert root.self_time_us == 2 * 86_400_000_000 - 1_000_000
-    assert whole.roots[0].span.attributes == {"k": 1}
-    with pytest.raises(StorageError, match="attributes was not loaded"):
-        _ = root.span.attributes
-
-
-def test_the_tree_of_a_large_trace_makes_its_spans_when_they_are_read(
-    pool: StoragePool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = [
-        a_span(1, 1, end_time=START + DAY, service_name="a", model="m"),
-        a_span(1, 2, START + SECOND, parent_span_id=span_key(1), total_cost_usd=1),
-        a_span(1, 2, START + 2 * SECOND, parent_span_id=span_key(1), service_name="a"),
-        a_span(1, 3, START + 3 * SECOND, parent_span_id=span_key(2), service_name="a"),
-        a_span(1, 4, START + 4 * SECOND, parent_span_id=span_key(9), end_time=None),
-        a_span(1, 5, START + 5 * SECOND, parent_span_id=span_key(5)),
-    ]
-    CopyWriter(pool).write_spans(rows)
-    with pool.unit_of_work() as uow:
-        plain = uow.traces.get_tree(trace_key(1))
-        monkeypatch.setattr(spans_module, "_MOST_ENTITIES", 0)
-        with statements(pool.engine) as seen:
-            large = uow.traces.get_tree(trace_key(1))
-        assert len(seen) == 2
-        assert [node.span is node.span for node in large.nodes] == [True] * 6
-        assert large.to_dict() == plain.to_dict()
-        assert large.nodes[0].span.trace_id is large.nodes[1].span.trace_id
-        restored = pickle.loads(pickle.dumps(large.nodes[0]))
-        assert restored.span.model == "m"
-        with pytest.raises(StorageError, match="attributes was not loaded"):
-            _ = large.nodes[0].span.attributes
-        with pytest.raises(AttributeError, match="'SpanNode' object has no attribute 'spam'"):
-            _ = large.nodes[0].spam  # type: ignore[attr-defined]
-        large.nodes[0].span.environment = "changed"
-        uow.commit()
-        whole = uow.traces.get_tree(trace_key(1), payload=True)
-    assert whole.nodes[0].span.environment == "changed"
-    assert whole.nodes[0].span.attributes is not None
-
-
-def test_a_trace_without_spans_has_an_empty_tree_and_no_trace_none(pool: StoragePool) -> None:
-    row = {"trace_id": trace_key(1), "service_name": "service", "start_time": START}
-    CopyWriter(pool).write_traces([row])
-    with pool.unit_of_work() as uow:
-        assert uow.traces.get_tree(trace_key(1)).nodes == ()
-        with pytest.raises(NotFound):
-            uow.traces.get_tree(trace_key(2))
-        with pytest.raises(ValidationError):
-            uow.traces.get_tree("")
-
-
-def _of_a_trace() -> list[Row]:
-    """Spans of one trace with ties in their starts, over two days, beside those of another."""
-    source = random.Random(3)
-    return [
-        a_span(
-            1 + number % 2,
-            number // 2 + 1,
-            START + source.choice([0, 1]) * DAY + source.randrange(9) * SECOND,
-            start_ns=source.choice([0, 7]),
-            end_ns=7,
-            kind=source.choice(["client", "internal"]),
-        )
-        for number in range(60)
-    ]
-
-
-@pytest.mark.parametrize("oldest_first", [False, True])
-@pytest.mark.parametrize("filters", [{"trace_id": trace_key(1)}, {"kind": "client"}, {}], ids=str)
-def test_iterating_returns_each_span_once_in_either_order(
-    pool: StoragePool, filters: dict[str, Any], oldest_first: bool
-) -> None:
-    rows = [{"status": "ok", **row} for row in _of_a_trace()]
-    CopyWriter(pool).write_spans(rows)
-    asked = SpanFilters(**filters, limit=1)
-    blank = {"model": None, "total_tokens": None, "total_cost_usd": None}
-    expected = newest_spans([{**blank, **row} for row in rows], asked)
-    assert expected
-    with pool.unit_of_work() as uow:
-        for size in (1, 7, 1000):
-            walk = uow.traces.iterate_spans(asked, size, oldest_first=oldest_first)
-            assert keys(walk) == expected[:: -1 if oldest_first else 1]
-
-
-def test_iterating_over_a_trace_is_one_statement_whatever_its_size(pool: StoragePool) -> None:
-    CopyWriter(pool).write_spans([a_span(1, n + 1, attributes={"n": n}) for n in range(300)])
-    of_trace = SpanFilters(trace_id=trace_key(1))
-    with pool.unit_of_work() as uow:
-        with statements(pool.engine) as seen:
-            spans = list(uow.traces.iterate_spans(of_trace, 10))
-        assert (len(spans), len(seen)) == (300, 2)
-        with pytest.raises(StorageError, match="attributes was not loaded"):
-            _ = spans[0].attributes
-        walk = uow.traces.iterate_spans(of_trace, 10, payload=True)
-        assert next(walk).attributes == {"n": 299}
-        assert uow.traces.get(trace_key(1)).span_count == 300  # other questions meanwhile
-        assert sum(1 for _ in walk) == 299
-        assert list(uow.traces.iterate_spans(SpanFilters(trace_id=trace_key(2)))) == []
-        with pytest.raises(ValidationError, match="batch_size"):
-            uow.traces.iterate_spans(of_trace, 0)

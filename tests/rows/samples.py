@@ -14,6 +14,9 @@ from observatory_storage import rows
 from observatory_storage.models import Base
 from observatory_storage.tables import TABLES
 
+SPANS, EVENTS, POINTS = "trace_spans", "trace_events", "metric_data_points"
+FIRST = datetime.min.replace(tzinfo=UTC)
+LAST = datetime.max.replace(tzinfo=UTC)
 TRACE = "5b8efff798038103d269b633813fc60c"
 SPAN = "eee19b7ec3c1b174"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -14,9 +14,20 @@ import pytest
 from observatory_storage import TraceEvent, TraceSpan, ValidationError
 from observatory_storage.rows import prepare_many, prepare_span
 from observatory_storage.tables import TABLES
-from tests.rows.samples import LEAST, MAX_INT64, MODELS, NOON, PREPARE, SPAN, TRACE, prepared
+from tests.rows.samples import (
+    EVENTS,
+    LEAST,
+    MAX_INT64,
+    MODELS,
+    NOON,
+    POINTS,
+    PREPARE,
+    SPAN,
+    SPANS,
+    TRACE,
+    prepared,
+)
 
-SPANS, EVENTS, POINTS = "trace_spans", "trace_events", "metric_data_points"
 NAN, INFINITY = float("nan"), float("inf")
 EARLIER = NOON - timedelta(microseconds=1)
 LONG = "x" * 1025

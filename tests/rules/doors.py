@@ -13,7 +13,10 @@ from observatory_storage.models import LogRecord, TraceSpan
 from observatory_storage.otlp import ingest_logs, ingest_metrics, ingest_traces
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import CopyWriter, LogWriter, MetricWriter, TraceWriter
-from tests.writers.helpers import START, a_log, a_metric, a_point, a_span
+from tests.writers.helpers import START, a_log, a_metric, a_point, a_span, contents
+
+MAIL = r"[\w.]+@[\w.]+\.org"
+SECRET = "alice.b@example.org"
 
 Attributes = Mapping[str, Any]
 NANOSECONDS = str(int(START.timestamp()) * 10**9)
@@ -170,3 +173,7 @@ def metric_ingested(pool: StoragePool, name: str, attributes: Attributes) -> Non
 METRIC_DOORS: dict[str, Callable[[StoragePool, str, Attributes], None]] = {
     door.__name__: door for door in (metric_written, metric_copied, metric_ingested)
 }
+
+
+def stored_anywhere(pool: Any, text: str) -> bool:
+    return any(text in row for rows in contents(pool).values() for row in rows)

@@ -19,7 +19,7 @@ from observatory_storage.otlp import IngestResult
 from observatory_storage.pool import StoragePool
 from tests.otlp.generated import requests
 from tests.otlp.otlp import REQUESTS, as_json, meaning
-from tests.otlp.test_database import EXPORT, INGEST, all_rows, clear
+from tests.otlp.stored import EXPORT, INGEST, all_rows, clear
 from tests.soak.scale import examples
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]

@@ -21,7 +21,7 @@ from observatory_storage.models import LogRecord, MetricDataPoint, TraceSpan
 from observatory_storage.otlp import IngestResult
 from observatory_storage.pool import StoragePool
 from tests.otlp.otlp import as_message
-from tests.otlp.test_database import EXPORT, INGEST, clear
+from tests.otlp.stored import EXPORT, INGEST, clear
 from tests.soak.scale import scaled, seeded
 
 RECORDINGS: Final = Path(__file__).parents[1] / "recordings" / "data"

@@ -16,7 +16,7 @@ from observatory_storage.otlp import ingest_logs
 from observatory_storage.rows import PART
 from observatory_storage.writers import CopyWriter
 from tests.otlp.samples import logs_request
-from tests.otlp.test_database import clear
+from tests.otlp.stored import clear
 from tests.writers.helpers import START, Row, a_log, a_span, contents, fetch, span_id, trace_id
 
 DETAILS = "gen_ai.client.inference.operation.details"

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from observatory_storage.models import PayloadSegment, PayloadUnindexed, PayloadWords
-from observatory_storage.payloads.stored_frames import hour_of
+from observatory_storage.payloads.frame_keys import hour_of
 from observatory_storage.payloads.word_blocks import KEY_BYTES, HourKey, keys_of, read_block
 from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.reading.text_search import Run

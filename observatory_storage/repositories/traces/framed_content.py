@@ -21,8 +21,8 @@ from sqlalchemy.orm import Session
 
 from observatory_storage.llm.content_search import content_of_attributes, content_of_event
 from observatory_storage.models import TraceSpan
+from observatory_storage.payloads.frame_keys import hour_of
 from observatory_storage.payloads.framed_rows import WholeRow, framed_rows
-from observatory_storage.payloads.stored_frames import hour_of
 from observatory_storage.payloads.word_blocks import HourKey
 from observatory_storage.repositories.reading.framed_words import FramedWords
 from observatory_storage.repositories.reading.text_search import Run, TextSearch, longest_run

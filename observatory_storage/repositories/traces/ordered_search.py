@@ -23,7 +23,9 @@ from observatory_storage.repositories.reading.pages import Keyset, Seek, SeekSha
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces.candidates import CandidateFinder
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
+from observatory_storage.repositories.traces.found_traces import traces_of
 from observatory_storage.repositories.traces.framed_content import FramedContent
+from observatory_storage.repositories.traces.json_search import ids_among
 from observatory_storage.repositories.traces.span_conditions import SpanConditions
 from observatory_storage.repositories.traces.trace_search import TraceSearch
 from observatory_storage.repositories.traces.trace_statements import is_matching, probed
@@ -111,7 +113,7 @@ class OrderedTraceSearch(TraceSearch):
             return self._reader.entities(traces, seek.parameters)
         ids = self._few_ids()
         if ids is not None:
-            return self._of_traces(seek, ids, *self._bounds)
+            return traces_of(self._walk, seek, ids, *self._bounds)
         make = _in_order if self._is_kept else _in_order.__wrapped__
         conditions = self._framed.resolved(self._conditions)
         statement = make(conditions, self._order, seek.shape)
@@ -127,7 +129,7 @@ class OrderedTraceSearch(TraceSearch):
         if not filters.searches_json():
             return None
         candidates = self._finder.few(filters.start_time, filters.end_time)
-        return None if candidates is None else self._ids_among(candidates)
+        return None if candidates is None else ids_among(candidates, self._conditions)
 
 
 def matching_spans(reader: Reader, filters: SpanFilters) -> sa.Select[TraceSpan]:

@@ -34,6 +34,7 @@ from observatory_storage.repositories.traces.pins import PinQueries
 from observatory_storage.repositories.traces.service_names import operations_of, service_names
 from observatory_storage.repositories.traces.session_filters import SessionFilters, SessionKeywords
 from observatory_storage.repositories.traces.sessions import SessionSearch, session_by_id
+from observatory_storage.repositories.traces.span_lists import SpanListQueries
 from observatory_storage.repositories.traces.statistics import span_stats, trace_stats
 from observatory_storage.repositories.traces.trace_bounds import trace_name
 from observatory_storage.repositories.traces.trace_search import TraceSearch
@@ -45,7 +46,7 @@ _TRACE: Final = aliased(Trace, name="trace")
 _BY_ID: Final = select(_TRACE).where(_TRACE.id == bindparam("id"))
 
 
-class TraceRepository(MessageQueries, PinQueries):
+class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
     """Queries for traces, spans and sessions.
 
     A trace id may be hex text, a UUID, any other text (see `ids.trace_uuid`), or the `Trace`

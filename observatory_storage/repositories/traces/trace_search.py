@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
@@ -21,22 +20,15 @@ from observatory_storage.repositories.reading.partition_slices import Cuts, cuts
 from observatory_storage.repositories.reading.partitioned_search import cuts_of_page
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.span_days import Range, within_ranges
-from observatory_storage.repositories.reading.time_slices import (
-    through_slices,
-    until_full,
-)
 from observatory_storage.repositories.traces import trace_statements as statements
-from observatory_storage.repositories.traces.candidates import (
-    CandidateFinder,
-    Candidates,
-    are_few,
-)
+from observatory_storage.repositories.traces.candidates import CandidateFinder
 from observatory_storage.repositories.traces.filters import TraceFilters, template
+from observatory_storage.repositories.traces.found_traces import traces_of, with_spanless
 from observatory_storage.repositories.traces.framed_content import FramedContent
+from observatory_storage.repositories.traces.json_search import JsonSearch
 from observatory_storage.repositories.traces.matching_days import days_of
 from observatory_storage.repositories.traces.trace_counts import estimated_traces, exact_traces
 from observatory_storage.repositories.traces.trace_walk import TraceWalk
-from observatory_storage.repositories.traces.walk_or_index import WalkOrIndex
 
 __all__ = ["TraceSearch"]
 
@@ -91,9 +83,8 @@ class TraceSearch:
            to the newest traces. A model is likely to be common: its search first reads some traces
            in order.
         3. *From all spans*: if an index finds few matching spans, their traces are sorted.
-        4. *By JSON* (attributes, text): a few traces are read in order, which fills the page if the
-           value is frequent. If the value is rare, the indexes of closed partitions find all its
-           spans. Otherwise the indexes are searched in slices of time.
+        4. *By JSON* (attributes, text): a few traces are read in order, then indexes are searched;
+           see `JsonSearch`.
         5. *By reading traces in order*: each trace is probed for a matching span. If the first
            traces have almost no span of the requested service, the spans of the service are
            counted; if they are few, way 3 is used.
@@ -114,7 +105,12 @@ class TraceSearch:
             page = self._of_few_framed(seek) if self._framed.is_any else self._from_few_spans(seek)
             if page is not None:
                 return page
-        return self._by_json(seek) if filters.searches_json() else self._by_walking(seek)
+        if not filters.searches_json():
+            return self._by_walking(seek)
+        search = JsonSearch(
+            filters, self._walk, self._finder, self._framed, self._has_many_partitions
+        )
+        return search.rows(seek)
 
     def _from_newest_spans(self, seek: Seek) -> Sequence[Trace] | None:
         """The first page; None if the newest spans do not decide it."""
@@ -153,7 +149,7 @@ class TraceSearch:
                 spans.note(seen, traces)
                 if len(found) == seek.row_limit:
                     partitions.note(cuts.down_to(found[-1][0].start_time), len(found))
-                    return self._with_spanless(seek, [trace for trace, _ in found])
+                    return with_spanless(self._walk, seek, [trace for trace, _ in found])
                 if seen < span_limit:
                     break
                 span_limit *= _SPANS_A_TRACE
@@ -161,7 +157,7 @@ class TraceSearch:
                 # Without a trace, perhaps no span matches, perhaps all are of one long trace.
                 is_complete = found and seen < span_limit
                 rows = [trace for trace, _ in found]
-                return self._with_spanless(seek, rows) if is_complete else None
+                return with_spanless(self._walk, seek, rows) if is_complete else None
             is_rare = not found
             if is_rare:
                 partitions.note(0, 0)
@@ -177,7 +173,7 @@ class TraceSearch:
         found = self._reader.entities_with(statement, values)
         if not found or (found[0][1][0] == span_limit and len(found) < seek.row_limit):
             return None
-        return self._with_spanless(seek, [trace for trace, _ in found])
+        return with_spanless(self._walk, seek, [trace for trace, _ in found])
 
     def _from_few_spans(self, seek: Seek) -> Sequence[Trace] | None:
         """The page, if few spans match; otherwise None."""
@@ -201,7 +197,7 @@ class TraceSearch:
         if self._few(plain) is None:
             return None
         ids = self._all_ids(self._framed.of_spans(*plain)).where(*self._within_days())
-        return self._of_traces(seek, ids)
+        return traces_of(self._walk, seek, ids)
 
     def _of_few_spans(self, seek: Seek, since: datetime | None) -> list[Trace] | None:
         """The rows that begin at a time or later, if few spans match; otherwise None.
@@ -215,8 +211,10 @@ class TraceSearch:
             return None
         bounds = within(Trace.start_time, since, None)
         if not count:
-            return self._with_spanless(seek, [], *bounds)
-        return self._of_traces(seek, self._all_ids().where(*spans), *bounds, spans_since=since)
+            return with_spanless(self._walk, seek, [], *bounds)
+        return traces_of(
+            self._walk, seek, self._all_ids().where(*spans), *bounds, spans_since=since
+        )
 
     @cached_property
     def _days(self) -> Sequence[Range] | None:
@@ -227,22 +225,6 @@ class TraceSearch:
         if not self._has_many_partitions or self._days is None:
             return []
         return [within_ranges(TraceSpan.start_time, self._days)]
-
-    def _by_json(self, seek: Seek) -> Sequence[Trace]:
-        bounds = self._filters.start_time, self._filters.end_time
-        is_divided = self._has_many_partitions or self._finder.is_divided(*bounds)
-        at_once = not (self._framed.is_any or is_divided)
-        rows, count = WalkOrIndex(self._walk, self._filters, at_once=at_once).rows(seek)
-        if count is not None:
-            return rows if are_few(count) else self._through_slices(seek)
-        if len(rows) == seek.row_limit:
-            return rows
-        candidates = self._finder.few(*bounds)
-        if candidates is None:
-            return self._through_slices(seek)
-        if not candidates.keys:
-            return self._with_spanless(seek, [])
-        return self._of_traces(seek, self._ids_among(candidates))
 
     def _by_walking(self, seek: Seek) -> Sequence[Trace]:
         filters = self._filters
@@ -256,84 +238,8 @@ class TraceSearch:
         if len(rows) < _PROMISING:
             days = self._within_days()
             if self._are_few([*self._conditions.of_service(), *days]):
-                return self._of_traces(seek, self._all_ids().where(*days))
+                return traces_of(self._walk, seek, self._all_ids().where(*days))
         return [*rows, *self._walk.all(seek.following(rows))]
-
-    def _through_slices(self, seek: Seek) -> list[Trace]:
-        """The page, found in slices of the traces' starts, for a value that many spans have."""
-        finder = self._finder
-
-        def walk(start: datetime | None, end: datetime | None, row_limit: int) -> list[Trace]:
-            bounds = within(Trace.start_time, start, end)
-            return self._walk.within(replace(seek, row_limit=row_limit), *bounds)
-
-        def look_up(start: datetime, end: datetime, row_limit: int) -> list[Trace] | None:
-            candidates = finder.few(start, end)
-            if candidates is None:
-                return None
-            ids = sa.union_all(self._ids_among(candidates), self._ids_reaching_beyond(start, end))
-            bounds = within(Trace.start_time, start, end)
-            return self._of_traces(replace(seek, row_limit=row_limit), ids, *bounds)
-
-        begin, end = self._filters.start_time, self._filters.end_time
-        bounds = within(Trace.start_time, begin, end)
-        traces = seek.of(sa.select(sa.func.min(Trace.start_time), sa.func.max(Trace.start_time)))
-        extremes = traces.where(*bounds).order_by(None).limit(None)
-        oldest, newest = self._reader.row(extremes, seek.parameters)
-        steps: list[Callable[[int], list[Trace]]] = []
-        if oldest is not None:
-            steps.append(lambda row_limit: walk(newest, None, row_limit))
-            steps.append(
-                lambda row_limit: through_slices(
-                    oldest, newest, row_limit, look_up, walk, descending=seek.descending
-                )
-            )
-        if begin is not None:  # a trace may begin before the range in which its span matches
-            steps.append(lambda row_limit: walk(None, begin, row_limit))
-        return until_full(steps if seek.descending else reversed(steps), seek.row_limit)
-
-    def _of_traces(
-        self,
-        seek: Seek,
-        ids: sa.SelectBase,
-        *bounds: sa.ColumnElement[bool],
-        spans_since: datetime | None = None,
-    ) -> list[Trace]:
-        """The rows of these ids within the bounds, and the matching traces without spans.
-
-        Args:
-            spans_since: no span of a trace within the bounds starts earlier.
-        """
-        # MATERIALIZED, because otherwise the planner would search the spans again for each trace.
-        found = ids.cte("found").prefix_with("MATERIALIZED")
-        traces = seek.of(sa.select(Trace)).where(
-            *bounds,
-            Trace.id.in_(sa.select(found.c[0])),
-            *self._conditions.of_no_span(bounds=(spans_since, None)),
-        )
-        return self._with_spanless(
-            seek, self._reader.entities(traces, self._walk.values(seek)), *bounds
-        )
-
-    def _with_spanless(
-        self, seek: Seek, rows: list[Trace], *bounds: sa.ColumnElement[bool]
-    ) -> list[Trace]:
-        """The rows, with the matching traces without spans merged in."""
-        if self._conditions.needs_a_span:
-            return rows
-        if seek.keyset == statements.NEWEST_TRACES:
-            spanless = self._walk.statement(statements.spanless, seek.shape)
-        else:
-            spanless = seek.of(sa.select(Trace)).where(self._conditions.spanless())
-        if bounds:
-            spanless = spanless.where(*bounds)
-        # Those beyond the page are not needed.
-        if len(rows) == seek.row_limit and seek.keyset == statements.NEWEST_TRACES:
-            edge, start = rows[-1].start_time, Trace.start_time
-            spanless = spanless.where(start >= edge if seek.descending else start <= edge)
-        rows += self._reader.entities(spanless, self._walk.values(seek))
-        rows.sort(key=seek.keyset.key_of, reverse=seek.descending)
-        return rows[: seek.row_limit]
 
     def _all_ids(self, hours: Collection[HourKey] | None = None) -> sa.Select[UUID]:
         """The ids of the traces of all matching spans.
@@ -343,24 +249,6 @@ class TraceSearch:
         """
         conditions = self._framed.resolved(self._conditions, hours)
         return sa.select(TraceSpan.trace_id).where(*conditions.all())
-
-    def _ids_among(self, candidates: Candidates) -> sa.Select[UUID]:
-        """The ids of the traces of the candidates that match."""
-        found = sa.select(TraceSpan.trace_id).where(*self._conditions.plain())
-        return candidates.restrict(found) if candidates.keys else found.where(sa.false())
-
-    def _ids_reaching_beyond(self, start: datetime, end: datetime) -> sa.Select[UUID]:
-        """The ids of traces that start in [start, end) and have a span that matches later."""
-        conditions = self._conditions
-        if self._framed.is_any:
-            reaching = [*within(Trace.start_time, start, end), Trace.last_span_start >= end]
-            hours = self._framed.of_spans(
-                TraceSpan.trace_id.in_(sa.select(Trace.id).where(*reaching)),
-                TraceSpan.start_time >= end,
-                *conditions.plain(),
-            )
-            conditions = self._framed.resolved(conditions, hours)
-        return statements.reaching_beyond(conditions, start, end)
 
     def _are_few(self, conditions: Conditions) -> bool:
         return self._few(conditions) is not None
