@@ -72,10 +72,15 @@ def copy_parts(
     parts: Iterable[Sequence[Values]],
     table: Table,
     sent: SentBytes | None = None,
+    *,
+    wider: UpsertTarget | None = None,
 ) -> None:
     """Copy prepared rows into the table, part by part, by several COPYs.
 
     A part is consumed while the server inserts the rows before it.
+
+    Args:
+        wider: the target of parts whose rows have more columns than `target`.
     """
     remaining = iter(parts)
     following: list[Sequence[Values]] = []
@@ -83,18 +88,24 @@ def copy_parts(
     def take_next() -> None:
         following.extend(islice(remaining, 1))
 
+    def target_of_next() -> UpsertTarget:
+        part = following[0]
+        return wider if wider and part and len(part[0]) > len(target.columns) else target
+
     take_next()
     copied = 0
     while following:
         end = copied + _ROWS_A_COPY if copied < _ROWS_UNTIL_INSERTED else math.inf
-        with _copying(connection, target, table, sent, meanwhile=take_next) as copy:
-            while following:
-                part = following.pop()
-                _write(copy, target, part)
+        into = target_of_next()
+        with _copying(connection, into, table, sent, meanwhile=take_next) as copy:
+            while following and target_of_next() is into:
+                part = following.pop(0)
+                _write(copy, into, part)
                 copied += len(part)
                 if copied >= end:
                     break
-                take_next()
+                if not following:
+                    take_next()
 
 
 def encode(connection: Connection, target: UpsertTarget, rows: Iterable[Values]) -> list[bytes]:

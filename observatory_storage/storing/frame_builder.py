@@ -92,15 +92,22 @@ class FrameBuilder:
         self._part = 0
         self._hour = UNIX_EPOCH
 
+    def may_move(self, spans: Iterable[Row]) -> bool:
+        """Whether any of the spans, without their events, may have large values."""
+        threshold = self._threshold
+        if threshold is None:
+            return False
+        return any(len(row[1][_ATTRIBUTES]) > threshold for row in spans)  # by position: it is fast
+
     def spans(self, spans: Iterable[Row]) -> list[Values]:
         """The values of prepared spans with their payload columns."""
-        given = ((row.values, row.attributes) for row in spans)
-        return self._framed(given, _ATTRIBUTES, _START, span_owner)
+        rows = ((row.values, row.attributes) for row in spans)
+        return self._framed(rows, _ATTRIBUTES, _START, span_owner)
 
     def events(self, events: Iterable[Values]) -> list[Values]:
         """Prepared events with their payload columns."""
-        given = ((values, None) for values in events)
-        return self._framed(given, _EVENT_ATTRIBUTES, _EVENT_START, event_owner)
+        rows = ((values, None) for values in events)
+        return self._framed(rows, _EVENT_ATTRIBUTES, _EVENT_START, event_owner)
 
     def _framed(
         self,

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import Enum, auto
 from functools import partial
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from observatory_storage.changed_spans import mark_changes
 from observatory_storage.config import PayloadMode
@@ -41,7 +41,7 @@ from observatory_storage.tables import EVENTS, LOGS, PAYLOAD_FRAMES, SPANS, Tabl
 __all__ = ["Feed", "RowFeed", "StreamOutcome", "stream"]
 
 
-_START: Final = SPANS.position["start_time"]
+_START, _ATTRIBUTES = SPANS.positions("start_time", "attributes")
 
 
 class Feed(Protocol):
@@ -193,8 +193,7 @@ def stream(source: Source, feed: Feed, payloads: PayloadMode | None = None) -> S
 
 
 def _stream(loader: Loader, feed: Feed, partitions: Partitions) -> StreamOutcome:
-    framed = loader.payload_threshold is not None
-    parts = _clean_parts(feed, partitions, framed=framed)
+    parts = _clean_parts(feed, partitions, loader.payload_threshold)
     told: list[LoggedFacts] = []
     starts: list[datetime] = []
     if feed.table is LOGS:
@@ -236,15 +235,19 @@ def _noting_facts(parts: Iterable[list[Row]], told: list[LoggedFacts]) -> Iterat
         yield part
 
 
-def _clean_parts(feed: Feed, partitions: Partitions, *, framed: bool) -> Iterator[list[Row]]:
+def _clean_parts(feed: Feed, partitions: Partitions, threshold: int | None) -> Iterator[list[Row]]:
     name, position = feed.table.name, feed.table.partition_position
     for part in feed.parts():
         if position is not None:
             starts = [row[1][position] for row in part]
             if not partitions.hold(name, starts):
                 raise _NotClean
-            if framed and not partitions.hold(PAYLOAD_FRAMES.name, [*hours_of(starts)]):
-                raise _NotClean
+            if threshold is not None:
+                large = [
+                    row[1][_START] for row in part if row[2] or len(row[1][_ATTRIBUTES]) > threshold
+                ]
+                if large and not partitions.hold(PAYLOAD_FRAMES.name, [*hours_of(large)]):
+                    raise _NotClean
             with_events = [row[1][position] for row in part if row[2]]
             if with_events and not partitions.hold(EVENTS.name, with_events):
                 raise _NotClean

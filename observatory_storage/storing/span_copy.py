@@ -79,6 +79,7 @@ class SpanCopy:
         self._events: list[Values] = []
         self._totals = TotalsRows([], [])
         self._builder: FrameBuilder | None = None
+        self._is_framed = False
 
     def run(self, parts: Iterable[Sequence[Row]]) -> TotalsRows | None:
         """Copy the spans; return the totals to add, or None after a conflict.
@@ -91,11 +92,12 @@ class SpanCopy:
 
     def _copy(self, parts: Iterable[Sequence[Row]]) -> None:
         connection, sent = self._loader.connection, self._loader.sent
-        spans, events = _SPANS, _EVENTS
+        events = _EVENTS
         if self._loader.payload_threshold is not None:
             self._builder = FrameBuilder(self._loader.payload_threshold)
-            spans, events = WITH_PAYLOADS[SPANS.name], WITH_PAYLOADS[EVENTS.name]
-        copy_parts(connection, spans, self._values(parts), spans.target, sent)
+            events = WITH_PAYLOADS[EVENTS.name]
+        framed = WITH_PAYLOADS[SPANS.name]
+        copy_parts(connection, _SPANS, self._values(parts), _SPANS.target, sent, wider=framed)
         loader = Loader(connection, "auto", sent)
         loader.load(events, events.unique(self._events))
         if self._builder is not None:
@@ -116,12 +118,16 @@ class SpanCopy:
         self._totals = rows_of_totals(totals, self._loader.connection, undecided=undecided)
 
     def _framed(self, part: Sequence[Row], builder: FrameBuilder) -> Iterator[Sequence[Values]]:
-        """The values of spans and events with their payload columns, few at a time."""
+        """The values of spans and events, few at a time.
+
+        They have their payload columns from the first large value on. Most batches have none.
+        """
         for start in range(0, len(part), PART):
             rows = part[start : start + PART]
             for events in filter(None, map(_events_of, rows)):
                 self._events += builder.events(events)
-            yield builder.spans(rows)
+            self._is_framed = self._is_framed or builder.may_move(rows)
+            yield builder.spans(rows) if self._is_framed else list(map(_values_of, rows))
             builder.end_part()
 
 
