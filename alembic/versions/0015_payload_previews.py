@@ -1,0 +1,40 @@
+"""A view of what SQL sees of the values in payload frames: keys, previews and digests.
+
+Revision ID: 0015
+Revises: 0014
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0015"
+down_revision = "0014"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    schema = op.get_context().version_table_schema
+    quoted = '"' + (schema or "public").replace('"', '""').replace(":", "\\:") + '"'
+    # With the rights of who asks: without these, who may read the view alone would read spans.
+    op.execute(f"""
+        CREATE VIEW {quoted}.payload_previews WITH (security_invoker = true) AS
+        SELECT o.trace_id, o.span_id, o.start_time, NULL\\:\\:integer AS position,
+               d.key, o.attributes ->> d.key AS preview, d.value AS digest, o.payload_frame
+          FROM {quoted}.trace_spans AS o
+         CROSS JOIN LATERAL pg_catalog.jsonb_each_text(o.payload_digests) AS d
+         WHERE o.payload_frame IS NOT NULL
+         UNION ALL
+        SELECT o.trace_id, o.span_id, o.span_start_time, o.position,
+               d.key, o.attributes ->> d.key, d.value, o.payload_frame
+          FROM {quoted}.trace_events AS o
+         CROSS JOIN LATERAL pg_catalog.jsonb_each_text(o.payload_digests) AS d
+         WHERE o.payload_frame IS NOT NULL
+    """)  # noqa: S608 - quoted
+
+
+def downgrade() -> None:
+    schema = op.get_context().version_table_schema
+    quoted = '"' + (schema or "public").replace('"', '""').replace(":", "\\:") + '"'
+    op.execute(f"DROP VIEW {quoted}.payload_previews")
