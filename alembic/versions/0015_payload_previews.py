@@ -1,4 +1,4 @@
-"""A view of what SQL sees of the values in payload frames: keys, previews and digests.
+"""A view of what SQL sees of payload frames, and notes on where maintenance has moved values.
 
 Revision ID: 0015
 Revises: 0014
@@ -6,6 +6,7 @@ Revises: 0014
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from alembic import op
 
 revision = "0015"
@@ -32,9 +33,17 @@ def upgrade() -> None:
          CROSS JOIN LATERAL pg_catalog.jsonb_each_text(o.payload_digests) AS d
          WHERE o.payload_frame IS NOT NULL
     """)  # noqa: S608 - quoted
+    for column in (
+        sa.Column("payload_rule", sa.Text(collation="C")),
+        sa.Column("payload_after", sa.Uuid()),
+        sa.Column("payloads_moved_at", sa.DateTime(timezone=True)),
+    ):
+        op.add_column("partition_states", column, schema=schema)
 
 
 def downgrade() -> None:
     schema = op.get_context().version_table_schema
     quoted = '"' + (schema or "public").replace('"', '""').replace(":", "\\:") + '"'
+    for name in ("payloads_moved_at", "payload_after", "payload_rule"):
+        op.drop_column("partition_states", name, schema=schema)
     op.execute(f"DROP VIEW {quoted}.payload_previews")
