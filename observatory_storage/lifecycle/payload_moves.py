@@ -17,6 +17,7 @@ from observatory_storage.lifecycle.payload_conversion import (
 )
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.serialization import Result
+from observatory_storage.wording import counted
 
 __all__ = ["MovedPayloads", "convert_stored_payloads"]
 
@@ -91,7 +92,9 @@ class _Work:
                 if after != noted:
                     note_position(run.source, partition, rule, after, moved_at)
                     noted = after
-                    run.progress(f"moved values of {self._changed:,} rows, in {partition.name}")
+                    run.progress(
+                        f"moved values of {counted(self._changed, 'row')}, in {partition.name}"
+                    )
                 if run.deadline.is_over:
                     return False
         note_end(run.source, partition, rule, moved_at)
