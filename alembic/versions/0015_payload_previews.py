@@ -18,7 +18,7 @@ depends_on = None
 def upgrade() -> None:
     schema = op.get_context().version_table_schema
     quoted = '"' + (schema or "public").replace('"', '""').replace(":", "\\:") + '"'
-    # With the rights of who asks: without these, who may read the view alone would read spans.
+    # security_invoker: otherwise a role that may read the view alone would read spans through it.
     op.execute(f"""
         CREATE VIEW {quoted}.payload_previews WITH (security_invoker = true) AS
         SELECT o.trace_id, o.span_id, o.start_time, NULL\\:\\:integer AS position,
