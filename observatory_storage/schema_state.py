@@ -28,6 +28,8 @@ __all__ = [
     "tables_of",
 ]
 
+# The models do not name them: SQLAlchemy 2.0 has no views.
+_VIEWS: Final = frozenset(("payload_previews",))
 # Marks a schema that a migration created, so that the downgrade knows to drop it.
 _CREATED: Final = "created by observatory_storage"
 # The tables of the first release, by which its schemas are known.
@@ -89,12 +91,12 @@ def check_encoding(connection: sa.Connection) -> None:
 
 
 def check_tables(connection: sa.Connection, schema: str) -> None:
-    """Make sure that a schema at the newest revision has the tables.
+    """Make sure that a schema at the newest revision has the tables and views.
 
     Raises:
         MigrationError: names those that it lacks.
     """
-    missing = sorted(Base.metadata.tables.keys() - sa.inspect(connection).get_table_names(schema))
+    missing = sorted((Base.metadata.tables.keys() | _VIEWS) - tables_of(connection, schema))
     if missing:
         raise MigrationError(
             f"schema {schema!r} is at the newest revision but lacks {', '.join(missing)}: restore"
@@ -103,18 +105,22 @@ def check_tables(connection: sa.Connection, schema: str) -> None:
 
 
 def tables_of(connection: sa.Connection, schema: str) -> frozenset[str]:
-    """The names of the package's tables that the schema has."""
-    return frozenset(Base.metadata.tables.keys() & sa.inspect(connection).get_table_names(schema))
+    """The names of the package's tables and views that the schema has."""
+    inspector = sa.inspect(connection)
+    tables = Base.metadata.tables.keys() & inspector.get_table_names(schema)
+    return _VIEWS.intersection(inspector.get_view_names(schema)) | tables
 
 
 def grant_as_on_spans(connection: sa.Connection, schema: str, tables: Collection[str]) -> None:
-    """Grant on new tables what roles may do with spans.
+    """Grant on new tables what roles may do with spans, and on new views that they may read them.
 
     Otherwise writers that own nothing would fail until somebody grants it by hand.
     """
     granted = connection.execute(_PRIVILEGES_ON_SPANS, {"schema": schema}).all()
     for table in sorted(tables):
         for privilege, role in granted:
+            if table in _VIEWS and privilege != "SELECT":
+                continue
             grantee = "PUBLIC" if role is None else quoted_name(role)
             statement = f"GRANT {privilege} ON {quoted_name(schema)}.{table} TO {grantee}"
             connection.execute(sa.text(statement))

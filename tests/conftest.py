@@ -10,6 +10,7 @@ import gc
 import importlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -160,3 +161,17 @@ def embedded_redis() -> Iterator[EmbeddedValkey]:
     """A Redis-compatible server for this test only, to stop and to kill."""
     with EmbeddedValkey() as server:
         yield server
+
+
+@pytest.fixture
+def without_zstd(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if Zstandard were not installed."""
+    for name in ("compression", "compression.zstd", "backports.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+    # `from backports import zstd` takes it from the package, if it has been imported before.
+    if (package := sys.modules.get("backports")) is not None:
+        monkeypatch.delattr(package, "zstd", raising=False)
+    zstd_module = importlib.import_module("observatory_storage.payloads").zstd_module
+    zstd_module.cache_clear()
+    yield
+    zstd_module.cache_clear()

@@ -10,8 +10,11 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+import sqlalchemy as sa
 
-from tests.benchmarks import many_partitions
+from observatory_storage.models import Trace, TraceSpan
+from observatory_storage.pool import StoragePool
+from tests.benchmarks import many_partitions, retention
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.chart import Bar, Panel, bars
 from tests.benchmarks.limit import LIMIT
@@ -164,3 +167,29 @@ def test_questions_are_compared_with_few_and_many_partitions(
     many_partitions.main(["--days", "3", "18", "--repeats", "1"])
     shown = capsys.readouterr().out
     assert all(f"\n{question}  " in shown for question in many_partitions.QUESTIONS)
+
+
+def test_a_past_day_is_dropped_beside_a_reader_and_a_writer(
+    postgres_server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", postgres_server.url)
+    retention.main(["--spans", "300", "--seconds", "0.1"])
+    shown = capsys.readouterr().out
+    assert "300 spans of a past day" in shown
+    assert ": 30 traces and 1 of 1 partitions" in shown
+    assert shown.count("longest wait of the") == 2
+    for told in (
+        "errors: 0\n",
+        "DELETE statements on partitioned tables: 0\n",
+        "left of the past day: 0 spans, 0 traces\n",
+    ):
+        assert told in shown
+
+
+def test_the_benchmark_of_retention_sees_deletes_from_partitioned_tables(pool: StoragePool) -> None:
+    with retention.deletes_of(pool) as seen, pool.engine.begin() as connection:
+        connection.execute(sa.delete(TraceSpan))
+        connection.execute(sa.delete(Trace))
+    assert [statement.split(" WHERE")[0] for statement in seen] == [
+        "DELETE FROM public.trace_spans"
+    ]

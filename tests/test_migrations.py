@@ -42,6 +42,10 @@ def test_migrated_tables_are_defined_as_the_models_are(empty: sa.Engine) -> None
             " autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02)"
         )
     found, expected = definitions(empty, "migrated"), definitions(empty, "modelled")
+    # Nor has it views.
+    views = [table for table in found["tables"] if "'v'" in table]
+    assert [view.partition(",")[0] for view in views] == ["('payload_previews'"]
+    found["tables"] = [table for table in found["tables"] if table not in views]
     for kind in DEFINITIONS:
         assert found[kind] == expected[kind], kind
     sequences = [table for table in found["tables"] if "'S'" in table]

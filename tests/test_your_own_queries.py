@@ -29,18 +29,27 @@ def test_the_examples_run(
         exec(compile(example, PAGE.name, "exec"), namespace)
         printed.append(capsys.readouterr().out)
     silent = [index for index, text in enumerate(printed) if not text]
-    assert silent == [0, 7], "only the one that writes and the one that changes a row are silent"
+    assert silent == [0, 8], "only the one that writes and the one that changes a row are silent"
     assert printed[1].splitlines() == ["gpt-4o 0.004", "claude-sonnet 0.002"]
     assert printed[2].splitlines() == ["3", "3"]
     assert len(printed[3].splitlines()) == 3
     assert "['retry']" in printed[4]
     assert printed[5] == "1\n"
-    assert "order-0" in printed[8]
+    assert printed[7].endswith("values were sent more than once\n")
+    assert "order-0" in printed[9]
     with psycopg.connect(database_url) as connection:
         changed = connection.execute(
             "SELECT status_message, attributes FROM traces WHERE trace_id = 'order-0'"
         ).fetchone()
     assert changed == ("looked into", {"ticket": 17})
+
+
+def test_the_sql_runs(database_url: str) -> None:
+    statements = re.findall(r"```sql\n(.*?)```", TEXT, re.DOTALL)
+    assert len(statements) == 2
+    with psycopg.connect(database_url) as connection:
+        for statement in statements:
+            assert connection.execute(statement).fetchall() == []
 
 
 def test_every_relationship_is_listed() -> None:

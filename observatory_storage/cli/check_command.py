@@ -32,10 +32,12 @@ from observatory_storage.health import HealthReport, check_redis
 from observatory_storage.layout import PARTITIONED, existing
 from observatory_storage.lifecycle.maintenance import last_runs
 from observatory_storage.models import Base
+from observatory_storage.payloads import zstd_module
 from observatory_storage.pool import StoragePool
 from observatory_storage.repositories import TraceFilters
 from observatory_storage.serialization import to_json
 from observatory_storage.tables import TABLES
+from observatory_storage.wording import counted
 
 __all__ = ["command"]
 
@@ -150,12 +152,15 @@ class _Check:
 
     def _configuration(self) -> str:
         try:
-            self._config = self._state.config()
+            config = self._state.config()
         except StorageError as error:
             raise _Failed(
                 str(error), "Correct the setting; .env.example lists all of them."
             ) from error
-        postgres = self._config.postgres
+        if config.payloads.mode == "compressed":
+            zstd_module()
+        self._config = config
+        postgres = config.postgres
         where = ", ".join(self._sources()) or "defaults only"
         return (
             f"{postgres.username}@{postgres.host}:{postgres.port}/{postgres.database}, schema"
@@ -182,7 +187,7 @@ class _Check:
             detail = f"{error} (up to {attempts} attempts)"
             raise _Failed(detail, connection_advice(error, self._config)) from error
         self._pool = pool
-        return f"opened {_connections(pool.stats().size)} in {_milliseconds(began)}"
+        return f"opened {counted(pool.stats().size, 'connection')} in {_milliseconds(began)}"
 
     def _postgres(self) -> str:
         assert self._pool is not None
@@ -285,8 +290,8 @@ class _Check:
         assert self._pool is not None
         stats = self._pool.stats()
         return (
-            f"{_connections(stats.size)} open: {stats.idle} idle, {stats.active} in use; at least"
-            f" {stats.min}, at most {stats.max or 'any number'}"
+            f"{counted(stats.size, 'connection')} open: {stats.idle} idle, {stats.active} in use;"
+            f" at least {stats.min}, at most {stats.max or 'any number'}"
         )
 
     def _query(self) -> str:
@@ -317,10 +322,6 @@ def _show(output: Output, step: Step) -> None:
 
 def _told(step: dict[str, Any]) -> str:
     return f"{step['name']}: {summary(step['result'])}, {step['duration_secs']:.1f} s"
-
-
-def _connections(number: int) -> str:
-    return f"{number} connection" + ("" if number == 1 else "s")
 
 
 def _milliseconds(began: float) -> str:

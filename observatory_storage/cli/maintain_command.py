@@ -89,5 +89,10 @@ def summary(result: dict[str, Any]) -> str:
     for name, value in result.items():
         count = len(value) if isinstance(value, list) else value
         if count and isinstance(count, (int, float)) and not isinstance(count, bool):
-            told.append(f"{count:,} {name.replace('_', ' ')}")
+            told.append(f"{count:,} {_words(name, is_one=count == 1)}")
     return ", ".join(told) or "nothing to do"
+
+
+def _words(name: str, *, is_one: bool) -> str:
+    words = name.replace("_", " ")
+    return words.removesuffix("s") if is_one else words

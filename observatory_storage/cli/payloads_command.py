@@ -18,6 +18,7 @@ from observatory_storage.cli.common_options import (
 )
 from observatory_storage.cli.console import new_console
 from observatory_storage.cli.resumable_work import show_continuation, show_resumable
+from observatory_storage.wording import counted
 
 __all__ = ["command"]
 
@@ -80,7 +81,7 @@ def convert(
             pool, to, start, end, for_secs=_seconds(for_secs), progress=note
         ),
         lambda done: (
-            f"{done.rows:,} rows read, {done.changed_rows:,} changed"
+            f"{counted(done.rows, 'row')} read, {done.changed_rows:,} changed"
             + (f", {done.failed_rows:,} failed" if done.failed_rows else "")
         ),
     )
@@ -127,9 +128,12 @@ def check(
 
 
 def _counts(checked: Any) -> str:
-    return (
-        f"{checked.frames:,} frames, {checked.values:,} values, {len(checked.problems):,} problems"
+    found = (
+        (checked.frames, "frame"),
+        (checked.values, "value"),
+        (len(checked.problems), "problem"),
     )
+    return ", ".join(counted(*one) for one in found)
 
 
 def _seconds(duration: timedelta | None) -> float | None:

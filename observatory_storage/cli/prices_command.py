@@ -32,6 +32,7 @@ from observatory_storage.pricing import (
     service_tier_of,
 )
 from observatory_storage.storing import recompute_costs
+from observatory_storage.wording import counted
 
 if TYPE_CHECKING:
     from observatory_storage.repositories import UnpricedModel
@@ -99,7 +100,7 @@ def import_package(state: State) -> None:
 
 def _counts_of(loaded: LoadedPrices) -> str:
     return (
-        f"{loaded.source}: {loaded.prices:,} prices, {loaded.new:,} new,"
+        f"{loaded.source}: {counted(loaded.prices, 'price')}, {loaded.new:,} new,"
         f" {loaded.changed:,} changed, {loaded.removed:,} removed"
     )
 

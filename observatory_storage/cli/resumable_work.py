@@ -12,6 +12,7 @@ from rich.text import Text
 
 from observatory_storage.cli.common_options import State
 from observatory_storage.cli.console import new_console
+from observatory_storage.wording import counted
 
 if TYPE_CHECKING:
     from observatory_storage.pool import StoragePool
@@ -31,7 +32,7 @@ R = TypeVar("R", bound=Reached)
 
 
 def _spans(reached: Any) -> str:
-    return f"{reached.spans:,} spans read, {reached.changed_spans:,} changed"
+    return f"{counted(reached.spans, 'span')} read, {reached.changed_spans:,} changed"
 
 
 def show_resumable(

@@ -22,6 +22,7 @@ from observatory_storage.config.durations import parse_duration
 from observatory_storage.lifecycle.retention import apply_retention
 from observatory_storage.lifecycle.retention_results import RetentionResult
 from observatory_storage.lifecycle.run import Deadline, Run
+from observatory_storage.wording import counted
 
 __all__ = ["command"]
 
@@ -122,9 +123,10 @@ def _progress(state: State) -> Any:
 
 def _summary(done: RetentionResult) -> list[str]:
     verb = "would be deleted" if done.dry_run else "deleted"
-    lines = [f"{count(done.traces)} traces {verb}, {count(done.kept_traces)} old ones spared"]
+    kept = counted(done.kept_traces, "old one")
+    lines = [f"{counted(done.traces, 'trace')} {verb}, {kept} spared"]
     if done.metrics:
-        lines.append(f"{count(done.metrics)} metrics without data points {verb}")
+        lines.append(f"{counted(done.metrics, 'metric')} without data points {verb}")
     lines += [
         f"archived {count(file.items)} in {file.path} ({size(file.bytes)})"
         for file in done.archives

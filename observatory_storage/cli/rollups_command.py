@@ -17,6 +17,7 @@ from observatory_storage.cli.common_options import (
     json_option,
 )
 from observatory_storage.cli.console import new_console
+from observatory_storage.wording import counted
 
 __all__ = ["command"]
 
@@ -67,6 +68,5 @@ def command(state: State, rebuild: bool, start: datetime | None, end: datetime |
     if output.json:
         output.write(asdict(done))
         return
-    output.show(
-        Text(f"{done.minutes:,} minutes, {done.hours:,} hours, {done.days:,} days computed")
-    )
+    units = ((done.minutes, "minute"), (done.hours, "hour"), (done.days, "day"))
+    output.show(Text(", ".join(counted(*one) for one in units) + " computed"))

@@ -13,6 +13,7 @@ from rich.text import Text
 from observatory_storage.cli.formatting import clean, count, dollars, duration, moment
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories import SpanNode, SpanTree
+from observatory_storage.wording import counted
 
 __all__ = ["DEFAULT_ROWS", "Waterfall"]
 
@@ -102,9 +103,9 @@ def _heading(trace: Trace, tree: SpanTree, marks: _Marks) -> Iterator[Text]:
     facts = [
         moment(trace.start_time) + " UTC",
         duration(None if trace.duration_us is None else trace.duration_us * 1000),
-        f"{span_count:,} span" + ("" if span_count == 1 else "s"),
+        counted(span_count, "span"),
         f"{failed:,} failed" if failed else "",
-        f"{count(trace.total_tokens)} tokens" if trace.total_tokens is not None else "",
+        "" if trace.total_tokens is None else counted(trace.total_tokens, "token"),
         dollars(trace.total_cost_usd),
     ]
     title = Text(clean(trace.root_span_name or "(no span)"), style="bold")

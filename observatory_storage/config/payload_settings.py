@@ -35,3 +35,7 @@ class PayloadsConfig(ConfigModel):
         le=2**31 - 1,
         description="Bytes of attributes that a row may keep. Larger ones are moved to a frame.",
     )
+    convert_stored: Annotated[bool, Env("OBSERVATORY_PAYLOADS_CONVERT_STORED")] = Field(
+        default=False,
+        description="Whether maintenance moves the values of closed partitions as mode says.",
+    )

@@ -10,13 +10,13 @@ from rich.progress import Progress
 from rich.text import Text
 
 from observatory_storage import StoragePool
-from observatory_storage.cli.formatting import count
 from observatory_storage.demo.application import Application
 from observatory_storage.demo.counts import Counts, differences
 from observatory_storage.demo.outbox import Outbox
 from observatory_storage.demo.questions import ask
 from observatory_storage.demo.stored import stored_counts
 from observatory_storage.demo.traffic import DAYS
+from observatory_storage.wording import counted
 
 __all__ = ["emit", "run"]
 
@@ -29,11 +29,14 @@ def run(pool: StoragePool, console: Console, *, traces: int, seed: int) -> list[
     began = time.perf_counter()
     emitted = emit(pool, console, traces=traces, seed=seed, until=end)
     secs = time.perf_counter() - began
-    counts = (
-        f"{count(len(emitted.traces))} traces, {count(emitted.spans['spans'])} spans,"
-        f" {count(emitted.spans['events'])} events, {count(emitted.logs['records'])} log records,"
-        f" {count(sum(emitted.points.values()))} data points"
+    found_counts = (
+        (len(emitted.traces), "trace"),
+        (emitted.spans["spans"], "span"),
+        (emitted.spans["events"], "event"),
+        (emitted.logs["records"], "log record"),
+        (sum(emitted.points.values()), "data point"),
     )
+    counts = ", ".join(counted(*one) for one in found_counts)
     console.print(
         Text(f"{counts} of {DAYS} simulated days, stored in {secs:.1f} s"), soft_wrap=True
     )
@@ -42,7 +45,7 @@ def run(pool: StoragePool, console: Console, *, traces: int, seed: int) -> list[
     with pool.unit_of_work() as work:
         found = differences(emitted, stored_counts(work.session))
     if len(emitted.traces) != traces:
-        found.append(f"{len(emitted.traces)} traces were emitted, not {traces}")
+        found.append(f"{counted(len(emitted.traces), 'trace')} emitted, not {traces}")
     return found
 
 

@@ -203,7 +203,14 @@ def _mark(run: Run, due: _Due, digest: str) -> None:
         values["row_count"] = row_count
         marked = insert(_STATES).values(values)
         kept = {"partition_name", *(("closed_at",) if due.was_closed else ())}
-        changes = {name: marked.excluded[name] for name in values if name not in kept}
+        changes: dict[str, sa.ColumnElement[Any]] = {
+            name: marked.excluded[name] for name in values if name not in kept
+        }
+        if due.was_closed:
+            # Late rows may have to be moved, unless what has changed are the rows that were moved.
+            was_moved = _STATES.c.payloads_moved_at > _STATES.c.frozen_at
+            for name in ("payload_rule", "payload_after"):
+                changes[name] = sa.case((was_moved, _STATES.c[name]))
         key = ["partition_name"]
         connection.execute(marked.on_conflict_do_update(index_elements=key, set_=changes))
 

@@ -40,6 +40,7 @@ from observatory_storage.storing.trace_upsert import locked_traces
 from observatory_storage.storing.transaction import retrying
 from observatory_storage.tables import PAYLOAD_FRAMES
 from observatory_storage.time_ranges import MIN, Range
+from observatory_storage.wording import counted
 
 __all__ = ["give_back_space", "pack_partition"]
 
@@ -86,7 +87,7 @@ def pack_partition(run: Run, partition: str) -> bool:
         packed += sum(map(len, parts))
         made += retrying(source.config, partial(_pack_once, run, parts))
     if packed:
-        run.progress(f"packed {packed} payload frames of {partition} into {made}")
+        run.progress(f"packed {counted(packed, 'payload frame')} of {partition} into {made}")
     return True
 
 

@@ -36,6 +36,7 @@ from observatory_storage.payloads import FrameKey
 from observatory_storage.schema_state import quoted_name
 from observatory_storage.storing.transaction import Source, retrying
 from observatory_storage.tables import PAYLOAD_FRAMES, SPANS
+from observatory_storage.wording import counted
 
 __all__ = ["rewrite"]
 
@@ -66,7 +67,7 @@ def rewrite(run: Run, partition: StoredPartition) -> int | None:
     if partition.table == PAYLOAD_FRAMES.name:
         with translated(), run.source.engine.begin() as connection:
             forget_expired(connection, partition.lower, partition.upper)
-    run.progress(f"kept {kept} rows of {partition.name}")
+    run.progress(f"kept {counted(kept, 'row')} of {partition.name}")
     return kept
 
 

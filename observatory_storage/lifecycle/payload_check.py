@@ -29,6 +29,7 @@ from observatory_storage.serialization import Result
 from observatory_storage.storing.transaction import Source
 from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS
 from observatory_storage.time_ranges import MAX, MIN, Range
+from observatory_storage.wording import counted
 
 __all__ = ["CheckedPayloads", "PayloadProblem", "check_payloads"]
 
@@ -178,7 +179,7 @@ def _differences(key: FrameKey, frame: Frame, digests: _Digests) -> Iterator[Pay
 
 def _listed(values: Sequence[tuple[str, str]]) -> str:
     shown = ", ".join(f"{name} of span {span_id}" for span_id, name in values[:3])
-    return shown if len(values) <= 3 else f"{shown} and {len(values) - 3} others"
+    return shown if len(values) <= 3 else f"{shown} and {counted(len(values) - 3, 'other')}"
 
 
 def _referred(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -18,12 +18,20 @@ from typing import Any, Final, NamedTuple, get_args
 from uuid import UUID
 
 import sqlalchemy as sa
-from msgspec.json import format as format_json
-from sqlalchemy.dialects.postgresql import JSONB
 
 from observatory_storage.config import PayloadMode
 from observatory_storage.errors import ValidationError, translated
+from observatory_storage.lifecycle.converted_rows import (
+    OWNERS,
+    NewRow,
+    OwnerTable,
+    StoredRow,
+    stored_row,
+    updating,
+)
+from observatory_storage.lifecycle.moved_partitions import forget_moves
 from observatory_storage.lifecycle.payload_walk import (
+    FIRST,
     covered_ranges,
     is_of,
     is_within,
@@ -34,13 +42,11 @@ from observatory_storage.payloads import (
     DamagedFrame,
     FrameKey,
     Member,
-    Owner,
     digest_of,
     hour_of,
     insert_frames,
     move_large,
     new_frame_id,
-    owner_of,
     prune_frames,
     put_back_text,
     read_frames,
@@ -48,10 +54,10 @@ from observatory_storage.payloads import (
 from observatory_storage.serialization import Result
 from observatory_storage.storing.trace_upsert import locked_traces
 from observatory_storage.storing.transaction import Source, retrying
-from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS
-from observatory_storage.time_ranges import Range
+from observatory_storage.tables import PAYLOAD_FRAMES
+from observatory_storage.time_ranges import MIN, Range
 
-__all__ = ["ConvertedPayloads", "convert_payloads"]
+__all__ = ["ConvertedPayloads", "conversion_to", "convert_payloads", "convert_range"]
 
 _log = logging.getLogger(__name__)
 _ROWS_AT_A_TIME: Final = 200
@@ -108,88 +114,88 @@ def convert_payloads(
     if to not in get_args(PayloadMode):
         raise ValidationError("to", to, f"must be one of {', '.join(get_args(PayloadMode))}")
     deadline = Deadline(for_secs)
-    conversion = _ToFrames(source) if to == "compressed" else _ToRows(source)
+    conversion = conversion_to(source, to)
     done = ConvertedPayloads()
-    for held in covered_ranges(source, start, end):
-        for traces in traces_in(source, conversion.needs(), held):
-            for table in _TABLES:
-                for counts in conversion.pages(table, held, traces):
-                    rows, changed, failed = counts
-                    done = ConvertedPayloads(
-                        done.rows + rows,
-                        done.changed_rows + changed,
-                        done.failed_rows + failed,
-                        held.lower,
-                    )
-                    if progress is not None:
-                        progress(done)
-                    if deadline.is_over:
-                        return done
+    ranges = covered_ranges(source, start, end)
+    forget_moves(source, conversion.rule, ranges)
+    for held in ranges:
+        for counts, _ in convert_range(source, conversion, held):
+            if not counts.rows:
+                continue
+            done = ConvertedPayloads(
+                done.rows + counts.rows,
+                done.changed_rows + counts.changed,
+                done.failed_rows + counts.failed,
+                held.lower,
+            )
+            if progress is not None:
+                progress(done)
+            if deadline.is_over:
+                return done
     return replace(done, next_start=None)
 
 
-class _Table(NamedTuple):
-    """A table whose rows may have large values, and the columns of its key."""
-
-    table: sa.Table
-    start: str
-    key: tuple[str, ...]
+def conversion_to(source: Source, to: PayloadMode) -> Conversion:
+    """The way of moving values there."""
+    return _ToFrames(source) if to == "compressed" else _ToRows(source)
 
 
-class _Stored(NamedTuple):
-    """A row as it is stored, with its attributes as JSON text."""
+def convert_range(
+    source: Source, conversion: Conversion, held: Range, after: UUID = FIRST
+) -> Iterator[tuple[PageCounts, UUID]]:
+    """Convert the rows that start in a range, of the traces after this one.
 
-    key: tuple[Any, ...]
-    owner: Owner
-    attributes: bytes
-    frame: FrameKey | None
-    digests: Mapping[str, str]
-
-
-class _New(NamedTuple):
-    """What a row is given."""
-
-    key: tuple[Any, ...]
-    attributes: str
-    frame: int | None = None
-    digests: str | None = None
+    Yields:
+        After each transaction: what it did, and the last trace that is done with all of its rows.
+    """
+    for traces in traces_in(source, conversion.needs(), held, after):
+        for table in OWNERS:
+            for counts in conversion.pages(table, held, traces):
+                yield counts, after
+        after = traces[-1]
+        yield PageCounts(), after
 
 
-class _Counts(NamedTuple):
-    rows: int
-    changed: int
-    failed: int
+class PageCounts(NamedTuple):
+    """The rows that a transaction looked at, those that it changed, and those that it could not."""
+
+    rows: int = 0
+    changed: int = 0
+    failed: int = 0
 
 
-_TABLES: Final = (
-    _Table(SPANS.table, "start_time", SPANS.key),
-    _Table(EVENTS.table, "span_start_time", EVENTS.key),
-)
-
-
-class _Conversion(ABC):
+class Conversion(ABC):
     """One direction of moving."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
+
+    @property
+    @abstractmethod
+    def rule(self) -> str:
+        """Where values stand afterwards: `payload_rule` of partitions."""
+
+    @abstractmethod
+    def may_be_needed(self, held: Range) -> bool:
+        """Whether rows that start in the range may have to be converted, as far as it is cheap."""
 
     @abstractmethod
     def is_needed(self, table: sa.Table) -> sa.ColumnElement[bool]:
         """Whether the values of a row may stand in the wrong place."""
 
     @abstractmethod
-    def prepare(self, table: _Table, held: Range, traces: Sequence[UUID]) -> None:
+    def prepare(self, table: OwnerTable, held: Range, traces: Sequence[UUID]) -> None:
         """Make what the rows of these traces need."""
 
     @abstractmethod
-    def convert(self, connection: sa.Connection, rows: Sequence[_Stored]) -> list[_New]:
+    def convert(self, connection: sa.Connection, rows: Sequence[StoredRow]) -> list[NewRow]:
         """What the rows are given. Frames that are new are inserted."""
 
     def needs(self) -> list[Any]:
         """The conditions on rows that have to be converted."""
-        return [(one.table, one.start, self.is_needed(one.table)) for one in _TABLES]
+        return [(one.table, one.start, self.is_needed(one.table)) for one in OWNERS]
 
-    def pages(self, table: _Table, held: Range, traces: Sequence[UUID]) -> Iterator[_Counts]:
+    def pages(self, table: OwnerTable, held: Range, traces: Sequence[UUID]) -> Iterator[PageCounts]:
         """Convert the rows of these traces, some in a transaction."""
         self.prepare(table, held, traces)
         after: tuple[Any, ...] | None = None
@@ -201,25 +207,25 @@ class _Conversion(ABC):
             yield counts
 
     def _convert_once(
-        self, table: _Table, held: Range, traces: Sequence[UUID], after: tuple[Any, ...] | None
-    ) -> tuple[_Counts, tuple[Any, ...] | None]:
+        self, table: OwnerTable, held: Range, traces: Sequence[UUID], after: tuple[Any, ...] | None
+    ) -> tuple[PageCounts, tuple[Any, ...] | None]:
         """Convert a page of rows; return the key of its last one, which is None at the end."""
         with translated(), self._source.engine.begin() as connection:
             present = [trace.id for trace in locked_traces(connection, traces)]
             page = self._page(table, held, present, after)
-            rows = [_stored(table, row) for row in connection.execute(page)]
+            rows = [stored_row(table, row) for row in connection.execute(page)]
             if not rows:
-                return _Counts(0, 0, 0), None
+                return PageCounts(), None
             new = self.convert(connection, rows)
             if new:
-                connection.execute(_updating(table, new))
+                connection.execute(updating(table, new))
             prune_frames(connection, {row.frame for row in rows if row.frame is not None})
         changed = {one.key for one in new}
         failed = sum(row.frame is not None and row.key not in changed for row in rows)
-        return _Counts(len(rows), len(new), failed), rows[-1].key
+        return PageCounts(len(rows), len(new), failed), rows[-1].key
 
     def _page(
-        self, table: _Table, held: Range, traces: Sequence[UUID], after: tuple[Any, ...] | None
+        self, table: OwnerTable, held: Range, traces: Sequence[UUID], after: tuple[Any, ...] | None
     ) -> sa.Select[Any]:
         columns = table.table.c
         key = [columns[name] for name in table.key]
@@ -241,16 +247,23 @@ class _Conversion(ABC):
         return page if after is None else page.where(sa.tuple_(*key) > after)
 
 
-class _ToFrames(_Conversion):
+class _ToFrames(Conversion):
     def __init__(self, source: Source) -> None:
         super().__init__(source)
         self._threshold = source.config.payloads.threshold_bytes
+
+    @property
+    def rule(self) -> str:
+        return f"compressed {self._threshold}"
+
+    def may_be_needed(self, held: Range) -> bool:
+        return True  # Only the rows themselves tell.
 
     def is_needed(self, table: sa.Table) -> sa.ColumnElement[bool]:
         size = sa.func.octet_length(sa.cast(table.c.attributes, sa.Text))
         return sa.and_(table.c.payload_frame.is_(None), size > self._threshold)
 
-    def prepare(self, table: _Table, held: Range, traces: Sequence[UUID]) -> None:
+    def prepare(self, table: OwnerTable, held: Range, traces: Sequence[UUID]) -> None:
         start = table.table.c[table.start]
         hours = (
             sa.select(sa.func.date_trunc("hour", start, "UTC"))
@@ -261,8 +274,8 @@ class _ToFrames(_Conversion):
             moments = connection.scalars(hours).all()
         self._source.partitions.ensure(PAYLOAD_FRAMES.name, moments)
 
-    def convert(self, connection: sa.Connection, rows: Sequence[_Stored]) -> list[_New]:
-        new: list[_New] = []
+    def convert(self, connection: sa.Connection, rows: Sequence[StoredRow]) -> list[NewRow]:
+        new: list[NewRow] = []
         frames: dict[FrameKey, list[Member]] = {}
         sizes: Counter[FrameKey] = Counter()
         open_frames: dict[tuple[UUID, datetime], FrameKey] = {}
@@ -278,18 +291,26 @@ class _ToFrames(_Conversion):
             frames.setdefault(key, []).append(Member(row.owner, moved.values))
             sizes[key] += sum(map(len, moved.values.values()))
             digests = moved.digests[1:].decode()
-            new.append(_New(row.key, moved.attributes[1:].decode(), key.id, digests))
+            new.append(NewRow(row.key, moved.attributes[1:].decode(), key.id, digests))
         insert_frames(connection, frames)
         return new
 
 
-class _ToRows(_Conversion):
-    def prepare(self, table: _Table, held: Range, traces: Sequence[UUID]) -> None: ...
+class _ToRows(Conversion):
+    rule = "inline"
+
+    def may_be_needed(self, held: Range) -> bool:
+        start = PAYLOAD_FRAMES.table.c.start_time
+        since = held if held.lower == MIN else held._replace(lower=hour_of(held.lower))
+        with translated(), self._source.engine.connect() as connection:
+            return bool(connection.scalar(sa.select(sa.exists().where(is_within(start, since)))))
+
+    def prepare(self, table: OwnerTable, held: Range, traces: Sequence[UUID]) -> None: ...
 
     def is_needed(self, table: sa.Table) -> sa.ColumnElement[bool]:
         return table.c.payload_frame.is_not(None)
 
-    def convert(self, connection: sa.Connection, rows: Sequence[_Stored]) -> list[_New]:
+    def convert(self, connection: sa.Connection, rows: Sequence[StoredRow]) -> list[NewRow]:
         frames = read_frames(connection, (row.frame for row in rows if row.frame is not None))
         new = []
         for row in rows:
@@ -302,44 +323,5 @@ class _ToRows(_Conversion):
             if {key: digest_of(value) for key, value in values.items()} != row.digests:
                 _log.error("payload frame %s has not the values of %s", row.frame, row.owner)
                 continue
-            new.append(_New(row.key, put_back_text(row.attributes, values).decode()))
+            new.append(NewRow(row.key, put_back_text(row.attributes, values).decode()))
         return new
-
-
-def _stored(table: _Table, row: Any) -> _Stored:
-    columns = row._mapping
-    start, start_ns = columns[table.start], columns[table.key[3]]
-    frame = row.payload_frame
-    return _Stored(
-        tuple(columns[name] for name in table.key),
-        owner_of(row.span_id, start, start_ns, columns.get("position")),
-        format_json(row.text, indent=-1).encode(),
-        None if frame is None else FrameKey(row.trace_id, hour_of(start), frame),
-        row.payload_digests or {},
-    )
-
-
-def _updating(table: _Table, rows: Sequence[_New]) -> sa.Update:
-    columns = table.table.c
-    given = {
-        **{
-            name: (columns[name].type, [row.key[n] for row in rows])
-            for n, name in enumerate(table.key)
-        },
-        "attributes": (sa.Text(), [row.attributes for row in rows]),
-        "payload_frame": (columns.payload_frame.type, [row.frame for row in rows]),
-        "payload_digests": (sa.Text(), [row.digests for row in rows]),
-    }
-    arrays = (sa.literal(values, sa.ARRAY(kind)) for kind, values in given.values())
-    new = sa.func.unnest(*arrays).table_valued(*given).render_derived(name="given")
-    starts = given[table.start][1]
-    return (
-        sa.update(table.table)
-        .where(*(columns[name] == new.c[name] for name in table.key))
-        .where(columns[table.start].between(min(starts), max(starts)))
-        .values(
-            attributes=sa.cast(new.c.attributes, JSONB),
-            payload_frame=new.c.payload_frame,
-            payload_digests=sa.cast(new.c.payload_digests, JSONB),
-        )
-    )

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import sqlalchemy as sa
 
@@ -29,6 +29,7 @@ from observatory_storage.payloads.content_words import words_of_values
 from observatory_storage.payloads.framed_rows import framed_rows
 from observatory_storage.payloads.word_blocks import HourKey, encoded, is_frequent
 from observatory_storage.serialization import Result
+from observatory_storage.wording import counted
 
 __all__ = ["IndexedPayloads", "index_payloads"]
 
@@ -44,15 +45,17 @@ class IndexedPayloads(Result):
     """The result of `index_payloads`.
 
     Attributes:
-        hours: the number of hours of traces whose words were indexed.
-        merged: the number of segments that were made of smaller ones, or without what was deleted.
-        removed: the number of segments whose frames are gone.
+        rows: the number of spans and events with values in frames whose words were indexed. Those
+            of a trace and hour are indexed together, also if only some of them are new.
+        merged_segments: the number of segments that were made of smaller ones, or without what was
+            deleted.
+        removed_segments: the number of segments whose frames are gone.
         is_complete: whether nothing is left to do.
     """
 
-    hours: int = 0
-    merged: int = 0
-    removed: int = 0
+    rows: int = 0
+    merged_segments: int = 0
+    removed_segments: int = 0
     is_complete: bool = True
 
 
@@ -66,26 +69,34 @@ def index_payloads(run: Run) -> IndexedPayloads:
     Raises:
         StorageError: PostgreSQL could not be used.
     """
-    hours = merged = removed = 0
+    rows = merged = removed = 0
     engine = run.source.engine
     with translated():
         with engine.begin() as connection:
             removed = without_frames(connection)
         while not run.deadline.is_over:
             with engine.begin() as connection:
-                noted, rewritten = _index_some(connection)
-                segments = () if noted else segments_to_merge(connection, run.now)
+                some = _index_some(connection)
+                segments = () if some.notes else segments_to_merge(connection, run.now)
                 merge_segments(connection, segments)
-            if not noted and not segments:
-                return IndexedPayloads(hours, merged, removed)
-            hours += noted
-            merged += rewritten + bool(segments)
-            run.progress(f"indexed {hours:,} hours of traces, merged {merged:,} segments")
-    return IndexedPayloads(hours, merged, removed, is_complete=False)
+            if not some.notes and not segments:
+                return IndexedPayloads(rows, merged, removed)
+            rows += some.rows
+            merged += some.rewritten + bool(segments)
+            run.progress(f"indexed {counted(rows, 'row')}, merged {counted(merged, 'segment')}")
+    return IndexedPayloads(rows, merged, removed, is_complete=False)
 
 
-def _index_some(connection: sa.Connection) -> tuple[int, int]:
-    """Index some of the noted hours: their number, and that of the segments that lost some."""
+class _Some(NamedTuple):
+    """The notes that were taken, the rows that were indexed, the segments that lost hours."""
+
+    notes: int
+    rows: int
+    rewritten: int
+
+
+def _index_some(connection: sa.Connection) -> _Some:
+    """Index some of the noted hours."""
     noted = connection.execute(
         sa.select(_UNINDEXED)
         .order_by(_UNINDEXED.c.id)
@@ -94,7 +105,7 @@ def _index_some(connection: sa.Connection) -> tuple[int, int]:
     ).all()
     keys = {_noted_key(row) for row in noted}
     lost = {_noted_key(row) for row in noted if row.lost_values}
-    indexed: set[HourKey] = set()
+    indexed: dict[HourKey, int] = {}
     by_day: dict[Any, set[HourKey]] = defaultdict(set)
     for key in keys:
         by_day[key.start_time.date()].add(key)
@@ -102,9 +113,9 @@ def _index_some(connection: sa.Connection) -> tuple[int, int]:
     rewritten = _forget(connection, lost)
     for of_day in by_day.values():
         indexed |= _index(connection, of_day)
-    rewritten += _forget(connection, keys - indexed - lost)
+    rewritten += _forget(connection, keys - indexed.keys() - lost)
     _delete_notes(connection, [row.id for row in noted])
-    return len(noted), rewritten
+    return _Some(len(noted), sum(indexed.values()), rewritten)
 
 
 def _forget(connection: sa.Connection, keys: Collection[HourKey]) -> int:
@@ -120,16 +131,20 @@ def _delete_notes(connection: sa.Connection, ids: list[int]) -> None:
     connection.execute(sa.delete(_UNINDEXED).where(this))
 
 
-def _index(connection: sa.Connection, keys: Collection[HourKey]) -> set[HourKey]:
-    """Write a segment with these hours of one day: those that still have frames."""
+def _index(connection: sa.Connection, keys: Collection[HourKey]) -> dict[HourKey, int]:
+    """Write a segment with these hours of one day.
+
+    Returns:
+        Those that still have frames, with the number of their rows.
+    """
     ordinals: dict[bytes, list[int]] = defaultdict(list)
-    indexed: list[HourKey] = []
+    indexed: dict[HourKey, int] = {}
     frequent: set[bytes] = set()
-    for key, words in _words(connection, keys):
+    for key, row_count, words in _words(connection, keys):
         ordinal = len(indexed)
         for word in words - frequent:
             ordinals[word].append(ordinal)
-        indexed.append(key)
+        indexed[key] = row_count
         if not ordinal % _READ:
             frequent = {w for w, found in ordinals.items() if is_frequent(len(found), len(keys))}
     if indexed:
@@ -139,21 +154,21 @@ def _index(connection: sa.Connection, keys: Collection[HourKey]) -> set[HourKey]
             (word, b"" if word in frequent else encoded(found))
             for word, found in sorted(ordinals.items())
         )
-        write_segment(connection, indexed, postings)
-    return set(indexed)
+        write_segment(connection, list(indexed), postings)
+    return indexed
 
 
 def _words(
     connection: sa.Connection, keys: Collection[HourKey]
-) -> Iterator[tuple[HourKey, set[bytes]]]:
-    """The words of the hours that still have frames, in order of time."""
+) -> Iterator[tuple[HourKey, int, set[bytes]]]:
+    """The hours that still have frames, in order of time: the number of rows, and their words."""
     in_order = sorted(keys, key=_by_time)
     for start in range(0, len(in_order), _READ):
         some = in_order[start : start + _READ]
         rows = framed_rows(connection, some)
         for key in some:
             if rows[key]:
-                yield key, words_of_values(row.content for row in rows[key])
+                yield key, len(rows[key]), words_of_values(row.content for row in rows[key])
 
 
 def _noted_key(row: Any) -> HourKey:

@@ -17,9 +17,11 @@ from observatory_storage.repositories.reading import validation
 from observatory_storage.storing.transaction import Source
 from observatory_storage.time_ranges import MAX, MIN, Range
 
-__all__ = ["covered_ranges", "in_key_order", "is_of", "is_within", "traces_in"]
+__all__ = ["FIRST", "covered_ranges", "in_key_order", "is_of", "is_within", "traces_in"]
 
 _TRACES_AT_A_TIME: Final = 50
+FIRST: Final = UUID(int=0)
+"""Is before all traces."""
 
 
 def covered_ranges(source: Source, start: datetime | None, end: datetime | None) -> list[Range]:
@@ -67,6 +69,7 @@ def traces_in(
     source: Source,
     conditions: Sequence[tuple[sa.Table, str, sa.ColumnElement[bool]]],
     held: Range,
+    after: UUID = FIRST,
 ) -> Iterator[list[UUID]]:
     """The traces with rows in a range that meet a condition, some at a time.
 
@@ -74,8 +77,8 @@ def traces_in(
         source: the pool.
         conditions: tables, the columns of their times, and the conditions on their rows.
         held: the range.
+        after: begin with the traces after this one.
     """
-    after = UUID(int=0)
     while True:
         found: set[UUID] = set()
         with translated(), source.engine.begin() as connection:

@@ -16,6 +16,7 @@ from observatory_storage.lifecycle.run import Run
 from observatory_storage.models import Base, RollupState, SpanChange
 from observatory_storage.serialization import Result
 from observatory_storage.storing.transaction import Source, retrying
+from observatory_storage.wording import counted
 
 __all__ = ["DAYS_KEPT", "HOURS_KEPT", "MINUTES_KEPT", "ExpiredRollups", "expire_rollups"]
 
@@ -77,7 +78,7 @@ def expire_rollups(
                     if some < _ROWS_AT_A_TIME:
                         break
         if counts[level]:
-            run.progress(f"deleted {counts[level]} rollups of {unit}s")
+            run.progress(f"deleted {counted(counts[level], 'rollup')} of {unit}s")
     return _expired(counts, is_complete=True)
 
 

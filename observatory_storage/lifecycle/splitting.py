@@ -40,6 +40,7 @@ from observatory_storage.partition_catalog import attach
 from observatory_storage.serialization import Result
 from observatory_storage.storing.transaction import Source
 from observatory_storage.time_ranges import Range, named_gap
+from observatory_storage.wording import counted
 
 __all__ = [
     "PartitionSplitFailure",
@@ -146,7 +147,7 @@ def split_partitions(run: Run) -> SplitPartitions:
             if done is None:
                 return SplitPartitions(tuple(split), tuple(failed), is_complete=False)
             split.append(done)
-            run.progress(f"split {done.partition} into {len(done.into)} partitions")
+            run.progress(f"split {done.partition} into {counted(len(done.into), 'partition')}")
     return SplitPartitions(tuple(split), tuple(failed), is_complete=not failed)
 
 

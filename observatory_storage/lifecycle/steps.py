@@ -9,6 +9,7 @@ from observatory_storage.lifecycle.maintenance import Step
 from observatory_storage.lifecycle.open_slices import index_open_partitions
 from observatory_storage.lifecycle.partitions_ahead import make_partitions_ahead
 from observatory_storage.lifecycle.payload_index import index_payloads
+from observatory_storage.lifecycle.payload_moves import convert_stored_payloads
 from observatory_storage.lifecycle.retention import apply_retention
 from observatory_storage.lifecycle.rollup_expiry import ExpiredRollups, expire_rollups
 from observatory_storage.lifecycle.rollups import refresh_rollups
@@ -33,6 +34,8 @@ STEPS: Final[tuple[Step, ...]] = (
     # Whatever goes need not be split, indexed and frozen first.
     ("apply_retention", apply_retention),
     ("expire_rollups", _expire_rollups),
+    # New frames are to be indexed, and the space of former rows to be freed.
+    ("convert_payloads", convert_stored_payloads),
     ("index_payloads", index_payloads),
     ("vacuum_tables", vacuum_tables),
     ("split_partitions", split_partitions),

@@ -25,6 +25,7 @@ from observatory_storage.otlp.trace_values import trace_values_request
 from observatory_storage.schema_state import quoted_name
 from observatory_storage.storing.transaction import Source
 from observatory_storage.tables import TRACES
+from observatory_storage.wording import counted
 
 __all__ = ["archive_and_delete"]
 
@@ -64,7 +65,9 @@ def archive_and_delete(
             content = _Content(source, traces)
             name = f"traces-{range_label(lower, upper)}"
             files.append(archive.write(name, content.requests(), content.count))
-            expiry.run.progress(f"archived {content.count()} traces in {files[-1].path.name}")
+            expiry.run.progress(
+                f"archived {counted(content.count(), 'trace')} in {files[-1].path.name}"
+            )
             before = expiry.deleted
             for some in _chunks(traces, _DELETED_AT_A_TIME):
                 expiry.delete(some, content.unchanged)

@@ -28,6 +28,7 @@ from observatory_storage.lifecycle.trace_sweep import Swept, sweep
 from observatory_storage.models import PINNED_TRACES, Trace
 from observatory_storage.repositories import TraceFilters
 from observatory_storage.storing.transaction import Source, retrying
+from observatory_storage.wording import counted
 
 __all__ = ["CutoffCrossed", "ExpiredTrace", "TraceExpiry", "Unchanged"]
 
@@ -128,7 +129,7 @@ class TraceExpiry:
                 return True
             self.deleted += swept.deleted
             self.kept += swept.pinned
-            self.run.progress(f"deleted {swept.deleted} traces")
+            self.run.progress(f"deleted {counted(swept.deleted, 'trace')}")
             after = swept.start, swept.id
         return False
 
@@ -164,7 +165,7 @@ class TraceExpiry:
             gone = len(traces) - len(kept)
         else:
             kept, gone = retrying(source.config, lambda: self._delete_once(traces, unchanged))
-            self.run.progress(f"deleted {gone} traces")
+            self.run.progress(f"deleted {counted(gone, 'trace')}")
         self.kept += len(kept)
         self.deleted += gone
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.storing import SettledUsage, settle_usage
+from observatory_storage.wording import counted
 
 __all__ = ["settle_marked_usage"]
 
@@ -21,5 +22,5 @@ def settle_marked_usage(run: Run) -> SettledUsage:
         changed += settled.changed_traces
         if settled.traces < _TRACES_AT_A_TIME:
             break
-        run.progress(f"settled the usage of {traces:,} traces")
+        run.progress(f"settled the usage of {counted(traces, 'trace')}")
     return SettledUsage(traces, changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime
 from typing import Any
 
@@ -44,6 +45,18 @@ class PartitionState(Base):
     )
     index_definitions: Mapped[str] = mapped_column(
         NAME, doc="A digest of the definitions of the indexes that closed partitions have."
+    )
+    payload_rule: Mapped[str | None] = mapped_column(
+        NAME,
+        doc="Where maintenance has moved the large values of its spans or events, or is moving"
+        " them: `inline`, or `compressed` with the threshold. None if it has not, or after late"
+        " rows.",
+    )
+    payload_after: Mapped[uuid.UUID | None] = mapped_column(
+        doc="The trace after which maintenance goes on moving them; None if it is done."
+    )
+    payloads_moved_at: Mapped[datetime | None] = mapped_column(
+        doc="When maintenance last moved values of its rows."
     )
 
 

@@ -6,14 +6,14 @@ Rows are dictionaries of columns: those of a statement's result, or of an entity
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from observatory_storage.errors import NotFound, translated
-from observatory_storage.models import Base, TraceEvent, TraceSpan
+from observatory_storage.models import Base, Trace, TraceEvent, TraceSpan
 from observatory_storage.payloads.frame import DamagedFrame, Frame, Owner
 from observatory_storage.payloads.frame_keys import FrameKey, hour_of, owner_of
 from observatory_storage.payloads.moved_values import put_back
@@ -49,16 +49,21 @@ def open_payloads(rows: Iterable[R], session: Session) -> list[R]:
 
     Large values may be stored compressed, beside their rows. A row that was read without a
     repository then has previews in its ``attributes``: the first 100 characters as text. This
-    function replaces them by the values, in these rows and in the ``events`` of spans if they are
-    loaded. It runs at most one statement for spans, and one for events. Filling a row does not
-    change it: there is nothing to write. What was changed in its attributes stays so.
+    function replaces them by the values, in these rows, in the ``spans`` of traces and in the
+    ``events`` of spans if they are loaded. It runs at most one statement for spans, and one for
+    events. Filling a row does not change it: there is nothing to write. What was changed in its
+    attributes stays so.
 
     Example:
         >>> spans = open_payloads(session.scalars(select(TraceSpan).limit(50)), session)
+        >>> joined = select(TraceSpan, Trace).join(TraceSpan.trace)
+        >>> for span, trace in open_payloads(session.execute(joined), session):
+        ...     print(trace.trace_id, span.attributes)
 
     Args:
-        rows: `TraceSpan`s and `TraceEvent`s with loaded ``attributes``. Those that are whole
-            already, and other rows, are left as they are.
+        rows: `TraceSpan`s, `TraceEvent`s and `Trace`s, and rows of results or tuples of these.
+            What is whole already, and all other values, are left as they are: also a column that
+            was selected by itself, such as `TraceSpan.attributes`.
         session: the session to read with.
 
     Returns:
@@ -71,21 +76,34 @@ def open_payloads(rows: Iterable[R], session: Session) -> list[R]:
         StorageError: the database could not be used.
     """
     given = list(rows)
-    spans: list[TraceSpan] = [row for row in given if isinstance(row, TraceSpan)]
-    events: list[TraceEvent] = [row for row in given if isinstance(row, TraceEvent)]
-    for span in spans:
-        events += vars(span).get("events") or ()
+    found = {id(row): row for one in given for row in _within(one)}.values()
+    spans = [row for row in found if isinstance(row, TraceSpan)]
+    events = [row for row in found if isinstance(row, TraceEvent)]
     damaged: list[DamagedFrame] = []
     with translated():
         for table, entities in ((SPANS, spans), (EVENTS, events)):
             damaged += _open(session, table, entities)
     if damaged:
         raise damaged[0]
-    owners: list[TraceSpan | TraceEvent] = [*spans, *events]
-    for row in owners:
+    for row in found:
         if row.payload_frame is not None:
             raise NotFound(f"{row!r} has been deleted since it was read")
     return given
+
+
+def _within(value: object) -> Iterator[TraceSpan | TraceEvent]:
+    """The spans and events in a row of a result. Nothing is loaded."""
+    if isinstance(value, (sa.Row, tuple)):
+        for each in value:
+            yield from _within(each)
+    elif isinstance(value, Trace):
+        for span in vars(value).get("spans") or ():
+            yield from _within(span)
+    elif isinstance(value, TraceSpan):
+        yield value
+        yield from vars(value).get("events") or ()
+    elif isinstance(value, TraceEvent):
+        yield value
 
 
 def _open(session: Session, table: TableDefinition, entities: Iterable[Base]) -> list[DamagedFrame]:

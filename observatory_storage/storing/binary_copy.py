@@ -242,7 +242,9 @@ def _copying(
 ) -> Iterator[psycopg.Copy]:
     """A binary COPY of the target's columns into the table."""
     names = ", ".join(f'"{column}"' for column in target.columns)
-    statement = f"COPY {qualified(connection, table)} ({names}) FROM STDIN (FORMAT BINARY)"
+    # SQLAlchemy doubles each % of a name. psycopg halves them only in a statement with parameters.
+    into = qualified(connection, table).replace("%%", "%")
+    statement = f"COPY {into} ({names}) FROM STDIN (FORMAT BINARY)"
     try:
         with _driver_of(connection).cursor() as cursor:
             buffer = _SendBuffer(cursor, sent or SentBytes(), meanwhile)

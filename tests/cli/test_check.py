@@ -110,6 +110,16 @@ def test_wrong_configuration(run: Run) -> None:
     assert "DB_POOL_MAX_CONNECTIONS = 'many'" in result.out
 
 
+def test_payloads_without_zstandard(run: Run, database_url: str, without_zstd: None) -> None:
+    told = run(
+        "check", "--json", DATABASE_URL=database_url, OBSERVATORY_PAYLOADS="compressed"
+    ).document["steps"]
+    assert [step["name"] for step in told if step["result"] == "failed"] == ["configuration"]
+    assert "pip install 'observatory-storage[zstd]'" in told[0]["detail"]
+    assert told[0]["advice"] is None
+    assert {step["result"] for step in told[1:]} == {"skipped"}
+
+
 def test_wrong_password(run: Run, guarded_server: EmbeddedPostgres) -> None:
     url = f"postgresql://postgres:hunter2@127.0.0.1:{guarded_server.port}/postgres"
     result = run("check", "--json", DATABASE_URL=url)

@@ -32,7 +32,7 @@ def test_facts_of_stored_spans_are_read_again(run: Run, database_url: str) -> No
     assert first.document["changed_spans"] == 1
     assert f"continue with --since {next_start}" not in first.err
     second = run("facts", "--since", next_start, "--max-spans", "1", DATABASE_URL=database_url)
-    assert second.out.strip() == "1 spans read, 1 changed"
+    assert second.out.strip() == "1 span read, 1 changed"
     assert "continue with --since 20" in second.err
     rest = run("facts", "--since", next_start, DATABASE_URL=database_url)
     assert (rest.out.strip(), rest.err) == ("3 spans read, 2 changed", "")

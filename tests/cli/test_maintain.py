@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from observatory_storage.cli.maintain_command import summary
 from observatory_storage.pool import StoragePool
 from tests.commands import Run
 
@@ -40,3 +41,8 @@ def test_check_tells_the_last_run(run: Run, database_url: str, pool: StoragePool
     failed = run("check", DATABASE_URL=database_url)
     assert failed.code == 1
     assert "one: full" in failed.out
+
+
+def test_one_is_told_in_the_singular() -> None:
+    result = {"hours": 1, "changed_rows": 1_204, "made": ["a"], "failed": [], "is_complete": True}
+    assert summary(result) == "1 hour, 1,204 changed rows, 1 made"

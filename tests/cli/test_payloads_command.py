@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
 import sqlalchemy as sa
 
 from observatory_storage import StoragePool
@@ -42,7 +43,7 @@ def test_problems_are_shown_and_change_the_exit_code(
     assert checked.code == 1
     problem, counts = checked.out.strip().rsplit("\n", 1)
     assert problem.startswith(f"payload frame {damaged} of trace ")
-    assert counts == "2 frames, 3 values, 1 problems"
+    assert counts == "2 frames, 3 values, 1 problem"
     document = run("payloads", "check", "--json", DATABASE_URL=database_url)
     assert document.code == 1
     assert [found["kind"] for found in document.document["problems"]] == ["damaged"]
@@ -51,3 +52,15 @@ def test_problems_are_shown_and_change_the_exit_code(
     assert moved.code == 1
     part = run("payloads", "check", "--for", "0s", DATABASE_URL=database_url)
     assert "continue with --since 20" in part.err
+
+
+def test_without_zstandard_the_extra_is_named(
+    run: Run, pool: StoragePool, database_url: str, request: pytest.FixtureRequest
+) -> None:
+    write(pool, *turns([1], 1))
+    request.getfixturevalue("without_zstd")
+    for command in (("check",), ("convert", "--to", "inline")):
+        result = run("payloads", *command, DATABASE_URL=database_url)
+        assert result.code == 1
+        assert "pip install 'observatory-storage[zstd]'" in result.err
+        assert "server" not in result.err

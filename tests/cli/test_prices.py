@@ -102,6 +102,6 @@ def test_recomputing_says_where_to_continue(
         stopped = run("prices", "recompute", "--since", since, DATABASE_URL=database_url)
     assert stopped.code == 1
     told, _, since = stopped.err.splitlines()[0].partition("; continue with --since ")
-    assert told == "1 spans read, 1 changed"
+    assert told == "1 span read, 1 changed"
     rest = run("prices", "recompute", "--start", since, DATABASE_URL=database_url)
     assert rest.out.strip() == "3 spans read, 2 changed"

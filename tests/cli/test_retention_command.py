@@ -35,7 +35,7 @@ def test_a_dry_run_shows_what_would_go(run: Run, database_url: str, pool: Storag
     assert spans.startswith(f"trace_events_p{day:%Y%m%d}  {day:%Y-%m-%d} 00:00")
     assert spans.endswith("would go")
     assert events.startswith(f"trace_spans_p{day:%Y%m%d}")
-    assert summary == "1 traces would be deleted, 1 old ones spared"
+    assert summary == "1 trace would be deleted, 1 old one spared"
     assert traces_in(pool) == {1, 2, 3}
 
 

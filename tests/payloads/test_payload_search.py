@@ -35,6 +35,7 @@ from observatory_storage.models import (
 )
 from observatory_storage.payloads import FrameKey, insert_frames, prune_frames, read_frames
 from observatory_storage.payloads.word_blocks import read_block
+from tests.payloads.invariants import framed_rows
 from tests.repositories.samples import DAY, Row, a_span, backwards, forwards, keys
 from tests.servers import Server
 
@@ -212,7 +213,7 @@ def test_answers_are_those_of_rows_without_frames(
     writer.write_spans(ROWS[60:])
     assert count(framed, PayloadUnindexed) > 0
     assert answers(framed, 0) == expected[0]
-    assert indexed(framed).merged > 0
+    assert indexed(framed).merged_segments > 0
     assert count(framed, PayloadUnindexed) == 0
     assert answers(framed, 1) == expected[1]
     # Of days that are over, one segment each is left.
@@ -281,7 +282,7 @@ def test_words_of_deleted_traces_leave_the_index(framed: StoragePool) -> None:
         frame = FrameKey(*found)
         connection.execute(sa.delete(TraceSpan).where(gone))
         prune_frames(connection, [frame])
-    assert indexed(framed).merged == 1
+    assert indexed(framed).merged_segments == 1
     assert words(framed) == {"public", "both"}
     with framed.unit_of_work() as uow:
         assert len(uow.traces.list_spans(SpanFilters(text="both"))) == 1
@@ -294,7 +295,7 @@ def test_segments_go_with_their_partitions(framed: StoragePool) -> None:
     with framed.engine.begin() as connection:
         first = sa.select(sa.func.min(PayloadSegment.last_start)).scalar_subquery()
         connection.execute(sa.delete(PayloadFrame).where(PayloadFrame.start_time <= first))
-    assert indexed(framed).removed == 1
+    assert indexed(framed).removed_segments == 1
     assert count(framed, PayloadSegment) == before - 1
 
 
@@ -309,7 +310,7 @@ def test_a_killed_step_leaves_what_it_had_not_finished(
             indexed(framed)
     assert (count(framed, PayloadUnindexed), count(framed, PayloadSegment)) == (noted, 0)
     assert indexed(framed, for_secs=0) == IndexedPayloads(is_complete=False)
-    assert indexed(framed).hours == noted
+    assert indexed(framed).rows == framed_rows(framed)
     assert indexed(framed) == IndexedPayloads()
 
 

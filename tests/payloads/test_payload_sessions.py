@@ -13,6 +13,8 @@ from observatory_storage import (
     DamagedFrame,
     NotFound,
     StoragePool,
+    Trace,
+    TraceEvent,
     TraceSpan,
     TraceWriter,
     ValidationError,
@@ -22,7 +24,7 @@ from observatory_storage import (
 from observatory_storage.payloads import unpack
 from observatory_storage.tables import PAYLOAD_FRAMES
 from tests.payloads.moved_rows import move_stored
-from tests.repositories.samples import a_span, an_event, span_key, statements, trace_key
+from tests.repositories.samples import START, a_span, an_event, span_key, statements, trace_key
 
 PROMPT = "Which river runs through Paris? " * 40
 ATTRIBUTES: dict[str, Any] = {"prompt": PROMPT, "list": [{"text": PROMPT}], "small": {"n": 1}}
@@ -72,6 +74,58 @@ def test_rows_of_a_session_have_previews_until_they_are_opened(moved: StoragePoo
         session.commit()  # the rows expire
         assert spans[0].attributes["prompt"] == PROMPT[:100] + "…"
         assert open_payloads(spans[:1], session)[0].attributes == ATTRIBUTES
+
+
+def test_spans_and_events_in_rows_of_results_are_opened(moved: StoragePool) -> None:
+    joined = (
+        sa.select(TraceSpan, TraceEvent, TraceSpan.name, TraceSpan.attributes, Trace)
+        .join(TraceSpan.events)
+        .join(TraceSpan.trace)
+        .order_by(TraceSpan.span_id)
+    )
+    with Session(moved.engine) as session:
+        rows = session.execute(joined).all()
+        with statements(moved.engine) as seen:
+            assert open_payloads(rows, session) == rows
+        assert len(seen) == 2
+        for row in rows:
+            assert row.TraceSpan.attributes == ATTRIBUTES
+            assert row.TraceEvent.attributes == {"content": PROMPT}
+            # It is no row, so it stays as it was read.
+            assert (row.name, row.attributes["prompt"]) == ("operation", PROMPT[:100] + "…")
+        assert not session.dirty
+
+
+def test_tuples_of_ones_own_are_opened_and_other_values_left(moved: StoragePool) -> None:
+    with Session(moved.engine) as session:
+        first, second = session.scalars(SPANS)
+        given: list[Any] = [(1, (first, None)), "text", None, {"span": second}, [second]]
+        assert open_payloads(given, session) == given
+        assert first.attributes == ATTRIBUTES
+        assert second.attributes["prompt"] == PROMPT[:100] + "…"
+
+
+def test_an_outer_join_without_a_span_is_left(moved: StoragePool) -> None:
+    spanless = {"trace_id": trace_key(9), "service_name": "service", "start_time": START}
+    CopyWriter(moved).write_traces([spanless])
+    joined = sa.select(Trace, TraceSpan).join(Trace.spans, isouter=True)
+    with Session(moved.engine) as session:
+        rows = open_payloads(session.execute(joined), session)
+    found = [getattr(span, "attributes", None) for _, span in rows]
+    assert sorted(found, key=bool) == [None, ATTRIBUTES, ATTRIBUTES]
+
+
+def test_loaded_spans_of_traces_are_opened(moved: StoragePool) -> None:
+    with_spans = sa.select(Trace).options(selectinload(Trace.spans).selectinload(TraceSpan.events))
+    with Session(moved.engine) as session:
+        with statements(moved.engine) as seen:
+            (bare,) = open_payloads(session.scalars(sa.select(Trace)), session)
+        assert len(seen) == 1
+        (trace,) = session.scalars(with_spans.execution_options(populate_existing=True))
+        assert trace is bare
+        assert open_payloads([trace, (trace, trace.spans[0])], session)[0] is trace
+        assert [span.attributes for span in trace.spans] == [ATTRIBUTES, ATTRIBUTES]
+        assert trace.spans[0].events[0].attributes == {"content": PROMPT}
 
 
 def test_relationships_still_do_not_load_by_themselves(moved: StoragePool) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +17,8 @@ from observatory_storage import (
     ValidationError,
     WriterConfig,
 )
-from observatory_storage.payloads import zstd_module
 
 COMPRESSED: Any = "compressed"  # type checkers want a PayloadsConfig
-
-
-@pytest.fixture
-def without_zstd(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("compression", "compression.zstd", "backports.zstd"):
-        monkeypatch.setitem(sys.modules, name, None)
-    # `from backports import zstd` takes it from the package, if it has been imported before.
-    if (package := sys.modules.get("backports")) is not None:
-        monkeypatch.delattr(package, "zstd", raising=False)
-    zstd_module.cache_clear()
-    yield
-    zstd_module.cache_clear()
 
 
 def test_the_mode_stands_for_the_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from observatory_storage.models import (
 from observatory_storage.payloads.word_blocks import keys_of, read_block
 from tests.lifecycle.days import DAY, HOUR, noon, retain
 from tests.lifecycle.test_late_spans import before
-from tests.payloads.framed import START, a_turn, frame_count, write
+from tests.payloads.framed import START, a_turn, frame_count, turns, write
 from tests.payloads.invariants import check_payloads, framed_rows
 from tests.writers.helpers import quick_pool, span_id, trace_id
 
@@ -208,3 +208,10 @@ def test_words_of_late_spans_are_found_after_their_frames_were_away(
         index(pool)
     assert "zebra" not in words(pool)
     check_payloads(pool)
+
+
+def test_rows_are_counted_rather_than_notes_of_flushes(pool: StoragePool) -> None:
+    write(pool, *turns([1], 3))
+    with pool.engine.connect() as connection:
+        assert len(connection.scalars(sa.select(PayloadUnindexed.id)).all()) == 3
+    assert index_payloads(Run(pool)).rows == framed_rows(pool) == 6

@@ -65,7 +65,7 @@ def filled(
             if request.param == "mixed":
                 chance = random.Random(5)
                 assert move_values(pool, lambda key: "." in key and chance.random() < 0.4)
-                assert index_payloads(Run.of(pool)).hours
+                assert index_payloads(Run.of(pool)).rows
                 assert move_values(pool, lambda key: "." in key and chance.random() < 0.7)
             yield pool
 

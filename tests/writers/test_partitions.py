@@ -297,6 +297,18 @@ def test_schemas_of_any_name_work(empty_database_url: str, schema: str) -> None:
             assert outside.scalar() == 0
 
 
+def test_rows_are_copied_into_a_schema_with_a_percent_sign(empty_database_url: str) -> None:
+    with quick_pool(empty_database_url, schema="50%%") as pool:
+        pool.run_migrations()
+        large = a_span(1, 1, attributes={"prompt": "word " * 1_000})
+        writer = CopyWriter(pool, method="copy", payloads="compressed")
+        for number in (1, 2):
+            writer.write_spans([{**large, "name": f"version {number}"}])
+        with pool.unit_of_work() as uow:
+            (span,) = uow.traces.list_spans(payload=True)
+        assert (span.name, span.attributes) == ("version 2", large["attributes"])
+
+
 def test_a_partition_that_is_being_detached_is_waited_for_and_made_again(
     pool: StoragePool, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakKeyDictionary
+
+import sqlalchemy as sa
 
 from observatory_storage.models import Trace
 from observatory_storage.repositories.reading.pages import Seek
@@ -24,9 +27,9 @@ __all__ = ["WalkOrIndex"]
 _WALKED: Final = (30, 300)
 _WALKED_FOR_WORDS: Final = (15, 50)
 
-# The keys of attributes whose values were frequent when they were last asked for. The search of the
-# indexes is then left out of the statement, which saves planning it.
-_frequent: Final[set[frozenset[str]]] = set()
+# For each engine, the keys of attributes whose values were frequent when they were last asked for.
+# The search of the indexes is then left out of the statement, which saves planning it.
+_frequent: Final[WeakKeyDictionary[sa.Engine, set[frozenset[str]]]] = WeakKeyDictionary()
 _MOST_REMEMBERED: Final = 1_000
 
 
@@ -52,7 +55,8 @@ class WalkOrIndex:
         # More are read if the first ones have at least half of the matches that would fill it.
         promising = -(-seek.row_limit * few // (2 * most)) if walks else 0
         keys = frozenset(self.filters.attributes or ())
-        if self.at_once and len(self.walk.conditions.json()) == 1 and keys not in _frequent:
+        frequent = _frequent.setdefault(self.walk.reader.session.connection().engine, set())
+        if self.at_once and len(self.walk.conditions.json()) == 1 and keys not in frequent:
             rows, count = self._of_both(seek, few, promising, walks=walks)
             if count is not None:
                 return rows, count
@@ -60,10 +64,10 @@ class WalkOrIndex:
             rows = self.walk.nearest(seek, few) if walks else []
         is_frequent = walks and len(rows) >= promising
         if not is_frequent:
-            _frequent.discard(keys)
+            frequent.discard(keys)
             return rows, None
-        if len(_frequent) < _MOST_REMEMBERED:
-            _frequent.add(keys)
+        if len(frequent) < _MOST_REMEMBERED:
+            frequent.add(keys)
         if len(rows) < seek.row_limit:
             rows += self.walk.nearest(seek.following(rows), most - few)
         return rows, None
