@@ -27,6 +27,7 @@ from observatory_storage.backoff import backoff
 from observatory_storage.bounded_pool import BoundedPool, recycle_connections
 from observatory_storage.config import StorageConfig
 from observatory_storage.errors import ConfigError, translated
+from observatory_storage.lazy_cursor import LazyCursor
 
 __all__ = ["adopt_engine", "check_engine", "create_engine", "single_attempt"]
 
@@ -62,6 +63,7 @@ def create_engine(config: StorageConfig) -> sa.Engine:
             # on a connection that has not prepared the statement.
             "prepare_threshold": None,
             "context": ADAPTERS,
+            "cursor_factory": LazyCursor,
             # Whatever the role, the database or PGCLIENTENCODING says: COPY sends UTF-8.
             "client_encoding": "UTF8",
         },
