@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from observatory_storage.models import Trace
 from observatory_storage.repositories.reading.pages import Seek
 from observatory_storage.repositories.traces import trace_statements as statements
-from observatory_storage.repositories.traces.candidates import limit_parameter
+from observatory_storage.repositories.traces.candidates import are_few, limit_parameter
 from observatory_storage.repositories.traces.filters import TraceFilters
 from observatory_storage.repositories.traces.trace_walk import TraceWalk
 
@@ -27,9 +27,11 @@ __all__ = ["WalkOrIndex"]
 _WALKED: Final = (30, 300)
 _WALKED_FOR_WORDS: Final = (15, 50)
 
-# For each engine, the keys of attributes whose values were frequent when they were last asked for.
-# The search of the indexes is then left out of the statement, which saves planning it.
+# For each engine, the keys of attributes whose values were frequent when they were last asked for,
+# and those whose values were rare. The statement then leaves out the search of the indexes, or the
+# first traces, which saves planning that part.
 _frequent: Final[WeakKeyDictionary[sa.Engine, set[frozenset[str]]]] = WeakKeyDictionary()
+_rare: Final[WeakKeyDictionary[sa.Engine, set[frozenset[str]]]] = WeakKeyDictionary()
 _MOST_REMEMBERED: Final = 1_000
 
 
@@ -55,9 +57,14 @@ class WalkOrIndex:
         # More are read if the first ones have at least half of the matches that would fill it.
         promising = -(-seek.row_limit * few // (2 * most)) if walks else 0
         keys = frozenset(self.filters.attributes or ())
-        frequent = _frequent.setdefault(self.walk.reader.session.connection().engine, set())
+        engine = self.walk.reader.session.connection().engine
+        frequent, rare = _frequent.setdefault(engine, set()), _rare.setdefault(engine, set())
         if self.at_once and len(self.walk.conditions.json()) == 1 and keys not in frequent:
-            rows, count = self._of_both(seek, few, promising, walks=walks)
+            rows, count = self._of_both(seek, few, promising, walks=walks and keys not in rare)
+            if rows and (count is None or not are_few(count)):
+                rare.discard(keys)
+            elif rows and keys:  # one word is rare, and the next is not
+                _remember(rare, keys)
             if count is not None:
                 return rows, count
         else:
@@ -66,8 +73,7 @@ class WalkOrIndex:
         if not is_frequent:
             frequent.discard(keys)
             return rows, None
-        if len(frequent) < _MOST_REMEMBERED:
-            frequent.add(keys)
+        _remember(frequent, keys)
         if len(rows) < seek.row_limit:
             rows += self.walk.nearest(seek.following(rows), most - few)
         return rows, None
@@ -80,3 +86,8 @@ class WalkOrIndex:
         values = {"trace_limit": few, "promising": promising, **limit_parameter()}
         found = self.walk.reader.entities_with(statement, {**self.walk.values(seek), **values})
         return [trace for trace, _ in found], found[0][1] if found else None
+
+
+def _remember(remembered: set[frozenset[str]], keys: frozenset[str]) -> None:
+    if len(remembered) < _MOST_REMEMBERED:
+        remembered.add(keys)
