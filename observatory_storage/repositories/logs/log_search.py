@@ -5,15 +5,14 @@ words in each body, because it does not know how rare a word is. This plan is fa
 word and takes seconds for a rare one. Therefore the search divides the time range into slices, each
 wider than the previous one. The full-text index finds all matches of a slice, and the matches are
 sorted. The search ends when the page is full. Frequent words fill the page in the first slices. For
-rare words, even the widest slice has few matches.
+rare words, even the widest slice has few matches, so fewer slices are asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -110,7 +109,14 @@ class LogSearch:
     ) -> list[LogRecord]:
         """The records of a page in [first, last), found in slices from a time on."""
         found: list[LogRecord] = []
-        for low, high in _slices(begin, first, last, backwards=not seek.descending):
+        backwards = not seek.descending
+        edges = [None, *_cuts(begin, first, last, backwards=backwards), None]
+        at = 0
+        while at < len(edges) - 1:
+            # A word that the first slice does not have is rare: the next ones are taken together.
+            to = min(at + (2 if at and not found else 1), len(edges) - 1)
+            low, high = (edges[at], edges[to]) if backwards else (edges[to], edges[at])
+            at = to
             start, end = low or first, high or last
             make, pieces = _of_slice.__wrapped__, pieces_of(self._reader, LogRecord, start, end)
             if len(pieces) == 1:
@@ -207,11 +213,11 @@ def _records_of(matches: Subquery, left_out: Sequence[InstrumentedAttribute[Any]
     return select(record).options(*(defer(column, raiseload=True) for column in columns))
 
 
-def _slices(
+def _cuts(
     begin: datetime | None, start: datetime | None, end: datetime | None, *, backwards: bool
-) -> Iterator[tuple[datetime | None, datetime | None]]:
-    """Half-open slices of time that cover [start, end), in the order of the search."""
-    cuts: list[datetime | None] = []
+) -> list[datetime]:
+    """The moments that divide [start, end) into slices, in the order of the search."""
+    cuts: list[datetime] = []
     for width in _SLICES:
         if begin is None:
             break
@@ -222,8 +228,7 @@ def _slices(
         if (end is not None and cut >= end) if backwards else (start is not None and cut <= start):
             break
         cuts.append(cut)
-    for one, other in pairwise([None, *cuts, None]):
-        yield (one, other) if backwards else (other, one)
+    return cuts
 
 
 def _planned_for_all(statement: Select[Any], pieces: Sequence[Piece]) -> Subquery:
