@@ -85,6 +85,22 @@ def test_frames_are_read_by_one_statement_and_told_by_name(connection: sa.Connec
     assert len(statements) == 1
 
 
+@pytest.mark.parametrize("wanted", [1, 2])
+def test_other_frames_of_a_large_trace_are_not_read(connection: sa.Connection, wanted: int) -> None:
+    first = a_frame()
+    keys = [first, *(first._replace(id=new_frame_id()) for _ in range(9))]
+    member = Member(owner_of("a" * 16, START, 3), {"prompt": TEXT})
+    insert_frames(connection, {key: [member] for key in keys})
+    counts: list[int] = []
+    sa.event.listen(
+        connection, "after_cursor_execute", lambda _, cursor, *__: counts.append(cursor.rowcount)
+    )
+    # A key for each row of a page.
+    found = read_frames(connection, keys[:wanted] * 20)
+    assert found == {key: {member.owner: member.values} for key in keys[:wanted]}
+    assert counts == [wanted]
+
+
 @pytest.mark.parametrize("start", [START, datetime(9999, 12, 31, 23, 30, tzinfo=UTC)])
 def test_pruning_keeps_what_rows_refer_to(connection: sa.Connection, start: datetime) -> None:
     key, other = a_frame(start), a_frame(start)
