@@ -23,6 +23,8 @@ from observatory_storage.payloads import (
     prune_frames,
     read_frames,
     references_to,
+    unpack,
+    zstd_module,
 )
 from observatory_storage.pool import StoragePool
 
@@ -83,6 +85,17 @@ def test_frames_are_read_by_one_statement_and_told_by_name(connection: sa.Connec
             assert part in str(error)
     assert read_frames(connection, []) == {}
     assert len(statements) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["hello", "null", "1", "[1]", "[[]]", "[{}]", '[["a",1,0,null,[["k",9]]]]', "[]more", "[7, "],
+)
+def test_data_that_are_no_frame_are_damaged(content: str) -> None:
+    length = len(content.removesuffix("more")).to_bytes(4, "big")
+    data = zstd_module().compress(length + content.encode())
+    with pytest.raises(DamagedFrame, match="a payload frame is damaged"):
+        unpack(data)
 
 
 @pytest.mark.parametrize("wanted", [1, 2])
