@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from observatory_storage.config import PayloadMode
 from observatory_storage.errors import ValidationError
 from observatory_storage.lifecycle.payload_conversion import ConvertedPayloads, convert_payloads
 from observatory_storage.models import PayloadFrame, TraceEvent, TraceSpan
@@ -118,6 +121,34 @@ def test_an_attribute_that_was_set_since_wins(pool: StoragePool) -> None:
     assert attributes["gen_ai.input.messages"] == [1.10]
     assert attributes["gen_ai.system_instructions"] == "secret-1 " + a_text(1)
     assert frame_count(pool) == 0
+
+
+@pytest.mark.parametrize("to", ["compressed", "inline"])
+def test_an_attribute_that_is_set_meanwhile_wins(pool: StoragePool, to: PayloadMode) -> None:
+    write(pool, *turns([1], 1), payloads="inline" if to == "compressed" else "compressed")
+    changed = sa.text(
+        """UPDATE trace_spans SET attributes = attributes || '{"small": "changed"}'"""
+    )
+
+    def change() -> None:
+        with pool.engine.begin() as connection:
+            connection.execute(changed)
+
+    others: list[threading.Thread] = []
+
+    def begin_change(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        """Another transaction changes the row that has been read, as soon as it can."""
+        if statement.startswith("UPDATE") and "payload_digests" in statement and not others:
+            others.append(threading.Thread(target=change))
+            others[0].start()
+            others[0].join(0.5)
+
+    sa.event.listen(pool.engine, "before_cursor_execute", begin_change)
+    assert convert_payloads(pool, to).changed_rows == 2
+    others[0].join()
+    check_payloads(pool)
+    (row,) = whole_rows(pool)["trace_spans"]
+    assert json.loads(row[2]["attributes"]) == {**a_turn(1, 1)["attributes"], "small": "changed"}
 
 
 def test_rows_of_a_damaged_frame_stay_as_they_are(
