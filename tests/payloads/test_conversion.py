@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from observatory_storage.config import PayloadMode
 from observatory_storage.errors import ValidationError
 from observatory_storage.lifecycle.payload_conversion import ConvertedPayloads, convert_payloads
 from observatory_storage.models import PayloadFrame, TraceEvent, TraceSpan
+from observatory_storage.payloads import open_payloads
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import CopyWriter
 from tests.payloads.framed import START, a_text, a_turn, frame_count, turns, write
@@ -123,23 +124,33 @@ def test_an_attribute_that_was_set_since_wins(pool: StoragePool) -> None:
     assert frame_count(pool) == 0
 
 
-@pytest.mark.parametrize("to", ["compressed", "inline"])
-def test_an_attribute_that_is_set_meanwhile_wins(pool: StoragePool, to: PayloadMode) -> None:
-    write(pool, *turns([1], 1), payloads="inline" if to == "compressed" else "compressed")
+def by_sql(pool: StoragePool) -> None:
     changed = sa.text(
         """UPDATE trace_spans SET attributes = attributes || '{"small": "changed"}'"""
     )
+    with pool.engine.begin() as connection:
+        connection.execute(changed)
 
-    def change() -> None:
-        with pool.engine.begin() as connection:
-            connection.execute(changed)
 
+def by_session(pool: StoragePool) -> None:
+    with pool.unit_of_work() as uow:
+        (span,) = open_payloads(uow.session.scalars(sa.select(TraceSpan)), uow.session)
+        span.attributes = {**(span.attributes or {}), "small": "changed"}
+        uow.commit()
+
+
+@pytest.mark.parametrize("change", [by_sql, by_session])
+@pytest.mark.parametrize("to", ["compressed", "inline"])
+def test_an_attribute_that_is_set_meanwhile_wins(
+    pool: StoragePool, to: PayloadMode, change: Callable[[StoragePool], None]
+) -> None:
+    write(pool, *turns([1], 1), payloads="inline" if to == "compressed" else "compressed")
     others: list[threading.Thread] = []
 
     def begin_change(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         """Another transaction changes the row that has been read, as soon as it can."""
         if statement.startswith("UPDATE") and "payload_digests" in statement and not others:
-            others.append(threading.Thread(target=change))
+            others.append(threading.Thread(target=change, args=[pool]))
             others[0].start()
             others[0].join(0.5)
 
