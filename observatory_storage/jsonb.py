@@ -32,6 +32,7 @@ __all__ = [
     "encode",
     "encode_many",
     "loads",
+    "plain_text",
     "shared",
 ]
 
@@ -72,7 +73,7 @@ def convert(value: Any, field: str = "value") -> tuple[bytes, int, Any]:
     """
     if type(value) is dict and not value:
         return EMPTY_OBJECT, 0, value
-    text = _plain_text(value)
+    text = plain_text(value)
     if text is not None:
         return _VERSION + text, 0, value
     text, conversion, plain = _careful(value, field)
@@ -99,7 +100,7 @@ def encode_many(values: Sequence[Any], field: str) -> tuple[list[bytes | None], 
     places = []
     write = orjson.dumps
     for value in values:
-        # As `_plain_text`, without the calls.
+        # As `plain_text`, without the calls.
         try:
             text = write(value, option=_OPTIONS)
         except TypeError:
@@ -138,12 +139,12 @@ def dumps(value: Any, field: str = "value") -> bytes:
     Raises:
         ValidationError: as `encode` does.
     """
-    text = _plain_text(value)
+    text = plain_text(value)
     return _careful(value, field)[0] if text is None else text
 
 
-def _plain_text(value: Any) -> bytes | None:
-    """The value as JSON text; None if it has to be converted first."""
+def plain_text(value: Any) -> bytes | None:
+    """The value as JSON text that jsonb takes; None if it has to be converted first."""
     try:
         text = orjson.dumps(value, option=_OPTIONS)
     except TypeError:

@@ -96,15 +96,15 @@ def give_back_space(run: Run, partition: str, held: Range) -> None:
 
     VACUUM makes the space usable for new rows only, of which a closed partition gets few.
     """
+    relation = "to_regclass(format('%I.%I', CAST(:schema AS text), CAST(:partition AS text)))"
     measured = sa.text(
         "SELECT coalesce(sum(octet_length(data)), 0) AS data, count(*) AS rows,"  # noqa: S608 - quoted
-        " pg_table_size(CAST(:name AS regclass)) AS bytes,"
-        " pg_relation_size(CAST(:name AS regclass)) AS scanned"
+        f" pg_table_size({relation}) AS bytes, pg_relation_size({relation}) AS scanned"
         f" FROM {quoted_name(run.source.schema)}.{quoted_name(partition)}"
     )
-    name = f"{quoted_name(run.source.schema)}.{quoted_name(partition)}"
+    names = {"schema": run.source.schema, "partition": partition}
     with translated(), run.source.engine.begin() as connection:
-        found = connection.execute(measured, {"name": name}).one()
+        found = connection.execute(measured, names).one()
     needed = found.data + found.rows * _ROW_BYTES
     if found.bytes - needed < max(_FREE_BYTES, found.bytes / 3) or found.scanned > _SCANNED_BYTES:
         return

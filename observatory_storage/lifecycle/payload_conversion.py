@@ -243,6 +243,8 @@ class Conversion(ABC):
             )
             .order_by(*key)
             .limit(_ROWS_AT_A_TIME)
+            # SQL of users and their sessions may change rows without a lock on the trace.
+            .with_for_update()
         )
         return page if after is None else page.where(sa.tuple_(*key) > after)
 

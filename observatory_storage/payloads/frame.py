@@ -137,14 +137,15 @@ def unpack(data: bytes) -> Frame:
     """
     content = content_of(data)
     start = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "big")
-    try:
-        header = orjson.loads(content[_LENGTH_BYTES:start])
-    except ValueError as error:
-        raise DamagedFrame(f"a payload frame is damaged: {error}") from error
     frame = Frame()
-    for *owner, keys in header:
-        values = frame.setdefault(Owner(*owner), {})
-        for key, length in keys:
-            values[key] = content[start : start + length]
-            start += length
+    try:
+        for *owner, keys in orjson.loads(content[_LENGTH_BYTES:start]):
+            values = frame.setdefault(Owner(*owner), {})
+            for key, length in keys:
+                values[key] = content[start : start + length]
+                start += length
+    except (TypeError, ValueError) as error:
+        raise DamagedFrame(f"a payload frame is damaged: {error}") from error
+    if start != len(content):
+        raise DamagedFrame("a payload frame is damaged: its values have another length")
     return frame

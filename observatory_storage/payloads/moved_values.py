@@ -42,7 +42,10 @@ _BEGINNING_BYTES: Final = (400, 1_300)
 _ELLIPSIS: Final = "…"
 # The JSON text of a shorter text is smaller than `MOVABLE_BYTES`: a character takes six bytes.
 _LEAST_CHARACTERS: Final = (MOVABLE_BYTES - 2) // 6
-_SCALARS: Final = frozenset({int, float, bool, type(None)})
+_SCALARS: Final = frozenset({float, bool, type(None)})
+# With an integer beyond these, Python writes the attributes, and some floats not as orjson does.
+_LEAST_INTEGER: Final = -(2**63)
+_GREATEST_INTEGER: Final = 2**64 - 1
 _Large = tuple[int, str, bytes, str]  # the length of the JSON text, the key, the text, the preview
 _raw: Final = Decoder(dict[str, Raw])
 _items: Final = Decoder(list[Raw])
@@ -110,15 +113,22 @@ def _large_of(attributes: Mapping[str, Any]) -> list[_Large] | None:
     large = []
     for key, value in attributes.items():
         kind = type(value)
+        if type(key) is not str:
+            return None
         if kind is str:
             if len(value) >= _LEAST_CHARACTERS:
                 text = orjson.dumps(value)
                 if len(text) >= MOVABLE_BYTES:
                     large.append((len(text), key, text, _shortened(value)))
         elif kind is dict or kind is list:
-            text = jsonb.dumps(value)
-            if len(text) >= MOVABLE_BYTES and _is_movable(text):
-                large.append((len(text), key, text, preview_of(text)))
+            plain = jsonb.plain_text(value)
+            if plain is None:
+                return None
+            if len(plain) >= MOVABLE_BYTES and _is_movable(plain):
+                large.append((len(plain), key, plain, preview_of(plain)))
+        elif kind is int:
+            if not _LEAST_INTEGER <= value <= _GREATEST_INTEGER:
+                return None
         elif kind not in _SCALARS:
             return None
     return large

@@ -177,7 +177,7 @@ def values_of(
     waiting: Sequence[int] = range(len(rows))
     for attempt in range(_ATTEMPTS):
         places = [_place(table, rows[index]) for index in waiting]
-        frames = read_frames(connection, [key for key, _ in places])
+        frames = read_frames(connection, {key for key, _ in places})
         lost = []
         for index, (key, owner) in zip(waiting, places, strict=True):
             found[index] = values = _values(frames[key], key, owner)

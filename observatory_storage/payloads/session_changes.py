@@ -36,9 +36,13 @@ def _find_frame_of_delete(_mapper: object, connection: sa.Connection, row: _Owne
 
 def _find_frame(connection: sa.Connection, row: _Owner) -> None:
     table = TABLES[row.__tablename__]
-    key = (table.table.c[name] == getattr(row, name) for name in table.key)
-    stored = sa.select(table.table.c.payload_frame).where(*key)
-    if connection.scalar(stored) is None:
+    columns = table.table.c
+    stored = sa.select(columns.payload_frame).where(
+        *(columns[name] == getattr(row, name) for name in table.key)
+    )
+    # A row without a frame is locked, so that no values of it move until the session has ended.
+    inline = stored.with_only_columns(sa.true()).where(columns.payload_frame.is_(None))
+    if connection.scalar(inline.with_for_update()):
         return
     # Who changes frames has locked the trace. Maintenance may have moved the values until then.
     trace = sa.select(Trace.id).where(Trace.id == row.trace_id).with_for_update()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import threading
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from observatory_storage.config import PayloadMode
 from observatory_storage.errors import ValidationError
 from observatory_storage.lifecycle.payload_conversion import ConvertedPayloads, convert_payloads
 from observatory_storage.models import PayloadFrame, TraceEvent, TraceSpan
+from observatory_storage.payloads import open_payloads
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import CopyWriter
 from tests.payloads.framed import START, a_text, a_turn, frame_count, turns, write
@@ -118,6 +122,44 @@ def test_an_attribute_that_was_set_since_wins(pool: StoragePool) -> None:
     assert attributes["gen_ai.input.messages"] == [1.10]
     assert attributes["gen_ai.system_instructions"] == "secret-1 " + a_text(1)
     assert frame_count(pool) == 0
+
+
+def by_sql(pool: StoragePool) -> None:
+    changed = sa.text(
+        """UPDATE trace_spans SET attributes = attributes || '{"small": "changed"}'"""
+    )
+    with pool.engine.begin() as connection:
+        connection.execute(changed)
+
+
+def by_session(pool: StoragePool) -> None:
+    with pool.unit_of_work() as uow:
+        (span,) = open_payloads(uow.session.scalars(sa.select(TraceSpan)), uow.session)
+        span.attributes = {**(span.attributes or {}), "small": "changed"}
+        uow.commit()
+
+
+@pytest.mark.parametrize("change", [by_sql, by_session])
+@pytest.mark.parametrize("to", ["compressed", "inline"])
+def test_an_attribute_that_is_set_meanwhile_wins(
+    pool: StoragePool, to: PayloadMode, change: Callable[[StoragePool], None]
+) -> None:
+    write(pool, *turns([1], 1), payloads="inline" if to == "compressed" else "compressed")
+    others: list[threading.Thread] = []
+
+    def begin_change(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        """Another transaction changes the row that has been read, as soon as it can."""
+        if statement.startswith("UPDATE") and "payload_digests" in statement and not others:
+            others.append(threading.Thread(target=change, args=[pool]))
+            others[0].start()
+            others[0].join(0.5)
+
+    sa.event.listen(pool.engine, "before_cursor_execute", begin_change)
+    assert convert_payloads(pool, to).changed_rows == 2
+    others[0].join()
+    check_payloads(pool)
+    (row,) = whole_rows(pool)["trace_spans"]
+    assert json.loads(row[2]["attributes"]) == {**a_turn(1, 1)["attributes"], "small": "changed"}
 
 
 def test_rows_of_a_damaged_frame_stay_as_they_are(

@@ -171,6 +171,14 @@ def test_the_space_of_packed_frames_is_given_back(pool: StoragePool, database_ur
     assert partitions(database_url, "payload_frames") == [present]
 
 
+def test_frames_are_packed_in_a_schema_of_any_name(empty_database_url: str) -> None:
+    with quick_pool(empty_database_url, schema="a \"%s:b'") as pool:
+        pool.run_migrations()
+        write(pool, *turns(range(1, 41), 12))
+        assert close_partitions(Run(pool)).is_complete
+        assert frame_count(pool) == 40
+
+
 def test_what_keeps_the_space_from_being_given_back_is_told(
     pool: StoragePool, database_url: str
 ) -> None:

@@ -23,6 +23,8 @@ from observatory_storage.payloads import (
     prune_frames,
     read_frames,
     references_to,
+    unpack,
+    zstd_module,
 )
 from observatory_storage.pool import StoragePool
 
@@ -83,6 +85,33 @@ def test_frames_are_read_by_one_statement_and_told_by_name(connection: sa.Connec
             assert part in str(error)
     assert read_frames(connection, []) == {}
     assert len(statements) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["hello", "null", "1", "[1]", "[[]]", "[{}]", '[["a",1,0,null,[["k",9]]]]', "[]more", "[7, "],
+)
+def test_data_that_are_no_frame_are_damaged(content: str) -> None:
+    length = len(content.removesuffix("more")).to_bytes(4, "big")
+    data = zstd_module().compress(length + content.encode())
+    with pytest.raises(DamagedFrame, match="a payload frame is damaged"):
+        unpack(data)
+
+
+@pytest.mark.parametrize("wanted", [1, 2])
+def test_other_frames_of_a_large_trace_are_not_read(connection: sa.Connection, wanted: int) -> None:
+    first = a_frame()
+    keys = [first, *(first._replace(id=new_frame_id()) for _ in range(9))]
+    member = Member(owner_of("a" * 16, START, 3), {"prompt": TEXT})
+    insert_frames(connection, {key: [member] for key in keys})
+    counts: list[int] = []
+    sa.event.listen(
+        connection, "after_cursor_execute", lambda _, cursor, *__: counts.append(cursor.rowcount)
+    )
+    # A key for each row of a page.
+    found = read_frames(connection, keys[:wanted] * 20)
+    assert found == {key: {member.owner: member.values} for key in keys[:wanted]}
+    assert counts == [wanted]
 
 
 @pytest.mark.parametrize("start", [START, datetime(9999, 12, 31, 23, 30, tzinfo=UTC)])
