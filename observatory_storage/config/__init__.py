@@ -4,16 +4,15 @@ from observatory_storage.config.fields import Setting, settings_of
 from observatory_storage.config.maintenance_settings import MaintenanceConfig
 from observatory_storage.config.partition_settings import PartitionsConfig
 from observatory_storage.config.payload_settings import PayloadMode, PayloadsConfig
+from observatory_storage.config.postgres_settings import PostgresConfig, SslMode
 from observatory_storage.config.pricing_settings import PricingConfig
 from observatory_storage.config.retention_settings import RetentionConfig, RollupRetention
 from observatory_storage.config.rule_settings import DropRule, RedactRule, RulesConfig
 from observatory_storage.config.sections import (
     LlmConfig,
     PoolConfig,
-    PostgresConfig,
     RedisConfig,
     RetryConfig,
-    SslMode,
 )
 from observatory_storage.config.storage import StorageConfig
 

@@ -14,6 +14,7 @@ from observatory_storage.config.fields import Env
 from observatory_storage.config.maintenance_settings import MaintenanceConfig
 from observatory_storage.config.partition_settings import PartitionsConfig
 from observatory_storage.config.payload_settings import PayloadsConfig
+from observatory_storage.config.postgres_settings import PostgresConfig
 from observatory_storage.config.pricing_settings import PricingConfig
 from observatory_storage.config.problems import Loaded
 from observatory_storage.config.retention_settings import RetentionConfig
@@ -21,7 +22,6 @@ from observatory_storage.config.rule_settings import RulesConfig
 from observatory_storage.config.sections import (
     LlmConfig,
     PoolConfig,
-    PostgresConfig,
     RedisConfig,
     RetryConfig,
 )
