@@ -36,7 +36,7 @@ QUESTIONS: dict[str, tuple[int, Callable[[UnitOfWork, str], object]]] = {
     ),
     "traces of no service": (4, lambda uow, _: uow.traces.list(TraceFilters(service_name="a"))),
     "traces of a model": (2, lambda uow, _: uow.traces.list(TraceFilters(model="m", limit=100))),
-    "trace statistics": (3, lambda uow, _: uow.traces.get_stats()),
+    "trace statistics": (1, lambda uow, _: uow.traces.get_stats()),
     "services": (1, lambda uow, _: uow.traces.services()),
     "operations": (1, lambda uow, _: uow.traces.operations("service")),
     "list of spans": (1, lambda uow, _: uow.traces.list_spans()),
@@ -49,8 +49,8 @@ QUESTIONS: dict[str, tuple[int, Callable[[UnitOfWork, str], object]]] = {
     "levels": (1, lambda uow, _: uow.logs.count_by_level()),
     "log statistics": (1, lambda uow, _: uow.logs.get_stats()),
     "metrics": (1, lambda uow, _: uow.metrics.list()),
-    "cost": (4, lambda uow, _: uow.metrics.get_cost_summary()),
-    "percentiles": (4, lambda uow, _: uow.metrics.get_latency_percentiles()),
+    "cost": (2, lambda uow, _: uow.metrics.get_cost_summary()),
+    "percentiles": (2, lambda uow, _: uow.metrics.get_latency_percentiles()),
 }
 
 

@@ -114,7 +114,7 @@ def cost_summaries(
     if limit is not None and fill is None:
         statement = statement.where(totals.c.place <= limit)
     summaries = []
-    for columns in reader.aggregates(statement):
+    for columns in reader.records(statement):
         del columns["place"]
         group = {name: columns.pop(column.name) for name, column in groups.items()}
         timestamp = buckets.read(columns.pop("bucket"))

@@ -72,7 +72,7 @@ def error_summaries(
     def of_last(column: Any) -> Any:
         return func.array_agg(aggregate_order_by(column, *order), type_=sa.ARRAY(column.type))[1]
 
-    records = reader.aggregates(
+    records = reader.records(
         select(
             rows.service_name,
             rows.name.label("operation"),

@@ -70,7 +70,7 @@ def _exact(
     conditions: Conditions,
 ) -> list[LatencyPercentiles]:
     """Percentiles of the spans themselves."""
-    records = reader.aggregates(
+    records = reader.records(
         select(
             buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time),
             func.count().label("span_count"),
@@ -117,7 +117,7 @@ def _rolled(
         counted = select(
             spans.bucket, cell, func.count(), func.min(spans.took), func.max(spans.took)
         ).group_by(spans.bucket, "cell")
-        for bucket, index, count, least, greatest in map(dict.values, reader.aggregates(counted)):
+        for bucket, index, count, least, greatest in reader.rows(counted):
             zeros = count if index == ZERO_CELL else 0
             indexes = [] if zeros else [index]
             note(bucket, "raw").add(indexes, [count][: len(indexes)], zeros, least, greatest)

@@ -50,7 +50,7 @@ def unpriced_models(
     )
     tokens = aggregates.integer_sum(spans.total_tokens)
     by = spans.provider, spans.model, spans.service_tier
-    records = reader.aggregates(
+    records = reader.records(
         sa.select(
             *by,
             sa.func.count().label("span_count"),

@@ -117,7 +117,7 @@ def user_usage(
     if limit is not None:
         statement = statement.where(totals.c.place <= limit)
     found = []
-    for record in reader.aggregates(statement):
+    for record in reader.records(statement):
         del record["place"]
         timestamp = buckets.read(record.pop("bucket"))
         found.append(UserUsage(source=source_of_rows(record), timestamp=timestamp, **record))
@@ -134,7 +134,7 @@ def active_users(
     """Distinct users and sessions by bucket; see `MetricRepository.get_active_users`."""
     pieces = pieces_by_hour(reader, start, end, buckets, source)
     rows = sa.union_all(*_people(pieces, buckets, start, end)).subquery("rows").c
-    records = reader.aggregates(
+    records = reader.records(
         select(
             rows.bucket,
             func.count(rows.user_id.distinct()).label("user_count"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Delete, Select, Update, func, literal, select
+from sqlalchemy import CursorResult, Delete, Select, Update, func, literal, select
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapper, Session
@@ -17,7 +17,6 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from observatory_storage.errors import NotFound, StorageError, translated
 from observatory_storage.payloads import fill_whole, log_damage
 from observatory_storage.repositories.reading.compact_rows import CompactRows, sharing
-from observatory_storage.repositories.reading.compiling import without_compiling
 from observatory_storage.repositories.reading.entities import UNIT_IS_OPEN, EntityMaker, mapper_of
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
 from observatory_storage.repositories.reading.streams import batches
@@ -139,11 +138,6 @@ class Reader:
             labels = tuple(result.keys())
             return [dict(zip(labels, row, strict=True)) for row in result]
 
-    def aggregates(self, statement: Select[Any]) -> list[dict[str, Any]]:
-        """All rows of a statement that aggregates many rows, their values by label."""
-        with translated(), without_compiling(self._connection(None, statement)):
-            return self.records(statement)
-
     def row(self, statement: Executable, parameters: Parameters = None) -> Any:
         """The one row of the statement."""
         with translated():
@@ -166,8 +160,7 @@ class Reader:
         """The number of rows of the statement, counted or estimated by the planner."""
         if kind == "exact":
             counted = select(func.count()).select_from(statement.subquery())
-            with translated(), without_compiling(self._connection(None, counted)):
-                return int(self.scalar(counted, parameters))
+            return int(self.scalar(counted, parameters))
         (document,) = self.row(_Explained(statement), parameters)
         return int(document[0]["Plan"]["Plan Rows"])
 
@@ -198,14 +191,11 @@ class Reader:
         options: Mapping[str, Any] | None = None,
     ) -> CursorResult[Any]:
         """Run a statement on the session's connection, without the session's layer for entities."""
-        connection = self._connection(mapper, statement)
-        return connection.execute(statement, parameters, execution_options=options)
-
-    def _connection(self, mapper: Mapper[Any] | None, statement: Executable) -> Connection:
         session = self.session
         if session.autoflush:
             session.flush()
-        return session.connection({"mapper": mapper, "clause": statement})
+        connection = session.connection({"mapper": mapper, "clause": statement})
+        return connection.execute(statement, parameters, execution_options=options)
 
 
 def _whole(make: EntityMaker[T], result: CursorResult[Any], rows: Sequence[Any]) -> list[T]:

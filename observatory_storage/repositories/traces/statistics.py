@@ -102,7 +102,7 @@ def trace_stats(reader: Reader, filters: TraceFilters) -> TraceStats:
         framed = FramedContent(reader.session, filters)
         conditions = framed.resolved(filters.in_sql(by_trace=True))
         statement = statement.where(is_matching(conditions))
-    (record,) = reader.aggregates(statement)
+    (record,) = reader.records(statement)
     return TraceStats(**aggregates.with_percentiles(record, "_duration_us"))
 
 
@@ -142,7 +142,7 @@ def span_stats(
         .order_by("bucket", func.count().desc(), *groups.values())
     )
     found = []
-    for record in reader.aggregates(statement):
+    for record in reader.records(statement):
         columns = aggregates.with_percentiles(record, "_duration_us")
         group = {name: columns.pop(column.name) for name, column in groups.items()}
         timestamp = buckets.read(columns.pop("bucket"))
