@@ -21,6 +21,7 @@ from observatory_storage.lifecycle.payload_walk import in_key_order
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.lifecycle.splitting import copy_anew
 from observatory_storage.payloads import (
+    FULL_FRAME_BYTES,
     DamagedFrame,
     FrameKey,
     Member,
@@ -46,8 +47,6 @@ __all__ = ["give_back_space", "pack_partition"]
 
 _log = logging.getLogger(__name__)
 _FRAMES: Final = PAYLOAD_FRAMES.table
-# A reader of one value opens all of its frame.
-_FRAME_BYTES: Final = 1 << 20
 # Writers of these traces wait while their frames are packed, for some tenths of a second.
 _BYTES_AT_A_TIME: Final = 8 << 20
 _FRAMES_AT_A_TIME: Final = 500
@@ -131,7 +130,7 @@ def _parts(run: Run, partition: str) -> Iterator[_Part]:
 def _divided(group: Iterator[_Listed]) -> Iterator[_Part]:
     part: _Part = []
     for one in group:
-        if part and one.value_bytes + sum(each.value_bytes for each in part) > _FRAME_BYTES:
+        if part and one.value_bytes + sum(each.value_bytes for each in part) > FULL_FRAME_BYTES:
             yield part
             part = []
         part.append(one)

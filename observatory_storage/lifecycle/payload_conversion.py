@@ -39,6 +39,7 @@ from observatory_storage.lifecycle.payload_walk import (
 )
 from observatory_storage.lifecycle.run import Deadline
 from observatory_storage.payloads import (
+    FULL_FRAME_BYTES,
     DamagedFrame,
     FrameKey,
     Member,
@@ -61,7 +62,6 @@ __all__ = ["ConvertedPayloads", "conversion_to", "convert_payloads", "convert_ra
 
 _log = logging.getLogger(__name__)
 _ROWS_AT_A_TIME: Final = 200
-_FRAME_BYTES: Final = 1 << 20
 _VERSION: Final = b"\x01"  # of jsonb's binary format, see `jsonb`
 
 
@@ -288,7 +288,7 @@ class _ToFrames(Conversion):
             trace_id, _, start, *_ = row.key
             place = trace_id, hour_of(start)
             key = open_frames.get(place)
-            if key is None or sizes[key] >= _FRAME_BYTES:
+            if key is None or sizes[key] >= FULL_FRAME_BYTES:
                 key = open_frames[place] = FrameKey(*place, new_frame_id())
             frames.setdefault(key, []).append(Member(row.owner, moved.values))
             sizes[key] += sum(map(len, moved.values.values()))

@@ -2,6 +2,7 @@
 
 from observatory_storage.payloads import session_changes as _session_changes  # noqa: F401 - listens
 from observatory_storage.payloads.frame import (
+    FULL_FRAME_BYTES,
     DamagedFrame,
     Frame,
     Member,
@@ -56,6 +57,7 @@ from observatory_storage.payloads.stored_frames import (
 )
 
 __all__ = [
+    "FULL_FRAME_BYTES",
     "MOVABLE_BYTES",
     "PREVIEW_CHARACTERS",
     "DamagedFrame",

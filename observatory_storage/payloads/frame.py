@@ -18,6 +18,7 @@ import orjson
 from observatory_storage.errors import ConfigError, StorageError
 
 __all__ = [
+    "FULL_FRAME_BYTES",
     "DamagedFrame",
     "Frame",
     "Member",
@@ -28,7 +29,16 @@ __all__ = [
     "zstd_module",
 ]
 
+FULL_FRAME_BYTES: Final = 4 * 1024 * 1024
+"""From so many bytes of values on, a frame takes no more: it is read and written as a whole.
+
+It is as large as some images, so that those which each call of a conversation carries along are
+stored a few times only."""
 _LENGTH_BYTES: Final = 4
+# Every level looks back so far.
+_LEAST_WINDOW: Final = 512 * 1024
+# Decompressors refuse a larger window unless they are told otherwise.
+_MOST_WINDOW_LOG: Final = 27
 # Level 3, the default of Zstandard, saves 6 % of the bytes of independent texts, but takes a third
 # longer, and writers wait for it.
 _LEVEL: Final = 1
@@ -105,13 +115,18 @@ def pack(members: Iterable[Member], level: int = _LEVEL) -> bytes:
         header.append([*owner, [[key, len(value)] for key, value in of_owner.items()]])
         values += of_owner.values()
     encoded = orjson.dumps(header)
+    content = b"".join((len(encoded).to_bytes(_LENGTH_BYTES, "big"), encoded, *values))
     zstd = zstd_module()
     options = {
         zstd.CompressionParameter.compression_level: level,
         zstd.CompressionParameter.checksum_flag: 1,
     }
-    length = len(encoded).to_bytes(_LENGTH_BYTES, "big")
-    return bytes(zstd.compress(b"".join((length, encoded, *values)), options=options))
+    if len(content) > _LEAST_WINDOW:
+        # Otherwise low levels would not look back beyond an image.
+        window_log = min(len(content).bit_length(), _MOST_WINDOW_LOG)
+        options[zstd.CompressionParameter.window_log] = window_log
+        options[zstd.CompressionParameter.enable_long_distance_matching] = 1
+    return bytes(zstd.compress(content, options=options))
 
 
 def content_of(data: bytes) -> bytes:

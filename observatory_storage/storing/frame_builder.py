@@ -10,6 +10,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from observatory_storage.payloads import (
+    FULL_FRAME_BYTES,
     FrameKey,
     Member,
     Moved,
@@ -33,8 +34,6 @@ __all__ = ["FrameBuilder", "OwnerKey", "event_owner", "load_frames", "span_owner
 OwnerKey = tuple[UUID, Owner]
 """The id of a trace, and one of its rows."""
 
-# A frame is read and written as a whole, so it should not be much larger.
-_FRAME_BYTES: Final = 1024 * 1024
 # After so many parts without a value of its trace, a frame is packed: the others are in memory.
 _IDLE_PARTS: Final = 5
 # So many frames are packed while the server inserts those before them.
@@ -185,7 +184,7 @@ class FrameBuilder:
         frame.members.append(Member(of_trace, moved.values))
         frame.size += sum(map(len, moved.values.values()))
         frame.part = self._part
-        if frame.size >= _FRAME_BYTES:
+        if frame.size >= FULL_FRAME_BYTES:
             self._complete.append(self._open.pop(place))
         return frame.key.id
 

@@ -186,7 +186,7 @@ def framed_rows_of(pool: StoragePool, frame: int | None) -> int:
 
 def test_a_large_trace_gets_several_frames(pool: StoragePool) -> None:
     spans = [
-        a_turn(1, 1, START, text=a_text(n, 8_000)) | {"span_id": span_id(n), "events": []}
+        a_turn(1, 1, START, text=a_text(n, 32_000)) | {"span_id": span_id(n), "events": []}
         for n in range(1, 260)
     ]
     CopyWriter(pool).write_spans(spans)

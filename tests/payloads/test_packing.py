@@ -101,7 +101,7 @@ def test_a_replaced_span_leaves_a_packed_frame(pool: StoragePool) -> None:
 
 
 def test_large_frames_are_packed_into_several(pool: StoragePool) -> None:
-    write(pool, *([a_turn(1, n, text=a_text(n, 150_000 * n))] for n in (1, 2, 3, 4)))
+    write(pool, *([a_turn(1, n, text=a_text(n, 600_000 * n))] for n in (1, 2, 3, 4)))
     rows = whole_rows(pool)
     assert pack(pool)
     check_payloads(pool)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import uuid
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 
+from observatory_storage import CopyWriter
 from observatory_storage.models import PayloadFrame, TraceEvent, TraceSpan
 from observatory_storage.payloads import (
     DamagedFrame,
@@ -20,6 +23,7 @@ from observatory_storage.payloads import (
     insert_frames,
     new_frame_id,
     owner_of,
+    pack,
     prune_frames,
     read_frames,
     references_to,
@@ -27,6 +31,7 @@ from observatory_storage.payloads import (
     zstd_module,
 )
 from observatory_storage.pool import StoragePool
+from tests.writers.helpers import a_span
 
 START = datetime(2026, 3, 1, 12, 30, 5, 17, tzinfo=UTC)
 TEXT = b'"' + b"word " * 80 + b'"'
@@ -61,6 +66,36 @@ def a_frame(start: datetime = START) -> FrameKey:
 def test_hours_are_those_of_utc() -> None:
     half = datetime.fromisoformat("2026-03-01T05:45:00+05:30")
     assert hour_of(half) == datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("level", [1, 6])
+def test_an_image_that_calls_carry_along_is_compressed_once(level: int) -> None:
+    image = b64encode(random.Random(3).randbytes(600_000))
+    members = [
+        Member(
+            owner_of(f"{number:016x}", START, 0),
+            {"prompt": b'"%b %b %b"' % (TEXT[1:-1] * number, image, TEXT[1:-1])},
+        )
+        for number in range(1, 6)
+    ]
+    data = pack(members, level)
+    assert len(data) < 1.1 * len(image)
+    assert unpack(data).members() == members
+
+
+def test_calls_that_carry_an_image_along_share_frames(pool: StoragePool) -> None:
+    image = b64encode(random.Random(4).randbytes(600_000)).decode()
+    spans = [
+        a_span(1, number, attributes={"gen_ai.input.messages": f"{number} {image} end {number}"})
+        for number in range(1, 11)
+    ]
+    CopyWriter(pool, payloads="compressed").write_spans(spans)
+    with pool.engine.connect() as connection:
+        stored = connection.scalar(sa.select(sa.func.sum(sa.func.length(PayloadFrame.data))))
+    assert stored < 2.5 * len(image)
+    with pool.unit_of_work() as uow:
+        for given, read in zip(spans, uow.traces.get_spans(spans[0]["trace_id"]), strict=True):
+            assert read.attributes == given["attributes"]
 
 
 def test_frames_are_read_by_one_statement_and_told_by_name(connection: sa.Connection) -> None:
