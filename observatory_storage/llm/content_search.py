@@ -47,6 +47,7 @@ from observatory_storage.llm.content_names import (
 from observatory_storage.models.search_words import matches, quoted, substring_pattern, words_of
 
 __all__ = [
+    "SEARCHED_CHARACTERS",
     "Content",
     "contains",
     "content_of_attributes",
@@ -57,9 +58,10 @@ __all__ = [
     "is_message_log",
 ]
 
-# The limit for prompts and for completions, so that a long prompt does not hide its completion. The
-# end of a prompt is kept, since the newest message of a conversation is there.
-_CHARACTERS: Final = 50_000
+SEARCHED_CHARACTERS: Final = 50_000
+"""The limit for prompts and for completions, so that a long prompt does not hide its completion.
+
+The end of a prompt is kept, since the newest message of a conversation is there."""
 # The number of levels of JSON within JSON strings that are searched for a substring.
 _JSON_IN_JSON: Final = 2
 # In nested JSON strings, an escape has several backslashes.
@@ -148,7 +150,7 @@ def _content_of_log(event_name: Any, attributes: Any, body: Any, body_json: Any)
     whole_body = func.coalesce(structured, body, quoted(""))
     found = case(
         (is_event, _sides(attributes, *paths, whole_body)),
-        else_=func.left(structured, text(str(_CHARACTERS))),
+        else_=func.left(structured, text(str(SEARCHED_CHARACTERS))),
     )
     own = case((is_event, attributes))
     row = cast(attributes, Text).concat(whole_body)
@@ -270,5 +272,5 @@ def _sides(
     first, last = values(asked), values(answered)
     if more_asked is not None:
         first = first.concat(text("' '")).concat(more_asked)
-    limit = text(str(_CHARACTERS))
+    limit = text(str(SEARCHED_CHARACTERS))
     return func.right(first, limit).concat(text("' '")).concat(func.left(last, limit))

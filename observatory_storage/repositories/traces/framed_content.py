@@ -19,7 +19,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from observatory_storage.llm.content_search import content_of_attributes, content_of_event
+from observatory_storage import jsonb
+from observatory_storage.llm.content_search import (
+    SEARCHED_CHARACTERS,
+    content_of_attributes,
+    content_of_event,
+)
 from observatory_storage.models import TraceSpan
 from observatory_storage.payloads.frame_keys import hour_of
 from observatory_storage.payloads.framed_rows import WholeRow, framed_rows
@@ -41,6 +46,9 @@ _MOST_HOURS: Final = 1_000
 _HOURS_AT_ONCE: Final = 128
 _ROWS_AT_ONCE: Final = 200
 _MOST_BYTES: Final = 4_000_000
+# What is left of a text at each end, and the size from which on a value is looked at for long ones.
+_LEFT: Final = SEARCHED_CHARACTERS + 100
+_LONG: Final = 3 * _LEFT
 
 _GIVEN: Final = (
     sa.func.unnest(
@@ -164,7 +172,7 @@ class FramedContent:
         size = 0
         for row in rows:
             batch.append(row)
-            size += sum(map(len, row.content.values()))
+            size += sum(min(len(value), _LONG) for value in row.content.values())
             if len(batch) >= _ROWS_AT_ONCE or size > _MOST_BYTES:
                 yield from self._decided(condition, batch)
                 batch, size = [], 0
@@ -175,9 +183,10 @@ class FramedContent:
         of_events = [row for row in rows if row.event_name is not None]
         for same, content in ((of_spans, _OF_SPAN), (of_events, _OF_EVENT)):
             if same:
+                is_for_words = condition.name == "text"
                 values = {
                     "event_names": [row.event_name for row in same],
-                    "attributes": [_as_json(row.content) for row in same],
+                    "attributes": [_as_json(row.content, cut=is_for_words) for row in same],
                 }
                 statement = sa.select(_ROW.c.number).where(condition.on(content))
                 numbers = self._connection.scalars(statement, values)
@@ -216,6 +225,33 @@ def _literal(alternatives: _Runs) -> list[list[bytes]]:
     return [[run.text.encode() for run in runs if run.is_literal] for runs in alternatives]
 
 
-def _as_json(attributes: Mapping[str, bytes]) -> str:
-    pairs = (orjson.dumps(key) + b":" + value for key, value in attributes.items())
+def _as_json(attributes: Mapping[str, bytes], *, cut: bool) -> str:
+    """The attributes as a JSON object.
+
+    Args:
+        cut: leave out what a search for words does not reach.
+    """
+    pairs = (
+        orjson.dumps(key) + b":" + (_without_middles(value) if cut else value)
+        for key, value in attributes.items()
+    )
     return (b"{" + b",".join(pairs) + b"}").decode()
+
+
+def _without_middles(value: bytes) -> bytes:
+    """JSON text without the middle of long texts in it.
+
+    Words are found in the first and the last `SEARCHED_CHARACTERS` of a row, of which more are
+    left at both ends. PostgreSQL would parse all of an image.
+    """
+    return value if len(value) <= _LONG else jsonb.dumps(_cut(jsonb.loads(value)))
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= 2 * _LEFT else value[:_LEFT] + value[-_LEFT:]
+    if isinstance(value, list):
+        return [_cut(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _cut(item) for key, item in value.items()}
+    return value
