@@ -27,16 +27,17 @@ from observatory_storage.cli.formatting import clean
 from observatory_storage.cli.maintain_command import summary
 from observatory_storage.config import StorageConfig
 from observatory_storage.config.sources import DotEnvSource, VariablesSource
-from observatory_storage.errors import StorageError, translated
+from observatory_storage.errors import ConfigError, StorageError, translated
 from observatory_storage.health import HealthReport, check_redis
 from observatory_storage.layout import PARTITIONED, existing
 from observatory_storage.lifecycle.maintenance import last_runs
-from observatory_storage.models import Base
+from observatory_storage.models import Base, PayloadFrame
 from observatory_storage.payloads import zstd_module
 from observatory_storage.pool import StoragePool
 from observatory_storage.repositories import TraceFilters
 from observatory_storage.serialization import to_json
 from observatory_storage.tables import TABLES
+from observatory_storage.unit_of_work import UnitOfWork
 from observatory_storage.wording import counted
 
 __all__ = ["command"]
@@ -299,10 +300,20 @@ class _Check:
         began = time.perf_counter()
         with self._pool.unit_of_work() as work:
             newest = work.traces.list(TraceFilters(limit=1))
+            self._frames(work)
         found = (
             f"the newest trace is {newest[0].trace_id}" if newest else "no traces are stored yet"
         )
         return f"answered in {_milliseconds(began)}: {found}"
+
+    def _frames(self, work: UnitOfWork) -> None:
+        """Fail if frames are stored that cannot be opened: by other writers, or by another mode."""
+        try:
+            zstd_module()
+        except ConfigError as error:
+            # Asked only now, so that a role needs no rights on frames that it can open.
+            if work.session.scalar(sa.select(sa.exists().select_from(PayloadFrame))):
+                raise ConfigError(f"there are payload frames, and {error}") from error
 
 
 def _show(output: Output, step: Step) -> None:

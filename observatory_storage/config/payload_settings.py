@@ -25,7 +25,7 @@ class PayloadsConfig(ConfigModel):
     section = ("payloads",)
     main_key = "mode"
 
-    mode: Annotated[PayloadMode, Env("OBSERVATORY_PAYLOADS")] = Field(
+    mode: Annotated[PayloadMode, Env("OBSERVATORY_PAYLOADS", "OBSERVATORY_PAYLOADS_MODE")] = Field(
         default="inline",
         description="inline: in their rows. compressed: beside them, many together in a frame.",
     )

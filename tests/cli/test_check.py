@@ -12,8 +12,10 @@ import psycopg
 import pytest
 
 from observatory_embedded import EmbeddedPostgres, EmbeddedValkey
+from observatory_storage import StoragePool
 from observatory_storage.models import Base
 from tests.commands import Result, Run, runner, traces_request
+from tests.payloads.framed import turns, write
 from tests.servers import FAST
 
 PASSWORD = "open sesame"
@@ -118,6 +120,23 @@ def test_payloads_without_zstandard(run: Run, database_url: str, without_zstd: N
     assert "pip install 'observatory-storage[zstd]'" in told[0]["detail"]
     assert told[0]["advice"] is None
     assert {step["result"] for step in told[1:]} == {"skipped"}
+
+
+def test_frames_without_zstandard(
+    run: Run, pool: StoragePool, database_url: str, request: pytest.FixtureRequest
+) -> None:
+    write(pool, *turns([1], 1))
+    assert run("check", DATABASE_URL=database_url).code == 0
+    request.getfixturevalue("without_zstd")
+    result = run("check", "--json", DATABASE_URL=database_url)
+    assert result.code == 1
+    (failed,) = [step for step in result.document["steps"] if step["result"] == "failed"]
+    assert failed["name"] == "query"
+    assert "pip install 'observatory-storage[zstd]'" in failed["detail"]
+
+
+def test_no_frames_without_zstandard(run: Run, database_url: str, without_zstd: None) -> None:
+    assert run("check", DATABASE_URL=database_url).code == 0
 
 
 def test_wrong_password(run: Run, guarded_server: EmbeddedPostgres) -> None:

@@ -10,6 +10,7 @@ from observatory_storage.lifecycle.sizes import PartitionSize, TableSize, storag
 from observatory_storage.writers import CopyWriter
 from tests.commands import Run
 from tests.lifecycle.days import noon
+from tests.payloads.framed import turns, write
 from tests.writers.helpers import a_log, a_span
 
 
@@ -58,6 +59,24 @@ def test_sizes_of_columns_are_estimated(pool: StoragePool, database_url: str) ->
     assert body.sampled_rows == 1000
     assert next(one for one in columns if one.column == "severity_text").bytes == 0
     assert storage_size(pool, sampled_rows=0).columns == ()
+
+
+@pytest.mark.parametrize("sampled_rows", [5, 2_000])
+def test_columns_fit_in_tables_that_were_never_analysed(
+    pool: StoragePool, database_url: str, sampled_rows: int
+) -> None:
+    write(pool, *turns(range(1, 41), 3))
+    found = storage_size(pool, sampled_rows=sampled_rows)
+    for table in found.tables:
+        columns = [one.bytes for one in found.columns if one.table == table.table]
+        assert sum(columns) <= table.heap_bytes + table.toast_bytes
+    with psycopg.connect(database_url) as connection:
+        frames = connection.execute("SELECT sum(pg_column_size(data)) FROM payload_frames")
+        stored = (frames.fetchone() or (0,))[0]
+    data = next(
+        one for one in found.columns if (one.table, one.column) == ("payload_frames", "data")
+    )
+    assert stored * 0.6 < data.bytes < stored * 1.7
 
 
 def test_an_unknown_table_is_refused(pool: StoragePool, run: Run, database_url: str) -> None:

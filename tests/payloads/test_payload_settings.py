@@ -36,6 +36,12 @@ def test_the_mode_stands_for_the_section(tmp_path: Path, monkeypatch: pytest.Mon
     assert StorageConfig.from_file(tmp_path / "a.yaml") == StorageConfig()
 
 
+@pytest.mark.parametrize("variable", ["OBSERVATORY_PAYLOADS", "OBSERVATORY_PAYLOADS_MODE"])
+def test_the_mode_has_two_variables(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "compressed")
+    assert StorageConfig.from_env().payloads == PayloadsConfig(mode="compressed")
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

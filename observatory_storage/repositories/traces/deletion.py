@@ -1,4 +1,7 @@
-"""Deletion of a trace, a user or a session from every table.
+"""Deletion of a trace, a user or a session from every table but the index of words.
+
+Maintenance removes the words of what was deleted from that index (`lifecycle.payload_index`),
+because a segment has the words of many traces and is rewritten as a whole.
 
 A deletion first locks the rows of the traces in the order of their ids, as writers do. A writer
 with spans of these traces therefore waits until the deletion is committed. Its spans then create
@@ -114,7 +117,7 @@ def delete_trace(reader: Reader, key: UUID, name: object) -> DeletedTrace:
 def delete_all_of(
     reader: Reader, column: Literal["user_id", "session_id"], value: str
 ) -> DeletedRows:
-    """Delete a user or a session from every table; see `TraceRepository.delete_user`.
+    """Delete a user or a session; see `TraceRepository.delete_user`.
 
     Raises:
         ValidationError: the id is empty or not text.

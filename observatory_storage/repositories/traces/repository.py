@@ -265,6 +265,8 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
     def delete(self, trace_id: validation.TraceId) -> results.DeletedTrace:
         """Delete a trace with its spans, their events, and the log records that name it.
 
+        The index of the words in payload frames keeps its id and its words until maintenance runs.
+
         Raises:
             NotFound: no row belongs to such a trace.
         """
@@ -277,7 +279,7 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
         return found
 
     def delete_user(self, user_id: str) -> results.DeletedRows:
-        """Erase the data of a user from every table.
+        """Erase the data of a user from every table but the index of words in payload frames.
 
         The following is deleted, as far as it was committed before the call:
 
@@ -286,7 +288,12 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
           of its spans belong to another user;
         - log records and data points whose attributes name the user;
         - exemplars that name the user or one of these traces. They are removed from their data
-          points, which stay.
+          points, which stay;
+        - rollups that name the user. Those of other groups are computed again by maintenance.
+
+        The index of the words in payload frames (the tables ``payload_words``, ``payload_segments``
+        and ``payload_unindexed``) keeps the words and the ids of these traces until maintenance
+        runs. Searches do not find them any more.
 
         Attributes name a user by any key from which ``user_id`` is read (``user.id``,
         ``enduser.id`` and so on, see `llm.dialects`). Rows that are written during or after the
@@ -300,7 +307,9 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
         return delete_all_of(self._reader, "user_id", user_id)
 
     def delete_session(self, session_id: str) -> results.DeletedRows:
-        """Erase the data of a session from every table, in the same way as `delete_user`.
+        """Erase the data of a session, in the same way as `delete_user`.
+
+        Maintenance removes its words from the index of words in payload frames.
 
         Raises:
             ValidationError: the id is empty or not text.
