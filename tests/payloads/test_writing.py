@@ -21,6 +21,7 @@ from observatory_storage import (
 )
 from observatory_storage.config import PoolConfig
 from observatory_storage.models import PayloadFrame
+from observatory_storage.payloads import FULL_FRAME_BYTES
 from tests.payloads.invariants import check_payloads, framed_rows, whole_rows
 from tests.writers.helpers import (
     QUICK,
@@ -173,12 +174,12 @@ def test_a_frame_has_a_trace_and_an_hour(compressed: StoragePool) -> None:
 
 
 def test_traces_that_go_on_have_several_frames_of_bounded_size(compressed: StoragePool) -> None:
-    text = LONG * 40
+    text = LONG * 160
     spans = [a_span(1, number, attributes={"text": f"{number}{text}"}) for number in range(1, 41)]
     CopyWriter(compressed).write_spans(spans)
     sizes = [row["value_bytes"] for row in fetch(compressed, PayloadFrame)]
     assert len(sizes) > 2
-    assert max(sizes) < 2**20 + len(text) + 100
+    assert max(sizes) < FULL_FRAME_BYTES + len(text) + 100
     assert check_payloads(compressed) == len(spans)
 
 
