@@ -118,15 +118,16 @@ class SpanCopy:
         self._totals = rows_of_totals(totals, self._loader.connection, undecided=undecided)
 
     def _framed(self, part: Sequence[Row], builder: FrameBuilder) -> Iterator[Sequence[Values]]:
-        """The values of spans and events, few at a time.
+        """The values of spans and events, few at a time if values are large.
 
         They have their payload columns from the first large value on. Most batches have none.
         """
-        for start in range(0, len(part), PART):
-            rows = part[start : start + PART]
+        self._is_framed = self._is_framed or builder.may_move(part)
+        size = PART if self._is_framed else max(1, len(part))
+        for start in range(0, len(part), size):
+            rows = part[start : start + size]
             for events in filter(None, map(_events_of, rows)):
                 self._events += builder.events(events)
-            self._is_framed = self._is_framed or builder.may_move(rows)
             yield builder.spans(rows) if self._is_framed else list(map(_values_of, rows))
             builder.end_part()
 
