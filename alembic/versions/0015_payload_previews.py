@@ -32,7 +32,7 @@ def upgrade() -> None:
           FROM {quoted}.trace_events AS o
          CROSS JOIN LATERAL pg_catalog.jsonb_each_text(o.payload_digests) AS d
          WHERE o.payload_frame IS NOT NULL
-    """)  # noqa: S608 - quoted
+    """)  # noqa: S608 - no value but the name of the schema, which is quoted
     for column in (
         sa.Column("payload_rule", sa.Text(collation="C")),
         sa.Column("payload_after", sa.Uuid()),

@@ -338,39 +338,3 @@ def test_damaged_frames_are_told_and_cost_only_themselves(
     assert set() < set(left) < set(whole)
     assert "payload frame" in caplog.text
     assert indexed(framed).is_complete
-
-
-LONG_WORDS = " ".join(f"filler{number}" for number in range(40_000))
-
-
-def long_attributes(number: int) -> dict[str, Any]:
-    """Attributes with words at both ends and in the middle of texts beyond what is searched."""
-    half = len(LONG_WORDS) // 2
-
-    def text(side: str) -> str:
-        near = f"{LONG_WORDS[:49_000]} {side}near{number} {LONG_WORDS[49_000:half]}"
-        end = f"{side}middle{number} {LONG_WORDS[half:-49_000]} {side}late{number}"
-        return f"{side}first{number} {near} {end} {LONG_WORDS[-49_000:]} {side}last{number}"
-
-    asked: Any = text("asked")
-    if number % 2:
-        asked = [{"role": "user", "content": [{"text": asked}, {"text": f"short{number}"}]}]
-    return {"gen_ai.input.messages": asked, "gen_ai.output.messages": text("answered")}
-
-
-def test_the_same_words_of_long_texts_are_found(inline: StoragePool, framed: StoragePool) -> None:
-    attributes = [long_attributes(number) for number in range(2)]
-    spans = [a_span(n, n, BEGIN, attributes=each) for n, each in enumerate(attributes, 1)]
-    for pool in (inline, framed):
-        CopyWriter(pool).write_spans(spans)
-    found = 0
-    for place in ("first", "near", "middle", "late", "last"):
-        for word in (f"{side}{place}{n}" for side in ("asked", "answered") for n in range(2)):
-            for kind in ("text", "contains"):
-                given: Any = {kind: word, "start_time": BEGIN, "end_time": BEGIN + DAY}
-                with inline.unit_of_work() as uow:
-                    expected = keys(uow.traces.list_spans(SpanFilters(**given)))
-                with framed.unit_of_work() as uow:
-                    assert keys(uow.traces.list_spans(SpanFilters(**given))) == expected, word
-                found += len(expected)
-    assert 0 < found < 40
