@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from observatory_storage import migrate
 from observatory_storage.bounded_pool import BoundedPool
+from observatory_storage.commits import Commits, follow_session
 from observatory_storage.config import PostgresConfig, StorageConfig
 from observatory_storage.engine import adopt_engine, check_engine, create_engine
 from observatory_storage.errors import ConfigError, PoolError, ValidationError, translated
@@ -75,6 +76,7 @@ class StoragePool:
         partitions: the existing partitions. Writers create more when rows need them.
         rules: the rules of the configuration for what is written; None if there are none.
         prices: the stored prices of models, with which writers compute costs.
+        commits: the listeners that hear of what was committed.
     """
 
     config: StorageConfig
@@ -84,6 +86,7 @@ class StoragePool:
     partitions: Partitions
     rules: Rules | None
     prices: PriceBook
+    commits: Commits
 
     def __init__(self, config: StorageConfig, *, connect: bool = True) -> None:
         _check_config(config)
@@ -162,6 +165,7 @@ class StoragePool:
         session = Session(
             self.engine, autoflush=False, expire_on_commit=False, close_resets_only=False
         )
+        follow_session(self.commits, session)
         return UnitOfWork(session, self)
 
     def run_migrations(self) -> None:
@@ -330,6 +334,7 @@ class StoragePool:
         self.rules = Rules.of(config.rules)
         self.prices = PriceBook(engine, enabled=config.pricing.compute_costs)
         self.redis = redis_client(config.redis, config.retry)
+        self.commits = Commits()
         self._owned = owned
         self._closed = False
         self._background: BackgroundMaintenance | None = None

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
 from observatory_storage.changed_spans import mark_changes
+from observatory_storage.commits import Change, Commit
 from observatory_storage.errors import ValidationError, translated
 from observatory_storage.pricing import PriceTable, service_tier_of, stored_tier
 from observatory_storage.rows.value_checks import Refused
@@ -157,6 +158,7 @@ def _recompute(source: Source, keys: Sequence[SpanKey], prices: PriceTable) -> i
         recompute_traces(connection, changed)
         decide_traces(connection, locked_traces(connection, changed))
         mark_unsettled(connection, {key.trace_id for key, _, names_call in changes if names_call})
+    source.commits.tell(Commit(changes=[Change(SPANS.name)]))
     return len(changes)
 
 

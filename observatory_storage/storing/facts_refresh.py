@@ -17,6 +17,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from observatory_storage.commits import Change, Commit
 from observatory_storage.errors import ValidationError, translated
 from observatory_storage.pricing import PriceTable
 from observatory_storage.serialization import Result
@@ -163,4 +164,6 @@ def _refresh(
         fill_from_stored_logs(connection, traces)
         decide_traces(connection, traces)
         mark_unsettled(connection, {change.key.trace_id for change in changes if change.names_call})
+    if changed:
+        source.commits.tell(Commit(changes=[Change(SPANS.name)]))
     return len(changes)

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from observatory_storage.changed_spans import mark_changes
+from observatory_storage.commits import Commit
 from observatory_storage.config import PayloadMode
 from observatory_storage.errors import ValidationError
 from observatory_storage.layout import Partitions
@@ -181,19 +182,28 @@ def stream(source: Source, feed: Feed, payloads: PayloadMode | None = None) -> S
     def once() -> StreamOutcome:
         is_spans = feed.table is SPANS
         prices = source.prices.table() if is_spans else None
+        # Nobody but listeners needs the rows once they are sent.
+        sent: list[Row] | None = [] if source.commits else None
         threshold = payload_threshold(source, payloads) if is_spans else None
         try:
             with writing(source), source.engine.begin() as connection:
                 loader = Loader(connection, prices=prices, payload_threshold=threshold)
-                return _stream(loader, feed, source.partitions)
+                outcome = _stream(loader, feed, source.partitions, sent)
         except PartitionMissing:
             return StreamOutcome.NOT_CLEAN
+        if sent and outcome is StreamOutcome.WRITTEN:
+            source.commits.tell(Commit(sent))
+        return outcome
 
     return retrying(source.config, once)
 
 
-def _stream(loader: Loader, feed: Feed, partitions: Partitions) -> StreamOutcome:
+def _stream(
+    loader: Loader, feed: Feed, partitions: Partitions, sent: list[Row] | None
+) -> StreamOutcome:
     parts = _clean_parts(feed, partitions, loader.payload_threshold)
+    if sent is not None:
+        parts = _keeping(parts, sent)
     told: list[LoggedFacts] = []
     starts: list[datetime] = []
     if feed.table is LOGS:
@@ -221,6 +231,12 @@ def _stream(loader: Loader, feed: Feed, partitions: Partitions) -> StreamOutcome
     if told:
         fill_from_logs(loader.connection, told)
     return StreamOutcome.WRITTEN
+
+
+def _keeping(parts: Iterable[list[Row]], sent: list[Row]) -> Iterator[list[Row]]:
+    for part in parts:
+        sent += part
+        yield part
 
 
 def _noting_starts(parts: Iterable[list[Row]], starts: list[datetime]) -> Iterator[list[Row]]:

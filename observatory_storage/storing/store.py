@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tenacity import RetryCallState
 
+from observatory_storage.commits import Commit
 from observatory_storage.config import PayloadMode
 from observatory_storage.errors import Rejected, StorageError, ValidationError, sqlstate_of
 from observatory_storage.rows import Row, prepare_trace
@@ -121,6 +122,8 @@ def store_into(
             )
             write_batch(loader, these)
         existing = loader.existing
+        if source.commits:
+            source.commits.tell(Commit(these))
 
     try:
         result.repaired += transaction.retrying(source.config, once, before_sleep=count)

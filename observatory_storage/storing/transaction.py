@@ -12,6 +12,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 
 from observatory_storage import errors
 from observatory_storage.backoff import backoff
+from observatory_storage.commits import Commits
 from observatory_storage.config import PayloadMode, StorageConfig
 from observatory_storage.errors import StorageError, ValidationError, translated
 from observatory_storage.layout import Partitions
@@ -52,6 +53,8 @@ class Source(Protocol):
     def rules(self) -> Rules | None: ...
     @property
     def prices(self) -> PriceBook: ...
+    @property
+    def commits(self) -> Commits: ...
 
 
 def source_of(field: str, value: Any) -> Source:

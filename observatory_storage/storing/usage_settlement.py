@@ -18,6 +18,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
+from observatory_storage.commits import Change, Commit
 from observatory_storage.errors import ValidationError, translated
 from observatory_storage.serialization import Result
 from observatory_storage.storing.span_filling import fill_from_stored_logs
@@ -121,11 +122,14 @@ def _settled(source: Source, batch: _Batch) -> int:
     for _ in range(_MOST_PASSES):
         with translated(), source.engine.begin() as connection:
             changed = _settle(connection, batch)
-            if changed is not None:
-                return changed
             # Traces that were found only now may come before the locked ones. Locks out of order
             # could deadlock, so the transaction ends, and the next one locks all of them.
-            connection.rollback()
+            if changed is None:
+                connection.rollback()
+        if changed is not None:
+            if changed:
+                source.commits.tell(Commit(changes=[Change(SPANS.name)]))
+            return changed
     return 0  # a chain of calls that grows all the time; the traces stay marked
 
 

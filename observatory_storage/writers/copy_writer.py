@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from observatory_storage import models, tables
+from observatory_storage.commits import Commit, tell_with_session
 from observatory_storage.config import PayloadMode
 from observatory_storage.errors import ValidationError
 from observatory_storage.pricing import PriceTable
@@ -123,6 +124,8 @@ class CopyWriter:
             with transaction.writing(self._source), self._source.engine.begin() as connection:
                 loader = self._loader(connection, prices)
                 write_batch(loader, these, optimistic=optimistic)
+            if self._source.commits:
+                self._source.commits.tell(Commit(these))
 
         framed = self._threshold is not None
         transaction.write_with_partitions(self._source, rows, write, framed=framed)
@@ -131,6 +134,7 @@ class CopyWriter:
         def write(these: Sequence[Row]) -> None:
             with transaction.writing(self._source), session.begin_nested():
                 write_batch(self._loader(session.connection(), prices), these)
+            tell_with_session(session, Commit(these))
 
         # A session that has no connection yet gets one when the partitions are there.
         held = session.connection() if session.in_transaction() else None

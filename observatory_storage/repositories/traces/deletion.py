@@ -22,6 +22,7 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.schema import CreateTable, DropTable
 
 from observatory_storage.changed_spans import marking
+from observatory_storage.commits import Change, Commit, tell_with_session
 from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.llm import aliases_of
 from observatory_storage.llm.aliases import holding
@@ -50,6 +51,7 @@ from observatory_storage.repositories.traces.trace_bounds import (
     spans_of_trace,
     start_bounds,
 )
+from observatory_storage.tables import DATA_POINTS, LOGS, SPANS
 
 __all__ = ["delete_all_of", "delete_trace"]
 
@@ -111,6 +113,8 @@ def delete_trace(reader: Reader, key: UUID, name: object) -> DeletedTrace:
     reader.change(sa.delete(PINNED_TRACES).where(PINNED_TRACES.c.trace_id == key))
     if bounds is None and not (deleted.spans or deleted.events or deleted.logs):
         raise NotFound(f"there is no trace {name}")
+    first, last = (bounds.first, bounds.last) if bounds else (None, None)
+    _tell(reader, Change(SPANS.name, first, last), Change(LOGS.name))
     return deleted
 
 
@@ -158,6 +162,7 @@ def delete_all_of(
         deleting = sa.delete(hours).where(getattr(hours, column) == wanted)
         reader.scalar(marking(deleting, hours.bucket, level=2))
         reader.change(sa.delete(days).where(getattr(days, column) == wanted))
+    _tell(reader, Change(SPANS.name), Change(LOGS.name), Change(DATA_POINTS.name))
     return DeletedRows(
         traces=traces,
         spans=spans,
@@ -166,6 +171,10 @@ def delete_all_of(
         data_points=data_points,
         redacted_data_points=redacted,
     )
+
+
+def _tell(reader: Reader, *changes: Change) -> None:
+    tell_with_session(reader.session, Commit(changes=changes))
 
 
 def _delete_spans(reader: Reader, *conditions: sa.ColumnElement[bool]) -> int:

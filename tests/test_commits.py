@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from observatory_storage import (
+    CopyWriter,
+    LlmSpan,
+    StoragePool,
+    TraceSpan,
+    TraceWriter,
+    ingest_logs,
+)
+from observatory_storage.commits import Commit
+
+START = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+class Listener:
+    """Keeps what it hears, and what another session saw of the spans at that moment."""
+
+    def __init__(self, pool: StoragePool) -> None:
+        self.pool = pool
+        self.heard: list[Commit] = []
+        self.visible: list[int] = []
+
+    def on_commit(self, commit: Commit) -> None:
+        self.heard.append(commit)
+        with self.pool.engine.connect() as connection:
+            count = sa.select(sa.func.count()).select_from(TraceSpan)
+            self.visible.append(connection.scalar(count) or 0)
+
+    @property
+    def rows(self) -> list[str]:
+        return [row.table for commit in self.heard for row in commit.rows]
+
+
+@pytest.fixture
+def listener(pool: StoragePool) -> Iterator[Listener]:
+    listener = Listener(pool)
+    pool.commits.add(listener)
+    yield listener
+    pool.commits.remove(listener)
+
+
+def span(number: int, **columns: Any) -> dict[str, Any]:
+    return {
+        "trace_id": f"{number:032x}",
+        "span_id": f"{number:016x}",
+        "name": "chat",
+        "start_time": START,
+        "service_name": "shop",
+        **columns,
+    }
+
+
+def test_buffered_writer_tells_of_spans_once_they_can_be_read(
+    pool: StoragePool, listener: Listener
+) -> None:
+    with TraceWriter(pool) as writer:
+        writer.write_spans([span(1, events=[{"name": "retry", "timestamp": START}]), span(2)])
+        assert not listener.heard
+    assert listener.rows == ["trace_spans", "trace_spans"]
+    assert len(listener.heard[0].rows[0].events or ()) == 1
+    assert listener.visible == [2]
+
+
+@pytest.mark.parametrize("count", [1, 2_000])
+def test_copy_writer_tells_of_all_rows(pool: StoragePool, listener: Listener, count: int) -> None:
+    CopyWriter(pool).write_spans([span(number) for number in range(1, count + 1)])
+    assert listener.rows == ["trace_spans"] * count
+    assert listener.visible == [count]
+
+
+def test_rows_that_met_a_conflict_are_told_once(pool: StoragePool, listener: Listener) -> None:
+    spans = [span(number) for number in range(1, 2_001)]
+    CopyWriter(pool).write_spans(spans[1_500:])
+    CopyWriter(pool).write_spans(spans)
+    assert [len(commit.rows) for commit in listener.heard] == [500, 2_000]
+
+
+def test_ingestion_tells_of_log_records(pool: StoragePool, listener: Listener) -> None:
+    record = {"timeUnixNano": "1769860800000000000", "body": {"stringValue": "hello"}}
+    ingest_logs(pool, {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]})
+    assert listener.rows == ["logs"]
+
+
+def test_unit_of_work_tells_when_it_commits(pool: StoragePool, listener: Listener) -> None:
+    with pool.unit_of_work() as uow:
+        CopyWriter(uow).write_spans([span(1)])
+        CopyWriter(uow).write_spans([span(2)])
+        assert not listener.heard
+        uow.commit()
+        assert listener.rows == ["trace_spans", "trace_spans"]
+        uow.commit()
+    assert len(listener.heard) == 2
+    assert listener.visible == [2, 2]
+
+
+def test_what_is_rolled_back_is_not_told(pool: StoragePool, listener: Listener) -> None:
+    with pool.unit_of_work() as uow:
+        CopyWriter(uow).write_spans([span(1)])
+        uow.rollback()
+        CopyWriter(uow).write_spans([span(2)])
+        with uow.session.begin_nested() as savepoint:
+            CopyWriter(uow).write_spans([span(3)])
+            savepoint.rollback()
+        with uow.session.begin_nested():
+            CopyWriter(uow).write_spans([span(4)])
+        uow.commit()
+    with pool.unit_of_work() as uow:
+        CopyWriter(uow).write_spans([span(5)])
+    ids = [row.trace_text for commit in listener.heard for row in commit.rows]
+    assert ids == [f"{2:032x}", f"{4:032x}"]
+
+
+def test_deletions_are_told_when_they_are_committed(pool: StoragePool, listener: Listener) -> None:
+    with TraceWriter(pool) as writer:
+        written = writer.write_span_from_llm(LlmSpan(model="m", user_id="ada", start_time=START))
+    listener.heard.clear()
+    with pool.unit_of_work() as uow:
+        uow.traces.delete(written.trace_id)
+        uow.traces.delete_user("ada")
+        assert not listener.heard
+        uow.commit()
+    changes = [[change.table for change in commit.changes] for commit in listener.heard]
+    assert changes == [["trace_spans", "logs"], ["trace_spans", "logs", "metric_data_points"]]
+    first = listener.heard[0].changes[0]
+    assert (first.first, first.last) == (START, START)
+
+
+def test_error_of_a_listener_is_logged_and_costs_no_row(
+    pool: StoragePool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        def on_commit(self, commit: Commit) -> None:
+            raise ZeroDivisionError
+
+    pool.commits.add(Broken())
+    with caplog.at_level(logging.ERROR), TraceWriter(pool) as writer:
+        writer.write_span(span(1))
+        assert writer.flush().committed == 1
+    assert "a listener failed after a commit" in caplog.text
