@@ -9,6 +9,7 @@ null, and the keys with the lengths of their values.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -116,17 +117,41 @@ def pack(members: Iterable[Member], level: int = _LEVEL) -> bytes:
         values += of_owner.values()
     encoded = orjson.dumps(header)
     content = b"".join((len(encoded).to_bytes(_LENGTH_BYTES, "big"), encoded, *values))
+    if len(content) <= _LEAST_WINDOW:
+        return _compressors.compress(content, level)
+    # Otherwise low levels would not look back beyond an image.
     zstd = zstd_module()
-    options = {
-        zstd.CompressionParameter.compression_level: level,
-        zstd.CompressionParameter.checksum_flag: 1,
+    parameter = zstd.CompressionParameter
+    options = _options(level) | {
+        parameter.window_log: min(len(content).bit_length(), _MOST_WINDOW_LOG),
+        parameter.enable_long_distance_matching: 1,
     }
-    if len(content) > _LEAST_WINDOW:
-        # Otherwise low levels would not look back beyond an image.
-        window_log = min(len(content).bit_length(), _MOST_WINDOW_LOG)
-        options[zstd.CompressionParameter.window_log] = window_log
-        options[zstd.CompressionParameter.enable_long_distance_matching] = 1
     return bytes(zstd.compress(content, options=options))
+
+
+def _options(level: int) -> dict[Any, int]:
+    parameter = zstd_module().CompressionParameter
+    return {parameter.compression_level: level, parameter.checksum_flag: 1}
+
+
+class _Compressors(threading.local):
+    """The compressors of a thread, by level: making one costs a tenth of using it for a frame."""
+
+    def __init__(self) -> None:
+        self._by_level: dict[int, Any] = {}
+
+    def compress(self, content: bytes, level: int) -> bytes:
+        # Taken out meanwhile, so that one that was interrupted is not used again.
+        compressor = self._by_level.pop(level, None)
+        if compressor is None:
+            compressor = zstd_module().ZstdCompressor(options=_options(level))
+        compressor.set_pledged_input_size(len(content))
+        data = bytes(compressor.compress(content, compressor.FLUSH_FRAME))
+        self._by_level[level] = compressor
+        return data
+
+
+_compressors: Final = _Compressors()
 
 
 def content_of(data: bytes) -> bytes:
