@@ -80,7 +80,7 @@ def test_the_order_of_the_columns_does_not_matter(empty: sa.Engine) -> None:
     before = definitions(empty, "public")
     with empty.begin() as connection:
         connection.exec_driver_sql(
-            'ALTER TABLE trace_spans DROP COLUMN reported_cost_source,'
+            "ALTER TABLE trace_spans DROP COLUMN reported_cost_source,"
             ' ADD COLUMN reported_cost_source text COLLATE "C"'
         )
     assert definitions(empty, "public") == before
