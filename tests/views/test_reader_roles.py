@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -16,28 +15,23 @@ from observatory_storage.models import Base
 from tests.lifecycle.rolled import LATER, refresh
 from tests.payloads.framed import START, turns, write
 from tests.repositories.hot_questions import HOT
-from tests.views.test_sql_views_page import TEXT
-from tests.views.view_rows import VIEW_NAMES
+from tests.servers import FAST
+from tests.views.view_rows import FACTS_ROLE, READER_ROLE, VIEW_NAMES
 from tests.writers.helpers import a_log, quick_pool, trace_id
 
-READER, FACTS = (
-    block for block in re.findall(r"```sql\n(.*?)```", TEXT, re.DOTALL) if "CREATE ROLE" in block
-)
 _DAY = timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedPostgres]:
     """A server of this module's own, since roles belong to a server; migrated, with both roles."""
-    from tests.servers import FAST
-
     with EmbeddedPostgres(settings=FAST, in_memory=True) as server:
         with quick_pool(server.url) as pool:
             pool.run_migrations()
             write(pool, *turns([1], 2))
             with psycopg.connect(server.url) as connection:
-                connection.execute(READER.encode())
-                connection.execute(FACTS.encode())
+                connection.execute(READER_ROLE.encode())
+                connection.execute(FACTS_ROLE.encode())
             # In partitions that the roles have been granted nothing on.
             write(pool, *turns([2], 2, START - 40 * _DAY))
             refresh(pool, LATER)

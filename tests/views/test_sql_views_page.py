@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from observatory_storage.models import Base
 from observatory_storage.schema_state import VIEWS
-from tests.views.view_rows import VIEW_NAMES
+from tests.views.view_rows import PAGE, VIEW_NAMES
 
-PAGE = Path(__file__).parents[2] / "docs" / "sql-views.md"
-TEXT = PAGE.read_text(encoding="utf-8")
 _COLUMNS = """
     SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
            pg_catalog.col_description(a.attrelid, a.attnum)
@@ -56,7 +53,7 @@ def test_all_views_are_known() -> None:
 
 @pytest.mark.parametrize("view", VIEW_NAMES)
 def test_every_column_is_documented_with_its_type(view: str, database_url: str) -> None:
-    section = TEXT.partition(f"### {view}\n")[2].partition("###")[0]
+    section = PAGE.partition(f"### {view}\n")[2].partition("###")[0]
     listed = re.findall(r"^\| `(\w+)` \| ([\w \[\]]+) \| (.+) \|$", section, re.MULTILINE)
     with psycopg.connect(database_url) as connection:
         columns = connection.execute(_COLUMNS, [view]).fetchall()
@@ -66,7 +63,7 @@ def test_every_column_is_documented_with_its_type(view: str, database_url: str) 
     assert listed == columns
     assert comment is not None
     assert section.strip().startswith(comment[0])
-    assert f"| `{view}` |" in TEXT
+    assert f"| `{view}` |" in PAGE
 
 
 @pytest.mark.parametrize("view", TABLES_OF_VIEWS)
@@ -85,7 +82,7 @@ def test_every_column_of_a_table_is_in_its_view_or_left_out_for_a_reason(
 
 
 def test_facts_have_no_texts() -> None:
-    facts = TEXT.partition("### observatory_span_facts\n")[2].partition("###")[0]
+    facts = PAGE.partition("### observatory_span_facts\n")[2].partition("###")[0]
     names = set(re.findall(r"^\| `(\w+)` ", facts, re.MULTILINE))
     texts = {"attributes", "status_message", "links", "resource_attributes", "scope_attributes"}
     assert not names & texts
@@ -95,7 +92,7 @@ def test_facts_have_no_texts() -> None:
 def test_the_sql_runs(database_url: str) -> None:
     queries = [
         block
-        for block in re.findall(r"```sql\n(.*?)```", TEXT, re.DOTALL)
+        for block in re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
         if "CREATE ROLE" not in block
     ]
     assert len(queries) == 2

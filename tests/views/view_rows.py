@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from pathlib import Path
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from observatory_storage import StoragePool, UnitOfWork
 from observatory_storage.schema_state import quoted_name
 
-__all__ = ["VIEW_NAMES", "costs", "expected_costs", "expected_sessions", "rows_of", "sessions"]
+__all__ = [
+    "FACTS_ROLE",
+    "PAGE",
+    "READER_ROLE",
+    "VIEW_NAMES",
+    "costs",
+    "expected_costs",
+    "expected_sessions",
+    "rows_of",
+    "sessions",
+]
+
+PAGE = (Path(__file__).parents[2] / "docs" / "sql-views.md").read_text(encoding="utf-8")
+# The SQL of the page that makes a role which only reads, and one which reads no texts.
+READER_ROLE, FACTS_ROLE = (
+    block for block in re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL) if "CREATE ROLE" in block
+)
 
 VIEW_NAMES = (
     *("observatory_traces", "observatory_span_facts", "observatory_spans", "observatory_errors"),
@@ -37,7 +55,7 @@ def costs(uow: UnitOfWork) -> set[tuple[Any, ...]]:
     }
 
 
-def expected_costs(uow: UnitOfWork, source: str = "raw") -> set[tuple[Any, ...]]:
+def expected_costs(uow: UnitOfWork, source: Literal["auto", "raw"] = "raw") -> set[tuple[Any, ...]]:
     """The rows that it ought to have."""
     return {
         (
