@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -199,6 +200,12 @@ def test_a_failed_span_leads_to_its_trace(server: EmbeddedPostgres) -> None:
     ((_, body, level, *_, logged_in, _),) = shown(server, "Logs", trace=trace)
     assert (body, level, logged_in) == ("it's slow", "unspecified", trace_id(1))
     assert shown(server, "Logs", trace=trace_id(2)) == []
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_a_dashboard_is_described(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "grafana.md").read_text(encoding="utf-8")
+    assert f"| `{name}` |" in page
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
