@@ -223,12 +223,12 @@ VIEWS: Final[dict[str, tuple[str, Columns, str]]] = {
             (
                 "exception_message",
                 _exception("exception.message"),
-                "The message of the last exception that the span recorded.",
+                "The last exception that the span recorded: its message. Large ones are previews.",
             ),
             (
                 "exception_stacktrace",
                 _exception("exception.stacktrace"),
-                "Its stack trace; a preview if it is stored in a payload frame.",
+                "Its stack trace. Large ones are previews.",
             ),
             *_WRITTEN,
         ),
@@ -423,7 +423,7 @@ def _costs_by_day() -> str:
     """Rollups where they are up to date, as `rollup_pieces.pieces_of` decides, and spans elsewhere.
 
     Spans are read hour by hour, in a subquery for each hour: its bounds are known when it begins,
-    so it reads one partition. Days without rollups are found by skipping from one to the next. The
+    so it reads one partition. Their days are found by skipping from one with spans to the next. The
     hours are materialized, because otherwise their spans would be read before it is known whether
     rollups have them.
     """
@@ -452,29 +452,32 @@ def _costs_by_day() -> str:
         WITH RECURSIVE state AS (
             SELECT true AS is_kept, raw_since, hour_since, day_since FROM {{schema}}.rollup_state
         ), marks AS (
-            SELECT m.level, m.end_time AS last,
-                   CASE m.level WHEN 0 THEN greatest(m.start_time, state.raw_since)
-                                ELSE m.start_time END AS first
+            SELECT DISTINCT m.level,
+                   pg_catalog.date_bin('1 hour', CASE m.level
+                     WHEN 0 THEN greatest(m.start_time, state.raw_since)
+                     ELSE m.start_time END, {_ORIGIN}) AS first,
+                   pg_catalog.date_bin('1 hour', m.end_time, {_ORIGIN}) AS last
               FROM {{schema}}.span_changes AS m CROSS JOIN state
              WHERE m.level > 0 OR m.end_time >= coalesce(state.raw_since, '-infinity')
-        ), bound AS (
-            SELECT coalesce((SELECT coalesce(day_since, '-infinity') FROM state), 'infinity')
-                   AS rolled_since
-        ), walk (day) AS (
-            SELECT pg_catalog.date_bin('24 hours',
-                     (SELECT pg_catalog.min(start_time) FROM {{schema}}.trace_spans), {_ORIGIN})
-              FROM bound WHERE rolled_since > '-infinity'
-             UNION ALL
+        ), ranges AS (
+            SELECT DISTINCT pg_catalog.date_bin('24 hours', first, {_ORIGIN}) AS lower,
+                   pg_catalog.date_bin('24 hours', last, {_ORIGIN}) + interval '24 hours' AS upper
+              FROM marks
+             UNION
+            SELECT '-infinity', coalesce((SELECT coalesce(day_since, '-infinity') FROM state),
+                                         'infinity')
+        ), walk (day, upper) AS (
             SELECT pg_catalog.date_bin('24 hours',
                      (SELECT pg_catalog.min(start_time) FROM {{schema}}.trace_spans
-                       WHERE start_time >= walk.day + interval '24 hours'), {_ORIGIN})
-              FROM walk CROSS JOIN bound WHERE walk.day < rolled_since
-        ), days AS (
-            SELECT walk.day FROM walk CROSS JOIN bound WHERE walk.day < rolled_since
+                       WHERE start_time >= ranges.lower), {_ORIGIN}), ranges.upper
+              FROM ranges WHERE ranges.upper > ranges.lower
              UNION
-            SELECT pg_catalog.generate_series(
-                     pg_catalog.date_bin('24 hours', first, {_ORIGIN}), last, interval '24 hours')
-              FROM marks
+            SELECT pg_catalog.date_bin('24 hours',
+                     (SELECT pg_catalog.min(start_time) FROM {{schema}}.trace_spans
+                       WHERE start_time >= walk.day + interval '24 hours'), {_ORIGIN}), walk.upper
+              FROM walk WHERE walk.day < walk.upper
+        ), days AS (
+            SELECT DISTINCT walk.day FROM walk WHERE walk.day < walk.upper
         ), hours AS MATERIALIZED (
             SELECT days.day, days.day + n * interval '1 hour' AS start
               FROM days CROSS JOIN pg_catalog.generate_series(0, 23) AS n

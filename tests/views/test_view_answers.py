@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -89,6 +89,24 @@ def test_costs_of_days_whose_rollups_have_expired_come_from_spans(pool: StorageP
             )
         with pool.unit_of_work() as uow:
             assert costs(uow) == before
+
+
+def test_costs_of_absurd_times_take_no_longer(pool: StoragePool) -> None:
+    starts = [datetime(1, 1, 2, tzinfo=UTC), DAY, datetime(9999, 12, 30, tzinfo=UTC)]
+    write(pool, *(a_span(n, start) for n, start in enumerate(starts, 1)))
+    with pool.unit_of_work() as uow:
+        assert costs(uow) == expected_costs(uow)
+    refresh(pool, LATER)
+    with pool.engine.begin() as connection:
+        # As of a rebuild of all rollups: millions of days, most of which have no spans.
+        connection.exec_driver_sql(
+            "INSERT INTO span_changes (start_time, end_time)"
+            " VALUES ('0001-01-01 00:00+00', '9999-12-31 00:00+00')"
+        )
+    with pool.unit_of_work() as uow:
+        uow.session.execute(sa.text("SET LOCAL statement_timeout = '20s'"))
+        assert costs(uow) == expected_costs(uow)
+    assert len(rows_of(pool, "SELECT day FROM observatory_costs_by_day")) == 3
 
 
 def test_sessions_are_those_of_the_repository(pool: StoragePool) -> None:

@@ -178,7 +178,9 @@ def test_a_day_of_costs_prunes_partitions(filled: StoragePool, zone: str) -> Non
 def test_costs_of_days_with_rollups_are_read_from_these(rolled: StoragePool) -> None:
     last = (_FIRST + (_DAYS - 1) * DAY).date()
     scans = run(rolled, f"SELECT * FROM observatory_costs_by_day WHERE day < '{last}'")
-    assert of_table(scans, "trace_spans") == set()
+    # In the marked range an index tells which days have spans.
+    read = [scan for scan in scans if scan["Node Type"] != "Index Only Scan"]
+    assert of_table(read, "trace_spans") == set()
     assert "span_rollups_day" in {scan["Relation Name"] for scan in scans}
     scans = run(rolled, "SELECT * FROM observatory_costs_by_day")
     assert of_table(scans, "trace_spans") == partitions("trace_spans", range(_DAYS - 1, _DAYS))
