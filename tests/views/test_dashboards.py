@@ -18,7 +18,7 @@ from observatory_storage import CopyWriter
 from tests.repositories.samples import a_log, a_span
 from tests.servers import FAST
 from tests.views.grafana_queries import ALL, DASHBOARDS, QUERIES, Query, expanded, panels_of
-from tests.views.view_rows import READER_ROLE
+from tests.views.view_rows import FACTS_ROLE, READER_ROLE
 from tests.writers.helpers import quick_pool, trace_id
 
 POSTGRES = "grafana-postgresql-datasource"
@@ -47,6 +47,7 @@ def server() -> Iterator[EmbeddedPostgres]:
             pool.run_migrations()
             with psycopg.connect(server.url) as connection:
                 connection.execute(READER_ROLE.encode())
+                connection.execute(FACTS_ROLE.encode())
             writer = CopyWriter(pool)
             writer.write_spans([*calls(START + _HOUR), *calls(OLD, 100)])
             writer.write_logs([a_log(1, START + _HOUR, body="it's slow", trace_id=trace_id(1))])
@@ -81,10 +82,14 @@ def calls(start: datetime, first: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def rows_of(
-    server: EmbeddedPostgres, query: Query, values: dict[str, Any], zone: str = "UTC"
+    server: EmbeddedPostgres,
+    query: Query,
+    values: dict[str, Any],
+    zone: str = "UTC",
+    role: str = "observatory_reader",
 ) -> tuple[list[str], list[tuple[Any, ...]]]:
     statement = expanded(query, values, START, END, "5m")
-    with psycopg.connect(server.url, user="observatory_reader") as connection:
+    with psycopg.connect(server.url, user=role) as connection:
         connection.execute("SELECT set_config('TimeZone', %s, false)", [zone])
         cursor = connection.execute(statement.encode())
         assert cursor.description is not None
@@ -159,6 +164,16 @@ def test_a_query_reads_no_partition_outside_of_the_time_range(
     }
     assert read
     assert old not in read
+
+
+def test_only_some_panels_need_texts(server: EmbeddedPostgres) -> None:
+    refused = set()
+    for query in OF_POSTGRES:
+        try:
+            assert rows_of(server, query, NOTHING_SELECTED, role="observatory_facts")[1]
+        except psycopg.errors.InsufficientPrivilege:
+            refused.add(query.title)
+    assert refused == {"Errors", "Logs", "Spans of the trace ${trace}"}
 
 
 def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
