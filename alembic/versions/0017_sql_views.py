@@ -530,10 +530,12 @@ def downgrade() -> None:
 
 def _create(name: str, comment: str, columns: list[tuple[str, str]], query: str) -> None:
     _execute(f"CREATE VIEW {{schema}}.{name} WITH (security_invoker = true) AS {query}")
-    _execute(f"COMMENT ON VIEW {{schema}}.{name} IS '{comment}'")
+    # One statement, since earlier migrations may hold locks that writers wait for.
+    comments = [f"COMMENT ON VIEW {{schema}}.{name} IS '{comment}';"]
     for column, told in columns:
         text = told.replace("'", "''")
-        _execute(f"COMMENT ON COLUMN {{schema}}.{name}.\"{column}\" IS '{text}'")
+        comments.append(f"COMMENT ON COLUMN {{schema}}.{name}.\"{column}\" IS '{text}';")
+    _execute(f"DO $comments$ BEGIN {' '.join(comments)} END $comments$")
 
 
 def _execute(statement: str) -> None:
