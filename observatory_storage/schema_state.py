@@ -17,6 +17,7 @@ from observatory_storage.models import Base
 
 __all__ = [
     "VERSION_TABLE",
+    "VIEWS",
     "adopt_former_version",
     "check_encoding",
     "check_tables",
@@ -29,7 +30,21 @@ __all__ = [
 ]
 
 # The models do not name them: SQLAlchemy 2.0 has no views.
-_VIEWS: Final = frozenset(("payload_previews",))
+VIEWS: Final = frozenset(
+    (
+        "observatory_costs_by_day",
+        "observatory_data_points",
+        "observatory_errors",
+        "observatory_events",
+        "observatory_logs",
+        "observatory_metrics",
+        "observatory_sessions",
+        "observatory_span_facts",
+        "observatory_spans",
+        "observatory_traces",
+        "payload_previews",
+    )
+)
 # Marks a schema that a migration created, so that the downgrade knows to drop it.
 _CREATED: Final = "created by observatory_storage"
 # The tables of the first release, by which its schemas are known.
@@ -96,7 +111,7 @@ def check_tables(connection: sa.Connection, schema: str) -> None:
     Raises:
         MigrationError: names those that it lacks.
     """
-    missing = sorted((Base.metadata.tables.keys() | _VIEWS) - tables_of(connection, schema))
+    missing = sorted((Base.metadata.tables.keys() | VIEWS) - tables_of(connection, schema))
     if missing:
         raise MigrationError(
             f"schema {schema!r} is at the newest revision but lacks {', '.join(missing)}: restore"
@@ -108,7 +123,7 @@ def tables_of(connection: sa.Connection, schema: str) -> frozenset[str]:
     """The names of the package's tables and views that the schema has."""
     inspector = sa.inspect(connection)
     tables = Base.metadata.tables.keys() & inspector.get_table_names(schema)
-    return _VIEWS.intersection(inspector.get_view_names(schema)) | tables
+    return VIEWS.intersection(inspector.get_view_names(schema)) | tables
 
 
 def grant_as_on_spans(connection: sa.Connection, schema: str, tables: Collection[str]) -> None:
@@ -119,7 +134,7 @@ def grant_as_on_spans(connection: sa.Connection, schema: str, tables: Collection
     granted = connection.execute(_PRIVILEGES_ON_SPANS, {"schema": schema}).all()
     for table in sorted(tables):
         for privilege, role in granted:
-            if table in _VIEWS and privilege != "SELECT":
+            if table in VIEWS and privilege != "SELECT":
                 continue
             grantee = "PUBLIC" if role is None else quoted_name(role)
             statement = f"GRANT {privilege} ON {quoted_name(schema)}.{table} TO {grantee}"

@@ -59,6 +59,7 @@ def test_wheel_contains_only_the_packages_and_the_migrations(wheel: Path) -> Non
     assert {f"observatory_storage/_alembic/versions/{name}" for name in migrations} <= set(names)
     assert "observatory_storage/_alembic/env.py" in names
     assert "observatory_storage/py.typed" in names
+    assert "observatory_storage/grafana/llm-telemetry.json" in names
     assert {name.partition("/")[0] for name in names} == {
         "observatory_embedded",
         "observatory_storage",

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "indexes": "Build the search indexes of days that are over.",
     "retention": "Delete rows that are older than they are kept.",
     "size": "Show the size of tables, partitions, indexes and columns.",
+    "dashboards": "List the dashboards for Grafana, or write them to files.",
     "serve": "Receive OTLP over HTTP.",
     "facts": "Read the LLM columns of stored spans again.",
     "settle": "Count usage once that several traces report.",

@@ -15,6 +15,7 @@ from observatory_storage.pool import StoragePool
 from observatory_storage.writers import CopyWriter
 from tests.lifecycle.rolled import check_answers, forget_rollups, refresh, rollups
 from tests.soak.scale import examples, scaled
+from tests.views.view_rows import costs, expected_costs, expected_sessions, sessions
 from tests.writers.helpers import Row, empty, span_id, trace_id
 
 MIDNIGHT = datetime(2026, 3, 14, tzinfo=UTC)
@@ -118,6 +119,8 @@ def test_rollups_answer_as_spans_do(pool: StoragePool) -> None:
         start, end = (None, None) if is_open else bounds
         with pool.unit_of_work() as uow:
             check_answers(uow, start, end)
+            assert costs(uow) == expected_costs(uow)
+            assert sessions(uow) == expected_sessions(uow)
 
     check()
 
