@@ -5,7 +5,7 @@ may read a view alone would read the tables through it. A column is its name, it
 comment, which docs/sql-views.md repeats. `o` is the table of the view; `{schema}.` stands for the
 schema.
 
-Revision ID: 0017
+Revision ID: 0016
 Revises: 0015
 """
 
@@ -15,7 +15,7 @@ from typing import Final
 
 from alembic import op
 
-revision = "0017"
+revision = "0016"
 down_revision = "0015"
 branch_labels = None
 depends_on = None
