@@ -1,7 +1,7 @@
 """Rows and results as Apache Arrow: their columns, and their conversion (extra ``arrow``)."""
 
 from observatory_storage.arrow.arrow_results import ArrowData, ResultList
-from observatory_storage.arrow.copied_rows import CopiedRow, copied_columns, table_of_copied
+from observatory_storage.arrow.copied_rows import copied_columns, table_of_copied
 from observatory_storage.arrow.shapes import (
     Shape,
     arrow_module,
@@ -11,7 +11,6 @@ from observatory_storage.arrow.shapes import (
 
 __all__ = [
     "ArrowData",
-    "CopiedRow",
     "ResultList",
     "Shape",
     "arrow_module",

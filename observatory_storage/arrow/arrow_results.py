@@ -31,8 +31,11 @@ class ArrowData:
         return self.to_arrow().__arrow_c_stream__(requested_schema)
 
 
-class ResultList(ArrowData, list[T]):
-    """A list of rows or results, which `to_arrow` converts."""
+class ResultList(list[T]):
+    """A list of rows or results, which `to_arrow` converts.
+
+    pandas, polars and DuckDB take a list as one, so pass them the table.
+    """
 
     __slots__ = ("_shape",)
 
@@ -41,7 +44,7 @@ class ResultList(ArrowData, list[T]):
         self._shape = shape
 
     def to_arrow(self) -> pa.Table:
-        """Return the list as a `pyarrow.Table`, which pandas, polars and DuckDB take.
+        """Return the list as a `pyarrow.Table`.
 
         The guide "Arrow" lists the types of columns. An empty list has the same columns.
 

@@ -91,6 +91,15 @@ class Shape:
             columns.append(pa.array(values, _arrow_type(pa, kind)))
         return pa.Table.from_arrays(columns, schema=self.schema())
 
+    def rows_of(self, table: Any) -> list[dict[str, Any]]:
+        """The rows of a table that has some of these columns, with UUIDs in place of their text."""
+        kinds = dict(self.fields)
+        uuids = [name for name in table.column_names if kinds[name] == "uuid"]
+        rows: list[dict[str, Any]] = table.to_pylist()
+        for row in rows:
+            row.update({name: UUID(row[name]) for name in uuids if row[name] is not None})
+        return rows
+
     def _values(self, rows: Collection[Any], name: str, kind: Kind) -> list[Any]:
         if kind == "group":
             key = name.partition(".")[2]

@@ -17,7 +17,7 @@ from sqlalchemy import Select
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.orm import Session
 
-from observatory_storage.arrow import CopiedRow, Shape, copied_columns
+from observatory_storage.arrow import Shape, copied_columns
 from observatory_storage.errors import translated
 from observatory_storage.repositories.reading.entities import mapper_of
 from observatory_storage.repositories.reading.reader import Parameters, Reader
@@ -33,7 +33,7 @@ _listening: Final = Lock()
 
 
 class CopyReader(Reader):
-    """Reads the rows of one table as `CopiedRow`s, and all others as `Reader` does.
+    """Reads the rows of one table as lines of CSV, and all others as `Reader` does.
 
     Args:
         session: as for `Reader`.
@@ -45,7 +45,7 @@ class CopyReader(Reader):
         self._shape = shape
 
     def entities(self, statement: Select[T], parameters: Parameters = None) -> list[T]:
-        """The rows that the statement selects, read to the end before this returns."""
+        """The lines of the rows that the statement selects. None of the COPY is left to be read."""
         mapper = mapper_of(statement)
         if mapper is None or mapper.class_ is not self._shape.kind:
             return super().entities(statement, parameters)
@@ -57,7 +57,7 @@ class CopyReader(Reader):
             _listen(self.session.connection(bind).engine)
             copied = statement.with_only_columns(*columns, maintain_column_froms=True)
             self._execute(mapper, copied, parameters, {_LINES: lines}).close()
-        return cast(list[T], [CopiedRow(line, self._shape) for line in lines])
+        return cast(list[T], lines)
 
 
 def _listen(engine: sa.Engine) -> None:

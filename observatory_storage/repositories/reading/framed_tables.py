@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from typing import Any, Final
-from uuid import UUID
 
 from sqlalchemy.orm import Session
 
@@ -35,9 +34,7 @@ def with_whole_values(session: Session, shape: Shape, table: Any) -> Any:
     definition = TABLES[shape.kind.__tablename__]
     is_framed = pc.is_valid(table[_FRAME])
     names = [*definition.key, _ATTRIBUTES, _FRAME]
-    rows = table.select(names).filter(is_framed).to_pylist()
-    for row in rows:
-        row["trace_id"] = UUID(row["trace_id"])
+    rows = shape.rows_of(table.select(names).filter(is_framed))
     with translated():
         found = values_of(session, definition, rows)
     damaged = [values for values in found if isinstance(values, DamagedFrame)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from observatory_storage.arrow import ArrowData, CopiedRow, Shape, arrow_module, table_of_copied
+from observatory_storage.arrow import ArrowData, Shape, arrow_module, table_of_copied
 from observatory_storage.repositories.reading import validation
 from observatory_storage.repositories.reading.copy_reader import CopyReader
 from observatory_storage.repositories.reading.framed_tables import with_whole_values
@@ -99,15 +100,18 @@ class ResultStream(ArrowData, Iterator[T], Generic[T]):
         keyset = search.keyset
         seek = Seek(keyset, min(size, _FIRST_PAGE), keyset.descending)
         while True:
-            rows = cast(Sequence[CopiedRow], search.rows(seek))
-            if not rows:
+            lines = cast(Sequence[memoryview], search.rows(seek))
+            if not lines:
                 return
-            table = table_of_copied(rows, self._shape)
-            yield with_whole_values(reader.session, self._shape, table)
-            if len(rows) < seek.row_limit:
+            table = with_whole_values(
+                reader.session, self._shape, table_of_copied(lines, self._shape)
+            )
+            yield table
+            if len(lines) < seek.row_limit:
                 return
-            fitting = max(1, _PAGE_BYTES * len(rows) // table.nbytes)
-            key = keyset.key_of(rows[-1])
+            fitting = max(1, _PAGE_BYTES * len(lines) // table.nbytes)
+            (last,) = self._shape.rows_of(table.slice(len(table) - 1))
+            key = keyset.key_of(SimpleNamespace(**last))
             seek = Seek(keyset, min(size, fitting), keyset.descending, key)
 
 
@@ -127,7 +131,7 @@ def stream_of(
         search: makes the list.
         batch_size: the rows of a page.
         is_copied: whether Arrow's rows are copied. The list must then read all its rows by
-            `Reader.entities`, and only use their number and the values of their keys.
+            `Reader.entities`, and use only their number.
     """
 
     def rows(size: int) -> Iterator[T]:
