@@ -223,17 +223,19 @@ def arrow(run: Run, out: Output) -> list[Any]:
         "Spans that leave the store, by iterate_spans and by its to_arrow: greatest resident set of"
         " the process",
         (
-            *("as", "columns", "spans", "seconds", "spans a second", "times entities"),
-            *("MB after a page", "MB at most"),
+            *("as", "columns", "days", "spans", "seconds", "spans a second", "times entities"),
+            *("CPU us a span", "MB after a page", "MB at most"),
         ),
         [
             (
                 one.way,
                 one.columns,
+                str(one.days),
                 f"{one.spans:,}",
                 f"{one.seconds:.1f}",
                 f"{one.spans_a_second:,.0f}",
-                f"{one.ratio:.1f}",
+                "" if one.ratio is None else f"{one.ratio:.1f}",
+                f"{one.cpu_us:.1f}",
                 f"{one.before_mb:.0f}",
                 f"{one.peak_mb:.0f}",
             )
