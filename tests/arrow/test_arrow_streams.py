@@ -26,6 +26,7 @@ from observatory_storage import (
     ValidationError,
 )
 from observatory_storage.models import TraceSpan
+from observatory_storage.repositories.reading import result_streams
 from tests.repositories.samples import SECOND, START, a_log, a_span, span_key, statements, trace_key
 
 SPANS = 95
@@ -164,13 +165,17 @@ def test_filters_and_order_hold(filled: StoragePool) -> None:
         assert uow.traces.iterate_spans(name="another").to_arrow().read_all().num_rows == 0
 
 
-def test_large_rows_come_in_small_batches(pool: StoragePool) -> None:
-    large = {"text": "x" * 400_000}
-    CopyWriter(pool).write_spans([a_span(1, n, attributes=large) for n in range(1, 101)])
-    with pool.unit_of_work() as uow:
-        sizes = [len(b) for b in uow.traces.iterate_spans(payload=True).to_arrow(50)]
-        assert sum(sizes) == 100
-        assert max(sizes[1:]) < 50
+def test_pages_of_large_rows_have_fewer_rows(
+    pool: StoragePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(result_streams, "_PAGE_BYTES", 1_000_000)
+    large = {"text": "x" * 50_000}
+    CopyWriter(pool).write_spans([a_span(1, n, attributes=large) for n in range(1, 71)])
+    with pool.unit_of_work() as uow, statements(pool.engine) as seen:
+        assert sum(map(len, uow.traces.iterate_spans(payload=True).to_arrow(30))) == 70
+        assert len(seen) == 4  # the pages have 30, 19, 19 and 2 rows
+        assert sum(map(len, uow.traces.iterate_spans().to_arrow(30))) == 70
+        assert len(seen) == 7  # 30, 30 and 10
 
 
 def test_an_error_within_a_copy_is_told(filled: StoragePool) -> None:

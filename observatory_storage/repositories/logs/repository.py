@@ -108,7 +108,7 @@ class LogRepository:
             ValidationError: a cursor is damaged, or belongs to another query.
         """
         wanted = LogFilters.of(filters, fields)
-        search, shape = self._search(self._reader, wanted, payload=payload), _SHAPES[payload]
+        search, shape = self._search(self._reader, wanted, payload=payload), _SHAPES[bool(payload)]
         return pages.read_page(search, wanted.limit, after, before, total, shape=shape)
 
     def iterate(
@@ -128,7 +128,7 @@ class LogRepository:
         size = validation.limit("batch_size", batch_size)
         return stream_of(
             self._reader,
-            _SHAPES[payload],
+            _SHAPES[bool(payload)],
             lambda reader: self._search(reader, wanted, payload=payload),
             size,
         )
@@ -191,7 +191,7 @@ class LogRepository:
         if wanted.text is not None:
             raise ValidationError("filters", wanted.text, "must not have a text of their own")
         wanted = replace(wanted, text=validation.required_text("text", text))
-        shape = _SHAPES[payload]
+        shape = _SHAPES[bool(payload)]
         if order == "time":
             search = self._search(self._reader, wanted, payload=payload)
             return pages.read_page(search, wanted.limit, after, before, total, shape=shape)
@@ -287,7 +287,7 @@ class LogRepository:
         """
         wanted = LogFilters.of(filters, fields)
         page = Tail(self._reader).poll(cursor, wanted, () if payload else _WITHOUT_PAYLOAD)
-        return replace(page, shape=_SHAPES[payload])
+        return replace(page, shape=_SHAPES[bool(payload)])
 
     def _search(
         self, reader: Reader, filters: LogFilters, *, payload: bool

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from threading import Lock
 from typing import Any, Final, TypeVar, cast
+from weakref import WeakSet
 
 import psycopg
 import sqlalchemy as sa
@@ -31,10 +32,11 @@ __all__ = ["CopyReader"]
 
 T = TypeVar("T")
 
-# The execution option with the list that takes the lines.
-_LINES: Final = "observatory_storage.copied_lines"
-_DO_EXECUTE: Final = "do_execute"
-_listening: Final = Lock()
+# The execution option with the list that takes the result of a COPY: the lines.
+_RESULTS: Final = "observatory_storage.copied"
+# The dialects that listen, of the engines of sessions.
+_listening: Final[WeakSet[sa.Dialect]] = WeakSet()
+_listening_lock: Final = Lock()
 
 
 class CopyReader(Reader):
@@ -56,35 +58,37 @@ class CopyReader(Reader):
             return super().entities(statement, parameters)
         entity = statement.column_descriptions[0]["entity"]
         columns = copied_columns(self._shape, entity)
-        lines: list[memoryview] = []
+        results: list[list[memoryview]] = []
         with translated():
             bind = {"mapper": mapper, "clause": statement}
             _listen(self.session.connection(bind).engine)
             copied = statement.with_only_columns(*columns, maintain_column_froms=True)
-            self._execute(mapper, copied, parameters, {_LINES: lines}).close()
+            self._execute(mapper, copied, parameters, {_RESULTS: results}).close()
+        (lines,) = results
         return cast(list[T], lines)
 
 
 def _listen(engine: sa.Engine) -> None:
     # Also an engine that this package has not made may have the session. Whatever else it executes
     # does not have the option.
-    with _listening:
-        if not sa.event.contains(engine, _DO_EXECUTE, _copy):
-            sa.event.listen(engine, _DO_EXECUTE, _copy)
+    with _listening_lock:
+        if engine.dialect not in _listening:
+            sa.event.listen(engine, "do_execute", _copy)
+            _listening.add(engine.dialect)
 
 
 def _copy(
     cursor: psycopg.Cursor[Any], statement: str, parameters: Any, context: ExecutionContext
 ) -> bool | None:
     """Send the statement within a COPY, if it has the option. True if it has been executed."""
-    lines = context.execution_options.get(_LINES)
-    if lines is None:
+    results = context.execution_options.get(_RESULTS)
+    if results is None:
         return None
     # Only if there are parameters, psycopg replaces %% by %. A page has at least its row limit.
     assert parameters
     copy = f"COPY ({statement}) TO STDOUT (FORMAT csv, ENCODING 'UTF8')"
     with cursor.copy(copy, parameters):
-        lines += cursor.connection.wait(_received(cursor.connection.pgconn))
+        results.append(cursor.connection.wait(_received(cursor.connection.pgconn)))
     return True
 
 

@@ -25,7 +25,7 @@ _ARROW_BATCH_SIZE: Final = 20_000
 # A page of a stream has fewer rows if they are so large that they would take more memory.
 _PAGE_BYTES: Final = 16 * 1024 * 1024
 # The size of rows is known after the first page.
-_FIRST_PAGE: Final = 1_000
+_FIRST_PAGE: Final = 200
 
 
 class ResultStream(ArrowData, Iterator[T], Generic[T]):

@@ -86,7 +86,7 @@ class SpanListQueries:
             search = self._ordered_search(wanted, order_by, payload=payload)
         else:
             search = self._span_search(self._reader, wanted, payload=payload)
-        shape = _SHAPES[payload]
+        shape = _SHAPES[bool(payload)]
         return pages.read_page(search, wanted.limit, after, before, total, shape=shape)
 
     def search_text(
@@ -153,12 +153,15 @@ class SpanListQueries:
         if isinstance(wanted.trace_id, UUID):
             return ResultStream(
                 self._reader,
-                _SHAPES[payload],
+                _SHAPES[bool(payload)],
                 lambda size: self._stream_spans(wanted, size, **options),
                 size,
             )
         return stream_of(
-            self._reader, _SHAPES[payload], lambda r: self._span_search(r, wanted, **options), size
+            self._reader,
+            _SHAPES[bool(payload)],
+            lambda r: self._span_search(r, wanted, **options),
+            size,
         )
 
     def _span_search(
