@@ -16,8 +16,10 @@ from observatory_storage import (
     ConnectionLost,
     CopyWriter,
     LogRepository,
+    PostgresConfig,
     ResultStream,
     SpanFilters,
+    StorageConfig,
     StorageError,
     StoragePool,
     Timeout,
@@ -219,6 +221,15 @@ def test_streams_of_a_session_of_your_own(filled: StoragePool) -> None:
         assert LogRepository(session).iterate().to_arrow().read_all().num_rows == 1
         assert session.scalar(sa.text("SELECT 1")) == 1
     engine.dispose()
+
+
+def test_streams_of_another_schema(empty_database_url: str) -> None:
+    config = PostgresConfig.from_url(empty_database_url, schema="50%%")
+    with StoragePool(StorageConfig(postgres=config)) as pool:
+        pool.run_migrations()
+        CopyWriter(pool).write_spans([a_span(1, 1)])
+        with pool.unit_of_work() as uow:
+            assert uow.traces.iterate_spans().to_arrow().read_all().num_rows == 1
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, "many"])
