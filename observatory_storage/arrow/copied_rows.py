@@ -52,8 +52,10 @@ def table_of_copied(lines: Sequence[bytes | memoryview], shape: Shape) -> Any:
     longest = max(map(len, lines))
     read = csv.read_csv(
         pa.BufferReader(b"".join(lines)),
-        # A line has to fit into a block.
-        read_options=csv.ReadOptions(column_names=names, block_size=max(_BLOCK_BYTES, longest + 1)),
+        # A line has to fit into a block. With threads, parsing takes a third more processor time.
+        read_options=csv.ReadOptions(
+            column_names=names, block_size=max(_BLOCK_BYTES, longest + 1), use_threads=False
+        ),
         parse_options=csv.ParseOptions(newlines_in_values=True),
         convert_options=csv.ConvertOptions(
             column_types={
