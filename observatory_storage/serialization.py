@@ -22,12 +22,14 @@ class Result:
     def to_dict(self, *, json: bool = False) -> dict[str, Any]:
         """Return the fields by name, as a new dictionary; nested results become dictionaries too.
 
+        Fields that are not shown by `repr` are left out.
+
         Args:
             json: convert each value for `json.dumps`. Times become ISO 8601 text in UTC
                 (``2026-01-31T12:00:00Z``), UUIDs become dashed text, Decimals become text with all
                 their digits, tuples become lists, and errors become their messages.
         """
-        names = [field.name for field in fields(cast(Any, self))]
+        names = [field.name for field in fields(cast(Any, self)) if field.repr]
         named = {name: _plain(getattr(self, name), json=json) for name in names}
         return to_json(named) if json else named
 

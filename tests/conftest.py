@@ -121,6 +121,18 @@ def pool(database_url: str) -> Iterator[StoragePool]:
         yield pool
 
 
+@pytest.fixture(scope="module")
+def shared_pool(postgres_server: Server, migrated_template: str) -> Iterator[StoragePool]:
+    """A pool on a migrated database of this module's own: only to be read by its tests."""
+    from observatory_storage.config import PostgresConfig, StorageConfig
+    from observatory_storage.pool import StoragePool
+
+    with postgres_server.database(migrated_template) as url:
+        config = StorageConfig(postgres=PostgresConfig.from_url(url))
+        with StoragePool(config) as made:
+            yield made
+
+
 @pytest.fixture
 def two_days(pool: StoragePool) -> StoragePool:
     """A pool with rows of a day that is over and of one that is not."""

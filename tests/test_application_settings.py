@@ -111,6 +111,8 @@ def test_loaders_and_dumpers_of_a_connection_change_nothing(database_url: str) -
             assert (found.name, found.start_time, found.attributes["n"]) == ("café 日本", AT, 2**40)
             stats = uow.traces.get_stats(TraceFilters(service_name="service"))
             assert (stats.span_count, stats.total_cost_usd) == (1, Decimal("0.7"))
+            copied = uow.traces.iterate_spans(name="café 日本", start_time=AT).to_arrow().read_all()
+            assert copied["total_cost_usd"].to_pylist() == [0.7]
     engine.dispose()
 
 

@@ -120,6 +120,14 @@ def test_lists_and_the_large_trace_are_measured(report: dict[str, Any]) -> None:
         assert one["peak_mb"] >= one["before_mb"] > 0
 
 
+def test_leaving_as_entities_and_as_arrow_is_measured(report: dict[str, Any]) -> None:
+    ways = [(one["way"], one["days"]) for one in report["arrow"]]
+    assert ways == [*[("entities", 1), ("Arrow", 1)] * 2, ("Arrow", 2)]
+    *of_a_day, all_spans = [one["spans"] for one in report["arrow"]]
+    assert len(set(of_a_day)) == 1
+    assert 0 < of_a_day[0] < all_spans == 300
+
+
 def test_results_name_their_machine_and_command(report: dict[str, Any]) -> None:
     assert report["command"].startswith("python -m tests.benchmarks.reading --spans 300")
     assert report["settings"]["shared_buffers"]

@@ -1,5 +1,6 @@
 """The three repositories, with their filters, pages and results."""
 
+from observatory_storage.arrow import ResultList
 from observatory_storage.repositories.logs.filters import LogFilters
 from observatory_storage.repositories.logs.repository import LogRepository
 from observatory_storage.repositories.logs.results import LevelCount, LogStats
@@ -17,6 +18,7 @@ from observatory_storage.repositories.metrics.results import (
 )
 from observatory_storage.repositories.reading.operators import Exists, Not, OneOf, Prefix
 from observatory_storage.repositories.reading.pages import Page
+from observatory_storage.repositories.reading.result_streams import ResultStream
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
 from observatory_storage.repositories.traces.pins import PinnedTrace
 from observatory_storage.repositories.traces.repository import TraceRepository
@@ -53,6 +55,8 @@ __all__ = [
     "Page",
     "PinnedTrace",
     "Prefix",
+    "ResultList",
+    "ResultStream",
     "SessionFilters",
     "SessionSummary",
     "SpanFilters",

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
 
-from observatory_storage import CopyWriter, PostgresConfig, StorageConfig, StoragePool
+from observatory_storage import CopyWriter, StoragePool
 from observatory_storage.repositories.reading import partition_slices
 from tests.repositories.samples import DAY, SECOND, START, Row, a_log, a_span, many_spans, trace_key
-from tests.servers import Server
-
-
-@pytest.fixture(scope="module")
-def shared_pool(postgres_server: Server, migrated_template: str) -> Iterator[StoragePool]:
-    """A pool on a migrated database of this module's own: only to be read by its tests."""
-    with postgres_server.database(migrated_template) as url:
-        config = StorageConfig(postgres=PostgresConfig.from_url(url))
-        with StoragePool(config) as made:
-            yield made
 
 
 @pytest.fixture(scope="module")

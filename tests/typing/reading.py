@@ -25,6 +25,8 @@ from observatory_storage import (
     OneOf,
     Page,
     Prefix,
+    ResultList,
+    ResultStream,
     SessionFilters,
     SessionSummary,
     SpanFilters,
@@ -97,18 +99,18 @@ def traces(uow: UnitOfWork, start: datetime, end: datetime, trace_id: str | UUID
     uow.traces.list(servicename="chat")  # type: ignore[call-arg]  # what users are told
     uow.traces.list(service_name=5)  # type: ignore[arg-type]  # what users are told
     assert_type(uow.traces.get_stats(model="m"), TraceStats)
-    assert_type(uow.traces.get_stats(kind="client", group_by="model"), list[SpanStats])
-    assert_type(uow.traces.get_spans(page[0]), list[TraceSpan])
+    assert_type(uow.traces.get_stats(kind="client", group_by="model"), ResultList[SpanStats])
+    assert_type(uow.traces.get_spans(page[0]), ResultList[TraceSpan])
     assert_type(uow.logs.list(min_severity="WARNING", trace_id=page[0]), Page[LogRecord])
-    assert_type(uow.traces.iterate(filters), Iterator[Trace])
+    assert_type(uow.traces.iterate(filters), ResultStream[Trace])
     assert_type(uow.traces.search_text("refund", SpanFilters(start_time=start)), Page[TraceSpan])
     trace = uow.traces.get_by_trace_id("5b8efff798038103d269b633813fc60c")
     assert_type(trace, Trace)
     assert_type(trace.id, UUID)
     assert_type(trace.total_cost_usd, Decimal | None)
     assert_type(uow.traces.get(trace_id), Trace)
-    assert_type(uow.traces.get_spans(trace.id), list[TraceSpan])
-    assert_type(uow.traces.get_events(trace.id), list[TraceEvent])
+    assert_type(uow.traces.get_spans(trace.id), ResultList[TraceSpan])
+    assert_type(uow.traces.get_events(trace.id), ResultList[TraceEvent])
     assert_type(uow.traces.get_span(trace_id, "eee19b7ec3c1b174"), TraceSpan)
     spans = uow.traces.list_spans(
         SpanFilters(trace_id=trace_id, kind="client", name="x", min_tokens=1, max_cost_usd=0.5)
@@ -117,30 +119,32 @@ def traces(uow: UnitOfWork, start: datetime, end: datetime, trace_id: str | UUID
     assert_type(uow.traces.services(), list[str])
     assert_type(uow.traces.operations("chat")[0].kind, str)
     assert_type(uow.traces.get_stats(filters).trace_count, int)
-    assert_type(uow.traces.get_stats(filters, group_by=("model",)), list[SpanStats])
-    assert_type(uow.traces.get_stats(SpanFilters(), group_by=[]), list[SpanStats])
+    assert_type(uow.traces.get_stats(filters, group_by=("model",)), ResultList[SpanStats])
+    assert_type(uow.traces.get_stats(SpanFilters(), group_by=[]), ResultList[SpanStats])
     assert_type(uow.traces.get_stats(bucket_size_secs=3600)[0].error_rate, float)
     assert_type(
         uow.traces.get_stats(group_by=["status"], bucket_size_secs=86_400, time_zone="Asia/Tokyo"),
-        list[SpanStats],
+        ResultList[SpanStats],
     )
-    assert_type(uow.traces.get_stats(bucket_size_secs="month", fill="zero"), list[SpanStats])
+    assert_type(uow.traces.get_stats(bucket_size_secs="month", fill="zero"), ResultList[SpanStats])
     tree = uow.traces.get_tree(trace_id, payload=True)
     assert_type(tree.roots[0].children, tuple[SpanNode, ...])
     assert_type(tree.nodes[0].self_time_us, float | None)
     assert_type(tree.critical_path[0].node.span, TraceSpan)
     assert_type(SpanTree.of(spans), SpanTree)
     walk = uow.traces.iterate_spans(SpanFilters(trace_id=trace_id), oldest_first=True)
-    assert_type(walk, Iterator[TraceSpan])
+    assert_type(walk, ResultStream[TraceSpan])
     sessions = uow.traces.list_sessions(SessionFilters(user_id="u", start_time=start))
     assert_type(sessions, Page[SessionSummary])
     assert_type(uow.traces.get_session("s").total_cost_usd, Decimal | None)
-    assert_type(uow.traces.iterate_sessions(), Iterator[SessionSummary])
+    assert_type(uow.traces.iterate_sessions(), ResultStream[SessionSummary])
     assert_type(uow.traces.delete(trace_id).spans, int)
     assert_type(uow.traces.delete_user("u"), DeletedRows)
     assert_type(uow.traces.delete_session("s").logs, int)
     uow.commit()
-    del rows
+    of_trace: list[TraceSpan] = uow.traces.get_spans(trace_id)
+    every: Iterator[TraceSpan] = uow.traces.iterate_spans()
+    del rows, of_trace, every
 
 
 def rows(trace: Trace, span: TraceSpan, metric: Metric, point: MetricDataPoint) -> None:
@@ -171,7 +175,7 @@ def rows(trace: Trace, span: TraceSpan, metric: Metric, point: MetricDataPoint) 
 def metrics(uow: UnitOfWork, start: datetime, end: datetime, metric_id: UUID) -> None:
     assert_type(uow.metrics, MetricRepository)
     assert_type(uow.metrics.get(metric_id), Metric)
-    assert_type(uow.metrics.get_by_name("latency"), list[Metric])
+    assert_type(uow.metrics.get_by_name("latency"), ResultList[Metric])
     assert_type(uow.metrics.list(MetricFilters(name="latency", limit=5)), Page[Metric])
     assert_type(uow.metrics.list(total="exact").total, int | None)
     assert_type(uow.metrics.get_data_points(metric_id, total="estimated").total, int | None)
@@ -185,7 +189,7 @@ def metrics(uow: UnitOfWork, start: datetime, end: datetime, metric_id: UUID) ->
     assert_type(TimeSeriesQuery(name="latency", start_time=start, end_time=end).end_time, datetime)
     assert_type(uow.metrics.get_stats(metric_id).point_count, int)
     assert_type(uow.metrics.get_cost_summary(start, end)[0].total_cost_usd, Decimal | None)
-    assert_type(uow.metrics.get_unpriced_models(start, end, limit=5), list[UnpricedModel])
+    assert_type(uow.metrics.get_unpriced_models(start, end, limit=5), ResultList[UnpricedModel])
     assert_type(uow.metrics.get_latency_percentiles(start, end)[0].p95_us, float)
 
 
@@ -193,8 +197,8 @@ def logs(uow: UnitOfWork, trace_id: str) -> None:
     assert_type(uow.logs, LogRepository)
     filters = LogFilters(service_name="chat", min_severity=17, trace_id=trace_id, text="timeout")
     assert_type(uow.logs.list(filters), Page[LogRecord])
-    assert_type(uow.logs.iterate(filters), Iterator[LogRecord])
-    assert_type(uow.logs.get_by_trace(trace_id), list[LogRecord])
+    assert_type(uow.logs.iterate(filters), ResultStream[LogRecord])
+    assert_type(uow.logs.get_by_trace(trace_id), ResultList[LogRecord])
     assert_type(uow.logs.search_text("timeout"), Page[LogRecord])
     assert_type(uow.logs.search_text("time*", filters, order="rank"), Page[LogRecord])
     assert_type(uow.logs.count_by_level()[0].count, int)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import builtins
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, Literal, Unpack
+from typing import Any, Final, Literal, Unpack
 from uuid import UUID
 
 from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.orm import Session, defer
 
 from observatory_storage import ids
+from observatory_storage.arrow import ResultList, shape_of_model, shape_of_results
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import LogRecord
 from observatory_storage.repositories.logs.attribute_search import AttributeLogSearch
@@ -30,11 +29,16 @@ from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.reading.operators import OneOf
 from observatory_storage.repositories.reading.partitioned_search import PartitionedSearch
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
+from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
 
 __all__ = ["LogRepository"]
 
 _LEFT_OUT: Final = (LogRecord.resource_attributes, LogRecord.scope_attributes, LogRecord.otlp)
 _WITHOUT_PAYLOAD: Final = tuple(defer(column, raiseload=True) for column in _LEFT_OUT)
+_SHAPES: Final = {
+    True: shape_of_model(LogRecord),
+    False: shape_of_model(LogRecord, tuple(column.key for column in _LEFT_OUT)),
+}
 _IN_ORDER: Final = select(LogRecord).order_by(
     LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id
 )
@@ -104,8 +108,8 @@ class LogRepository:
             ValidationError: a cursor is damaged, or belongs to another query.
         """
         wanted = LogFilters.of(filters, fields)
-        search = self._search(wanted, payload=payload)
-        return pages.read_page(search, wanted.limit, after, before, total)
+        search, shape = self._search(self._reader, wanted, payload=payload), _SHAPES[bool(payload)]
+        return pages.read_page(search, wanted.limit, after, before, total, shape=shape)
 
     def iterate(
         self,
@@ -114,21 +118,27 @@ class LogRepository:
         *,
         payload: bool = False,
         **fields: Unpack[LogKeywords],
-    ) -> Iterator[LogRecord]:
+    ) -> ResultStream[LogRecord]:
         """Iterate over all matching records, newest first, with one batch at a time in memory.
 
-        The filters' ``limit`` does not apply.
+        The filters' ``limit`` does not apply. `ResultStream.to_arrow` converts the records to
+        Arrow, much faster than they are iterated over.
         """
         wanted = LogFilters.of(filters, fields)
         size = validation.limit("batch_size", batch_size)
-        return pages.read_all(self._search(wanted, payload=payload), size)
+        return stream_of(
+            self._reader,
+            _SHAPES[bool(payload)],
+            lambda reader: self._search(reader, wanted, payload=payload),
+            size,
+        )
 
     def get_by_trace(
         self,
         trace_id: validation.TraceId,
         start_time: datetime | None = None,
         end_time: datetime | None = None,
-    ) -> builtins.list[LogRecord]:
+    ) -> ResultList[LogRecord]:
         """Get the records of a trace in [start_time, end_time), with all columns, oldest first.
 
         A record may be older or newer than its trace, so the trace's times do not limit the search.
@@ -138,9 +148,11 @@ class LogRepository:
         key = validation.trace_key("trace_id", trace_id)
         former = ids.former_trace_uuid(key)
         if former is None:
-            return self._reader.entities(_OF_TRACE.where(*bounds), {"trace_id": key})
-        both = {"trace_id": key, "former_trace_id": former}
-        return self._reader.entities(_OF_SHORT_TRACE.where(*bounds), both)
+            found = self._reader.entities(_OF_TRACE.where(*bounds), {"trace_id": key})
+        else:
+            both = {"trace_id": key, "former_trace_id": former}
+            found = self._reader.entities(_OF_SHORT_TRACE.where(*bounds), both)
+        return ResultList(found, _SHAPES[True])
 
     def search_text(
         self,
@@ -179,13 +191,14 @@ class LogRepository:
         if wanted.text is not None:
             raise ValidationError("filters", wanted.text, "must not have a text of their own")
         wanted = replace(wanted, text=validation.required_text("text", text))
+        shape = _SHAPES[bool(payload)]
         if order == "time":
-            search = self._search(wanted, payload=payload)
-            return pages.read_page(search, wanted.limit, after, before, total)
+            search = self._search(self._reader, wanted, payload=payload)
+            return pages.read_page(search, wanted.limit, after, before, total, shape=shape)
         by_rank = RankedLogSearch(self._reader, wanted, () if payload else _LEFT_OUT)
-        page = pages.read_page(by_rank, wanted.limit, after, before, total)
-        records = tuple(ranked.record for ranked in page)
-        return pages.Page(records, page.next, page.previous, page.total, page.total_kind)
+        ranked = pages.read_page(by_rank, wanted.limit, after, before, total, shape=shape)
+        page: Any = ranked
+        return replace(page, rows=tuple(each.record for each in ranked))
 
     def count_by_level(
         self,
@@ -194,7 +207,7 @@ class LogRepository:
         bucket_size_secs: time_buckets.BucketSize | None = None,
         time_zone: str | None = None,
         **fields: Unpack[LogKeywords],
-    ) -> builtins.list[LevelCount]:
+    ) -> ResultList[LevelCount]:
         """Count the matching records of each level, from TRACE up.
 
         Levels without records are absent. A record without a severity number has the level that its
@@ -226,10 +239,11 @@ class LogRepository:
         for row in self._reader.rows(by_number):
             key = buckets.read(row.bucket), _level_of(row.number)
             counts[key] = counts.get(key, 0) + row.records
-        return [
+        found = (
             LevelCount(level=level, count=count, timestamp=start)
             for (start, level), count in counts.items()
-        ]
+        )
+        return ResultList(found, shape_of_results(LevelCount))
 
     def get_stats(
         self, filters: LogFilters | None = None, **fields: Unpack[LogKeywords]
@@ -272,21 +286,24 @@ class LogRepository:
             ValidationError: the cursor is damaged, or belongs to another query or another server.
         """
         wanted = LogFilters.of(filters, fields)
-        return Tail(self._reader).poll(cursor, wanted, () if payload else _WITHOUT_PAYLOAD)
+        page = Tail(self._reader).poll(cursor, wanted, () if payload else _WITHOUT_PAYLOAD)
+        return replace(page, shape=_SHAPES[bool(payload)])
 
-    def _search(self, filters: LogFilters, *, payload: bool) -> pages.Search[LogRecord]:
+    def _search(
+        self, reader: Reader, filters: LogFilters, *, payload: bool
+    ) -> pages.Search[LogRecord]:
         if filters.text is not None:
-            return LogSearch(self._reader, filters, () if payload else _LEFT_OUT)
+            return LogSearch(reader, filters, () if payload else _LEFT_OUT)
         options = () if payload else _WITHOUT_PAYLOAD
         statement = select(LogRecord).where(*filters.conditions()).options(*options)
         if isinstance(filters.trace_id, (UUID, OneOf)):  # an index has their few records
-            return StatementSearch(self._reader, NEWEST_LOGS, statement, filters.query())
+            return StatementSearch(reader, NEWEST_LOGS, statement, filters.query())
         bounds = filters.start_time, filters.end_time
-        in_order = PartitionedSearch(self._reader, NEWEST_LOGS, statement, filters.query(), bounds)
+        in_order = PartitionedSearch(reader, NEWEST_LOGS, statement, filters.query(), bounds)
         if not filters.has_indexed_attribute():
             return in_order
-        in_slices = LogSearch(self._reader, filters, () if payload else _LEFT_OUT)
-        return AttributeLogSearch(self._reader, filters, in_order, in_slices)
+        in_slices = LogSearch(reader, filters, () if payload else _LEFT_OUT)
+        return AttributeLogSearch(reader, filters, in_order, in_slices)
 
 
 def _level_of(number: int | None) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final, Unpack
@@ -12,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, select
 
 from observatory_storage import ids
+from observatory_storage.arrow import ResultList, shape_of_model, shape_of_results
 from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.models import Metric, MetricDataPoint
 from observatory_storage.repositories.metrics import results
@@ -26,8 +26,9 @@ from observatory_storage.repositories.metrics.span_metrics import SpanMetrics
 from observatory_storage.repositories.metrics.time_series import TimeSeries
 from observatory_storage.repositories.reading import pages, validation
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
-from observatory_storage.repositories.reading.partitioned_search import PartitionedSearch
-from observatory_storage.repositories.reading.reader import StatementSearch
+from observatory_storage.repositories.reading.partitioned_search import Bounds, PartitionedSearch
+from observatory_storage.repositories.reading.reader import Reader, StatementSearch
+from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
 
 __all__ = ["MetricRepository"]
 
@@ -36,6 +37,9 @@ _METRICS: Final = pages.Keyset("metrics", (Metric.name, Metric.id), descending=F
 _POINTS: Final = pages.Keyset(
     "metric_data_points", (MetricDataPoint.timestamp, MetricDataPoint.id), descending=False
 )
+
+_METRIC_SHAPE: Final = shape_of_model(Metric)
+_POINT_SHAPE: Final = shape_of_model(MetricDataPoint)
 
 
 class MetricRepository(SpanMetrics):
@@ -56,12 +60,13 @@ class MetricRepository(SpanMetrics):
         key = ids.uuid_of(id, "id")
         return self._reader.entity(_BY_ID, {"id": key}, f"metric {id}")
 
-    def get_by_name(self, name: str, service_name: str | None = None) -> builtins.list[Metric]:
+    def get_by_name(self, name: str, service_name: str | None = None) -> ResultList[Metric]:
         """Get the metrics of a name: one for each type, unit, temporality, resource and scope."""
         wanted = MetricFilters(
             name=validation.required_text("name", name), service_name=service_name
         )
-        return self._reader.entities(select(Metric).where(*wanted.conditions()).order_by(Metric.id))
+        named = select(Metric).where(*wanted.conditions()).order_by(Metric.id)
+        return ResultList(self._reader.entities(named), _METRIC_SHAPE)
 
     def list(
         self,
@@ -81,17 +86,22 @@ class MetricRepository(SpanMetrics):
             ValidationError: a cursor is damaged, or belongs to another query.
         """
         wanted = MetricFilters.of(filters, fields)
-        return pages.read_page(self._search(wanted), wanted.limit, after, before, total)
+        search = _search(self._reader, wanted)
+        return pages.read_page(search, wanted.limit, after, before, total, shape=_METRIC_SHAPE)
 
     def iterate(
         self,
         filters: MetricFilters | None = None,
         batch_size: int = validation.BATCH_SIZE,
         **fields: Unpack[MetricKeywords],
-    ) -> Iterator[Metric]:
-        """Iterate over all matching metrics by name. The filters' ``limit`` does not apply."""
+    ) -> ResultStream[Metric]:
+        """Iterate over all matching metrics by name. The filters' ``limit`` does not apply.
+
+        `ResultStream.to_arrow` converts them to Arrow.
+        """
         size = validation.limit("batch_size", batch_size)
-        return pages.read_all(self._search(MetricFilters.of(filters, fields)), size)
+        wanted = MetricFilters.of(filters, fields)
+        return stream_of(self._reader, _METRIC_SHAPE, lambda r: _search(r, wanted), size)
 
     def get_data_points(
         self,
@@ -114,8 +124,9 @@ class MetricRepository(SpanMetrics):
                 damaged or belongs to another query.
         """
         most = validation.limit("limit", limit)
-        search = self._point_search(metric_id, start_time, end_time)
-        return pages.read_page(search, most, after, before, total)
+        key, bounds = ids.uuid_of(metric_id, "metric_id"), validation.times(start_time, end_time)
+        search = _point_search(self._reader, key, bounds)
+        return pages.read_page(search, most, after, before, total, shape=_POINT_SHAPE)
 
     def iterate_data_points(
         self,
@@ -123,10 +134,14 @@ class MetricRepository(SpanMetrics):
         start_time: datetime | None = None,
         end_time: datetime | None = None,
         batch_size: int = validation.BATCH_SIZE,
-    ) -> Iterator[MetricDataPoint]:
-        """Iterate over a metric's points in [start_time, end_time), oldest first, in batches."""
+    ) -> ResultStream[MetricDataPoint]:
+        """Iterate over a metric's points in [start_time, end_time), oldest first, in batches.
+
+        `ResultStream.to_arrow` converts them to Arrow, much faster than they are iterated over.
+        """
         size = validation.limit("batch_size", batch_size)
-        return pages.read_all(self._point_search(metric_id, start_time, end_time), size)
+        key, bounds = ids.uuid_of(metric_id, "metric_id"), validation.times(start_time, end_time)
+        return stream_of(self._reader, _POINT_SHAPE, lambda r: _point_search(r, key, bounds), size)
 
     def get_latest_data_point(self, metric_id: str | UUID) -> MetricDataPoint | None:
         """Get the metric's newest point; None if it has no points."""
@@ -138,7 +153,7 @@ class MetricRepository(SpanMetrics):
 
     def query_time_series(
         self, query: TimeSeriesQuery | None = None, **fields: Unpack[TimeSeriesKeywords]
-    ) -> builtins.list[results.TimeSeriesPoint]:
+    ) -> ResultList[results.TimeSeriesPoint]:
         """Aggregate the points of one metric, or of all with the same name, by bucket and group.
 
         .. code-block:: python
@@ -194,7 +209,8 @@ class MetricRepository(SpanMetrics):
         wanted = TimeSeriesQuery(**fields) if fields else query
         if not isinstance(wanted, TimeSeriesQuery):
             raise ValidationError("query", query, "must be TimeSeriesQuery")
-        return TimeSeries(self._reader).points(self._metrics(wanted), wanted)
+        points = TimeSeries(self._reader).points(self._metrics(wanted), wanted)
+        return ResultList(points, shape_of_results(results.TimeSeriesPoint, wanted.group_by))
 
     def get_stats(
         self,
@@ -216,17 +232,15 @@ class MetricRepository(SpanMetrics):
             raise NotFound(f"there is no such metric as {query.name!r}")
         return found
 
-    def _search(self, filters: MetricFilters) -> pages.Search[Metric]:
-        statement = select(Metric).where(*filters.conditions())
-        return StatementSearch(self._reader, _METRICS, statement, filters.query())
 
-    def _point_search(
-        self, metric_id: str | UUID, start_time: datetime | None, end_time: datetime | None
-    ) -> pages.Search[MetricDataPoint]:
-        key = ids.uuid_of(metric_id, "metric_id")
-        bounds = validation.times(start_time, end_time)
-        statement = select(MetricDataPoint).where(*_points_of(key, *bounds))
-        return PartitionedSearch(self._reader, _POINTS, statement, {"metric_id": key}, bounds)
+def _search(reader: Reader, filters: MetricFilters) -> pages.Search[Metric]:
+    statement = select(Metric).where(*filters.conditions())
+    return StatementSearch(reader, _METRICS, statement, filters.query())
+
+
+def _point_search(reader: Reader, key: UUID, bounds: Bounds) -> pages.Search[MetricDataPoint]:
+    statement = select(MetricDataPoint).where(*_points_of(key, *bounds))
+    return PartitionedSearch(reader, _POINTS, statement, {"metric_id": key}, bounds)
 
 
 def _points_of(metric_id: UUID, start: datetime | None, end: datetime | None) -> Conditions:

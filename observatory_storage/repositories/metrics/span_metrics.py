@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Literal
 
 from sqlalchemy.orm import Session
 
+from observatory_storage.arrow import ResultList, shape_of_results
 from observatory_storage.repositories.metrics import results
 from observatory_storage.repositories.metrics.costs import cost_summaries
 from observatory_storage.repositories.metrics.error_summaries import error_summaries
@@ -53,7 +53,7 @@ class SpanMetrics:
         agent_name: TextFilter | None = None,
         prompt_name: TextFilter | None = None,
         source: Literal["auto", "raw"] = "auto",
-    ) -> builtins.list[results.CostSummary]:
+    ) -> ResultList[results.CostSummary]:
         """Sum tokens and cost of the spans that start in [start_time, end_time), by group.
 
         Without a bound the range is open on that side, and the query reads every partition there.
@@ -104,12 +104,16 @@ class SpanMetrics:
         chosen = rollup_pieces.checked_source(source)
         most = None if limit is None else validation.limit("limit", limit)
         buckets = time_buckets.buckets_or_whole(bucket_size_secs, time_zone)
-        return rollup_pieces.steadily(
+        found = rollup_pieces.steadily(
             self._reader,
             chosen,
             lambda source: cost_summaries(
                 self._reader, wanted, group_by, buckets, limit=most, fill=fill, source=source
             ),
+        )
+        return ResultList(
+            found,
+            shape_of_results(results.CostSummary, tuple(validation.names("group_by", group_by))),
         )
 
     def get_latency_percentiles(
@@ -122,7 +126,7 @@ class SpanMetrics:
         bucket_size_secs: time_buckets.BucketSize = 3600,
         time_zone: str | None = None,
         source: Literal["auto", "raw"] = "auto",
-    ) -> builtins.list[results.LatencyPercentiles]:
+    ) -> ResultList[results.LatencyPercentiles]:
         """Get percentiles of the durations of spans that start in [start_time, end_time).
 
         There is one result for each bucket of time. Spans that have not ended are left out. Buckets
@@ -145,11 +149,12 @@ class SpanMetrics:
         )
         buckets = time_buckets.buckets_of(bucket_size_secs, time_zone)
         chosen = rollup_pieces.checked_source(source)
-        return rollup_pieces.steadily(
+        found = rollup_pieces.steadily(
             self._reader,
             chosen,
             lambda source: latency_percentiles(self._reader, wanted, buckets, source),
         )
+        return ResultList(found, shape_of_results(results.LatencyPercentiles))
 
     def get_user_usage(
         self,
@@ -163,7 +168,7 @@ class SpanMetrics:
         time_zone: str | None = None,
         limit: int | None = None,
         source: Literal["auto", "raw"] = "auto",
-    ) -> builtins.list[results.UserUsage]:
+    ) -> ResultList[results.UserUsage]:
         """Get requests, errors, tokens and cost by user.
 
         Spans that start in [start_time, end_time) are counted.
@@ -199,11 +204,12 @@ class SpanMetrics:
         most = None if limit is None else validation.limit("limit", limit)
         buckets = time_buckets.buckets_or_whole(bucket_size_secs, time_zone)
         chosen = rollup_pieces.checked_source(source)
-        return rollup_pieces.steadily(
+        found = rollup_pieces.steadily(
             self._reader,
             chosen,
             lambda source: user_usage(self._reader, wanted, buckets, limit=most, source=source),
         )
+        return ResultList(found, shape_of_results(results.UserUsage))
 
     def get_active_users(
         self,
@@ -213,7 +219,7 @@ class SpanMetrics:
         bucket_size_secs: time_buckets.BucketSize = "day",
         time_zone: str | None = None,
         source: Literal["auto", "raw"] = "auto",
-    ) -> builtins.list[results.ActiveUsers]:
+    ) -> ResultList[results.ActiveUsers]:
         """Count the different users and sessions by day, or by another bucket of time.
 
         The numbers are exact: rollups hold the ids of each hour and day, which are united. A user
@@ -233,11 +239,12 @@ class SpanMetrics:
         start, end = validation.times(start_time, end_time)
         buckets = time_buckets.buckets_of(bucket_size_secs, time_zone)
         chosen = rollup_pieces.checked_source(source)
-        return rollup_pieces.steadily(
+        found = rollup_pieces.steadily(
             self._reader,
             chosen,
             lambda source: active_users(self._reader, start, end, buckets, source),
         )
+        return ResultList(found, shape_of_results(results.ActiveUsers))
 
     def get_error_summary(
         self,
@@ -251,7 +258,7 @@ class SpanMetrics:
         session_id: TextFilter | None = None,
         limit: int = validation.DEFAULT_LIMIT,
         source: Literal["auto", "raw"] = "auto",
-    ) -> builtins.list[results.ErrorSummary]:
+    ) -> ResultList[results.ErrorSummary]:
         """Summarise the failed spans that start in [start_time, end_time), most frequent first.
 
         There is one result for each service, operation and type of error: how often, when first and
@@ -282,11 +289,12 @@ class SpanMetrics:
         )
         most = validation.limit("limit", limit)
         chosen = rollup_pieces.checked_source(source)
-        return rollup_pieces.steadily(
+        found = rollup_pieces.steadily(
             self._reader,
             chosen,
             lambda source: error_summaries(self._reader, wanted, limit=most, source=source),
         )
+        return ResultList(found, shape_of_results(results.ErrorSummary))
 
     def get_unpriced_models(
         self,
@@ -294,7 +302,7 @@ class SpanMetrics:
         end_time: datetime | None = None,
         *,
         limit: int = validation.BATCH_SIZE,
-    ) -> builtins.list[results.UnpricedModel]:
+    ) -> ResultList[results.UnpricedModel]:
         """List the models whose calls have tokens and no cost, those with most tokens first.
 
         They are called in [start_time, end_time). Load prices of them with `load_prices`, and
@@ -304,4 +312,5 @@ class SpanMetrics:
             ValidationError: the end is before the start, or the limit is invalid.
         """
         start, end = validation.times(start_time, end_time)
-        return unpriced_models(self._reader, start, end, validation.limit("limit", limit))
+        found = unpriced_models(self._reader, start, end, validation.limit("limit", limit))
+        return ResultList(found, shape_of_results(results.UnpricedModel))

@@ -7,16 +7,31 @@ it into pages.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar, get_args, overload
+from dataclasses import dataclass, field, replace
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+    get_args,
+    overload,
+)
 
 from sqlalchemy import BigInteger, ColumnElement, Select, bindparam, tuple_, type_coerce
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.elements import KeyedColumnElement
 
-from observatory_storage.errors import ValidationError
+from observatory_storage.arrow import ArrowData, Shape
+from observatory_storage.errors import StorageError, ValidationError
 from observatory_storage.repositories.reading import cursors, validation
 from observatory_storage.serialization import Result
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["Keyset", "Page", "Search", "Seek", "SeekShape", "Total", "read_all", "read_page"]
 
@@ -30,7 +45,7 @@ S = TypeVar("S", bound="Select[*tuple[Any, ...]]")
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Result, Sequence[T], Generic[T]):
+class Page(Result, ArrowData, Sequence[T], Generic[T]):
     """A page of a list, with the cursors of the next and the previous page.
 
     Attributes:
@@ -40,6 +55,7 @@ class Page(Result, Sequence[T], Generic[T]):
         total: the number of rows of all pages, if it was requested by ``total=``; else None.
         total_kind: "exact" if the rows were counted, "estimated" if `total` is the planner's
             estimate.
+        shape: the columns of the rows, for `to_arrow`.
     """
 
     rows: tuple[T, ...]
@@ -47,6 +63,19 @@ class Page(Result, Sequence[T], Generic[T]):
     previous: str | None = None
     total: int | None = None
     total_kind: Total | None = None
+    shape: Shape | None = field(default=None, repr=False, compare=False, kw_only=True)
+
+    def to_arrow(self) -> pa.Table:
+        """Return the rows as a `pyarrow.Table`, which pandas, polars and DuckDB take.
+
+        The guide "Arrow" lists the types of columns. An empty page has the same columns.
+
+        Raises:
+            ConfigError: pyarrow is not installed (extra ``arrow``).
+        """
+        if self.shape is None:
+            raise StorageError("only a page that a repository returned can become Arrow")
+        return self.shape.table(self.rows)
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -197,6 +226,8 @@ def read_page(
     after: str | None = None,
     before: str | None = None,
     total: Total | None = None,
+    *,
+    shape: Shape | None = None,
 ) -> Page[T]:
     """A page of a list, with the total where it is asked for.
 
@@ -206,6 +237,7 @@ def read_page(
         after: the cursor ``next`` of the page before it.
         before: the cursor ``previous`` of the page after it.
         total: whether and how the rows of all pages are counted.
+        shape: the columns of the rows; None if the page is not given to a user.
 
     Raises:
         ValidationError: a cursor is damaged or another query's, or both cursors are given.
@@ -221,13 +253,14 @@ def read_page(
     has_more, rows = len(found) == seek.row_limit, list(found[:limit])
     if backwards:
         rows.reverse()
-    page: Page[T] = Page(())
+    page: Page[T] = Page((), shape=shape)
     if rows:
         has_next, has_previous = (True, has_more) if backwards else (has_more, key is not None)
         page = Page(
             tuple(rows),
             next=keyset.cursor_of(rows[-1], query) if has_next else None,
             previous=keyset.cursor_of(rows[0], query) if has_previous else None,
+            shape=shape,
         )
     if total is None:
         return page

@@ -19,7 +19,7 @@ from observatory_storage.repositories.reading.partition_slices import (
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.span_days import Range, within_ranges
 
-__all__ = ["PartitionedSearch", "cuts_of_page"]
+__all__ = ["Bounds", "PartitionedSearch", "cuts_of_page"]
 
 T = TypeVar("T")
 Bounds = tuple[datetime | None, datetime | None]

@@ -10,6 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from observatory_storage.arrow import ResultList, shape_of_results
 from observatory_storage.errors import NotFound
 from observatory_storage.models import PINNED_TRACES, Trace
 from observatory_storage.repositories.reading import validation
@@ -80,9 +81,10 @@ class PinQueries:
         key, name = validation.trace_key("trace_id", trace_id), trace_name(trace_id)
         by_either_id(key, lambda one: _unpin(self._reader, one, name))
 
-    def pinned(self) -> list[PinnedTrace]:
+    def pinned(self) -> ResultList[PinnedTrace]:
         """List the pinned traces, in the order in which they were pinned."""
-        return [PinnedTrace(*row) for row in self._reader.rows(_LISTING)]
+        found = (PinnedTrace(*row) for row in self._reader.rows(_LISTING))
+        return ResultList(found, shape_of_results(PinnedTrace))
 
 
 def _pin(reader: Reader, key: UUID, name: object, reason: str | None) -> None:

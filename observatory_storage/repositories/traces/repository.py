@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, Unpack, overload
 from uuid import UUID
@@ -11,9 +11,11 @@ from uuid import UUID
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import aliased
 
+from observatory_storage.arrow import ResultList, shape_of_model, shape_of_results
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Trace
 from observatory_storage.repositories.reading import pages, time_buckets, validation
+from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
 from observatory_storage.repositories.traces import results
 from observatory_storage.repositories.traces.deletion import delete_all_of, delete_trace
 from observatory_storage.repositories.traces.filters import (
@@ -44,6 +46,11 @@ __all__ = ["TraceRepository"]
 # The alias has no schema, which would be written at each column of the statement.
 _TRACE: Final = aliased(Trace, name="trace")
 _BY_ID: Final = select(_TRACE).where(_TRACE.id == bindparam("id"))
+
+
+_TRACES: Final = shape_of_model(Trace)
+_SESSIONS: Final = shape_of_results(results.SessionSummary)
+_OPERATIONS: Final = shape_of_results(results.Operation)
 
 
 class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
@@ -108,29 +115,34 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
         search = TraceSearch(self._reader, wanted)
         if is_ordered(order_by, wanted):
             search = OrderedTraceSearch(self._reader, wanted, order_by)
-        return pages.read_page(search, wanted.limit, after, before, total)
+        return pages.read_page(search, wanted.limit, after, before, total, shape=_TRACES)
 
     def iterate(
         self,
         filters: TraceFilters | None = None,
         batch_size: int = validation.BATCH_SIZE,
         **fields: Unpack[TraceKeywords],
-    ) -> Iterator[Trace]:
+    ) -> ResultStream[Trace]:
         """Iterate over all matching traces, newest first, with one batch at a time in memory.
 
-        The filters' ``limit`` does not apply.
+        The filters' ``limit`` does not apply. `ResultStream.to_arrow` converts the traces to Arrow.
         """
         size = validation.limit("batch_size", batch_size)
-        return pages.read_all(TraceSearch(self._reader, TraceFilters.of(filters, fields)), size)
+        wanted = TraceFilters.of(filters, fields)
+        # A search by spans combines what it reads.
+        is_copied = not wanted.parameters()
+        return stream_of(
+            self._reader, _TRACES, lambda r: TraceSearch(r, wanted), size, is_copied=is_copied
+        )
 
     def services(self) -> builtins.list[str]:
         """List the names of the services that have spans, in alphabetical order."""
         return service_names(self._reader)
 
-    def operations(self, service_name: str) -> builtins.list[results.Operation]:
+    def operations(self, service_name: str) -> ResultList[results.Operation]:
         """List the span names of a service, each with its kinds, in alphabetical order."""
         name = validation.required_text("service_name", service_name)
-        return operations_of(self._reader, name)
+        return ResultList(operations_of(self._reader, name), _OPERATIONS)
 
     def list_sessions(
         self,
@@ -156,20 +168,23 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
         """
         wanted = SessionFilters.of(filters, fields)
         search = SessionSearch(self._reader, wanted)
-        return pages.read_page(search, wanted.limit, after, before, total)
+        return pages.read_page(search, wanted.limit, after, before, total, shape=_SESSIONS)
 
     def iterate_sessions(
         self,
         filters: SessionFilters | None = None,
         batch_size: int = validation.BATCH_SIZE,
         **fields: Unpack[SessionKeywords],
-    ) -> Iterator[results.SessionSummary]:
+    ) -> ResultStream[results.SessionSummary]:
         """Iterate over all matching sessions, most recently active first, in batches.
 
-        The filters' ``limit`` does not apply.
+        The filters' ``limit`` does not apply. `ResultStream.to_arrow` converts them to Arrow.
         """
         size = validation.limit("batch_size", batch_size)
-        return pages.read_all(SessionSearch(self._reader, SessionFilters.of(filters, fields)), size)
+        wanted = SessionFilters.of(filters, fields)
+        return stream_of(
+            self._reader, _SESSIONS, lambda r: SessionSearch(r, wanted), size, is_copied=False
+        )
 
     def get_session(
         self,
@@ -201,7 +216,7 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
         time_zone: str | None = None,
         fill: str | None = None,
         **fields: Unpack[SpanKeywords],
-    ) -> builtins.list[results.SpanStats]: ...
+    ) -> ResultList[results.SpanStats]: ...
     @overload
     def get_stats(
         self,
@@ -212,7 +227,7 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
         time_zone: str | None = None,
         fill: str | None = None,
         **fields: Unpack[SpanKeywords],
-    ) -> builtins.list[results.SpanStats]: ...
+    ) -> ResultList[results.SpanStats]: ...
     def get_stats(
         self,
         filters: TraceFilters | SpanFilters | None = None,
@@ -222,7 +237,7 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
         time_zone: str | None = None,
         fill: str | None = None,
         **fields: Any,
-    ) -> results.TraceStats | builtins.list[results.SpanStats]:
+    ) -> results.TraceStats | ResultList[results.SpanStats]:
         """Get totals over the matching traces, or over the matching spans by group and time.
 
         Without ``group_by`` and ``bucket_size_secs``, the result is one `TraceStats` over whole
@@ -260,7 +275,9 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
         wanted = kind.of(filters, fields)
         by = () if group_by is None else group_by
         buckets = time_buckets.buckets_or_whole(bucket_size_secs, time_zone)
-        return span_stats(self._reader, wanted, by, buckets, fill)
+        found = span_stats(self._reader, wanted, by, buckets, fill)
+        keys = tuple(validation.names("group_by", by))
+        return ResultList(found, shape_of_results(results.SpanStats, keys))
 
     def delete(self, trace_id: validation.TraceId) -> results.DeletedTrace:
         """Delete a trace with its spans, their events, and the log records that name it.

@@ -10,12 +10,14 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, false, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from observatory_storage.arrow import shape_of_model
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading import pages, validation
 from observatory_storage.repositories.reading.filter_fields import with_former
 from observatory_storage.repositories.reading.operators import OneOf
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
+from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
 from observatory_storage.repositories.reading.validation import BATCH_SIZE
 from observatory_storage.repositories.traces.filters import (
     SpanFilters,
@@ -32,7 +34,7 @@ from observatory_storage.repositories.traces.ordered_search import (
     span_order,
 )
 from observatory_storage.repositories.traces.span_search import SpanSearch
-from observatory_storage.repositories.traces.spans import without_payload
+from observatory_storage.repositories.traces.spans import PAYLOAD, without_payload
 from observatory_storage.repositories.traces.trace_bounds import located, spans_of_trace
 
 __all__ = ["SpanListQueries"]
@@ -41,6 +43,10 @@ _BY_START: Final = pages.Keyset(
     "spans", (TraceSpan.start_time, TraceSpan.start_ns, TraceSpan.trace_id, TraceSpan.span_id)
 )
 _WITHOUT_PAYLOAD: Final = without_payload(TraceSpan)
+_SHAPES: Final = {
+    True: shape_of_model(TraceSpan),
+    False: shape_of_model(TraceSpan, PAYLOAD),
+}
 _BOUNDS_OF_TRACES: Final = select(
     func.min(Trace.start_time), func.max(func.coalesce(Trace.last_span_start, Trace.start_time))
 )
@@ -79,8 +85,9 @@ class SpanListQueries:
         if is_ordered(order_by, wanted, is_bounded=isinstance(wanted.trace_id, UUID)):
             search = self._ordered_search(wanted, order_by, payload=payload)
         else:
-            search = self._span_search(wanted, payload=payload)
-        return pages.read_page(search, wanted.limit, after, before, total)
+            search = self._span_search(self._reader, wanted, payload=payload)
+        shape = _SHAPES[bool(payload)]
+        return pages.read_page(search, wanted.limit, after, before, total, shape=shape)
 
     def search_text(
         self,
@@ -122,37 +129,52 @@ class SpanListQueries:
         payload: bool = False,
         oldest_first: bool = False,
         **fields: Unpack[SpanKeywords],
-    ) -> Iterator[TraceSpan]:
+    ) -> ResultStream[TraceSpan]:
         """Iterate over all matching spans, newest first, with one batch at a time in memory.
 
-        The filters' ``limit`` does not apply. With a ``trace_id``, the spans are read from one
+        The filters' ``limit`` does not apply. `ResultStream.to_arrow` converts the spans to Arrow,
+        much faster than they are iterated over. With a ``trace_id``, the spans are read from one
         snapshot by a server-side cursor: keep the transaction open until the last span is read.
 
         Args:
             payload: as for `list_spans`.
             oldest_first: iterate in the reverse order.
 
+        Example:
+            >>> spans = uow.traces.iterate_spans(start_time=start, end_time=end)
+            >>> frame = polars.DataFrame(spans)
+
         Raises:
             StorageError: the transaction ended before the spans of the ``trace_id`` were read.
         """
         wanted = SpanFilters.of(filters, fields)
         size = validation.limit("batch_size", batch_size)
-        if not isinstance(wanted.trace_id, UUID):
-            search = self._span_search(wanted, payload=payload, oldest_first=oldest_first)
-            return pages.read_all(search, size)
-        return self._stream_spans(wanted, size, payload=payload, oldest_first=oldest_first)
+        options = {"payload": payload, "oldest_first": oldest_first}
+        if isinstance(wanted.trace_id, UUID):
+            return ResultStream(
+                self._reader,
+                _SHAPES[bool(payload)],
+                lambda size: self._stream_spans(wanted, size, **options),
+                size,
+            )
+        return stream_of(
+            self._reader,
+            _SHAPES[bool(payload)],
+            lambda r: self._span_search(r, wanted, **options),
+            size,
+        )
 
     def _span_search(
-        self, filters: SpanFilters, *, payload: bool, oldest_first: bool = False
+        self, reader: Reader, filters: SpanFilters, *, payload: bool, oldest_first: bool = False
     ) -> pages.Search[TraceSpan]:
         keyset = replace(_BY_START, descending=not oldest_first)
         if not isinstance(filters.trace_id, UUID) and filters.searches_json():
             options = () if payload else _WITHOUT_PAYLOAD
-            return SpanSearch(self._reader, keyset, filters, options)
+            return SpanSearch(reader, keyset, filters, options)
         statement = self._matching(filters, payload=payload)
         if isinstance(filters.trace_id, (UUID, OneOf)):  # the traces' starts bound the statement
-            return StatementSearch(self._reader, keyset, statement, filters.query())
-        return search_by_days(self._reader, keyset, statement, filters)
+            return StatementSearch(reader, keyset, statement, filters.query())
+        return search_by_days(reader, keyset, statement, filters)
 
     def _ordered_search(
         self, filters: SpanFilters, order: Order, *, payload: bool

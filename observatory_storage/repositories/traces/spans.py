@@ -12,6 +12,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.interfaces import ORMOption
 
 from observatory_storage import ids
+from observatory_storage.arrow import ResultList, shape_of_model
 from observatory_storage.errors import NotFound
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading import validation
@@ -27,12 +28,12 @@ from observatory_storage.repositories.traces.trace_bounds import (
 from observatory_storage.repositories.traces.tree import SpanTree, tree_of_rows
 from observatory_storage.tables import PAYLOAD_COLUMNS
 
-__all__ = ["SpanQueries", "without_payload"]
+__all__ = ["PAYLOAD", "SpanQueries", "without_payload"]
 
 # The tree of a trace with more spans is made of rows without entities.
 _MOST_ENTITIES: Final = 2_000
 
-_PAYLOAD: Final = (
+PAYLOAD: Final = (
     *("attributes", "links", "resource_attributes", "scope_attributes", "otlp"),
     *PAYLOAD_COLUMNS,
 )
@@ -40,7 +41,7 @@ _PAYLOAD: Final = (
 
 def without_payload(span: type[TraceSpan]) -> tuple[ORMOption, ...]:
     """The options of a statement that leave out the large columns of spans."""
-    return tuple(defer(getattr(span, name), raiseload=True) for name in _PAYLOAD)
+    return tuple(defer(getattr(span, name), raiseload=True) for name in PAYLOAD)
 
 
 # The alias has no schema, which would be written at each column of the statement.
@@ -78,7 +79,7 @@ class SpanQueries:
         self._reader = Reader(session)
         self._latest: Trace | None = None  # the trace that was got by its id most recently
 
-    def get_spans(self, trace_id: TraceId, *, with_events: bool = False) -> list[TraceSpan]:
+    def get_spans(self, trace_id: TraceId, *, with_events: bool = False) -> ResultList[TraceSpan]:
         """Get all spans of a trace with all columns, ordered by start.
 
         It runs two statements, or three with events, however many spans there are; one less if you
@@ -95,7 +96,7 @@ class SpanQueries:
         key, bounds, spans = self._spans(trace_id)
         if with_events:
             _attach(spans, self._events(events_of_trace(key, bounds)))
-        return spans
+        return ResultList(spans, shape_of_model(TraceSpan))
 
     def get_tree(self, trace_id: TraceId, *, payload: bool = False) -> SpanTree:
         """Get the spans of a trace as a tree, with the critical path and self times.
@@ -116,7 +117,7 @@ class SpanQueries:
             return SpanTree.of(self._reader.entities(statement, parameters))
         return tree_of_rows(self._reader.compact_rows(statement, BATCH_SIZE, parameters))
 
-    def get_events(self, trace_id: TraceId, span_id: str | None = None) -> list[TraceEvent]:
+    def get_events(self, trace_id: TraceId, span_id: str | None = None) -> ResultList[TraceEvent]:
         """Get the events of a trace, or of its spans with one id, ordered by span and position.
 
         Raises:
@@ -126,7 +127,7 @@ class SpanQueries:
         conditions = events_of_trace(*self._located(trace_id))
         if span_key is not None:
             conditions.append(TraceEvent.span_id == span_key)
-        return self._events(conditions)
+        return ResultList(self._events(conditions), shape_of_model(TraceEvent))
 
     def get_span(self, trace_id: TraceId, span_id: str, *, with_events: bool = False) -> TraceSpan:
         """Get a span with all columns. If spans share the id, get the one that started first.

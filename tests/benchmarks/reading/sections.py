@@ -12,6 +12,7 @@ from observatory_storage import PostgresConfig, StorageConfig, StoragePool
 from tests.benchmarks.output import Output
 from tests.benchmarks.reading.finding import FINDING
 from tests.benchmarks.reading.keysets import Keyset, keysets
+from tests.benchmarks.reading.leaving import leaving
 from tests.benchmarks.reading.looking import LOOKING
 from tests.benchmarks.reading.newest import written_beside
 from tests.benchmarks.reading.plans import plan_of
@@ -215,6 +216,36 @@ def newest(run: Run, out: Output) -> list[Any]:
     return list(found)
 
 
+def arrow(run: Run, out: Output) -> list[Any]:
+    """Many spans, as entities and as Arrow."""
+    found = leaving(run.large)
+    out.table(
+        "Spans that leave the store, by iterate_spans and by its to_arrow: greatest resident set of"
+        " the process",
+        (
+            *("as", "columns", "days", "spans", "seconds", "spans a second", "times entities"),
+            *("CPU us a span", "MB after a page", "MB at most"),
+        ),
+        [
+            (
+                one.way,
+                one.columns,
+                str(one.days),
+                f"{one.spans:,}",
+                f"{one.seconds:.1f}",
+                f"{one.spans_a_second:,.0f}",
+                "" if one.ratio is None else f"{one.ratio:.1f}",
+                f"{one.cpu_us:.1f}",
+                f"{one.before_mb:.0f}",
+                f"{one.peak_mb:.0f}",
+            )
+            for one in found
+        ],
+        words=2,
+    )
+    return list(found)
+
+
 Section = Callable[[Run, Output], list[Any]]
 SECTIONS: Final[dict[str, Section]] = {
     "tables": tables,
@@ -222,6 +253,7 @@ SECTIONS: Final[dict[str, Section]] = {
     "plans": plans,
     "keyset": keyset,
     "walk": walk,
+    "arrow": arrow,
     "newest": newest,
 }
 

@@ -1,0 +1,146 @@
+"""What iterates over large results, or converts them to Arrow a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+
+from observatory_storage.arrow import ArrowData, Shape, arrow_module, table_of_copied
+from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.copy_reader import CopyReader
+from observatory_storage.repositories.reading.framed_tables import with_whole_values
+from observatory_storage.repositories.reading.pages import Search, Seek, read_all
+from observatory_storage.repositories.reading.reader import Reader
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["ResultStream", "stream_of"]
+
+T = TypeVar("T")
+
+_ARROW_BATCH_SIZE: Final = 20_000
+# A page of a stream has fewer rows if they are so large that they would take more memory.
+_PAGE_BYTES: Final = 16 * 1024 * 1024
+# The size of rows is known after the first page.
+_FIRST_PAGE: Final = 200
+
+
+class ResultStream(ArrowData, Iterator[T], Generic[T]):
+    """An iterator over a large result, which `to_arrow` converts in bounded memory.
+
+    pandas, polars and DuckDB take the stream itself, by the Arrow PyCapsule interface.
+
+    Args:
+        reader: of the repository.
+        shape: the columns of the rows.
+        rows: makes an iterator that reads so many rows at a time.
+        batch_size: the number of rows that iterating reads at a time.
+        copied: makes a search that reads its rows by COPY, if there is one.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        shape: Shape,
+        rows: Callable[[int], Iterator[T]],
+        batch_size: int,
+        copied: Callable[[Reader], Search[T]] | None = None,
+    ) -> None:
+        self._reader = reader
+        self._shape = shape
+        self._make_rows = rows
+        self._copied = copied
+        self._rows = rows(batch_size)
+
+    def __next__(self) -> T:
+        return next(self._rows)
+
+    def close(self) -> None:
+        """Read no more rows, as `close` of a generator does."""
+        close = getattr(self._rows, "close", None)
+        if close is not None:
+            close()
+
+    def to_arrow(self, batch_size: int = _ARROW_BATCH_SIZE) -> pa.RecordBatchReader:
+        """Return a `pyarrow.RecordBatchReader` of all rows, which reads while it is consumed.
+
+        It begins with the first row, however many have been iterated over, and can be called again.
+        Consume it within the unit of work. It holds about three batches in memory. If it is let go
+        before its end, nothing is left open. The guide "Arrow" lists the types of columns. An empty
+        result has the same columns.
+
+        Args:
+            batch_size: the most rows of a batch. Batches of large rows have fewer.
+
+        Raises:
+            ConfigError: pyarrow is not installed (extra ``arrow``).
+            StorageError: the unit of work has ended. While it is consumed, the reader raises what
+                iterating would raise.
+            ValidationError: the batch size is not a positive integer.
+        """
+        size = validation.limit("batch_size", batch_size)
+        pa = arrow_module()
+        _ = self._reader.session  # raises if the unit of work has ended
+        tables = self._made_tables(size) if self._copied is None else self._copied_tables(size)
+        batches = (batch for table in tables for batch in table.to_batches(max_chunksize=size))
+        return pa.RecordBatchReader.from_batches(self._shape.schema(), batches)
+
+    def _made_tables(self, size: int) -> Iterator[Any]:
+        """The tables of rows that were made."""
+        at_once = min(size, validation.BATCH_SIZE)
+        rows = self._make_rows(at_once)
+        while batch := [*islice(rows, at_once)]:
+            yield self._shape.table(batch)
+
+    def _copied_tables(self, size: int) -> Iterator[Any]:
+        """The tables of pages that are copied, each by statements of its own.
+
+        So no COPY is open between two batches, and other statements may run there.
+        """
+        assert self._copied is not None
+        reader = CopyReader(self._reader.session, self._shape)
+        search = self._copied(reader)
+        keyset = search.keyset
+        seek = Seek(keyset, min(size, _FIRST_PAGE), keyset.descending)
+        while True:
+            lines = cast(Sequence[memoryview], search.rows(seek))
+            if not lines:
+                return
+            table = with_whole_values(
+                reader.session, self._shape, table_of_copied(lines, self._shape)
+            )
+            yield table
+            if len(lines) < seek.row_limit:
+                return
+            fitting = max(1, _PAGE_BYTES * len(lines) // table.nbytes)
+            (last,) = self._shape.rows_of(table.slice(len(table) - 1))
+            key = keyset.key_of(SimpleNamespace(**last))
+            seek = Seek(keyset, min(size, fitting), keyset.descending, key)
+
+
+def stream_of(
+    reader: Reader,
+    shape: Shape,
+    search: Callable[[Reader], Search[T]],
+    batch_size: int,
+    *,
+    is_copied: bool = True,
+) -> ResultStream[T]:
+    """The rows of a list, of which one page at a time is in memory.
+
+    Args:
+        reader: of the repository.
+        shape: the columns of the rows.
+        search: makes the list.
+        batch_size: the rows of a page.
+        is_copied: whether Arrow's rows are copied. The list must then read all its rows by
+            `Reader.entities`, and use only their number.
+    """
+
+    def rows(size: int) -> Iterator[T]:
+        return read_all(search(reader), size)
+
+    return ResultStream(reader, shape, rows, batch_size, search if is_copied else None)
