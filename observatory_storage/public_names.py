@@ -74,6 +74,7 @@ from observatory_storage.models import (
     TraceEvent,
     TraceSpan,
 )
+from observatory_storage.operations import Hook, StoreOperation, unobserved
 from observatory_storage.otlp import (
     IngestResult,
     decompress,
@@ -188,6 +189,7 @@ __all__ = [
     "ExpiredPartition",
     "FlushResult",
     "HealthReport",
+    "Hook",
     "IndexBuild",
     "IndexFailure",
     "IndexSize",
@@ -260,6 +262,7 @@ __all__ = [
     "StorageError",
     "StoragePool",
     "StorageSize",
+    "StoreOperation",
     "TableSize",
     "TimeSeriesPoint",
     "TimeSeriesQuery",
@@ -297,4 +300,5 @@ __all__ = [
     "otlp_app",
     "recompute_costs",
     "storage_size",
+    "unobserved",
 ]

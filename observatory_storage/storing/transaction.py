@@ -15,6 +15,7 @@ from observatory_storage.backoff import backoff
 from observatory_storage.config import PayloadMode, StorageConfig
 from observatory_storage.errors import StorageError, ValidationError, translated
 from observatory_storage.layout import Partitions
+from observatory_storage.operations import Hooks
 from observatory_storage.payloads import hours_of, zstd_module
 from observatory_storage.pricing import PriceBook
 from observatory_storage.rows import Row, Rules
@@ -52,6 +53,8 @@ class Source(Protocol):
     def rules(self) -> Rules | None: ...
     @property
     def prices(self) -> PriceBook: ...
+    @property
+    def hooks(self) -> Hooks: ...
 
 
 def source_of(field: str, value: Any) -> Source:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import aliased
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Trace
 from observatory_storage.repositories.reading import pages, time_buckets, validation
+from observatory_storage.repositories.reading.measured_methods import measured
 from observatory_storage.repositories.traces import results
 from observatory_storage.repositories.traces.deletion import delete_all_of, delete_trace
 from observatory_storage.repositories.traces.filters import (
@@ -46,6 +47,7 @@ _TRACE: Final = aliased(Trace, name="trace")
 _BY_ID: Final = select(_TRACE).where(_TRACE.id == bindparam("id"))
 
 
+@measured("traces")
 class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
     """Queries for traces, spans and sessions.
 
