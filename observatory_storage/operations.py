@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 OK: Final = "ok"
 SPOOLED: Final = "spooled"
+_NO_ERRORS: Final = frozenset((OK, SPOOLED, "hit", "miss"))
 
 OperationKind = Literal[
     "acquire",
@@ -66,8 +67,8 @@ class StoreOperation(Result):
             ``traces``; None if there is no table.
         method: ``copy`` or ``insert`` if rows were written, the repository's method such as
             ``list``, or the step of maintenance; None if there is no method.
-        outcome: ``ok``; ``spooled`` if rows went to the spool; otherwise the name of the error's
-            class, such as ``ConnectionLost``.
+        outcome: ``ok``; ``spooled`` if rows went to the spool; ``hit`` or ``miss`` of a cache;
+            otherwise the name of the error's class, such as ``ConnectionLost``.
         seconds: how long it took, retries included. For an iterator, the time in which rows were
             read, without the time of the loop over them.
         rows: the rows that were written, read, erased or spooled.
@@ -88,6 +89,11 @@ class StoreOperation(Result):
     retries: int = 0
     rejected: int = 0
     rows_by_table: Mapping[str, int] | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the outcome is an error."""
+        return self.outcome not in _NO_ERRORS
 
 
 @runtime_checkable

@@ -32,6 +32,7 @@ from observatory_storage.errors import (
     ValidationError,
 )
 from observatory_storage.health import ComponentHealth, HealthReport, PoolStats
+from observatory_storage.hooks import LoggingHook, OpenTelemetryHook, PrometheusHook
 from observatory_storage.lifecycle.maintenance import (
     MaintenanceError,
     MaintenanceReport,
@@ -204,6 +205,7 @@ __all__ = [
     "LogRepository",
     "LogStats",
     "LogWriter",
+    "LoggingHook",
     "MaintenanceConfig",
     "MaintenanceError",
     "MaintenanceReport",
@@ -222,6 +224,7 @@ __all__ = [
     "Not",
     "NotFound",
     "OneOf",
+    "OpenTelemetryHook",
     "Operation",
     "Page",
     "PartitionIndex",
@@ -240,6 +243,7 @@ __all__ = [
     "PriceTable",
     "PriceTier",
     "PricingConfig",
+    "PrometheusHook",
     "RecomputedCosts",
     "RedactRule",
     "RedisConfig",
