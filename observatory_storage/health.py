@@ -20,7 +20,7 @@ from observatory_storage import migrate
 from observatory_storage.bounded_pool import BoundedPool, acquire_within
 from observatory_storage.engine import single_attempt
 from observatory_storage.errors import ConfigError, MigrationError, translate, translated
-from observatory_storage.health_app import Answer, HealthApp
+from observatory_storage.health_app import PATHS, Answer, HealthApp
 from observatory_storage.operations import Hooks
 from observatory_storage.serialization import Result
 
@@ -307,9 +307,7 @@ def create_app(pool: HealthSource | None = None, *, timeout_secs: float = 2.0) -
                 return Answer(HTTPStatus.OK, body, content_type)
         return Answer(HTTPStatus.NOT_FOUND, b"no metrics: the pool has no PrometheusHook\n")
 
-    return HealthApp(
-        {"/health": health, "/health/live": live, "/health/ready": ready, "/metrics": metrics}
-    )
+    return HealthApp(dict(zip(PATHS, (health, live, ready, metrics), strict=True)))
 
 
 def _own_pool() -> HealthSource:

@@ -10,10 +10,11 @@ from http import HTTPStatus
 from typing import Any, Final
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-__all__ = ["Answer", "HealthApp"]
+__all__ = ["PATHS", "Answer", "HealthApp"]
 
 logger = logging.getLogger(__name__)
 
+PATHS: Final = ("/health", "/health/live", "/health/ready", "/metrics")
 _METHODS: Final = ("GET", "HEAD")
 _TEXT: Final = "text/plain; charset=utf-8"
 

@@ -31,7 +31,7 @@ from observatory_storage.errors import (
     Timeout,
     ValidationError,
 )
-from observatory_storage.health import ComponentHealth, HealthReport, PoolStats
+from observatory_storage.health import ComponentHealth, HealthReport, PoolStats, create_app
 from observatory_storage.hooks import LoggingHook, OpenTelemetryHook, PrometheusHook
 from observatory_storage.lifecycle.maintenance import (
     MaintenanceError,
@@ -290,6 +290,7 @@ __all__ = [
     "check_payloads",
     "convert_payloads",
     "cost_of",
+    "create_app",
     "decompress",
     "detect_signal",
     "export_logs",
