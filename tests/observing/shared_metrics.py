@@ -15,6 +15,11 @@ from prometheus_client import CollectorRegistry, multiprocess
 from observatory_storage import CopyWriter, LogWriter, PrometheusHook, StoragePool, WriterConfig
 from tests.writers.helpers import a_log
 
+EXPECTED = (
+    'storage_pool_connections{state="active"} 2.0',
+    'storage_buffer_size{signal="logs"} 4.0',
+)
+
 hook = PrometheusHook(CollectorRegistry())
 pool = StoragePool.from_env(hooks=[hook])
 
@@ -25,8 +30,6 @@ def work(number: int, ready: int, end: int) -> None:
     writer = LogWriter(pool, WriterConfig(flush_interval_secs=None))
     writer.write_logs([a_log(10), a_log(11)])
     with pool.engine.connect():
-        assert hook._shared is not None
-        hook._shared.update()  # as its thread does from time to time
         os.write(ready, b"x")
         os.read(end, 1)
     os._exit(0)
@@ -44,14 +47,19 @@ def main() -> None:
     for _ in children:
         os.read(ready, 1)
     CopyWriter(pool).write_logs([a_log(3)])
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     scrapes = [hook.exposition()[0].decode()]
+    while not all(
+        each in scrapes[0] for each in EXPECTED
+    ):  # until the threads of the workers have set their values
+        assert time.monotonic() < deadline, scrapes[0]
+        time.sleep(0.2)
+        scrapes[0] = hook.exposition()[0].decode()
     os.write(tell, b"xx")
     for child in children:
         os.waitpid(child, 0)
         multiprocess.mark_process_dead(child)  # type: ignore[no-untyped-call]
     scrapes.append(hook.exposition()[0].decode())
-    assert time.monotonic() < deadline
     pool.close()
     json.dump(scrapes, sys.stdout)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import sys
 from typing import Any
 
 import pytest
 
 from observatory_storage import operations
-from observatory_storage.errors import ConnectionLost, ValidationError
+from observatory_storage.errors import ConfigError, ConnectionLost, ValidationError
+from observatory_storage.hooks import OpenTelemetryHook, PrometheusHook
 from observatory_storage.operations import Hook, Hooks, StoreOperation, unobserved
 
 SOME = StoreOperation("query", "traces", "list")
@@ -182,3 +184,18 @@ def test_hooks_of_the_parent_are_called_in_a_forked_child(hooks: Hooks) -> None:
     assert os.read(reading, 100) == b"traces"
     os.close(reading)
     os.close(writing)
+
+
+@pytest.mark.parametrize(
+    ("module", "make", "extra"),
+    [
+        ("prometheus_client", PrometheusHook, "prometheus"),
+        ("opentelemetry", OpenTelemetryHook, "otel"),
+    ],
+)
+def test_a_hook_without_its_extra_says_what_to_install(
+    module: str, make: type, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=rf"observatory-storage\[{extra}\]"):
+        make()
