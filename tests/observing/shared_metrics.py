@@ -49,9 +49,8 @@ def main() -> None:
     CopyWriter(pool).write_logs([a_log(3)])
     deadline = time.monotonic() + 60
     scrapes = [hook.exposition()[0].decode()]
-    while not all(
-        each in scrapes[0] for each in EXPECTED
-    ):  # until the threads of the workers have set their values
+    # Until the threads of the workers have set their values.
+    while not all(each in scrapes[0] for each in EXPECTED):
         assert time.monotonic() < deadline, scrapes[0]
         time.sleep(0.2)
         scrapes[0] = hook.exposition()[0].decode()
