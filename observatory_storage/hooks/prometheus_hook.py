@@ -188,10 +188,10 @@ class PrometheusHook:
     def attach(self, pool: Observed) -> None:
         """Tell of the connections, buffers and tables of a pool that the hook was added to."""
         self._pools.add(pool)
-        if pool.schema not in self._readers:
-            self._readers[pool.schema] = StateReader(
-                pool, self._refresh_secs, self._timeout_secs, self._scrape_errors.inc
-            )
+        # One of several pools of a schema is enough: the newest, since others may be closed.
+        self._readers[pool.schema] = StateReader(
+            pool, self._refresh_secs, self._timeout_secs, self._scrape_errors.inc
+        )
 
     def on_operation(self, operation: StoreOperation, /) -> None:
         """Count the operation."""

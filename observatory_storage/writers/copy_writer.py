@@ -111,6 +111,8 @@ class CopyWriter:
         write: Callable[[RowFeed, StoreResult], None],
     ) -> int:
         feed = RowFeed(table, rows, self._source.rules)
+        if not len(feed):
+            return 0
         result = StoreResult()
         with self._source.hooks.measure("write", table.name) as measured:
             measured.method = chosen_method(self._method, len(feed))

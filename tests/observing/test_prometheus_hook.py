@@ -237,6 +237,15 @@ def test_one_hook_serves_two_pools(database_url: str, pool: StoragePool) -> None
     assert sum(one or 0 for one in states) >= open_ones - 1
 
 
+def test_a_pool_replaces_a_closed_one_of_its_schema(database_url: str) -> None:
+    hook = PrometheusHook(CollectorRegistry(), refresh_secs=0)
+    config = StorageConfig(postgres=PostgresConfig.from_url(database_url))
+    with StoragePool(config, hooks=[hook]) as closed:
+        CopyWriter(closed).write_logs([a_log()])
+    with StoragePool(config, hooks=[hook]):
+        assert value(scraped(hook), "storage_partitions", schema="public", table="logs") == 1
+
+
 def test_the_default_registry_is_that_of_the_client(pool: StoragePool) -> None:
     hook = PrometheusHook()
     try:

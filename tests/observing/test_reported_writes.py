@@ -104,6 +104,11 @@ def test_a_call_of_a_copy_writer_is_reported(pool: StoragePool, seen: Seen, numb
     assert write.bytes > number * 20
 
 
+def test_a_call_without_rows_is_no_operation(pool: StoragePool, seen: Seen) -> None:
+    assert CopyWriter(pool).write_logs([]) == 0
+    assert seen.all == []
+
+
 def test_a_write_within_a_unit_of_work_is_reported(pool: StoragePool, seen: Seen) -> None:
     with pool.unit_of_work() as uow:
         CopyWriter(uow).write_logs([a_log(1), a_log(2)])

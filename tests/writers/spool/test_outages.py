@@ -177,3 +177,22 @@ def test_hooks_are_told_of_rows_that_are_spooled_and_replayed(
     }
     assert by_outcome["flush", "spooled"] == ("logs", "copy", 2, None)
     assert by_outcome["replay", "ok"] == ("logs", "copy", 2, {"logs": 2})
+
+
+def test_hooks_are_told_of_rows_that_are_spooled_when_a_writer_is_closed(
+    pool: StoragePool, config: WriterConfig
+) -> None:
+    seen: list[StoreOperation] = []
+    pool.add_hook(seen.append)
+    writer = LogWriter(pool, config)
+    with pool.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE logs RENAME TO hidden")
+    try:
+        writer.write_logs([a_log(1), a_log(2)])
+        assert writer.close() == FlushResult(spooled=2)
+    finally:
+        with pool.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE hidden RENAME TO logs")
+    flushes = [(one.outcome, one.table, one.rows) for one in seen if one.operation == "flush"]
+    assert [one for one in flushes if one[0] != "StorageError"] == [("spooled", "logs", 2)]
+    assert ("StorageError", "logs", 0) in flushes
