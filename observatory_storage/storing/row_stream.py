@@ -215,8 +215,8 @@ def _stream(loader: Loader, feed: Feed, partitions: Partitions) -> StreamOutcome
         else:
             target = target_of(feed.table)
             values = ([row.values for row in part] for part in parts)
-            table, sent = target.target, loader.sent
-            copied = partial(copy_parts, loader.connection, target, values, table, sent)
+            into = target.target
+            copied = partial(copy_parts, loader.connection, target, values, into, loader.sent)
             totals, written = None, loader.attempt(target, copied)
     except _NotClean:
         return StreamOutcome.NOT_CLEAN
