@@ -1,19 +1,27 @@
-"""Health checks of PostgreSQL and Redis, and statistics of a pool of connections."""
+"""Health checks of PostgreSQL and Redis, statistics of a pool, and both over HTTP."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from functools import cache
+from http import HTTPStatus
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from wsgiref.types import WSGIApplication
 
 import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool
 
+from observatory_storage import migrate
 from observatory_storage.bounded_pool import BoundedPool, acquire_within
 from observatory_storage.engine import single_attempt
-from observatory_storage.errors import translate, translated
+from observatory_storage.errors import ConfigError, MigrationError, translate, translated
+from observatory_storage.health_app import PATHS, Answer, HealthApp
+from observatory_storage.operations import Hooks
 from observatory_storage.serialization import Result
 
 if TYPE_CHECKING:
@@ -25,8 +33,12 @@ __all__ = [
     "PoolStats",
     "check_health",
     "check_redis",
+    "check_schema",
+    "create_app",
     "pool_stats",
 ]
+
+logger = logging.getLogger(__name__)
 
 _NEAR_CAPACITY: Final = 0.8
 _OF_POOL: Final = 0.8  # the part of the timeout for which the check waits for a connection
@@ -149,6 +161,37 @@ def _answers(
     return [found.get(index, late) for index in range(len(questions))]
 
 
+def check_schema(engine: sa.Engine, schema: str, timeout: float | None = None) -> ComponentHealth:
+    """Ask PostgreSQL for the revision of the schema, once and without retries. Never raises.
+
+    It is not ok if migrations are pending. A schema that a newer release has migrated is ok, since
+    processes of the release before go on while they are replaced.
+
+    Returns:
+        The revision is its ``version``.
+    """
+    patience = None if timeout is None else timeout * _OF_POOL
+
+    def revision() -> str:
+        with single_attempt(), acquire_within(patience):
+            at = migrate.current(engine, schema)
+        known = _known_revisions()
+        if at is None or at in known[:-1]:
+            raise MigrationError(
+                f"schema {schema!r} is at {at or 'no revision'}, and {known[-1]} is needed: migrate"
+            )
+        return at
+
+    (answer,) = _answers([lambda: _check(revision)], timeout)
+    return answer
+
+
+@cache
+def _known_revisions() -> tuple[str, ...]:
+    """The revisions that this version of the package knows, in their order."""
+    return tuple(migrate.revisions())
+
+
 def check_redis(redis: Redis) -> ComponentHealth:
     """Check Redis, once and without retries. Never raises."""
     return _check(lambda: _redis_version(redis))
@@ -202,3 +245,78 @@ def _check(read_version: Callable[[], str]) -> ComponentHealth:
         version, problem = None, str(translate(error) or error) or type(error).__name__
     latency_ms = (time.perf_counter() - began) * 1000
     return ComponentHealth(problem is None, latency_ms, version, problem)
+
+
+class HealthSource(Protocol):
+    """The attributes of a pool that its health needs."""
+
+    @property
+    def engine(self) -> sa.Engine: ...
+    @property
+    def schema(self) -> str: ...
+    @property
+    def hooks(self) -> Hooks: ...
+    def health_check(self, timeout: float | None = None) -> HealthReport: ...
+
+
+def create_app(pool: HealthSource | None = None, *, timeout_secs: float = 2.0) -> WSGIApplication:
+    """A WSGI application that tells platforms and Prometheus how the store is.
+
+    It answers ``GET`` and ``HEAD``, below the path at which it is mounted:
+
+    - ``/health``: the report of `StoragePool.health_check` as JSON. The status is 200 if the store
+      is healthy or degraded, and 503 if it is unhealthy.
+    - ``/health/live``: 200 while the process answers. It asks no server.
+    - ``/health/ready``: 200 if PostgreSQL answers and no migration is pending, otherwise 503.
+    - ``/metrics``: the metrics of the pool's `PrometheusHook`, in multiprocess mode those of all
+      processes; 404 if the pool has none.
+
+    Example, in a Flask application::
+
+        from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+        app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/storage": create_app(pool)})
+
+    Args:
+        pool: the pool. Without one, the application has a pool of its own, of the environment:
+            ``gunicorn 'observatory_storage.health:create_app()'``.
+        timeout_secs: a server that has not answered after so many seconds counts as failed.
+
+    Raises:
+        ConfigError: there is no pool, and a setting is missing or invalid.
+    """
+    source = _own_pool() if pool is None else pool
+
+    def health(_: str) -> Answer:
+        report = source.health_check(timeout_secs)
+        return Answer.json(report.to_dict(json=True), ok=report.status != "unhealthy")
+
+    def live(_: str) -> Answer:
+        return Answer.json({"alive": True}, ok=True)
+
+    def ready(_: str) -> Answer:
+        schema = check_schema(source.engine, source.schema, timeout_secs)
+        content = {"ready": schema.ok, "revision": schema.version, "error": schema.error}
+        return Answer.json(content, ok=schema.ok)
+
+    def metrics(accept: str) -> Answer:
+        for hook in source.hooks.registered:
+            exposition = getattr(hook, "exposition", None)
+            if exposition is not None:
+                body, content_type = exposition(accept)
+                return Answer(HTTPStatus.OK, body, content_type)
+        return Answer(HTTPStatus.NOT_FOUND, b"no metrics: the pool has no PrometheusHook\n")
+
+    return HealthApp(dict(zip(PATHS, (health, live, ready, metrics), strict=True)))
+
+
+def _own_pool() -> HealthSource:
+    # By name, since these modules import this one.
+    pools, hooks = map(import_module, ("observatory_storage.pool", "observatory_storage.hooks"))
+    pool: Any = pools.StoragePool.from_env(connect=False)
+    try:
+        pool.add_hook(hooks.PrometheusHook())
+    except ConfigError as error:
+        logger.info("no metrics: %s", error)
+    own: HealthSource = pool
+    return own

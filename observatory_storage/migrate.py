@@ -38,6 +38,7 @@ __all__ = [
     "downgrade",
     "head",
     "pending",
+    "revisions",
     "run",
     "upgrade",
     "write_sql",
@@ -90,6 +91,11 @@ def head() -> str:
     if newest is None:
         raise MigrationError("the migrations are missing: there is no script")
     return newest
+
+
+def revisions() -> list[str]:
+    """The revisions that this version of the package knows, in their order."""
+    return [script.revision for script in reversed(list(_scripts().walk_revisions()))]
 
 
 def pending(engine: sa.Engine, schema: str = "public") -> list[str]:

@@ -14,6 +14,7 @@ from observatory_storage.layout import Partitions
 from observatory_storage.lifecycle.maintenance import MaintenanceReport, run_steps
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.lifecycle.steps import STEPS
+from observatory_storage.operations import Hooks
 from observatory_storage.pricing import PriceBook
 from observatory_storage.repositories.reading import validation
 from observatory_storage.rows import Rules
@@ -37,6 +38,7 @@ class PoolUpkeep:
     rules: Rules | None
     prices: PriceBook
     commits: Commits
+    hooks: Hooks
 
     def maintain(
         self,
@@ -91,7 +93,10 @@ class PoolUpkeep:
             StorageError: the database could not be used. What was settled before stays settled.
             ValidationError: ``max_traces`` is not a positive integer.
         """
-        return settle_usage(self, max_traces)
+        with self.hooks.measure("maintain", method="settle_usage") as measured:
+            settled = settle_usage(self, max_traces)
+            measured.rows = settled.traces
+        return settled
 
     def refresh_facts(
         self,
@@ -134,7 +139,10 @@ class PoolUpkeep:
         first, last = validation.moment("start", start), validation.moment("end", end)
         if first is not None and last is not None and last < first:
             raise ValidationError("end", end, f"must not be before start={start}")
-        return refresh_facts(self, first, last, max_spans=max_spans, progress=progress)
+        with self.hooks.measure("maintain", method="refresh_facts") as measured:
+            facts = refresh_facts(self, first, last, max_spans=max_spans, progress=progress)
+            measured.rows = facts.spans
+        return facts
 
     def maintain_in_turn(self) -> MaintenanceReport:
         """Maintain the store, unless another process did so within the interval."""

@@ -31,7 +31,8 @@ from observatory_storage.errors import (
     Timeout,
     ValidationError,
 )
-from observatory_storage.health import ComponentHealth, HealthReport, PoolStats
+from observatory_storage.health import ComponentHealth, HealthReport, PoolStats, create_app
+from observatory_storage.hooks import LoggingHook, OpenTelemetryHook, PrometheusHook
 from observatory_storage.lifecycle.maintenance import (
     MaintenanceError,
     MaintenanceReport,
@@ -74,6 +75,7 @@ from observatory_storage.models import (
     TraceEvent,
     TraceSpan,
 )
+from observatory_storage.operations import Hook, StoreOperation, unobserved
 from observatory_storage.otlp import (
     IngestResult,
     decompress,
@@ -190,6 +192,7 @@ __all__ = [
     "ExpiredPartition",
     "FlushResult",
     "HealthReport",
+    "Hook",
     "IndexBuild",
     "IndexFailure",
     "IndexSize",
@@ -204,6 +207,7 @@ __all__ = [
     "LogRepository",
     "LogStats",
     "LogWriter",
+    "LoggingHook",
     "MaintenanceConfig",
     "MaintenanceError",
     "MaintenanceReport",
@@ -222,6 +226,7 @@ __all__ = [
     "Not",
     "NotFound",
     "OneOf",
+    "OpenTelemetryHook",
     "Operation",
     "Page",
     "PartitionIndex",
@@ -240,6 +245,7 @@ __all__ = [
     "PriceTable",
     "PriceTier",
     "PricingConfig",
+    "PrometheusHook",
     "RecomputedCosts",
     "RedactRule",
     "RedisConfig",
@@ -264,6 +270,7 @@ __all__ = [
     "StorageError",
     "StoragePool",
     "StorageSize",
+    "StoreOperation",
     "TableSize",
     "TimeSeriesPoint",
     "TimeSeriesQuery",
@@ -287,6 +294,7 @@ __all__ = [
     "check_payloads",
     "convert_payloads",
     "cost_of",
+    "create_app",
     "decompress",
     "detect_signal",
     "export_logs",
@@ -301,4 +309,5 @@ __all__ = [
     "otlp_app",
     "recompute_costs",
     "storage_size",
+    "unobserved",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import click
 from rich.text import Text
@@ -11,6 +12,9 @@ from rich.text import Text
 from observatory_storage.cli.common_options import State, StorageCommand, common_options
 from observatory_storage.cli.console import new_console
 from observatory_storage.errors import ConfigError
+from observatory_storage.health import create_app
+from observatory_storage.health_app import PATHS
+from observatory_storage.hooks import PrometheusHook
 from observatory_storage.otlp.compression import MAX_BODY_BYTES
 from observatory_storage.web import bearer_token, otlp_app
 
@@ -25,6 +29,11 @@ class _ServeCommand(StorageCommand):
 
 @click.command("serve", cls=_ServeCommand)
 @click.option("--otlp", is_flag=True, help="Receive OTLP: /v1/traces, /v1/metrics and /v1/logs.")
+@click.option(
+    "--health",
+    is_flag=True,
+    help="Also answer /health, /health/live, /health/ready and /metrics, without a token.",
+)
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -66,6 +75,7 @@ def command(
     /,
     *,
     otlp: bool,
+    health: bool,
     host: str,
     port: int,
     token: str | None,
@@ -92,6 +102,9 @@ def command(
 
     with state.pool() as pool:
         app = otlp_app(pool, authorize=authorize, max_body_bytes=max_body_bytes)
+        if health:
+            pool.add_hook(PrometheusHook())
+            app = _beside(create_app(pool), app)
         try:
             serve(app, host, port, threads=threads, started=started)
         except OSError as error:
@@ -105,6 +118,16 @@ def _server() -> Callable[..., None]:
         rule = "serving needs the extra: pip install 'observatory-storage[serve]'"
         raise ConfigError(rule) from error
     return serve
+
+
+def _beside(health: WSGIApplication, otlp: WSGIApplication) -> WSGIApplication:
+    """An application that answers the paths of both."""
+
+    def dispatch(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        app = health if environ.get("PATH_INFO") in PATHS else otlp
+        return app(environ, start_response)
+
+    return dispatch
 
 
 def _is_loopback(host: str) -> bool:

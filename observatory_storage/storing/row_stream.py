@@ -27,6 +27,7 @@ from observatory_storage.storing.binary_copy import copy_parts
 from observatory_storage.storing.conflict_rules import target_of
 from observatory_storage.storing.span_copy import SpanCopy
 from observatory_storage.storing.span_filling import LoggedFacts, fill_from_logs, logged_facts
+from observatory_storage.storing.store import StoreResult
 from observatory_storage.storing.stored_usage import decide_traces
 from observatory_storage.storing.trace_upsert import add_totals
 from observatory_storage.storing.transaction import (
@@ -166,18 +167,25 @@ class _NotClean(Exception):
     """The stream met rows whose partition is not known to exist."""
 
 
-def stream(source: Source, feed: Feed, payloads: PayloadMode | None = None) -> StreamOutcome:
+def stream(
+    source: Source,
+    feed: Feed,
+    payloads: PayloadMode | None = None,
+    result: StoreResult | None = None,
+) -> StreamOutcome:
     """Commit the rows of the feed, spans with their events and traces, in one transaction.
 
     Args:
         source: the pool.
         feed: prepares the rows.
         payloads: where large values are stored; None is as configured.
+        result: counts the bytes that are sent, and the retries.
 
     Raises:
         ValidationError: a row is not valid; the error names it by its index in the batch.
         StorageError: the database could not be written to.
     """
+    result = result or StoreResult()
 
     def once() -> StreamOutcome:
         is_spans = feed.table is SPANS
@@ -187,7 +195,9 @@ def stream(source: Source, feed: Feed, payloads: PayloadMode | None = None) -> S
         threshold = payload_threshold(source, payloads) if is_spans else None
         try:
             with writing(source), source.engine.begin() as connection:
-                loader = Loader(connection, prices=prices, payload_threshold=threshold)
+                loader = Loader(
+                    connection, sent=result.sent, prices=prices, payload_threshold=threshold
+                )
                 outcome = _stream(loader, feed, source.partitions, sent)
         except PartitionMissing:
             return StreamOutcome.NOT_CLEAN
@@ -195,7 +205,7 @@ def stream(source: Source, feed: Feed, payloads: PayloadMode | None = None) -> S
             source.commits.tell(Commit(sent))
         return outcome
 
-    return retrying(source.config, once)
+    return retrying(source.config, once, before_sleep=result.retried)
 
 
 def _stream(
@@ -215,7 +225,8 @@ def _stream(
         else:
             target = target_of(feed.table)
             values = ([row.values for row in part] for part in parts)
-            copied = partial(copy_parts, loader.connection, target, values, target.target)
+            into = target.target
+            copied = partial(copy_parts, loader.connection, target, values, into, loader.sent)
             totals, written = None, loader.attempt(target, copied)
     except _NotClean:
         return StreamOutcome.NOT_CLEAN

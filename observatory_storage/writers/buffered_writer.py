@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from observatory_storage.errors import BatchError, Rejected, StorageError, ValidationError
 from observatory_storage.processes import process_lock
@@ -40,7 +40,12 @@ class BufferedWriter:
     A writer is thread-safe. As a context manager it is closed at the end of the block. After a
     fork, the child starts with an empty buffer, and the parent writes the rows that were buffered
     before. When the interpreter or a process of multiprocessing exits, buffered rows are flushed.
+
+    Attributes:
+        signal: the signal that the writer writes.
     """
+
+    signal: ClassVar[str]
 
     def __init__(self, pool: Source, config: WriterConfig | None = None) -> None:
         self._source = source_of("pool", pool)
@@ -53,6 +58,11 @@ class BufferedWriter:
         if self._delivery.replay is not None:
             self._delivery.replay.prepare()
         process_hooks.register(self)
+
+    @property
+    def source(self) -> Source:
+        """The pool that the writer writes to."""
+        return self._source
 
     def _begin(self) -> None:
         config = self._config

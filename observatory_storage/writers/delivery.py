@@ -9,6 +9,7 @@ from typing import Final
 
 from observatory_storage.backoff import pause_secs
 from observatory_storage.errors import BatchError, Rejected, StorageError, translate
+from observatory_storage.operations import SPOOLED, Measurement, outcome_of
 from observatory_storage.rows import Row
 from observatory_storage.storing import Source, StoreResult, store_into
 from observatory_storage.writers.batch_queue import Batch
@@ -54,7 +55,39 @@ class Delivery:
 
     def write(self, batch: Batch) -> None:
         """Write a batch that was taken from the buffer, and settle it or put it back."""
-        started, result = time.monotonic(), StoreResult()
+        hooks = self._source.hooks
+        if not hooks.registered:
+            self._write(batch, StoreResult())
+            return
+        with hooks.measure("flush") as measured:
+            result = StoreResult()
+            outcome = self._write(batch, result)
+            if isinstance(outcome, Written):
+                outcome.tell(measured)
+                return
+            self._tell_not_committed(measured, batch, result, outcome)
+
+    def _tell_not_committed(
+        self,
+        measured: Measurement,
+        batch: Batch,
+        result: StoreResult,
+        error: StorageError | None,
+    ) -> None:
+        """Set what became of a batch that was spooled, or failed."""
+        if not self._source.hooks.registered:
+            return
+        # The table and the method that the rows were for.
+        Written.of(batch.rows, result, self._config.method).tell(measured)
+        measured.rows_by_table = None
+        if error is None:
+            measured.outcome, measured.rows = SPOOLED, len(batch.rows)
+        else:
+            measured.outcome = outcome_of(error)
+
+    def _write(self, batch: Batch, result: StoreResult) -> Written | StorageError | None:
+        """The same, with what became of the batch; None if it was spooled."""
+        started = time.monotonic()
         # The outcome if this thread is interrupted.
         outcome: Written | StorageError | None = StorageError("interrupted", retryable=True)
         try:
@@ -75,6 +108,7 @@ class Delivery:
             _log.warning("%d rows stay buffered: %s", len(batch.rows), outcome)
         elif outcome is not None and self.replay is not None:
             self.replay.look()
+        return outcome
 
     def _conclude(
         self, batch: Batch, outcome: Written | StorageError | None, seconds: float
@@ -131,11 +165,18 @@ class Delivery:
         """
         if self.replay is None:
             raise because
-        with self._buffer.lock:
-            self._buffer.seal()
-            for batch in self._buffer.held():
-                self._recorder.counts.repaired += self.replay.take(batch.rows, because)
-                self._count_spooled(batch)
+        spooled: list[Batch] = []
+        try:
+            with self._buffer.lock:
+                self._buffer.seal()
+                for batch in self._buffer.held():
+                    self._recorder.counts.repaired += self.replay.take(batch.rows, because)
+                    self._count_spooled(batch)
+                    spooled.append(batch)
+        finally:
+            for batch in spooled:  # hooks are not called under the lock
+                with self._source.hooks.measure("flush") as measured:
+                    self._tell_not_committed(measured, batch, StoreResult(), None)
 
     def _count_spooled(self, batch: Batch) -> None:
         self._buffer.settle(batch)

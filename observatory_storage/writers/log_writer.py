@@ -17,6 +17,8 @@ __all__ = ["LogWriter"]
 class LogWriter(BufferedWriter):
     """Buffers log records. Rows are ORM instances or mappings by column names."""
 
+    signal = "logs"
+
     def write_log(self, record: LogRecord | Mapping[str, Any]) -> UUID:
         """Buffer a log record; returns its id.
 

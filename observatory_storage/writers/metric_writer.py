@@ -17,6 +17,8 @@ __all__ = ["MetricWriter"]
 class MetricWriter(BufferedWriter):
     """Buffers metrics and data points. Rows are ORM instances or mappings by column names."""
 
+    signal = "metrics"
+
     def write_metric(self, metric: Metric | Mapping[str, Any]) -> UUID:
         """Buffer a metric's definition; returns its id.
 

@@ -13,12 +13,12 @@ import os
 import sys
 import weakref
 from multiprocessing.util import Finalize, register_after_fork
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from observatory_storage.errors import BatchError, StorageError
 from observatory_storage.writers.stats import BufferStats, FlushResult
 
-__all__ = ["follow_host", "register"]
+__all__ = ["buffered_rows", "follow_host", "register"]
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +26,10 @@ _log = logging.getLogger(__name__)
 class Buffering(Protocol):
     """The methods of a buffered writer that this module calls."""
 
+    signal: ClassVar[str]
+
+    @property
+    def source(self) -> object: ...
     def close(self) -> FlushResult: ...
     def buffer_stats(self) -> BufferStats: ...
     def release_parent_files(self) -> None: ...
@@ -38,6 +42,23 @@ def register(writer: Buffering) -> None:
     """Close the writer when this process ends, or a child that it forks."""
     _writers.add(writer)
     follow_host()
+
+
+def buffered_rows(source: object) -> dict[str, int]:
+    """How many rows the writers of a pool have buffered in this process, by signal."""
+    rows: dict[str, int] = {}
+    for writer in _known_writers():
+        if writer.source is source:
+            rows[writer.signal] = rows.get(writer.signal, 0) + writer.buffer_stats().buffered
+    return rows
+
+
+def _known_writers() -> list[Buffering]:
+    while True:
+        try:
+            return list(_writers)
+        except RuntimeError:  # another thread has created a writer meanwhile
+            continue
 
 
 def follow_host() -> None:

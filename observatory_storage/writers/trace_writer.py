@@ -28,6 +28,8 @@ class TraceWriter(BufferedWriter):
     Rows are ORM instances or mappings with the columns' names.
     """
 
+    signal = "traces"
+
     def _begin(self) -> None:
         super()._begin()
         self._positions_lock = threading.RLock()

@@ -233,3 +233,25 @@ def test_error_names_the_missing_extra(run: Run, monkeypatch: pytest.MonkeyPatch
     result = run("serve", "--otlp")
     assert result.code == 1
     assert "pip install 'observatory-storage[serve]'" in result.err
+
+
+def test_health_is_answered_beside_otlp(database_url: str) -> None:
+    with served(database_url, "--health", "--token", "secret") as receiver:
+        for path, part in (
+            ("/health", b'"healthy"'),
+            ("/health/live", b"true"),
+            ("/health/ready", b"true"),
+            ("/metrics", b"storage_pool_connections"),
+        ):
+            with receiver.connected() as connection:
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                assert (answer.status, part in answer.read()) == (200, True)
+        assert receiver.post("/v1/traces", b"{}") == 401
+        assert receiver.end(signal.SIGTERM) == 0
+
+
+def test_health_is_not_answered_unless_it_is_asked_for(database_url: str) -> None:
+    with served(database_url) as receiver, receiver.connected() as connection:
+        connection.request("GET", "/metrics")
+        assert connection.getresponse().status == 404

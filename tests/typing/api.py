@@ -26,6 +26,7 @@ from observatory_storage import (
     LlmSpan,
     LoadedPrices,
     LogFilters,
+    LoggingHook,
     LogRecord,
     LogWriter,
     Metric,
@@ -33,10 +34,12 @@ from observatory_storage import (
     MetricFilters,
     MetricWriter,
     NotFound,
+    OpenTelemetryHook,
     PostgresConfig,
     Price,
     PriceTable,
     PriceTier,
+    PrometheusHook,
     RecomputedCosts,
     RefreshedFacts,
     Rejected,
@@ -44,6 +47,7 @@ from observatory_storage import (
     StorageConfig,
     StorageError,
     StoragePool,
+    StoreOperation,
     Trace,
     TraceEvent,
     TraceFilters,
@@ -55,6 +59,7 @@ from observatory_storage import (
     bearer_token,
     build_partition_indexes,
     cost_of,
+    create_app,
     decompress,
     export_logs,
     export_metrics,
@@ -80,7 +85,7 @@ def configuration() -> None:
 def pools(config: StorageConfig, engine: sa.Engine) -> None:
     with StoragePool(config) as pool:
         assert_type(pool, StoragePool)
-    StoragePool(config, connect=False).close()
+    StoragePool(config, connect=False, hooks=[PrometheusHook(), OpenTelemetryHook()]).close()
     with StoragePool.from_env() as pool, StoragePool.from_engine(engine) as other:
         assert_type(pool, StoragePool)
         assert_type(other, StoragePool)
@@ -91,6 +96,9 @@ def pools(config: StorageConfig, engine: sa.Engine) -> None:
         assert_type(pool.health_check().postgres.latency_ms, float)
         assert_type(pool.stats().active, int)
         assert_type(pool.stats().near_capacity, bool)
+        pool.add_hook(LoggingHook(slow_secs=0.5))
+        pool.add_hook(lambda operation: assert_type(operation, StoreOperation))
+        assert_type(create_app(pool), WSGIApplication)
         assert_type(pool.unit_of_work(), UnitOfWork)
         assert_type(build_partition_indexes(pool, table="logs"), IndexBuild)
         assert_type(pool.settle_usage(max_traces=5), SettledUsage)

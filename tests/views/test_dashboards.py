@@ -23,7 +23,8 @@ from tests.writers.helpers import quick_pool, trace_id
 
 POSTGRES = "grafana-postgresql-datasource"
 # The data sources whose queries a test runs.
-RUN = {POSTGRES}
+# Those of Prometheus are run by tests/observing/test_store_dashboard.py.
+RUN = {POSTGRES, "prometheus"}
 OF_POSTGRES = [query for query in QUERIES if query.source == POSTGRES]
 END = datetime.now(UTC)
 START = END - timedelta(hours=6)

@@ -26,6 +26,7 @@ from observatory_storage.repositories.metrics.span_metrics import SpanMetrics
 from observatory_storage.repositories.metrics.time_series import TimeSeries
 from observatory_storage.repositories.reading import pages, validation
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
+from observatory_storage.repositories.reading.measured_methods import measured
 from observatory_storage.repositories.reading.partitioned_search import Bounds, PartitionedSearch
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
@@ -42,6 +43,7 @@ _METRIC_SHAPE: Final = shape_of_model(Metric)
 _POINT_SHAPE: Final = shape_of_model(MetricDataPoint)
 
 
+@measured("metrics")
 class MetricRepository(SpanMetrics):
     """Queries for metrics, and for the cost and latency of spans.
 

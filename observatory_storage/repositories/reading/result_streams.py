@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ResultStream", "stream_of"]
 
 T = TypeVar("T")
+Through = Callable[[Iterator[Any], Callable[[Any], int]], Iterator[Any]]
 
 _ARROW_BATCH_SIZE: Final = 20_000
 # A page of a stream has fewer rows if they are so large that they would take more memory.
@@ -54,9 +55,15 @@ class ResultStream(ArrowData, Iterator[T], Generic[T]):
         self._make_rows = rows
         self._copied = copied
         self._rows = rows(batch_size)
+        self._through: Through | None = None
 
     def __next__(self) -> T:
         return next(self._rows)
+
+    def read_through(self, through: Through) -> None:
+        """Pass all that is read through a function, which may count it; not for applications."""
+        self._rows = through(self._rows, lambda _: 1)
+        self._through = through
 
     def close(self) -> None:
         """Read no more rows, as `close` of a generator does."""
@@ -86,7 +93,9 @@ class ResultStream(ArrowData, Iterator[T], Generic[T]):
         _ = self._reader.session  # raises if the unit of work has ended
         tables = self._made_tables(size) if self._copied is None else self._copied_tables(size)
         batches = (batch for table in tables for batch in table.to_batches(max_chunksize=size))
-        return pa.RecordBatchReader.from_batches(self._shape.schema(), batches)
+        through = self._through
+        read = batches if through is None else through(batches, len)
+        return pa.RecordBatchReader.from_batches(self._shape.schema(), read)
 
     def _made_tables(self, size: int) -> Iterator[Any]:
         """The tables of rows that were made."""

@@ -15,6 +15,7 @@ from observatory_storage.arrow import ResultList, shape_of_model, shape_of_resul
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Trace
 from observatory_storage.repositories.reading import pages, time_buckets, validation
+from observatory_storage.repositories.reading.measured_methods import measured
 from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
 from observatory_storage.repositories.traces import results
 from observatory_storage.repositories.traces.deletion import delete_all_of, delete_trace
@@ -53,6 +54,7 @@ _SESSIONS: Final = shape_of_results(results.SessionSummary)
 _OPERATIONS: Final = shape_of_results(results.Operation)
 
 
+@measured("traces")
 class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
     """Queries for traces, spans and sessions.
 

@@ -9,6 +9,7 @@ import pytest
 from observatory_embedded import EmbeddedPostgres
 from observatory_storage.errors import StorageError
 from observatory_storage.models import Metric, Trace, TraceSpan
+from observatory_storage.operations import StoreOperation
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import (
     FlushResult,
@@ -157,3 +158,41 @@ def test_without_trouble_the_spool_costs_nothing(pool: StoragePool, config: Writ
         assert files(config) == []
         assert (writer.write_stats().spooled, writer.write_stats().replayed) == (0, 0)
     assert [str(row["trace_id"]) for row in fetch(pool, Trace)] == [trace_id(1)]
+
+
+def test_hooks_are_told_of_rows_that_are_spooled_and_replayed(
+    server: EmbeddedPostgres, pool: StoragePool, config: WriterConfig
+) -> None:
+    seen: list[StoreOperation] = []
+    pool.add_hook(seen.append)
+    with LogWriter(pool, config) as writer:
+        with away(server):
+            writer.write_logs([a_log(1), a_log(2)])
+            assert writer.flush() == FlushResult(spooled=2)
+        eventually(replayed(writer, 2))
+    by_outcome = {
+        (one.operation, one.outcome): (one.table, one.method, one.rows, one.rows_by_table)
+        for one in seen
+        if one.operation in ("flush", "replay")
+    }
+    assert by_outcome["flush", "spooled"] == ("logs", "copy", 2, None)
+    assert by_outcome["replay", "ok"] == ("logs", "copy", 2, {"logs": 2})
+
+
+def test_hooks_are_told_of_rows_that_are_spooled_when_a_writer_is_closed(
+    pool: StoragePool, config: WriterConfig
+) -> None:
+    seen: list[StoreOperation] = []
+    pool.add_hook(seen.append)
+    writer = LogWriter(pool, config)
+    with pool.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE logs RENAME TO hidden")
+    try:
+        writer.write_logs([a_log(1), a_log(2)])
+        assert writer.close() == FlushResult(spooled=2)
+    finally:
+        with pool.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE hidden RENAME TO logs")
+    flushes = [(one.outcome, one.table, one.rows) for one in seen if one.operation == "flush"]
+    assert [one for one in flushes if one[0] != "StorageError"] == [("spooled", "logs", 2)]
+    assert ("StorageError", "logs", 0) in flushes
