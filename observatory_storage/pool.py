@@ -9,11 +9,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from observatory_storage import migrate
 from observatory_storage.bounded_pool import BoundedPool
-from observatory_storage.commits import Commits, follow_session
+from observatory_storage.commits import Commits, FollowedSession, follow_session
 from observatory_storage.config import PostgresConfig, StorageConfig
 from observatory_storage.engine import adopt_engine, check_engine, create_engine
 from observatory_storage.errors import ConfigError, PoolError, ValidationError, translated
@@ -162,7 +161,7 @@ class StoragePool:
         """
         if self._closed:
             raise PoolError("the pool is closed", retryable=False)
-        session = Session(
+        session = FollowedSession(
             self.engine, autoflush=False, expire_on_commit=False, close_resets_only=False
         )
         follow_session(self.commits, session)

@@ -121,11 +121,14 @@ class CopyWriter:
     def _write_alone(self, rows: list[Row], *, optimistic: bool = True) -> None:
         def write(these: Sequence[Row]) -> None:
             prices = self._source.prices.table() if _has_spans(rows) else None
-            with transaction.writing(self._source), self._source.engine.begin() as connection:
+            with (
+                transaction.writing(self._source),
+                self._source.commits.telling() as telling,
+                self._source.engine.begin() as connection,
+            ):
                 loader = self._loader(connection, prices)
                 write_batch(loader, these, optimistic=optimistic)
-            if self._source.commits:
-                self._source.commits.tell(Commit(these))
+                telling.announce(connection, Commit(these))
 
         framed = self._threshold is not None
         transaction.write_with_partitions(self._source, rows, write, framed=framed)
