@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from observatory_storage import migrate
 from observatory_storage.bounded_pool import BoundedPool
+from observatory_storage.cache import Cache
 from observatory_storage.commits import Commits, FollowedSession, follow_session
 from observatory_storage.config import PostgresConfig, StorageConfig
 from observatory_storage.engine import adopt_engine, check_engine, create_engine
@@ -27,6 +28,7 @@ from observatory_storage.payloads import zstd_module
 from observatory_storage.pricing import PriceBook
 from observatory_storage.redis_client import redis_client
 from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.cached_results import CACHE
 from observatory_storage.rows import Rules
 from observatory_storage.storing import (
     RefreshedFacts,
@@ -76,6 +78,7 @@ class StoragePool:
         rules: the rules of the configuration for what is written; None if there are none.
         prices: the stored prices of models, with which writers compute costs.
         commits: the listeners that hear of what was committed.
+        cache: the cache of reads in Redis.
     """
 
     config: StorageConfig
@@ -86,6 +89,7 @@ class StoragePool:
     rules: Rules | None
     prices: PriceBook
     commits: Commits
+    cache: Cache
 
     def __init__(self, config: StorageConfig, *, connect: bool = True) -> None:
         _check_config(config)
@@ -165,6 +169,7 @@ class StoragePool:
             self.engine, autoflush=False, expire_on_commit=False, close_resets_only=False
         )
         follow_session(self.commits, session)
+        session.info[CACHE] = self.cache.reads
         return UnitOfWork(session, self)
 
     def run_migrations(self) -> None:
@@ -305,6 +310,7 @@ class StoragePool:
             self._background.stop()
         if self._owned:
             cast(BoundedPool, self.engine.pool).close()
+        self.cache.close()
         if self.redis is not None:
             self.redis.close()
 
@@ -334,6 +340,7 @@ class StoragePool:
         self.prices = PriceBook(engine, enabled=config.pricing.compute_costs)
         self.redis = redis_client(config.redis, config.retry)
         self.commits = Commits()
+        self.cache = Cache(config, engine, self.commits)
         self._owned = owned
         self._closed = False
         self._background: BackgroundMaintenance | None = None

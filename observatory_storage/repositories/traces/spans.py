@@ -15,8 +15,10 @@ from observatory_storage import ids
 from observatory_storage.errors import NotFound
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.cached_results import CACHE
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.validation import BATCH_SIZE, TraceId
+from observatory_storage.repositories.traces.cached_trace import CachedTrace, read_cached
 from observatory_storage.repositories.traces.trace_bounds import (
     Bounds,
     events_of_trace,
@@ -36,6 +38,8 @@ _PAYLOAD: Final = (
     *("attributes", "links", "resource_attributes", "scope_attributes", "otlp"),
     *PAYLOAD_COLUMNS,
 )
+
+_LEFT_OUT: Final = frozenset(_PAYLOAD)
 
 
 def without_payload(span: type[TraceSpan]) -> tuple[ORMOption, ...]:
@@ -92,6 +96,12 @@ class SpanQueries:
         Raises:
             NotFound: there is no such trace.
         """
+        cached = self._cached(trace_id)
+        if cached is not None:
+            spans = cached.spans()
+            if with_events:
+                _attach(spans, cached.events())
+            return spans
         key, bounds, spans = self._spans(trace_id)
         if with_events:
             _attach(spans, self._events(events_of_trace(key, bounds)))
@@ -109,6 +119,9 @@ class SpanQueries:
         Raises:
             NotFound: there is no such trace.
         """
+        cached = self._cached(trace_id)
+        if cached is not None:
+            return SpanTree.of(cached.spans(frozenset() if payload else _LEFT_OUT))
         statement = _OF_TRACE if payload else _OF_TRACE_WITHOUT_PAYLOAD
         key, bounds = self._located(trace_id)
         parameters = _parameters(key, bounds)
@@ -123,6 +136,10 @@ class SpanQueries:
             NotFound: there is no such trace.
         """
         span_key = None if span_id is None else ids.span_id(span_id)
+        cached = self._cached(trace_id)
+        if cached is not None:
+            events = cached.events()
+            return [one for one in events if span_key is None or one.span_id == span_key]
         conditions = events_of_trace(*self._located(trace_id))
         if span_key is not None:
             conditions.append(TraceEvent.span_id == span_key)
@@ -146,6 +163,13 @@ class SpanQueries:
             own = events_of_trace(key, Bounds(span.start_time, span.start_time))
             _attach([span], self._events([*own, TraceEvent.span_id == span_key]))
         return span
+
+    def _cached(self, trace_id: TraceId) -> CachedTrace | None:
+        """The spans and events of a trace, if they are read through the cache."""
+        if not self._reader.session.info.get(CACHE):
+            return None
+        key, known = validation.trace_key("trace_id", trace_id), self._known(trace_id)
+        return read_cached(self._reader, key, known[1] if known else None)
 
     def _located(self, trace_id: TraceId) -> tuple[UUID, Bounds]:
         """The key of a trace, and the first and the last start of its spans."""
