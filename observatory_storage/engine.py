@@ -20,7 +20,7 @@ import tenacity
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
 from observatory_storage.adaptation import ADAPTERS, differences
 from observatory_storage.backoff import backoff
@@ -28,8 +28,9 @@ from observatory_storage.bounded_pool import BoundedPool, recycle_connections
 from observatory_storage.config import StorageConfig
 from observatory_storage.errors import ConfigError, translated
 from observatory_storage.lazy_cursor import LazyCursor
+from observatory_storage.operations import Hooks
 
-__all__ = ["adopt_engine", "check_engine", "create_engine", "single_attempt"]
+__all__ = ["adopt_engine", "check_engine", "create_engine", "measure_acquisition", "single_attempt"]
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +130,23 @@ def check_engine(engine: sa.Engine) -> None:
     dialect = engine.dialect
     if (dialect.name, dialect.driver, dialect.is_async) != ("postgresql", "psycopg", False):
         raise ConfigError(f"engine: {rule}, not of {dialect.name}+{dialect.driver}")
+
+
+def measure_acquisition(engine: sa.Engine, hooks: Hooks) -> None:
+    """Report to the hooks how long the engine takes to get a connection.
+
+    SQLAlchemy has events for connections that were taken, but none for the begin of the wait. Other
+    engines that share the pool, such as the application's own, are not measured.
+    """
+    take = engine.raw_connection
+
+    def raw_connection() -> PoolProxiedConnection:
+        if not hooks.registered:
+            return take()
+        with hooks.measure("acquire"):
+            return take()
+
+    engine.raw_connection = raw_connection  # type: ignore[method-assign]
 
 
 def _use_transactions(connection: sa.Connection) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from datetime import datetime
 from types import TracebackType
@@ -15,7 +15,12 @@ from observatory_storage.bounded_pool import BoundedPool
 from observatory_storage.cache import Cache
 from observatory_storage.commits import Commits, FollowedSession, follow_session
 from observatory_storage.config import PostgresConfig, StorageConfig
-from observatory_storage.engine import adopt_engine, check_engine, create_engine
+from observatory_storage.engine import (
+    adopt_engine,
+    check_engine,
+    create_engine,
+    measure_acquisition,
+)
 from observatory_storage.errors import ConfigError, PoolError, ValidationError, translated
 from observatory_storage.health import HealthReport, PoolStats, check_health, pool_stats
 from observatory_storage.layout import Partitions
@@ -24,6 +29,7 @@ from observatory_storage.lifecycle.maintenance import MaintenanceReport, run_ste
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.lifecycle.steps import STEPS
 from observatory_storage.llm import use_own_aliases
+from observatory_storage.operations import AnyHook, Hooks
 from observatory_storage.payloads import zstd_module
 from observatory_storage.pricing import PriceBook
 from observatory_storage.redis_client import redis_client
@@ -63,6 +69,7 @@ class StoragePool:
         config: the servers to connect to, and the limits of the pool.
         connect: whether to open ``config.pool.min_connections`` connections now, with retries. If
             False, the first use connects, with the same retries.
+        hooks: are told what the store does; see `add_hook`.
 
     Raises:
         ConfigError: payloads shall be compressed, and Zstandard is not installed.
@@ -79,6 +86,7 @@ class StoragePool:
         prices: the stored prices of models, with which writers compute costs.
         commits: the listeners that hear of what was committed.
         cache: the cache of reads in Redis.
+        hooks: the hooks that are told what the store does.
     """
 
     config: StorageConfig
@@ -90,10 +98,13 @@ class StoragePool:
     prices: PriceBook
     commits: Commits
     cache: Cache
+    hooks: Hooks
 
-    def __init__(self, config: StorageConfig, *, connect: bool = True) -> None:
+    def __init__(
+        self, config: StorageConfig, *, connect: bool = True, hooks: Iterable[AnyHook] = ()
+    ) -> None:
         _check_config(config)
-        self._set_up(config, create_engine(config), owned=True)
+        self._set_up(config, create_engine(config), hooks, owned=True)
         if connect:
             try:
                 self._open_minimum()
@@ -102,14 +113,14 @@ class StoragePool:
                 raise
 
     @classmethod
-    def from_env(cls, *, connect: bool = True) -> Self:
+    def from_env(cls, *, connect: bool = True, hooks: Iterable[AnyHook] = ()) -> Self:
         """Create a pool from the environment and ``.env``, as `StorageConfig.from_env` reads them.
 
         Raises:
             ConfigError: a setting is missing or invalid.
             ConnectionLost: PostgreSQL could not be reached.
         """
-        return cls(StorageConfig.from_env(), connect=connect)
+        return cls(StorageConfig.from_env(), connect=connect, hooks=hooks)
 
     @classmethod
     def from_engine(
@@ -118,6 +129,7 @@ class StoragePool:
         config: StorageConfig | None = None,
         *,
         schema: str | None = None,
+        hooks: Iterable[AnyHook] = (),
     ) -> Self:
         """Create a pool that uses the connections of your application's own engine.
 
@@ -139,6 +151,7 @@ class StoragePool:
             config: sets the schema, the statement timeout, Redis and retries. Its settings about
                 connections to PostgreSQL are ignored.
             schema: the schema, if there is no `config`. The default is ``public``.
+            hooks: are told what the store does; see `add_hook`.
 
         Raises:
             ConfigError: the engine uses another driver, or both `config` and `schema` are given.
@@ -152,7 +165,7 @@ class StoragePool:
             config = StorageConfig(postgres=PostgresConfig(schema=schema or "public"))
         pool = cls.__new__(cls)
         engine = adopt_engine(engine, config)
-        pool._set_up(config, engine, owned=False)
+        pool._set_up(config, engine, hooks, owned=False)
         return pool
 
     def unit_of_work(self) -> UnitOfWork:
@@ -183,7 +196,8 @@ class StoragePool:
             ConnectionLost: PostgreSQL could not be reached.
             PoolError: no connection became free in time.
         """
-        migrate.upgrade(self.engine, self.schema)
+        with self.hooks.measure("migrate"):
+            migrate.upgrade(self.engine, self.schema)
         self.partitions.forget()
         self.prices.forget()
 
@@ -240,7 +254,10 @@ class StoragePool:
             StorageError: the database could not be used. What was settled before stays settled.
             ValidationError: ``max_traces`` is not a positive integer.
         """
-        return settle_usage(self, max_traces)
+        with self.hooks.measure("maintain", method="settle_usage") as measured:
+            settled = settle_usage(self, max_traces)
+            measured.rows = settled.traces
+        return settled
 
     def refresh_facts(
         self,
@@ -283,7 +300,10 @@ class StoragePool:
         first, last = validation.moment("start", start), validation.moment("end", end)
         if first is not None and last is not None and last < first:
             raise ValidationError("end", end, f"must not be before start={start}")
-        return refresh_facts(self, first, last, max_spans=max_spans, progress=progress)
+        with self.hooks.measure("maintain", method="refresh_facts") as measured:
+            facts = refresh_facts(self, first, last, max_spans=max_spans, progress=progress)
+            measured.rows = facts.spans
+        return facts
 
     def health_check(self, timeout: float | None = None) -> HealthReport:
         """Ask PostgreSQL and Redis how they are, once each. Never raises.
@@ -294,6 +314,32 @@ class StoragePool:
                 ``acquire_timeout_secs`` and the connection's timeouts allow.
         """
         return check_health(self.engine, self.redis, timeout)
+
+    def add_hook(self, hook: AnyHook) -> None:
+        """Have a hook told of every operation of the store: what was done, and how it went.
+
+        A hook is an object with a method ``on_operation``, or a function; it gets a
+        `StoreOperation`. Adding it again has no effect. Without hooks nothing is measured.
+
+        Example::
+
+            def note_errors(operation: StoreOperation) -> None:
+                if operation.outcome != "ok":
+                    print(operation.operation, operation.table, operation.outcome)
+
+            pool.add_hook(note_errors)
+
+        Raises:
+            ValidationError: it is no hook.
+        """
+        self.hooks.add(hook)
+        attach = getattr(hook, "attach", None)
+        if attach is not None:
+            attach(self)
+
+    def remove_hook(self, hook: AnyHook) -> None:
+        """Remove a hook. A hook that was not added is ignored."""
+        self.hooks.remove(hook)
 
     def stats(self) -> PoolStats:
         """Count the connections of this process: open, idle, and in use."""
@@ -329,20 +375,26 @@ class StoragePool:
         address = self.engine.url.set(query={}).render_as_string(hide_password=True)
         return f"<StoragePool {address} schema={self.schema!r}>"
 
-    def _set_up(self, config: StorageConfig, engine: sa.Engine, *, owned: bool) -> None:
+    def _set_up(
+        self, config: StorageConfig, engine: sa.Engine, hooks: Iterable[AnyHook], *, owned: bool
+    ) -> None:
         if config.llm.aliases:
             use_own_aliases(config.llm.aliases)
         self.config = config
         self.engine = engine
+        self.hooks = Hooks()
+        measure_acquisition(engine, self.hooks)
         self.schema = config.postgres.schema_name
         self.partitions = Partitions(engine, self.schema, config.partitions)
         self.rules = Rules.of(config.rules)
         self.prices = PriceBook(engine, enabled=config.pricing.compute_costs)
         self.redis = redis_client(config.redis, config.retry)
         self.commits = Commits()
-        self.cache = Cache(config, engine, self.commits)
+        self.cache = Cache(config, engine, self.commits, self.hooks)
         self._owned = owned
         self._closed = False
+        for hook in hooks:
+            self.add_hook(hook)
         self._background: BackgroundMaintenance | None = None
         if config.maintenance.background:
             interval = config.maintenance.interval

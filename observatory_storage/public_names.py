@@ -76,6 +76,7 @@ from observatory_storage.models import (
     TraceEvent,
     TraceSpan,
 )
+from observatory_storage.operations import Hook, StoreOperation, unobserved
 from observatory_storage.otlp import (
     IngestResult,
     decompress,
@@ -194,6 +195,7 @@ __all__ = [
     "ExpiredPartition",
     "FlushResult",
     "HealthReport",
+    "Hook",
     "IndexBuild",
     "IndexFailure",
     "IndexSize",
@@ -266,6 +268,7 @@ __all__ = [
     "StorageError",
     "StoragePool",
     "StorageSize",
+    "StoreOperation",
     "TableSize",
     "TimeSeriesPoint",
     "TimeSeriesQuery",
@@ -303,4 +306,5 @@ __all__ = [
     "otlp_app",
     "recompute_costs",
     "storage_size",
+    "unobserved",
 ]

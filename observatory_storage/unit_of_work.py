@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from observatory_storage.errors import translate, translated
 from observatory_storage.repositories import LogRepository, MetricRepository, TraceRepository
 from observatory_storage.repositories.reading.entities import UNIT_IS_OPEN
-from observatory_storage.repositories.reading.reader import check_open
+from observatory_storage.repositories.reading.reader import HOOKS, check_open
 from observatory_storage.repositories.reading.streams import forget_streams
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class UnitOfWork:
     def __init__(self, session: Session, source: Source) -> None:
         self._session = session
         session.info[UNIT_IS_OPEN] = True
+        session.info[HOOKS] = source.hooks
         self.source = source
         self.traces = TraceRepository(session)
         self.metrics = MetricRepository(session)

@@ -15,6 +15,7 @@ from observatory_storage.cache.value_store import ValueStore
 from observatory_storage.commits import Commits
 from observatory_storage.config import StorageConfig
 from observatory_storage.errors import CacheError, translated
+from observatory_storage.operations import Hooks
 
 __all__ = ["Cache"]
 
@@ -31,12 +32,15 @@ class Cache:
         config: the configuration of the pool. Without Redis, nothing is cached.
         engine: connects to the database.
         commits: the commits after which cached values are taken back.
+        hooks: are told of each request to the cache.
     """
 
-    def __init__(self, config: StorageConfig, engine: sa.Engine, commits: Commits) -> None:
+    def __init__(
+        self, config: StorageConfig, engine: sa.Engine, commits: Commits, hooks: Hooks
+    ) -> None:
         self._engine = engine
         settings, url = config.cache, config.redis.url
-        self._counters = CacheCounters()
+        self._counters = CacheCounters(hooks)
         self._reads: ReadThrough | None = None
         ttls = {
             "traces": settings.traces_ttl,

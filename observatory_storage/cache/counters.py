@@ -8,11 +8,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from observatory_storage.operations import Hooks, StoreOperation
 from observatory_storage.serialization import Result
 
 __all__ = ["KINDS", "CacheCounters", "CacheKindStats", "CacheStats"]
 
 KINDS: Final = ("traces", "names", "statistics", "metrics")
+# What hooks are told: the request to the cache, and how it went.
+_FACTS: Final = {
+    "hits": ("get", "hit"),
+    "misses": ("get", "miss"),
+    "bypassed": ("get", "miss"),
+    "errors": ("get", "error"),
+    "stored": ("set", "ok"),
+    "refused": ("set", "error"),
+    "told": ("invalidate", "ok"),
+    "late": ("invalidate", "ok"),
+    "failed": ("invalidate", "error"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +84,18 @@ class CacheStats(Result):
 class CacheCounters:
     """The numbers of `CacheStats`."""
 
-    def __init__(self) -> None:
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def count(self, kind: str, outcome: str) -> None:
-        """Count one outcome of a kind."""
+        """Count one outcome of a kind, and tell hooks of it."""
         with self._lock:
             self._counts[kind, outcome] += 1
+        if outcome in _FACTS and self._hooks.are_called:
+            method, told = _FACTS[outcome]
+            self._hooks.emit(StoreOperation("cache", kind, method, told))
 
     def get(self, kind: str, outcome: str) -> int:
         """How often a kind had an outcome."""

@@ -161,7 +161,9 @@ def _left_ones_first(source: Source, steps: Sequence[Step]) -> list[Step]:
 def _done(run: Run, name: str, work: Callable[[Run], Result]) -> MaintenanceStep:
     began = time.perf_counter()
     try:
-        result = work(run)
+        with run.source.hooks.measure("maintain", method=name) as measured:
+            result = work(run)
+            measured.rows = getattr(result, "rows", 0)
     except StorageError as error:
         logger.warning("maintenance: %s failed: %s", name, error)
         return MaintenanceStep(name, time.perf_counter() - began, error=error)

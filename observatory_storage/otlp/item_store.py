@@ -17,7 +17,7 @@ from observatory_storage.otlp.json_reader import within
 from observatory_storage.otlp.resource_scope import Item
 from observatory_storage.otlp.timeless_logs import is_timeless, use_stored_times
 from observatory_storage.rows import PART, Row, prepare_all, prepare_many
-from observatory_storage.storing import Source, store
+from observatory_storage.storing import Source, StoreResult, chosen_method, store_into
 from observatory_storage.storing.row_stream import StreamOutcome, stream
 from observatory_storage.tables import DATA_POINTS, LOGS, METRICS, SPANS, TableDefinition, Values
 
@@ -70,13 +70,13 @@ class _ItemFeed:
                 self.repaired += sum(map(_repairs_of, prepared))
                 yield prepared
 
-    def written(self, pool: Source) -> bool:
+    def written(self, pool: Source, result: StoreResult) -> bool:
         """Whether all rows could be written while they were prepared. Then all items are mapped."""
         # Few rows are prepared in no time, and need no savepoint that may fail.
         if len(self.items) < PART or self.table is METRICS:
             return False
         try:
-            done = stream(pool, self) is StreamOutcome.WRITTEN
+            done = stream(pool, self, None, result) is StreamOutcome.WRITTEN
         except (ValidationError, _TimeUnknown):
             done = False  # preparing them before they are written shows all that are not valid
         self.items += self._mapped
@@ -113,21 +113,33 @@ class ItemStore:
             feed = _ItemFeed(self._table, islice(rest, _ROWS_A_TRANSACTION))
             if not feed.items:
                 return self
-            written = feed.written(self._pool)
-            self.outcomes += [item.error for item in feed.items]
-            places = [
-                place
-                for place, item in enumerate(feed.items, len(self.items))
-                if item.row is not None
-            ]
-            self.items += feed.items
-            if written:
-                self.repaired += feed.repaired
-                self._streamed += places
-            else:
-                self._store_prepared(places)
+            first, result = len(self.items), StoreResult()
+            with self._pool.hooks.measure("ingest", self._table.name) as measured:
+                try:
+                    self._add_transaction(feed, result)
+                finally:
+                    measured.bytes, measured.retries = result.sent.count, result.retries
+                if self._pool.hooks.registered:
+                    items, outcomes = self.items[first:], self.outcomes[first:]
+                    measured.rejected = sum(isinstance(one, StorageError) for one in outcomes)
+                    kept = sum(item.row is not None or item.error is not None for item in items)
+                    measured.rows = kept - measured.rejected
+                    measured.method = chosen_method("auto", measured.rows)
 
-    def _store_prepared(self, places: list[int]) -> None:
+    def _add_transaction(self, feed: _ItemFeed, result: StoreResult) -> None:
+        written = feed.written(self._pool, result)
+        self.outcomes += [item.error for item in feed.items]
+        places = [
+            place for place, item in enumerate(feed.items, len(self.items)) if item.row is not None
+        ]
+        self.items += feed.items
+        if written:
+            self.repaired += feed.repaired
+            self._streamed += places
+        else:
+            self._store_prepared(places, result)
+
+    def _store_prepared(self, places: list[int], result: StoreResult) -> None:
         rows = [self.items[at].row for at in places]
         if self._table is LOGS:
             use_stored_times(self._pool, rows)
@@ -139,13 +151,13 @@ class ItemStore:
         by_place = dict(zip(places, prepared, strict=True))
         if self._table is not METRICS:  # a metric may be stated again for other data points
             self._refuse_repeated(by_place)
-        self._store(by_place)
+        self._store(by_place, result)
 
-    def _store(self, by_place: dict[int, Row]) -> None:
+    def _store(self, by_place: dict[int, Row], result: StoreResult) -> None:
         places = list(by_place)
         for at, row in by_place.items():
             self.outcomes[at] = row
-        result = store(self._pool, list(by_place.values()))
+        store_into(result, self._pool, list(by_place.values()))
         for rejected in result.rejected:
             self.outcomes[places[rejected.index]] = rejected.error
             del by_place[places[rejected.index]]

@@ -27,6 +27,7 @@ from observatory_storage.storing.binary_copy import copy_parts
 from observatory_storage.storing.conflict_rules import target_of
 from observatory_storage.storing.span_copy import SpanCopy
 from observatory_storage.storing.span_filling import LoggedFacts, fill_from_logs, logged_facts
+from observatory_storage.storing.store import StoreResult
 from observatory_storage.storing.stored_usage import decide_traces
 from observatory_storage.storing.trace_upsert import add_totals
 from observatory_storage.storing.transaction import (
@@ -166,23 +167,30 @@ class _NotClean(Exception):
     """The stream met rows whose partition is not known to exist."""
 
 
-def stream(source: Source, feed: Feed, payloads: PayloadMode | None = None) -> StreamOutcome:
+def stream(
+    source: Source,
+    feed: Feed,
+    payloads: PayloadMode | None = None,
+    result: StoreResult | None = None,
+) -> StreamOutcome:
     """Commit the rows of the feed, spans with their events and traces, in one transaction.
 
     Args:
         source: the pool.
         feed: prepares the rows.
         payloads: where large values are stored; None is as configured.
+        result: counts the bytes that are sent, and the retries.
 
     Raises:
         ValidationError: a row is not valid; the error names it by its index in the batch.
         StorageError: the database could not be written to.
     """
+    result = result or StoreResult()
 
     def once() -> StreamOutcome:
         is_spans = feed.table is SPANS
         prices = source.prices.table() if is_spans else None
-        sent = _Sent(feed.table, keeps_rows=source.commits.keeps_rows)
+        noted = _Noted(feed.table, keeps_rows=source.commits.keeps_rows)
         threshold = payload_threshold(source, payloads) if is_spans else None
         try:
             with (
@@ -190,20 +198,21 @@ def stream(source: Source, feed: Feed, payloads: PayloadMode | None = None) -> S
                 source.commits.telling() as telling,
                 source.engine.begin() as connection,
             ):
-                loader = Loader(connection, prices=prices, payload_threshold=threshold)
-                outcome = _stream(loader, feed, source.partitions, sent)
+                loader = Loader(
+                    connection, sent=result.sent, prices=prices, payload_threshold=threshold
+                )
+                outcome = _stream(loader, feed, source.partitions, noted)
                 if outcome is StreamOutcome.WRITTEN:
-                    telling.announce(connection, sent.commit())
+                    telling.announce(connection, noted.commit())
         except PartitionMissing:
             return StreamOutcome.NOT_CLEAN
         return outcome
 
-    return retrying(source.config, once)
+    return retrying(source.config, once, before_sleep=result.retried)
 
 
-def _stream(loader: Loader, feed: Feed, partitions: Partitions, sent: _Sent) -> StreamOutcome:
-    parts = _clean_parts(feed, partitions, loader.payload_threshold)
-    parts = sent.of(parts)
+def _stream(loader: Loader, feed: Feed, partitions: Partitions, noted: _Noted) -> StreamOutcome:
+    parts = noted.of(_clean_parts(feed, partitions, loader.payload_threshold))
     told: list[LoggedFacts] = []
     starts: list[datetime] = []
     if feed.table is LOGS:
@@ -215,7 +224,8 @@ def _stream(loader: Loader, feed: Feed, partitions: Partitions, sent: _Sent) -> 
         else:
             target = target_of(feed.table)
             values = ([row.values for row in part] for part in parts)
-            copied = partial(copy_parts, loader.connection, target, values, target.target)
+            table, sent = target.target, loader.sent
+            copied = partial(copy_parts, loader.connection, target, values, table, sent)
             totals, written = None, loader.attempt(target, copied)
     except _NotClean:
         return StreamOutcome.NOT_CLEAN
@@ -233,7 +243,7 @@ def _stream(loader: Loader, feed: Feed, partitions: Partitions, sent: _Sent) -> 
     return StreamOutcome.WRITTEN
 
 
-class _Sent:
+class _Noted:
     """What has been sent of a stream: its rows if a listener wants them, else their times."""
 
     def __init__(self, table: TableDefinition, *, keeps_rows: bool) -> None:

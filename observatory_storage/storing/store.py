@@ -52,6 +52,10 @@ class StoreResult:
     duplicates: int = 0
     sent: SentBytes = field(default_factory=SentBytes)
 
+    def retried(self, _: RetryCallState | None = None) -> None:
+        """Count an attempt that is repeated."""
+        self.retries += 1
+
 
 def store(
     source: transaction.Source,
@@ -101,14 +105,11 @@ def store_into(
     if not rows:
         return
 
-    def count(_: RetryCallState | None = None) -> None:
-        result.retries += 1
-
     threshold = transaction.payload_threshold(source, payloads)
 
     def once() -> int:
         return transaction.write_with_partitions(
-            source, rows, write, before_repeat=count, framed=threshold is not None
+            source, rows, write, before_repeat=result.retried, framed=threshold is not None
         )
 
     existing = 0
@@ -129,7 +130,7 @@ def store_into(
         existing = loader.existing
 
     try:
-        result.repaired += transaction.retrying(source.config, once, before_sleep=count)
+        result.repaired += transaction.retrying(source.config, once, before_sleep=result.retried)
     except StorageError as error:
         if not _is_about_data(error):
             raise

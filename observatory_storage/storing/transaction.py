@@ -16,6 +16,7 @@ from observatory_storage.commits import Commits
 from observatory_storage.config import PayloadMode, StorageConfig
 from observatory_storage.errors import StorageError, ValidationError, translated
 from observatory_storage.layout import Partitions
+from observatory_storage.operations import Hooks
 from observatory_storage.payloads import hours_of, zstd_module
 from observatory_storage.pricing import PriceBook
 from observatory_storage.rows import Row, Rules
@@ -55,6 +56,8 @@ class Source(Protocol):
     def prices(self) -> PriceBook: ...
     @property
     def commits(self) -> Commits: ...
+    @property
+    def hooks(self) -> Hooks: ...
 
 
 def source_of(field: str, value: Any) -> Source:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, get_args
 
 from sqlalchemy import Connection
@@ -14,7 +14,14 @@ from observatory_storage.config import PayloadMode
 from observatory_storage.errors import ValidationError
 from observatory_storage.pricing import PriceTable
 from observatory_storage.rows import PART, Row
-from observatory_storage.storing import Loader, Method, chosen_method, transaction, write_batch
+from observatory_storage.storing import (
+    Loader,
+    Method,
+    StoreResult,
+    chosen_method,
+    transaction,
+    write_batch,
+)
 from observatory_storage.storing.row_stream import RowFeed, StreamOutcome, stream
 
 __all__ = ["CopyWriter"]
@@ -93,32 +100,50 @@ class CopyWriter:
         return self._stream(tables.LOGS, rows)
 
     def _write(self, table: tables.TableDefinition, rows: Iterable[Any]) -> int:
-        return self._write_prepared(RowFeed(table, rows, self._source.rules).all())
+        return self._measured(table, rows, self._write_prepared)
 
     def _stream(self, table: tables.TableDefinition, rows: Iterable[Any]) -> int:
+        return self._measured(table, rows, self._write_streamed)
+
+    def _measured(
+        self,
+        table: tables.TableDefinition,
+        rows: Iterable[Any],
+        write: Callable[[RowFeed, StoreResult], None],
+    ) -> int:
         feed = RowFeed(table, rows, self._source.rules)
+        result = StoreResult()
+        with self._source.hooks.measure("write", table.name) as measured:
+            measured.method = chosen_method(self._method, len(feed))
+            try:
+                write(feed, result)
+                measured.rows = len(feed)
+            finally:
+                measured.bytes, measured.retries = result.sent.count, result.retries
+        return len(feed)
+
+    def _write_streamed(self, feed: RowFeed, result: StoreResult) -> None:
         # Few rows are prepared in no time, and checked without a connection then.
         streams = self._session is None and len(feed) > PART
         if not streams or chosen_method(self._method, len(feed)) == "insert":
-            return self._write_prepared(feed.all())
-        outcome = stream(self._source, feed, self._payloads)
+            self._write_prepared(feed, result)
+            return
+        outcome = stream(self._source, feed, self._payloads, result)
         if outcome is not StreamOutcome.WRITTEN:
-            prepared, optimistic = feed.all(), outcome is not StreamOutcome.CONFLICT
-            transaction.retrying(
-                self._source.config, lambda: self._write_alone(prepared, optimistic=optimistic)
-            )
-        return len(feed)
+            self._write_alone(feed.all(), result, optimistic=outcome is not StreamOutcome.CONFLICT)
 
-    def _write_prepared(self, prepared: list[Row]) -> int:
+    def _write_prepared(self, feed: RowFeed, result: StoreResult) -> None:
+        prepared = feed.all()
         if not prepared:
-            return 0
+            return
         if self._session is None:
-            transaction.retrying(self._source.config, lambda: self._write_alone(prepared))
+            self._write_alone(prepared, result)
         else:
-            self._write_within(self._session, prepared)
-        return len(prepared)
+            self._write_within(self._session, prepared, result)
 
-    def _write_alone(self, rows: list[Row], *, optimistic: bool = True) -> None:
+    def _write_alone(
+        self, rows: list[Row], result: StoreResult, *, optimistic: bool = True
+    ) -> None:
         def write(these: Sequence[Row]) -> None:
             prices = self._source.prices.table() if _has_spans(rows) else None
             with (
@@ -126,17 +151,22 @@ class CopyWriter:
                 self._source.commits.telling() as telling,
                 self._source.engine.begin() as connection,
             ):
-                loader = self._loader(connection, prices)
+                loader = self._loader(connection, prices, result)
                 write_batch(loader, these, optimistic=optimistic)
                 telling.announce(connection, Commit(these))
 
-        framed = self._threshold is not None
-        transaction.write_with_partitions(self._source, rows, write, framed=framed)
+        def once() -> None:
+            framed = self._threshold is not None
+            transaction.write_with_partitions(
+                self._source, rows, write, before_repeat=result.retried, framed=framed
+            )
 
-    def _write_within(self, session: Session, rows: list[Row]) -> None:
+        transaction.retrying(self._source.config, once, before_sleep=result.retried)
+
+    def _write_within(self, session: Session, rows: list[Row], result: StoreResult) -> None:
         def write(these: Sequence[Row]) -> None:
             with transaction.writing(self._source), session.begin_nested():
-                write_batch(self._loader(session.connection(), prices), these)
+                write_batch(self._loader(session.connection(), prices, result), these)
             tell_with_session(session, Commit(these))
 
         # A session that has no connection yet gets one when the partitions are there.
@@ -145,8 +175,16 @@ class CopyWriter:
         framed = self._threshold is not None
         transaction.write_with_partitions(self._source, rows, write, held, framed=framed)
 
-    def _loader(self, connection: Connection, prices: PriceTable | None) -> Loader:
-        return Loader(connection, self._method, prices=prices, payload_threshold=self._threshold)
+    def _loader(
+        self, connection: Connection, prices: PriceTable | None, result: StoreResult
+    ) -> Loader:
+        return Loader(
+            connection,
+            self._method,
+            result.sent,
+            prices=prices,
+            payload_threshold=self._threshold,
+        )
 
 
 def _has_spans(rows: Sequence[Row]) -> bool:

@@ -9,6 +9,7 @@ from typing import Final
 
 from observatory_storage.backoff import pause_secs
 from observatory_storage.errors import BatchError, Rejected, StorageError, translate
+from observatory_storage.operations import SPOOLED, outcome_of
 from observatory_storage.rows import Row
 from observatory_storage.storing import Source, StoreResult, store_into
 from observatory_storage.writers.batch_queue import Batch
@@ -54,7 +55,27 @@ class Delivery:
 
     def write(self, batch: Batch) -> None:
         """Write a batch that was taken from the buffer, and settle it or put it back."""
-        started, result = time.monotonic(), StoreResult()
+        hooks = self._source.hooks
+        if not hooks.registered:
+            self._write(batch, StoreResult())
+            return
+        with hooks.measure("flush") as measured:
+            result = StoreResult()
+            outcome = self._write(batch, result)
+            if isinstance(outcome, Written):
+                outcome.tell(measured)
+                return
+            # The table and the method that the rows were for.
+            Written.of(batch.rows, result, self._config.method).tell(measured)
+            measured.rows_by_table = None
+            if outcome is None:
+                measured.outcome, measured.rows = SPOOLED, len(batch.rows)
+            else:
+                measured.outcome = outcome_of(outcome)
+
+    def _write(self, batch: Batch, result: StoreResult) -> Written | StorageError | None:
+        """The same, with what became of the batch; None if it was spooled."""
+        started = time.monotonic()
         # The outcome if this thread is interrupted.
         outcome: Written | StorageError | None = StorageError("interrupted", retryable=True)
         try:
@@ -75,6 +96,7 @@ class Delivery:
             _log.warning("%d rows stay buffered: %s", len(batch.rows), outcome)
         elif outcome is not None and self.replay is not None:
             self.replay.look()
+        return outcome
 
     def _conclude(
         self, batch: Batch, outcome: Written | StorageError | None, seconds: float

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
+from observatory_storage.operations import Measurement
 from observatory_storage.rows import Row
 from observatory_storage.serialization import Result
 from observatory_storage.storing import Method, StoreResult, chosen_method
@@ -112,13 +113,25 @@ class Written(NamedTuple):
 
     Attributes:
         result: the result of `store`.
+        rows_by_table: the number of committed rows by table.
         rows_by_method: the number of committed rows by method.
         method: the method of most rows.
     """
 
     result: StoreResult
+    rows_by_table: Counter[str]
     rows_by_method: Counter[str]
     method: str
+
+    def tell(self, measured: Measurement) -> None:
+        """Set what is known of the operation that wrote the rows."""
+        by_table = self.rows_by_table
+        measured.table = max(by_table, key=by_table.__getitem__, default=None)
+        measured.method = self.method
+        measured.rows_by_table = by_table
+        result = self.result
+        measured.rows, measured.rejected = result.committed, len(result.rejected)
+        measured.bytes, measured.retries = result.sent.count, result.retries
 
     @classmethod
     def of(cls, rows: Sequence[Row], result: StoreResult, method: Method) -> Written:
@@ -126,11 +139,12 @@ class Written(NamedTuple):
         if result.rejected:
             refused = {one.index for one in result.rejected}
             rows = [row for index, row in enumerate(rows) if index not in refused]
+        by_table = Counter([row.table for row in rows])
         by_method: Counter[str] = Counter()
-        for number in Counter([row.table for row in rows]).values():
+        for number in by_table.values():
             by_method[chosen_method(method, number)] += number
         most = max(by_method, key=by_method.__getitem__, default=chosen_method(method, 0))
-        return cls(result, by_method, most)
+        return cls(result, by_table, by_method, most)
 
 
 class Recorder:

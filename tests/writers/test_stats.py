@@ -126,7 +126,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def written(rows: int) -> Written:
-    return Written(StoreResult(committed=rows), Counter(copy=rows), "copy")
+    return Written(StoreResult(committed=rows), Counter(logs=rows), Counter(copy=rows), "copy")
 
 
 def test_rates_are_those_of_all_time_and_of_the_last_minute(clock: Clock) -> None:

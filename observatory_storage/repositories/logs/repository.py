@@ -27,6 +27,7 @@ from observatory_storage.repositories.logs.results import LevelCount, LogStats
 from observatory_storage.repositories.logs.tail import Tail
 from observatory_storage.repositories.reading import pages, time_buckets, validation
 from observatory_storage.repositories.reading.filter_fields import within
+from observatory_storage.repositories.reading.measured_methods import measured
 from observatory_storage.repositories.reading.operators import OneOf
 from observatory_storage.repositories.reading.partitioned_search import PartitionedSearch
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
@@ -47,6 +48,7 @@ _OF_SHORT_TRACE: Final = _IN_ORDER.where(
 _ORDERS: Final = ("time", "rank")
 
 
+@measured("logs")
 class LogRepository:
     """Queries for log records.
 

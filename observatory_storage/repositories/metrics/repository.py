@@ -32,6 +32,7 @@ from observatory_storage.repositories.reading.cached_results import (
     cached_result,
 )
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
+from observatory_storage.repositories.reading.measured_methods import measured
 from observatory_storage.repositories.reading.partitioned_search import PartitionedSearch
 from observatory_storage.repositories.reading.reader import StatementSearch
 
@@ -44,6 +45,7 @@ _POINTS: Final = pages.Keyset(
 )
 
 
+@measured("metrics")
 class MetricRepository(SpanMetrics):
     """Queries for metrics, and for the cost and latency of spans.
 

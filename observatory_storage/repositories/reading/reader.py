@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Delete, Select, Update, func, literal, select
 from sqlalchemy.dialects.postgresql import Insert
@@ -15,6 +15,7 @@ from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from observatory_storage.errors import NotFound, StorageError, translated
+from observatory_storage.operations import Hooks
 from observatory_storage.payloads import fill_whole, log_damage
 from observatory_storage.repositories.reading.compact_rows import CompactRows, sharing
 from observatory_storage.repositories.reading.entities import UNIT_IS_OPEN, EntityMaker, mapper_of
@@ -23,9 +24,11 @@ from observatory_storage.repositories.reading.streams import batches
 from observatory_storage.repositories.reading.validation import BATCH_SIZE
 from observatory_storage.tables import TABLES
 
-__all__ = ["Parameters", "Reader", "StatementSearch", "check_open"]
+__all__ = ["HOOKS", "Parameters", "Reader", "StatementSearch", "check_open"]
 
 _log = logging.getLogger(__name__)
+# The key in `Session.info` of the hooks of the pool.
+HOOKS: Final = "observatory_storage.hooks"
 T = TypeVar("T")
 U = TypeVar("U")
 Parameters = Mapping[str, Any] | None
@@ -64,10 +67,16 @@ class Reader:
 
     Entities are detached. They have the values that the database has now, whatever the session
     holds, and stay usable after the session has ended.
+
+    Attributes:
+        hooks: the hooks of the pool that the session belongs to; None if it belongs to no pool.
+        is_measured: whether a method of the repository runs that is reported to the hooks.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self.hooks: Hooks | None = session.info.get(HOOKS)
+        self.is_measured = False
 
     @property
     def session(self) -> Session:

@@ -20,6 +20,7 @@ from observatory_storage.repositories.reading.cached_results import (
     cached_result,
     list_of,
 )
+from observatory_storage.repositories.reading.measured_methods import measured
 from observatory_storage.repositories.traces import results
 from observatory_storage.repositories.traces.deletion import delete_all_of, delete_trace
 from observatory_storage.repositories.traces.dependencies import spans_of
@@ -53,6 +54,7 @@ _TRACE: Final = aliased(Trace, name="trace")
 _BY_ID: Final = select(_TRACE).where(_TRACE.id == bindparam("id"))
 
 
+@measured("traces")
 class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
     """Queries for traces, spans and sessions.
 

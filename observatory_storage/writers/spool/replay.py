@@ -21,6 +21,7 @@ from observatory_storage.rows import Row
 from observatory_storage.storing import Source, StoreResult, store
 from observatory_storage.writers.config import WriterConfig
 from observatory_storage.writers.spool.files import Chunk, Spool
+from observatory_storage.writers.stats import Written
 
 __all__ = ["PATIENCE_SECS", "Replay"]
 
@@ -205,7 +206,12 @@ class Replay:
     def _move(self, chunk: Chunk) -> None:
         result = StoreResult()
         if chunk.rows:
-            result = store(self._source, chunk.rows, self._config.method, self._config.payloads)
+            rows, method = chunk.rows, self._config.method
+            hooks = self._source.hooks
+            with hooks.measure("replay") as measured:
+                result = store(self._source, rows, method, self._config.payloads)
+                if hooks.registered:
+                    Written.of(rows, result, method).tell(measured)
         self._report(result, chunk)
         self._spool.done(chunk)
         with self._changed:

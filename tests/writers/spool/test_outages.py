@@ -9,6 +9,7 @@ import pytest
 from observatory_embedded import EmbeddedPostgres
 from observatory_storage.errors import StorageError
 from observatory_storage.models import Metric, Trace, TraceSpan
+from observatory_storage.operations import StoreOperation
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import (
     FlushResult,
@@ -157,3 +158,22 @@ def test_without_trouble_the_spool_costs_nothing(pool: StoragePool, config: Writ
         assert files(config) == []
         assert (writer.write_stats().spooled, writer.write_stats().replayed) == (0, 0)
     assert [str(row["trace_id"]) for row in fetch(pool, Trace)] == [trace_id(1)]
+
+
+def test_hooks_are_told_of_rows_that_are_spooled_and_replayed(
+    server: EmbeddedPostgres, pool: StoragePool, config: WriterConfig
+) -> None:
+    seen: list[StoreOperation] = []
+    pool.add_hook(seen.append)
+    with LogWriter(pool, config) as writer:
+        with away(server):
+            writer.write_logs([a_log(1), a_log(2)])
+            assert writer.flush() == FlushResult(spooled=2)
+        eventually(replayed(writer, 2))
+    by_outcome = {
+        (one.operation, one.outcome): (one.table, one.method, one.rows, one.rows_by_table)
+        for one in seen
+        if one.operation in ("flush", "replay")
+    }
+    assert by_outcome["flush", "spooled"] == ("logs", "copy", 2, None)
+    assert by_outcome["replay", "ok"] == ("logs", "copy", 2, {"logs": 2})

@@ -1,0 +1,117 @@
+"""Reports the calls of a repository's methods to the hooks of the pool."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple
+from typing import Any, Final, TypeVar
+
+from observatory_storage.operations import (
+    OK,
+    Hooks,
+    OperationKind,
+    StoreOperation,
+    outcome_of,
+)
+from observatory_storage.serialization import Result
+
+__all__ = ["measured"]
+
+R = TypeVar("R", bound=type)
+_END: Final = object()
+
+
+def measured(signal: str) -> Callable[[R], R]:
+    """A decorator of a repository: its public methods are operations, inherited ones included.
+
+    A method that calls another one is one operation. The repository has its `Reader` in
+    ``_reader``.
+
+    Args:
+        signal: the signal of the repository, which operations have as their ``table``.
+    """
+
+    def decorate(repository: R) -> R:
+        for name, method in inspect.getmembers(repository, inspect.isfunction):
+            if not name.startswith("_"):
+                setattr(repository, name, _measured(signal, name, method))
+        return repository
+
+    return decorate
+
+
+def _measured(signal: str, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    operation: OperationKind = "erase" if name.startswith("delete") else "query"
+
+    @functools.wraps(method)
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        reader = self._reader
+        hooks: Hooks | None = reader.hooks
+        if hooks is None or not hooks.registered or reader.is_measured or not hooks.are_called:
+            return method(self, *args, **kwargs)
+        reader.is_measured = True
+        began = time.perf_counter()
+        result, outcome = None, OK
+        try:
+            result = method(self, *args, **kwargs)
+        except BaseException as error:
+            outcome = outcome_of(error)
+            raise
+        finally:
+            reader.is_measured = False
+            seconds = time.perf_counter() - began
+            if not isinstance(result, Iterator):
+                hooks.emit(
+                    StoreOperation(operation, signal, name, outcome, seconds, _rows_of(result))
+                )
+        if isinstance(result, Iterator):
+            return _counted(hooks, StoreOperation(operation, signal, name), result, seconds)
+        return result
+
+    return call
+
+
+def _counted(
+    hooks: Hooks, operation: StoreOperation, rows: Iterator[Any], seconds: float
+) -> Iterator[Any]:
+    """The rows of an iterator. At its end, or when it is closed, the operation is reported.
+
+    Args:
+        hooks: the hooks.
+        operation: the operation, without what is known at the end.
+        rows: the rows.
+        seconds: how long it took to make the iterator.
+    """
+    count, outcome = 0, OK
+    try:
+        while True:
+            began = time.perf_counter()
+            try:
+                row = next(rows, _END)
+            except BaseException as error:
+                outcome = outcome_of(error)
+                raise
+            finally:
+                seconds += time.perf_counter() - began
+            if row is _END:
+                return
+            count += 1
+            yield row
+    finally:
+        close = getattr(rows, "close", None)
+        if close is not None:
+            close()
+        kind, table, method = operation.operation, operation.table, operation.method
+        hooks.emit(StoreOperation(kind, table, method, outcome, seconds, count))
+
+
+def _rows_of(result: Any) -> int:
+    """How many rows a method has returned, or erased."""
+    if result is None:
+        return 0
+    if isinstance(result, Result) and type(result).__name__.startswith("Deleted"):
+        return sum(astuple(result))  # type: ignore[call-overload]  # it is a dataclass of counts
+    return len(result) if isinstance(result, Sequence) else 1
