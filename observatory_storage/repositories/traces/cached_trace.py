@@ -26,6 +26,7 @@ from sqlalchemy import (
     bindparam,
     func,
     literal_column,
+    not_,
     select,
     true,
 )
@@ -230,8 +231,10 @@ _STATE: Final = (
             _TRACE.start_time >= _FIRST,
             func.coalesce(_TRACE.last_span_start, _TRACE.start_time) <= _LAST,
         ).label("is_within"),
-        # A transaction that has written sees rows that others must not see.
-        func.pg_current_xact_id_if_assigned().is_(None).label("is_clean"),
+        # A transaction that has written sees rows that others must not see. A standby is behind.
+        and_(func.pg_current_xact_id_if_assigned().is_(None), not_(func.pg_is_in_recovery())).label(
+            "is_clean"
+        ),
     )
     .where(_TRACE.id == _ID)
     .subquery("state")
