@@ -10,7 +10,6 @@ __all__ = ["CircuitBreaker"]
 
 _FAILURES: Final = 3
 _FIRST_PAUSE_SECS: Final = 1.0
-_LONGEST_PAUSE_SECS: Final = 15.0
 
 
 class CircuitBreaker:
@@ -18,11 +17,15 @@ class CircuitBreaker:
 
     While it is open, one caller after each pause may try. The pauses grow while the calls fail.
 
+    Args:
+        longest_pause_secs: the longest of the pauses.
+
     Attributes:
         openings: how often it has opened.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest_pause_secs: float) -> None:
+        self._longest_pause = longest_pause_secs
         self._lock = threading.Lock()
         self._failures = 0
         self._pause = _FIRST_PAUSE_SECS
@@ -61,7 +64,7 @@ class CircuitBreaker:
         with self._lock:
             self._failures += 1
             if self._open_until is not None:
-                self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECS)
+                self._pause = min(2 * self._pause, self._longest_pause)
             elif self._failures >= _FAILURES:
                 self.openings += 1
             else:

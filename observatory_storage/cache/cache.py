@@ -53,7 +53,10 @@ class Cache:
         address = url.get_secret_value()
         self._keys = Keyspace(settings.prefix, config.postgres.schema_name)
         self._client = CacheClient(address, settings.timeout_ms / 1000)
-        self._committing = CacheClient(address, settings.commit_timeout_ms / 1000)
+        # Until commits reach Redis again, others may see what is out of date.
+        self._committing = CacheClient(
+            address, settings.commit_timeout_ms / 1000, longest_pause_secs=2.0
+        )
         self._patient = CacheClient(address, _PATIENT_SECS)
         self._invalidation = Invalidation(
             self._committing,

@@ -33,13 +33,13 @@ class _Connections:
         clock: the seconds by which the server's clock is ahead of `time.monotonic`.
     """
 
-    def __init__(self, url: str, timeout_secs: float) -> None:
+    def __init__(self, url: str, timeout_secs: float, longest_pause_secs: float) -> None:
         # Imported only if the cache is used.
         from redis import ConnectionPool, Redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        self.breaker = CircuitBreaker()
+        self.breaker = CircuitBreaker(longest_pause_secs)
         self.server: bytes | None = None
         self.clock = 0.0
         # Each thread uses one connection at a time, so their number needs no limit.
@@ -79,11 +79,12 @@ class CacheClient:
     Args:
         url: the URL of the server.
         timeout_secs: how long connecting, and each answer, may take.
+        longest_pause_secs: how long the server is not asked for, at most, after it has failed.
     """
 
-    def __init__(self, url: str, timeout_secs: float) -> None:
+    def __init__(self, url: str, timeout_secs: float, longest_pause_secs: float = 15.0) -> None:
         self._timeout_secs = timeout_secs
-        self._process = PerProcess(lambda: _Connections(url, timeout_secs))
+        self._process = PerProcess(lambda: _Connections(url, timeout_secs, longest_pause_secs))
 
     @property
     def breaker(self) -> CircuitBreaker:

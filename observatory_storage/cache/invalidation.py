@@ -200,7 +200,9 @@ class Invalidation:
 
     def _repay(self, debt: _Debt) -> None:
         """Try again until it succeeds, or until all values have expired."""
-        while not self._closed.wait(_RETRY_SECS):
+        is_closing = False
+        while not is_closing:
+            is_closing = self._closed.wait(_RETRY_SECS)
             with debt.lock:
                 names, since = set(debt.names), debt.since
             is_over = since is None or time.monotonic() - since > self._longest_secs

@@ -18,6 +18,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
+from observatory_storage.changed_spans import noted_changes
 from observatory_storage.commits import Commit, changes_of_spans
 from observatory_storage.errors import ValidationError, translated
 from observatory_storage.serialization import Result
@@ -130,7 +131,7 @@ def _settled(source: Source, batch: _Batch) -> int:
             # could deadlock, so the transaction ends, and the next one locks all of them.
             if changed is None:
                 connection.rollback()
-            elif changed:
+            elif changed or noted_changes(connection):  # users may be filled without new totals
                 telling.announce(connection, Commit(changes=changes_of_spans(connection)))
         if changed is not None:
             return changed
