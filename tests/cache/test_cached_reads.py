@@ -275,6 +275,13 @@ def vars_of(result: Any) -> list[int]:
     return list(result.to_dict().values())
 
 
+@pytest.mark.usefixtures("without_zstd")
+def test_values_are_cached_without_zstandard(pool: StoragePool, cached: StoragePool) -> None:
+    CopyWriter(pool).write_spans(some_spans(attributes={"text": "word " * 2_000}))
+    spans = twice(cached, "traces", lambda uow: uow.traces.get_spans(KEY))
+    assert spans[0].attributes == {"text": "word " * 2_000}
+
+
 def test_large_values_are_not_cached(pool: StoragePool, make_pool: MakePool) -> None:
     CopyWriter(pool).write_spans(some_spans())
     cached = make_pool(max_value_bytes=100)
