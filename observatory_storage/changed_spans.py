@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import psycopg
 import sqlalchemy as sa
@@ -18,7 +19,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from observatory_storage.models import RollupState, SpanChange
 
-__all__ = ["mark_changes", "marking", "marks_of", "ranges_of"]
+__all__ = ["mark_changes", "marking", "marks_of", "noted_changes", "ranges_of"]
 
 _HOUR: Final = timedelta(hours=1)
 _ORIGIN: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -27,6 +28,8 @@ _MOST_RANGES: Final = 64
 _UNTIL_HOURS: Final = (1, 24, 24 * 30, 24 * 366)
 
 Range = tuple[datetime, datetime]
+# A `Connection` lives as long as its transaction.
+_noted: Final[WeakKeyDictionary[sa.Connection, list[Range]]] = WeakKeyDictionary()
 
 
 def mark_changes(connection: sa.Connection, starts: Collection[datetime]) -> None:
@@ -39,6 +42,7 @@ def mark_changes(connection: sa.Connection, starts: Collection[datetime]) -> Non
     if not starts:
         return
     ranges = ranges_of(starts)
+    _noted.setdefault(connection, []).extend(ranges)
     # By the driver: for a single row, SQLAlchemy takes longer than the server.
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
@@ -54,6 +58,11 @@ def mark_changes(connection: sa.Connection, starts: Collection[datetime]) -> Non
         firsts, lasts = zip(*ranges, strict=True)
         query += f"SELECT * FROM unnest(%s::timestamptz[], %s::timestamptz[]) AS one{kept}"  # noqa: S608 - quoted
         driver.execute(query.encode(), (list(firsts), list(lasts)))
+
+
+def noted_changes(connection: sa.Connection) -> list[Range]:
+    """The ranges of spans that `mark_changes` has marked on this connection."""
+    return _noted.get(connection, [])
 
 
 def ranges_of(starts: Iterable[datetime]) -> list[Range]:

@@ -1,28 +1,45 @@
 """Tells listeners what was committed. The cache and the live stream are kept up to date by it.
 
 A listener hears of a transaction after its commit, never before, in the thread that committed it.
-Without listeners nothing is kept of what is written.
+Without listeners nothing is kept of what is written. A guard is called before the commit as well.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
+from uuid import UUID
 
-from sqlalchemy import event
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy import Connection, event, inspect
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction
+from sqlalchemy.orm.attributes import get_history
 
+from observatory_storage.changed_spans import noted_changes
 from observatory_storage.rows import Row
+from observatory_storage.tables import OWN_TABLES, SPANS, TABLES, TRACES
 
-__all__ = ["Change", "Commit", "CommitListener", "Commits", "follow_session", "tell_with_session"]
+__all__ = [
+    "Change",
+    "Commit",
+    "CommitGuard",
+    "CommitListener",
+    "Commits",
+    "FollowedSession",
+    "Telling",
+    "changes_of_spans",
+    "follow_session",
+    "tell_with_session",
+]
 
 _log = logging.getLogger(__name__)
 _COMMITS: Final = "observatory_storage.commits"
 _NOTES: Final = "observatory_storage.commits.notes"
+_TELLING: Final = "observatory_storage.commits.telling"
 
 
 class Change(NamedTuple):
@@ -32,11 +49,19 @@ class Change(NamedTuple):
         table: the name of the table.
         first: no changed row is earlier; None if that is not known.
         last: no changed row is later; None if that is not known.
+        traces: the traces whose rows were deleted, as far as they are known.
     """
 
     table: str
     first: datetime | None = None
     last: datetime | None = None
+    traces: Sequence[UUID] = ()
+
+
+def changes_of_spans(connection: Connection) -> list[Change]:
+    """What a transaction that computes columns of spans and their traces anew has changed."""
+    ranges = noted_changes(connection)
+    return [Change(SPANS.name, *range_) for range_ in ranges] or [Change(TRACES.name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +83,34 @@ class CommitListener(Protocol):
     def on_commit(self, commit: Commit) -> None: ...
 
 
+class CommitGuard(Protocol):
+    """Is called before each commit, on the connection that is about to commit."""
+
+    def before_commit(
+        self, connection: Connection, commits: Sequence[Commit]
+    ) -> Callable[[], None] | None:
+        """Prepare for the commit. An error is logged, and the transaction is committed.
+
+        Returns:
+            What is called after the commit. It is not called if the commit fails, or if it is not
+            known whether it has failed.
+        """
+
+
 class Commits:
-    """The listeners of a pool. It is false if there are none."""
+    """The listeners of a pool. It is false if there are neither listeners nor guards."""
 
     def __init__(self) -> None:
         self._listeners: tuple[CommitListener, ...] = ()
+        self._guards: tuple[CommitGuard, ...] = ()
         self._lock = threading.Lock()
 
     def __bool__(self) -> bool:
+        return bool(self._listeners or self._guards)
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether a listener wants all rows of a transaction, however many."""
         return bool(self._listeners)
 
     def add(self, listener: CommitListener) -> None:
@@ -78,6 +123,25 @@ class Commits:
         with self._lock:
             self._listeners = tuple(one for one in self._listeners if one is not listener)
 
+    def add_guard(self, guard: CommitGuard) -> None:
+        """Call the guard before each commit from now on."""
+        with self._lock:
+            self._guards += (guard,)
+
+    @contextmanager
+    def telling(self) -> Iterator[Telling]:
+        """Tell of a transaction that is committed at the end of the block.
+
+        Example::
+
+            with source.commits.telling() as telling, source.engine.begin() as connection:
+                ...
+                telling.announce(connection, Commit(rows))
+        """
+        telling = Telling(self)
+        yield telling
+        telling.committed()
+
     def tell(self, commit: Commit) -> None:
         """Tell all listeners of a transaction that has been committed.
 
@@ -88,6 +152,44 @@ class Commits:
                 listener.on_commit(commit)
             except Exception:  # noqa: BLE001 - the caller's rows are committed, whatever it is
                 _log.exception("a listener failed after a commit")
+
+    def _prepare(
+        self, connection: Connection, commits: Sequence[Commit]
+    ) -> list[Callable[[], None]]:
+        found = []
+        for guard in self._guards:
+            try:
+                finish = guard.before_commit(connection, commits)
+            except Exception:  # noqa: BLE001 - the caller's rows matter more
+                _log.exception("a guard failed before a commit")
+            else:
+                found += [finish] if finish is not None else []
+        return found
+
+
+class Telling:
+    """Tells the guards of one transaction before its commit, and guards and listeners after it."""
+
+    def __init__(self, commits: Commits) -> None:
+        self._commits = commits
+        self._announced: Sequence[Commit] = ()
+        self._finishing: list[Callable[[], None]] = []
+
+    def announce(self, connection: Connection, *commits: Commit) -> None:
+        """Say what is about to be committed: the last step before the commit."""
+        self._announced = commits
+        self._finishing = self._commits._prepare(connection, commits)
+
+    def committed(self) -> None:
+        """Tell of the commit."""
+        for finish in self._finishing:
+            try:
+                finish()
+            except Exception:  # noqa: BLE001 - the caller's rows are committed, whatever it is
+                _log.exception("a guard failed after a commit")
+        for commit in self._announced:
+            self._commits.tell(commit)
+        self._announced, self._finishing = (), []
 
 
 class _Note(NamedTuple):
@@ -102,8 +204,15 @@ class _Note(NamedTuple):
     commit: Commit
 
 
-def follow_session(commits: Commits, session: Session) -> None:
-    """Let `tell_with_session` tell these listeners what the session commits."""
+class FollowedSession(Session):
+    """A session whose commits are told: what `tell_with_session` notes, and changed entities.
+
+    Statements that are text are not noticed.
+    """
+
+
+def follow_session(commits: Commits, session: FollowedSession) -> None:
+    """Tell these listeners what the session commits."""
     session.info[_COMMITS] = commits
 
 
@@ -112,31 +221,65 @@ def tell_with_session(session: Session, commit: Commit) -> None:
 
     What is rolled back, also to a savepoint, is forgotten.
     """
+    if session.info.get(_COMMITS):
+        within = session.get_nested_transaction() or session.get_transaction()
+        session.info.setdefault(_NOTES, []).append(_Note(within, commit))
+
+
+@event.listens_for(FollowedSession, "before_commit")
+def _before_commit(session: Session) -> None:
     commits: Commits | None = session.info.get(_COMMITS)
-    if not commits:
+    if not commits or session.in_nested_transaction():
+        return  # nobody listens, or a savepoint is released
+    if session.new or session.dirty or session.deleted:
+        session.flush()  # so that these changes are noted
+    notes: list[_Note] = session.info.get(_NOTES, [])
+    if notes:
+        telling = session.info[_TELLING] = Telling(commits)
+        telling.announce(session.connection(), *(note.commit for note in notes))
+
+
+@event.listens_for(FollowedSession, "after_commit")
+def _after_commit(session: Session) -> None:
+    if session.in_nested_transaction():
         return
-    if _NOTES not in session.info:
-        session.info[_NOTES] = []
-        _listen(commits, session)
-    within = session.get_nested_transaction() or session.get_transaction()
-    session.info[_NOTES].append(_Note(within, commit))
+    session.info.pop(_NOTES, None)
+    telling: Telling | None = session.info.pop(_TELLING, None)
+    if telling is not None:
+        telling.committed()
 
 
-def _listen(commits: Commits, session: Session) -> None:
-    notes: list[_Note] = session.info[_NOTES]
+@event.listens_for(FollowedSession, "after_soft_rollback")
+def _after_rollback(session: Session, ended: SessionTransaction) -> None:
+    notes: list[_Note] = session.info.get(_NOTES, [])
+    notes[:] = [note for note in notes if not _is_part(note.within, ended)]
+    if ended.parent is None:
+        session.info.pop(_TELLING, None)
 
-    @event.listens_for(session, "after_commit")
-    def committed(_: Session) -> None:
-        if session.in_nested_transaction():
-            return  # a savepoint was released
-        done = notes[:]
-        notes.clear()
-        for note in done:
-            commits.tell(note.commit)
 
-    @event.listens_for(session, "after_soft_rollback")
-    def rolled_back(_: Session, ended: SessionTransaction) -> None:
-        notes[:] = [note for note in notes if not _is_part(note.within, ended)]
+@event.listens_for(FollowedSession, "after_flush")
+def _after_flush(session: Session, _: UOWTransaction) -> None:
+    if session.info.get(_COMMITS):
+        changed = {*session.new, *session.dirty, *session.deleted}
+        if changes := [change for row in changed if (change := _change_of(row))]:
+            tell_with_session(session, Commit(changes=changes))
+
+
+@event.listens_for(FollowedSession, "do_orm_execute")
+def _before_statement(state: ORMExecuteState) -> None:
+    if (state.is_insert or state.is_update or state.is_delete) and state.bind_mapper is not None:
+        changes = [Change(str(state.bind_mapper.local_table.name))]  # type: ignore[attr-defined]
+        tell_with_session(state.session, Commit(changes=changes))
+
+
+def _change_of(row: Any) -> Change | None:
+    name = inspect(row).mapper.local_table.name
+    if name not in TABLES and name not in OWN_TABLES:
+        return None
+    column = TABLES[name].partition_column if name in TABLES else None
+    if column is None or column not in vars(row) or get_history(row, column).deleted:
+        return Change(name)
+    return Change(name, vars(row)[column], vars(row)[column])
 
 
 def _is_part(inner: Any, outer: SessionTransaction) -> bool:

@@ -25,6 +25,8 @@ from uuid import UUID
 
 import orjson
 
+from observatory_storage.stored_json import StoredJson
+
 __all__ = ["PlainJson", "clean_text", "key_text", "written"]
 
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
@@ -96,6 +98,9 @@ class PlainJson:
                 or (kind is int and -_MAX_INT64 <= value <= _MAX_INT64)
             ):
                 return value
+            if kind is StoredJson:
+                self.is_foreign = True
+                return self.of(value.load())
             if isinstance(value, Enum):
                 self.is_foreign = True
                 return self.of(value.value)

@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from observatory_storage import migrate
 from observatory_storage.bounded_pool import BoundedPool
-from observatory_storage.commits import Commits, follow_session
+from observatory_storage.cache import Cache
+from observatory_storage.commits import Commits, FollowedSession, follow_session
 from observatory_storage.config import PostgresConfig, StorageConfig
 from observatory_storage.engine import (
     adopt_engine,
@@ -30,6 +30,7 @@ from observatory_storage.payloads import zstd_module
 from observatory_storage.pool_upkeep import PoolUpkeep
 from observatory_storage.pricing import PriceBook
 from observatory_storage.redis_client import redis_client
+from observatory_storage.repositories.reading.cached_results import CACHE
 from observatory_storage.rows import Rules
 from observatory_storage.unit_of_work import UnitOfWork
 
@@ -74,10 +75,12 @@ class StoragePool(PoolUpkeep):
         rules: the rules of the configuration for what is written; None if there are none.
         prices: the stored prices of models, with which writers compute costs.
         commits: the listeners that hear of what was committed.
+        cache: the cache of reads in Redis.
         hooks: the hooks that are told what the store does.
     """
 
     redis: Redis | None
+    cache: Cache
 
     def __init__(
         self, config: StorageConfig, *, connect: bool = True, hooks: Iterable[AnyHook] = ()
@@ -157,10 +160,11 @@ class StoragePool(PoolUpkeep):
         """
         if self._closed:
             raise PoolError("the pool is closed", retryable=False)
-        session = Session(
+        session = FollowedSession(
             self.engine, autoflush=False, expire_on_commit=False, close_resets_only=False
         )
         follow_session(self.commits, session)
+        session.info[CACHE] = self.cache.reads
         return UnitOfWork(session, self)
 
     def run_migrations(self) -> None:
@@ -230,6 +234,7 @@ class StoragePool(PoolUpkeep):
             self._background.stop()
         if self._owned:
             cast(BoundedPool, self.engine.pool).close()
+        self.cache.close()
         if self.redis is not None:
             self.redis.close()
 
@@ -263,6 +268,7 @@ class StoragePool(PoolUpkeep):
         self.prices = PriceBook(engine, enabled=config.pricing.compute_costs)
         self.redis = redis_client(config.redis, config.retry)
         self.commits = Commits()
+        self.cache = Cache(config, engine, self.commits, self.hooks)
         self._owned = owned
         self._closed = False
         for hook in hooks:

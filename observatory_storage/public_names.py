@@ -1,6 +1,8 @@
 """The public names of the package, which `observatory_storage` gives on first use."""
 
+from observatory_storage.cache import Cache, CacheKindStats, CacheStats
 from observatory_storage.config import (
+    CacheConfig,
     DropRule,
     LlmConfig,
     MaintenanceConfig,
@@ -170,7 +172,11 @@ __all__ = [
     "Base",
     "BatchError",
     "BufferStats",
+    "Cache",
+    "CacheConfig",
     "CacheError",
+    "CacheKindStats",
+    "CacheStats",
     "CallUsage",
     "CheckedPayloads",
     "ColumnSize",

@@ -1,5 +1,6 @@
 """Configuration: `StorageConfig` and its sections."""
 
+from observatory_storage.config.cache_settings import CacheConfig
 from observatory_storage.config.fields import Setting, settings_of
 from observatory_storage.config.maintenance_settings import MaintenanceConfig
 from observatory_storage.config.partition_settings import PartitionsConfig
@@ -17,6 +18,7 @@ from observatory_storage.config.sections import (
 from observatory_storage.config.storage import StorageConfig
 
 __all__ = [
+    "CacheConfig",
     "DropRule",
     "LlmConfig",
     "MaintenanceConfig",

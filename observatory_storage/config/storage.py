@@ -9,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from observatory_storage.config.cache_settings import CacheConfig
 from observatory_storage.config.config_model import ConfigModel
 from observatory_storage.config.fields import Env
 from observatory_storage.config.maintenance_settings import MaintenanceConfig
@@ -56,6 +57,7 @@ class StorageConfig(ConfigModel, BaseSettings):
         " takes precedence over DB_ variables.",
     )
     redis: RedisConfig = Field(default_factory=RedisConfig)
+    cache: CacheConfig = Field(default_factory=CacheConfig)
     pool: PoolConfig = Field(default_factory=PoolConfig)
     retry: RetryConfig = Field(default_factory=RetryConfig)
     partitions: PartitionsConfig = Field(default_factory=PartitionsConfig)

@@ -8,11 +8,14 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from observatory_storage.commits import Change
 from observatory_storage.errors import translated
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.lifecycle.short_locks import with_short_locks
+from observatory_storage.lifecycle.told_changes import telling_of
 from observatory_storage.models import Metric, MetricDataPoint
 from observatory_storage.schema_state import quoted_name
+from observatory_storage.tables import METRICS
 
 __all__ = ["count_pointless_metrics", "delete_pointless_metrics"]
 
@@ -55,10 +58,11 @@ def delete_pointless_metrics(run: Run, cutoff: datetime) -> int:
         if not found:
             break
         after = found[-1]
-        deleted += with_short_locks(
-            source,
-            lambda connection: _delete(connection, source.schema, found, cutoff),  # noqa: B023 - called here
-        )
+        with telling_of(source, Change(METRICS.name)):
+            deleted += with_short_locks(
+                source,
+                lambda connection: _delete(connection, source.schema, found, cutoff),  # noqa: B023 - called here
+            )
     return deleted
 
 

@@ -7,17 +7,18 @@ when nobody can write to it any more, its rows are looked at once more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
 
+from observatory_storage.commits import Change
 from observatory_storage.errors import Conflict, translated
 from observatory_storage.layout import PARTITIONED
 from observatory_storage.lifecycle import partition_marks
-from observatory_storage.lifecycle.partition_marks import Versions
+from observatory_storage.lifecycle.partition_marks import Mark, Versions
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.lifecycle.segment_merging import forget_expired
 from observatory_storage.lifecycle.spared_rows import (
@@ -29,6 +30,7 @@ from observatory_storage.lifecycle.spared_rows import (
     spared_traces,
 )
 from observatory_storage.lifecycle.stored_partitions import StoredPartition
+from observatory_storage.lifecycle.told_changes import telling_of
 from observatory_storage.schema_state import quoted_name
 from observatory_storage.storing.transaction import Source
 from observatory_storage.tables import PAYLOAD_FRAMES, SPANS
@@ -62,6 +64,13 @@ def recover(run: Run) -> None:
     source = run.source
     with translated(), source.engine.connect() as connection:
         left = partition_marks.marks(connection)
+    if left:
+        tables = sorted({mark.partition.table for mark in left})
+        with telling_of(source, *map(Change, tables)):
+            _recover(source, left)
+
+
+def _recover(source: Source, left: Sequence[Mark]) -> None:
     for mark in left:
         if mark.state == "leaving" and mark.exists and mark.is_leaving:
             if _detach(source, mark.partition, "FINALIZE"):

@@ -11,6 +11,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from observatory_storage import layout
+from observatory_storage.commits import Change
 from observatory_storage.config import RetentionConfig
 from observatory_storage.errors import Conflict, PoolError, translated
 from observatory_storage.lifecycle import retention_plan as plan
@@ -39,6 +40,7 @@ from observatory_storage.lifecycle.stored_partitions import (
     is_one_leaving,
     partitions_of,
 )
+from observatory_storage.lifecycle.told_changes import telling_of
 from observatory_storage.lifecycle.trace_archive import archive_and_delete
 from observatory_storage.lifecycle.trace_expiry import CutoffCrossed, TraceExpiry
 from observatory_storage.otlp.export import export_logs, export_metrics
@@ -215,23 +217,25 @@ class _Retention:
         source = self._source
         with translated(), source.engine.begin() as connection:
             rows = estimated_rows(connection, source.schema, partition.name)
-        kept = 0
-        if partition.table in TRACE_TABLES:
-            with translated(), source.engine.connect() as connection:
-                is_spared = bool(spared_traces(connection, partition.lower, partition.upper))
-            if is_spared:
-                rewritten = rewrite(self._run, partition)
-                kept = rewritten or 0
-                is_removed = rewritten is not None
-            else:
-                is_removed = remove(self._run, partition)
-        else:
-            archived = self._archived(partition) if self._archive is not None else None
-            is_removed = remove(self._run, partition, archived)
+        with telling_of(source, Change(partition.table, partition.lower, partition.upper)):
+            is_removed, kept = self._drop_or_rewrite(partition)
         outcome: Outcome = "in use" if not is_removed else "rewritten" if kept else "dropped"
         self._partitions.append(_shown(partition, rows, outcome, kept))
         self._is_complete &= is_removed
         return is_removed
+
+    def _drop_or_rewrite(self, partition: StoredPartition) -> tuple[bool, int]:
+        """Remove a partition; return whether it is removed, and how many rows were spared."""
+        source = self._source
+        if partition.table not in TRACE_TABLES:
+            archived = self._archived(partition) if self._archive is not None else None
+            return remove(self._run, partition, archived), 0
+        with translated(), source.engine.connect() as connection:
+            is_spared = bool(spared_traces(connection, partition.lower, partition.upper))
+        if not is_spared:
+            return remove(self._run, partition), 0
+        rewritten = rewrite(self._run, partition)
+        return rewritten is not None, rewritten or 0
 
     def _archived(self, partition: StoredPartition) -> Versions:
         """Archive the log records or data points of a partition, unless a killed run has done so.

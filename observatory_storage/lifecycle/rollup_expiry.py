@@ -10,12 +10,14 @@ from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
+from observatory_storage.commits import Change, Commit
 from observatory_storage.errors import ValidationError, translated
 from observatory_storage.lifecycle.rollup_statements import KINDS_OF_ROLLUPS
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.models import Base, RollupState, SpanChange
 from observatory_storage.serialization import Result
 from observatory_storage.storing.transaction import Source, retrying
+from observatory_storage.tables import SPANS
 from observatory_storage.wording import counted
 
 __all__ = ["DAYS_KEPT", "HOURS_KEPT", "MINUTES_KEPT", "ExpiredRollups", "expire_rollups"]
@@ -93,7 +95,11 @@ def _midnight(moment: datetime) -> datetime:
 
 def _advance(source: Source, level: int, before: datetime) -> datetime | None:
     """Note from when on rollups are complete; return it, or None if there are no rollups."""
-    with translated(), source.engine.begin() as connection:
+    with (
+        translated(),
+        source.commits.telling() as telling,
+        source.engine.begin() as connection,
+    ):
         state = connection.execute(sa.select(_STATE).with_for_update()).one_or_none()
         if state is None:
             return None
@@ -108,6 +114,8 @@ def _advance(source: Source, level: int, before: datetime) -> datetime | None:
         known: datetime | None = getattr(state, column)
         if known is None or known < before:
             connection.execute(sa.update(_STATE).values({column: before}))
+            # Where the spans have been dropped, results have come from these rollups.
+            telling.announce(connection, Commit(changes=[Change(SPANS.name)]))
             return before
         return known
 

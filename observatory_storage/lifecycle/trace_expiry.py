@@ -17,6 +17,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from observatory_storage import layout
+from observatory_storage.commits import Change, Commit
 from observatory_storage.errors import Conflict, translated
 from observatory_storage.lifecycle import partition_marks
 from observatory_storage.lifecycle.keep_rules import kept_among
@@ -28,6 +29,7 @@ from observatory_storage.lifecycle.trace_sweep import Swept, sweep
 from observatory_storage.models import PINNED_TRACES, Trace
 from observatory_storage.repositories import TraceFilters
 from observatory_storage.storing.transaction import Source, retrying
+from observatory_storage.tables import TRACES
 from observatory_storage.wording import counted
 
 __all__ = ["CutoffCrossed", "ExpiredTrace", "TraceExpiry", "Unchanged"]
@@ -58,6 +60,7 @@ _LOCK: Final = (
 _PINNED: Final = sa.select(PINNED_TRACES.c.trace_id).where(
     PINNED_TRACES.c.trace_id == sa.func.any(_IDS)
 )
+_DELETED: Final = Commit(changes=[Change(TRACES.name)])
 _DELETE: Final = sa.delete(Trace).where(Trace.id == sa.func.any(_IDS))
 
 
@@ -119,9 +122,16 @@ class TraceExpiry:
         after = _FIRST
 
         def once() -> Swept | None:
-            with translated(), source.engine.begin() as connection:
+            with (
+                translated(),
+                source.commits.telling() as telling,
+                source.engine.begin() as connection,
+            ):
                 check_cutoff(connection, source, self.cutoff)
-                return sweep(connection, self.cutoff, after, _SWEPT_AT_A_TIME)
+                swept = sweep(connection, self.cutoff, after, _SWEPT_AT_A_TIME)
+                if swept is not None and swept.deleted:
+                    telling.announce(connection, _DELETED)
+                return swept
 
         while not self.run.deadline.is_over:
             swept = retrying(source.config, once)
@@ -178,7 +188,11 @@ class TraceExpiry:
         self, traces: Sequence[ExpiredTrace], unchanged: Unchanged | None
     ) -> tuple[set[UUID], int]:
         source = self.run.source
-        with translated(), source.engine.begin() as connection:
+        with (
+            translated(),
+            source.commits.telling() as telling,
+            source.engine.begin() as connection,
+        ):
             check_cutoff(connection, source, self.cutoff)
             given = {"ids": [trace.id for trace in traces], "cutoff": self.cutoff}
             locked = set(connection.scalars(_LOCK, given))
@@ -190,6 +204,7 @@ class TraceExpiry:
             if doomed:
                 connection.execute(_DELETE, {"ids": [trace.id for trace in doomed]})
                 _note_changes(connection, doomed)
+                telling.announce(connection, _DELETED)
             return kept, len(doomed)
 
 

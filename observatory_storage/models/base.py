@@ -31,6 +31,7 @@ from sqlalchemy.orm.attributes import flag_modified
 from observatory_storage.errors import ValidationError
 from observatory_storage.models.mutable_json import track_changes
 from observatory_storage.serialization import to_json
+from observatory_storage.stored_json import decode_columns
 
 __all__ = ["JSON", "NAME", "ORIGIN", "Base", "Bytes", "fraction", "json_object", "now", "one_of"]
 
@@ -102,6 +103,7 @@ class Base(DeclarativeBase):
         return named
 
     def _loaded(self) -> dict[str, Any]:
+        decode_columns(self.__dict__)
         names = (attribute.key for attribute in inspect(type(self)).column_attrs)
         return {name: self.__dict__[name] for name in names if name in self.__dict__}
 

@@ -18,6 +18,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute
 from sqlalchemy.orm.attributes import instance_state
 
+from observatory_storage.stored_json import StoredJson, decode_columns
+
 if TYPE_CHECKING:
     from observatory_storage.models.base import Base
 
@@ -119,8 +121,15 @@ class _JsonAttribute(_ColumnAttribute):
     __slots__ = ()
     inherit_cache = True
 
+    def __set__(self, instance: Any, value: Any) -> None:
+        if type(instance.__dict__.get(self.key)) is StoredJson:
+            decode_columns(instance.__dict__)  # SQLAlchemy keeps the value that was before
+        super().__set__(instance, value)
+
     def __get__(self, instance: Any, owner: Any) -> Any:
         value = super().__get__(instance, owner)
+        if type(value) is StoredJson:
+            instance.__dict__[self.key] = value = value.load()
         if instance is None or not isinstance(value, _CONTAINERS):
             return value
         known = getattr(value, "owner", None)

@@ -11,6 +11,7 @@ from sqlalchemy.orm.attributes import instance_state
 from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Base
+from observatory_storage.stored_json import decode_columns
 from observatory_storage.tables import EVENTS, SPANS, TABLES, TableDefinition, Values, table_named
 
 __all__ = ["Row", "as_mapping", "remember_id"]
@@ -91,6 +92,8 @@ def as_mapping(row: object, model: type[Base]) -> dict[str, Any]:
                 raise ValidationError(
                     column, None, "was not loaded: read the row whole to write it"
                 )
+        if instance_state(row).key is not None:
+            decode_columns(row.__dict__)
         given = row.__dict__.copy()
         given.pop(_STATE, None)
         if TABLES[model.__tablename__].attributes.issuperset(given):

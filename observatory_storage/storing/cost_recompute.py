@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
 from observatory_storage.changed_spans import mark_changes
-from observatory_storage.commits import Change, Commit
+from observatory_storage.commits import Commit, changes_of_spans
 from observatory_storage.errors import ValidationError, translated
 from observatory_storage.pricing import PriceTable, service_tier_of, stored_tier
 from observatory_storage.rows.value_checks import Refused
@@ -146,7 +146,11 @@ def _look(
 
 def _recompute(source: Source, keys: Sequence[SpanKey], prices: PriceTable) -> int:
     """Recompute these spans, and settle their traces; return how many spans changed."""
-    with translated(), source.engine.begin() as connection:
+    with (
+        translated(),
+        source.commits.telling() as telling,
+        source.engine.begin() as connection,
+    ):
         locked_traces(connection, {key.trace_id for key in keys})
         changes = list(_changes(_read(connection, keys), prices))
         if not changes:
@@ -158,7 +162,7 @@ def _recompute(source: Source, keys: Sequence[SpanKey], prices: PriceTable) -> i
         recompute_traces(connection, changed)
         decide_traces(connection, locked_traces(connection, changed))
         mark_unsettled(connection, {key.trace_id for key, _, names_call in changes if names_call})
-    source.commits.tell(Commit(changes=[Change(SPANS.name)]))
+        telling.announce(connection, Commit(changes=changes_of_spans(connection)))
     return len(changes)
 
 

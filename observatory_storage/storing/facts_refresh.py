@@ -17,7 +17,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from observatory_storage.commits import Change, Commit
+from observatory_storage.commits import Commit, changes_of_spans
 from observatory_storage.errors import ValidationError, translated
 from observatory_storage.pricing import PriceTable
 from observatory_storage.serialization import Result
@@ -154,7 +154,11 @@ def _refresh(
 ) -> int:
     """Refresh spans that differ, and settle their traces; return how many spans changed."""
     trace_ids = {key.trace_id for key in keys} | {*uncounted}
-    with translated(), source.engine.begin() as connection:
+    with (
+        translated(),
+        source.commits.telling() as telling,
+        source.engine.begin() as connection,
+    ):
         locked_traces(connection, trace_ids)
         changes = list(changes_of(connection, keys, prices))
         update_facts(connection, changes)
@@ -164,6 +168,6 @@ def _refresh(
         fill_from_stored_logs(connection, traces)
         decide_traces(connection, traces)
         mark_unsettled(connection, {change.key.trace_id for change in changes if change.names_call})
-    if changed:
-        source.commits.tell(Commit(changes=[Change(SPANS.name)]))
+        if changed:
+            telling.announce(connection, Commit(changes=changes_of_spans(connection)))
     return len(changes)

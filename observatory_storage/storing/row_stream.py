@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from observatory_storage.changed_spans import mark_changes
-from observatory_storage.commits import Commit
+from observatory_storage.commits import Change, Commit
 from observatory_storage.config import PayloadMode
 from observatory_storage.errors import ValidationError
 from observatory_storage.layout import Partitions
@@ -190,30 +190,29 @@ def stream(
     def once() -> StreamOutcome:
         is_spans = feed.table is SPANS
         prices = source.prices.table() if is_spans else None
-        # Nobody but listeners needs the rows once they are sent.
-        sent: list[Row] | None = [] if source.commits else None
+        noted = _Noted(feed.table, keeps_rows=source.commits.keeps_rows)
         threshold = payload_threshold(source, payloads) if is_spans else None
         try:
-            with writing(source), source.engine.begin() as connection:
+            with (
+                writing(source),
+                source.commits.telling() as telling,
+                source.engine.begin() as connection,
+            ):
                 loader = Loader(
                     connection, sent=result.sent, prices=prices, payload_threshold=threshold
                 )
-                outcome = _stream(loader, feed, source.partitions, sent)
+                outcome = _stream(loader, feed, source.partitions, noted)
+                if outcome is StreamOutcome.WRITTEN:
+                    telling.announce(connection, noted.commit())
         except PartitionMissing:
             return StreamOutcome.NOT_CLEAN
-        if sent and outcome is StreamOutcome.WRITTEN:
-            source.commits.tell(Commit(sent))
         return outcome
 
     return retrying(source.config, once, before_sleep=result.retried)
 
 
-def _stream(
-    loader: Loader, feed: Feed, partitions: Partitions, sent: list[Row] | None
-) -> StreamOutcome:
-    parts = _clean_parts(feed, partitions, loader.payload_threshold)
-    if sent is not None:
-        parts = _keeping(parts, sent)
+def _stream(loader: Loader, feed: Feed, partitions: Partitions, noted: _Noted) -> StreamOutcome:
+    parts = noted.of(_clean_parts(feed, partitions, loader.payload_threshold))
     told: list[LoggedFacts] = []
     starts: list[datetime] = []
     if feed.table is LOGS:
@@ -244,10 +243,33 @@ def _stream(
     return StreamOutcome.WRITTEN
 
 
-def _keeping(parts: Iterable[list[Row]], sent: list[Row]) -> Iterator[list[Row]]:
-    for part in parts:
-        sent += part
-        yield part
+class _Noted:
+    """What has been sent of a stream: its rows if a listener wants them, else their times."""
+
+    def __init__(self, table: TableDefinition, *, keeps_rows: bool) -> None:
+        self._table = table
+        self._rows: list[Row] | None = [] if keeps_rows else None
+        self._times: list[datetime] = []
+
+    def of(self, parts: Iterable[list[Row]]) -> Iterator[list[Row]]:
+        """The parts, which are noted when they are asked for."""
+        position = self._table.partition_position
+        for part in parts:
+            if self._rows is not None:
+                self._rows += part
+            elif position is not None:
+                times = [row[1][position] for row in part]
+                self._times += [min(times), max(times)]
+            yield part
+
+    def commit(self) -> Commit:
+        """What the transaction commits."""
+        if self._rows is not None:
+            return Commit(self._rows)
+        if self._table is SPANS:
+            return Commit()  # what has changed of spans is noted
+        first, last = min(self._times, default=None), max(self._times, default=None)
+        return Commit(changes=[Change(self._table.name, first, last)])
 
 
 def _noting_starts(parts: Iterable[list[Row]], starts: list[datetime]) -> Iterator[list[Row]]:

@@ -117,14 +117,17 @@ def store_into(
     def write(these: Sequence[Row]) -> None:
         nonlocal existing
         prices = source.prices.table() if SPANS.name in names else None
-        with transaction.writing(source), source.engine.begin() as connection:
+        with (
+            transaction.writing(source),
+            source.commits.telling() as telling,
+            source.engine.begin() as connection,
+        ):
             loader = Loader(
                 connection, method, result.sent, prices=prices, payload_threshold=threshold
             )
             write_batch(loader, these)
+            telling.announce(connection, Commit(these))
         existing = loader.existing
-        if source.commits:
-            source.commits.tell(Commit(these))
 
     try:
         result.repaired += transaction.retrying(source.config, once, before_sleep=result.retried)

@@ -18,7 +18,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
-from observatory_storage.commits import Change, Commit
+from observatory_storage.changed_spans import noted_changes
+from observatory_storage.commits import Commit, changes_of_spans
 from observatory_storage.errors import ValidationError, translated
 from observatory_storage.serialization import Result
 from observatory_storage.storing.span_filling import fill_from_stored_logs
@@ -120,15 +121,19 @@ class _Batch:
 def _settled(source: Source, batch: _Batch) -> int:
     """Settle a batch; return how many traces changed."""
     for _ in range(_MOST_PASSES):
-        with translated(), source.engine.begin() as connection:
+        with (
+            translated(),
+            source.commits.telling() as telling,
+            source.engine.begin() as connection,
+        ):
             changed = _settle(connection, batch)
             # Traces that were found only now may come before the locked ones. Locks out of order
             # could deadlock, so the transaction ends, and the next one locks all of them.
             if changed is None:
                 connection.rollback()
+            elif changed or noted_changes(connection):  # users may be filled without new totals
+                telling.announce(connection, Commit(changes=changes_of_spans(connection)))
         if changed is not None:
-            if changed:
-                source.commits.tell(Commit(changes=[Change(SPANS.name)]))
             return changed
     return 0  # a chain of calls that grows all the time; the traces stay marked
 

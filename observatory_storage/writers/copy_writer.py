@@ -148,11 +148,14 @@ class CopyWriter:
     ) -> None:
         def write(these: Sequence[Row]) -> None:
             prices = self._source.prices.table() if _has_spans(rows) else None
-            with transaction.writing(self._source), self._source.engine.begin() as connection:
+            with (
+                transaction.writing(self._source),
+                self._source.commits.telling() as telling,
+                self._source.engine.begin() as connection,
+            ):
                 loader = self._loader(connection, prices, result)
                 write_batch(loader, these, optimistic=optimistic)
-            if self._source.commits:
-                self._source.commits.tell(Commit(these))
+                telling.announce(connection, Commit(these))
 
         def once() -> None:
             framed = self._threshold is not None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import builtins
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, Unpack
+from typing import Any, Final, Unpack
 from uuid import UUID
 
 from sqlalchemy import bindparam, select
 
 from observatory_storage import ids
 from observatory_storage.arrow import ResultList, shape_of_model, shape_of_results
+from observatory_storage.cache import Dependency
 from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.models import Metric, MetricDataPoint
 from observatory_storage.repositories.metrics import results
@@ -25,6 +27,11 @@ from observatory_storage.repositories.metrics.metric_stats import metric_stats
 from observatory_storage.repositories.metrics.span_metrics import SpanMetrics
 from observatory_storage.repositories.metrics.time_series import TimeSeries
 from observatory_storage.repositories.reading import pages, validation
+from observatory_storage.repositories.reading.cached_results import (
+    Question,
+    cached_entities,
+    cached_result,
+)
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
 from observatory_storage.repositories.reading.measured_methods import measured
 from observatory_storage.repositories.reading.partitioned_search import Bounds, PartitionedSearch
@@ -60,7 +67,10 @@ class MetricRepository(SpanMetrics):
             ValidationError: the id is not a UUID.
         """
         key = ids.uuid_of(id, "id")
-        return self._reader.entity(_BY_ID, {"id": key}, f"metric {id}")
+        found = self._cached(("get", key), lambda: self._reader.entities(_BY_ID, {"id": key}))
+        if not found:
+            raise NotFound(f"there is no metric {id}")
+        return found[0]
 
     def get_by_name(self, name: str, service_name: str | None = None) -> ResultList[Metric]:
         """Get the metrics of a name: one for each type, unit, temporality, resource and scope."""
@@ -68,7 +78,8 @@ class MetricRepository(SpanMetrics):
             name=validation.required_text("name", name), service_name=service_name
         )
         named = select(Metric).where(*wanted.conditions()).order_by(Metric.id)
-        return ResultList(self._reader.entities(named), _METRIC_SHAPE)
+        found = self._cached(("get_by_name", wanted), lambda: self._reader.entities(named))
+        return ResultList(found, _METRIC_SHAPE)
 
     def list(
         self,
@@ -223,7 +234,22 @@ class MetricRepository(SpanMetrics):
         """Get totals over a metric's points in [start_time, end_time)."""
         key = ids.uuid_of(metric_id, "metric_id")
         points = _points_of(key, *validation.times(start_time, end_time))
-        return metric_stats(self._reader, key, points)
+        return cached_result(
+            self._reader,
+            Question(
+                "statistics",
+                ("metric_stats", key, start_time, end_time),
+                Dependency.on_range("metrics", start_time, end_time),
+            ),
+            results.MetricStats,
+            lambda: metric_stats(self._reader, key, points),
+        )
+
+    def _cached(
+        self, question: tuple[Any, ...], ask: Callable[[], builtins.list[Metric]]
+    ) -> builtins.list[Metric]:
+        asked = Question("metrics", question, Dependency("metrics"))
+        return cached_entities(self._reader, asked, Metric, ask)
 
     def _metrics(self, query: TimeSeriesQuery) -> Sequence[Metric]:
         if query.metric_id is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import builtins
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -16,12 +17,19 @@ from observatory_storage.repositories.metrics.latencies import latency_percentil
 from observatory_storage.repositories.metrics.unpriced import unpriced_models
 from observatory_storage.repositories.metrics.user_usage import active_users, user_usage
 from observatory_storage.repositories.reading import rollup_pieces, time_buckets, validation
+from observatory_storage.repositories.reading.cached_results import (
+    Question,
+    cached_result,
+    list_of,
+)
 from observatory_storage.repositories.reading.operators import Exists, TextFilter
 from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.traces.dependencies import spans_of
 from observatory_storage.repositories.traces.filters import SpanFilters
 
 __all__ = ["SpanMetrics"]
 
+T = TypeVar("T")
 _ANY: Final = Exists()
 
 
@@ -104,11 +112,16 @@ class SpanMetrics:
         chosen = rollup_pieces.checked_source(source)
         most = None if limit is None else validation.limit("limit", limit)
         buckets = time_buckets.buckets_or_whole(bucket_size_secs, time_zone)
-        found = rollup_pieces.steadily(
-            self._reader,
-            chosen,
-            lambda source: cost_summaries(
-                self._reader, wanted, group_by, buckets, limit=most, fill=fill, source=source
+        found = self._about_spans(
+            ("cost_summary", wanted, group_by, buckets, most, fill, chosen),
+            results.CostSummary,
+            wanted,
+            lambda: rollup_pieces.steadily(
+                self._reader,
+                chosen,
+                lambda source: cost_summaries(
+                    self._reader, wanted, group_by, buckets, limit=most, fill=fill, source=source
+                ),
             ),
         )
         return ResultList(
@@ -149,10 +162,15 @@ class SpanMetrics:
         )
         buckets = time_buckets.buckets_of(bucket_size_secs, time_zone)
         chosen = rollup_pieces.checked_source(source)
-        found = rollup_pieces.steadily(
-            self._reader,
-            chosen,
-            lambda source: latency_percentiles(self._reader, wanted, buckets, source),
+        found = self._about_spans(
+            ("latency", wanted, buckets, chosen),
+            results.LatencyPercentiles,
+            wanted,
+            lambda: rollup_pieces.steadily(
+                self._reader,
+                chosen,
+                lambda source: latency_percentiles(self._reader, wanted, buckets, source),
+            ),
         )
         return ResultList(found, shape_of_results(results.LatencyPercentiles))
 
@@ -204,10 +222,15 @@ class SpanMetrics:
         most = None if limit is None else validation.limit("limit", limit)
         buckets = time_buckets.buckets_or_whole(bucket_size_secs, time_zone)
         chosen = rollup_pieces.checked_source(source)
-        found = rollup_pieces.steadily(
-            self._reader,
-            chosen,
-            lambda source: user_usage(self._reader, wanted, buckets, limit=most, source=source),
+        found = self._about_spans(
+            ("user_usage", wanted, buckets, most, chosen),
+            results.UserUsage,
+            wanted,
+            lambda: rollup_pieces.steadily(
+                self._reader,
+                chosen,
+                lambda source: user_usage(self._reader, wanted, buckets, limit=most, source=source),
+            ),
         )
         return ResultList(found, shape_of_results(results.UserUsage))
 
@@ -239,10 +262,16 @@ class SpanMetrics:
         start, end = validation.times(start_time, end_time)
         buckets = time_buckets.buckets_of(bucket_size_secs, time_zone)
         chosen = rollup_pieces.checked_source(source)
-        found = rollup_pieces.steadily(
-            self._reader,
-            chosen,
-            lambda source: active_users(self._reader, start, end, buckets, source),
+        asked = SpanFilters(start_time=start, end_time=end)
+        found = self._about_spans(
+            ("active_users", asked, buckets, chosen),
+            results.ActiveUsers,
+            asked,
+            lambda: rollup_pieces.steadily(
+                self._reader,
+                chosen,
+                lambda source: active_users(self._reader, start, end, buckets, source),
+            ),
         )
         return ResultList(found, shape_of_results(results.ActiveUsers))
 
@@ -289,10 +318,15 @@ class SpanMetrics:
         )
         most = validation.limit("limit", limit)
         chosen = rollup_pieces.checked_source(source)
-        found = rollup_pieces.steadily(
-            self._reader,
-            chosen,
-            lambda source: error_summaries(self._reader, wanted, limit=most, source=source),
+        found = self._about_spans(
+            ("errors", wanted, most, chosen),
+            results.ErrorSummary,
+            wanted,
+            lambda: rollup_pieces.steadily(
+                self._reader,
+                chosen,
+                lambda source: error_summaries(self._reader, wanted, limit=most, source=source),
+            ),
         )
         return ResultList(found, shape_of_results(results.ErrorSummary))
 
@@ -314,3 +348,13 @@ class SpanMetrics:
         start, end = validation.times(start_time, end_time)
         found = unpriced_models(self._reader, start, end, validation.limit("limit", limit))
         return ResultList(found, shape_of_results(results.UnpricedModel))
+
+    def _about_spans(
+        self,
+        question: tuple[Any, ...],
+        kind: type[T],
+        filters: SpanFilters,
+        ask: Callable[[], builtins.list[T]],
+    ) -> builtins.list[T]:
+        asked = Question("statistics", question, spans_of(filters))
+        return cached_result(self._reader, asked, list_of(kind), ask)

@@ -9,7 +9,7 @@ not sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import takewhile
 from operator import itemgetter
@@ -23,6 +23,7 @@ from sqlalchemy.orm.attributes import instance_state
 
 from observatory_storage.errors import StorageError
 from observatory_storage.models.base import ORIGIN, Base
+from observatory_storage.stored_json import StoredJson
 from observatory_storage.tables import PAYLOAD_COLUMNS
 
 __all__ = ["UNIT_IS_OPEN", "EntityMaker", "mapper_of"]
@@ -33,6 +34,7 @@ T = TypeVar("T")
 # False when the unit of work has ended.
 UNIT_IS_OPEN: Final = "observatory_storage.unit_is_open"
 _PAYLOAD: Final = frozenset({"attributes", *PAYLOAD_COLUMNS})
+_STATE: Final = "_sa_instance_state"  # SQLAlchemy's own attribute of each instance
 _LEFT_OUT: Final = "ask the list for it (payload=True), or read the row by itself"
 
 
@@ -116,6 +118,45 @@ class EntityMaker(Generic[T]):
             state.key = (kind, key_of(row), token)
             state.callables = not_loaded.copy()
             state.info = info  # type: ignore[misc]  # SQLAlchemy would make a dict for each
+            yield entity
+
+    def sharing(
+        self,
+        common: Mapping[str, Any],
+        names: Sequence[str],
+        rows: Iterable[Any],
+        encoded: Sequence[str] = (),
+    ) -> Iterator[T]:
+        """The entities of rows that have the same values in most columns.
+
+        Args:
+            common: the columns whose values all rows share. They are put in at once.
+            names: the other columns.
+            rows: their values.
+            encoded: those of `names` whose values are the contents of `StoredJson`.
+        """
+        loaded, _, not_loaded = self._shape
+        template: dict[str, Any] = dict.fromkeys(loaded) | dict(common)
+        kind, token = self._kind, self._token
+        info = {ORIGIN: self._origin}
+        manager, class_ = self.mapper.class_manager, self.mapper.class_
+        new = class_.__new__
+        key_of = itemgetter(*_primary_key(self.mapper))
+        is_single = len(_primary_key(self.mapper)) == 1
+        for row in rows:
+            entity = new(class_)
+            state: InstanceState[Any] = InstanceState(entity, manager)
+            columns = template.copy()  # takes a tenth of the time of an update
+            columns.update(zip(names, row, strict=True))
+            for name in encoded:
+                if columns[name] is not None:
+                    columns[name] = StoredJson(columns[name])
+            columns[_STATE] = state
+            entity.__dict__ = columns
+            key = key_of(columns)
+            state.key = (kind, (key,) if is_single else key, token)
+            state.callables = not_loaded.copy()
+            state.info = info  # type: ignore[misc]  # as above
             yield entity
 
     def one(self, row: Any) -> T:

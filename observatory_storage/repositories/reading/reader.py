@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from sqlalchemy import CursorResult, Delete, Select, Update, func, literal, select
+from sqlalchemy import Connection, CursorResult, Delete, Select, Update, func, literal, select
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapper, Session
@@ -124,6 +124,20 @@ class Reader:
             for rows in batches(self.session, result):
                 yield _whole(make, result, rows)
 
+    def beside_entities(
+        self, statement: Select[T, *tuple[Any, ...]], parameters: Parameters = None
+    ) -> tuple[list[T], Sequence[Any]]:
+        """The entities of an outer join, and all rows, also those without an entity."""
+        with translated():
+            result, make = self._entity_result(statement, parameters)
+            rows = result.all()
+            return _whole(make, result, [row for row in rows if row[0] is not None]), rows
+
+    def connection(self) -> Connection:
+        """The connection of the session."""
+        with translated():
+            return self.session.connection()
+
     def compact_rows(
         self, statement: Select[T], batch_size: int, parameters: Parameters = None
     ) -> CompactRows[T]:
@@ -176,7 +190,7 @@ class Reader:
     def run(self, statement: Executable) -> None:
         """Run a statement without a result."""
         with translated():
-            self.session.execute(statement)
+            self._execute(None, statement, None)
 
     def change(self, statement: Delete | Insert | Update) -> int:
         """Run a statement, and return the number of rows that it changed."""

@@ -114,7 +114,7 @@ def delete_trace(reader: Reader, key: UUID, name: object) -> DeletedTrace:
     if bounds is None and not (deleted.spans or deleted.events or deleted.logs):
         raise NotFound(f"there is no trace {name}")
     first, last = (bounds.first, bounds.last) if bounds else (None, None)
-    _tell(reader, Change(SPANS.name, first, last), Change(LOGS.name))
+    _tell(reader, Change(SPANS.name, first, last, [key]), Change(LOGS.name))
     return deleted
 
 
@@ -137,7 +137,9 @@ def delete_all_of(
     reader.run(_WIDENING)
     _mark_sharing_calls(reader, sa.select(_DELETED.c.trace_id))
     spans = events = logs = 0
+    deleted: list[UUID] = []
     for trace_ids, first, last in _batches(reader):
+        deleted += trace_ids
         these = sa.literal(trace_ids, ARRAY(Trace.id.type))
         start = TraceEvent.span_start_time.between(first, last)
         events += reader.change(
@@ -162,7 +164,7 @@ def delete_all_of(
         deleting = sa.delete(hours).where(getattr(hours, column) == wanted)
         reader.scalar(marking(deleting, hours.bucket, level=2))
         reader.change(sa.delete(days).where(getattr(days, column) == wanted))
-    _tell(reader, Change(SPANS.name), Change(LOGS.name), Change(DATA_POINTS.name))
+    _tell(reader, Change(SPANS.name, traces=deleted), Change(LOGS.name), Change(DATA_POINTS.name))
     return DeletedRows(
         traces=traces,
         spans=spans,

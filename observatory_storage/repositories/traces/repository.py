@@ -12,13 +12,20 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import aliased
 
 from observatory_storage.arrow import ResultList, shape_of_model, shape_of_results
+from observatory_storage.cache import Dependency
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Trace
 from observatory_storage.repositories.reading import pages, time_buckets, validation
+from observatory_storage.repositories.reading.cached_results import (
+    Question,
+    cached_result,
+    list_of,
+)
 from observatory_storage.repositories.reading.measured_methods import measured
 from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
 from observatory_storage.repositories.traces import results
 from observatory_storage.repositories.traces.deletion import delete_all_of, delete_trace
+from observatory_storage.repositories.traces.dependencies import spans_of
 from observatory_storage.repositories.traces.filters import (
     SpanFilters,
     SpanKeywords,
@@ -139,12 +146,23 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
 
     def services(self) -> builtins.list[str]:
         """List the names of the services that have spans, in alphabetical order."""
-        return service_names(self._reader)
+        return cached_result(
+            self._reader,
+            Question("names", ("services",), Dependency("spans")),
+            list_of(str),
+            lambda: service_names(self._reader),
+        )
 
     def operations(self, service_name: str) -> ResultList[results.Operation]:
         """List the span names of a service, each with its kinds, in alphabetical order."""
         name = validation.required_text("service_name", service_name)
-        return ResultList(operations_of(self._reader, name), _OPERATIONS)
+        found = cached_result(
+            self._reader,
+            Question("names", ("operations", name), Dependency("spans")),
+            list_of(results.Operation),
+            lambda: operations_of(self._reader, name),
+        )
+        return ResultList(found, _OPERATIONS)
 
     def list_sessions(
         self,
@@ -272,12 +290,23 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
         if group_by is None and bucket_size_secs is None and time_zone is None and fill is None:
             if isinstance(filters, SpanFilters):
                 raise ValidationError("filters", filters, "must be TraceFilters without group_by")
-            return trace_stats(self._reader, TraceFilters.of(filters, fields))
+            whole = TraceFilters.of(filters, fields)
+            return cached_result(
+                self._reader,
+                Question("statistics", ("trace_stats", whole), spans_of(whole)),
+                results.TraceStats,
+                lambda: trace_stats(self._reader, whole),
+            )
         kind = TraceFilters if isinstance(filters, TraceFilters) else SpanFilters
         wanted = kind.of(filters, fields)
         by = () if group_by is None else group_by
         buckets = time_buckets.buckets_or_whole(bucket_size_secs, time_zone)
-        found = span_stats(self._reader, wanted, by, buckets, fill)
+        found = cached_result(
+            self._reader,
+            Question("statistics", ("spans", wanted, by, buckets, fill), spans_of(wanted)),
+            list_of(results.SpanStats),
+            lambda: span_stats(self._reader, wanted, by, buckets, fill),
+        )
         keys = tuple(validation.names("group_by", by))
         return ResultList(found, shape_of_results(results.SpanStats, keys))
 

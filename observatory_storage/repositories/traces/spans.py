@@ -16,8 +16,10 @@ from observatory_storage.arrow import ResultList, shape_of_model
 from observatory_storage.errors import NotFound
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.cached_results import CACHE
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.validation import BATCH_SIZE, TraceId
+from observatory_storage.repositories.traces.cached_trace import CachedTrace, read_cached
 from observatory_storage.repositories.traces.trace_bounds import (
     Bounds,
     events_of_trace,
@@ -37,6 +39,10 @@ PAYLOAD: Final = (
     *("attributes", "links", "resource_attributes", "scope_attributes", "otlp"),
     *PAYLOAD_COLUMNS,
 )
+
+_LEFT_OUT: Final = frozenset(PAYLOAD)
+_SPANS_SHAPE: Final = shape_of_model(TraceSpan)
+_EVENTS_SHAPE: Final = shape_of_model(TraceEvent)
 
 
 def without_payload(span: type[TraceSpan]) -> tuple[ORMOption, ...]:
@@ -93,10 +99,16 @@ class SpanQueries:
         Raises:
             NotFound: there is no such trace.
         """
+        cached = self._cached(trace_id)
+        if cached is not None:
+            spans = cached.spans()
+            if with_events:
+                _attach(spans, cached.events())
+            return ResultList(spans, _SPANS_SHAPE)
         key, bounds, spans = self._spans(trace_id)
         if with_events:
             _attach(spans, self._events(events_of_trace(key, bounds)))
-        return ResultList(spans, shape_of_model(TraceSpan))
+        return ResultList(spans, _SPANS_SHAPE)
 
     def get_tree(self, trace_id: TraceId, *, payload: bool = False) -> SpanTree:
         """Get the spans of a trace as a tree, with the critical path and self times.
@@ -110,6 +122,9 @@ class SpanQueries:
         Raises:
             NotFound: there is no such trace.
         """
+        cached = self._cached(trace_id)
+        if cached is not None:
+            return SpanTree.of(cached.spans(frozenset() if payload else _LEFT_OUT))
         statement = _OF_TRACE if payload else _OF_TRACE_WITHOUT_PAYLOAD
         key, bounds = self._located(trace_id)
         parameters = _parameters(key, bounds)
@@ -124,10 +139,15 @@ class SpanQueries:
             NotFound: there is no such trace.
         """
         span_key = None if span_id is None else ids.span_id(span_id)
+        cached = self._cached(trace_id)
+        if cached is not None:
+            events = cached.events()
+            of_span = [one for one in events if span_key is None or one.span_id == span_key]
+            return ResultList(of_span, _EVENTS_SHAPE)
         conditions = events_of_trace(*self._located(trace_id))
         if span_key is not None:
             conditions.append(TraceEvent.span_id == span_key)
-        return ResultList(self._events(conditions), shape_of_model(TraceEvent))
+        return ResultList(self._events(conditions), _EVENTS_SHAPE)
 
     def get_span(self, trace_id: TraceId, span_id: str, *, with_events: bool = False) -> TraceSpan:
         """Get a span with all columns. If spans share the id, get the one that started first.
@@ -147,6 +167,13 @@ class SpanQueries:
             own = events_of_trace(key, Bounds(span.start_time, span.start_time))
             _attach([span], self._events([*own, TraceEvent.span_id == span_key]))
         return span
+
+    def _cached(self, trace_id: TraceId) -> CachedTrace | None:
+        """The spans and events of a trace, if they are read through the cache."""
+        if not self._reader.session.info.get(CACHE):
+            return None
+        key, known = validation.trace_key("trace_id", trace_id), self._known(trace_id)
+        return read_cached(self._reader, key, known[1] if known else None)
 
     def _located(self, trace_id: TraceId) -> tuple[UUID, Bounds]:
         """The key of a trace, and the first and the last start of its spans."""

@@ -1,0 +1,164 @@
+"""Asks Redis within a short time, or not at all."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from observatory_storage.cache.breaker import CircuitBreaker
+from observatory_storage.processes import PerProcess
+
+if TYPE_CHECKING:
+    from redis import ConnectionPool
+
+__all__ = ["CacheClient", "Refused", "Unavailable"]
+
+_RUN_ID: Final = b"run_id:"
+Command = tuple[Any, ...]
+
+
+class Unavailable(Exception):
+    """Redis did not answer in time, or is not asked because it did not before."""
+
+
+class Refused(Exception):
+    """Redis answered, and refused: its memory is full, for example."""
+
+
+class _Connections:
+    """The connections of one process, its breaker, and what its server has told when connecting.
+
+    Attributes:
+        server: the id of the server's run, which changes when it is started again.
+        clock: the seconds by which the server's clock is ahead of `time.monotonic`.
+    """
+
+    def __init__(self, url: str, timeout_secs: float, longest_pause_secs: float) -> None:
+        # Imported only if the cache is used.
+        from redis import ConnectionPool, Redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        self.breaker = CircuitBreaker(longest_pause_secs)
+        self.server: bytes | None = None
+        self.clock = 0.0
+        # Each thread uses one connection at a time, so their number needs no limit.
+        self.pool: ConnectionPool = ConnectionPool.from_url(url)
+        # They take precedence over what the query of the URL says.
+        self.pool.connection_kwargs |= {
+            "socket_timeout": timeout_secs,
+            "socket_connect_timeout": timeout_secs,
+            "retry": Retry(NoBackoff(), 0),
+            "retry_on_timeout": False,
+            "protocol": 2,
+            "decode_responses": False,
+            "redis_connect_func": self._on_connect,
+        }
+        self.redis: Any = Redis(connection_pool=self.pool)
+
+    def _on_connect(self, connection: Any) -> None:
+        from redis import ResponseError
+
+        connection.on_connect()
+        connection.send_command("INFO", "server")
+        try:
+            told: bytes = connection.read_response(disable_decoding=True)
+        except ResponseError:  # an access list forbids it
+            told = b""
+        connection.send_command("TIME")
+        seconds, micros = connection.read_response(disable_decoding=True)
+        self.clock = int(seconds) + int(micros) / 1e6 - time.monotonic()
+        self.server = told.partition(_RUN_ID)[2][:40]
+
+
+class CacheClient:
+    """A client with connections of its own, which never retries.
+
+    After a fork, the child makes connections of its own.
+
+    Args:
+        url: the URL of the server.
+        timeout_secs: how long connecting, and each answer, may take.
+        longest_pause_secs: how long the server is not asked for, at most, after it has failed.
+    """
+
+    def __init__(self, url: str, timeout_secs: float, longest_pause_secs: float = 15.0) -> None:
+        self._timeout_secs = timeout_secs
+        self._process = PerProcess(lambda: _Connections(url, timeout_secs, longest_pause_secs))
+
+    @property
+    def breaker(self) -> CircuitBreaker:
+        return self._process.get().breaker
+
+    def server(self) -> bytes:
+        """The id of the run of the server.
+
+        It is a part of all keys. So a server that is started again with values that it saved some
+        time ago, or a replica that takes its place, does not give these values any more.
+
+        Raises:
+            Unavailable, Refused: as `run` does.
+        """
+        connections = self._process.get()
+        if connections.server is None:
+            self.run([("PING",)])
+        return connections.server or b""
+
+    def now(self) -> float:
+        """The time by the clock of the server, once it has been asked for something."""
+        return time.monotonic() + self._process.get().clock
+
+    def run(self, commands: list[Command]) -> list[Any]:
+        """Run commands at once, in one transaction of Redis if there are several.
+
+        Raises:
+            Unavailable: there is no answer within the time.
+            Refused: the server refused a command.
+        """
+        from redis import RedisError, ResponseError
+
+        connections = self._process.get()
+        breaker, server = connections.breaker, connections.server
+        if not breaker.allows():
+            raise Unavailable
+        started = time.monotonic()
+        try:
+            if len(commands) == 1:
+                replies = [connections.redis.execute_command(*commands[0])]
+            else:
+                with connections.redis.pipeline(transaction=True) as pipeline:
+                    for command in commands:
+                        pipeline.execute_command(*command)
+                    replies = pipeline.execute()
+        except ResponseError as error:
+            breaker.succeeded()
+            raise Refused(str(error)) from error
+        except (RedisError, OSError) as error:
+            breaker.failed()
+            raise Unavailable(str(error)) from error
+        if time.monotonic() - started > 2 * self._timeout_secs:
+            breaker.failed()
+        else:
+            breaker.succeeded()
+        if server is not None and connections.server != server:
+            raise Unavailable("the server was started again")
+        return replies
+
+    def unlink(self, pattern: bytes, *, besides: bytes) -> None:
+        """Remove the keys that match a pattern, but for those that end in `besides`.
+
+        Raises:
+            Unavailable, Refused: as `run` does.
+        """
+        cursor = b"0"
+        while True:
+            ((cursor, keys),) = self.run([("SCAN", cursor, "MATCH", pattern, "COUNT", 1_000)])
+            doomed = [key for key in keys if not key.endswith(besides)]
+            if doomed:
+                self.run([("UNLINK", *doomed)])
+            if int(cursor) == 0:
+                return
+
+    def close(self) -> None:
+        """Close the connections of this process that are not in use."""
+        self._process.get().pool.disconnect(inuse_connections=False)
