@@ -17,11 +17,10 @@ def test_calls_are_allowed_until_several_failed_in_a_row() -> None:
     breaker.failed()
     breaker.succeeded()
     breaker.failed()
-    assert breaker.allows_call()
-    assert not breaker.is_open
+    states = [(breaker.is_open, breaker.allows_call())]
     breaker.failed()
-    assert breaker.is_open
-    assert not breaker.allows_call()
+    states.append((breaker.is_open, breaker.allows_call()))
+    assert states == [(False, True), (True, False)]
     assert 0 < breaker.remaining_secs <= 60
 
 
