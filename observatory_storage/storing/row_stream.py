@@ -183,16 +183,20 @@ def stream(source: Source, feed: Feed, payloads: PayloadMode | None = None) -> S
         is_spans = feed.table is SPANS
         prices = source.prices.table() if is_spans else None
         # Nobody but listeners needs the rows once they are sent.
-        sent: list[Row] | None = [] if source.commits else None
+        listens = bool(source.commits)
+        sent: list[Row] | None = [] if listens and not is_spans else None
         threshold = payload_threshold(source, payloads) if is_spans else None
         try:
             with writing(source), source.engine.begin() as connection:
-                loader = Loader(connection, prices=prices, payload_threshold=threshold)
+                loader = Loader(
+                    connection, prices=prices, payload_threshold=threshold, keep_spans=listens
+                )
                 outcome = _stream(loader, feed, source.partitions, sent)
         except PartitionMissing:
             return StreamOutcome.NOT_CLEAN
-        if sent and outcome is StreamOutcome.WRITTEN:
-            source.commits.tell(Commit(sent))
+        written = loader.written_spans if is_spans else sent
+        if written and outcome is StreamOutcome.WRITTEN:
+            source.commits.tell(Commit(written))
         return outcome
 
     return retrying(source.config, once)

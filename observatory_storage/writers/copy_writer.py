@@ -14,7 +14,14 @@ from observatory_storage.config import PayloadMode
 from observatory_storage.errors import ValidationError
 from observatory_storage.pricing import PriceTable
 from observatory_storage.rows import PART, Row
-from observatory_storage.storing import Loader, Method, chosen_method, transaction, write_batch
+from observatory_storage.storing import (
+    Loader,
+    Method,
+    as_written,
+    chosen_method,
+    transaction,
+    write_batch,
+)
 from observatory_storage.storing.row_stream import RowFeed, StreamOutcome, stream
 
 __all__ = ["CopyWriter"]
@@ -125,7 +132,7 @@ class CopyWriter:
                 loader = self._loader(connection, prices)
                 write_batch(loader, these, optimistic=optimistic)
             if self._source.commits:
-                self._source.commits.tell(Commit(these))
+                self._source.commits.tell(Commit(as_written(loader, these)))
 
         framed = self._threshold is not None
         transaction.write_with_partitions(self._source, rows, write, framed=framed)
@@ -133,8 +140,9 @@ class CopyWriter:
     def _write_within(self, session: Session, rows: list[Row]) -> None:
         def write(these: Sequence[Row]) -> None:
             with transaction.writing(self._source), session.begin_nested():
-                write_batch(self._loader(session.connection(), prices), these)
-            tell_with_session(session, Commit(these))
+                loader = self._loader(session.connection(), prices)
+                write_batch(loader, these)
+            tell_with_session(session, Commit(as_written(loader, these)))
 
         # A session that has no connection yet gets one when the partitions are there.
         held = session.connection() if session.in_transaction() else None
@@ -143,7 +151,12 @@ class CopyWriter:
         transaction.write_with_partitions(self._source, rows, write, held, framed=framed)
 
     def _loader(self, connection: Connection, prices: PriceTable | None) -> Loader:
-        return Loader(connection, self._method, prices=prices, payload_threshold=self._threshold)
+        return Loader(
+            *(connection, self._method),
+            prices=prices,
+            payload_threshold=self._threshold,
+            keep_spans=bool(self._source.commits),
+        )
 
 
 def _has_spans(rows: Sequence[Row]) -> bool:
