@@ -35,6 +35,7 @@ from observatory_storage.storing import (
     refresh_facts,
     settle_usage,
 )
+from observatory_storage.streams.live_pool import LivePool, publisher_of
 from observatory_storage.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["StoragePool"]
 
 
-class StoragePool:
+class StoragePool(LivePool):
     """A pool of connections to PostgreSQL, and to Redis if it is configured.
 
     Create one pool for each process and share it between threads. After a fork, parent and child
@@ -304,6 +305,8 @@ class StoragePool:
         self._closed = True
         if self._background is not None:
             self._background.stop()
+        if self._publisher is not None:
+            self._publisher.close()
         if self._owned:
             cast(BoundedPool, self.engine.pool).close()
         if self.redis is not None:
@@ -335,6 +338,9 @@ class StoragePool:
         self.prices = PriceBook(engine, enabled=config.pricing.compute_costs)
         self.redis = redis_client(config.redis, config.retry)
         self.commits = Commits()
+        self._publisher = publisher_of(config, engine, self.schema)
+        if self._publisher is not None:
+            self.commits.add(self._publisher)
         self._owned = owned
         self._closed = False
         self._background: BackgroundMaintenance | None = None

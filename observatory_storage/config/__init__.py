@@ -15,8 +15,14 @@ from observatory_storage.config.sections import (
     RetryConfig,
 )
 from observatory_storage.config.storage import StorageConfig
+from observatory_storage.config.stream_settings import (
+    STREAM_SIGNALS,
+    StreamsConfig,
+    StreamSignal,
+)
 
 __all__ = [
+    "STREAM_SIGNALS",
     "DropRule",
     "LlmConfig",
     "MaintenanceConfig",
@@ -35,5 +41,7 @@ __all__ = [
     "Setting",
     "SslMode",
     "StorageConfig",
+    "StreamSignal",
+    "StreamsConfig",
     "settings_of",
 ]

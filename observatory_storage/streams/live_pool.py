@@ -1,0 +1,179 @@
+"""The methods of a pool for live data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+
+from sqlalchemy import Engine
+
+from observatory_storage.config import StorageConfig, StreamSignal
+from observatory_storage.models import LogRecord, MetricDataPoint, Trace, TraceSpan
+from observatory_storage.repositories import LogFilters, SpanFilters, TraceFilters
+from observatory_storage.repositories.logs.filters import LogKeywords
+from observatory_storage.repositories.metrics.point_filters import (
+    DataPointFilters,
+    DataPointKeywords,
+)
+from observatory_storage.repositories.traces.filters import SpanKeywords, TraceKeywords
+from observatory_storage.streams.live_stream import LiveStream, StreamGap
+from observatory_storage.streams.opening import open_stream
+from observatory_storage.streams.publish_queue import StreamStats
+from observatory_storage.streams.publisher import Publisher
+from observatory_storage.streams.signals import key_prefix
+from observatory_storage.streams.stream_client import stream_client
+from observatory_storage.unit_of_work import UnitOfWork
+
+__all__ = ["LivePool", "publisher_of"]
+
+Pause = float | timedelta
+
+
+def publisher_of(config: StorageConfig, engine: Engine, schema: str) -> Publisher | None:
+    """What publishes commits as configured; None if nothing is published."""
+    if not config.streams.signals or config.redis.url is None:
+        return None
+    prefix = key_prefix(engine, schema)
+    return Publisher(config.streams, prefix, lambda: stream_client(config.redis))
+
+
+class LivePool:
+    """The methods of `StoragePool` for live data."""
+
+    config: StorageConfig
+    engine: Engine
+    schema: str
+    _publisher: Publisher | None
+
+    if TYPE_CHECKING:
+
+        def unit_of_work(self) -> UnitOfWork: ...
+
+    @overload
+    def stream(
+        self,
+        signal: Literal["spans"],
+        filters: SpanFilters | None = None,
+        *,
+        after: str | None = None,
+        group: str | None = None,
+        consumer: str | None = None,
+        timeout: Pause | None = None,
+        claim_after: Pause = 60,
+        on_gap: Callable[[StreamGap], object] | None = None,
+        **fields: Unpack[SpanKeywords],
+    ) -> LiveStream[TraceSpan]: ...
+    @overload
+    def stream(
+        self,
+        signal: Literal["traces"],
+        filters: TraceFilters | None = None,
+        *,
+        after: str | None = None,
+        group: str | None = None,
+        consumer: str | None = None,
+        timeout: Pause | None = None,
+        claim_after: Pause = 60,
+        on_gap: Callable[[StreamGap], object] | None = None,
+        **fields: Unpack[TraceKeywords],
+    ) -> LiveStream[Trace]: ...
+    @overload
+    def stream(
+        self,
+        signal: Literal["logs"],
+        filters: LogFilters | None = None,
+        *,
+        after: str | None = None,
+        group: str | None = None,
+        consumer: str | None = None,
+        timeout: Pause | None = None,
+        claim_after: Pause = 60,
+        on_gap: Callable[[StreamGap], object] | None = None,
+        **fields: Unpack[LogKeywords],
+    ) -> LiveStream[LogRecord]: ...
+    @overload
+    def stream(
+        self,
+        signal: Literal["data_points"],
+        filters: DataPointFilters | None = None,
+        *,
+        after: str | None = None,
+        group: str | None = None,
+        consumer: str | None = None,
+        timeout: Pause | None = None,
+        claim_after: Pause = 60,
+        on_gap: Callable[[StreamGap], object] | None = None,
+        **fields: Unpack[DataPointKeywords],
+    ) -> LiveStream[MetricDataPoint]: ...
+    def stream(
+        self,
+        signal: StreamSignal,
+        filters: Any = None,
+        *,
+        after: str | None = None,
+        group: str | None = None,
+        consumer: str | None = None,
+        timeout: Pause | None = None,
+        claim_after: Pause = 60,
+        on_gap: Callable[[StreamGap], object] | None = None,
+        **fields: Any,
+    ) -> LiveStream[Any]:
+        """Iterate over rows as writers commit them, read from Redis Streams.
+
+        The setting ``streams.signals`` says what writers publish. The columns are those of the
+        stored row. Columns of JSON and the bodies of logs are published only with
+        ``streams.payloads``; reading another column raises `StorageError`. A row that is written
+        again is published again. Of ``traces``, there is an entry for each trace that a commit
+        changed, and its row is as it is stored when the entry is read.
+
+        Redis is not the truth: rows that are not published are told as a `StreamGap`, and are in
+        the database. `tail` returns every row.
+
+        Example::
+
+            with pool.stream("logs", min_severity="ERROR", group="alerts") as stream:
+                for entry in stream:
+                    notify(entry.row.service_name, entry.row.severity_text)
+
+        Args:
+            signal: ``"spans"``, ``"traces"``, ``"logs"`` or ``"data_points"``.
+            filters: `SpanFilters`, `TraceFilters`, `LogFilters` or `DataPointFilters`, or their
+                fields as keywords. ``limit`` does not apply. Conditions on attributes and words are
+                decided by a query for each entry, all others on the published values.
+            after: where to begin: ``"$"`` (the default) with the next row, ``"0"`` with the oldest
+                that Redis has, or the `StreamEntry.id` of the last row that was handled. With a
+                group, it is where a group begins that does not exist.
+            group: the name of a consumer group. Its consumers share the rows. A row is acknowledged
+                when the next one is asked for, up to 100 rows at a time: when a consumer dies,
+                others get at most so many rows again, and none is left out.
+            consumer: the name of this consumer in the group, a random one by default. A consumer
+                that comes back under its name first gets what it has not acknowledged.
+            timeout: end after so many seconds without a row. None waits for ever.
+            claim_after: after how many seconds others get the rows of a consumer that has died.
+            on_gap: is called with each `StreamGap`; by default, a warning is logged.
+
+        Raises:
+            ConfigError: Redis is not configured.
+            ValidationError: an argument is invalid.
+            CacheError: Redis refuses to read the stream, when iterating.
+            StorageError: the database could not be read, when iterating.
+        """
+        return open_stream(
+            self,
+            signal,
+            filters,
+            fields,
+            after=after,
+            group=group,
+            consumer=consumer,
+            timeout=timeout,
+            claim_after=claim_after,
+            on_gap=on_gap,
+        )
+
+    def stream_stats(self) -> StreamStats:
+        """Count the rows that this process has published, and those that it could not publish."""
+        if self._publisher is None:
+            return StreamStats(0, 0, 0, 0, is_connected=False)
+        return self._publisher.stats()
