@@ -16,6 +16,7 @@ from observatory_storage.config import (
     RollupRetention,
     RulesConfig,
     StorageConfig,
+    StreamsConfig,
 )
 from observatory_storage.errors import (
     BatchError,
@@ -260,6 +261,7 @@ __all__ = [
     "StorageError",
     "StoragePool",
     "StorageSize",
+    "StreamsConfig",
     "TableSize",
     "TimeSeriesPoint",
     "TimeSeriesQuery",

@@ -65,8 +65,8 @@ class ChunkEncoder:
         self._columns = signal.columns(payloads=payloads)
         table = signal.table
         self._chosen = itemgetter(*table.positions(*self._columns))
-        self._json = {p for name, p in table.position.items() if name in table.json_columns}
-        self._payload = [table.position[name] for name in sorted(signal.payload)]
+        self._payload = table.positions(*sorted(signal.payload))
+        self._payload_of = itemgetter(*self._payload)
         self._encode = msgspec.msgpack.Encoder(uuid_format="bytes").encode
         self._sequence = 0
 
@@ -102,21 +102,18 @@ class ChunkEncoder:
             yield self._chunk(part, lost), len(part)
             lost = 0
 
-    def _with_payload(self, values: Values) -> tuple[Sequence[Any], int]:
+    def _with_payload(self, values: Values) -> tuple[Values, int]:
         """The published values of a row, and about how many bytes its payloads take.
 
-        Of a row with large payloads, these are a MessagePack extension, which readers take for
-        values that were not published.
+        Large payloads are left out: in their place is a MessagePack extension.
         """
-        row: list[Any]
-        size = sum(len(v) for p in self._payload if isinstance(v := values[p], (bytes, str)))
-        if size > _MAX_PAYLOAD_BYTES:
-            row = list(values)
-            for position in self._payload:
-                row[position] = _LEFT_OUT
-            return self._chosen(row), 0
-        row = [v[1:] if p in self._json and v is not None else v for p, v in enumerate(values)]
-        return self._chosen(row), size
+        size = sum(map(len, filter(None, self._payload_of(values))))
+        if size <= _MAX_PAYLOAD_BYTES:
+            return self._chosen(values), size
+        row = list(values)
+        for position in self._payload:
+            row[position] = _LEFT_OUT
+        return self._chosen(row), 0
 
     def _chunk(self, rows: Sequence[Any], lost: int) -> bytes:
         self._sequence += 1
@@ -163,7 +160,7 @@ def _form_of(signal: Signal, names: Sequence[str]) -> _Form:
     convert: list[tuple[int, Callable[[Any], Any]]] = []
     for position, name in enumerate(names):
         if name in signal.table.json_columns:
-            convert.append((position, jsonb.loads))
+            convert.append((position, jsonb.decode))
         elif name in columns:
             kind = columns[name].type.python_type
             if kind in _CONVERT:
