@@ -142,12 +142,15 @@ from observatory_storage.repositories import (
     UnpricedModel,
     UserUsage,
 )
+from observatory_storage.repositories.metrics.point_filters import DataPointFilters
 from observatory_storage.storing import (
     RecomputedCosts,
     RefreshedFacts,
     SettledUsage,
     recompute_costs,
 )
+from observatory_storage.streams.live_stream import LiveStream, StreamEntry, StreamGap
+from observatory_storage.streams.publish_queue import StreamStats
 from observatory_storage.unit_of_work import UnitOfWork
 from observatory_storage.web import bearer_token, otlp_app
 from observatory_storage.writers import (
@@ -181,6 +184,7 @@ __all__ = [
     "Costs",
     "CriticalSection",
     "DamagedFrame",
+    "DataPointFilters",
     "DeletedRows",
     "DeletedTrace",
     "DropRule",
@@ -195,6 +199,7 @@ __all__ = [
     "IngestResult",
     "LatencyPercentiles",
     "LevelCount",
+    "LiveStream",
     "LlmConfig",
     "LlmSpan",
     "LoadedPrices",
@@ -261,6 +266,9 @@ __all__ = [
     "StorageError",
     "StoragePool",
     "StorageSize",
+    "StreamEntry",
+    "StreamGap",
+    "StreamStats",
     "StreamsConfig",
     "TableSize",
     "TimeSeriesPoint",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
@@ -27,12 +28,16 @@ from observatory_storage.unit_of_work import UnitOfWork
 
 __all__ = ["LivePool", "publisher_of"]
 
+_log = logging.getLogger(__name__)
 Pause = float | timedelta
 
 
 def publisher_of(config: StorageConfig, engine: Engine, schema: str) -> Publisher | None:
     """What publishes commits as configured; None if nothing is published."""
-    if not config.streams.signals or config.redis.url is None:
+    if not config.streams.signals:
+        return None
+    if config.redis.url is None:
+        _log.warning("nothing is published: streams.signals is set, and redis.url is not")
         return None
     prefix = key_prefix(engine, schema)
     return Publisher(config.streams, prefix, lambda: stream_client(config.redis))
