@@ -24,12 +24,12 @@ from observatory_storage.repositories.logs.filters import (
 )
 from observatory_storage.repositories.logs.log_search import NEWEST_LOGS, LogSearch, RankedLogSearch
 from observatory_storage.repositories.logs.results import LevelCount, LogStats
-from observatory_storage.repositories.logs.tail import Tail
 from observatory_storage.repositories.reading import pages, time_buckets, validation
 from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.reading.operators import OneOf
 from observatory_storage.repositories.reading.partitioned_search import PartitionedSearch
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
+from observatory_storage.repositories.reading.tail import Tail, TailedRows
 
 __all__ = ["LogRepository"]
 
@@ -45,6 +45,9 @@ _OF_SHORT_TRACE: Final = _IN_ORDER.where(
     or_(_IS_OF_TRACE, LogRecord.trace_id == bindparam("former_trace_id"))
 )
 _ORDERS: Final = ("time", "rank")
+_TAILED: Final = TailedRows(
+    "tail", LogRecord, (LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id)
+)
 
 
 class LogRepository:
@@ -272,7 +275,7 @@ class LogRepository:
             ValidationError: the cursor is damaged, or belongs to another query or another server.
         """
         wanted = LogFilters.of(filters, fields)
-        return Tail(self._reader).poll(cursor, wanted, () if payload else _WITHOUT_PAYLOAD)
+        return Tail(self._reader, _TAILED).poll(cursor, wanted, () if payload else _WITHOUT_PAYLOAD)
 
     def _search(self, filters: LogFilters, *, payload: bool) -> pages.Search[LogRecord]:
         if filters.text is not None:
