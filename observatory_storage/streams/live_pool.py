@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from sqlalchemy import Engine
 
 from observatory_storage.config import StorageConfig, StreamSignal
+from observatory_storage.errors import StorageError
 from observatory_storage.models import LogRecord, MetricDataPoint, Trace, TraceSpan
 from observatory_storage.repositories import LogFilters, SpanFilters, TraceFilters
 from observatory_storage.repositories.logs.filters import LogKeywords
@@ -17,7 +18,9 @@ from observatory_storage.repositories.metrics.point_filters import (
     DataPointFilters,
     DataPointKeywords,
 )
+from observatory_storage.repositories.reading.pages import Page
 from observatory_storage.repositories.traces.filters import SpanKeywords, TraceKeywords
+from observatory_storage.streams.following import follow
 from observatory_storage.streams.live_stream import LiveStream, StreamGap
 from observatory_storage.streams.opening import open_stream
 from observatory_storage.streams.publish_queue import StreamStats
@@ -175,6 +178,118 @@ class LivePool:
             timeout=timeout,
             claim_after=claim_after,
             on_gap=on_gap,
+        )
+
+    @overload
+    def tail(
+        self,
+        signal: Literal["spans"],
+        filters: SpanFilters | None = None,
+        *,
+        cursor: str | None = None,
+        payload: bool = False,
+        poll_interval: Pause = 1,
+        timeout: Pause | None = None,
+        on_error: Callable[[StorageError], object] | None = None,
+        **fields: Unpack[SpanKeywords],
+    ) -> Generator[Page[TraceSpan]]: ...
+    @overload
+    def tail(
+        self,
+        signal: Literal["traces"],
+        filters: TraceFilters | None = None,
+        *,
+        cursor: str | None = None,
+        payload: bool = False,
+        poll_interval: Pause = 1,
+        timeout: Pause | None = None,
+        on_error: Callable[[StorageError], object] | None = None,
+        **fields: Unpack[TraceKeywords],
+    ) -> Generator[Page[Trace]]: ...
+    @overload
+    def tail(
+        self,
+        signal: Literal["logs"],
+        filters: LogFilters | None = None,
+        *,
+        cursor: str | None = None,
+        payload: bool = False,
+        poll_interval: Pause = 1,
+        timeout: Pause | None = None,
+        on_error: Callable[[StorageError], object] | None = None,
+        **fields: Unpack[LogKeywords],
+    ) -> Generator[Page[LogRecord]]: ...
+    @overload
+    def tail(
+        self,
+        signal: Literal["data_points"],
+        filters: DataPointFilters | None = None,
+        *,
+        cursor: str | None = None,
+        payload: bool = False,
+        poll_interval: Pause = 1,
+        timeout: Pause | None = None,
+        on_error: Callable[[StorageError], object] | None = None,
+        **fields: Unpack[DataPointKeywords],
+    ) -> Generator[Page[MetricDataPoint]]: ...
+    def tail(
+        self,
+        signal: StreamSignal,
+        filters: Any = None,
+        *,
+        cursor: str | None = None,
+        payload: bool = False,
+        poll_interval: Pause = 1,
+        timeout: Pause | None = None,
+        on_error: Callable[[StorageError], object] | None = None,
+        **fields: Any,
+    ) -> Generator[Page[Any]]:
+        """Follow rows as they are stored, page by page: none is skipped or returned twice.
+
+        The rows come from PostgreSQL, so Redis is not needed. If it is configured and the signal is
+        published, rows come at once, otherwise after at most ``poll_interval``. The first page has
+        the newest rows, and all later pages have the rows that arrived since, in the order in which
+        they arrived. The first page may be empty, and so may the first one after an outage.
+        `Page.next` of the last page that was handled is the ``cursor`` from which another call
+        continues. Spans and traces come again when they are changed; see
+        `TraceRepository.tail_spans`. A trace comes when it has got spans.
+
+        While the database does not answer, the tail tries again and again.
+
+        Example::
+
+            for page in pool.tail("logs", min_severity="ERROR", cursor=load_cursor()):
+                for record in page:
+                    handle(record)
+                save_cursor(page.next)
+
+        Args:
+            signal: ``"spans"``, ``"traces"``, ``"logs"`` or ``"data_points"``.
+            filters: `SpanFilters`, `TraceFilters`, `LogFilters` or `DataPointFilters`, or their
+                fields as keywords. ``limit`` is the number of rows of the first page. The tail ends
+                when ``end_time`` has passed.
+            cursor: the `Page.next` of an earlier page; without it, the tail begins with the newest
+                rows.
+            payload: load all JSON columns of logs and spans.
+            poll_interval: the longest time between two polls, in seconds or as a timedelta.
+            timeout: end after so many seconds without a row. None waits for ever.
+            on_error: is called with each error after which the tail tries again; by default, a
+                warning is logged.
+
+        Raises:
+            ValidationError: an argument is invalid, or the cursor belongs to another query.
+            StorageError: an error that trying again does not help against, when iterating.
+        """
+        return follow(
+            self,
+            signal,
+            filters,
+            fields,
+            cursor=cursor,
+            payload=payload,
+            poll_interval=poll_interval,
+            timeout=timeout,
+            on_error=on_error,
         )
 
     def stream_stats(self) -> StreamStats:
