@@ -151,6 +151,13 @@ from observatory_storage.storing import (
 )
 from observatory_storage.streams.live_stream import LiveStream, StreamEntry, StreamGap
 from observatory_storage.streams.publish_queue import StreamStats
+from observatory_storage.streams.thresholds import (
+    SpanDuration,
+    ThresholdPassed,
+    TraceCost,
+    UserSpend,
+)
+from observatory_storage.streams.watcher import Watch
 from observatory_storage.unit_of_work import UnitOfWork
 from observatory_storage.web import bearer_token, otlp_app
 from observatory_storage.writers import (
@@ -257,6 +264,7 @@ __all__ = [
     "SessionFilters",
     "SessionSummary",
     "SettledUsage",
+    "SpanDuration",
     "SpanFilters",
     "SpanMessages",
     "SpanNode",
@@ -271,11 +279,13 @@ __all__ = [
     "StreamStats",
     "StreamsConfig",
     "TableSize",
+    "ThresholdPassed",
     "TimeSeriesPoint",
     "TimeSeriesQuery",
     "Timeout",
     "ToolDefinition",
     "Trace",
+    "TraceCost",
     "TraceEvent",
     "TraceFilters",
     "TraceRepository",
@@ -284,8 +294,10 @@ __all__ = [
     "TraceWriter",
     "UnitOfWork",
     "UnpricedModel",
+    "UserSpend",
     "UserUsage",
     "ValidationError",
+    "Watch",
     "WriteStats",
     "WriterConfig",
     "bearer_token",

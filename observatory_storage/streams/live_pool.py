@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from sqlalchemy import Engine
 
+from observatory_storage.commits import Commits
 from observatory_storage.config import StorageConfig, StreamSignal
 from observatory_storage.errors import StorageError
 from observatory_storage.models import LogRecord, MetricDataPoint, Trace, TraceSpan
@@ -27,6 +28,12 @@ from observatory_storage.streams.publish_queue import StreamStats
 from observatory_storage.streams.publisher import Publisher
 from observatory_storage.streams.signals import key_prefix
 from observatory_storage.streams.stream_client import stream_client
+from observatory_storage.streams.thresholds import (
+    Threshold,
+    ThresholdPassed,
+    checked_thresholds,
+)
+from observatory_storage.streams.watcher import Watch
 from observatory_storage.unit_of_work import UnitOfWork
 
 __all__ = ["LivePool", "publisher_of"]
@@ -52,6 +59,7 @@ class LivePool:
     config: StorageConfig
     engine: Engine
     schema: str
+    commits: Commits
     _publisher: Publisher | None
 
     if TYPE_CHECKING:
@@ -291,6 +299,37 @@ class LivePool:
             timeout=timeout,
             on_error=on_error,
         )
+
+    def watch(self, hook: Callable[[ThresholdPassed], object], *thresholds: Threshold) -> Watch:
+        """Call a hook when what this process writes passes a bound.
+
+        A thread compares after each commit: durations of the written spans, the stored cost of
+        their traces, and the spend of their users, which is read from rollups and from the spans
+        that these do not cover. What is committed within 0.1 seconds is compared together. The hook
+        is called once for a trace and for a span, and once for a user within the window. If Redis
+        is configured, this holds for all processes with the same bounds, otherwise for each of
+        them. Costs that change later, for example by `settle_usage`, are compared with the next
+        commit of the trace or the user.
+
+        An error of the hook is logged and ignored. While the database does not answer, costs are
+        compared later.
+
+        Example::
+
+            def warn(passed):
+                print(passed.subject, passed.value)
+
+            with pool.watch(warn, TraceCost(1), UserSpend(50, window=timedelta(days=1))):
+                serve()
+
+        Args:
+            hook: is called with each `ThresholdPassed`, in the thread.
+            thresholds: `TraceCost`, `SpanDuration` and `UserSpend`.
+
+        Raises:
+            ValidationError: there is no threshold, or one is of another type.
+        """
+        return Watch(self, hook, checked_thresholds(thresholds))
 
     def stream_stats(self) -> StreamStats:
         """Count the rows that this process has published, and those that it could not publish."""
