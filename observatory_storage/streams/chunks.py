@@ -16,12 +16,12 @@ from uuid import UUID
 import msgspec
 
 from observatory_storage import jsonb
-from observatory_storage.streams.signals import Signal
+from observatory_storage.streams.streamed_signals import Signal
 from observatory_storage.tables import Values
 
-__all__ = ["FIELD", "MAX_ROWS", "Chunk", "ChunkEncoder", "decode_chunk"]
+__all__ = ["MAX_ROWS", "ROWS_FIELD", "Chunk", "ChunkEncoder", "decode_chunk"]
 
-FIELD: Final = b"rows"
+ROWS_FIELD: Final = b"rows"
 """The field of an entry that has everything."""
 MAX_ROWS: Final = 100
 """The most rows of an entry. A consumer that dies repeats at most so many."""

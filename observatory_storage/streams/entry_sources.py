@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
-from observatory_storage.streams.chunks import FIELD
+from observatory_storage.streams.chunks import ROWS_FIELD
 
 __all__ = ["ConsumerSource", "EntrySource", "RawEntry", "StreamSource"]
 
@@ -89,7 +89,7 @@ class StreamSource:
                     self._after = "0"  # Redis has lost everything, and its clock was set back
                 return [RawEntry(missing, None)]
             if first:
-                return [RawEntry(self._after, found[0][1].get(FIELD), first)]
+                return [RawEntry(self._after, found[0][1].get(ROWS_FIELD), first)]
         found = client.xread(
             {self._key: self._after}, count=_ENTRIES_AT_ONCE, block=_milliseconds(wait_secs)
         )
@@ -225,7 +225,7 @@ def _entries(found: Any) -> Iterable[RawEntry]:
     for _, answer in streams:
         entries = answer[0] if isinstance(found, dict) and answer else answer
         for entry_id, fields in entries:
-            content = fields.get(FIELD) if fields else None
+            content = fields.get(ROWS_FIELD) if fields else None
             yield RawEntry(entry_id.decode(), content)
 
 

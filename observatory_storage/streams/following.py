@@ -22,10 +22,10 @@ from observatory_storage.repositories.reading import validation
 from observatory_storage.repositories.reading.pages import Page
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces.span_tail import poll_traces
-from observatory_storage.streams.opening import StreamStore, seconds
-from observatory_storage.streams.selection import FILTERS
-from observatory_storage.streams.signals import SIGNALS, key_prefix
+from observatory_storage.streams.row_selection import FILTERS
 from observatory_storage.streams.stream_client import BLOCK_SECS, stream_client
+from observatory_storage.streams.stream_opening import StreamStore, seconds
+from observatory_storage.streams.streamed_signals import STREAMED, key_prefix
 from observatory_storage.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class _Alarm:
     """Waits for entries of a live stream, or sleeps if there is none."""
 
     def __init__(self, store: StreamStore, signal: Any) -> None:
-        self._key = SIGNALS[signal].key(key_prefix(store.engine, store.schema))
+        self._key = STREAMED[signal].key(key_prefix(store.engine, store.schema))
         self._after: Any = None
         self._breaker = CircuitBreaker(failures=1, pause_secs=0.2, max_pause_secs=5.0)
         has_redis = store.config.redis.url is not None
@@ -143,12 +143,13 @@ class _Alarm:
 
     def wait(self, wait_secs: float) -> bool:
         """Wait for so long; True if rows were published meanwhile."""
-        ends = time.monotonic() + wait_secs
-        time.sleep(min(wait_secs, _SHORTEST_PAUSE_SECS))
+        began = time.monotonic()
+        ends = began + wait_secs
         while (left := ends - time.monotonic()) > 0:
             if self._client is None or not self._breaker.allows_call():
                 time.sleep(min(left, self._breaker.remaining_secs or left))
             elif self._was_published(self._client, min(left, BLOCK_SECS)):
+                time.sleep(max(0, began + _SHORTEST_PAUSE_SECS - time.monotonic()))
                 return True
         return False
 

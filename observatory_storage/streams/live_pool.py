@@ -23,11 +23,11 @@ from observatory_storage.repositories.reading.pages import Page
 from observatory_storage.repositories.traces.filters import SpanKeywords, TraceKeywords
 from observatory_storage.streams.following import follow
 from observatory_storage.streams.live_stream import LiveStream, StreamGap
-from observatory_storage.streams.opening import open_stream
 from observatory_storage.streams.publish_queue import StreamStats
 from observatory_storage.streams.publisher import Publisher
-from observatory_storage.streams.signals import key_prefix
 from observatory_storage.streams.stream_client import stream_client
+from observatory_storage.streams.stream_opening import open_stream
+from observatory_storage.streams.streamed_signals import key_prefix
 from observatory_storage.streams.thresholds import (
     Threshold,
     ThresholdPassed,

@@ -16,9 +16,9 @@ from observatory_storage.circuit_breaker import CircuitBreaker
 from observatory_storage.errors import CacheError
 from observatory_storage.streams.chunks import Chunk, decode_chunk
 from observatory_storage.streams.entry_sources import EntrySource, RawEntry
-from observatory_storage.streams.selection import Selection
-from observatory_storage.streams.signals import Signal
+from observatory_storage.streams.row_selection import Selection
 from observatory_storage.streams.stream_client import BLOCK_SECS
+from observatory_storage.streams.streamed_signals import Signal
 
 if TYPE_CHECKING:
     from redis import Redis

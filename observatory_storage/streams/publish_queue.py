@@ -21,8 +21,8 @@ from observatory_storage.circuit_breaker import CircuitBreaker
 from observatory_storage.config import StreamsConfig, StreamSignal
 from observatory_storage.models.severities import LEVELS, SEVERITIES
 from observatory_storage.rows import Row
-from observatory_storage.streams.chunks import FIELD, ChunkEncoder
-from observatory_storage.streams.signals import SIGNALS
+from observatory_storage.streams.chunks import ROWS_FIELD, ChunkEncoder
+from observatory_storage.streams.streamed_signals import STREAMED
 from observatory_storage.tables import LOGS, SPANS, TRACES, Values
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ class PublishQueue:
         self._least = LEVELS[config.min_severity] if config.min_severity else 0
         name = secrets.token_hex(6)
         self._encoders: dict[StreamSignal, ChunkEncoder] = {
-            each: ChunkEncoder(SIGNALS[each], name, payloads=config.payloads)
+            each: ChunkEncoder(STREAMED[each], name, payloads=config.payloads)
             for each in config.signals
         }
-        self._keys = {each: SIGNALS[each].key(prefix) for each in config.signals}
+        self._keys = {each: STREAMED[each].key(prefix) for each in config.signals}
         self._breaker = CircuitBreaker(failures=1, pause_secs=0.1, max_pause_secs=2.0)
         self._thread: threading.Thread | None = None
         self._is_stopped = False
@@ -172,7 +172,7 @@ class PublishQueue:
         for row in rows:
             by_table.setdefault(row.table, []).append(row.values)
         for signal in self._encoders:
-            chosen: Sequence[Any] = by_table.get(SIGNALS[signal].table.name, ())
+            chosen: Sequence[Any] = by_table.get(STREAMED[signal].table.name, ())
             if signal == "traces":
                 spans = by_table.get(SPANS.name, ())
                 of_spans = [values[_TRACE_OF_SPAN] for values in spans]
@@ -244,7 +244,7 @@ class PublishQueue:
         for entry in batch:
             pipeline.xadd(
                 entry.key,
-                {FIELD: entry.content},
+                {ROWS_FIELD: entry.content},
                 maxlen=self._config.max_entries,
                 approximate=True,
             )

@@ -12,7 +12,7 @@ from observatory_storage.commits import Commit
 from observatory_storage.config import StreamsConfig
 from observatory_storage.processes import PerProcess
 from observatory_storage.streams.publish_queue import PublishQueue, StreamStats
-from observatory_storage.streams.signals import SIGNALS
+from observatory_storage.streams.streamed_signals import STREAMED
 from observatory_storage.tables import SPANS
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Publisher:
 
     def __init__(self, config: StreamsConfig, prefix: str, connect: Callable[[], Redis]) -> None:
         self._queue = PerProcess(lambda: PublishQueue(config, prefix, connect))
-        self._tables = {SIGNALS[signal].table.name for signal in config.signals}
+        self._tables = {STREAMED[signal].table.name for signal in config.signals}
         if "traces" in config.signals:
             self._tables.add(SPANS.name)
         _publishers.add(self)

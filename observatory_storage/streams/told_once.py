@@ -9,9 +9,9 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from observatory_storage.circuit_breaker import CircuitBreaker
-from observatory_storage.streams.opening import StreamStore
-from observatory_storage.streams.signals import key_prefix
 from observatory_storage.streams.stream_client import stream_client
+from observatory_storage.streams.stream_opening import StreamStore
+from observatory_storage.streams.streamed_signals import key_prefix
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -20,7 +20,7 @@ from observatory_storage.models import Trace
 from observatory_storage.processes import PerProcess
 from observatory_storage.repositories import OneOf
 from observatory_storage.repositories.reading.reader import Reader
-from observatory_storage.streams.opening import StreamStore
+from observatory_storage.streams.stream_opening import StreamStore
 from observatory_storage.streams.thresholds import (
     SpanDuration,
     Threshold,
@@ -67,6 +67,7 @@ class Watch:
         self._commits.add(self)
 
     def on_commit(self, commit: Commit) -> None:
+        """Note the written spans. The pool calls this after each commit."""
         spans = [row.values for row in commit.rows if row.table == SPANS.name]
         if spans:
             self._own.get().add(spans)

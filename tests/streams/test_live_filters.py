@@ -31,8 +31,8 @@ from observatory_storage.repositories.reading.filter_fields import rules_of
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.streams.chunks import ChunkEncoder, decode_chunk
 from observatory_storage.streams.live_filter import LiveFilter
-from observatory_storage.streams.selection import FILTERS, Selection
-from observatory_storage.streams.signals import SIGNALS
+from observatory_storage.streams.row_selection import FILTERS, Selection
+from observatory_storage.streams.streamed_signals import STREAMED
 from observatory_storage.tables import TABLES
 from tests.repositories.samples import SECOND, START, trace_key
 from tests.repositories.test_filter_pairs import (
@@ -77,7 +77,7 @@ class Published:
 
     def chosen(self, name: str, filters: Any) -> set[Any]:
         """The keys of the rows that the filters choose of the stream."""
-        signal = SIGNALS[name]
+        signal = STREAMED[name]
         encoder = ChunkEncoder(signal, "test", payloads=False)
         if name == "traces":
             ids = list({values[0]: None for values in self.rows["trace_spans"]})
@@ -95,7 +95,7 @@ class Published:
 
     def stored(self, name: str, filters: Any) -> set[Any]:
         """The keys of the stored rows that the filters choose."""
-        table = SIGNALS[name].table
+        table = STREAMED[name].table
         with self.pool.unit_of_work() as work:
             if name == "traces":
                 return {(trace.id,) for trace in work.traces.iterate(filters)}

@@ -18,7 +18,7 @@ from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces.known_traces import matching_span_keys, matching_traces
 from observatory_storage.storing.transaction import retrying
 from observatory_storage.streams.live_filter import LiveFilter
-from observatory_storage.streams.signals import Signal
+from observatory_storage.streams.streamed_signals import Signal
 from observatory_storage.tables import TRACES
 from observatory_storage.unit_of_work import UnitOfWork
 

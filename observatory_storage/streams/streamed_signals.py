@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from observatory_storage.config import StreamSignal
 from observatory_storage.tables import DATA_POINTS, LOGS, SPANS, TRACES, TableDefinition
 
-__all__ = ["SIGNALS", "Signal", "key_prefix"]
+__all__ = ["STREAMED", "Signal", "key_prefix"]
 
 
 def key_prefix(engine: Engine, schema: str) -> str:
@@ -54,7 +54,7 @@ class Signal:
         return f"{prefix}:stream:{self.name}"
 
 
-SIGNALS: Final[dict[Any, Signal]] = {
+STREAMED: Final[dict[Any, Signal]] = {
     signal.name: signal
     for signal in (
         Signal("spans", SPANS),

@@ -16,9 +16,9 @@ from observatory_storage.errors import ConfigError, ValidationError
 from observatory_storage.repositories.reading import validation
 from observatory_storage.streams.entry_sources import ConsumerSource, EntrySource, StreamSource
 from observatory_storage.streams.live_stream import LiveStream, StreamGap
-from observatory_storage.streams.selection import FILTERS, Selection, Store
-from observatory_storage.streams.signals import SIGNALS, key_prefix
+from observatory_storage.streams.row_selection import FILTERS, Selection, Store
 from observatory_storage.streams.stream_client import stream_client
+from observatory_storage.streams.streamed_signals import STREAMED, key_prefix
 
 __all__ = ["StreamStore", "open_stream", "seconds"]
 
@@ -53,7 +53,7 @@ def open_stream(
     wanted = FILTERS[signal].of(filters, fields)
     if store.config.redis.url is None:
         raise ConfigError("redis.url: a stream needs Redis; tail() works without it")
-    key = SIGNALS[signal].key(key_prefix(store.engine, store.schema))
+    key = STREAMED[signal].key(key_prefix(store.engine, store.schema))
     entry_id, first = _position(after)
     source: EntrySource
     if group is None:
@@ -70,9 +70,9 @@ def open_stream(
         source = ConsumerSource(key, entry_id, group, consumer or _own_name(), held)
     return LiveStream(
         stream_client(store.config.redis, blocks=True),
-        SIGNALS[signal],
+        STREAMED[signal],
         source,
-        Selection(store, SIGNALS[signal], wanted),
+        Selection(store, STREAMED[signal], wanted),
         timeout_secs=None if timeout is None else seconds("timeout", timeout),
         on_gap=on_gap,
     )
