@@ -41,6 +41,9 @@ class EntrySource(Protocol):
 
     has_all: ClassVar[bool]
 
+    def begin(self, client: Client) -> None:
+        """Note where to begin. If Redis does not answer, the first call of `read` does so."""
+
     def read(self, client: Client, wait_secs: float) -> list[RawEntry]:
         """The next entries; none if none came within this time."""
 
@@ -76,10 +79,13 @@ class StreamSource:
         # missing too.
         self._checks = "-" in after
 
-    def read(self, client: Client, wait_secs: float) -> list[RawEntry]:
+    def begin(self, client: Client) -> None:
         if self._after == "$":
             last = client.xrevrange(self._key, count=1)
             self._after = last[0][0].decode() if last else "0"
+
+    def read(self, client: Client, wait_secs: float) -> list[RawEntry]:
+        self.begin(client)
         if self._checks:
             found = client.xrange(self._key, self._after, self._after)
             self._checks, first, self._first = False, self._first, 0
@@ -141,6 +147,10 @@ class ConsumerSource:
         self._next_keep = 0.0
         self._done: list[str] = []
         self._existed = False
+
+    def begin(self, client: Client) -> None:
+        self._create(client, self._after)
+        self._existed = True
 
     def read(self, client: Client, wait_secs: float) -> list[RawEntry]:
         from redis import ResponseError

@@ -100,6 +100,7 @@ class LiveStream(Generic[T]):
         self._entries = self._iterate()
         self._is_closed = False
         self.gaps = 0
+        self._call(source.begin)
 
     def __iter__(self) -> Self:
         return self

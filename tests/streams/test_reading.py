@@ -52,6 +52,16 @@ def test_stream_resumes_after_the_row_of_an_id(live: StoragePool) -> None:
             assert stream.gaps == 0
 
 
+def test_stream_begins_when_it_is_opened(live: StoragePool) -> None:
+    write_logs(live, [1])
+    arguments: list[Arguments] = [{}, {"group": "g"}]
+    streams = [live.stream("logs", timeout=0.2, **each) for each in arguments]
+    write_logs(live, [2])
+    for stream in streams:
+        with stream:
+            assert numbers_of(stream) == [2]
+
+
 def test_entry_says_when_it_was_published(live: StoragePool) -> None:
     write_logs(live, [1])
     with live.stream("logs", after="0", timeout=0.2) as stream:
