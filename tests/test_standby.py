@@ -45,7 +45,7 @@ def test_reading_works(standby: StoragePool) -> None:
 def test_tail_is_refused(standby: StoragePool) -> None:
     with (
         standby.unit_of_work() as uow,
-        pytest.raises(StorageError, match="cannot follow the log on a standby"),
+        pytest.raises(StorageError, match="cannot follow rows on a standby"),
     ):
         uow.logs.tail()
 

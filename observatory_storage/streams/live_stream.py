@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Generic, Literal, Self, TypeVar
 
 from observatory_storage.circuit_breaker import CircuitBreaker
 from observatory_storage.errors import CacheError
+from observatory_storage.serialization import Result
 from observatory_storage.streams.chunks import Chunk, decode_chunk
 from observatory_storage.streams.entry_sources import EntrySource, RawEntry
 from observatory_storage.streams.row_selection import Selection
@@ -37,7 +38,7 @@ _TRANSIENT: Final = ("LOADING", "READONLY", "MASTERDOWN", "UNBLOCKED", "OOM", "C
 
 
 @dataclass(frozen=True, slots=True)
-class StreamEntry(Generic[T]):
+class StreamEntry(Result, Generic[T]):
     """A published row.
 
     Attributes:
@@ -56,7 +57,7 @@ class StreamEntry(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class StreamGap:
+class StreamGap(Result):
     """Rows that are stored and that the stream does not have.
 
     Attributes:

@@ -21,6 +21,7 @@ from observatory_storage.circuit_breaker import CircuitBreaker
 from observatory_storage.config import StreamsConfig, StreamSignal
 from observatory_storage.models.severities import LEVELS, SEVERITIES
 from observatory_storage.rows import Row
+from observatory_storage.serialization import Result
 from observatory_storage.streams.chunks import ROWS_FIELD, ChunkEncoder
 from observatory_storage.streams.streamed_signals import STREAMED
 from observatory_storage.tables import LOGS, SPANS, TRACES, Values
@@ -43,7 +44,7 @@ _NUMBER, _TEXT = LOGS.positions("severity_number", "severity_text")
 
 
 @dataclass(frozen=True, slots=True)
-class StreamStats:
+class StreamStats(Result):
     """What this process has published.
 
     Attributes:

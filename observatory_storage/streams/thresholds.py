@@ -11,6 +11,7 @@ from uuid import UUID
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.repositories.reading import validation
+from observatory_storage.serialization import Result
 
 __all__ = [
     "SpanDuration",
@@ -25,7 +26,7 @@ Amount = int | float | Decimal
 
 
 @dataclass(frozen=True, slots=True)
-class TraceCost:
+class TraceCost(Result):
     """The cost of a trace, as it is stored after a commit with spans of it.
 
     Args:
@@ -42,7 +43,7 @@ class TraceCost:
 
 
 @dataclass(frozen=True, slots=True)
-class SpanDuration:
+class SpanDuration(Result):
     """The duration of a span.
 
     Args:
@@ -59,7 +60,7 @@ class SpanDuration:
 
 
 @dataclass(frozen=True, slots=True)
-class UserSpend:
+class UserSpend(Result):
     """The cost of the spans of a user that start within a rolling window, which ends now.
 
     Args:
@@ -82,7 +83,7 @@ Threshold = TraceCost | SpanDuration | UserSpend
 
 
 @dataclass(frozen=True, slots=True)
-class ThresholdPassed:
+class ThresholdPassed(Result):
     """A bound was passed.
 
     Attributes:
