@@ -102,12 +102,14 @@ class PublishQueue:
     def add(self, rows: Sequence[Row]) -> None:
         """Add the rows of a commit."""
         with self._changed:
-            has_room = self._waiting + len(rows) <= self._config.max_waiting_rows
+            # A commit that is larger than the bound is published if nothing else is waiting.
+            waiting = self._waiting + len(rows)
+            has_room = not self._waiting or waiting <= self._config.max_waiting_rows
             if self._is_stopped or not has_room or not self._has_thread():
                 self._lose(rows)
                 return
             self._commits.append(rows)
-            self._waiting += len(rows)
+            self._waiting = waiting
             self._changed.notify_all()
         if self._is_ending:
             self._flush_if_connected()

@@ -133,6 +133,13 @@ def test_streams_are_bounded(open_pool: OpenPool, redis_url: str) -> None:
         assert client.xlen(key) <= 100  # Redis trims whole nodes of its tree
 
 
+def test_a_commit_larger_than_the_bound_is_published(open_pool: OpenPool, redis_url: str) -> None:
+    pool = open_pool(redis_url, max_waiting_rows=10)
+    CopyWriter(pool).write_logs([a_log(n) for n in range(500)])
+    flushed(pool)
+    assert len(all_of(pool, "logs")) == 500
+
+
 def test_databases_and_schemas_do_not_see_each_other(
     live: StoragePool, empty_database_url: str, redis_url: str
 ) -> None:
