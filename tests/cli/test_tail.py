@@ -22,7 +22,7 @@ from tests.repositories.samples import SECOND, START, a_log, a_span, trace_key
 def tailing(url: str, folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """`tail` with its output in the files ``out`` and ``err``."""
     command = [sys.executable, "-m", "observatory_storage", "tail", *options]
-    settings = {"DATABASE_URL": url, "DB_RETRY_MAX_DELAY_MS": "200"}
+    settings = {"DATABASE_URL": url, "DB_RETRY_MAX_DELAY_MS": "200", "COLUMNS": "200"}
     with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
         process = subprocess.Popen(
             command, cwd=folder, env={**os.environ, **settings}, stdout=out, stderr=err
