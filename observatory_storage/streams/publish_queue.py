@@ -7,13 +7,17 @@ the next entry says how many rows were. The database has them all.
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import secrets
 import threading
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing.util import Finalize, register_after_fork
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
@@ -86,7 +90,9 @@ class PublishQueue:
         self._keys = {each: STREAMED[each].key(prefix) for each in config.signals}
         self._breaker = CircuitBreaker(failures=1, pause_secs=0.1, max_pause_secs=2.0)
         self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
         self._is_stopped = False
+        self._is_abandoned = False
         self._is_ending = False
         self._changed = threading.Condition()
         # These are guarded by `_changed`.
@@ -98,6 +104,7 @@ class PublishQueue:
         # Only the thread uses these.
         self._entries: deque[_Entry] = deque()
         self._client: Redis | None = None
+        _queues.add(self)
 
     def add(self, rows: Sequence[Row]) -> None:
         """Add the rows of a commit."""
@@ -129,8 +136,13 @@ class PublishQueue:
             return self._changed.wait_for(lambda: not self._waiting, timeout_secs)
 
     def end_with_process(self) -> None:
-        self._is_ending = True
-        self._flush_if_connected()
+        """Publish what is waiting, and from now on wait at each commit until it is published.
+
+        Writers flush when the process ends, perhaps after this.
+        """
+        if self._pid == os.getpid():
+            self._is_ending = True
+            self._flush_if_connected()
 
     def close(self) -> None:
         self._flush_if_connected()
@@ -142,9 +154,12 @@ class PublishQueue:
         if left:
             _log.warning("%d rows are not in the stream: Redis did not answer in time", left)
 
-    def stop(self) -> None:
-        """End the thread, without a lock: the garbage collector calls this in any thread."""
-        self._is_stopped = True
+    def abandon(self) -> None:
+        """End the thread when everything is published.
+
+        Without a lock, since the garbage collector calls this in any thread.
+        """
+        self._is_abandoned = True
 
     def _flush_if_connected(self) -> None:
         if not self._breaker.is_open:
@@ -191,8 +206,12 @@ class PublishQueue:
             number = SEVERITIES.get(text.upper())
         return number is not None and number >= self._least
 
+    def _is_over(self) -> bool:
+        has_work = bool(self._commits or self._entries) and not self._breaker.is_open
+        return self._is_stopped or (self._is_abandoned and not has_work)
+
     def _work(self) -> None:
-        while not self._is_stopped:
+        while not self._is_over():
             with self._changed:
                 if not self._commits:
                     if not self._entries:
@@ -285,3 +304,22 @@ class PublishQueue:
 def _distinct(ids: Sequence[UUID]) -> list[UUID]:
     # The hash of a UUID is computed in Python, that of its integer is not.
     return list({key.int: key for key in ids}.values())
+
+
+# The thread of a queue keeps it alive, also after its pool.
+_queues: Final[weakref.WeakSet[PublishQueue]] = weakref.WeakSet()
+
+
+def _end_all() -> None:
+    for queue in list(_queues):
+        queue.end_with_process()
+
+
+def _end_with_process(_: object = None) -> None:
+    Finalize(None, _end_all, exitpriority=-1)  # after the writers' flush
+
+
+atexit.register(_end_all)
+# Processes of multiprocessing and concurrent.futures end without calling `atexit`.
+_end_with_process()
+register_after_fork(_queues, _end_with_process)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import weakref
 from collections.abc import Callable
-from multiprocessing.util import Finalize, register_after_fork
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from observatory_storage.commits import Commit
 from observatory_storage.config import StreamsConfig
@@ -37,7 +34,6 @@ class Publisher:
         self._tables = {STREAMED[signal].table.name for signal in config.signals}
         if "traces" in config.signals:
             self._tables.add(SPANS.name)
-        _publishers.add(self)
 
     def on_commit(self, commit: Commit) -> None:
         rows = [row for row in commit.rows if row.table in self._tables]
@@ -52,38 +48,12 @@ class Publisher:
         """Wait until everything is published; False if it was not within these seconds."""
         return self._queue.get().flush(timeout_secs)
 
-    def end_with_process(self) -> None:
-        """Publish what is waiting, and from now on wait at each commit until it is published.
-
-        Writers flush when the process ends, perhaps after this.
-        """
-        self._queue.get().end_with_process()
-
     def close(self) -> None:
         """Publish what is waiting, if Redis answers, and end the thread of this process."""
-        _publishers.discard(self)
         self._queue.get().close()
 
     def __del__(self) -> None:
         # A pool that was dropped without being closed leaves no thread behind.
         queue: PerProcess[PublishQueue] | None = getattr(self, "_queue", None)
         if queue is not None:
-            queue.get().stop()
-
-
-_publishers: Final[weakref.WeakSet[Publisher]] = weakref.WeakSet()
-
-
-def _end_all() -> None:
-    for publisher in list(_publishers):
-        publisher.end_with_process()
-
-
-def _end_with_process(_: object = None) -> None:
-    Finalize(None, _end_all, exitpriority=-1)  # after the writers' flush
-
-
-atexit.register(_end_all)
-# Processes of multiprocessing and concurrent.futures end without calling `atexit`.
-_end_with_process()
-register_after_fork(_publishers, _end_with_process)
+            queue.get().abandon()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -206,3 +208,31 @@ def test_child_publishes_what_it_writes_itself(live: StoragePool) -> None:
     in_child(write_in_child)
     write_logs(live, [3])
     assert [row.id.int for row in all_of(live, "logs")] == [1, 2, 3]
+
+
+SCRIPT = """
+import multiprocessing, sys
+from observatory_storage import LogWriter, StoragePool
+from tests.repositories.samples import a_log
+from tests.streams.live import live_config
+
+def write(first):
+    pool = StoragePool(live_config(sys.argv[1], sys.argv[2]))
+    LogWriter(pool).write_logs([a_log(first + number) for number in range(500)])
+    return pool
+
+if __name__ == "__main__":
+    write(0)
+    kept = write(1_000)
+    child = multiprocessing.get_context("fork").Process(target=write, args=(2_000,))
+    child.start()
+    child.join()
+"""
+
+
+def test_what_is_flushed_when_processes_end_is_published(
+    live: StoragePool, database_url: str, redis_url: str
+) -> None:
+    script = [sys.executable, "-W", "ignore", "-c", SCRIPT, database_url, redis_url]
+    subprocess.run(script, check=True, timeout=60)
+    assert count(live, "logs") == len(all_of(live, "logs")) == 1_500
