@@ -20,6 +20,7 @@ from observatory_storage.processes import process_lock
 from observatory_storage.serialization import Result
 
 __all__ = [
+    "LOST",
     "OK",
     "SPOOLED",
     "AnyHook",
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 OK: Final = "ok"
 SPOOLED: Final = "spooled"
+LOST: Final = "lost"
 _NO_ERRORS: Final = frozenset((OK, SPOOLED, "hit", "miss"))
 
 OperationKind = Literal[
@@ -68,10 +70,11 @@ class StoreOperation(Result):
         method: ``copy`` or ``insert`` if rows were written, the repository's method such as
             ``list``, or the step of maintenance; None if there is no method.
         outcome: ``ok``; ``spooled`` if rows went to the spool; ``hit`` or ``miss`` of a cache;
-            otherwise the name of the error's class, such as ``ConnectionLost``.
+            ``lost`` if rows could not be published; otherwise the name of the error's class, such
+            as ``ConnectionLost``.
         seconds: how long it took, retries included. For an iterator, the time in which rows were
             read, without the time of the loop over them.
-        rows: the rows that were written, read, erased or spooled.
+        rows: the rows that were written, read, erased, spooled, published or lost.
         bytes: the bytes that were sent for rows, failed attempts included; 0 if not known.
         retries: the attempts that were repeated after transient errors.
         rejected: the rows that were refused for their data.

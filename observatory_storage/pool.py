@@ -32,6 +32,7 @@ from observatory_storage.pricing import PriceBook
 from observatory_storage.redis_client import redis_client
 from observatory_storage.repositories.reading.cached_results import CACHE
 from observatory_storage.rows import Rules
+from observatory_storage.streams.live_pool import LivePool, publisher_of
 from observatory_storage.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["StoragePool"]
 
 
-class StoragePool(PoolUpkeep):
+class StoragePool(PoolUpkeep, LivePool):
     """A pool of connections to PostgreSQL, and to Redis if it is configured.
 
     Create one pool for each process and share it between threads. After a fork, parent and child
@@ -232,6 +233,8 @@ class StoragePool(PoolUpkeep):
         self._closed = True
         if self._background is not None:
             self._background.stop()
+        if self._publisher is not None:
+            self._publisher.close()
         if self._owned:
             cast(BoundedPool, self.engine.pool).close()
         self.cache.close()
@@ -269,6 +272,9 @@ class StoragePool(PoolUpkeep):
         self.redis = redis_client(config.redis, config.retry)
         self.commits = Commits()
         self.cache = Cache(config, engine, self.commits, self.hooks)
+        self._publisher = publisher_of(config, engine, self.schema, self.hooks)
+        if self._publisher is not None:
+            self.commits.add(self._publisher)
         self._owned = owned
         self._closed = False
         for hook in hooks:

@@ -18,6 +18,7 @@ from observatory_storage.config import (
     RollupRetention,
     RulesConfig,
     StorageConfig,
+    StreamsConfig,
 )
 from observatory_storage.errors import (
     BatchError,
@@ -147,12 +148,22 @@ from observatory_storage.repositories import (
     UnpricedModel,
     UserUsage,
 )
+from observatory_storage.repositories.metrics.point_filters import DataPointFilters
 from observatory_storage.storing import (
     RecomputedCosts,
     RefreshedFacts,
     SettledUsage,
     recompute_costs,
 )
+from observatory_storage.streams.live_stream import LiveStream, StreamEntry, StreamGap
+from observatory_storage.streams.publish_queue import StreamStats
+from observatory_storage.streams.thresholds import (
+    SpanDuration,
+    ThresholdPassed,
+    TraceCost,
+    UserSpend,
+)
+from observatory_storage.streams.watcher import Watch
 from observatory_storage.unit_of_work import UnitOfWork
 from observatory_storage.web import bearer_token, otlp_app
 from observatory_storage.writers import (
@@ -190,6 +201,7 @@ __all__ = [
     "Costs",
     "CriticalSection",
     "DamagedFrame",
+    "DataPointFilters",
     "DeletedRows",
     "DeletedTrace",
     "DropRule",
@@ -205,6 +217,7 @@ __all__ = [
     "IngestResult",
     "LatencyPercentiles",
     "LevelCount",
+    "LiveStream",
     "LlmConfig",
     "LlmSpan",
     "LoadedPrices",
@@ -267,6 +280,7 @@ __all__ = [
     "SessionFilters",
     "SessionSummary",
     "SettledUsage",
+    "SpanDuration",
     "SpanFilters",
     "SpanMessages",
     "SpanNode",
@@ -277,12 +291,18 @@ __all__ = [
     "StoragePool",
     "StorageSize",
     "StoreOperation",
+    "StreamEntry",
+    "StreamGap",
+    "StreamStats",
+    "StreamsConfig",
     "TableSize",
+    "ThresholdPassed",
     "TimeSeriesPoint",
     "TimeSeriesQuery",
     "Timeout",
     "ToolDefinition",
     "Trace",
+    "TraceCost",
     "TraceEvent",
     "TraceFilters",
     "TraceRepository",
@@ -291,8 +311,10 @@ __all__ = [
     "TraceWriter",
     "UnitOfWork",
     "UnpricedModel",
+    "UserSpend",
     "UserUsage",
     "ValidationError",
+    "Watch",
     "WriteStats",
     "WriterConfig",
     "bearer_token",

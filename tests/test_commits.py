@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -17,8 +18,11 @@ from observatory_storage import (
     ingest_logs,
 )
 from observatory_storage.commits import Commit
+from observatory_storage.tables import SPANS
+from tests.pricing.spans_of_calls import price_model
 
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
+USAGE = ("span_id", "total_tokens", "total_cost_usd")
 
 
 class Listener:
@@ -82,6 +86,27 @@ def test_rows_that_met_a_conflict_are_told_once(pool: StoragePool, listener: Lis
     CopyWriter(pool).write_spans(spans[1_500:])
     CopyWriter(pool).write_spans(spans)
     assert [len(commit.rows) for commit in listener.heard] == [500, 2_000]
+
+
+@pytest.mark.parametrize("count", [1, 4, 2_000])
+def test_spans_are_told_with_the_costs_and_usage_they_are_written_with(
+    pool: StoragePool, listener: Listener, count: int
+) -> None:
+    price_model(pool, 1)
+    agent = span(count + 1, span_id="a" * 16, trace_id="1" * 32, total_tokens=10 * count)
+    calls = [
+        span(number, trace_id="1" * 32, parent_span_id="a" * 16, prompt_tokens=10, model="m")
+        for number in range(1, count + 1)
+    ]
+    for _ in range(2):  # the second time, the spans meet a conflict
+        CopyWriter(pool).write_spans([*calls, agent])
+    with pool.unit_of_work() as work:
+        spans = work.traces.get_spans("1" * 32)
+        stored = sorted((one.span_id, one.total_tokens, one.total_cost_usd) for one in spans)
+    for commit in listener.heard:
+        told = [[row.values[SPANS.position[name]] for name in USAGE] for row in commit.rows]
+        assert sorted(map(tuple, told)) == stored
+    assert {cost for _, tokens, cost in stored if tokens} == {Decimal("0.00001")}
 
 
 def test_ingestion_tells_of_log_records(pool: StoragePool, listener: Listener) -> None:

@@ -80,7 +80,7 @@ def test_nothing_that_is_read_there_is_cached(
 def test_tail_is_refused(standby: StoragePool) -> None:
     with (
         standby.unit_of_work() as uow,
-        pytest.raises(StorageError, match="cannot follow the log on a standby"),
+        pytest.raises(StorageError, match="cannot follow rows on a standby"),
     ):
         uow.logs.tail()
 

@@ -89,7 +89,7 @@ class Cache:
         return CacheStats(
             is_enabled=True,
             is_open=breaker.is_open,
-            openings=breaker.openings,
+            openings=breaker.times_opened,
             invalidations=count("commits", "told") + count("commits", "late"),
             failed_invalidations=count("commits", "failed"),
             is_behind=self._invalidation.is_behind,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from observatory_storage.cache.breaker import CircuitBreaker
+from observatory_storage.circuit_breaker import CircuitBreaker
 from observatory_storage.processes import PerProcess
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class _Connections:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        self.breaker = CircuitBreaker(longest_pause_secs)
+        self.breaker = CircuitBreaker(max_pause_secs=longest_pause_secs)
         self.server: bytes | None = None
         self.clock = 0.0
         # Each thread uses one connection at a time, so their number needs no limit.
@@ -119,7 +119,7 @@ class CacheClient:
 
         connections = self._process.get()
         breaker, server = connections.breaker, connections.server
-        if not breaker.allows():
+        if not breaker.allows_call():
             raise Unavailable
         started = time.monotonic()
         try:

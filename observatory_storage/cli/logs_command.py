@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,20 +17,18 @@ from observatory_storage.cli.common_options import (
     common_options,
     json_option,
 )
-from observatory_storage.cli.console import Output
 from observatory_storage.cli.filter_options import given_fields, log_filters
 from observatory_storage.cli.formatting import SHORT_ID, moment
 from observatory_storage.cli.page_output import page_options, show_pages
+from observatory_storage.cli.tail_output import follow as print_new
 from observatory_storage.cli.text_table import WIDE, Column, table
 from observatory_storage.cli.typed_ids import find_span_id, find_trace_id
 from observatory_storage.models import LogRecord
-from observatory_storage.pool import StoragePool
 from observatory_storage.repositories import LogFilters
 from observatory_storage.unit_of_work import UnitOfWork
 
 __all__ = ["command", "filters_of", "logs_table"]
 
-_SECONDS_BETWEEN_POLLS = 1.0
 _STYLES = ((21, "bold red"), (17, "red"), (13, "yellow"), (9, ""), (0, "dim"))
 
 
@@ -70,7 +66,16 @@ def command(
                     everything=everything,
                 )
         if follow:
-            _follow(pool, filters, output)
+            with_trace = not isinstance(filters.trace_id, UUID)
+            print_new(
+                pool,
+                "logs",
+                filters,
+                output,
+                lambda rows, width, titles: logs_table(
+                    rows, width, with_titles=titles, with_trace=with_trace
+                ),
+            )
 
 
 def filters_of(work: UnitOfWork, given: dict[str, Any]) -> LogFilters:
@@ -128,33 +133,6 @@ def logs_table(
         for cells, trace in zip(rows, traces, strict=True):
             cells.insert(3, trace if wide else trace[:SHORT_ID])
     return table(columns, rows, gap=2 if wide else 1, with_titles=with_titles)
-
-
-def _follow(pool: StoragePool, filters: LogFilters, output: Output) -> None:
-    with_titles = True
-    cursor = None
-    while True:
-        is_last = filters.end_time is not None and filters.end_time <= datetime.now(UTC)
-        with pool.unit_of_work() as work:
-            page = work.logs.tail(cursor, filters, payload=output.json)
-        if output.json:
-            output.write_all(page.rows)
-        elif page.rows:
-            output.show(
-                logs_table(
-                    page.rows,
-                    output.console.width,
-                    with_titles=with_titles,
-                    with_trace=not isinstance(filters.trace_id, UUID),
-                )
-            )
-            with_titles = False
-        cursor = page.next
-        # A full page: more records have arrived already.
-        if len(page.rows) < filters.limit:
-            if is_last:
-                return
-            time.sleep(_SECONDS_BETWEEN_POLLS)
 
 
 def _body(row: LogRecord) -> str:

@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "services": "List services, or the operations of one.",
     "costs": "Show tokens and cost of model calls.",
     "logs": "List log records, or follow them.",
+    "tail": "Print logs, spans or traces as they are stored.",
     "metrics": "List metrics, or show one over time.",
 }
 _INTERRUPTED: Final = 130  # as a shell reports SIGINT

@@ -107,7 +107,7 @@ def filters_of(work: UnitOfWork, given: dict[str, Any]) -> TraceFilters:
     return TraceFilters(**fields)
 
 
-def traces_table(page: Sequence[Trace], width: int) -> RenderableType:
+def traces_table(page: Sequence[Trace], width: int, *, with_titles: bool = True) -> RenderableType:
     """A table of traces for a terminal of so many columns."""
     wide = width >= WIDE
     rows: list[list[str | Text]] = [
@@ -124,7 +124,7 @@ def traces_table(page: Sequence[Trace], width: int) -> RenderableType:
         ]
         for row in page
     ]
-    return table(_COLUMNS, rows, gap=2 if wide else 1)
+    return table(_COLUMNS, rows, gap=2 if wide else 1, with_titles=with_titles)
 
 
 def _spans(row: Trace) -> Text:

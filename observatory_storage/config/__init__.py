@@ -16,8 +16,14 @@ from observatory_storage.config.sections import (
     RetryConfig,
 )
 from observatory_storage.config.storage import StorageConfig
+from observatory_storage.config.stream_settings import (
+    STREAM_SIGNALS,
+    StreamsConfig,
+    StreamSignal,
+)
 
 __all__ = [
+    "STREAM_SIGNALS",
     "CacheConfig",
     "DropRule",
     "LlmConfig",
@@ -37,5 +43,7 @@ __all__ = [
     "Setting",
     "SslMode",
     "StorageConfig",
+    "StreamSignal",
+    "StreamsConfig",
     "settings_of",
 ]

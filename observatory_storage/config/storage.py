@@ -27,6 +27,7 @@ from observatory_storage.config.sections import (
     RetryConfig,
 )
 from observatory_storage.config.sources import DotEnvSource, FileSource, Source, VariablesSource
+from observatory_storage.config.stream_settings import StreamsConfig
 
 # `from_env` and `from_file` set the sources that are read. By default nothing is read.
 _SOURCES: ContextVar[tuple[Source, ...]] = ContextVar("_SOURCES", default=())
@@ -67,6 +68,7 @@ class StorageConfig(ConfigModel, BaseSettings):
     retention: RetentionConfig = Field(default_factory=RetentionConfig)
     pricing: PricingConfig = Field(default_factory=PricingConfig)
     payloads: PayloadsConfig = Field(default_factory=PayloadsConfig)
+    streams: StreamsConfig = Field(default_factory=StreamsConfig)
 
     @classmethod
     def from_env(cls) -> Self:

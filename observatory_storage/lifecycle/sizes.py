@@ -148,7 +148,7 @@ _RELATIONS: Final = sa.text(
 _INDEXES: Final = sa.text(
     "SELECT coalesce(t.relname, c.relname) AS table,"
     " coalesce(p.relname, replace(i.relname, c.relname, coalesce(t.relname, c.relname))) AS name,"
-    " CAST(sum(pg_relation_size(i.oid)) AS bigint) AS bytes, count(*) AS parts,"
+    " CAST(sum(pg_table_size(i.oid)) AS bigint) AS bytes, count(*) AS parts,"
     " CAST(coalesce(sum(pg_stat_get_numscans(i.oid)), 0) AS bigint) AS scans"
     " FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid"
     " JOIN pg_catalog.pg_class c ON c.oid = x.indrelid AND c.relkind = 'r'"

@@ -134,5 +134,12 @@ class MetricDataPoint(Base):
 
     __table_args__ = (
         PrimaryKeyConstraint("metric_id", "timestamp", "id"),
+        # A tail reads the rows of the last minutes. Rows stand in the order of this time.
+        Index(
+            "ix_metric_data_points_created_at",
+            "created_at",
+            postgresql_using="brin",
+            postgresql_with={"autosummarize": "on", "pages_per_range": 32},
+        ),
         {"postgresql_partition_by": "RANGE (timestamp)"},
     )

@@ -329,6 +329,13 @@ class TraceSpan(Base):
             )
             for column in ("model", "user_id", "session_id", "response_id")
         ),
+        # A tail reads the rows of the last minutes. Rows stand in the order of this time.
+        Index(
+            "ix_trace_spans_created_at",
+            "created_at",
+            postgresql_using="brin",
+            postgresql_with={"autosummarize": "on", "pages_per_range": 32},
+        ),
         {"postgresql_partition_by": "RANGE (start_time)"},
     )
 

@@ -5,7 +5,13 @@ Buffered writers, `CopyWriter` and OTLP requests all call `store` or `write_batc
 
 from observatory_storage.storing.cost_recompute import RecomputedCosts, recompute_costs
 from observatory_storage.storing.facts_refresh import RefreshedFacts, refresh_facts
-from observatory_storage.storing.store import StoreResult, store, store_into, write_batch
+from observatory_storage.storing.store import (
+    StoreResult,
+    as_written,
+    store,
+    store_into,
+    write_batch,
+)
 from observatory_storage.storing.transaction import Source, payload_mode, source_of
 from observatory_storage.storing.upsert import Loader, Method, chosen_method
 from observatory_storage.storing.usage_settlement import SettledUsage, settle_usage
@@ -18,6 +24,7 @@ __all__ = [
     "SettledUsage",
     "Source",
     "StoreResult",
+    "as_written",
     "chosen_method",
     "payload_mode",
     "recompute_costs",

@@ -190,7 +190,8 @@ def stream(
     def once() -> StreamOutcome:
         is_spans = feed.table is SPANS
         prices = source.prices.table() if is_spans else None
-        noted = _Noted(feed.table, keeps_rows=source.commits.keeps_rows)
+        keeps_rows = source.commits.keeps_rows
+        noted = _Noted(feed.table, keeps_rows=keeps_rows and not is_spans)
         threshold = payload_threshold(source, payloads) if is_spans else None
         try:
             with (
@@ -199,11 +200,15 @@ def stream(
                 source.engine.begin() as connection,
             ):
                 loader = Loader(
-                    connection, sent=result.sent, prices=prices, payload_threshold=threshold
+                    *(connection, "auto", result.sent),
+                    prices=prices,
+                    payload_threshold=threshold,
+                    keep_spans=keeps_rows,
                 )
                 outcome = _stream(loader, feed, source.partitions, noted)
                 if outcome is StreamOutcome.WRITTEN:
-                    telling.announce(connection, noted.commit())
+                    spans = loader.written_spans
+                    telling.announce(connection, noted.commit() if not spans else Commit(spans))
         except PartitionMissing:
             return StreamOutcome.NOT_CLEAN
         return outcome

@@ -57,8 +57,11 @@ def write_spans(
         spans = _unique(rows, loader.prices)
         totals = _insert_spans(loader, list(spans.values()))
     if totals is None:
-        merge_spans(loader, spans or _unique(rows, loader.prices), trace_rows, lone_events)
-    else:
+        spans = spans or _unique(rows, loader.prices)
+        merge_spans(loader, spans, trace_rows, lone_events)
+    if spans and loader.written_spans is not None:
+        loader.written_spans[:] = spans.values()  # not what a COPY wrote before a conflict
+    if totals is not None:
         loader.upsert(_TRACES, [*trace_rows])
         mark_changes(loader.connection, [row.values[_START] for row in rows])
         decide_traces(loader.connection, add_totals(loader, totals, optimistic=not trace_rows))
@@ -107,6 +110,8 @@ class SpanCopy:
         for given in parts:
             part = counted_rows(with_costs(given, self._loader.prices))
             self._spans.add(part)
+            if self._loader.written_spans is not None:
+                self._loader.written_spans += part
             if self._builder is not None:
                 yield from self._framed(part, self._builder)
                 continue

@@ -22,7 +22,7 @@ from observatory_storage.storing.span_filling import fill_from_logs, logged_fact
 from observatory_storage.storing.upsert import Loader, Method
 from observatory_storage.tables import EVENTS, LOGS, SPANS, TRACES, table_named
 
-__all__ = ["StoreResult", "store", "store_into", "write_batch"]
+__all__ = ["StoreResult", "as_written", "store", "store_into", "write_batch"]
 
 _TRACE_ID: Final = TRACES.position["id"]
 _TRACE_ID_OF_SPAN, _START_OF_SPAN = SPANS.positions("trace_id", "start_time")
@@ -123,10 +123,13 @@ def store_into(
             source.engine.begin() as connection,
         ):
             loader = Loader(
-                connection, method, result.sent, prices=prices, payload_threshold=threshold
+                *(connection, method, result.sent),
+                prices=prices,
+                payload_threshold=threshold,
+                keep_spans=source.commits.keeps_rows,
             )
             write_batch(loader, these)
-            telling.announce(connection, Commit(these))
+            telling.announce(connection, Commit(as_written(loader, these)))
         existing = loader.existing
 
     try:
@@ -172,6 +175,15 @@ def write_batch(loader: Loader, rows: Sequence[Row], *, optimistic: bool = True)
     write_events(loader, events)
     if told := logged_facts(by_table[LOGS.name]):
         fill_from_logs(loader.connection, told)
+
+
+def as_written(loader: Loader, rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows, with spans as the loader has written them, if it has kept them."""
+    if not loader.written_spans:
+        return rows
+    if len(loader.written_spans) == len(rows):
+        return loader.written_spans
+    return [*loader.written_spans, *(row for row in rows if row.table != SPANS.name)]
 
 
 def _traces_to_lock(traces: Sequence[Row], spans: Sequence[Row]) -> list[Row]:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Executable, Integer, Table, insert, literal_c
 
 from observatory_storage.errors import StorageError, translate
 from observatory_storage.pricing import PriceTable
+from observatory_storage.rows import Row
 from observatory_storage.storing.binary_copy import SentBytes, copy_encoded, copy_rows, qualified
 from observatory_storage.storing.optimism import optimism
 from observatory_storage.storing.upsert_target import UpsertTarget
@@ -44,9 +45,12 @@ class Loader:
         prices: the prices to compute costs of spans with.
         payload_threshold: the bytes of attributes that a span or an event may keep in its row. None
             leaves large values in the rows.
+        keep_spans: keep the spans as they are written, for `commits`.
 
     Attributes:
         existing: how many spans, data points and log records had a key that existed already.
+        written_spans: the spans with their costs and with their usage where it counts; None if they
+            are not kept.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Loader:
         *,
         prices: PriceTable | None = None,
         payload_threshold: int | None = None,
+        keep_spans: bool = False,
     ) -> None:
         self.connection = connection
         self.method: Method = method
@@ -64,6 +69,7 @@ class Loader:
         self.prices = prices
         self.payload_threshold = payload_threshold
         self.existing = 0
+        self.written_spans: list[Row] | None = [] if keep_spans else None
 
     def upsert(
         self,

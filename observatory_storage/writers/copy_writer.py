@@ -18,6 +18,7 @@ from observatory_storage.storing import (
     Loader,
     Method,
     StoreResult,
+    as_written,
     chosen_method,
     transaction,
     write_batch,
@@ -155,7 +156,7 @@ class CopyWriter:
             ):
                 loader = self._loader(connection, prices, result)
                 write_batch(loader, these, optimistic=optimistic)
-                telling.announce(connection, Commit(these))
+                telling.announce(connection, Commit(as_written(loader, these)))
 
         def once() -> None:
             framed = self._threshold is not None
@@ -168,8 +169,9 @@ class CopyWriter:
     def _write_within(self, session: Session, rows: list[Row], result: StoreResult) -> None:
         def write(these: Sequence[Row]) -> None:
             with transaction.writing(self._source), session.begin_nested():
-                write_batch(self._loader(session.connection(), prices, result), these)
-            tell_with_session(session, Commit(these))
+                loader = self._loader(session.connection(), prices, result)
+                write_batch(loader, these)
+            tell_with_session(session, Commit(as_written(loader, these)))
 
         # A session that has no connection yet gets one when the partitions are there.
         held = session.connection() if session.in_transaction() else None
@@ -181,11 +183,10 @@ class CopyWriter:
         self, connection: Connection, prices: PriceTable | None, result: StoreResult
     ) -> Loader:
         return Loader(
-            connection,
-            self._method,
-            result.sent,
+            *(connection, self._method, result.sent),
             prices=prices,
             payload_threshold=self._threshold,
+            keep_spans=self._source.commits.keeps_rows,
         )
 
 

@@ -15,6 +15,7 @@ from tests.benchmarks.ours import AUTO, COPY, END_TO_END, FLUSHED, INSERT, STEPS
 from tests.benchmarks.output import Output
 from tests.benchmarks.payloads import compare_payloads
 from tests.benchmarks.peers import ASYNCPG, CORE, PEERS
+from tests.benchmarks.publishing import compare_publishing
 from tests.benchmarks.small import rows_for, small_batches
 from tests.benchmarks.ways_in import OTLP, SHAPES, exported
 from tests.benchmarks.workload import Workload, data_points, logs, narrow_spans, wide_spans
@@ -123,6 +124,29 @@ def payloads(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
     return list(results)
 
 
+def publishing(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
+    """What publishing to Redis Streams costs the writers."""
+    results = compare_publishing(pool, sizes.rows, sizes.rounds)
+    out.table(
+        "writers without / with a stream, 1,000 rows a transaction",
+        ("rows", "published", "rows/s", "ratio", "CPU µs/row more", "lag ms", "lost"),
+        [
+            (
+                one.workload,
+                one.mode,
+                f"{one.without:,.0f} / {one.with_stream:,.0f}",
+                f"{one.ratio:.2f}",
+                f"{one.client_us:.1f}",
+                f"{one.lag_ms:.1f}",
+                f"{one.lost:,}",
+            )
+            for one in results
+        ],
+        words=2,
+    )
+    return list(results)
+
+
 def threads(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
     """Several threads, and several connections."""
     load = wide_spans(max(1, sizes.rows // 2))
@@ -209,6 +233,7 @@ SECTIONS: Final[dict[str, Section]] = {
     "techniques": techniques,
     "ways_in": ways_in,
     "payloads": payloads,
+    "publishing": publishing,
     "batch_sizes": batch_sizes,
     "threads": threads,
     "few_rows": few_rows,

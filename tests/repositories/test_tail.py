@@ -113,7 +113,7 @@ def test_a_transaction_that_was_open_for_long_before_it_wrote_is_not_missed(
     pool: StoragePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What the server shows is enough here: nothing is taken on trust.
-    monkeypatch.setattr("observatory_storage.repositories.logs.tail._TRUSTED", timedelta(0))
+    monkeypatch.setattr("observatory_storage.repositories.reading.tail._TRUSTED", timedelta(0))
     tail = Tail(pool)
     with pool.unit_of_work() as idle, pool.unit_of_work() as busy:
         idle.logs.get_stats()
@@ -169,7 +169,7 @@ def test_a_tail_cursor_of_another_query_is_refused(pool: StoragePool) -> None:
 
 
 def test_numbers_of_transactions_wrap(pool: StoragePool) -> None:
-    from observatory_storage.repositories.logs.tail import _age
+    from observatory_storage.repositories.reading.tail import _age
 
     xids = [(5, 2**32 + 9), (2**32 - 3, 2**32 + 9), (8, 9), (2**32 - 1, 2**33)]
     for low, settled in xids:

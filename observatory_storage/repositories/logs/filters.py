@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypedDict
+from string import ascii_lowercase, ascii_uppercase
+from typing import Any, Final, TypedDict
 
 from sqlalchemy import ColumnElement, Text, and_, not_, or_, type_coerce
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -34,6 +35,7 @@ from observatory_storage.repositories.reading.filter_fields import (
     Conditions,
     Filters,
     Given,
+    InBoth,
     at_least,
     before,
     equals,
@@ -44,6 +46,9 @@ from observatory_storage.repositories.reading.filter_fields import (
 from observatory_storage.repositories.reading.operators import Exists, Not, Prefix, TextFilter
 from observatory_storage.repositories.reading.text_search import TextSearch, has_plain_words
 from observatory_storage.repositories.reading.validation import AttributeFilter, TraceFilter
+
+# As `upper` of PostgreSQL with the collation C.
+_UPPER: Final = str.maketrans(ascii_lowercase, ascii_uppercase)
 
 __all__ = ["LEVELS", "LogFilters", "LogKeywords", "LogSearchKeywords"]
 
@@ -88,6 +93,15 @@ def _is_severe(record: Any, given: Given) -> Conditions:
         return []
     names = type_coerce(given["severity_names"], ARRAY(Text))
     return [record.is_at_least(given["min_severity"], names)]
+
+
+def _is_as_severe(record: Mapping[str, Any], given: Given) -> bool | None:
+    if "min_severity" not in given:
+        return None
+    number, text = record["severity_number"], record["severity_text"]
+    if number is not None:
+        return bool(number >= given["min_severity"])
+    return text is not None and text.translate(_UPPER) in given["severity_names"]
 
 
 def _has_attributes(record: Any, given: Given) -> Conditions:
@@ -165,7 +179,7 @@ class LogFilters(Filters):
 
     service_name: TextFilter | None = filter_field(validation.text, equals("service_name"))
     min_severity: int | str | None = filter_field(
-        _severity, _is_severe, parameters=_severity_parameters
+        _severity, InBoth(_is_severe, _is_as_severe), parameters=_severity_parameters
     )
     trace_id: TraceFilter | None = filter_field(
         validation.trace_key, equals("trace_id"), parameters=trace_parameters

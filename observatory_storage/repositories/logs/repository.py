@@ -23,7 +23,6 @@ from observatory_storage.repositories.logs.filters import (
 )
 from observatory_storage.repositories.logs.log_search import NEWEST_LOGS, LogSearch, RankedLogSearch
 from observatory_storage.repositories.logs.results import LevelCount, LogStats
-from observatory_storage.repositories.logs.tail import Tail
 from observatory_storage.repositories.reading import pages, time_buckets, validation
 from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.reading.measured_methods import measured
@@ -31,6 +30,7 @@ from observatory_storage.repositories.reading.operators import OneOf
 from observatory_storage.repositories.reading.partitioned_search import PartitionedSearch
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
+from observatory_storage.repositories.reading.tail import Tail, TailedRows
 
 __all__ = ["LogRepository"]
 
@@ -50,6 +50,9 @@ _OF_SHORT_TRACE: Final = _IN_ORDER.where(
     or_(_IS_OF_TRACE, LogRecord.trace_id == bindparam("former_trace_id"))
 )
 _ORDERS: Final = ("time", "rank")
+_TAILED: Final = TailedRows(
+    "tail", LogRecord, (LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id)
+)
 
 
 @measured("logs")
@@ -288,7 +291,7 @@ class LogRepository:
             ValidationError: the cursor is damaged, or belongs to another query or another server.
         """
         wanted = LogFilters.of(filters, fields)
-        page = Tail(self._reader).poll(cursor, wanted, () if payload else _WITHOUT_PAYLOAD)
+        page = Tail(self._reader, _TAILED).poll(cursor, wanted, () if payload else _WITHOUT_PAYLOAD)
         return replace(page, shape=_SHAPES[bool(payload)])
 
     def _search(

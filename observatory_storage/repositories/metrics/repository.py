@@ -24,6 +24,10 @@ from observatory_storage.repositories.metrics.filters import (
     TimeSeriesQuery,
 )
 from observatory_storage.repositories.metrics.metric_stats import metric_stats
+from observatory_storage.repositories.metrics.point_filters import (
+    DataPointFilters,
+    DataPointKeywords,
+)
 from observatory_storage.repositories.metrics.span_metrics import SpanMetrics
 from observatory_storage.repositories.metrics.time_series import TimeSeries
 from observatory_storage.repositories.reading import pages, validation
@@ -37,11 +41,17 @@ from observatory_storage.repositories.reading.measured_methods import measured
 from observatory_storage.repositories.reading.partitioned_search import Bounds, PartitionedSearch
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
+from observatory_storage.repositories.reading.tail import Tail, TailedRows
 
 __all__ = ["MetricRepository"]
 
 _BY_ID: Final = select(Metric).where(Metric.id == bindparam("id"))
 _METRICS: Final = pages.Keyset("metrics", (Metric.name, Metric.id), descending=False)
+_TAILED: Final = TailedRows(
+    "tail_data_points",
+    MetricDataPoint,
+    (MetricDataPoint.timestamp, MetricDataPoint.metric_id, MetricDataPoint.id),
+)
 _POINTS: Final = pages.Keyset(
     "metric_data_points", (MetricDataPoint.timestamp, MetricDataPoint.id), descending=False
 )
@@ -140,6 +150,29 @@ class MetricRepository(SpanMetrics):
         key, bounds = ids.uuid_of(metric_id, "metric_id"), validation.times(start_time, end_time)
         search = _point_search(self._reader, key, bounds)
         return pages.read_page(search, most, after, before, total, shape=_POINT_SHAPE)
+
+    def tail_data_points(
+        self,
+        cursor: str | None = None,
+        filters: DataPointFilters | None = None,
+        **fields: Unpack[DataPointKeywords],
+    ) -> pages.Page[MetricDataPoint]:
+        """Poll for data points: return those that arrived since the poll that returned the cursor.
+
+        Without a cursor, it returns the newest points, the oldest of them first. The page's
+        ``next`` is always set: pass it to the next poll, and run each poll in a new unit of work.
+        No point is skipped or returned twice. A point is returned once all transactions that began
+        to write before its own have ended. `StoragePool.tail` polls again and again.
+
+        Args:
+            filters: selects the points. Their ``limit`` is the maximum number of points in a poll.
+
+        Raises:
+            ValidationError: the cursor is damaged, or belongs to another query or another server.
+        """
+        wanted = DataPointFilters.of(filters, fields)
+        page = Tail(self._reader, _TAILED).poll(cursor, wanted, ())
+        return replace(page, shape=_POINT_SHAPE)
 
     def iterate_data_points(
         self,

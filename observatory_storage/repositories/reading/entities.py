@@ -90,7 +90,8 @@ class EntityMaker(Generic[T]):
         mapper: of the entity.
         names: the names of the result's columns. The entity's columns come first, named as its
             attributes.
-        session: the session in which the result was read.
+        session: the session in which the result was read, if it was.
+        remedy: how to get the columns that are not loaded.
 
     Attributes:
         mapper: as given.
@@ -98,13 +99,19 @@ class EntityMaker(Generic[T]):
         has_payload: whether the entities have attributes whose values may stand in payload frames.
     """
 
-    def __init__(self, mapper: Mapper[T], names: Iterable[str], session: Session) -> None:
+    def __init__(
+        self,
+        mapper: Mapper[T],
+        names: Iterable[str],
+        session: Session | None = None,
+        remedy: str = _LEFT_OUT,
+    ) -> None:
         self.mapper = mapper
         self.table_name = str(mapper.local_table)
         self._origin = _Origin(session)
         self._new = mapper.class_manager.new_instance
         self._kind, _, self._token = mapper.identity_key_from_primary_key(())
-        self._shape = _shape(mapper, tuple(names))
+        self._shape = _shape(mapper, tuple(names), remedy)
         self.has_payload = _PAYLOAD.issubset(self._shape.names)
 
     def __call__(self, rows: Iterable[Any]) -> Iterator[T]:
@@ -194,14 +201,14 @@ class _Shape(NamedTuple):
 
 
 @lru_cache
-def _shape(mapper: Mapper[Any], names: Sequence[str]) -> _Shape:
+def _shape(mapper: Mapper[Any], names: Sequence[str], remedy: str) -> _Shape:
     columns = [attribute.key for attribute in mapper.column_attrs]
     loaded = list(takewhile(columns.__contains__, names))
     places = [loaded.index(name) for name in _primary_key(mapper)]
     # A slice of one gives a tuple as well, which a single index does not.
     single = slice(places[0], places[0] + 1)
     key_of = itemgetter(*places) if len(places) > 1 else itemgetter(single)
-    left_out = {name: _NotLoaded(name, _LEFT_OUT) for name in columns if name not in loaded}
+    left_out = {name: _NotLoaded(name, remedy) for name in columns if name not in loaded}
     return _Shape(loaded, key_of, _relationships(mapper) | left_out)
 
 

@@ -6,7 +6,6 @@ and the condition together, so that a field without a condition cannot be declar
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -16,13 +15,24 @@ from functools import cache
 from typing import Any, Final, Self
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, true
+from sqlalchemy import bindparam, true
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import NULLTYPE
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.repositories.reading import filter_text, operators, validation
+from observatory_storage.repositories.reading.field_conditions import (
+    Condition,
+    Conditions,
+    Given,
+    InBoth,
+    Matches,
+    at_least,
+    at_most,
+    before,
+    equals,
+)
 from observatory_storage.repositories.reading.operators import Not, OneOf
 
 __all__ = [
@@ -31,6 +41,7 @@ __all__ = [
     "FieldRule",
     "Filters",
     "Given",
+    "InBoth",
     "at_least",
     "at_most",
     "before",
@@ -47,13 +58,6 @@ __all__ = [
     "with_former",
     "within",
 ]
-
-Conditions = list[ColumnElement[bool]]
-# Bind parameters of the fields that are set, by name. A text to search for is the value itself,
-# because its condition depends on the words.
-Given = Mapping[str, Any]
-# Returns the conditions on a row (an entity or its alias), or none if the parameter is not set.
-Condition = Callable[[Any, Given], Conditions]
 
 _RULE: Final = "rule"
 # Parameters whose values are passed to the condition as they are, not as bind parameters.
@@ -84,7 +88,7 @@ class FieldRule:
 
     @property
     def takes_operators(self) -> bool:
-        return isinstance(self.condition, _Matches)
+        return isinstance(self.condition, Matches)
 
     def checked(self, name: str, value: Any) -> Any:
         """The value to store for the field of this name.
@@ -201,7 +205,7 @@ class Filters:
     def parameters(self) -> dict[str, Any]:
         """The values of the bind parameters of the fields that are set."""
         found: dict[str, Any] = {}
-        for name, rule, value in self._given():
+        for name, rule, value in self.given():
             found.update(rule.parameters(name, value))
         return found
 
@@ -230,9 +234,7 @@ class Filters:
         "the last 24 hours", which has other bounds at each call.
         """
         return {
-            name: _plain(value)
-            for name, _, value in self._given()
-            if name not in _NOT_OF_THE_CURSOR
+            name: _plain(value) for name, _, value in self.given() if name not in _NOT_OF_THE_CURSOR
         }
 
     @property
@@ -240,7 +242,8 @@ class Filters:
         kind: Any = type(self)
         return rules_of(kind)
 
-    def _given(self) -> Iterator[tuple[str, Any, Any]]:
+    def given(self) -> Iterator[tuple[str, Any, Any]]:
+        """The fields that are set: the name of each, its rule and its value."""
         for name, rule in self._rules.items():
             value = getattr(self, name)
             if value is not None:
@@ -278,40 +281,6 @@ def negated(row: Any, given: Given, conditions: Iterable[Condition]) -> Conditio
         return []
     found = (condition(row, excluded) for condition in conditions)
     return [one.is_not(true()) for each in found for one in each]
-
-
-@dataclass(frozen=True, slots=True)
-class _Matches:
-    """The condition that a column meets the value or operator of a field."""
-
-    column: str
-    name: str
-
-    def __call__(self, row: Any, given: Given) -> Conditions:
-        return operators.matching(getattr(row, self.column), self.name, given)
-
-
-def equals(column: str, parameter: str | None = None) -> Condition:
-    """The condition that a column equals a parameter, by default one of its name."""
-    return _Matches(column, parameter or column)
-
-
-def _comparison(compare: Callable[[Any, Any], Any]) -> Callable[..., Condition]:
-    def condition_on(column: str, parameter: str | None = None) -> Condition:
-        name = parameter or column
-
-        def condition(row: Any, given: Given) -> Conditions:
-            return [compare(getattr(row, column), given[name])] if name in given else []
-
-        return condition
-
-    return condition_on
-
-
-# As `equals`, for other comparisons.
-at_least: Final = _comparison(operator.ge)
-at_most: Final = _comparison(operator.le)
-before: Final = _comparison(operator.lt)
 
 
 def trace_parameters(name: str, value: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ __all__ = [
     "excluded",
     "is_selective",
     "matching",
+    "meets",
     "negation",
     "parameters",
     "plain",
@@ -191,6 +192,38 @@ def matching(column: Any, name: str, given: Mapping[str, Any]) -> list[ColumnEle
     if name + _EXISTS in given:
         found.append(column.is_not(None))
     return [or_(*found)] if len(found) > 1 else found
+
+
+def meets(value: Any, name: str, given: Mapping[str, Any]) -> bool | None:
+    """Whether a value meets the condition of a field; None if the field is not set.
+
+    It decides in Python what `matching` decides in SQL.
+
+    Args:
+        value: the value of the column; None is NULL.
+        name: the field's name.
+        given: the values of the bind parameters.
+    """
+    is_set = False
+    if name in given:
+        is_set = True
+        if value == given[name] and value is not None:
+            return True
+    if (key := name + _ANY) in given:
+        is_set = True
+        if value in given[key]:
+            return True
+    for key in (name + _PREFIX, name + _PREFIXES):
+        if key in given:
+            is_set = True
+            prefixes = given[key]
+            if value is not None and value.startswith(
+                prefixes if isinstance(prefixes, str) else tuple(prefixes)
+            ):
+                return True
+    if name + _EXISTS in given:
+        return value is not None
+    return False if is_set else None
 
 
 def _any(column: Any, values: Any) -> ColumnElement[Any]:

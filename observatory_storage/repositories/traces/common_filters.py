@@ -21,6 +21,7 @@ from observatory_storage.repositories.reading.filter_fields import (
     Conditions,
     Filters,
     Given,
+    InBoth,
     at_least,
     at_most,
     before,
@@ -86,6 +87,10 @@ def _is_root(span: Any, given: Given) -> Conditions:
     return [span.parent_span_id.is_(None)] if "root" in given else []
 
 
+def _is_a_root(span: Mapping[str, Any], given: Given) -> bool | None:
+    return span["parent_span_id"] is None if "root" in given else None
+
+
 def _root(name: str, value: bool) -> dict[str, Any]:
     # The name of the parameter distinguishes True from False; its value is not used.
     return operators.parameters(name, value or Not(value))
@@ -124,14 +129,14 @@ class CommonFilters(Filters):
     )
     min_duration_us: Number | timedelta | None = span_field(
         validation.duration_us,
-        span_durations.lasts_at_least,
+        InBoth(span_durations.lasts_at_least, span_durations.took_at_least),
         spanless=at_least("duration_us", "min_spanless_duration_us"),
         implied=span_durations.may_last_so_long,
         parameters=span_durations.least_duration,
     )
     max_duration_us: Number | timedelta | None = span_field(
         validation.duration_us,
-        span_durations.lasts_at_most,
+        InBoth(span_durations.lasts_at_most, span_durations.took_at_most),
         spanless=at_most("duration_us", "max_spanless_duration_us"),
         parameters=span_durations.greatest_duration,
     )
@@ -175,7 +180,7 @@ class CommonFilters(Filters):
         parameters=lambda _, value: {"content": value},
     )
 
-    root: bool | None = span_field(validation.flag, _is_root, parameters=_root)
+    root: bool | None = span_field(validation.flag, InBoth(_is_root, _is_a_root), parameters=_root)
     # A trace ends with its last span, so it ends no earlier than the span that matches.
     ended_after: datetime | None = span_field(
         validation.moment, at_least("end_time", "ended_after"), spanless=True, implied=True

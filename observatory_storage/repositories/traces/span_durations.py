@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -17,6 +18,8 @@ __all__ = [
     "lasts_at_most",
     "least_duration",
     "may_last_so_long",
+    "took_at_least",
+    "took_at_most",
 ]
 
 
@@ -47,6 +50,22 @@ def lasts_at_least(span: Any, given: Given) -> Conditions:
 def lasts_at_most(span: Any, given: Given) -> Conditions:
     """The condition that a span has at most the maximum duration."""
     return [_took(span) <= _duration(given, "max")] if "max_duration_us" in given else []
+
+
+def took_at_least(span: Mapping[str, Any], given: Given) -> bool | None:
+    """As `lasts_at_least`, in Python."""
+    if "min_duration_us" not in given:
+        return None
+    least = (given["min_duration_us"], given["min_duration_ns"])
+    return span["duration_us"] is not None and (span["duration_us"], span["duration_ns"]) >= least
+
+
+def took_at_most(span: Mapping[str, Any], given: Given) -> bool | None:
+    """As `lasts_at_most`, in Python."""
+    if "max_duration_us" not in given:
+        return None
+    most = (given["max_duration_us"], given["max_duration_ns"])
+    return span["duration_us"] is not None and (span["duration_us"], span["duration_ns"]) <= most
 
 
 def _took(span: Any) -> Any:

@@ -34,6 +34,7 @@ from observatory_storage.repositories.traces.ordered_search import (
     span_order,
 )
 from observatory_storage.repositories.traces.span_search import SpanSearch
+from observatory_storage.repositories.traces.span_tail import poll_spans
 from observatory_storage.repositories.traces.spans import PAYLOAD, without_payload
 from observatory_storage.repositories.traces.trace_bounds import located, spans_of_trace
 
@@ -163,6 +164,34 @@ class SpanListQueries:
             lambda r: self._span_search(r, wanted, **options),
             size,
         )
+
+    def tail_spans(
+        self,
+        cursor: str | None = None,
+        filters: SpanFilters | None = None,
+        *,
+        payload: bool = False,
+        **fields: Unpack[SpanKeywords],
+    ) -> pages.Page[TraceSpan]:
+        """Poll for spans: return those that arrived since the poll that returned the cursor.
+
+        Without a cursor, it returns the newest spans, the oldest of them first. The page's ``next``
+        is always set: pass it to the next poll, and run each poll in a new unit of work. Spans are
+        returned in the order in which they arrived, whatever their starts are, and none is skipped.
+        A span is returned once all transactions that began to write before its own have ended. It
+        may be returned again if it is changed within some minutes: when it ends, or when its usage
+        is settled. `StoragePool.tail` polls again and again.
+
+        Args:
+            filters: selects the spans. Their ``limit`` is the maximum number of spans in one poll.
+            payload: load the JSON columns too.
+
+        Raises:
+            ValidationError: the cursor is damaged, or belongs to another query or another server.
+        """
+        wanted = SpanFilters.of(filters, fields)
+        page = poll_spans(self._reader, cursor, wanted, () if payload else _WITHOUT_PAYLOAD)
+        return replace(page, shape=_SHAPES[bool(payload)])
 
     def _span_search(
         self, reader: Reader, filters: SpanFilters, *, payload: bool, oldest_first: bool = False

@@ -1,0 +1,221 @@
+"""The tail of a table: which rows a poll returns, and where the next poll continues.
+
+Rows do not become visible in the order of any column: a transaction that wrote first may commit
+last. Therefore the tail follows transaction ids (``xmin``, which every row has; a savepoint has its
+own, later id). A row is settled when every transaction with a smaller id has ended. A poll
+returns the settled rows in the order of these ids; rows of one transaction are ordered by time. No
+row can become visible at a position that a poll has passed, so none is skipped or returned twice,
+whatever its timestamp. A row that is changed later has a new id, and is returned again if it was
+first written shortly before. The price: a transaction that has written something, in any
+database of the server, delays the tail until it ends.
+
+No index has ``xmin``. The search is bounded by ``created_at``, the time at which a row's
+transaction began. Each poll records when the oldest running transaction began. When all transaction
+ids that had been assigned by then have settled, every later row belongs to a transaction that
+began after this time. Some transactions are not visible to this role; they are assumed to begin
+writing within a minute of their start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm.interfaces import ORMOption
+
+from observatory_storage.errors import StorageError, ValidationError
+from observatory_storage.repositories.reading import cursors
+from observatory_storage.repositories.reading.filter_fields import Conditions
+from observatory_storage.repositories.reading.pages import Page
+from observatory_storage.repositories.reading.reader import Reader
+
+__all__ = ["Tail", "TailedRows"]
+
+T = TypeVar("T")
+
+_TRUSTED: Final = timedelta(minutes=1)
+# ``xmin`` has the lower 32 bits of a transaction's number.
+_XIDS: Final = 2**32
+_ACTIVITY: Final = sa.table(
+    "pg_stat_activity",
+    sa.column("xact_start", sa.DateTime(timezone=True)),
+    sa.column("datname", sa.Text),
+    schema="pg_catalog",
+)
+
+
+class TailFilters(Protocol):
+    """The parts of filters that a tail needs."""
+
+    @property
+    def limit(self) -> int: ...
+    def query(self) -> dict[str, Any]: ...
+    def conditions(self) -> Conditions: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TailedRows(Generic[T]):
+    """What is followed.
+
+    Attributes:
+        name: names the tail in cursors and errors.
+        model: the entity.
+        key: the order of the rows of one transaction, which tells all rows apart.
+    """
+
+    name: str
+    model: type[T]
+    key: tuple[InstrumentedAttribute[Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """The position of a tail.
+
+    Attributes:
+        xid: all rows of transactions with smaller ids have been returned.
+        key: the rows of transaction `xid` have been returned up to this key; None if none has.
+        since: every row that has not been returned belongs to a transaction that began at this
+            time or later.
+        mark_xid: the first transaction id that had not been assigned when ``mark_since`` was
+            recorded.
+        mark_since: becomes ``since`` when all smaller ids have settled.
+    """
+
+    xid: int
+    key: tuple[Any, ...] | None
+    since: datetime
+    mark_xid: int
+    mark_since: datetime
+
+
+class Tail(Generic[T]):
+    """Follows rows, one poll at a time."""
+
+    def __init__(self, reader: Reader, rows: TailedRows[T]) -> None:
+        self._reader = reader
+        self._rows = rows
+
+    def poll(
+        self, cursor: str | None, filters: TailFilters, options: Sequence[ORMOption]
+    ) -> Page[T]:
+        """The rows that settled since the cursor's poll; without a cursor, the newest ones."""
+        # In this order: a transaction that gets its number after the second statement either began
+        # after the first, or is seen by it.
+        oldest = self._oldest_start() - _TRUSTED
+        settled, unused = self._numbers()
+        if cursor is None:
+            rows = self._newest(filters, settled, options)
+            place = _Position(settled, None, oldest, unused, oldest)
+        else:
+            place = self._position_at(cursor, filters.query(), settled)
+            rows, place = self._beyond(place, filters, settled, options)
+            if place.key is None and place.mark_xid <= settled:
+                place = replace(place, since=place.mark_since, mark_xid=unused, mark_since=oldest)
+        return Page(tuple(rows), next=self._cursor_of(place, filters.query()))
+
+    def _oldest_start(self) -> datetime:
+        """The start of the oldest transaction that runs in this database, at the latest our own."""
+        visible = sa.select(sa.func.min(_ACTIVITY.c.xact_start)).where(
+            _ACTIVITY.c.datname == sa.func.current_database()
+        )
+        oldest: datetime = self._reader.scalar(
+            sa.select(sa.func.least(visible.scalar_subquery(), sa.func.transaction_timestamp()))
+        )
+        return oldest.astimezone(UTC)
+
+    def _numbers(self) -> tuple[int, int]:
+        """Two transaction ids: all below the first have ended; the second is not assigned yet."""
+        snapshot = sa.func.pg_current_snapshot()
+        ends = (sa.func.pg_snapshot_xmin(snapshot), sa.func.pg_snapshot_xmax(snapshot))
+        settled, unused, is_standby = self._reader.row(
+            sa.select(
+                *(sa.cast(sa.cast(e, sa.Text), sa.BigInteger) for e in ends),
+                sa.func.pg_is_in_recovery(),
+            )
+        )
+        if is_standby:
+            # A standby's snapshot does not say which transactions of the primary are under way.
+            raise StorageError(
+                f"{self._rows.name} cannot follow rows on a standby: connect to the primary"
+            )
+        return settled, unused
+
+    def _newest(self, filters: TailFilters, settled: int, options: Sequence[ORMOption]) -> list[T]:
+        rows = self._reader.entities(
+            sa.select(self._rows.model)
+            .where(*filters.conditions(), _age(settled).between(1, _XIDS // 2))
+            .order_by(*(c.desc() for c in self._rows.key))
+            .limit(filters.limit)
+            .options(*options)
+        )
+        return rows[::-1]
+
+    def _beyond(
+        self, place: _Position, filters: TailFilters, settled: int, options: Sequence[ORMOption]
+    ) -> tuple[list[T], _Position]:
+        model: Any = self._rows.model
+        columns = self._rows.key
+        age, passed = _age(settled), settled - place.xid
+        if place.key is None:
+            unseen: sa.ColumnElement[bool] = age <= passed
+        else:
+            key = sa.tuple_(
+                *(sa.literal(v, c.type) for v, c in zip(place.key, columns, strict=True))
+            )
+            unseen = sa.or_(age < passed, sa.and_(age == passed, sa.tuple_(*columns) > key))
+        pairs = self._reader.entities_with(
+            sa.select(model, age.label("age"))
+            .where(model.created_at >= place.since, *filters.conditions(), age >= 1, unseen)
+            .order_by(age.desc(), *columns)
+            .limit(filters.limit)
+            .options(*options)
+        )
+        rows = [row for row, _ in pairs]
+        if len(rows) < filters.limit:
+            return rows, replace(place, xid=settled, key=None)
+        last, its_age = pairs[-1]
+        key_of_last = tuple(getattr(last, column.key) for column in columns)
+        return rows, replace(place, xid=settled - its_age, key=key_of_last)
+
+    def _cursor_of(self, place: _Position, query: Mapping[str, Any]) -> str:
+        key = None if place.key is None else [cursors.to_plain(value) for value in place.key]
+        times = (place.since, place.mark_since)
+        values = [place.xid, key, place.mark_xid, *(cursors.to_plain(value) for value in times)]
+        return cursors.encode_cursor(self._rows.name, query, values)
+
+    def _position_at(self, cursor: str, query: Mapping[str, Any], settled: int) -> _Position:
+        values = cursors.decode_cursor("cursor", cursor, self._rows.name, query)
+        try:
+            place = self._position(*values)
+        except cursors.NOT_A_KEY:
+            raise cursors.damaged_cursor("cursor", cursor) from None
+        if not 0 <= settled - place.xid < _XIDS // 2:
+            raise ValidationError("cursor", cursor, "is too old, or of another server")
+        return place
+
+    def _position(
+        self, xid: Any, key: Any, mark_xid: Any, since: Any, mark_since: Any
+    ) -> _Position:
+        if key is not None:
+            columns = self._rows.key
+            key = tuple(cursors.key_value(v, c.type) for v, c in zip(key, columns, strict=True))
+        return _Position(
+            cursors.key_value(xid, sa.BigInteger()),
+            key,
+            cursors.from_plain(since, datetime),
+            cursors.key_value(mark_xid, sa.BigInteger()),
+            cursors.from_plain(mark_since, datetime),
+        )
+
+
+def _age(settled: int) -> sa.ColumnElement[int]:
+    """The distance from the row's transaction id to ``settled``; ids wrap at 32 bits."""
+    xmin = sa.literal_column("xmin::text::bigint", sa.BigInteger)
+    return (sa.literal(settled % _XIDS + _XIDS, sa.BigInteger) - xmin) % sa.literal(
+        _XIDS, sa.BigInteger
+    )
