@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from observatory_embedded import EmbeddedValkey
 from observatory_storage import (
+    CacheConfig,
     LogWriter,
     RedisConfig,
     StorageConfig,
@@ -74,7 +75,10 @@ def _compare(pool: StoragePool, url: str, load: Workload, mode: str, rounds: int
     ensure_partitions(pool, load.prepared)
     streams = StreamsConfig(signals=_SIGNALS[load.table], payloads=mode == "payloads")
     config = StorageConfig(
-        postgres=pool.config.postgres, redis=RedisConfig(url=SecretStr(url)), streams=streams
+        postgres=pool.config.postgres,
+        redis=RedisConfig(url=SecretStr(url)),
+        streams=streams,
+        cache=CacheConfig(enabled=False),  # what it costs writers, `caching` measures
     )
     walls: dict[bool, list[float]] = {False: [], True: []}
     cpu: dict[bool, list[float]] = {False: [], True: []}
