@@ -109,8 +109,8 @@ def running(url: str) -> Iterator[list[int]]:
         while len(counts) < 4 and not errors:
             stop.wait(0.01)
         yield counts
-        before = len(counts)
-        while len(counts) < before + 3 and not errors:
+        before, last = len(counts), counts[-1]
+        while (len(counts) < before + 3 or counts[-1] == last) and not errors:
             stop.wait(0.01)
     finally:
         stop.set()

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from redis import Redis
+
 from observatory_embedded import EmbeddedValkey
 from observatory_storage import LogWriter, StoragePool, WriterConfig
 from tests.repositories.samples import a_log
@@ -52,6 +54,14 @@ def processes(folder: Path, *commands: Sequence[str], **settings: str) -> Iterat
             process.wait()
 
 
+def consumers_of(client: Redis) -> list[object]:
+    """The consumers of the group of the only stream, if it exists."""
+    streams = [*client.scan_iter("*:stream:*")]
+    if not streams or not client.xinfo_groups(streams[0]):
+        return []
+    return list(client.xinfo_consumers(streams[0], "g"))
+
+
 kill: list[Callable[[], None]] = []
 """Kills each process of `processes` with SIGKILL."""
 
@@ -70,8 +80,15 @@ def test_each_log_is_handled_by_a_consumer_of_the_group_though_one_is_killed(
         return [int(line) for line in file.read_text().split("\n")[:-1]]
 
     config = live_config(database_url, embedded_redis.url, signals=("logs",))
-    with StoragePool(config) as pool, processes(tmp_path, *commands):
-        writer = threading.Thread(target=write, args=(pool, range(1, LOGS + 1)))
+    with (
+        StoragePool(config) as pool,
+        Redis.from_url(embedded_redis.url) as client,
+        processes(tmp_path, *commands),
+    ):
+        write(pool, [1])
+        # Otherwise the first one to start might handle all of them.
+        wait_until(lambda: len(consumers_of(client)) == len(commands))
+        writer = threading.Thread(target=write, args=(pool, range(2, LOGS + 1)))
         writer.start()
         wait_until(lambda: handled[0].stat().st_size > LOGS // 10)
         kill[0]()
