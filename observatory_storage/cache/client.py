@@ -37,15 +37,17 @@ class _Connections:
         # Imported only if the cache is used.
         from redis import ConnectionPool, Redis
         from redis.backoff import NoBackoff
+        from redis.connection import parse_url
         from redis.retry import Retry
 
         self.breaker = CircuitBreaker(max_pause_secs=longest_pause_secs)
         self.server: bytes | None = None
         self.clock = 0.0
         # Each thread uses one connection at a time, so their number needs no limit.
-        self.pool: ConnectionPool = ConnectionPool.from_url(url)
-        # They take precedence over what the query of the URL says.
-        self.pool.connection_kwargs |= {
+        # Ours take precedence over what the query of the URL says, unlike in `from_url`. The pool
+        # must know them from the beginning: it prepares its connections for the protocol.
+        options: dict[str, Any] = {
+            **parse_url(url),  # type: ignore[no-untyped-call]  # redis-py has no types for it
             "socket_timeout": timeout_secs,
             "socket_connect_timeout": timeout_secs,
             "retry": Retry(NoBackoff(), 0),
@@ -54,6 +56,7 @@ class _Connections:
             "decode_responses": False,
             "redis_connect_func": self._on_connect,
         }
+        self.pool: ConnectionPool = ConnectionPool(**options)
         self.redis: Any = Redis(connection_pool=self.pool)
 
     def _on_connect(self, connection: Any) -> None:
