@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 # The models do not name them: SQLAlchemy 2.0 has no views.
-_VIEWS: Final = frozenset(("payload_previews",))
+_VIEWS: Final = frozenset(("log_payload_previews", "payload_previews"))
 # Marks a schema that a migration created, so that the downgrade knows to drop it.
 _CREATED: Final = "created by observatory_storage"
 # The tables of the first release, by which its schemas are known.

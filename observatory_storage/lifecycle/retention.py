@@ -16,6 +16,7 @@ from observatory_storage.errors import Conflict, PoolError, translated
 from observatory_storage.lifecycle import retention_plan as plan
 from observatory_storage.lifecycle.archive import Archive, range_label
 from observatory_storage.lifecycle.keep_rules import keep_filters
+from observatory_storage.lifecycle.log_frame_expiry import has_records
 from observatory_storage.lifecycle.metric_expiry import (
     count_pointless_metrics,
     delete_pointless_metrics,
@@ -44,6 +45,7 @@ from observatory_storage.lifecycle.trace_expiry import CutoffCrossed, TraceExpir
 from observatory_storage.otlp.export import export_logs, export_metrics
 from observatory_storage.repositories import LogFilters, TraceFilters
 from observatory_storage.storing.transaction import Source
+from observatory_storage.tables import LOG_FRAMES
 
 __all__ = ["apply_retention"]
 
@@ -156,6 +158,8 @@ class _Retention:
             if not found:
                 break
             for partition in found:
+                if partition.table == LOG_FRAMES.name and has_records(self._source, partition):
+                    continue  # They begin within an hour, or have just been put back.
                 if self._is_over() or not self._remove(partition):
                     return
         if signal == "metrics" and not self._is_over():
@@ -226,7 +230,8 @@ class _Retention:
             else:
                 is_removed = remove(self._run, partition)
         else:
-            archived = self._archived(partition) if self._archive is not None else None
+            is_archived = self._archive is not None and partition.table != LOG_FRAMES.name
+            archived = self._archived(partition) if is_archived else None
             is_removed = remove(self._run, partition, archived)
         outcome: Outcome = "in use" if not is_removed else "rewritten" if kept else "dropped"
         self._partitions.append(_shown(partition, rows, outcome, kept))

@@ -24,6 +24,7 @@ from observatory_storage.payloads import hours_of
 from observatory_storage.rows import PART, Row, Rules, as_mapping, prepare_all, remember_id
 from observatory_storage.storing.binary_copy import copy_parts
 from observatory_storage.storing.conflict_rules import target_of
+from observatory_storage.storing.log_loading import copy_logs
 from observatory_storage.storing.span_copy import SpanCopy
 from observatory_storage.storing.span_filling import LoggedFacts, fill_from_logs, logged_facts
 from observatory_storage.storing.stored_usage import decide_traces
@@ -36,7 +37,14 @@ from observatory_storage.storing.transaction import (
     writing,
 )
 from observatory_storage.storing.upsert import Loader, is_text_error
-from observatory_storage.tables import EVENTS, LOGS, PAYLOAD_FRAMES, SPANS, TableDefinition
+from observatory_storage.tables import (
+    EVENTS,
+    LOG_FRAMES,
+    LOGS,
+    PAYLOAD_FRAMES,
+    SPANS,
+    TableDefinition,
+)
 
 __all__ = ["Feed", "RowFeed", "StreamOutcome", "stream"]
 
@@ -179,9 +187,9 @@ def stream(source: Source, feed: Feed, payloads: PayloadMode | None = None) -> S
     """
 
     def once() -> StreamOutcome:
-        is_spans = feed.table is SPANS
-        prices = source.prices.table() if is_spans else None
-        threshold = payload_threshold(source, payloads) if is_spans else None
+        prices = source.prices.table() if feed.table is SPANS else None
+        has_payloads = feed.table in (SPANS, LOGS)
+        threshold = payload_threshold(source, payloads) if has_payloads else None
         try:
             with writing(source), source.engine.begin() as connection:
                 loader = Loader(connection, prices=prices, payload_threshold=threshold)
@@ -205,7 +213,10 @@ def _stream(loader: Loader, feed: Feed, partitions: Partitions) -> StreamOutcome
         else:
             target = target_of(feed.table)
             values = ([row.values for row in part] for part in parts)
-            copied = partial(copy_parts, loader.connection, target, values, target.target)
+            if feed.table is LOGS:
+                copied = partial(copy_logs, loader, values)
+            else:
+                copied = partial(copy_parts, loader.connection, target, values, target.target)
             totals, written = None, loader.attempt(target, copied)
     except _NotClean:
         return StreamOutcome.NOT_CLEAN
@@ -242,7 +253,10 @@ def _clean_parts(feed: Feed, partitions: Partitions, threshold: int | None) -> I
             starts = [row[1][position] for row in part]
             if not partitions.hold(name, starts):
                 raise _NotClean
-            if threshold is not None:
+            if threshold is not None and feed.table is LOGS:
+                if not partitions.hold(LOG_FRAMES.name, [*hours_of(starts)]):
+                    raise _NotClean
+            elif threshold is not None:
                 large = [
                     row[1][_START] for row in part if row[2] or len(row[1][_ATTRIBUTES]) > threshold
                 ]

@@ -22,11 +22,12 @@ from observatory_storage.repositories.logs.filters import (
     LogKeywords,
     LogSearchKeywords,
 )
+from observatory_storage.repositories.logs.framed_records import DecidedSearch, FramedRecords
 from observatory_storage.repositories.logs.log_search import NEWEST_LOGS, LogSearch, RankedLogSearch
 from observatory_storage.repositories.logs.results import LevelCount, LogStats
 from observatory_storage.repositories.logs.tail import Tail
 from observatory_storage.repositories.reading import pages, time_buckets, validation
-from observatory_storage.repositories.reading.filter_fields import within
+from observatory_storage.repositories.reading.filter_fields import Conditions, within
 from observatory_storage.repositories.reading.operators import OneOf
 from observatory_storage.repositories.reading.partitioned_search import PartitionedSearch
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
@@ -213,12 +214,13 @@ class LogRepository:
             ValidationError: the bucket width or the time zone is invalid.
         """
         wanted = LogFilters.of(filters, fields)
+        conditions = FramedRecords(self._reader.session, wanted).resolved()
         buckets = time_buckets.buckets_or_whole(bucket_size_secs, time_zone)
         bucket = buckets.column(LogRecord.timestamp, wanted.start_time, wanted.end_time)
         number = LogRecord.severity().label("number")
         by_number = (
             select(bucket, number, func.count().label("records"))
-            .where(*wanted.conditions())
+            .where(*conditions)
             .group_by("bucket", "number")
             .order_by("bucket", number.nulls_first())
         )
@@ -244,7 +246,7 @@ class LogRepository:
                 func.count(LogRecord.trace_id.distinct()).label("trace_count"),
                 func.min(LogRecord.timestamp).label("first_timestamp"),
                 func.max(LogRecord.timestamp).label("last_timestamp"),
-            ).where(*wanted.conditions())
+            ).where(*FramedRecords(self._reader.session, wanted).resolved())
         )
         return LogStats(**row._mapping)
 
@@ -275,17 +277,29 @@ class LogRepository:
         return Tail(self._reader).poll(cursor, wanted, () if payload else _WITHOUT_PAYLOAD)
 
     def _search(self, filters: LogFilters, *, payload: bool) -> pages.Search[LogRecord]:
+        framed = FramedRecords(self._reader.session, filters)
+        if not framed.is_any:
+            return self._search_by(filters, None, payload=payload)
+        search = self._search_by(filters, framed.conditions(), payload=payload)
+        return DecidedSearch(self._reader, search, framed)
+
+    def _search_by(
+        self, filters: LogFilters, conditions: Conditions | None, *, payload: bool
+    ) -> pages.Search[LogRecord]:
+        """The list of the records that meet the conditions; None are those of the filters."""
+        left_out = () if payload else _LEFT_OUT
         if filters.text is not None:
-            return LogSearch(self._reader, filters, () if payload else _LEFT_OUT)
+            return LogSearch(self._reader, filters, left_out, conditions)
         options = () if payload else _WITHOUT_PAYLOAD
-        statement = select(LogRecord).where(*filters.conditions()).options(*options)
+        met = filters.conditions() if conditions is None else conditions
+        statement = select(LogRecord).where(*met).options(*options)
         if isinstance(filters.trace_id, (UUID, OneOf)):  # an index has their few records
             return StatementSearch(self._reader, NEWEST_LOGS, statement, filters.query())
         bounds = filters.start_time, filters.end_time
         in_order = PartitionedSearch(self._reader, NEWEST_LOGS, statement, filters.query(), bounds)
         if not filters.has_indexed_attribute():
             return in_order
-        in_slices = LogSearch(self._reader, filters, () if payload else _LEFT_OUT)
+        in_slices = LogSearch(self._reader, filters, left_out, conditions)
         return AttributeLogSearch(self._reader, filters, in_order, in_slices)
 
 

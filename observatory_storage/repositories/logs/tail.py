@@ -29,6 +29,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 from observatory_storage.errors import StorageError, ValidationError
 from observatory_storage.models import LogRecord
 from observatory_storage.repositories.logs.filters import LogFilters
+from observatory_storage.repositories.logs.framed_records import FramedRecords
 from observatory_storage.repositories.reading import cursors
 from observatory_storage.repositories.reading.pages import Page
 from observatory_storage.repositories.reading.reader import Reader
@@ -123,37 +124,65 @@ class Tail:
     def _newest(
         self, filters: LogFilters, settled: int, options: Sequence[ORMOption]
     ) -> list[LogRecord]:
-        rows = self._reader.entities(
+        framed = FramedRecords(self._reader.session, filters)
+        newest = (
             sa.select(LogRecord)
-            .where(*filters.conditions(), _age(settled).between(1, _XIDS // 2))
+            .where(*framed.conditions(), _age(settled).between(1, _XIDS // 2))
             .order_by(*(c.desc() for c in _KEY))
             .limit(filters.limit)
             .options(*options)
         )
-        return rows[::-1]
+        found: list[LogRecord] = []
+        page = newest
+        while True:
+            rows = self._reader.entities(page)
+            found += framed.decided(rows)
+            if len(rows) < filters.limit or len(found) >= filters.limit:
+                return found[: filters.limit][::-1]
+            key = _key_of(rows[-1])
+            page = newest.where(sa.tuple_(*_KEY) < _literal(key), LogRecord.timestamp <= key[0])
 
     def _beyond(
         self, place: _Position, filters: LogFilters, settled: int, options: Sequence[ORMOption]
     ) -> tuple[list[LogRecord], _Position]:
-        age, passed = _age(settled), settled - place.xid
-        if place.key is None:
-            unseen: sa.ColumnElement[bool] = age <= passed
-        else:
-            key = sa.tuple_(*(sa.literal(v, c.type) for v, c in zip(place.key, _KEY, strict=True)))
-            unseen = sa.or_(age < passed, sa.and_(age == passed, sa.tuple_(*_KEY) > key))
-        pairs = self._reader.entities_with(
+        framed = FramedRecords(self._reader.session, filters)
+        age = _age(settled)
+        unseen = (
             sa.select(LogRecord, age.label("age"))
-            .where(LogRecord.created_at >= place.since, *filters.conditions(), age >= 1, unseen)
+            .where(LogRecord.created_at >= place.since, *framed.conditions(), age >= 1)
             .order_by(age.desc(), *_KEY)
             .limit(filters.limit)
             .options(*options)
         )
-        rows = [record for record, _ in pairs]
-        if len(rows) < filters.limit:
-            return rows, replace(place, xid=settled, key=None)
-        last, its_age = pairs[-1]
-        key_of_last = (last.timestamp, last.timestamp_ns, last.id)
-        return rows, replace(place, xid=settled - its_age, key=key_of_last)
+        found: list[LogRecord] = []
+        while True:
+            pairs = self._reader.entities_with(unseen.where(_is_beyond(place, settled)))
+            matching = set(map(id, framed.decided([record for record, _ in pairs])))
+            for record, its_age in pairs:
+                place = replace(place, xid=settled - its_age, key=_key_of(record))
+                if id(record) in matching:
+                    found.append(record)
+                if len(found) == filters.limit:
+                    return found, place
+            if len(pairs) < filters.limit:
+                return found, replace(place, xid=settled, key=None)
+
+
+def _is_beyond(place: _Position, settled: int) -> sa.ColumnElement[bool]:
+    """Whether a record was not returned when the tail was at the position."""
+    age, passed = _age(settled), settled - place.xid
+    if place.key is None:
+        return age <= passed
+    is_next = sa.tuple_(*_KEY) > _literal(place.key)
+    return sa.or_(age < passed, sa.and_(age == passed, is_next))
+
+
+def _key_of(record: LogRecord) -> tuple[datetime, int, UUID]:
+    return record.timestamp, record.timestamp_ns, record.id
+
+
+def _literal(key: tuple[datetime, int, UUID]) -> sa.Tuple:
+    return sa.tuple_(*(sa.literal(v, c.type) for v, c in zip(key, _KEY, strict=True)))
 
 
 def _age(settled: int) -> sa.ColumnElement[int]:
