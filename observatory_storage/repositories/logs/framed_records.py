@@ -116,7 +116,9 @@ class FramedRecords:
             .limit(_ROWS_AT_ONCE)
         )
         if among is not None:
-            statement = statement.where(is_one_of(among))
+            times = [key.timestamp for key in among]
+            bounds = record.timestamp.between(min(times), max(times))  # prunes partitions
+            statement = statement.where(bounds, is_one_of(among))
         after: LogKey | None = None
         while True:
             page = statement
