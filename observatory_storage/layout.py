@@ -29,7 +29,7 @@ from observatory_storage.partition_catalog import (
     partitions_of,
 )
 from observatory_storage.processes import PerProcess
-from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS, TABLES
+from observatory_storage.tables import EVENTS, LOG_FRAMES, LOGS, PAYLOAD_FRAMES, SPANS, TABLES
 from observatory_storage.time_ranges import (
     MAX,
     MIN,
@@ -59,12 +59,17 @@ __all__ = [
 # Partitioned table -> the column that its ranges are over.
 PARTITIONED: Final = {
     table.name: table.partition_column
-    for table in (*TABLES.values(), PAYLOAD_FRAMES)
+    for table in (*TABLES.values(), PAYLOAD_FRAMES, LOG_FRAMES)
     if table.partition_column
 }
-_OF_SPANS: Final = (SPANS.name, EVENTS.name, PAYLOAD_FRAMES.name)
-# Spans, their events and their payloads have the same ranges, so that they are dropped together.
-TWINS: Final = {name: tuple(other for other in _OF_SPANS if other != name) for name in _OF_SPANS}
+_TOGETHER: Final = (
+    (SPANS.name, EVENTS.name, PAYLOAD_FRAMES.name),
+    (LOGS.name, LOG_FRAMES.name),
+)
+# Rows and their payloads have the same ranges, so that they are dropped together.
+TWINS: Final = {
+    name: tuple(other for other in names if other != name) for names in _TOGETHER for name in names
+}
 
 _NO_PRIVILEGE: Final = "42501"
 _ATTEMPTS: Final = 8

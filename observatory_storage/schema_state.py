@@ -32,6 +32,7 @@ __all__ = [
 # The models do not name them: SQLAlchemy 2.0 has no views.
 VIEWS: Final = frozenset(
     (
+        "log_payload_previews",
         "observatory_costs_by_day",
         "observatory_data_points",
         "observatory_errors",

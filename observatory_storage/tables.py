@@ -23,6 +23,7 @@ __all__ = [
     "DATA_POINTS",
     "EVENTS",
     "LOGS",
+    "LOG_FRAMES",
     "METRICS",
     "OWN_TABLES",
     "PAYLOAD_COLUMNS",
@@ -156,12 +157,21 @@ EVENTS: Final = TableDefinition(
 SPAN_KEY_OF_EVENT: Final = ("trace_id", "span_id", "span_start_time", "span_start_ns")
 METRICS: Final = TableDefinition(models.Metric, on_conflict="replace")
 DATA_POINTS: Final = TableDefinition(models.MetricDataPoint, on_conflict="keep")
-LOGS: Final = TableDefinition(models.LogRecord, on_conflict="keep", version_key=("id",))
+LOGS: Final = TableDefinition(
+    models.LogRecord,
+    on_conflict="keep",
+    version_key=("id",),
+    filled_by_storage=_TIMES_OF_WRITING.union(PAYLOAD_COLUMNS),
+)
 
 PAYLOAD_FRAMES: Final = TableDefinition(
     models.PayloadFrame, on_conflict="keep", filled_by_storage=_TIMES_OF_WRITING | {"packed_ids"}
 )
 """Rows that the storage makes from large values. No writer is given rows of it."""
+LOG_FRAMES: Final = TableDefinition(
+    models.LogFrame, on_conflict="keep", filled_by_storage=_TIMES_OF_WRITING | {"packed_ids"}
+)
+"""The same of log records."""
 
 TABLES: Final = {table.name: table for table in (TRACES, SPANS, EVENTS, METRICS, DATA_POINTS, LOGS)}
 """All tables that rows are written to, by their names."""
@@ -174,7 +184,7 @@ ROLLUP_TABLES: Final = frozenset(
 """The names of the tables of rollups, and of what says which of them are out of date."""
 
 OWN_TABLES: Final = ROLLUP_TABLES.union(
-    ("expired_partitions", "maintenance_runs", "model_pricing", "partition_splits"),
+    ("expired_partitions", "log_frames", "maintenance_runs", "model_pricing", "partition_splits"),
     ("partition_states", "payload_frames", "pinned_traces"),
     ("payload_segments", "payload_unindexed", "payload_words"),
 )

@@ -86,7 +86,7 @@ def test_every_way_in_writes_all_rows(report: dict[str, Any]) -> None:
 
 def test_payloads_are_compared_by_every_way_in(report: dict[str, Any]) -> None:
     by_workload = Counter(one["workload"] for one in report["payloads"])
-    assert len(by_workload) == 4
+    assert len(by_workload) == 6
     assert set(by_workload.values()) == {2 + len(OTLP)}
     for one in report["payloads"]:
         assert one["ratio"] > 0

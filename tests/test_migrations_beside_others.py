@@ -136,7 +136,7 @@ def test_error_for_tables_that_are_missing_names_them(empty: sa.Engine) -> None:
     migrate.upgrade(empty)
     with empty.begin() as connection:
         connection.exec_driver_sql("DROP TABLE logs CASCADE")
-    with pytest.raises(MigrationError, match="lacks logs, observatory_logs"):
+    with pytest.raises(MigrationError, match="lacks log_payload_previews, logs, observatory_logs"):
         migrate.upgrade(empty)
 
 

@@ -15,6 +15,7 @@ from observatory_storage.commits import Change, Commit
 from observatory_storage.tables import (
     DATA_POINTS,
     EVENTS,
+    LOG_FRAMES,
     LOGS,
     METRICS,
     PAYLOAD_FRAMES,
@@ -28,7 +29,7 @@ __all__ = ["Dependency", "scopes_of"]
 _GROUPS: Final = {
     **dict.fromkeys((TRACES.name, SPANS.name, EVENTS.name, PAYLOAD_FRAMES.name), "spans"),
     **dict.fromkeys((METRICS.name, DATA_POINTS.name), "metrics"),
-    LOGS.name: "logs",
+    **dict.fromkeys((LOGS.name, LOG_FRAMES.name), "logs"),
 }
 # Rows of these have no times that a value may be bound to.
 _WITHOUT_DAYS: Final = frozenset((TRACES.name, METRICS.name))

@@ -31,7 +31,7 @@ from observatory_storage.errors import ConfigError, StorageError, translated
 from observatory_storage.health import HealthReport, check_redis
 from observatory_storage.layout import PARTITIONED, existing
 from observatory_storage.lifecycle.maintenance import last_runs
-from observatory_storage.models import Base, PayloadFrame
+from observatory_storage.models import Base, LogFrame, PayloadFrame
 from observatory_storage.payloads import zstd_module
 from observatory_storage.pool import StoragePool
 from observatory_storage.repositories import TraceFilters
@@ -312,7 +312,8 @@ class _Check:
             zstd_module()
         except ConfigError as error:
             # Asked only now, so that a role needs no rights on frames that it can open.
-            if work.session.scalar(sa.select(sa.exists().select_from(PayloadFrame))):
+            frames = (sa.exists().select_from(model) for model in (PayloadFrame, LogFrame))
+            if work.session.scalar(sa.select(sa.or_(*frames))):
                 raise ConfigError(f"there are payload frames, and {error}") from error
 
 

@@ -27,7 +27,7 @@ _SINCE = click.option(
     "--start",
     "start",
     type=option_types.time,
-    help="Spans that start then or later. [the oldest]",
+    help="Rows of that time or later: spans by their start. [the oldest]",
 )
 _UNTIL = click.option(
     "--until", "--end", "end", type=option_types.time, help="Before this time. [no bound]"
@@ -67,7 +67,7 @@ def convert(
     end: datetime | None,
     for_secs: timedelta | None,
 ) -> None:
-    """Move the large values of stored spans and events into payload frames, or back.
+    """Move the large values of stored spans, events and log records into frames, or back.
 
     It works in small transactions beside readers and writers. Rows that stand as they shall are
     left alone, so it can be interrupted and repeated. The exit code is 1 if rows could not be

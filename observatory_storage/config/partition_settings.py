@@ -86,6 +86,6 @@ class PartitionsConfig(ConfigModel):
 
     def width_of(self, table_name: str) -> Width:
         """The width of new partitions of a table."""
-        if table_name == "logs":
+        if table_name in ("logs", "log_frames"):
             return self.logs
         return self.metrics if table_name == "metric_data_points" else self.traces

@@ -14,7 +14,7 @@ PayloadMode = Literal["inline", "compressed"]
 
 
 class PayloadsConfig(ConfigModel):
-    """Where the large values of spans and events are stored: prompts, completions, tool results.
+    """Where the large values of spans, events and log records are stored, such as prompts.
 
     The mode alone may stand for the section, as ``payloads: compressed`` does in a file.
 

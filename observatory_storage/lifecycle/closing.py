@@ -31,9 +31,9 @@ from observatory_storage.lifecycle.frame_packing import give_back_space, pack_pa
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.models import PartitionState
 from observatory_storage.partition_catalog import partitions_of
+from observatory_storage.payloads import FRAME_SETS
 from observatory_storage.serialization import Result
 from observatory_storage.storing.transaction import Source
-from observatory_storage.tables import PAYLOAD_FRAMES
 from observatory_storage.time_ranges import MAX, MIN, Range
 
 __all__ = ["ClosedPartitions", "ClosingFailure", "close_partitions"]
@@ -44,6 +44,7 @@ _NO_SUCH_TABLE: Final = "42P01"
 # The part of a closed partition that may change before it is analysed and frozen again.
 _LATE_PART: Final = 0.1
 _STATES: Final = cast(sa.Table, PartitionState.__table__)
+_FRAME_SETS: Final = {of.definition.name: of for of in FRAME_SETS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +122,11 @@ def _pack_frames(run: Run, due: list[_Due]) -> dict[str, StorageError]:
     """Pack the payload frames of partitions that are to be closed; the errors by partition."""
     failed: dict[str, StorageError] = {}
     for one in due:
-        if one.table == PAYLOAD_FRAMES.name and one.is_owned and not run.deadline.is_over:
+        of = _FRAME_SETS.get(one.table)
+        if of is not None and one.is_owned and not run.deadline.is_over:
             try:
-                if pack_partition(run, one.name):
-                    give_back_space(run, one.name, one.held)
+                if pack_partition(run, one.name, of):
+                    give_back_space(run, one.name, one.held, of)
             except (ConfigError, Conflict) as error:
                 failed[one.name] = error
     return failed

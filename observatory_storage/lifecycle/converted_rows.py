@@ -1,4 +1,4 @@
-"""Rows of spans and events whose large values are moved: as they are read and written."""
+"""Rows whose large values are moved: as they are read and written."""
 
 from __future__ import annotations
 
@@ -9,26 +9,32 @@ import sqlalchemy as sa
 from msgspec.json import format as format_json
 from sqlalchemy.dialects.postgresql import JSONB
 
-from observatory_storage.payloads import FrameKey, Owner, hour_of, owner_of
-from observatory_storage.tables import EVENTS, SPANS
+from observatory_storage.llm.log_facts import may_tell_facts
+from observatory_storage.payloads import (
+    FrameKey,
+    MovedColumns,
+    Owner,
+    OwnerTable,
+    move_from_log,
+    move_large,
+    put_back_log_text,
+    put_back_text,
+)
+from observatory_storage.tables import LOGS
 
-__all__ = ["OWNERS", "NewRow", "OwnerTable", "StoredRow", "stored_row", "updating"]
+__all__ = ["NewRow", "StoredRow", "moved_from", "reading", "stored_row", "updating", "whole_of"]
 
-
-class OwnerTable(NamedTuple):
-    """A table whose rows may have large values, and the columns of its key."""
-
-    table: sa.Table
-    start: str
-    key: tuple[str, ...]
+_VERSION: Final = b"\x01"  # of jsonb's binary format, see `jsonb`
+_Texts = tuple[bytes | None, ...]
 
 
 class StoredRow(NamedTuple):
-    """A row as it is stored, with its attributes as JSON text."""
+    """A row as it is stored, with the columns whose values move as JSON text."""
 
     key: tuple[Any, ...]
     owner: Owner
-    attributes: bytes
+    columns: _Texts
+    hour: FrameKey
     frame: FrameKey | None
     digests: Mapping[str, str]
 
@@ -37,53 +43,82 @@ class NewRow(NamedTuple):
     """What a row is given."""
 
     key: tuple[Any, ...]
-    attributes: str
+    columns: _Texts
     frame: int | None = None
-    digests: str | None = None
+    digests: bytes | None = None
 
 
-OWNERS: Final = (
-    OwnerTable(SPANS.table, "start_time", SPANS.key),
-    OwnerTable(EVENTS.table, "span_start_time", EVENTS.key),
-)
+def reading(table: OwnerTable) -> sa.Select[Any]:
+    """The statement for rows that `stored_row` takes."""
+    columns = table.table.c
+    names = dict.fromkeys((*table.definition.key, *table.columns, "payload_digests"))
+    texts = (sa.cast(columns[name], sa.Text).label(f"{name}_text") for name in table.moving)
+    return sa.select(*(columns[name] for name in names), *texts)
 
 
 def stored_row(table: OwnerTable, row: Any) -> StoredRow:
-    """A row that was read with its key, its attributes as `text`, and the columns of its frame."""
+    """A row that was read by `reading`."""
     columns = row._mapping
-    start, start_ns = columns[table.start], columns[table.key[3]]
+    hour = table.of.key(row.trace_id, columns[table.start], 0)
     frame = row.payload_frame
+    texts = (columns[f"{name}_text"] for name in table.moving)
     return StoredRow(
-        tuple(columns[name] for name in table.key),
-        owner_of(row.span_id, start, start_ns, columns.get("position")),
-        format_json(row.text, indent=-1).encode(),
-        None if frame is None else FrameKey(row.trace_id, hour_of(start), frame),
-        row.payload_digests or {},
+        tuple(columns[name] for name in table.definition.key),
+        table.owner(columns),
+        tuple(None if text is None else format_json(text, indent=-1).encode() for text in texts),
+        hour,
+        None if frame is None else hour._replace(id=frame),
+        table.digests(columns),
     )
+
+
+def moved_from(table: OwnerTable, row: StoredRow, threshold: int) -> MovedColumns | None:
+    """The row without its large values; None if it has none."""
+    columns = [None if text is None else _VERSION + text for text in row.columns]
+    attributes = columns[0]
+    assert attributes is not None
+    if table.definition is LOGS:
+        return move_from_log(attributes, columns[1], threshold, stays=may_tell_facts)
+    moved = move_large(attributes, threshold)
+    return None if moved is None else MovedColumns((moved.attributes,), moved.values, moved.digests)
+
+
+def whole_of(table: OwnerTable, row: StoredRow, values: Mapping[str, bytes]) -> _Texts:
+    """The columns of a row with its whole values."""
+    if table.definition is LOGS:
+        columns = zip(table.moving, row.columns, strict=True)
+        return tuple(text and put_back_log_text(name, text, values) for name, text in columns)
+    (attributes,) = row.columns
+    assert attributes is not None
+    return (put_back_text(attributes, values),)
 
 
 def updating(table: OwnerTable, rows: Sequence[NewRow]) -> sa.Update:
     """The statement that writes these rows, which are at least one."""
     columns = table.table.c
-    given = {
+    given: dict[str, tuple[Any, list[Any]]] = {
         **{
             name: (columns[name].type, [row.key[n] for row in rows])
-            for n, name in enumerate(table.key)
+            for n, name in enumerate(table.definition.key)
         },
-        "attributes": (sa.Text(), [row.attributes for row in rows]),
+        **{
+            name: (sa.Text(), [text and text.decode() for text in of_column])
+            for name, of_column in zip(
+                table.moving, zip(*(row.columns for row in rows), strict=True), strict=True
+            )
+        },
         "payload_frame": (columns.payload_frame.type, [row.frame for row in rows]),
-        "payload_digests": (sa.Text(), [row.digests for row in rows]),
+        "payload_digests": (sa.Text(), [row.digests and row.digests.decode() for row in rows]),
     }
     arrays = (sa.literal(values, sa.ARRAY(kind)) for kind, values in given.values())
     new = sa.func.unnest(*arrays).table_valued(*given).render_derived(name="given")
     starts = given[table.start][1]
     return (
         sa.update(table.table)
-        .where(*(columns[name] == new.c[name] for name in table.key))
+        .where(*(columns[name] == new.c[name] for name in table.definition.key))
         .where(columns[table.start].between(min(starts), max(starts)))
         .values(
-            attributes=sa.cast(new.c.attributes, JSONB),
             payload_frame=new.c.payload_frame,
-            payload_digests=sa.cast(new.c.payload_digests, JSONB),
+            **{name: sa.cast(new.c[name], JSONB) for name in (*table.moving, "payload_digests")},
         )
     )

@@ -22,8 +22,10 @@ from observatory_storage.lifecycle.run import Run
 from observatory_storage.lifecycle.splitting import copy_anew
 from observatory_storage.payloads import (
     FULL_FRAME_BYTES,
+    OF_SPANS,
     DamagedFrame,
     FrameKey,
+    FrameSet,
     Member,
     Owner,
     StoredFrame,
@@ -39,14 +41,12 @@ from observatory_storage.payloads import (
 from observatory_storage.schema_state import quoted_name
 from observatory_storage.storing.trace_upsert import locked_traces
 from observatory_storage.storing.transaction import retrying
-from observatory_storage.tables import PAYLOAD_FRAMES
 from observatory_storage.time_ranges import MIN, Range
 from observatory_storage.wording import counted
 
 __all__ = ["give_back_space", "pack_partition"]
 
 _log = logging.getLogger(__name__)
-_FRAMES: Final = PAYLOAD_FRAMES.table
 # Writers of these traces wait while their frames are packed, for some tenths of a second.
 _BYTES_AT_A_TIME: Final = 8 << 20
 _FRAMES_AT_A_TIME: Final = 500
@@ -68,11 +68,12 @@ _Part = list[_Listed]
 """Frames that become one."""
 
 
-def pack_partition(run: Run, partition: str) -> bool:
+def pack_partition(run: Run, partition: str, of: FrameSet = OF_SPANS) -> bool:
     """Pack the frames of a partition that were not packed before. False if the deadline came first.
 
     Values that no row refers to are left out. It works in transactions that lock the rows of their
-    traces, as writers do, and can be killed and repeated. Traces without a row are left alone.
+    traces, as writers do, and can be killed and repeated. The spans of traces without a row are
+    left alone.
 
     Raises:
         ConfigError: there are frames to pack, and Zstandard is not installed.
@@ -80,17 +81,17 @@ def pack_partition(run: Run, partition: str) -> bool:
     """
     source = run.source
     packed = made = 0
-    for parts in _batches(_parts(run, partition)):
+    for parts in _batches(_parts(run, partition, of)):
         if run.deadline.is_over:
             return False
         packed += sum(map(len, parts))
-        made += retrying(source.config, partial(_pack_once, run, parts))
+        made += retrying(source.config, partial(_pack_once, run, parts, of))
     if packed:
         run.progress(f"packed {counted(packed, 'payload frame')} of {partition} into {made}")
     return True
 
 
-def give_back_space(run: Run, partition: str, held: Range) -> None:
+def give_back_space(run: Run, partition: str, held: Range, of: FrameSet = OF_SPANS) -> None:
     """Copy a partition of frames anew if a third of it is free, as it is after packing.
 
     VACUUM makes the space usable for new rows only, of which a closed partition gets few.
@@ -107,11 +108,11 @@ def give_back_space(run: Run, partition: str, held: Range) -> None:
     needed = found.data + found.rows * _ROW_BYTES
     if found.bytes - needed < max(_FREE_BYTES, found.bytes / 3) or found.scanned > _SCANNED_BYTES:
         return
-    if copy_anew(run, PAYLOAD_FRAMES.name, partition, held):
+    if copy_anew(run, of.definition.name, partition, held):
         run.progress(f"gave back about {found.bytes - needed:,} bytes of {partition}")
 
 
-def _parts(run: Run, partition: str) -> Iterator[_Part]:
+def _parts(run: Run, partition: str, of: FrameSet) -> Iterator[_Part]:
     """The frames to pack, the parts of one trace and hour one after the other."""
     listing = _listing(run.source.schema, partition)
     after: dict[str, Any] = {"trace_id": UUID(int=0), "start_time": MIN}
@@ -119,7 +120,7 @@ def _parts(run: Run, partition: str) -> Iterator[_Part]:
         with translated(), run.source.engine.begin() as connection:
             in_key_order(connection)
             rows = connection.execute(listing, after).all()
-        listed = [_Listed(FrameKey(*row[:3]), row.value_bytes) for row in rows]
+        listed = [_Listed(of.key(*row[:3]), row.value_bytes) for row in rows]
         if not listed:
             return
         for _, group in groupby(listed, key=lambda one: one.key[:2]):
@@ -152,16 +153,17 @@ def _batches(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
         yield batch
 
 
-def _pack_once(run: Run, parts: Sequence[_Part]) -> int:
+def _pack_once(run: Run, parts: Sequence[_Part], of: FrameSet) -> int:
     """Pack parts in a transaction; return how many frames they are now."""
     with translated(), run.source.engine.begin() as connection:
         keys = [one.key for part in parts for one in part]
-        traces = locked_traces(connection, {key.trace_id for key in keys})
-        present = {trace.id for trace in traces}
-        locked = lock_frames(connection, (key for key in keys if key.trace_id in present))
+        present = {key.trace_id for key in keys}
+        if of.has_locked_traces:
+            present = {trace.id for trace in locked_traces(connection, present)}
+        locked = lock_frames(connection, (key for key in keys if key.trace_id in present), of)
         # Another process may have pruned or packed some since they were listed.
         stored = {frame.key: frame for frame in locked}
-        digests = referred_values(connection, locked)
+        digests = referred_values(connection, locked, of)
         replaced: list[FrameKey] = []
         emptied: list[FrameKey] = []
         rows: list[dict[str, Any]] = []
@@ -176,14 +178,14 @@ def _pack_once(run: Run, parts: Sequence[_Part]) -> int:
                     emptied.append(whole[0].key)
         kept = [frame.key for frame in locked if frame.key not in set(replaced)]
         if replaced:
-            connection.execute(sa.delete(_FRAMES).where(is_one_of(replaced)))
+            connection.execute(sa.delete(of.table).where(is_one_of(replaced, of)))
         if rows:
             # The words of these traces and hours stay the same.
-            connection.execute(sa.insert(_FRAMES), rows)
+            connection.execute(sa.insert(of.table), rows)
         note_changed(connection, emptied, lost_values=True)
         if kept:
-            is_new = sa.and_(is_one_of(kept), _FRAMES.c.packed_ids.is_(None))
-            connection.execute(sa.update(_FRAMES).where(is_new).values(packed_ids=[]))
+            is_new = sa.and_(is_one_of(kept, of), of.table.c.packed_ids.is_(None))
+            connection.execute(sa.update(of.table).where(is_new).values(packed_ids=[]))
     return len(kept) + len(rows)
 
 

@@ -16,15 +16,16 @@ import sqlalchemy as sa
 from observatory_storage.errors import translated
 from observatory_storage.lifecycle.payload_walk import FIRST
 from observatory_storage.models import PartitionState
+from observatory_storage.payloads import FRAME_SETS, FrameSet
 from observatory_storage.storing.transaction import Source
-from observatory_storage.tables import EVENTS, SPANS
 from observatory_storage.time_ranges import MAX, MIN, Range
 
 __all__ = ["UnmovedPartition", "forget_moves", "note_end", "note_position", "unmoved"]
 
 _STATES: Final = cast(sa.Table, PartitionState.__table__)
 _COLUMNS: Final = _STATES.c
-_HAS_VALUES: Final = _COLUMNS.table_name.in_((SPANS.name, EVENTS.name))
+_SETS: Final = {owners.definition.name: of for of in FRAME_SETS for owners in of.owners}
+_HAS_VALUES: Final = _COLUMNS.table_name.in_(_SETS)
 
 
 class UnmovedPartition(NamedTuple):
@@ -35,16 +36,18 @@ class UnmovedPartition(NamedTuple):
         oid: its OID.
         held: its range.
         after: the last trace that is done.
+        of: the frames of its rows.
     """
 
     name: str
     oid: int
     held: Range
     after: UUID
+    of: FrameSet
 
 
 def unmoved(source: Source, rule: str) -> list[UnmovedPartition]:
-    """The closed partitions of spans and events that do not follow the rule, the newest first."""
+    """The closed partitions of rows with values that do not follow the rule, the newest first."""
     is_done = sa.and_(_COLUMNS.payload_rule == rule, _COLUMNS.payload_after.is_(None))
     waiting = (
         sa.select(_STATES)
@@ -58,6 +61,7 @@ def unmoved(source: Source, rule: str) -> list[UnmovedPartition]:
                 row.relation_oid,
                 Range(row.lower_bound or MIN, row.upper_bound or MAX),
                 (row.payload_after if row.payload_rule == rule else None) or FIRST,
+                _SETS[row.table_name],
             )
             for row in connection.execute(waiting)
         ]
@@ -80,12 +84,14 @@ def note_position(
 def note_end(
     source: Source, partition: UnmovedPartition, rule: str, moved_at: datetime | None
 ) -> None:
-    """Note that all of the range of a partition is done: its spans and its events.
+    """Note that all of the range of a partition is done: spans with their events, or log records.
 
     Args:
         moved_at: the present time, if values were moved.
     """
-    _note(source, sa.and_(_HAS_VALUES, _is_in(partition.held)), rule, None, moved_at)
+    names = [owners.definition.name for owners in partition.of.owners]
+    these = sa.and_(_COLUMNS.table_name.in_(names), _is_in(partition.held))
+    _note(source, these, rule, None, moved_at)
 
 
 def _is_in(held: Range) -> sa.ColumnElement[bool]:

@@ -18,6 +18,7 @@ from observatory_storage.commits import Change
 from observatory_storage.errors import Conflict, translated
 from observatory_storage.layout import PARTITIONED
 from observatory_storage.lifecycle import partition_marks
+from observatory_storage.lifecycle.log_frame_expiry import insert_referred, starts_of_referred
 from observatory_storage.lifecycle.partition_marks import Mark, Versions
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.lifecycle.segment_merging import forget_expired
@@ -33,7 +34,7 @@ from observatory_storage.lifecycle.stored_partitions import StoredPartition
 from observatory_storage.lifecycle.told_changes import telling_of
 from observatory_storage.schema_state import quoted_name
 from observatory_storage.storing.transaction import Source
-from observatory_storage.tables import PAYLOAD_FRAMES, SPANS
+from observatory_storage.tables import LOG_FRAMES, PAYLOAD_FRAMES, SPANS
 
 __all__ = ["columns_of", "recover", "remove", "versions_in"]
 
@@ -89,6 +90,8 @@ def _drop_leaving(source: Source, partition: StoredPartition, archived: Versions
     source.partitions.forget()
     if partition.table in TRACE_TABLES:
         _put_back_spared(source, partition)
+    elif partition.table == LOG_FRAMES.name:
+        _put_back_referred(source, partition)
     elif archived is not None:
         _put_back_changed(source, partition, archived)
     else:
@@ -124,6 +127,19 @@ def _put_back_spared(source: Source, partition: StoredPartition) -> None:
                 prune_expired_values(connection, keys)
         if table == PAYLOAD_FRAMES.name:
             forget_expired(connection, partition.lower, partition.upper)
+        _drop_in(connection, source, partition)
+
+
+def _put_back_referred(source: Source, partition: StoredPartition) -> None:
+    """Put back the frames of log records that are still there."""
+    with translated(), source.engine.connect() as connection:
+        starts = starts_of_referred(connection, source, partition)
+    source.partitions.ensure(partition.table, starts)
+    with translated(), source.engine.begin() as connection:
+        if starts:
+            columns = columns_of(connection, source.schema, partition.table)
+            insert_referred(connection, source, partition, columns)
+        forget_expired(connection, partition.lower, partition.upper)
         _drop_in(connection, source, partition)
 
 

@@ -15,35 +15,26 @@ from observatory_storage.errors import translated
 from observatory_storage.lifecycle.payload_walk import covered_ranges, is_of, is_within, traces_in
 from observatory_storage.lifecycle.run import Deadline
 from observatory_storage.payloads import (
+    FRAME_SETS,
     DamagedFrame,
     Frame,
     FrameKey,
+    FrameSet,
     Owner,
     digest_of,
     hour_of,
     is_one_of,
     opened,
-    owner_of,
 )
 from observatory_storage.serialization import Result
 from observatory_storage.storing.transaction import Source
-from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS
 from observatory_storage.time_ranges import MAX, MIN, Range
 from observatory_storage.wording import counted
 
 __all__ = ["CheckedPayloads", "PayloadProblem", "check_payloads"]
 
-_FRAMES: Final = PAYLOAD_FRAMES.table
 _BYTES_AT_A_TIME: Final = 16 << 20
 _HOUR: Final = timedelta(hours=1)
-_REFERRING: Final = (
-    (SPANS.table, "start_time", "start_ns"),
-    (EVENTS.table, "span_start_time", "span_start_ns"),
-)
-_WITH_PAYLOADS: Final = (
-    (_FRAMES, "start_time", sa.true()),
-    *((table, start, table.c.payload_frame.is_not(None)) for table, start, _ in _REFERRING),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +43,7 @@ class PayloadProblem(Result):
 
     Attributes:
         trace_id: the `id` of the trace.
-        start_time: the hour in which the spans of the frame start.
+        start_time: the hour in which the spans of the frame start, or of its log records.
         frame_id: the id of the frame.
         kind: ``damaged`` if it cannot be opened; ``missing`` if rows refer to it, or to values in
             it, that are not there; ``garbage`` if it has values that no row refers to.
@@ -96,14 +87,16 @@ def check_payloads(
     for_secs: float | None = None,
     progress: Callable[[CheckedPayloads], object] | None = None,
 ) -> CheckedPayloads:
-    """Open all payload frames, and compare them with the spans and events that refer to them.
+    """Open all payload frames, and compare them with the rows that refer to them.
+
+    The rows are spans, events and log records.
 
     Frames and rows of some traces are read in one snapshot, so the call can run beside writers.
     Nothing is changed.
 
     Args:
         source: the pool.
-        start: the first hour of the spans; None for the oldest.
+        start: the first hour of the rows; None for the oldest.
         end: the first hour that is left out; None for no bound.
         for_secs: stop after the partition in which this time ends, in seconds.
         progress: is called after each transaction.
@@ -118,8 +111,8 @@ def check_payloads(
     problems: list[PayloadProblem] = []
     for stored in covered_ranges(source, start, end):
         held = _whole_hours(stored)
-        for traces in traces_in(source, _WITH_PAYLOADS, held):
-            checked = _check(source, traces, held)
+        for of, traces in _traces(source, held):
+            checked = _check(source, of, traces, held)
             frames, values = frames + checked.frames, values + checked.values
             problems += checked.problems
             if progress is not None:
@@ -136,14 +129,25 @@ def _whole_hours(held: Range) -> Range:
     return Range(lower, held.upper if is_whole else hour_of(held.upper) + _HOUR)
 
 
-def _check(source: Source, traces: Sequence[UUID], held: Range) -> CheckedPayloads:
+def _traces(source: Source, held: Range) -> Iterator[tuple[FrameSet, list[UUID]]]:
+    """The traces that have frames, or rows with values in some."""
+    for of in FRAME_SETS:
+        conditions: list[Any] = [(of.table, "start_time", sa.true())]
+        conditions += [
+            (one.table, one.start, one.table.c.payload_frame.is_not(None)) for one in of.owners
+        ]
+        for traces in traces_in(source, conditions, held):
+            yield of, traces
+
+
+def _check(source: Source, of: FrameSet, traces: Sequence[UUID], held: Range) -> CheckedPayloads:
     with translated(), source.engine.connect() as any_connection:
         connection = any_connection.execution_options(isolation_level="REPEATABLE READ")
         with connection.begin():
-            referred = _referred(connection, traces, held)
+            referred = _referred(connection, of, traces, held)
             frames = values = 0
             problems: list[PayloadProblem] = []
-            for one, frame in _opened(connection, traces, held):
+            for one, frame in _opened(connection, of, traces, held):
                 digests: _Digests = {}
                 for name in one.names:
                     digests |= referred.pop(name, {})
@@ -169,39 +173,34 @@ def _differences(key: FrameKey, frame: Frame, digests: _Digests) -> Iterator[Pay
     wanted = {
         (owner, name, digest) for owner, named in digests.items() for name, digest in named.items()
     }
-    if missing := sorted({(owner.span_id, name) for owner, name, _ in wanted - found}):
+    if missing := sorted({(str(owner), name) for owner, name, _ in wanted - found}):
         message = f"{key}: values are missing: {_listed(missing)}"
         yield PayloadProblem(*key, "missing", len(wanted - found), message)
-    if garbage := sorted({(owner.span_id, name) for owner, name, _ in found - wanted}):
+    if garbage := sorted({(str(owner), name) for owner, name, _ in found - wanted}):
         message = f"{key}: no row refers to {_listed(garbage)}"
         yield PayloadProblem(*key, "garbage", len(found - wanted), message)
 
 
 def _listed(values: Sequence[tuple[str, str]]) -> str:
-    shown = ", ".join(f"{name} of span {span_id}" for span_id, name in values[:3])
+    shown = ", ".join(f"{name} of {owner}" for owner, name in values[:3])
     return shown if len(values) <= 3 else f"{shown} and {counted(len(values) - 3, 'other')}"
 
 
 def _referred(
-    connection: sa.Connection, traces: Sequence[UUID], held: Range
+    connection: sa.Connection, of: FrameSet, traces: Sequence[UUID], held: Range
 ) -> dict[FrameKey, _Digests]:
     """The digests that the rows of these traces have, by the frames that they name."""
     found: dict[FrameKey, _Digests] = defaultdict(dict)
-    for table, start, start_ns in _REFERRING:
-        rows = table.c
-        statement = sa.select(
-            rows.trace_id,
-            rows.span_id,
-            rows[start].label("start"),
-            rows[start_ns].label("start_ns"),
-            (rows.position if "position" in rows else sa.null()).label("position"),
-            rows.payload_frame,
-            rows.payload_digests,
-        ).where(is_of(table, traces), is_within(rows[start], held), rows.payload_frame.is_not(None))
-        for row in connection.execute(statement):
-            key = FrameKey(row.trace_id, hour_of(row.start), row.payload_frame)
-            owner = owner_of(row.span_id, row.start, row.start_ns, row.position)
-            found[key][owner] = row.payload_digests or {}
+    for owners in of.owners:
+        rows = owners.table.c
+        statement = sa.select(*(rows[name] for name in owners.columns), rows.payload_digests).where(
+            is_of(owners.table, traces),
+            is_within(rows[owners.start], held),
+            rows.payload_frame.is_not(None),
+        )
+        for row in connection.execute(statement).mappings():
+            key = of.key(row["trace_id"], row[owners.start], row["payload_frame"])
+            found[key][owners.owner(row)] = owners.digests(row)
     return found
 
 
@@ -212,23 +211,23 @@ class _Listed(NamedTuple):
 
 
 def _opened(
-    connection: sa.Connection, traces: Sequence[UUID], held: Range
+    connection: sa.Connection, of: FrameSet, traces: Sequence[UUID], held: Range
 ) -> Iterator[tuple[_Listed, Frame | DamagedFrame]]:
     """The frames of these traces; some are in memory at a time."""
-    columns = _FRAMES.c
+    columns = of.table.c
     statement = sa.select(
         columns.trace_id, columns.start_time, columns.id, columns.packed_ids, columns.value_bytes
-    ).where(is_of(_FRAMES, traces), is_within(columns.start_time, held))
-    for some in _chunks(map(_listed_frame, connection.execute(statement).all())):
+    ).where(is_of(of.table, traces), is_within(columns.start_time, held))
+    for some in _chunks(_listed_frame(of, row) for row in connection.execute(statement).all()):
         given = {one.key: one for one in some}
         reading = sa.select(columns.trace_id, columns.start_time, columns.id, columns.data)
-        for row in connection.execute(reading.where(is_one_of(list(given)))):
-            key = FrameKey(row.trace_id, hour_of(row.start_time), row.id)
+        for row in connection.execute(reading.where(is_one_of(list(given), of))):
+            key = of.key(row.trace_id, row.start_time, row.id)
             yield given[key], opened(key, row.data)
 
 
-def _listed_frame(row: Any) -> _Listed:
-    key = FrameKey(row.trace_id, hour_of(row.start_time), row.id)
+def _listed_frame(of: FrameSet, row: Any) -> _Listed:
+    key = of.key(row.trace_id, row.start_time, row.id)
     names = [key, *(key._replace(id=packed) for packed in row.packed_ids or ())]
     return _Listed(key, names, row.value_bytes)
 

@@ -1,8 +1,8 @@
 """Moves the large values of stored rows into payload frames, or back into the rows.
 
 Traces are taken in the order of their ids, partition by partition. The rows of some traces are
-locked, as writers lock them, and then those spans and events are read and rewritten whose values
-stand in the other place. So it can run beside writers, be killed and be repeated.
+locked, as writers lock them, and then those rows are read and rewritten whose values stand in the
+other place. So it can run beside writers, be killed and be repeated.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ import sqlalchemy as sa
 from observatory_storage.config import PayloadMode
 from observatory_storage.errors import ValidationError, translated
 from observatory_storage.lifecycle.converted_rows import (
-    OWNERS,
     NewRow,
-    OwnerTable,
     StoredRow,
+    moved_from,
+    reading,
     stored_row,
     updating,
+    whole_of,
 )
 from observatory_storage.lifecycle.moved_partitions import forget_moves
 from observatory_storage.lifecycle.payload_walk import (
@@ -39,30 +40,29 @@ from observatory_storage.lifecycle.payload_walk import (
 )
 from observatory_storage.lifecycle.run import Deadline
 from observatory_storage.payloads import (
+    FRAME_SETS,
     FULL_FRAME_BYTES,
     DamagedFrame,
     FrameKey,
+    FrameSet,
     Member,
+    OwnerTable,
     digest_of,
     hour_of,
     insert_frames,
-    move_large,
     new_frame_id,
     prune_frames,
-    put_back_text,
     read_frames,
 )
 from observatory_storage.serialization import Result
 from observatory_storage.storing.trace_upsert import locked_traces
 from observatory_storage.storing.transaction import Source, retrying
-from observatory_storage.tables import PAYLOAD_FRAMES
 from observatory_storage.time_ranges import MIN, Range
 
 __all__ = ["ConvertedPayloads", "conversion_to", "convert_payloads", "convert_range"]
 
 _log = logging.getLogger(__name__)
 _ROWS_AT_A_TIME: Final = 200
-_VERSION: Final = b"\x01"  # of jsonb's binary format, see `jsonb`
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class ConvertedPayloads(Result):
     """The result of `convert_payloads`.
 
     Attributes:
-        rows: the spans and events that were looked at.
+        rows: the spans, events and log records that were looked at.
         changed_rows: those of them whose values were moved.
         failed_rows: those whose payload frames are damaged or missing. They stay as they are.
         next_start: the start of the next call, which continues there; None at the end.
@@ -91,18 +91,19 @@ def convert_payloads(
     for_secs: float | None = None,
     progress: Callable[[ConvertedPayloads], object] | None = None,
 ) -> ConvertedPayloads:
-    """Move the large values of stored spans and events into payload frames, or back into the rows.
+    """Move the large values of stored rows into payload frames, or back into the rows.
 
-    Rows that stand as they shall are left alone, so the call can be interrupted and repeated. It
-    works beside readers and writers, in transactions of at most 200 rows. Nothing but the place of
-    the values changes: neither totals and rollups nor times of writing. The space of the former
-    rows is free for new ones after VACUUM; the files do not shrink.
+    The rows are spans, events and log records. Those that stand as they shall are left alone, so
+    the call can be interrupted and repeated. It works beside readers and writers, in transactions
+    of at most 200 rows. Nothing but the place of the values changes: neither totals and rollups nor
+    times of writing. The space of the former rows is free for new ones after VACUUM; the files do
+    not shrink.
 
     Args:
         source: the pool. Its ``payloads.threshold_bytes`` says which values are large.
         to: "compressed" or "inline".
-        start: the first start of a span; None for the oldest.
-        end: the first start that is left out; None for no bound.
+        start: the first start of a span, or time of a record; None for the oldest.
+        end: the first time that is left out; None for no bound.
         for_secs: stop after about this time, in seconds.
         progress: is called after each transaction.
 
@@ -141,15 +142,24 @@ def conversion_to(source: Source, to: PayloadMode) -> Conversion:
 
 
 def convert_range(
-    source: Source, conversion: Conversion, held: Range, after: UUID = FIRST
+    source: Source,
+    conversion: Conversion,
+    held: Range,
+    after: UUID = FIRST,
+    sets: Sequence[FrameSet] = FRAME_SETS,
 ) -> Iterator[tuple[PageCounts, UUID]]:
     """Convert the rows that start in a range, of the traces after this one.
+
+    Args:
+        sets: convert the rows of these frames.
 
     Yields:
         After each transaction: what it did, and the last trace that is done with all of its rows.
     """
-    for traces in traces_in(source, conversion.needs(), held, after):
-        for table in OWNERS:
+    owners = [table for of in sets for table in of.owners]
+    needs = [(one.table, one.start, conversion.is_needed(one)) for one in owners]
+    for traces in traces_in(source, needs, held, after):
+        for table in owners:
             for counts in conversion.pages(table, held, traces):
                 yield counts, after
         after = traces[-1]
@@ -176,11 +186,11 @@ class Conversion(ABC):
         """Where values stand afterwards: `payload_rule` of partitions."""
 
     @abstractmethod
-    def may_be_needed(self, held: Range) -> bool:
+    def may_be_needed(self, of: FrameSet, held: Range) -> bool:
         """Whether rows that start in the range may have to be converted, as far as it is cheap."""
 
     @abstractmethod
-    def is_needed(self, table: sa.Table) -> sa.ColumnElement[bool]:
+    def is_needed(self, table: OwnerTable) -> sa.ColumnElement[bool]:
         """Whether the values of a row may stand in the wrong place."""
 
     @abstractmethod
@@ -188,12 +198,10 @@ class Conversion(ABC):
         """Make what the rows of these traces need."""
 
     @abstractmethod
-    def convert(self, connection: sa.Connection, rows: Sequence[StoredRow]) -> list[NewRow]:
+    def convert(
+        self, connection: sa.Connection, table: OwnerTable, rows: Sequence[StoredRow]
+    ) -> list[NewRow]:
         """What the rows are given. Frames that are new are inserted."""
-
-    def needs(self) -> list[Any]:
-        """The conditions on rows that have to be converted."""
-        return [(one.table, one.start, self.is_needed(one.table)) for one in OWNERS]
 
     def pages(self, table: OwnerTable, held: Range, traces: Sequence[UUID]) -> Iterator[PageCounts]:
         """Convert the rows of these traces, some in a transaction."""
@@ -211,15 +219,17 @@ class Conversion(ABC):
     ) -> tuple[PageCounts, tuple[Any, ...] | None]:
         """Convert a page of rows; return the key of its last one, which is None at the end."""
         with translated(), self._source.engine.begin() as connection:
-            present = [trace.id for trace in locked_traces(connection, traces)]
+            present = traces
+            if table.of.has_locked_traces:
+                present = [trace.id for trace in locked_traces(connection, traces)]
             page = self._page(table, held, present, after)
             rows = [stored_row(table, row) for row in connection.execute(page)]
             if not rows:
                 return PageCounts(), None
-            new = self.convert(connection, rows)
+            new = self.convert(connection, table, rows)
             if new:
                 connection.execute(updating(table, new))
-            prune_frames(connection, {row.frame for row in rows if row.frame is not None})
+            prune_frames(connection, {row.frame for row in rows if row.frame is not None}, table.of)
         changed = {one.key for one in new}
         failed = sum(row.frame is not None and row.key not in changed for row in rows)
         return PageCounts(len(rows), len(new), failed), rows[-1].key
@@ -228,18 +238,13 @@ class Conversion(ABC):
         self, table: OwnerTable, held: Range, traces: Sequence[UUID], after: tuple[Any, ...] | None
     ) -> sa.Select[Any]:
         columns = table.table.c
-        key = [columns[name] for name in table.key]
+        key = [columns[name] for name in table.definition.key]
         page = (
-            sa.select(
-                *key,
-                sa.cast(columns.attributes, sa.Text).label("text"),
-                columns.payload_frame,
-                columns.payload_digests,
-            )
+            reading(table)
             .where(
                 is_of(table.table, traces),
                 is_within(columns[table.start], held),
-                self.is_needed(table.table),
+                self.is_needed(table),
             )
             .order_by(*key)
             .limit(_ROWS_AT_A_TIME)
@@ -258,12 +263,14 @@ class _ToFrames(Conversion):
     def rule(self) -> str:
         return f"compressed {self._threshold}"
 
-    def may_be_needed(self, held: Range) -> bool:
+    def may_be_needed(self, of: FrameSet, held: Range) -> bool:
         return True  # Only the rows themselves tell.
 
-    def is_needed(self, table: sa.Table) -> sa.ColumnElement[bool]:
-        size = sa.func.octet_length(sa.cast(table.c.attributes, sa.Text))
-        return sa.and_(table.c.payload_frame.is_(None), size > self._threshold)
+    def is_needed(self, table: OwnerTable) -> sa.ColumnElement[bool]:
+        columns = table.table.c
+        sizes = (sa.func.octet_length(sa.cast(columns[name], sa.Text)) for name in table.moving)
+        is_large = sa.or_(*(size > self._threshold for size in sizes))
+        return sa.and_(columns.payload_frame.is_(None), is_large)
 
     def prepare(self, table: OwnerTable, held: Range, traces: Sequence[UUID]) -> None:
         start = table.table.c[table.start]
@@ -274,46 +281,50 @@ class _ToFrames(Conversion):
         )
         with translated(), self._source.engine.connect() as connection:
             moments = connection.scalars(hours).all()
-        self._source.partitions.ensure(PAYLOAD_FRAMES.name, moments)
+        self._source.partitions.ensure(table.of.definition.name, moments)
 
-    def convert(self, connection: sa.Connection, rows: Sequence[StoredRow]) -> list[NewRow]:
+    def convert(
+        self, connection: sa.Connection, table: OwnerTable, rows: Sequence[StoredRow]
+    ) -> list[NewRow]:
         new: list[NewRow] = []
         frames: dict[FrameKey, list[Member]] = {}
         sizes: Counter[FrameKey] = Counter()
-        open_frames: dict[tuple[UUID, datetime], FrameKey] = {}
+        open_frames: dict[FrameKey, FrameKey] = {}
         for row in rows:
-            moved = move_large(_VERSION + row.attributes, self._threshold)
+            moved = moved_from(table, row, self._threshold)
             if moved is None:
                 continue
-            trace_id, _, start, *_ = row.key
-            place = trace_id, hour_of(start)
-            key = open_frames.get(place)
+            key = open_frames.get(row.hour)
             if key is None or sizes[key] >= FULL_FRAME_BYTES:
-                key = open_frames[place] = FrameKey(*place, new_frame_id())
+                key = open_frames[row.hour] = row.hour._replace(id=new_frame_id())
             frames.setdefault(key, []).append(Member(row.owner, moved.values))
             sizes[key] += sum(map(len, moved.values.values()))
-            digests = moved.digests[1:].decode()
-            new.append(NewRow(row.key, moved.attributes[1:].decode(), key.id, digests))
-        insert_frames(connection, frames)
+            # Without the version of jsonb's binary format.
+            texts = tuple(column and column[1:] for column in moved.columns)
+            new.append(NewRow(row.key, texts, key.id, moved.digests[1:]))
+        insert_frames(connection, frames, table.of)
         return new
 
 
 class _ToRows(Conversion):
     rule = "inline"
 
-    def may_be_needed(self, held: Range) -> bool:
-        start = PAYLOAD_FRAMES.table.c.start_time
+    def may_be_needed(self, of: FrameSet, held: Range) -> bool:
+        start = of.table.c.start_time
         since = held if held.lower == MIN else held._replace(lower=hour_of(held.lower))
         with translated(), self._source.engine.connect() as connection:
             return bool(connection.scalar(sa.select(sa.exists().where(is_within(start, since)))))
 
     def prepare(self, table: OwnerTable, held: Range, traces: Sequence[UUID]) -> None: ...
 
-    def is_needed(self, table: sa.Table) -> sa.ColumnElement[bool]:
-        return table.c.payload_frame.is_not(None)
+    def is_needed(self, table: OwnerTable) -> sa.ColumnElement[bool]:
+        return table.table.c.payload_frame.is_not(None)
 
-    def convert(self, connection: sa.Connection, rows: Sequence[StoredRow]) -> list[NewRow]:
-        frames = read_frames(connection, (row.frame for row in rows if row.frame is not None))
+    def convert(
+        self, connection: sa.Connection, table: OwnerTable, rows: Sequence[StoredRow]
+    ) -> list[NewRow]:
+        keys = (row.frame for row in rows if row.frame is not None)
+        frames = read_frames(connection, keys, table.of)
         new = []
         for row in rows:
             assert row.frame is not None
@@ -323,7 +334,7 @@ class _ToRows(Conversion):
                 continue
             values = frame.get(row.owner, {})
             if {key: digest_of(value) for key, value in values.items()} != row.digests:
-                _log.error("payload frame %s has not the values of %s", row.frame, row.owner)
+                _log.error("%s has not the values of %s", row.frame, row.owner)
                 continue
-            new.append(NewRow(row.key, put_back_text(row.attributes, values).decode()))
+            new.append(NewRow(row.key, whole_of(table, row, values)))
         return new

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, cast
 
+import orjson
 import sqlalchemy as sa
 
 from observatory_storage.errors import translated
@@ -25,8 +26,8 @@ from observatory_storage.lifecycle.segment_merging import (
     write_segment,
 )
 from observatory_storage.models import PayloadUnindexed
-from observatory_storage.payloads.content_words import words_of_values
-from observatory_storage.payloads.framed_rows import framed_rows
+from observatory_storage.payloads.content_words import words_of_texts, words_of_values
+from observatory_storage.payloads.framed_rows import WholeLog, framed_logs, framed_rows
 from observatory_storage.payloads.word_blocks import HourKey, encoded, is_frequent
 from observatory_storage.serialization import Result
 from observatory_storage.wording import counted
@@ -45,8 +46,8 @@ class IndexedPayloads(Result):
     """The result of `index_payloads`.
 
     Attributes:
-        rows: the number of spans and events with values in frames whose words were indexed. Those
-            of a trace and hour are indexed together, also if only some of them are new.
+        rows: the number of spans, events and log records with values in frames whose words were
+            indexed. Those of a trace and hour are indexed together, also if only some are new.
         merged_segments: the number of segments that were made of smaller ones, or without what was
             deleted.
         removed_segments: the number of segments whose frames are gone.
@@ -165,10 +166,21 @@ def _words(
     in_order = sorted(keys, key=_by_time)
     for start in range(0, len(in_order), _READ):
         some = in_order[start : start + _READ]
-        rows = framed_rows(connection, some)
+        rows, logs = framed_rows(connection, some), framed_logs(connection, some)
         for key in some:
-            if rows[key]:
-                yield key, len(rows[key]), words_of_values(row.content for row in rows[key])
+            if rows[key] or logs[key]:
+                words = words_of_values(row.content for row in rows[key])
+                words |= words_of_texts(text for log in logs[key] for text in _texts(log))
+                yield key, len(rows[key]) + len(logs[key]), words
+
+
+def _texts(log: WholeLog) -> Iterator[bytes]:
+    """What a search finds in a log record beside a text body, or together with it, as JSON."""
+    yield log.attributes
+    if log.body_json is not None:
+        yield log.body_json
+    if log.body is not None:
+        yield orjson.dumps(log.body)
 
 
 def _noted_key(row: Any) -> HourKey:

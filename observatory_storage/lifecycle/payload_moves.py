@@ -28,7 +28,8 @@ class MovedPayloads(Result):
 
     Attributes:
         partitions: the closed partitions whose rows now stand as ``payloads.mode`` says.
-        rows: the spans and events that were looked at closely, since their values may have to move.
+        rows: the spans, events and log records that were looked at closely, since their values may
+            have to move.
         changed_rows: those of them whose values were moved.
         failed_rows: those whose payload frames are damaged or missing. They stay as they are, and
             are not tried again.
@@ -43,7 +44,7 @@ class MovedPayloads(Result):
 
 
 def convert_stored_payloads(run: Run) -> MovedPayloads:
-    """Move the large values of spans and events where ``payloads.mode`` says, if it is asked for.
+    """Move the large values of stored rows where ``payloads.mode`` says, if it is asked for.
 
     It does nothing unless ``payloads.convert_stored`` is set. Closed partitions are read, the
     newest first. Those that are done are noted in ``partition_states`` and not read again before
@@ -80,10 +81,10 @@ class _Work:
         """Convert the rows of a partition; whether that came to its end."""
         run, rule = self._run, self.conversion.rule
         moved_at = None
-        if self.conversion.may_be_needed(partition.held):
+        if self.conversion.may_be_needed(partition.of, partition.held):
             noted = partition.after
             for counts, after in convert_range(
-                run.source, self.conversion, partition.held, partition.after
+                run.source, self.conversion, partition.held, partition.after, [partition.of]
             ):
                 self._rows += counts.rows
                 self._changed += counts.changed

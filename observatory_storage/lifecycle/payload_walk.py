@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from observatory_storage import layout
 from observatory_storage.errors import ValidationError, translated
-from observatory_storage.lifecycle.spared_rows import TRACE_TABLES
+from observatory_storage.lifecycle.spared_rows import LOG_TABLES, TRACE_TABLES
 from observatory_storage.repositories.reading import validation
 from observatory_storage.storing.transaction import Source
 from observatory_storage.time_ranges import MAX, MIN, Range
@@ -25,7 +25,7 @@ FIRST: Final = UUID(int=0)
 
 
 def covered_ranges(source: Source, start: datetime | None, end: datetime | None) -> list[Range]:
-    """The ranges within [start, end) that partitions of spans, events and frames have.
+    """The ranges within [start, end) that partitions of rows with values and of frames have.
 
     Raises:
         ValidationError: a time has no time zone, or the end is before the start.
@@ -38,7 +38,7 @@ def covered_ranges(source: Source, start: datetime | None, end: datetime | None)
     with translated(), source.engine.connect() as connection:
         stored = [
             one
-            for table in TRACE_TABLES
+            for table in (*TRACE_TABLES, *LOG_TABLES)
             for one in layout.existing(connection, source.schema, table)
         ]
     edges = sorted({first, last}.union(*((one.lower, one.upper) for one in stored)))

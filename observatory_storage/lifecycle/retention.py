@@ -17,6 +17,7 @@ from observatory_storage.errors import Conflict, PoolError, translated
 from observatory_storage.lifecycle import retention_plan as plan
 from observatory_storage.lifecycle.archive import Archive, range_label
 from observatory_storage.lifecycle.keep_rules import keep_filters
+from observatory_storage.lifecycle.log_frame_expiry import has_records
 from observatory_storage.lifecycle.metric_expiry import (
     count_pointless_metrics,
     delete_pointless_metrics,
@@ -46,6 +47,7 @@ from observatory_storage.lifecycle.trace_expiry import CutoffCrossed, TraceExpir
 from observatory_storage.otlp.export import export_logs, export_metrics
 from observatory_storage.repositories import LogFilters, TraceFilters
 from observatory_storage.storing.transaction import Source
+from observatory_storage.tables import LOG_FRAMES
 
 __all__ = ["apply_retention"]
 
@@ -158,6 +160,8 @@ class _Retention:
             if not found:
                 break
             for partition in found:
+                if partition.table == LOG_FRAMES.name and has_records(self._source, partition):
+                    continue  # They begin within an hour, or have just been put back.
                 if self._is_over() or not self._remove(partition):
                     return
         if signal == "metrics" and not self._is_over():
@@ -228,7 +232,8 @@ class _Retention:
         """Remove a partition; return whether it is removed, and how many rows were spared."""
         source = self._source
         if partition.table not in TRACE_TABLES:
-            archived = self._archived(partition) if self._archive is not None else None
+            is_archived = self._archive is not None and partition.table != LOG_FRAMES.name
+            archived = self._archived(partition) if is_archived else None
             return remove(self._run, partition, archived), 0
         with translated(), source.engine.connect() as connection:
             is_spared = bool(spared_traces(connection, partition.lower, partition.upper))

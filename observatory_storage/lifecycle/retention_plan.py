@@ -12,7 +12,7 @@ from observatory_storage.config import RetentionConfig
 from observatory_storage.errors import translated
 from observatory_storage.lifecycle import partition_marks
 from observatory_storage.lifecycle.run import Run
-from observatory_storage.lifecycle.spared_rows import TRACE_TABLES
+from observatory_storage.lifecycle.spared_rows import LOG_TABLES, TRACE_TABLES
 from observatory_storage.lifecycle.stored_partitions import (
     StoredPartition,
     aligned,
@@ -21,7 +21,7 @@ from observatory_storage.lifecycle.stored_partitions import (
 )
 from observatory_storage.models import Base
 from observatory_storage.storing.transaction import Source
-from observatory_storage.tables import DATA_POINTS, LOGS
+from observatory_storage.tables import DATA_POINTS
 
 __all__ = [
     "TABLES_OF_SIGNAL",
@@ -36,7 +36,7 @@ __all__ = [
 TABLES_OF_SIGNAL: Final = {
     "traces": TRACE_TABLES,
     "metrics": (DATA_POINTS.name,),
-    "logs": (LOGS.name,),
+    "logs": LOG_TABLES,
 }
 """The partitioned tables of each signal, in the order in which their rows go."""
 
@@ -87,7 +87,8 @@ def cutoff_of(partitions: list[StoredPartition], signal: str, moment: datetime) 
 def expired(source: Source, signal: str, moment: datetime) -> list[StoredPartition]:
     """The partitions whose rows are all too old, those that have only spared rows left out.
 
-    They are in the order in which they go: spans before events, whose spans decide what is spared.
+    They are in the order in which they go: spans before events, whose spans decide what is spared,
+    and log records before their frames.
     """
     tables = TABLES_OF_SIGNAL[signal]
     partitions = partitions_of(source, tables)

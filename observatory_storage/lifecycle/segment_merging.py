@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
-from observatory_storage.models import PayloadFrame, PayloadSegment, PayloadWords
+from observatory_storage.models import LogFrame, PayloadFrame, PayloadSegment, PayloadWords
 from observatory_storage.payloads.stored_frames import note_changed
 from observatory_storage.payloads.word_blocks import (
     HourKey,
@@ -38,7 +38,7 @@ __all__ = [
 
 _SEGMENTS: Final = cast(sa.Table, PayloadSegment.__table__)
 _WORDS: Final = cast(sa.Table, PayloadWords.__table__)
-_FRAMES: Final = cast(sa.Table, PayloadFrame.__table__)
+_FRAMES: Final = tuple(cast(sa.Table, one.__table__) for one in (PayloadFrame, LogFrame))
 _DAY: Final = timedelta(days=1)
 # So many segments of one size class are merged into one. The next class is so many times larger.
 _TOGETHER: Final = 8
@@ -187,11 +187,17 @@ def holding(connection: sa.Connection, keys: Collection[HourKey]) -> list[int]:
 
 def without_frames(connection: sa.Connection) -> int:
     """Remove the segments of times without frames: their partitions were dropped."""
-    frame = sa.exists().where(
-        _FRAMES.c.start_time >= _SEGMENTS.c.first_start,
-        _FRAMES.c.start_time <= _SEGMENTS.c.last_start,
-    )
-    gone = connection.scalars(sa.select(_SEGMENTS.c.id).where(~frame)).all()
+    gone = connection.scalars(
+        sa.select(_SEGMENTS.c.id).where(
+            *(
+                ~sa.exists().where(
+                    frames.c.start_time >= _SEGMENTS.c.first_start,
+                    frames.c.start_time <= _SEGMENTS.c.last_start,
+                )
+                for frames in _FRAMES
+            )
+        )
+    ).all()
     _delete(connection, gone)
     return len(gone)
 
@@ -201,8 +207,14 @@ def forget_expired(connection: sa.Connection, lower: datetime, upper: datetime) 
 
     Those that still have some are noted, because their frames may have been away for a while.
     """
-    start = _FRAMES.c.start_time
-    stored = sa.select(_FRAMES.c.trace_id, start).where(start >= lower, start < upper).distinct()
+    stored = sa.union(
+        *(
+            sa.select(frames.c.trace_id, frames.c.start_time).where(
+                frames.c.start_time >= lower, frames.c.start_time < upper
+            )
+            for frames in _FRAMES
+        )
+    )
     left = {
         HourKey(row.trace_id, row.start_time.astimezone(UTC)) for row in connection.execute(stored)
     }

@@ -19,10 +19,11 @@ from observatory_storage.models import Trace
 from observatory_storage.payloads import FrameKey, hour_of, prune_frames
 from observatory_storage.schema_state import quoted_name
 from observatory_storage.storing.trace_upsert import locked_traces, recompute_traces
-from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS
+from observatory_storage.tables import EVENTS, LOG_FRAMES, LOGS, PAYLOAD_FRAMES, SPANS
 from observatory_storage.time_ranges import MAX
 
 __all__ = [
+    "LOG_TABLES",
     "TRACE_TABLES",
     "SparedRows",
     "SparedTrace",
@@ -38,6 +39,9 @@ TRACE_TABLES: Final = (SPANS.name, EVENTS.name, PAYLOAD_FRAMES.name)
 
 Spans decide which events stay, and both decide which frames.
 """
+
+LOG_TABLES: Final = (LOGS.name, LOG_FRAMES.name)
+"""The partitioned tables of log records, in the order in which their rows go."""
 
 _HOUR: Final = timedelta(hours=1)
 _TRACES_AT_A_TIME: Final = 1_000

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from observatory_storage.llm.aliases import PLAIN, plain_readers_of
+from observatory_storage.llm.aliases import NESTED, PLAIN, plain_readers_of
 from observatory_storage.llm.contents import reports_messages
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "LOGGED_FACTS",
     "SCOPES_WITH_LOGGED_FACTS",
     "facts_of_log",
+    "may_tell_facts",
     "names_of_logged_facts",
     "tells_facts",
 ]
@@ -57,3 +58,12 @@ def facts_of_log(attributes: Mapping[str, Any]) -> dict[str, str]:
             if value is not None:
                 found[column] = value
     return found
+
+
+def may_tell_facts(key: str) -> bool:
+    """Whether an attribute of this name may tell a user or a session.
+
+    Such attributes stay in their row, where facts are read from them and erasure finds them.
+    """
+    readers = (*NESTED.get(key, ()), *((PLAIN[key],) if key in PLAIN else ()))
+    return any(reader.column in LOGGED_FACTS for reader in readers)

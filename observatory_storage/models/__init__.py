@@ -18,7 +18,7 @@ from observatory_storage.models.metrics import (
     Temporality,
 )
 from observatory_storage.models.partition_states import PartitionSplit, PartitionState
-from observatory_storage.models.payload_frames import PayloadFrame
+from observatory_storage.models.payload_frames import LogFrame, PayloadFrame
 from observatory_storage.models.payload_words import (
     PayloadSegment,
     PayloadUnindexed,
@@ -66,6 +66,7 @@ __all__ = [
     "Kind",
     "LatencyRollupDay",
     "LatencyRollupHour",
+    "LogFrame",
     "LogRecord",
     "MaintenanceRun",
     "Metric",

@@ -6,8 +6,20 @@ import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Index, PrimaryKeyConstraint, SmallInteger, and_, any_, case, func, or_, text
+from sqlalchemy import (
+    Index,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    and_,
+    any_,
+    case,
+    event,
+    func,
+    or_,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm.attributes import flag_modified, get_history, set_committed_value
 from sqlalchemy.sql.elements import ColumnElement
 
 from observatory_storage.models import search_words
@@ -76,6 +88,14 @@ class LogRecord(Base):
     scope_attributes: Mapped[dict[str, Any]] = json_object("The scope's attributes.")
     otlp: Mapped[dict[str, Any] | None] = mapped_column(
         JSON, doc="OTLP fields without a column: dropped counts, schema URLs and types."
+    )
+    payload_frame: Mapped[int | None] = mapped_column(
+        doc="The `id` of the log frame that has its large values; None if it has them itself."
+    )
+    payload_digests: Mapped[dict[str, Any] | None] = mapped_column(
+        JSON,
+        doc="The digests of the values in the log frame: for `attributes` and `body_json`, by the"
+        " keys of their values.",
     )
     created_at: Mapped[datetime] = now("When the row was first written.")
 
@@ -149,3 +169,20 @@ Index(
     LogRecord.search_vector(LogRecord.__table__.c.body),
     postgresql_using="gin",
 )
+
+
+@event.listens_for(LogRecord, "before_update")
+def _leave_frame(_mapper: object, _connection: object, row: LogRecord) -> None:
+    """Note in the row that its whole values, which a session writes, stand in it from now on.
+
+    The same as for spans, see `models.traces`. A frame is found by the trace, so the values also
+    come back when the record gets another one.
+    """
+    changing = ("attributes", "body_json", "trace_id")
+    is_whole = vars(row).get("payload_frame", ...) is None and "body_json" in vars(row)
+    if is_whole and any(get_history(row, name).has_changes() for name in changing):
+        for name in ("payload_frame", "payload_digests"):
+            set_committed_value(row, name, None)
+            flag_modified(row, name)
+        for name in ("attributes", "body_json"):
+            flag_modified(row, name)

@@ -43,10 +43,11 @@ from observatory_storage.models import (
 from observatory_storage.otlp.traces import COLUMNS
 from observatory_storage.payloads import DamagedFrame, fill_whole, log_damage, values_of
 from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
+from observatory_storage.repositories.logs.framed_records import FramedRecords
 from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.traces.repository import TraceRepository
 from observatory_storage.storing import Source
-from observatory_storage.tables import EVENTS, SPAN_KEY_OF_EVENT, SPANS
+from observatory_storage.tables import EVENTS, LOGS, SPAN_KEY_OF_EVENT, SPANS
 
 __all__ = [
     "VALUES",
@@ -236,12 +237,26 @@ def log_pages(source: Source, wanted: LogFilters | Ids | None, size: int) -> Ite
     table = _table(LogRecord)
     key = list(table.primary_key.columns)
     if wanted is None or isinstance(wanted, LogFilters):
-        conditions = wanted.conditions() if wanted else []
-        yield from _pages(source, select(table).where(*conditions), key, size)
+        filters = wanted or LogFilters()
+        with translated(), source.engine.connect() as connection:
+            conditions = FramedRecords(connection, filters).conditions()
+        for page in _pages(source, select(table).where(*conditions), key, size):
+            if found := _whole_logs(source, page, filters):
+                yield found
         return
     for some in _chunks(_unique(_given(wanted), ids.trace_uuid), _BATCH_SIZE):
         of_traces = table.c.trace_id.in_([*some, *_former(some)])
-        yield from _pages(source, select(table).where(of_traces), key, size)
+        for page in _pages(source, select(table).where(of_traces), key, size):
+            yield _whole_logs(source, page, LogFilters())
+
+
+def _whole_logs(source: Source, page: list[Row], filters: LogFilters) -> list[Row]:
+    """The records of a page that match, with their whole values."""
+    if all(row["payload_frame"] is None for row in page):
+        return page
+    with translated(), source.engine.connect() as connection:
+        log_damage(fill_whole(connection, LOGS, page))
+        return FramedRecords(connection, filters).decided(page)
 
 
 def _pages(

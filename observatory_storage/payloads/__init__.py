@@ -13,10 +13,24 @@ from observatory_storage.payloads.frame import (
 )
 from observatory_storage.payloads.frame_keys import (
     FrameKey,
+    LogFrameKey,
     hour_of,
     hours_of,
     new_frame_id,
     owner_of,
+)
+from observatory_storage.payloads.frame_sets import (
+    FRAME_SETS,
+    OF_LOGS,
+    OF_SPANS,
+    FrameSet,
+    OwnerTable,
+)
+from observatory_storage.payloads.log_values import (
+    LOG_COLUMNS,
+    MovedColumns,
+    move_from_log,
+    put_back_log_text,
 )
 from observatory_storage.payloads.moved_values import (
     MOVABLE_BYTES,
@@ -57,16 +71,24 @@ from observatory_storage.payloads.stored_frames import (
 )
 
 __all__ = [
+    "FRAME_SETS",
     "FULL_FRAME_BYTES",
+    "LOG_COLUMNS",
     "MOVABLE_BYTES",
+    "OF_LOGS",
+    "OF_SPANS",
     "PREVIEW_CHARACTERS",
     "DamagedFrame",
     "Frame",
     "FrameKey",
+    "FrameSet",
     "FramedRow",
+    "LogFrameKey",
     "Member",
     "Moved",
+    "MovedColumns",
     "Owner",
+    "OwnerTable",
     "Reference",
     "StoredFrame",
     "deleting_frames",
@@ -81,6 +103,7 @@ __all__ = [
     "kept_members",
     "lock_frames",
     "log_damage",
+    "move_from_log",
     "move_large",
     "new_frame_id",
     "note_changed",
@@ -91,6 +114,7 @@ __all__ = [
     "preview_of",
     "prune_frames",
     "put_back",
+    "put_back_log_text",
     "put_back_text",
     "read_frames",
     "references_to",

@@ -28,7 +28,7 @@ from observatory_storage.llm.content_names import (
 )
 from observatory_storage.models.search_words import separate
 
-__all__ = ["MOST_CHARACTERS", "is_content", "runs_of", "words_of_values"]
+__all__ = ["MOST_CHARACTERS", "is_content", "runs_of", "words_of_texts", "words_of_values"]
 
 MOST_CHARACTERS: Final = 40
 """Of a longer word, the beginning counts."""
@@ -74,23 +74,28 @@ def words_of_values(rows: Iterable[Mapping[str, bytes]]) -> set[bytes]:
     Args:
         rows: the JSON text of their attributes.
     """
+    return words_of_texts(
+        value for values in rows for key, value in values.items() if is_content(key)
+    )
+
+
+def words_of_texts(values: Iterable[bytes]) -> set[bytes]:
+    """The words of JSON texts, in UTF-8."""
     found: set[bytes] = set()
     parts: set[bytes] = set()
     numbers: list[str] = []
     is_ascii, has_exponent = True, False
-    for values in rows:
-        for key, value in values.items():
-            if is_content(key):
-                # A conversation repeats its messages. No word and no number goes beyond a brace.
-                new = set(value.split(b"}")).difference(parts)
-                parts |= new
-                given = b"}".join(new)
-                text = _plain(given)
-                found.update(text.split())
-                is_ascii = is_ascii and text.isascii()
-                if _AN_EXPONENT in given.translate(_TO_SHAPES):
-                    has_exponent = True
-                    numbers += _numbers(given)
+    for value in values:
+        # A conversation repeats its messages. No word and no number goes beyond a brace.
+        new = set(value.split(b"}")).difference(parts)
+        parts |= new
+        given = b"}".join(new)
+        text = _plain(given)
+        found.update(text.split())
+        is_ascii = is_ascii and text.isascii()
+        if _AN_EXPONENT in given.translate(_TO_SHAPES):
+            has_exponent = True
+            numbers += _numbers(given)
     if not is_ascii:
         beyond = {word for word in found if not word.isascii()}
         found -= beyond

@@ -4,7 +4,8 @@ A frame is one frame of Zstandard (RFC 8878) with a checksum of its content. Its
 length of a header (four bytes, big endian), the header, and then the values one after the other,
 each as JSON text. The header is a JSON array with an element for each row: its span id, the start
 of its span in microseconds since 1970, the nanoseconds beyond them, the position of the event or
-null, and the keys with the lengths of their values.
+null, and the keys with the lengths of their values. A log record has its id in place of the span's,
+and its time in place of the start.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ FULL_FRAME_BYTES: Final = 4 * 1024 * 1024
 It is as large as some images, so that those which each call of a conversation carries along are
 stored a few times only."""
 _LENGTH_BYTES: Final = 4
+_LOG_ID_LENGTH: Final = 32
 # Every level looks back so far.
 _LEAST_WINDOW: Final = 512 * 1024
 # Decompressors refuse a larger window unless they are told otherwise.
@@ -49,8 +51,8 @@ class Owner(NamedTuple):
     """The row of a trace that has a value.
 
     Attributes:
-        span_id: the id of the span.
-        start_us: the start of the span, in microseconds since 1970.
+        span_id: the id of the span; of a log record, its own id in 32 hex digits.
+        start_us: the start of the span, or the time of the record, in microseconds since 1970.
         start_ns: the nanoseconds beyond it.
         position: the position of the span's event; None if the span itself has the value.
     """
@@ -59,6 +61,10 @@ class Owner(NamedTuple):
     start_us: int
     start_ns: int
     position: int | None = None
+
+    def __str__(self) -> str:
+        is_log = len(self.span_id) == _LOG_ID_LENGTH
+        return f"{'log record' if is_log else 'span'} {self.span_id}"
 
 
 class Member(NamedTuple):

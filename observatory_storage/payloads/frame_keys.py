@@ -1,4 +1,4 @@
-"""The keys of payload frames: the trace, the hour in UTC in which its spans start, and an id."""
+"""The keys of payload frames: the trace, the hour in UTC of its spans or records, and an id."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from uuid import UUID
 from observatory_storage.payloads.frame import Owner
 from observatory_storage.times import MICROSECOND, UNIX_EPOCH
 
-__all__ = ["HOUR", "FrameKey", "hour_of", "hours_of", "new_frame_id", "owner_of"]
+__all__ = [
+    "HOUR",
+    "FrameKey",
+    "LogFrameKey",
+    "hour_of",
+    "hours_of",
+    "new_frame_id",
+    "owner_of",
+]
 
 HOUR: Final = timedelta(hours=1)
 
@@ -34,8 +42,17 @@ class FrameKey(NamedTuple):
         return f"payload frame {self.id} of trace {trace}, {hour:%Y-%m-%d %H:00} UTC"
 
 
+class LogFrameKey(FrameKey):
+    """The primary key of a frame of log records."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return f"log {super().__str__()}"
+
+
 def hour_of(start: datetime) -> datetime:
-    """The hour, in UTC, of a span that starts then: the `start_time` of its frame."""
+    """The hour, in UTC, of a span or record of this time: the `start_time` of its frame."""
     return start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 

@@ -1,10 +1,9 @@
-"""Reads rows whose large values stand in frames, with their whole prompts and completions."""
+"""Reads rows whose large values stand in frames, with their whole content."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -14,60 +13,28 @@ from msgspec import Raw
 from msgspec.json import Decoder
 from sqlalchemy.orm import Session
 
-from observatory_storage.payloads.content_words import MOST_CHARACTERS, is_content
-from observatory_storage.payloads.frame import DamagedFrame, Frame, content_of
-from observatory_storage.payloads.frame_keys import FrameKey, owner_of
+from observatory_storage.payloads.content_words import is_content
+from observatory_storage.payloads.frame_keys import owner_of
+from observatory_storage.payloads.frame_sets import OF_LOGS, OF_SPANS
+from observatory_storage.payloads.framed_reading import (
+    FramedKind,
+    given_hours,
+    is_framed_within,
+    may_have,
+)
+from observatory_storage.payloads.log_values import whole_columns
 from observatory_storage.payloads.moved_values import preview_of
-from observatory_storage.payloads.stored_frames import opened
 from observatory_storage.payloads.word_blocks import HourKey
-from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS
+from observatory_storage.tables import EVENTS, LOGS, SPANS
 
-__all__ = ["WholeRow", "framed_rows"]
+__all__ = ["WholeLog", "WholeRow", "framed_logs", "framed_rows"]
 
-_log = logging.getLogger(__name__)
-_HOUR: Final = timedelta(hours=1)
-# Maintenance may pack the frames of a row anew between two statements.
-_ATTEMPTS: Final = 4
 _raw: Final = Decoder(dict[str, Raw])
-# The letters beyond ASCII that PostgreSQL may take for a letter of ASCII in another case, as they
-# are and as JSON escapes them: the letters i of Turkish, and the sign of Kelvin.
-_FOLDED: Final = {"\u0130": "i", "\u0131": "i", "\u212a": "k"}
-_ODD_LETTERS: Final = "|".join((*_FOLDED, "u013[01]", "u212[aA]"))
-
-_FRAMES: Final = PAYLOAD_FRAMES.table
-_TYPES: Final[dict[str, Any]] = {
-    "numbers": sa.Integer(),
-    "trace_ids": sa.Uuid(),
-    "hours": sa.DateTime(timezone=True),
-    "lacking": sa.Text(),
-}
-
-
-def _given(*names: str) -> sa.TableValuedAlias:
-    """A table of bind parameters, each an array with a column of its own."""
-    arrays = (sa.bindparam(name, type_=sa.ARRAY(_TYPES[name])) for name in names)
-    return sa.func.unnest(*arrays).table_valued(*names).render_derived(name="given")
-
-
-_HOURS: Final = _given("numbers", "trace_ids", "hours")
-_FIRST, _LAST, _END = (
-    sa.bindparam(name, type_=sa.DateTime(timezone=True)) for name in ("first", "last", "end")
-)
-# In both statements, the bounds prune partitions when the statement is planned.
-_DATA: Final = (
-    sa.select(_HOURS.c.numbers, _FRAMES.c.id, _FRAMES.c.packed_ids, _FRAMES.c.data)
-    .join_from(
-        _HOURS,
-        _FRAMES,
-        sa.and_(_FRAMES.c.trace_id == _HOURS.c.trace_ids, _FRAMES.c.start_time == _HOURS.c.hours),
-    )
-    .where(_FRAMES.c.start_time.between(_FIRST, _LAST))
-)
 
 
 def _rows() -> sa.CompoundSelect[Any]:
     """The rows with frames of the given hours that match the pattern of their hour."""
-    given = _given("numbers", "trace_ids", "hours", "lacking")
+    given = given_hours()
     selected = []
     for table, start_name, ns_name in (
         (SPANS.table, "start_time", "start_ns"),
@@ -88,30 +55,29 @@ def _rows() -> sa.CompoundSelect[Any]:
                 rows.payload_frame,
                 attributes.label("attributes"),
             )
-            .join_from(
-                given,
-                table,
-                sa.and_(
-                    rows.trace_id == given.c.trace_ids,
-                    start >= given.c.hours,
-                    start < given.c.hours + _HOUR,
-                    rows.payload_frame.is_not(None),
-                ),
-            )
-            .where(
-                start >= _FIRST,
-                start < _END,
-                sa.or_(
-                    given.c.lacking == "",
-                    sa.func.lower(sa.collate(attributes, "C")).regexp_match(given.c.lacking),
-                    attributes.regexp_match(_ODD_LETTERS),
-                ),
-            )
+            .join_from(given, table, is_framed_within(given.c, rows, start))
+            .where(may_have(attributes, given.c.lacking))
         )
     return sa.union_all(*selected)
 
 
-_ROWS: Final = _rows()
+def _logs() -> sa.Select[Any]:
+    """As `_rows`, the log records."""
+    given = given_hours()
+    rows = LOGS.table.c
+    attributes, body = sa.cast(rows.attributes, sa.Text), sa.cast(rows.body_json, sa.Text)
+    text = attributes.concat(sa.func.coalesce(body, "")).concat(sa.func.coalesce(rows.body, ""))
+    return (
+        sa.select(
+            given.c.numbers.label("number"),
+            *(rows.trace_id, rows.id, rows.timestamp, rows.timestamp_ns, rows.payload_frame),
+            *(rows.span_id, rows.event_name, rows.body),
+            attributes.label("attributes"),
+            body.label("body_json"),
+        )
+        .join_from(given, LOGS.table, is_framed_within(given.c, rows, rows.timestamp))
+        .where(may_have(text, given.c.lacking))
+    )
 
 
 class WholeRow(NamedTuple):
@@ -131,6 +97,22 @@ class WholeRow(NamedTuple):
     content: Mapping[str, bytes]
 
 
+class WholeLog(NamedTuple):
+    """A log record that refers to a frame.
+
+    Attributes:
+        attributes, body_json: the JSON text of the whole columns.
+    """
+
+    trace_id: UUID
+    span_id: str | None
+    timestamp: datetime
+    event_name: str | None
+    body: str | None
+    attributes: bytes
+    body_json: bytes | None
+
+
 def framed_rows(
     connection: sa.Connection | Session,
     keys: Collection[HourKey],
@@ -147,107 +129,16 @@ def framed_rows(
     Raises:
         ConfigError: Zstandard is not installed.
     """
-    found: dict[HourKey, list[WholeRow]] = {key: [] for key in keys}
-    left = sorted(found)
-    for attempt in range(_ATTEMPTS):
-        if not left:
-            break
-        data = _frames(connection, left)
-        rows = connection.execute(_ROWS, {**_values(left), "lacking": _lacking(wanted, data)}).all()
-        places = {(row.number, row.payload_frame) for row in rows}
-        frames = _opened(left, data, places)
-        broken = {
-            place: frame for place, frame in frames.items() if isinstance(frame, DamagedFrame)
-        }
-        is_last = attempt + 1 == _ATTEMPTS
-        again = set() if is_last else {number for number, _ in broken}
-        for row in rows:
-            if row.number in again:
-                continue
-            frame = frames[row.number, row.payload_frame]
-            owner = owner_of(row.span_id, row.start_time, row.start_ns, row.position)
-            values = {} if isinstance(frame, DamagedFrame) else frame.get(owner, {})
-            if _has_one(wanted, (row.attributes.encode(), *values.values())):
-                found[left[row.number]].append(_with_content(row, values))
-        if is_last:
-            for error in broken.values():
-                _log.error("%s", error)
-        left = [left[number] for number in sorted(again)]
-    return found
+    return _SPANS.read(connection, keys, wanted)
 
 
-def _values(keys: Sequence[HourKey]) -> dict[str, Any]:
-    hours = [key.start_time for key in keys]
-    return {
-        "numbers": list(range(len(keys))),
-        "trace_ids": [key.trace_id for key in keys],
-        "hours": hours,
-        "first": min(hours),
-        "last": max(hours),
-        "end": max(hours) + _HOUR,
-    }
-
-
-def _frames(connection: sa.Connection | Session, keys: Sequence[HourKey]) -> list[dict[int, bytes]]:
-    """The data of the frames of each of these hours, by the ids that rows may name."""
-    found: list[dict[int, bytes]] = [{} for _ in keys]
-    for number, frame, packed, data in connection.execute(_DATA, _values(keys)):
-        found[number] |= dict.fromkeys((frame, *(packed or ())), data)
-    return found
-
-
-def _opened(
-    keys: Sequence[HourKey], data: Sequence[Mapping[int, bytes]], places: Iterable[tuple[int, int]]
-) -> dict[tuple[int, int], Frame | DamagedFrame]:
-    """Frames by the number of the hour and the id; one that rows name by several ids once."""
-    known: dict[int, Frame | DamagedFrame] = {}
-    found = {}
-    for number, frame in places:
-        stored = data[number].get(frame)
-        if stored is None or id(stored) not in known:
-            known[id(stored)] = opened(FrameKey(*keys[number], frame), stored)
-        found[number, frame] = known[id(stored)]
-    return found
-
-
-def _lacking(wanted: Sequence[Sequence[bytes]], frames: Iterable[Mapping[int, bytes]]) -> list[str]:
-    """For each hour, the pattern of what its rows must have themselves: its frames lack it."""
-    if not all(wanted):
-        return ["" for _ in frames]
-    return [_pattern(wanted, set(of_hour.values())) for of_hour in frames]
-
-
-def _pattern(wanted: Sequence[Sequence[bytes]], frames: Iterable[bytes]) -> str:
-    try:
-        texts = [_folded(content_of(data)) for data in frames]
-    except DamagedFrame:
-        return ""
-    found = []
-    for runs in wanted:
-        absent = [run for run in runs if not any(run in text for text in texts)]
-        if not absent:
-            return ""
-        # A regular expression of a very long text would be slow.
-        found.append(max(absent, key=len)[:MOST_CHARACTERS])
-    # Letters and digits mean themselves.
-    return b"|".join(found).decode()
-
-
-def _folded(text: bytes) -> bytes:
-    """The text in lower case. Where it has odd letters, it follows again with those of ASCII."""
-    lower = folded = text.lower()
-    for odd, plain in _FOLDED.items():
-        for written in (odd.encode(), f"u{ord(odd):04x}".encode()):
-            folded = folded.replace(written, plain.encode())
-    return lower if folded == lower else lower + b" " + folded
-
-
-def _has_one(wanted: Sequence[Sequence[bytes]], parts: Iterable[bytes]) -> bool:
-    """Whether JSON text has all runs of one of the lists."""
-    if not all(wanted):
-        return True
-    text = _folded(b"".join(parts))
-    return any(all(run in text for run in runs) for runs in wanted)
+def framed_logs(
+    connection: sa.Connection | Session,
+    keys: Collection[HourKey],
+    wanted: Sequence[Sequence[bytes]] = ((),),
+) -> dict[HourKey, list[WholeLog]]:
+    """As `framed_rows`, the log records of these hours of traces that refer to frames."""
+    return _LOGS.read(connection, keys, wanted)
 
 
 def _with_content(row: Any, values: Mapping[str, bytes]) -> WholeRow:
@@ -259,3 +150,25 @@ def _with_content(row: Any, values: Mapping[str, bytes]) -> WholeRow:
             content[key] = value if value is not None and is_moved else stored
     start = row.start_time.astimezone(UTC)
     return WholeRow(row.trace_id, row.span_id, start, row.start_ns, row.event_name, content)
+
+
+def _whole_log(row: Any, values: Mapping[str, bytes]) -> WholeLog:
+    columns = whole_columns(row.attributes, row.body_json, values)
+    moment = row.timestamp.astimezone(UTC)
+    return WholeLog(row.trace_id, row.span_id, moment, row.event_name, row.body, *columns)
+
+
+_SPANS: Final = FramedKind(
+    OF_SPANS,
+    _rows(),
+    lambda row: owner_of(row.span_id, row.start_time, row.start_ns, row.position),
+    lambda row: row.attributes,
+    _with_content,
+)
+_LOGS: Final = FramedKind(
+    OF_LOGS,
+    _logs(),
+    lambda row: owner_of(row.id.hex, row.timestamp, row.timestamp_ns),
+    lambda row: f"{row.attributes} {row.body_json or ''} {row.body or ''}",
+    _whole_log,
+)

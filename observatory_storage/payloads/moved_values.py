@@ -8,7 +8,7 @@ a frame.
 from __future__ import annotations
 
 from binascii import b2a_base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
@@ -69,7 +69,10 @@ class Moved(NamedTuple):
 
 
 def move_large(
-    attributes: bytes, threshold: int, given: Mapping[str, Any] | None = None
+    attributes: bytes,
+    threshold: int,
+    given: Mapping[str, Any] | None = None,
+    stays: Callable[[str], bool] | None = None,
 ) -> Moved | None:
     """Move the largest values out, until the rest is no larger than the threshold, in bytes.
 
@@ -79,6 +82,7 @@ def move_large(
         attributes: a JSON object, in the binary format of jsonb.
         threshold: the most bytes that shall be left.
         given: what `jsonb.encode` has made it from, if that is known: it is read at half the cost.
+        stays: whether the value of a key is not moved.
 
     Returns:
         None if no value has to be moved, or none is large enough.
@@ -93,6 +97,8 @@ def move_large(
         rest, encode, large = {**raw}, _encode, _large_of_raw(raw)
     else:
         rest, encode = {**given}, jsonb.dumps
+    if stays is not None:
+        large = [one for one in large if not stays(one[1])]
     large.sort(reverse=True)
     values: dict[str, bytes] = {}
     digests: dict[str, str] = {}

@@ -13,18 +13,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from observatory_storage.errors import NotFound, translated
-from observatory_storage.models import Base, Trace, TraceEvent, TraceSpan
+from observatory_storage.models import Base, LogRecord, Trace, TraceEvent, TraceSpan
 from observatory_storage.payloads.frame import DamagedFrame, Frame, Owner
-from observatory_storage.payloads.frame_keys import FrameKey, hour_of, owner_of
+from observatory_storage.payloads.frame_keys import FrameKey
+from observatory_storage.payloads.frame_sets import FRAME_SETS, FrameSet, OwnerTable
+from observatory_storage.payloads.log_values import put_back_in_log
 from observatory_storage.payloads.moved_values import put_back
 from observatory_storage.payloads.stored_frames import read_frames
-from observatory_storage.tables import (
-    EVENTS,
-    PAYLOAD_COLUMNS,
-    SPAN_KEY_OF_EVENT,
-    SPANS,
-    TableDefinition,
-)
+from observatory_storage.tables import EVENTS, LOGS, PAYLOAD_COLUMNS, SPANS, TableDefinition
 
 __all__ = ["FramedRow", "fill_whole", "log_damage", "open_payloads", "values_of"]
 
@@ -36,23 +32,22 @@ R = TypeVar("R")
 _log = logging.getLogger(__name__)
 _FRAME, _ = PAYLOAD_COLUMNS
 _INLINE: Final = dict.fromkeys(PAYLOAD_COLUMNS)
-_OWNERS: Final = {
-    SPANS.name: ("trace_id", "span_id", "start_time", "start_ns"),
-    EVENTS.name: (*SPAN_KEY_OF_EVENT, "position"),
+_OWNERS: Final[dict[str, tuple[FrameSet, OwnerTable]]] = {
+    owners.definition.name: (of, owners) for of in FRAME_SETS for owners in of.owners
 }
 # Other transactions may move values between the statements that read a row and its frame.
 _ATTEMPTS: Final = 3
 
 
 def open_payloads(rows: Iterable[R], session: Session) -> list[R]:
-    """Fill spans and events that a session of your own has read with their whole attributes.
+    """Fill spans, events and log records that a session of your own has read with all values.
 
     Large values may be stored compressed, beside their rows. A row that was read without a
-    repository then has previews in its ``attributes``: the first 100 characters as text. This
-    function replaces them by the values, in these rows, in the ``spans`` of traces and in the
-    ``events`` of spans if they are loaded. It runs at most one statement for spans, and one for
-    events. Filling a row does not change it: there is nothing to write. What was changed in its
-    attributes stays so.
+    repository then has previews in its ``attributes``, and a log record in its ``body_json``: the
+    first 100 characters as text. This function replaces them by the values, in these rows, in the
+    ``spans`` of traces and in the ``events`` of spans if they are loaded. It runs at most one
+    statement for spans, one for events and one for log records. Filling a row does not change it:
+    there is nothing to write. What was changed in its attributes stays so.
 
     Example:
         >>> spans = open_payloads(session.scalars(select(TraceSpan).limit(50)), session)
@@ -61,9 +56,9 @@ def open_payloads(rows: Iterable[R], session: Session) -> list[R]:
         ...     print(trace.trace_id, span.attributes)
 
     Args:
-        rows: `TraceSpan`s, `TraceEvent`s and `Trace`s, and rows of results or tuples of these.
-            What is whole already, and all other values, are left as they are: also a column that
-            was selected by itself, such as `TraceSpan.attributes`.
+        rows: `TraceSpan`s, `TraceEvent`s, `LogRecord`s and `Trace`s, and rows of results or tuples
+            of these. What is whole already, and all other values, are left as they are: also a
+            column that was selected by itself, such as `TraceSpan.attributes`.
         session: the session to read with.
 
     Returns:
@@ -77,11 +72,10 @@ def open_payloads(rows: Iterable[R], session: Session) -> list[R]:
     """
     given = list(rows)
     found = {id(row): row for one in given for row in _within(one)}.values()
-    spans = [row for row in found if isinstance(row, TraceSpan)]
-    events = [row for row in found if isinstance(row, TraceEvent)]
     damaged: list[DamagedFrame] = []
     with translated():
-        for table, entities in ((SPANS, spans), (EVENTS, events)):
+        for table in (SPANS, EVENTS, LOGS):
+            entities = [row for row in found if isinstance(row, table.model)]
             damaged += _open(session, table, entities)
     if damaged:
         raise damaged[0]
@@ -91,8 +85,8 @@ def open_payloads(rows: Iterable[R], session: Session) -> list[R]:
     return given
 
 
-def _within(value: object) -> Iterator[TraceSpan | TraceEvent]:
-    """The spans and events in a row of a result. Nothing is loaded."""
+def _within(value: object) -> Iterator[TraceSpan | TraceEvent | LogRecord]:
+    """The spans, events and log records in a row of a result. Nothing is loaded."""
     if isinstance(value, (sa.Row, tuple)):
         for each in value:
             yield from _within(each)
@@ -102,25 +96,26 @@ def _within(value: object) -> Iterator[TraceSpan | TraceEvent]:
     elif isinstance(value, TraceSpan):
         yield value
         yield from vars(value).get("events") or ()
-    elif isinstance(value, TraceEvent):
+    elif isinstance(value, (TraceEvent, LogRecord)):
         yield value
 
 
 def _open(session: Session, table: TableDefinition, entities: Iterable[Base]) -> list[DamagedFrame]:
-    names = (*_OWNERS[table.name], "attributes", *PAYLOAD_COLUMNS)
+    _, owners = _OWNERS[table.name]
+    names = (*owners.columns, *owners.moving, "payload_digests")
     # By `getattr`, so that columns which have expired are read again.
     copies = [(entity, {name: getattr(entity, name) for name in names}) for entity in entities]
     damaged = fill_whole(session, table, [copy for _, copy in copies])
     for entity, copy in copies:
         # As if they had been read so: setting them would be a change to write.
-        vars(entity).update({name: copy[name] for name in ("attributes", *PAYLOAD_COLUMNS)})
+        vars(entity).update({name: copy[name] for name in (*owners.moving, *PAYLOAD_COLUMNS)})
     return damaged
 
 
 def fill_whole(
     connection: Connection, table: TableDefinition, rows: Iterable[FramedRow]
 ) -> list[DamagedFrame]:
-    """Fill rows of spans or events with their whole attributes, by one statement.
+    """Fill rows of spans, events or log records with their whole values, by one statement.
 
     It runs no statement if no row has values in a frame. A filled row has its values itself, so its
     `payload_frame` and `payload_digests` are None. Rows stay as they are if their frame is damaged,
@@ -128,8 +123,8 @@ def fill_whole(
 
     Args:
         connection: a connection or a session.
-        table: spans or events.
-        rows: have the columns of the key, `attributes` and `payload_frame`.
+        table: spans, events or log records.
+        rows: have the columns of the owner, those whose values move, and `payload_frame`.
 
     Returns:
         An error that names its frame for each row of a damaged one.
@@ -143,7 +138,10 @@ def fill_whole(
         if isinstance(values, DamagedFrame):
             damaged.append(values)
         elif values is not None:
-            row["attributes"] = put_back(row["attributes"], values)
+            if table is LOGS:
+                row.update(put_back_in_log(row, values))
+            else:
+                row["attributes"] = put_back(row["attributes"], values)
             row.update(_INLINE)
     return damaged
 
@@ -163,8 +161,9 @@ def values_of(
 
     Args:
         connection: a connection or a session.
-        table: spans or events.
-        rows: have the columns of the key, `attributes`, and a `payload_frame` that is not None.
+        table: spans, events or log records.
+        rows: have the columns of the owner, those whose values move, and a `payload_frame` that is
+            not None.
 
     Returns:
         The values of each row, an error that names its damaged frame, or None if the row has been
@@ -177,7 +176,7 @@ def values_of(
     waiting: Sequence[int] = range(len(rows))
     for attempt in range(_ATTEMPTS):
         places = [_place(table, rows[index]) for index in waiting]
-        frames = read_frames(connection, {key for key, _ in places})
+        frames = read_frames(connection, {key for key, _ in places}, _OWNERS[table.name][0])
         lost = []
         for index, (key, owner) in zip(waiting, places, strict=True):
             found[index] = values = _values(frames[key], key, owner)
@@ -200,14 +199,14 @@ def values_of(
 
 
 def _place(table: TableDefinition, row: FramedRow) -> tuple[FrameKey, Owner]:
-    trace_id, span_id, start, *others = (row[name] for name in _OWNERS[table.name])
-    return FrameKey(trace_id, hour_of(start), row[_FRAME]), owner_of(span_id, start, *others)
+    of, owners = _OWNERS[table.name]
+    return of.key(row["trace_id"], row[owners.start], row[_FRAME]), owners.owner(row)
 
 
 def _values(frame: Frame | DamagedFrame, key: FrameKey, owner: Owner) -> Values | DamagedFrame:
     if isinstance(frame, DamagedFrame):
         return frame
-    return frame.get(owner) or DamagedFrame(f"{key}: it lacks values of span {owner.span_id}")
+    return frame.get(owner) or DamagedFrame(f"{key}: it lacks values of {owner}")
 
 
 def _read_again(connection: Connection, table: TableDefinition, row: FramedRow) -> Any:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from observatory_storage.payloads.frame import DamagedFrame, Frame, Member, Owner
 from observatory_storage.payloads.frame_keys import FrameKey
+from observatory_storage.payloads.frame_sets import OF_SPANS, FrameSet
 from observatory_storage.payloads.moved_values import digest_of
 from observatory_storage.payloads.stored_frames import (
     StoredFrame,
@@ -19,57 +20,65 @@ from observatory_storage.payloads.stored_frames import (
     opened,
     references_to,
 )
-from observatory_storage.tables import PAYLOAD_FRAMES
 
 __all__ = ["kept_members", "prune_frames", "referred_values", "rewrite_frame"]
 
 _log = logging.getLogger(__name__)
-_FRAMES: Final = PAYLOAD_FRAMES.table
+# So many are in memory at a time.
+_FRAMES_AT_ONCE: Final = 200
 
 
 def referred_values(
-    connection: sa.Connection, frames: Iterable[StoredFrame]
+    connection: sa.Connection, frames: Iterable[StoredFrame], of: FrameSet = OF_SPANS
 ) -> dict[FrameKey, dict[Owner, Mapping[str, str]]]:
     """For each frame: the digests of the values in it that rows refer to."""
     keys = {name: frame.key for frame in frames for name in frame.names()}
     digests: dict[FrameKey, dict[Owner, Mapping[str, str]]] = {key: {} for key in keys.values()}
-    for reference in references_to(connection, keys):
+    for reference in references_to(connection, keys, of):
         digests[keys[reference.key]][reference.owner] = reference.digests
     return digests
 
 
-def rewrite_frame(connection: sa.Connection, key: FrameKey, members: Iterable[Member]) -> None:
+def rewrite_frame(
+    connection: sa.Connection, key: FrameKey, members: Iterable[Member], of: FrameSet = OF_SPANS
+) -> None:
     """Leave only these members in a frame; without members, delete it."""
-    this = sa.and_(*(_FRAMES.c[name] == value for name, value in key._asdict().items()))
+    frames = of.table
+    this = sa.and_(*(frames.c[name] == value for name, value in key._asdict().items()))
     if kept := list(members):
         row = frame_row(key, kept)
         new = {"value_bytes": row["value_bytes"], "data": row["data"]}
-        connection.execute(sa.update(_FRAMES).where(this).values(new))
+        connection.execute(sa.update(frames).where(this).values(new))
     else:
-        connection.execute(sa.delete(_FRAMES).where(this))
+        connection.execute(sa.delete(frames).where(this))
     note_changed(connection, (key,), lost_values=True)
 
 
-def prune_frames(connection: sa.Connection, keys: Iterable[FrameKey]) -> None:
+def prune_frames(
+    connection: sa.Connection, keys: Iterable[FrameKey], of: FrameSet = OF_SPANS
+) -> None:
     """Remove the values that no row refers to any more from frames, and frames without values.
 
-    Call it in the transaction that replaced or deleted rows of these frames, after that. The rows
-    of their traces are locked. A damaged frame stays while rows refer to it, and is logged.
+    Call it in the transaction that replaced or deleted rows of these frames, after that. If the
+    rows are spans and events, those of their traces are locked. A damaged frame stays while rows
+    refer to it, and is logged.
 
     Raises:
         ConfigError: Zstandard is not installed.
     """
-    stored = lock_frames(connection, keys)
-    digests = referred_values(connection, stored)
-    for key, *_, data in stored:
-        referred = digests[key]
-        frame = opened(key, data) if referred else Frame()
-        if isinstance(frame, DamagedFrame):
-            _log.error("%s", frame)
-            continue
-        kept = kept_members(frame, referred)
-        if not referred or kept != frame.members():
-            rewrite_frame(connection, key, kept)
+    waiting = sorted(set(keys))
+    for start in range(0, len(waiting), _FRAMES_AT_ONCE):
+        stored = lock_frames(connection, waiting[start : start + _FRAMES_AT_ONCE], of)
+        digests = referred_values(connection, stored, of)
+        for key, *_, data in stored:
+            referred = digests[key]
+            frame = opened(key, data) if referred else Frame()
+            if isinstance(frame, DamagedFrame):
+                _log.error("%s", frame)
+                continue
+            kept = kept_members(frame, referred)
+            if not referred or kept != frame.members():
+                rewrite_frame(connection, key, kept, of)
 
 
 def kept_members(frame: Frame, referred: Mapping[Owner, Mapping[str, str]]) -> list[Member]:

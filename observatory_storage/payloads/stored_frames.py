@@ -3,14 +3,16 @@
 A frame is found by the id of its trace, the hour in UTC in which its spans start, and its own id.
 Maintenance packs frames of one trace and hour into one: this keeps the ids of the others, since
 rows go on naming them. So no row has to be written for it, and a row that was read before finds its
-values afterwards. Whoever changes or deletes frames has locked the row of their trace before.
+values afterwards. Whoever changes or deletes frames of spans has locked the row of their trace
+before. Log records may have no such row: there, the frame itself is locked (see `lock_frames`).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import cache
 from typing import Any, Final, NamedTuple, cast
 
 import sqlalchemy as sa
@@ -18,9 +20,9 @@ from sqlalchemy.orm import Session
 
 from observatory_storage.models import PayloadUnindexed
 from observatory_storage.payloads.frame import DamagedFrame, Frame, Member, Owner, pack, unpack
-from observatory_storage.payloads.frame_keys import HOUR, FrameKey, owner_of
+from observatory_storage.payloads.frame_keys import HOUR, FrameKey
+from observatory_storage.payloads.frame_sets import OF_SPANS, FrameSet
 from observatory_storage.payloads.word_blocks import HourKey
-from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS
 from observatory_storage.times import MICROSECOND
 
 __all__ = [
@@ -38,10 +40,10 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-_FRAMES: Final = PAYLOAD_FRAMES.table
 _UNINDEXED: Final = cast(sa.Table, PayloadUnindexed.__table__)
 _KEY: Final = ("trace_id", "start_time", "id")
 _NOTED: Final = ("trace_id", "start_time", "lost_values")
+_ATTEMPTS: Final = 3
 
 
 class Reference(NamedTuple):
@@ -96,7 +98,11 @@ def frame_row(
     return {**key._asdict(), "value_bytes": size, "data": pack(listed)}
 
 
-def insert_frames(connection: sa.Connection, frames: Mapping[FrameKey, Iterable[Member]]) -> None:
+def insert_frames(
+    connection: sa.Connection,
+    frames: Mapping[FrameKey, Iterable[Member]],
+    of: FrameSet = OF_SPANS,
+) -> None:
     """Insert frames, in the order of their keys. Their partitions are there.
 
     Raises:
@@ -104,7 +110,7 @@ def insert_frames(connection: sa.Connection, frames: Mapping[FrameKey, Iterable[
     """
     if frames:
         rows = [frame_row(key, frames[key]) for key in sorted(frames)]
-        connection.execute(sa.insert(_FRAMES), rows)
+        connection.execute(sa.insert(of.table), rows)
         note_changed(connection, frames)
 
 
@@ -132,12 +138,13 @@ def note_changed(
 
 
 def deleting_frames(*conditions: sa.ColumnElement[bool]) -> sa.Insert:
-    """The statement that deletes frames, and notes that their words are to be forgotten.
+    """The statement that deletes frames of spans, and notes that their words are to be forgotten.
 
     The traces are locked. No row refers to the frames when the transaction ends.
     """
-    deleted = sa.delete(_FRAMES).where(*conditions)
-    gone = deleted.returning(_FRAMES.c.trace_id, _FRAMES.c.start_time).cte("gone")
+    frames = OF_SPANS.table
+    deleted = sa.delete(frames).where(*conditions)
+    gone = deleted.returning(frames.c.trace_id, frames.c.start_time).cte("gone")
     noted = sa.select(*gone.c, sa.true()).distinct()
     return sa.insert(_UNINDEXED).from_select(_NOTED, noted)
 
@@ -162,61 +169,67 @@ def opened(key: FrameKey, data: bytes | None) -> Frame | DamagedFrame:
         return damaged
 
 
-def _has_id(ids: Any) -> sa.ColumnElement[bool]:
+def _has_id(frames: sa.Table, ids: Any) -> sa.ColumnElement[bool]:
     """Whether a frame has one of these ids, or has taken one over."""
-    return sa.or_(_FRAMES.c.id == sa.func.any(ids), _FRAMES.c.packed_ids.overlap(ids))
+    return sa.or_(frames.c.id == sa.func.any(ids), frames.c.packed_ids.overlap(ids))
 
 
-_COLUMNS: Final = tuple(_FRAMES.c[name] for name in (*_KEY, "packed_ids", "created_at", "data"))
-_IDS: Final = sa.bindparam("ids", type_=sa.ARRAY(_FRAMES.c.id.type))
-# For one hour of one trace, which is what most readers ask for: they are planned sooner, above all
-# where one frame is wanted. No other frame is read: a large trace has hundreds of them.
-_OF_HOUR: Final = sa.select(_FRAMES.c.id, _FRAMES.c.packed_ids, _FRAMES.c.data).where(
-    _FRAMES.c.trace_id == sa.bindparam("trace_id"),
-    _FRAMES.c.start_time == sa.bindparam("start_time"),
-)
-_ID: Final = sa.bindparam("id", type_=_FRAMES.c.id.type)
-_ONE_OF_HOUR: Final = _OF_HOUR.where(
-    sa.or_(_FRAMES.c.id == _ID, sa.any_(_FRAMES.c.packed_ids) == _ID)
-)
-_SOME_OF_HOUR: Final = _OF_HOUR.where(_has_id(_IDS))
+@cache
+def _of_hour(of: FrameSet) -> tuple[sa.Select[Any], sa.Select[Any]]:
+    """The statements for one frame, and for some frames, of one hour of one trace.
+
+    That is what most readers ask for: they are planned sooner, above all where one frame is wanted.
+    No other frame is read: a large trace has hundreds of them.
+    """
+    frames = of.table.c
+    of_hour = sa.select(frames.id, frames.packed_ids, frames.data).where(
+        frames.trace_id == sa.bindparam("trace_id"), frames.start_time == sa.bindparam("start_time")
+    )
+    one = sa.bindparam("id", type_=frames.id.type)
+    some = sa.bindparam("ids", type_=sa.ARRAY(frames.id.type))
+    return (
+        of_hour.where(sa.or_(frames.id == one, sa.any_(frames.packed_ids) == one)),
+        of_hour.where(_has_id(of.table, some)),
+    )
 
 
 def _given(keys: Sequence[FrameKey]) -> sa.FromClause:
     """The keys as a table."""
     columns = zip(_KEY, zip(*keys, strict=True), strict=True)
-    arrays = [sa.literal(list(values), sa.ARRAY(_FRAMES.c[name].type)) for name, values in columns]
+    types = OF_SPANS.table.c
+    arrays = [sa.literal(list(values), sa.ARRAY(types[name].type)) for name, values in columns]
     return sa.func.unnest(*arrays).table_valued(*_KEY).render_derived(name="given")
 
 
-def is_one_of(keys: Sequence[FrameKey]) -> sa.ColumnElement[bool]:
+def is_one_of(keys: Sequence[FrameKey], of: FrameSet = OF_SPANS) -> sa.ColumnElement[bool]:
     """Whether the own key of a frame is one of these, which are at least one."""
-    given, hours = _given(keys), [key.start_time for key in keys]
-    same = (_FRAMES.c[name] == given.c[name] for name in _KEY)
-    return sa.and_(*same, _FRAMES.c.start_time.between(min(hours), max(hours)))
+    frames, given, hours = of.table.c, _given(keys), [key.start_time for key in keys]
+    same = (frames[name] == given.c[name] for name in _KEY)
+    return sa.and_(*same, frames.start_time.between(min(hours), max(hours)))
 
 
-def _selected(keys: Sequence[FrameKey]) -> sa.Select[Any]:
+def _selected(keys: Sequence[FrameKey], of: FrameSet) -> sa.Select[Any]:
     """The frames that have these keys. The bounds prune partitions when the statement is planned.
 
     Each is found once, also if it has taken over many of the keys.
     """
-    given, hours = _given(keys), [key.start_time for key in keys]
+    frames, given, hours = of.table, _given(keys), [key.start_time for key in keys]
     wanted = (
         sa.select(given.c.trace_id, given.c.start_time, sa.func.array_agg(given.c.id).label("ids"))
         .group_by(given.c.trace_id, given.c.start_time)
         .subquery("wanted")
     )
-    same = [_FRAMES.c[name] == wanted.c[name] for name in ("trace_id", "start_time")]
+    same = [frames.c[name] == wanted.c[name] for name in ("trace_id", "start_time")]
+    columns = (frames.c[name] for name in (*_KEY, "packed_ids", "created_at", "data"))
     return (
-        sa.select(*_COLUMNS)
-        .join_from(_FRAMES, wanted, sa.and_(*same, _has_id(wanted.c.ids)))
-        .where(_FRAMES.c.start_time.between(min(hours), max(hours)))
+        sa.select(*columns)
+        .join_from(frames, wanted, sa.and_(*same, _has_id(frames, wanted.c.ids)))
+        .where(frames.c.start_time.between(min(hours), max(hours)))
     )
 
 
 def read_frames(
-    connection: sa.Connection | Session, keys: Iterable[FrameKey]
+    connection: sa.Connection | Session, keys: Iterable[FrameKey], of: FrameSet = OF_SPANS
 ) -> dict[FrameKey, Frame | DamagedFrame]:
     """Read frames, by one statement; none if there are no keys.
 
@@ -234,62 +247,68 @@ def read_frames(
     if all(key[:2] == first[:2] for key in wanted):
         ids = [key.id for key in wanted]
         given: dict[str, Any] = {"trace_id": first.trace_id, "start_time": first.start_time}
-        statement, given["id"] = _ONE_OF_HOUR, first.id
+        one, some = _of_hour(of)
+        statement, given["id"] = one, first.id
         if len(ids) > 1:
-            statement, given["ids"] = _SOME_OF_HOUR, ids
+            statement, given["ids"] = some, ids
         for frame_id, packed_ids, data in connection.execute(statement, given):
             frame = opened(first._replace(id=frame_id), data)
             names = {frame_id, *(packed_ids or ())}.intersection(ids)
             found |= {first._replace(id=name): frame for name in names}
     else:
-        for stored in map(_stored, connection.execute(_selected(wanted))):
+        for row in connection.execute(_selected(wanted, of)):
+            stored = _stored(of, row)
             found |= dict.fromkeys(stored.names(), opened(stored.key, stored.data))
     return {key: found[key] if key in found else opened(key, None) for key in wanted}
 
 
-def lock_frames(connection: sa.Connection, keys: Iterable[FrameKey]) -> list[StoredFrame]:
+def lock_frames(
+    connection: sa.Connection, keys: Iterable[FrameKey], of: FrameSet = OF_SPANS
+) -> list[StoredFrame]:
     """Lock and read the frames that have these keys, in the order of their own keys."""
-    wanted = sorted(set(keys))
-    if not wanted:
-        return []
-    order = [_FRAMES.c[name] for name in _KEY]
-    locking = _selected(wanted).order_by(*order).with_for_update(of=_FRAMES)
-    return list(map(_stored, connection.execute(locking)))
+    wanted = set(keys)
+    found: list[StoredFrame] = []
+    # While a frame is waited for, another transaction may put one in its place that has taken over
+    # the key. Only the next statement finds it. The lock of a trace rules that out.
+    for _ in range(1 if of.has_locked_traces else _ATTEMPTS):
+        if not wanted:
+            break
+        order = [of.table.c[name] for name in _KEY]
+        locking = _selected(sorted(wanted), of).order_by(*order).with_for_update(of=of.table)
+        found += [_stored(of, row) for row in connection.execute(locking)]
+        wanted = wanted.difference(name for frame in found for name in frame.names())
+    return sorted(found)
 
 
-def _stored(row: Any) -> StoredFrame:
-    return StoredFrame(_key(row), row.packed_ids, row.created_at, row.data)
+def _stored(of: FrameSet, row: Any) -> StoredFrame:
+    return StoredFrame(_key(of, row), row.packed_ids, row.created_at, row.data)
 
 
-def _key(row: Any) -> FrameKey:
-    return FrameKey(row.trace_id, row.start_time.astimezone(UTC), row.id)
+def _key(of: FrameSet, row: Any) -> FrameKey:
+    return of.key(row.trace_id, row.start_time, row.id)
 
 
-def references_to(connection: sa.Connection, keys: Iterable[FrameKey]) -> list[Reference]:
-    """The rows that refer to these frames: spans and events."""
+def references_to(
+    connection: sa.Connection, keys: Iterable[FrameKey], of: FrameSet = OF_SPANS
+) -> list[Reference]:
+    """The rows that refer to these frames."""
     wanted = sorted(set(keys))
     if not wanted:
         return []
     given, hours = _given(wanted), [key.start_time for key in wanted]
     found = []
-    for table, span_start, span_start_ns in (
-        (SPANS.table, "start_time", "start_ns"),
-        (EVENTS.table, "span_start_time", "span_start_ns"),
-    ):
-        rows, start = table.c, table.c[span_start]
-        position = rows.position if "position" in rows else sa.null()
+    for owners in of.owners:
+        rows = owners.table.c
+        start = rows[owners.start]
         statement = (
             sa.select(
-                *(given.c[name] for name in _KEY),
-                rows.span_id,
-                start.label("span_start"),
-                rows[span_start_ns].label("span_start_ns"),
-                position.label("position"),
+                given.c.start_time.label("hour"),
+                *(rows[name] for name in owners.columns),
                 rows.payload_digests,
             )
             .join_from(
                 given,
-                table,
+                owners.table,
                 sa.and_(
                     rows.trace_id == given.c.trace_id,
                     rows.payload_frame == given.c.id,
@@ -301,10 +320,10 @@ def references_to(connection: sa.Connection, keys: Iterable[FrameKey]) -> list[R
         )
         found += [
             Reference(
-                _key(row),
-                owner_of(row.span_id, row.span_start, row.span_start_ns, row.position),
-                row.payload_digests or {},
+                of.key(row["trace_id"], row["hour"], row["payload_frame"]),
+                owners.owner(row),
+                owners.digests(row),
             )
-            for row in connection.execute(statement)
+            for row in connection.execute(statement).mappings()
         ]
     return found

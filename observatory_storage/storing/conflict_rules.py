@@ -12,6 +12,8 @@ from observatory_storage.jsonb import EMPTY_OBJECT
 from observatory_storage.storing.upsert_target import UpsertTarget, comparable_json
 from observatory_storage.tables import (
     EVENTS,
+    LOG_FRAMES,
+    LOGS,
     PAYLOAD_COLUMNS,
     PAYLOAD_FRAMES,
     SPANS,
@@ -135,7 +137,9 @@ def _target(table: TableDefinition, more_columns: tuple[str, ...] = ()) -> Upser
 
 
 TARGETS: Final = {name: _target(table) for name, table in TABLES.items()}
-WITH_PAYLOADS: Final = {table.name: _target(table, PAYLOAD_COLUMNS) for table in (SPANS, EVENTS)}
+WITH_PAYLOADS: Final = {
+    table.name: _target(table, PAYLOAD_COLUMNS) for table in (SPANS, EVENTS, LOGS)
+}
 """Targets of rows with their payload columns, which `FrameBuilder` adds."""
-FRAMES: Final = _target(PAYLOAD_FRAMES)
-"""The target of payload frames, which are only loaded: their ids are random."""
+FRAMES: Final = {table.name: _target(table) for table in (PAYLOAD_FRAMES, LOG_FRAMES)}
+"""The targets of payload frames, which are only loaded: their ids are random."""

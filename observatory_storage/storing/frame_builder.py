@@ -9,14 +9,17 @@ from itertools import chain, islice
 from typing import Any, Final
 from uuid import UUID
 
+from observatory_storage.llm.log_facts import may_tell_facts
 from observatory_storage.payloads import (
     FULL_FRAME_BYTES,
+    OF_SPANS,
     FrameKey,
+    FrameSet,
     Member,
-    Moved,
     Owner,
     frame_row,
     hour_of,
+    move_from_log,
     move_large,
     new_frame_id,
     note_changed,
@@ -26,10 +29,17 @@ from observatory_storage.rows import Row
 from observatory_storage.storing.binary_copy import copy_parts
 from observatory_storage.storing.conflict_rules import FRAMES
 from observatory_storage.storing.upsert import Loader, chosen_method
-from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPAN_KEY_OF_EVENT, SPANS, Values
+from observatory_storage.tables import (
+    EVENTS,
+    LOGS,
+    PAYLOAD_FRAMES,
+    SPAN_KEY_OF_EVENT,
+    SPANS,
+    Values,
+)
 from observatory_storage.times import MICROSECOND, UNIX_EPOCH
 
-__all__ = ["FrameBuilder", "OwnerKey", "event_owner", "load_frames", "span_owner"]
+__all__ = ["FrameBuilder", "OwnerKey", "event_owner", "load_frames", "log_owner", "span_owner"]
 
 OwnerKey = tuple[UUID, Owner]
 """The id of a trace, and one of its rows."""
@@ -47,6 +57,9 @@ _EVENT_TRACE_ID, _EVENT_SPAN_ID, _EVENT_START, _EVENT_START_NS = EVENTS.position
     *SPAN_KEY_OF_EVENT
 )
 _POSITION, _EVENT_ATTRIBUTES = EVENTS.positions("position", "attributes")
+_LOG_TRACE_ID, _LOG_ID, _TIME, _TIME_NS, _LOG_ATTRIBUTES, _BODY = LOGS.positions(
+    "trace_id", "id", "timestamp", "timestamp_ns", "attributes", "body_json"
+)
 
 
 def span_owner(values: Values) -> OwnerKey:
@@ -60,13 +73,18 @@ def event_owner(values: Values) -> OwnerKey:
     return values[_EVENT_TRACE_ID], owner_of(*span, values[_POSITION])
 
 
+def log_owner(values: Values) -> OwnerKey:
+    """The owner of the values of a prepared log record that names a trace."""
+    return values[_LOG_TRACE_ID], owner_of(values[_LOG_ID].hex, values[_TIME], values[_TIME_NS])
+
+
 class _Open:
     """A frame that takes more members."""
 
     __slots__ = ("key", "members", "part", "size")
 
-    def __init__(self, trace_id: UUID, hour: datetime) -> None:
-        self.key = FrameKey(trace_id, hour, new_frame_id())
+    def __init__(self, key: FrameKey) -> None:
+        self.key = key
         self.members: list[Member] = []
         self.size = 0
         self.part = 0
@@ -81,10 +99,12 @@ class FrameBuilder:
 
     Args:
         threshold: the bytes of attributes that a row may keep; None leaves all in the rows.
+        of: which frames are made.
     """
 
-    def __init__(self, threshold: int | None) -> None:
+    def __init__(self, threshold: int | None, of: FrameSet = OF_SPANS) -> None:
         self._threshold = threshold
+        self.of = of
         self._open: dict[tuple[int, datetime], _Open] = {}
         self._complete: list[_Open] = []
         self._packed: list[tuple[FrameKey, Values]] = []
@@ -107,6 +127,35 @@ class FrameBuilder:
         """Prepared events with their payload columns."""
         rows = ((values, None) for values in events)
         return self._framed(rows, _EVENT_ATTRIBUTES, _EVENT_START, event_owner)
+
+    def is_large_log(self, values: Values) -> bool:
+        """Whether a prepared log record may have large values. Frames need its trace."""
+        threshold, body = self._threshold, values[_BODY]
+        return (
+            threshold is not None
+            and values[_LOG_TRACE_ID] is not None
+            and (
+                len(values[_LOG_ATTRIBUTES]) > threshold
+                or (body is not None and len(body) > threshold)
+            )
+        )
+
+    def logs(self, logs: Iterable[Values]) -> list[Values]:
+        """Prepared log records with their payload columns."""
+        is_large = self.is_large_log
+        return [self._log(v) if is_large(v) else v + _INLINE for v in logs]
+
+    def _log(self, values: Values) -> Values:
+        assert self._threshold is not None
+        moved = move_from_log(
+            values[_LOG_ATTRIBUTES], values[_BODY], self._threshold, stays=may_tell_facts
+        )
+        if moved is None:
+            return values + _INLINE
+        frame = self._frame(log_owner(values), values[_TIME], moved.values)
+        framed = list(values)
+        framed[_LOG_ATTRIBUTES], framed[_BODY] = moved.columns
+        return (*framed, frame, moved.digests)
 
     def _framed(
         self,
@@ -131,7 +180,7 @@ class FrameBuilder:
             ):
                 framed.append(values + _INLINE)
             else:
-                frame = self._frame(owner_of_row(values), values[start], moved)
+                frame = self._frame(owner_of_row(values), values[start], moved.values)
                 before, after = values[:attributes], values[attributes + 1 :]
                 framed.append((*before, moved.attributes, *after, frame, moved.digests))
         return framed
@@ -172,7 +221,7 @@ class FrameBuilder:
         """Whether any value was moved."""
         return bool(self._open or self._complete or self._packed)
 
-    def _frame(self, owner: OwnerKey, start: datetime, moved: Moved) -> int:
+    def _frame(self, owner: OwnerKey, start: datetime, values: Mapping[str, bytes]) -> int:
         """Add the values to a frame, and return its id."""
         trace_id, of_trace = owner
         if not self._hour <= start <= self._hour + _ALMOST_AN_HOUR:
@@ -180,9 +229,9 @@ class FrameBuilder:
         place = trace_id.int, self._hour
         frame = self._open.get(place)
         if frame is None:
-            frame = self._open[place] = _Open(trace_id, self._hour)
-        frame.members.append(Member(of_trace, moved.values))
-        frame.size += sum(map(len, moved.values.values()))
+            frame = self._open[place] = _Open(self.of.key(trace_id, self._hour, new_frame_id()))
+        frame.members.append(Member(of_trace, values))
+        frame.size += sum(map(len, values.values()))
         frame.part = self._part
         if frame.size >= FULL_FRAME_BYTES:
             self._complete.append(self._open.pop(place))
@@ -197,11 +246,12 @@ def load_frames(
     Args:
         written: see `FrameBuilder.frames`.
     """
+    target = FRAMES[builder.of.definition.name]
     keys, rows = builder.frames(written)
     if chosen_method(loader.method, len(keys)) == "copy":
         # The last ones are packed while the server inserts those before them.
         parts = iter(lambda: list(islice(rows, _PACKED_TOGETHER)), [])
-        copy_parts(loader.connection, FRAMES, parts, FRAMES.target, loader.sent)
+        copy_parts(loader.connection, target, parts, target.target, loader.sent)
     else:
-        loader.load(FRAMES, list(rows))
+        loader.load(target, list(rows))
     note_changed(loader.connection, keys)

@@ -25,6 +25,7 @@ from observatory_storage.payloads import hours_of
 from observatory_storage.rows import PART, Row, Rules, as_mapping, prepare_all, remember_id
 from observatory_storage.storing.binary_copy import copy_parts
 from observatory_storage.storing.conflict_rules import target_of
+from observatory_storage.storing.log_loading import copy_logs
 from observatory_storage.storing.span_copy import SpanCopy
 from observatory_storage.storing.span_filling import LoggedFacts, fill_from_logs, logged_facts
 from observatory_storage.storing.store import StoreResult
@@ -38,7 +39,14 @@ from observatory_storage.storing.transaction import (
     writing,
 )
 from observatory_storage.storing.upsert import Loader, is_text_error
-from observatory_storage.tables import EVENTS, LOGS, PAYLOAD_FRAMES, SPANS, TableDefinition
+from observatory_storage.tables import (
+    EVENTS,
+    LOG_FRAMES,
+    LOGS,
+    PAYLOAD_FRAMES,
+    SPANS,
+    TableDefinition,
+)
 
 __all__ = ["Feed", "RowFeed", "StreamOutcome", "stream"]
 
@@ -192,7 +200,8 @@ def stream(
         prices = source.prices.table() if is_spans else None
         keeps_rows = source.commits.keeps_rows
         noted = _Noted(feed.table, keeps_rows=keeps_rows and not is_spans)
-        threshold = payload_threshold(source, payloads) if is_spans else None
+        has_payloads = feed.table in (SPANS, LOGS)
+        threshold = payload_threshold(source, payloads) if has_payloads else None
         try:
             with (
                 writing(source),
@@ -229,8 +238,11 @@ def _stream(loader: Loader, feed: Feed, partitions: Partitions, noted: _Noted) -
         else:
             target = target_of(feed.table)
             values = ([row.values for row in part] for part in parts)
-            into = target.target
-            copied = partial(copy_parts, loader.connection, target, values, into, loader.sent)
+            if feed.table is LOGS:
+                copied = partial(copy_logs, loader, values)
+            else:
+                into = target.target
+                copied = partial(copy_parts, loader.connection, target, values, into, loader.sent)
             totals, written = None, loader.attempt(target, copied)
     except _NotClean:
         return StreamOutcome.NOT_CLEAN
@@ -296,7 +308,10 @@ def _clean_parts(feed: Feed, partitions: Partitions, threshold: int | None) -> I
             starts = [row[1][position] for row in part]
             if not partitions.hold(name, starts):
                 raise _NotClean
-            if threshold is not None:
+            if threshold is not None and feed.table is LOGS:
+                if not partitions.hold(LOG_FRAMES.name, [*hours_of(starts)]):
+                    raise _NotClean
+            elif threshold is not None:
                 large = [
                     row[1][_START] for row in part if row[2] or len(row[1][_ATTRIBUTES]) > threshold
                 ]

@@ -17,6 +17,7 @@ from observatory_storage.storing import transaction
 from observatory_storage.storing.binary_copy import SentBytes
 from observatory_storage.storing.conflict_rules import TARGETS, target_of
 from observatory_storage.storing.event_merge import write_events
+from observatory_storage.storing.log_loading import write_logs
 from observatory_storage.storing.span_copy import write_spans
 from observatory_storage.storing.span_filling import fill_from_logs, logged_facts
 from observatory_storage.storing.upsert import Loader, Method
@@ -164,7 +165,10 @@ def write_batch(loader: Loader, rows: Sequence[Row], *, optimistic: bool = True)
     for name, target in TARGETS.items():
         if name not in _WRITTEN_TOGETHER:
             values = [row.values for row in by_table[name]]
-            loader.upsert(target, values, optimistic=optimistic)
+            if name == LOGS.name:
+                write_logs(loader, values, optimistic=optimistic)
+            else:
+                loader.upsert(target, values, optimistic=optimistic)
     spans, traces = by_table[SPANS.name], by_table[TRACES.name]
     trace_rows = [row.values for row in (*traces, *_traces_to_lock(traces, spans))]
     events = [row.values for row in by_table[EVENTS.name]]

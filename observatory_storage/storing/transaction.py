@@ -21,7 +21,14 @@ from observatory_storage.payloads import hours_of, zstd_module
 from observatory_storage.pricing import PriceBook
 from observatory_storage.rows import Row, Rules
 from observatory_storage.storing.upsert import is_text_error
-from observatory_storage.tables import EVENTS, PAYLOAD_FRAMES, SPANS, table_named
+from observatory_storage.tables import (
+    EVENTS,
+    LOG_FRAMES,
+    LOGS,
+    PAYLOAD_FRAMES,
+    SPANS,
+    table_named,
+)
 
 __all__ = [
     "PartitionMissing",
@@ -92,7 +99,7 @@ def payload_mode(source: Source, mode: Any) -> PayloadMode | None:
 
 
 def payload_threshold(source: Source, mode: PayloadMode | None = None) -> int | None:
-    """The bytes of attributes that a span or an event keeps in its row; None if it keeps all.
+    """The bytes of attributes that a row keeps; None if it keeps all.
 
     Args:
         source: the pool.
@@ -139,6 +146,7 @@ def ensure_partitions(
     if framed:
         starts = moments.get(SPANS.name, []) + moments.get(EVENTS.name, [])
         moments[PAYLOAD_FRAMES.name] = sorted(hours_of(starts))
+        moments[LOG_FRAMES.name] = sorted(hours_of(moments.get(LOGS.name, [])))
     for table_name, needed in moments.items():
         if within is None:
             source.partitions.ensure(table_name, needed)

@@ -10,6 +10,7 @@ from sqlalchemy import inspect
 
 from observatory_storage.config import StorageConfig
 from observatory_storage.repositories import LogFilters, SpanFilters, TraceFilters
+from observatory_storage.repositories.logs.known_records import matching_record_keys
 from observatory_storage.repositories.metrics.point_filters import DataPointFilters
 from observatory_storage.repositories.reading.entities import EntityMaker
 from observatory_storage.repositories.reading.filter_fields import Filters
@@ -97,6 +98,8 @@ class Selection:
     def _matching(self, reader: Reader, keys: list[tuple[Any, ...]]) -> set[tuple[Any, ...]]:
         if isinstance(self._filters, SpanFilters):
             return matching_span_keys(reader, keys, self._filters)
+        if isinstance(self._filters, LogFilters):
+            return matching_record_keys(reader, keys, self._filters)
         return matching_keys(reader, self._signal.table, keys, self._filters.conditions())
 
     def _read(self, query: Any) -> Any:

@@ -24,7 +24,7 @@ __all__ = ["Result", "compare", "empty", "own_heap_frozen", "percentile", "settl
 _EMPTIED: Final = {
     "trace_spans": "traces, trace_spans, trace_events, payload_frames",
     "metric_data_points": "metrics, metric_data_points",
-    "logs": "logs",
+    "logs": "logs, log_frames",
 }
 
 

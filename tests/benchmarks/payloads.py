@@ -17,19 +17,24 @@ from observatory_storage.storing.transaction import ensure_partitions
 from tests.benchmarks.measure import empty, own_heap_frozen
 from tests.benchmarks.ours import COPY, END_TO_END
 from tests.benchmarks.technique import Run
-from tests.benchmarks.texts import chats, prompts
+from tests.benchmarks.texts import chats, logged_prompts, prompts
 from tests.benchmarks.ways_in import OTLP
-from tests.benchmarks.workload import Workload, narrow_spans, wide_spans
+from tests.benchmarks.workload import Workload, logs, narrow_spans, wide_spans
 
 __all__ = ["Compared", "compare_payloads"]
 
-_WORKLOADS: Final = (prompts, chats, wide_spans, narrow_spans)
+_WORKLOADS: Final = (prompts, chats, wide_spans, narrow_spans, logged_prompts, logs)
 _WAYS: Final = (COPY, END_TO_END, *OTLP)
 _SIZE: Final = text(
-    "SELECT CAST(sum(pg_total_relation_size(relid)) AS bigint) + pg_total_relation_size('traces')"
-    " FROM unnest(ARRAY['trace_spans', 'trace_events', 'payload_frames']) AS one,"
-    " pg_partition_tree(one::regclass)"
+    "SELECT CAST(sum(pg_total_relation_size(relid)) AS bigint)"
+    " FROM unnest(CAST(:tables AS text[])) AS one, pg_partition_tree(one::regclass)"
 )
+
+
+_TABLES: Final = {
+    "trace_spans": ["trace_spans", "trace_events", "payload_frames", "traces"],
+    "logs": ["logs", "log_frames"],
+}
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,9 @@ class Compared:
     """One way of writing a workload, in both modes.
 
     Attributes:
-        inline, compressed: spans committed per second of wall-clock time.
+        inline, compressed: rows committed per second of wall-clock time.
         ratio: compressed divided by inline; the median of the ratios of all rounds.
-        inline_bytes, compressed_bytes: of all tables, with TOAST and indexes, for each span.
+        inline_bytes, compressed_bytes: of all tables, with TOAST and indexes, for each row.
     """
 
     workload: str
@@ -90,7 +95,9 @@ def _in_turn(
                 times[mode].append(took)
             else:
                 with pool.engine.connect() as connection:
-                    sizes[mode] = connection.execute(_SIZE).scalar_one()
+                    sizes[mode] = connection.execute(
+                        _SIZE, {"tables": _TABLES[load.table]}
+                    ).scalar_one()
     count = len(load.rows)
     return Compared(
         load.name,

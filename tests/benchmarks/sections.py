@@ -106,8 +106,8 @@ def payloads(pool: StoragePool, sizes: Sizes, out: Output) -> list[Any]:
     """Large values in their rows, and compressed beside them."""
     results = compare_payloads(pool, sizes.rows, sizes.batch, sizes.rounds)
     out.table(
-        f"payloads inline / compressed, {sizes.batch:,} spans a transaction",
-        ("spans", "by", "spans/s", "ratio", "bytes a span", "ratio"),
+        f"payloads inline / compressed, {sizes.batch:,} rows a transaction",
+        ("rows", "by", "rows/s", "ratio", "bytes a row", "ratio"),
         [
             (
                 one.workload,

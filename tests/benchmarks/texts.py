@@ -1,7 +1,8 @@
-"""Spans of model calls with long texts: words of the demo's corpus, in a likely order.
+"""Model calls with long texts, as spans and log records: words of the corpus, in a likely order.
 
-The corpus is smaller than the texts of a trace, so its sentences would be repeated. Here each word
-is followed by one that follows it in the corpus, which compresses about as well as English prose.
+The demo's corpus is smaller than the texts of a trace, so its sentences would be repeated. Here
+each word is followed by one that follows it in the corpus, which compresses about as well as
+English prose.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import observatory_storage.demo
+from observatory_storage.rows import prepare_log
 from tests.benchmarks.workload import SPANS_A_TRACE, Workload, of_spans, wide_span_rows
 
-__all__ = ["chats", "prompts"]
+__all__ = ["chats", "logged_prompts", "prompts"]
 
 _CORPUS: Final = Path(observatory_storage.demo.__file__).parent / "corpus"
 _PROMPT, _COMPLETION = 4_000, 1_500  # characters
+_OF_SPAN: Final = ("trace_id", "span_id", "service_name", "resource_attributes")
 _TURN: Final = 1_250  # characters of a question and its answer
 
 
@@ -45,6 +48,21 @@ def chats(count: int) -> Workload:
         rows.append(_call(row, history, [answer]))
         history.append(answer)
     return of_spans("chats of ten turns", rows)
+
+
+def logged_prompts(count: int) -> Workload:
+    """Log records of model calls with independent prompts in their bodies, ten a trace."""
+    text, rows = _Text(7), []
+    for row in wide_span_rows(count):
+        given = {name: row[name] for name in _OF_SPAN}
+        question = [{"role": "user", "content": text.of(_PROMPT)}]
+        answer = [{"role": "assistant", "content": text.of(_COMPLETION)}]
+        body = {"gen_ai.input.messages": question, "gen_ai.output.messages": answer}
+        attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o"}
+        named = {"event_name": "gen_ai.client.inference.operation.details", "severity_number": 9}
+        times = {"timestamp": row["start_time"], "attributes": attributes, "body_json": body}
+        rows.append({**given, **named, **times})
+    return Workload("logged prompts", "logs", rows, [prepare_log(row) for row in rows])
 
 
 def _call(row: dict[str, Any], sent: list[Any], answered: list[Any]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from observatory_storage.repositories.traces import span_search, walk_or_index
 
 # After so many runs psycopg and PostgreSQL would take a generic plan, if statements were prepared.
 RUNS = 12
+OF_FRAMES = {"payload_segments", "payload_unindexed"}
+"""The tables by which a search of log records looks whether there are words in frames."""
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def test_a_first_page_is_planned_for_few_partitions(filled: StoragePool, name: s
     answer, most, statements = planned(filled, NEAR[name])
     assert len(answer) == PAGE
     assert 0 < most <= 12
-    assert statements <= 5
+    assert statements <= 5 + 1  # which looks for words in payload frames
 
 
 @pytest.mark.parametrize("name", RARE)

@@ -27,6 +27,7 @@ from observatory_storage import (
     ValidationError,
 )
 from tests.repositories.samples import SECOND, START, a_log, a_span, trace_key
+from tests.repositories.test_tail import others_have_ended
 from tests.streams.conftest import OpenPool
 
 Options = dict[str, Any]
@@ -104,6 +105,40 @@ def test_spans_are_chosen_by_words_in_frames(database_url: str) -> None:
         )
         (span,) = next(pages)
     assert span.attributes["gen_ai.prompt"].startswith("a river a river")
+
+
+def test_a_poll_for_words_goes_on_until_it_is_full(pool: StoragePool) -> None:
+    def poll(cursor: str | None) -> tuple[str | None, list[int]]:
+        others_have_ended(pool)
+        with pool.unit_of_work() as uow:
+            page = uow.traces.tail_spans(cursor, text="river", limit=2)
+        return page.next, [int(span.span_id, 16) for span in page]
+
+    def write(first: int) -> None:
+        prompts = {n: "a river" if n % 5 == 0 else "a mountain" for n in range(first, first + 20)}
+        CopyWriter(pool).write_spans(
+            [a_span(1, n, attributes={"gen_ai.prompt": text}) for n, text in prompts.items()]
+        )
+
+    cursor, found = poll(None)
+    assert found == []
+    write(1)
+    cursor, found = poll(cursor)
+    assert found == [5, 10]
+    cursor, found = poll(cursor)
+    assert found == [15, 20]
+    cursor, found = poll(cursor)
+    assert found == []
+    write(101)
+    # Spans that do not match fill more pages than one poll reads.
+    CopyWriter(pool).write_spans([a_span(2, n) for n in range(1, 61)])
+    CopyWriter(pool).write_spans([a_span(3, 5, attributes={"gen_ai.prompt": "a river"})])
+    pages = []
+    for _ in range(6):
+        cursor, found = poll(cursor)
+        pages.append(found)
+    assert pages[:2] == [[105, 110], [115, 120]]
+    assert [n for page in pages[2:] for n in page] == [5]
 
 
 def test_traces_come_when_they_get_spans(pool: StoragePool) -> None:

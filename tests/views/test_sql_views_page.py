@@ -9,7 +9,7 @@ import pytest
 
 from observatory_storage.models import Base
 from observatory_storage.schema_state import VIEWS
-from tests.views.view_rows import PAGE, VIEW_NAMES
+from tests.views.view_rows import PAGE, PREVIEW_VIEWS, VIEW_NAMES
 
 _COLUMNS = """
     SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod),
@@ -33,7 +33,8 @@ TABLES_OF_VIEWS = {
         {"end_ns", "token_details", "reported_cost_source", "payload_frame", "otlp"},
     ),
     "observatory_events": ("trace_events", {"otlp", "payload_frame"}),
-    "observatory_logs": ("logs", {"otlp"}),
+    # The view log_payload_previews has the digests.
+    "observatory_logs": ("logs", {"otlp", "payload_frame", "payload_digests"}),
     "observatory_metrics": ("metrics", {"otlp"}),
     "observatory_data_points": ("metric_data_points", {"otlp"}),
 }
@@ -48,7 +49,7 @@ _RENAMED = {
 
 
 def test_all_views_are_known() -> None:
-    assert {*VIEW_NAMES, "payload_previews"} == VIEWS
+    assert {*VIEW_NAMES, *PREVIEW_VIEWS} == VIEWS
 
 
 @pytest.mark.parametrize("view", VIEW_NAMES)

@@ -14,6 +14,7 @@ from observatory_storage.schema_state import quoted_name
 __all__ = [
     "FACTS_ROLE",
     "PAGE",
+    "PREVIEW_VIEWS",
     "READER_ROLE",
     "VIEW_NAMES",
     "costs",
@@ -34,6 +35,7 @@ VIEW_NAMES = (
     *("observatory_events", "observatory_sessions", "observatory_costs_by_day"),
     *("observatory_logs", "observatory_metrics", "observatory_data_points"),
 )
+PREVIEW_VIEWS = ("log_payload_previews", "payload_previews")
 _GROUPS = ("service_name", "environment", "gen_ai_operation", "provider", "model")
 _SUMS = (
     *("unpriced_span_count", "prompt_tokens", "completion_tokens", "total_tokens"),

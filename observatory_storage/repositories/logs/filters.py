@@ -13,7 +13,8 @@ from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final, TypedDict
 
 from sqlalchemy import ColumnElement, Text, and_, not_, or_, type_coerce
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import text as sql
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
@@ -38,6 +39,8 @@ from observatory_storage.repositories.reading.filter_fields import (
     InBoth,
     at_least,
     before,
+    bound,
+    conditions_on,
     equals,
     filter_field,
     limit_field,
@@ -51,6 +54,9 @@ from observatory_storage.repositories.reading.validation import AttributeFilter,
 _UPPER: Final = str.maketrans(ascii_lowercase, ascii_uppercase)
 
 __all__ = ["LEVELS", "LogFilters", "LogKeywords", "LogSearchKeywords"]
+
+# The name of the condition that decides for records with values in frames.
+FRAMED: Final = "framed"
 
 
 class LogSearchKeywords(TypedDict, total=False):
@@ -105,30 +111,45 @@ def _is_as_severe(record: Mapping[str, Any], given: Given) -> bool | None:
 
 
 def _has_attributes(record: Any, given: Given) -> Conditions:
-    columns = (record.attributes, record.resource_attributes, record.scope_attributes)
-    wanted = attribute_conditions.attributes_of("attributes", given)
-    return [or_(*(one.is_in(column) for column in columns)) for one in wanted]
+    digests = record.payload_digests.op("->", return_type=JSONB())(sql("'attributes'"))
+    others = (record.resource_attributes, record.scope_attributes)
+    return [
+        or_(one.is_in(record.attributes, digests), *(one.is_in(column) for column in others))
+        for one in attribute_conditions.attributes_of("attributes", given)
+    ]
+
+
+def _in_content(record: Any, given: Given, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """The condition on what a record has to search beside a text body.
+
+    Args:
+        given: has `FRAMED` if records may have values in frames: the condition that decides there.
+    """
+    framed = given.get(FRAMED)
+    if framed is not None:
+        condition = or_(and_(record.payload_frame.is_(None), condition), framed)
+    return and_(record.is_structured(), condition)
 
 
 def _has_words(record: Any, given: Given) -> Conditions:
+    body = LogRecord.__table__.c.body if record is LogRecord else record.body
+    vector = LogRecord.search_vector(body)
     if "words" in given:
         words, letters = given["words"], given.get("letters")
-        in_body = has_plain_words(LogRecord.search_vector(LogRecord.__table__.c.body), words)
-        in_content = contains_words(content_of_log(LogRecord), words, letters)
-        return [or_(in_body, and_(LogRecord.is_structured(), in_content))]
+        in_content = contains_words(content_of_log(record), words, letters)
+        return [or_(has_plain_words(vector, words), _in_content(record, given, in_content))]
     if "text" not in given:
         return []
     search = TextSearch(given["text"])
-    vector = LogRecord.search_vector(LogRecord.__table__.c.body)
 
     def has_literal(written: str) -> ColumnElement[bool]:
         return matches(record.body, substring_pattern(written))
 
-    structured = LogRecord.is_structured()
     in_body = search.condition(vector, has_literal)
     if search.excludes:  # the word may stand beside the body
-        in_body = and_(in_body, not_(structured))
-    return [or_(in_body, and_(structured, has_words(content_of_log(LogRecord), search)))]
+        in_body = and_(in_body, not_(record.is_structured()))
+    in_content = has_words(content_of_log(record), search)
+    return [or_(in_body, _in_content(record, given, in_content))]
 
 
 def _contains(record: Any, given: Given) -> Conditions:
@@ -136,8 +157,8 @@ def _contains(record: Any, given: Given) -> Conditions:
         return []
     value = given["content"]
     in_body = matches(record.body, substring_pattern(value))
-    content = has_substring(content_of_log(LogRecord), value)
-    return [or_(in_body, and_(LogRecord.is_structured(), content))]
+    content = has_substring(content_of_log(record), value)
+    return [or_(in_body, _in_content(record, given, content))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +183,8 @@ class LogFilters(Filters):
         end_time: only records before this time.
         attributes: a mapping of attribute keys to text, numbers, bools or lists. Each pair must be
             in the attributes of the record, of its resource or of its scope. A value also matches a
-            list that contains it. A list matches an equal list.
+            list that contains it. A list matches an equal list. A ``Prefix`` of an attribute has at
+            most 100 characters, since large values may be stored beside their rows.
         text: words to search for in the body, text or JSON, and in the attributes of events; of
             events with messages of a model, in the prompts and completions. The syntax is that of a
             web search: all words, ``"a phrase"``, ``or``, ``-not``, ``begin*``. Case is ignored.
@@ -193,7 +215,7 @@ class LogFilters(Filters):
     )
     end_time: datetime | None = filter_field(validation.moment, before("timestamp", "end_time"))
     attributes: Mapping[str, AttributeFilter] | None = filter_field(
-        validation.attributes,
+        attribute_conditions.checked_movable,
         _has_attributes,
         parameters=attribute_conditions.attribute_parameters,
         is_hashable=False,
@@ -212,6 +234,28 @@ class LogFilters(Filters):
         validation.in_order(self.start_time, self.end_time)
         if self.contains is not None and self.start_time is None:
             raise ValidationError("start_time", None, "is required where contains is given")
+
+    def searches_content(self) -> bool:
+        """Whether values that may stand in frames decide."""
+        return self.text is not None or self.contains is not None
+
+    def conditions_with(self, framed: ColumnElement[bool]) -> Conditions:
+        """The conditions, if those on content are decided elsewhere for records with frames.
+
+        Args:
+            framed: the condition on such a record.
+        """
+        given = {**bound(self.parameters()), FRAMED: framed}
+        return conditions_on(LogRecord, self._rules, given)
+
+    def content_conditions(self, record: Any) -> Conditions:
+        """The conditions on content.
+
+        Args:
+            record: has the columns that content stands in.
+        """
+        given = bound(self.parameters())
+        return [*_has_words(record, given), *_contains(record, given)]
 
     def has_indexed_attribute(self) -> bool:
         """Whether an index of attributes finds the records, if they are few."""

@@ -17,6 +17,8 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
     Double,
     Select,
     Subquery,
@@ -24,6 +26,7 @@ from sqlalchemy import (
     case,
     cast,
     func,
+    literal,
     literal_column,
     select,
 )
@@ -32,12 +35,19 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased, defer
 from observatory_storage.llm.content_search import content_of_log, content_vector
 from observatory_storage.models import LogRecord
 from observatory_storage.repositories.logs.filters import LogFilters
+from observatory_storage.repositories.logs.framed_records import (
+    FramedRecords,
+    LogKey,
+    is_one_of,
+)
 from observatory_storage.repositories.reading.filter_fields import (
+    Conditions,
     conditions_on,
     rules_of,
     unbound,
     within,
 )
+from observatory_storage.repositories.reading.given_records import GIVEN_RECORDS
 from observatory_storage.repositories.reading.indexed_slices import Piece, in_pieces, pieces_of
 from observatory_storage.repositories.reading.pages import Keyset, Seek, SeekShape, Total
 from observatory_storage.repositories.reading.partition_slices import cuts_of, first_found
@@ -77,21 +87,26 @@ class LogSearch:
 
     Args:
         left_out: columns that are not loaded.
+        conditions: those on the records, if they are not the filters' own.
     """
 
     keyset: Keyset = NEWEST_LOGS
 
     def __init__(
-        self, reader: Reader, filters: LogFilters, left_out: Sequence[InstrumentedAttribute[Any]]
+        self,
+        reader: Reader,
+        filters: LogFilters,
+        left_out: Sequence[InstrumentedAttribute[Any]],
+        conditions: Conditions | None = None,
     ) -> None:
         self._reader = reader
         self._filters = filters
         self.query: Mapping[str, Any] = filters.query()
         self._left_out = left_out
         self._parameters = filters.parameters()
-        names = filters.kept_names()
+        names = filters.kept_names() if conditions is None else None
         if names is None:
-            self._matching = select(LogRecord).where(*filters.conditions())
+            self._matching = select(LogRecord).where(*(conditions or filters.conditions()))
         else:
             self._matching = _matching(names)
         self._make = _of_slice.__wrapped__ if names is None else _of_slice
@@ -161,12 +176,16 @@ class RankedLogSearch:
     ) -> None:
         self._reader = reader
         self.query: Mapping[str, Any] = filters.query()
-        self._matching = select(LogRecord).where(*filters.conditions())
         query = TextSearch(filters.text or "").query()
-        body = LogRecord.search_vector(LogRecord.__table__.c.body)
-        content = case((LogRecord.is_structured(), content_vector(content_of_log(LogRecord))))
-        ranks = (func.ts_rank_cd(one, query, _DIVIDED_BY_LENGTH) for one in (body, content))
-        rank = func.coalesce(func.greatest(*ranks), 0)
+        rank = _rank(LogRecord, LogRecord.__table__.c.body, query)
+        conditions = filters.conditions()
+        framed = FramedRecords(reader.session, filters)
+        if framed.is_any:
+            found = framed.matching(_rank(GIVEN_RECORDS, GIVEN_RECORDS.body, query))
+            by_frames = dict(found)
+            conditions = filters.conditions_with(is_one_of(list(by_frames)))
+            rank = func.coalesce(_rank_of(by_frames), rank)
+        self._matching = select(LogRecord).where(*conditions)
         pieces = pieces_of(reader, LogRecord, filters.start_time, filters.end_time)
         matching = self._matching.add_columns(cast(rank, Double).label("rank"))
         ranked = _planned_for_all(matching, pieces)
@@ -182,6 +201,27 @@ class RankedLogSearch:
             seek.of(self._records), seek.parameters
         )
         return [RankedRecord(rank, r.timestamp, r.timestamp_ns, r.id, r) for r, rank in found]
+
+
+def _rank(record: Any, body: Any, query: ColumnElement[Any]) -> ColumnElement[float]:
+    """The rank of a record, by its body or by what it has to search beside it."""
+    content = case((record.is_structured(), content_vector(content_of_log(record))))
+    vectors = (LogRecord.search_vector(body), content)
+    ranks = (func.ts_rank_cd(one, query, _DIVIDED_BY_LENGTH) for one in vectors)
+    return func.coalesce(func.greatest(*ranks), 0)
+
+
+def _rank_of(ranks: Mapping[LogKey, float]) -> ColumnElement[float | None]:
+    """The rank of a record that has been ranked; NULL for the others."""
+    times, ids = ([key[at] for key in ranks] for at in (0, 1))
+    given = func.unnest(
+        literal(times, ARRAY(LogRecord.timestamp.type)),
+        literal(ids, ARRAY(LogRecord.id.type)),
+        literal(list(ranks.values()), ARRAY(Double)),
+    )
+    ranked = given.table_valued("timestamp", "id", "rank").render_derived(name="ranked")
+    is_same = (ranked.c.timestamp == LogRecord.timestamp, ranked.c.id == LogRecord.id)
+    return select(cast(ranked.c.rank, Double)).where(*is_same).scalar_subquery()
 
 
 @lru_cache(maxsize=64)

@@ -21,16 +21,17 @@ from observatory_storage.repositories.logs.filters import (
     LogKeywords,
     LogSearchKeywords,
 )
+from observatory_storage.repositories.logs.framed_records import DecidedSearch, FramedRecords
 from observatory_storage.repositories.logs.log_search import NEWEST_LOGS, LogSearch, RankedLogSearch
+from observatory_storage.repositories.logs.log_tail import poll_records
 from observatory_storage.repositories.logs.results import LevelCount, LogStats
 from observatory_storage.repositories.reading import pages, time_buckets, validation
-from observatory_storage.repositories.reading.filter_fields import within
+from observatory_storage.repositories.reading.filter_fields import Conditions, within
 from observatory_storage.repositories.reading.measured_methods import measured
 from observatory_storage.repositories.reading.operators import OneOf
 from observatory_storage.repositories.reading.partitioned_search import PartitionedSearch
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
-from observatory_storage.repositories.reading.tail import Tail, TailedRows
 
 __all__ = ["LogRepository"]
 
@@ -50,9 +51,6 @@ _OF_SHORT_TRACE: Final = _IN_ORDER.where(
     or_(_IS_OF_TRACE, LogRecord.trace_id == bindparam("former_trace_id"))
 )
 _ORDERS: Final = ("time", "rank")
-_TAILED: Final = TailedRows(
-    "tail", LogRecord, (LogRecord.timestamp, LogRecord.timestamp_ns, LogRecord.id)
-)
 
 
 @measured("logs")
@@ -136,6 +134,8 @@ class LogRepository:
             _SHAPES[bool(payload)],
             lambda reader: self._search(reader, wanted, payload=payload),
             size,
+            # Content in frames is looked into by Python.
+            is_copied=lambda: not FramedRecords(self._reader.session, wanted).is_any,
         )
 
     def get_by_trace(
@@ -231,12 +231,13 @@ class LogRepository:
             ValidationError: the bucket width or the time zone is invalid.
         """
         wanted = LogFilters.of(filters, fields)
+        conditions = FramedRecords(self._reader.session, wanted).resolved()
         buckets = time_buckets.buckets_or_whole(bucket_size_secs, time_zone)
         bucket = buckets.column(LogRecord.timestamp, wanted.start_time, wanted.end_time)
         number = LogRecord.severity().label("number")
         by_number = (
             select(bucket, number, func.count().label("records"))
-            .where(*wanted.conditions())
+            .where(*conditions)
             .group_by("bucket", "number")
             .order_by("bucket", number.nulls_first())
         )
@@ -263,7 +264,7 @@ class LogRepository:
                 func.count(LogRecord.trace_id.distinct()).label("trace_count"),
                 func.min(LogRecord.timestamp).label("first_timestamp"),
                 func.max(LogRecord.timestamp).label("last_timestamp"),
-            ).where(*wanted.conditions())
+            ).where(*FramedRecords(self._reader.session, wanted).resolved())
         )
         return LogStats(**row._mapping)
 
@@ -291,23 +292,36 @@ class LogRepository:
             ValidationError: the cursor is damaged, or belongs to another query or another server.
         """
         wanted = LogFilters.of(filters, fields)
-        page = Tail(self._reader, _TAILED).poll(cursor, wanted, () if payload else _WITHOUT_PAYLOAD)
+        options = () if payload else _WITHOUT_PAYLOAD
+        page = poll_records(self._reader, cursor, wanted, options)
         return replace(page, shape=_SHAPES[bool(payload)])
 
     def _search(
         self, reader: Reader, filters: LogFilters, *, payload: bool
     ) -> pages.Search[LogRecord]:
+        framed = FramedRecords(reader.session, filters)
+        if not framed.is_any:
+            return self._search_by(reader, filters, None, payload=payload)
+        search = self._search_by(reader, filters, framed.conditions(), payload=payload)
+        return DecidedSearch(reader, search, framed)
+
+    def _search_by(
+        self, reader: Reader, filters: LogFilters, conditions: Conditions | None, *, payload: bool
+    ) -> pages.Search[LogRecord]:
+        """The list of the records that meet the conditions; None are those of the filters."""
+        left_out = () if payload else _LEFT_OUT
         if filters.text is not None:
-            return LogSearch(reader, filters, () if payload else _LEFT_OUT)
+            return LogSearch(reader, filters, left_out, conditions)
         options = () if payload else _WITHOUT_PAYLOAD
-        statement = select(LogRecord).where(*filters.conditions()).options(*options)
+        met = filters.conditions() if conditions is None else conditions
+        statement = select(LogRecord).where(*met).options(*options)
         if isinstance(filters.trace_id, (UUID, OneOf)):  # an index has their few records
             return StatementSearch(reader, NEWEST_LOGS, statement, filters.query())
         bounds = filters.start_time, filters.end_time
         in_order = PartitionedSearch(reader, NEWEST_LOGS, statement, filters.query(), bounds)
         if not filters.has_indexed_attribute():
             return in_order
-        in_slices = LogSearch(reader, filters, () if payload else _LEFT_OUT)
+        in_slices = LogSearch(reader, filters, left_out, conditions)
         return AttributeLogSearch(reader, filters, in_order, in_slices)
 
 

@@ -43,7 +43,7 @@ from observatory_storage.repositories.reading.filter_fields import Given
 from observatory_storage.repositories.reading.operators import Exists, Not, OneOf, Prefix
 from observatory_storage.repositories.reading.validation import AttributeFilter
 
-__all__ = ["Attribute", "attribute_parameters", "attributes_of", "checked_for_spans"]
+__all__ = ["Attribute", "attribute_parameters", "attributes_of", "checked_movable"]
 
 # What the JSON text of an object or of a list begins with.
 _BRACKETS: Final = ("{", "[")
@@ -205,7 +205,7 @@ def _quoted(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def checked_for_spans(field: str, value: object) -> dict[str, AttributeFilter] | None:
+def checked_movable(field: str, value: object) -> dict[str, AttributeFilter] | None:
     """As `validation.attributes`, for attributes whose values may stand in payload frames.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from observatory_storage.models import PayloadSegment, PayloadUnindexed, PayloadWords
+from observatory_storage.models import LogFrame, PayloadSegment, PayloadUnindexed, PayloadWords
 from observatory_storage.payloads.frame_keys import hour_of
 from observatory_storage.payloads.word_blocks import KEY_BYTES, HourKey, keys_of, read_block
 from observatory_storage.repositories.reading.filter_fields import within
@@ -95,11 +95,17 @@ class FramedWords:
     """The index of words of payload frames, in a time range.
 
     Args:
-        start, end: the range of the starts of spans; None where it has no bound.
+        start, end: the range of the starts of spans, or of the times of log records; None where it
+            has no bound.
+        logged: the range of the log records that matter, if it is another one.
     """
 
     def __init__(
-        self, connection: sa.Connection | Session, start: datetime | None, end: datetime | None
+        self,
+        connection: sa.Connection | Session,
+        start: datetime | None,
+        end: datetime | None,
+        logged: tuple[datetime | None, datetime | None] | None = None,
     ) -> None:
         self._connection = connection
         first = None if start is None else hour_of(start)
@@ -108,13 +114,20 @@ class FramedWords:
             *within(PayloadSegment.last_start, first, None),
             *within(PayloadSegment.first_start, None, end),
         ]
-        self._unindexed = within(PayloadUnindexed.start_time, first, end)
+        self._logged = (start, end) if logged is None else logged
 
     @property
     def is_any(self) -> bool:
         """Whether there may be frames in the range."""
         noted, has_segments = self._known
         return bool(noted) or has_segments
+
+    @cached_property
+    def has_log_frames(self) -> bool:
+        """Whether there are frames of log records in their range."""
+        # Asked only where there may be: planning for all partitions of frames would take long.
+        frame = sa.exists().where(*self._within(LogFrame.start_time)).select_from(LogFrame)
+        return self.is_any and bool(self._connection.scalar(sa.select(frame)))
 
     def all(self) -> set[HourKey]:
         """All hours of traces that may have frames."""
@@ -149,15 +162,26 @@ class FramedWords:
     def _known(self) -> tuple[set[HourKey], bool]:
         """The hours of traces that are noted, and whether there are segments."""
         noted = sa.select(PayloadUnindexed.trace_id, PayloadUnindexed.start_time)
+        first, end = self._logged
+        since = None if first is None else hour_of(first)
+        of_segments = (
+            *within(PayloadSegment.last_start, since, None),
+            *within(PayloadSegment.first_start, None, end),
+        )
         segment = sa.select(sa.null(), sa.null()).where(
-            sa.exists().where(*self._of_segments).select_from(PayloadSegment)
+            sa.exists().where(*of_segments).select_from(PayloadSegment)
         )
         both: sa.CompoundSelect[Any] = sa.union_all(
-            noted.where(*self._unindexed).distinct(), segment
+            noted.where(*self._within(PayloadUnindexed.start_time)).distinct(), segment
         )
         rows = self._connection.execute(both).all()
         keys = {HourKey(row[0], row[1].astimezone(UTC)) for row in rows if row[0] is not None}
         return keys, any(row[0] is None for row in rows)
+
+    def _within(self, start_time: Any) -> list[sa.ColumnElement[bool]]:
+        """Whether frames of an hour may matter."""
+        first, end = self._logged
+        return within(start_time, None if first is None else hour_of(first), end)
 
     def _indexed(self, alternatives: Sequence[Sequence[Run]]) -> set[HourKey] | None:
         runs = list(dict.fromkeys(run for each in alternatives for run in each))

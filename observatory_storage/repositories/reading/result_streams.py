@@ -40,6 +40,7 @@ class ResultStream(ArrowData, Iterator[T], Generic[T]):
         rows: makes an iterator that reads so many rows at a time.
         batch_size: the number of rows that iterating reads at a time.
         copied: makes a search that reads its rows by COPY, if there is one.
+        is_copied: asked when rows are converted: whether that search can read them.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class ResultStream(ArrowData, Iterator[T], Generic[T]):
         rows: Callable[[int], Iterator[T]],
         batch_size: int,
         copied: Callable[[Reader], Search[T]] | None = None,
+        *,
+        is_copied: Callable[[], bool] = lambda: True,
     ) -> None:
         self._reader = reader
         self._shape = shape
         self._make_rows = rows
-        self._copied = copied
+        self._copied, self._is_copied = copied, is_copied
         self._rows = rows(batch_size)
         self._through: Through | None = None
 
@@ -91,11 +94,17 @@ class ResultStream(ArrowData, Iterator[T], Generic[T]):
         size = validation.limit("batch_size", batch_size)
         pa = arrow_module()
         _ = self._reader.session  # raises if the unit of work has ended
-        tables = self._made_tables(size) if self._copied is None else self._copied_tables(size)
+        tables = self._tables(size)
         batches = (batch for table in tables for batch in table.to_batches(max_chunksize=size))
         through = self._through
         read = batches if through is None else through(batches, len)
         return pa.RecordBatchReader.from_batches(self._shape.schema(), read)
+
+    def _tables(self, size: int) -> Iterator[Any]:
+        if self._copied is None or not self._is_copied():
+            yield from self._made_tables(size)
+        else:
+            yield from self._copied_tables(size, self._copied)
 
     def _made_tables(self, size: int) -> Iterator[Any]:
         """The tables of rows that were made."""
@@ -104,14 +113,13 @@ class ResultStream(ArrowData, Iterator[T], Generic[T]):
         while batch := [*islice(rows, at_once)]:
             yield self._shape.table(batch)
 
-    def _copied_tables(self, size: int) -> Iterator[Any]:
+    def _copied_tables(self, size: int, copied: Callable[[Reader], Search[T]]) -> Iterator[Any]:
         """The tables of pages that are copied, each by statements of its own.
 
         So no COPY is open between two batches, and other statements may run there.
         """
-        assert self._copied is not None
         reader = CopyReader(self._reader.session, self._shape)
-        search = self._copied(reader)
+        search = copied(reader)
         keyset = search.keyset
         seek = Seek(keyset, min(size, _FIRST_PAGE), keyset.descending)
         while True:
@@ -136,7 +144,7 @@ def stream_of(
     search: Callable[[Reader], Search[T]],
     batch_size: int,
     *,
-    is_copied: bool = True,
+    is_copied: bool | Callable[[], bool] = True,
 ) -> ResultStream[T]:
     """The rows of a list, of which one page at a time is in memory.
 
@@ -145,11 +153,13 @@ def stream_of(
         shape: the columns of the rows.
         search: makes the list.
         batch_size: the rows of a page.
-        is_copied: whether Arrow's rows are copied. The list must then read all its rows by
-            `Reader.entities`, and use only their number.
+        is_copied: whether Arrow's rows are copied, or says so when they are asked for. The list
+            must then read all its rows by `Reader.entities`, and use only their number.
     """
 
     def rows(size: int) -> Iterator[T]:
         return read_all(search(reader), size)
 
+    if callable(is_copied):
+        return ResultStream(reader, shape, rows, batch_size, search, is_copied=is_copied)
     return ResultStream(reader, shape, rows, batch_size, search if is_copied else None)

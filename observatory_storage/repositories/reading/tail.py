@@ -18,7 +18,7 @@ writing within a minute of their start.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -37,7 +37,11 @@ __all__ = ["Tail", "TailedRows"]
 
 T = TypeVar("T")
 
+Decide = Callable[[Sequence[T]], Sequence[T]]
+
 _TRUSTED: Final = timedelta(minutes=1)
+# The most pages that a poll reads to fill one. The next poll goes on.
+_MOST_PAGES: Final = 20
 # ``xmin`` has the lower 32 bits of a transaction's number.
 _XIDS: Final = 2**32
 _ACTIVITY: Final = sa.table(
@@ -101,19 +105,28 @@ class Tail(Generic[T]):
         self._rows = rows
 
     def poll(
-        self, cursor: str | None, filters: TailFilters, options: Sequence[ORMOption]
+        self,
+        cursor: str | None,
+        filters: TailFilters,
+        options: Sequence[ORMOption],
+        decide: Decide[T] | None = None,
     ) -> Page[T]:
-        """The rows that settled since the cursor's poll; without a cursor, the newest ones."""
+        """The rows that settled since the cursor's poll; without a cursor, the newest ones.
+
+        Args:
+            decide: returns those of some rows that match, if the conditions of the filters do not
+                decide. Then more is read until the page is full.
+        """
         # In this order: a transaction that gets its number after the second statement either began
         # after the first, or is seen by it.
         oldest = self._oldest_start() - _TRUSTED
         settled, unused = self._numbers()
         if cursor is None:
-            rows = self._newest(filters, settled, options)
+            rows = self._newest(filters, settled, options, decide)
             place = _Position(settled, None, oldest, unused, oldest)
         else:
             place = self._position_at(cursor, filters.query(), settled)
-            rows, place = self._beyond(place, filters, settled, options)
+            rows, place = self._beyond(place, filters, settled, options, decide)
             if place.key is None and place.mark_xid <= settled:
                 place = replace(place, since=place.mark_since, mark_xid=unused, mark_since=oldest)
         return Page(tuple(rows), next=self._cursor_of(place, filters.query()))
@@ -145,42 +158,79 @@ class Tail(Generic[T]):
             )
         return settled, unused
 
-    def _newest(self, filters: TailFilters, settled: int, options: Sequence[ORMOption]) -> list[T]:
-        rows = self._reader.entities(
+    def _newest(
+        self,
+        filters: TailFilters,
+        settled: int,
+        options: Sequence[ORMOption],
+        decide: Decide[T] | None,
+    ) -> list[T]:
+        limit, time = filters.limit, self._rows.key[0]
+        newest = (
             sa.select(self._rows.model)
             .where(*filters.conditions(), _age(settled).between(1, _XIDS // 2))
             .order_by(*(c.desc() for c in self._rows.key))
-            .limit(filters.limit)
+            .limit(limit)
             .options(*options)
         )
-        return rows[::-1]
+        found: list[T] = []
+        page = newest
+        while True:
+            rows = self._reader.entities(page)
+            found += rows if decide is None else decide(rows)
+            if len(rows) < limit or len(found) >= limit:
+                return found[:limit][::-1]
+            key = self._key_of(rows[-1])
+            # The condition on the time prunes partitions.
+            page = newest.where(sa.tuple_(*self._rows.key) < self._literal(key), time <= key[0])
 
     def _beyond(
-        self, place: _Position, filters: TailFilters, settled: int, options: Sequence[ORMOption]
+        self,
+        place: _Position,
+        filters: TailFilters,
+        settled: int,
+        options: Sequence[ORMOption],
+        decide: Decide[T] | None,
     ) -> tuple[list[T], _Position]:
         model: Any = self._rows.model
-        columns = self._rows.key
-        age, passed = _age(settled), settled - place.xid
-        if place.key is None:
-            unseen: sa.ColumnElement[bool] = age <= passed
-        else:
-            key = sa.tuple_(
-                *(sa.literal(v, c.type) for v, c in zip(place.key, columns, strict=True))
-            )
-            unseen = sa.or_(age < passed, sa.and_(age == passed, sa.tuple_(*columns) > key))
-        pairs = self._reader.entities_with(
+        age, limit = _age(settled), filters.limit
+        unseen = (
             sa.select(model, age.label("age"))
-            .where(model.created_at >= place.since, *filters.conditions(), age >= 1, unseen)
-            .order_by(age.desc(), *columns)
-            .limit(filters.limit)
+            .where(model.created_at >= place.since, *filters.conditions(), age >= 1)
+            .order_by(age.desc(), *self._rows.key)
+            .limit(limit)
             .options(*options)
         )
-        rows = [row for row, _ in pairs]
-        if len(rows) < filters.limit:
-            return rows, replace(place, xid=settled, key=None)
-        last, its_age = pairs[-1]
-        key_of_last = tuple(getattr(last, column.key) for column in columns)
-        return rows, replace(place, xid=settled - its_age, key=key_of_last)
+        found: list[T] = []
+        for _ in range(_MOST_PAGES):
+            pairs = self._reader.entities_with(unseen.where(self._is_beyond(place, settled)))
+            rows = [row for row, _ in pairs]
+            matching = {id(row) for row in (rows if decide is None else decide(rows))}
+            for row, its_age in pairs:
+                if id(row) in matching:
+                    found.append(row)
+                    if len(found) == limit:
+                        return found, replace(place, xid=settled - its_age, key=self._key_of(row))
+            if len(pairs) < limit:
+                return found, replace(place, xid=settled, key=None)
+            last, its_age = pairs[-1]
+            place = replace(place, xid=settled - its_age, key=self._key_of(last))
+        return found, place
+
+    def _is_beyond(self, place: _Position, settled: int) -> sa.ColumnElement[bool]:
+        """Whether a row was not returned when the tail was at the position."""
+        age, passed = _age(settled), settled - place.xid
+        if place.key is None:
+            return age <= passed
+        is_next = sa.tuple_(*self._rows.key) > self._literal(place.key)
+        return sa.or_(age < passed, sa.and_(age == passed, is_next))
+
+    def _key_of(self, row: T) -> tuple[Any, ...]:
+        return tuple(getattr(row, column.key) for column in self._rows.key)
+
+    def _literal(self, key: tuple[Any, ...]) -> sa.Tuple:
+        values = zip(key, self._rows.key, strict=True)
+        return sa.tuple_(*(sa.literal(value, column.type) for value, column in values))
 
     def _cursor_of(self, place: _Position, query: Mapping[str, Any]) -> str:
         key = None if place.key is None else [cursors.to_plain(value) for value in place.key]

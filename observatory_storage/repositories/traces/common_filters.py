@@ -141,7 +141,7 @@ class CommonFilters(Filters):
         parameters=span_durations.greatest_duration,
     )
     attributes: Mapping[str, AttributeFilter] | None = span_field(
-        attribute_conditions.checked_for_spans,
+        attribute_conditions.checked_movable,
         no_condition,
         json=json_conditions.attribute_conditions,
         parameters=attribute_conditions.attribute_parameters,

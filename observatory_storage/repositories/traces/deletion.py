@@ -41,7 +41,7 @@ from observatory_storage.models import (
     UserRollupDay,
     UserRollupHour,
 )
-from observatory_storage.payloads import deleting_frames, hour_of
+from observatory_storage.payloads import OF_LOGS, deleting_frames, hour_of, prune_frames
 from observatory_storage.repositories.metrics.exemplars import without_exemplars
 from observatory_storage.repositories.reading import validation
 from observatory_storage.repositories.reading.reader import Reader
@@ -107,7 +107,7 @@ def delete_trace(reader: Reader, key: UUID, name: object) -> DeletedTrace:
     deleted = DeletedTrace(
         events=reader.change(sa.delete(TraceEvent).where(*events)),
         spans=_delete_spans(reader, *spans),
-        logs=reader.change(sa.delete(LogRecord).where(LogRecord.trace_id == key)),
+        logs=_delete_logs(reader, LogRecord.trace_id == key),
     )
     reader.change(sa.delete(Trace).where(Trace.id == key))
     reader.change(sa.delete(PINNED_TRACES).where(PINNED_TRACES.c.trace_id == key))
@@ -150,11 +150,11 @@ def delete_all_of(
         start = TraceSpan.start_time.between(first, last)
         spans += _delete_spans(reader, TraceSpan.trace_id == sa.func.any(these), start)
         # Log records of a trace may be earlier or later than its spans.
-        logs += reader.change(sa.delete(LogRecord).where(LogRecord.trace_id == sa.func.any(these)))
+        logs += _delete_logs(reader, LogRecord.trace_id == sa.func.any(these))
         traces += reader.change(sa.delete(Trace).where(Trace.id == sa.func.any(these)))
         pins = sa.delete(PINNED_TRACES).where(PINNED_TRACES.c.trace_id == sa.func.any(these))
         reader.change(pins)
-    logs += reader.change(sa.delete(LogRecord).where(_naming(LogRecord.attributes, pairs)))
+    logs += _delete_logs(reader, _naming(LogRecord.attributes, pairs))
     points = sa.delete(MetricDataPoint).where(_naming(MetricDataPoint.attributes, pairs))
     data_points = reader.change(points)
     redacted = reader.change(without_exemplars(_DELETED.c.hex, pairs))
@@ -183,6 +183,24 @@ def _delete_spans(reader: Reader, *conditions: sa.ColumnElement[bool]) -> int:
     """Delete spans, and mark their times for the rollups; return how many there were."""
     deleted = sa.delete(TraceSpan).where(*conditions)
     return int(reader.scalar(marking(deleted, TraceSpan.start_time)))
+
+
+def _delete_logs(reader: Reader, *conditions: sa.ColumnElement[bool]) -> int:
+    """Delete log records with their values in frames; return how many there were."""
+    hour = sa.func.date_trunc("hour", LogRecord.timestamp, "UTC").label("hour")
+    deleted = sa.delete(LogRecord).where(*conditions)
+    gone = deleted.returning(LogRecord.trace_id, hour, LogRecord.payload_frame).cte("gone")
+    is_framed = gone.c.payload_frame.is_not(None)
+    frame = (sa.case((is_framed, column)) for column in gone.c)
+    counted = sa.select(sa.func.count(), *frame).group_by(sa.text("2, 3, 4"))
+    count = 0
+    frames = []
+    for rows, trace_id, start, frame_id in reader.rows(counted):
+        count += rows
+        if frame_id is not None:
+            frames.append(OF_LOGS.key(trace_id, start, frame_id))
+    prune_frames(reader.session.connection(), frames, OF_LOGS)
+    return count
 
 
 def _has_frame_between(first: datetime, last: datetime) -> sa.ColumnElement[bool]:
@@ -285,5 +303,5 @@ def _hex(trace_id: InstrumentedAttribute[UUID]) -> sa.ColumnElement[str]:
 def _naming(
     attributes: InstrumentedAttribute[dict[str, Any]], pairs: Sequence[dict[str, str]]
 ) -> sa.ColumnElement[bool]:
-    # Of traces, log records and data points, which have all their values in their rows.
+    # Of traces, log records and data points, which have such values in their rows.
     return sa.or_(*(attributes.contains(pair) for pair in pairs))

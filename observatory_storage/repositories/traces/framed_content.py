@@ -19,9 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from observatory_storage import jsonb
 from observatory_storage.llm.content_search import (
-    SEARCHED_CHARACTERS,
     content_of_attributes,
     content_of_event,
 )
@@ -30,9 +28,15 @@ from observatory_storage.payloads.frame_keys import hour_of
 from observatory_storage.payloads.framed_rows import WholeRow, framed_rows
 from observatory_storage.payloads.word_blocks import HourKey
 from observatory_storage.repositories.reading.framed_words import FramedWords
+from observatory_storage.repositories.reading.searched_text import LONG, without_middles
 from observatory_storage.repositories.reading.text_search import Run, TextSearch, longest_run
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
-from observatory_storage.repositories.traces.json_conditions import ContentCondition, SpanKey
+from observatory_storage.repositories.traces.json_conditions import (
+    ContentCondition,
+    SpanKey,
+    logged_between,
+)
+from observatory_storage.repositories.traces.logged_content import LoggedContent
 from observatory_storage.repositories.traces.span_conditions import SpanConditions
 
 __all__ = ["FramedContent", "hours_of"]
@@ -46,9 +50,6 @@ _MOST_HOURS: Final = 1_000
 _HOURS_AT_ONCE: Final = 128
 _ROWS_AT_ONCE: Final = 200
 _MOST_BYTES: Final = 4_000_000
-# What is left of a text at each end, and the size from which on a value is looked at for long ones.
-_LEFT: Final = SEARCHED_CHARACTERS + 100
-_LONG: Final = 3 * _LEFT
 
 _GIVEN: Final = (
     sa.func.unnest(
@@ -85,17 +86,19 @@ class FramedContent:
         self, connection: sa.Connection | Session, filters: SpanFilters | TraceFilters
     ) -> None:
         self._connection = connection
-        self._words = FramedWords(connection, filters.start_time, filters.end_time)
+        bounds = filters.start_time, filters.end_time
+        self._words = FramedWords(connection, *bounds, logged_between(*bounds))
         json = filters.in_sql().json() if filters.searches_content() else ()
         self._conditions = {one.name: one for one in json if isinstance(one, ContentCondition)}
         self._runs = _required_runs(filters)
+        self._logged = LoggedContent(connection, *bounds, self._conditions, self._runs)
         self._candidates: dict[str, set[HourKey] | None] = {}
         self._met: dict[str, dict[HourKey, list[SpanKey]]] = defaultdict(dict)
 
     @cached_property
     def is_any(self) -> bool:
         """Whether there are conditions on content, and may be frames in the range."""
-        return bool(self._conditions) and self._words.is_any
+        return bool(self._conditions) and (self._words.is_any or self._words.has_log_frames)
 
     def few(self, name: str, start: datetime | None, end: datetime | None) -> list[SpanKey] | None:
         """The spans that start in [start, end) and meet a condition by frames.
@@ -113,11 +116,26 @@ class FramedContent:
         hours = {key for key in candidates if _is_within(key.start_time, first, end)}
         if len(hours) > _MOST_HOURS:
             return None
-        met = self.met(name, hours)
+        met = self._met_by_frames(name, hours)
+        if self._words.has_log_frames:
+            logged = self._logged.candidates(name, start, end)
+            if logged is None or len(hours) + len(logged) > _MOST_HOURS:
+                return None
+            met = list(dict.fromkeys([*met, *self._logged.met_by(name, logged)]))
         return [key for key in met if _is_within(key.start_time, start, end)]
 
     def met(self, name: str, hours: Collection[HourKey] | None = None) -> list[SpanKey]:
-        """The spans of these hours of traces, or of all, that meet a condition by frames."""
+        """The spans of these hours of traces, or of all, that meet a condition by frames.
+
+        There may be spans of other hours among them.
+        """
+        by_frames = self._met_by_frames(name, hours)
+        if not self._words.has_log_frames:
+            return by_frames
+        return list(dict.fromkeys([*by_frames, *self._logged.met(name, hours)]))
+
+    def _met_by_frames(self, name: str, hours: Collection[HourKey] | None = None) -> list[SpanKey]:
+        """Those that meet it by their own values, or by those of their events."""
         candidates = self._candidates_of(name)
         if hours is None:
             hours = self._words.all() if candidates is None else candidates
@@ -151,7 +169,9 @@ class FramedContent:
 
     def is_rare(self) -> bool:
         """Whether few frames have to be read to know all spans that meet the conditions."""
-        each = map(self._candidates_of, self._conditions)
+        each = [self._candidates_of(name) for name in self._conditions]
+        if self._words.has_log_frames:
+            each += [self._logged.candidates(name, None, None) for name in self._conditions]
         return all(found is not None and len(found) <= _MOST_HOURS for found in each)
 
     def of_spans(self, *conditions: sa.ColumnElement[bool]) -> set[HourKey]:
@@ -172,7 +192,7 @@ class FramedContent:
         size = 0
         for row in rows:
             batch.append(row)
-            size += sum(min(len(value), _LONG) for value in row.content.values())
+            size += sum(min(len(value), LONG) for value in row.content.values())
             if len(batch) >= _ROWS_AT_ONCE or size > _MOST_BYTES:
                 yield from self._decided(condition, batch)
                 batch, size = [], 0
@@ -232,26 +252,7 @@ def _as_json(attributes: Mapping[str, bytes], *, cut: bool) -> str:
         cut: leave out what a search for words does not reach.
     """
     pairs = (
-        orjson.dumps(key) + b":" + (_without_middles(value) if cut else value)
+        orjson.dumps(key) + b":" + (without_middles(value) if cut else value)
         for key, value in attributes.items()
     )
     return (b"{" + b",".join(pairs) + b"}").decode()
-
-
-def _without_middles(value: bytes) -> bytes:
-    """JSON text without the middle of long texts in it.
-
-    Words are found in the first and the last `SEARCHED_CHARACTERS` of a row, of which more are
-    left at both ends. PostgreSQL would parse all of an image.
-    """
-    return value if len(value) <= _LONG else jsonb.dumps(_cut(jsonb.loads(value)))
-
-
-def _cut(value: Any) -> Any:
-    if isinstance(value, str):
-        return value if len(value) <= 2 * _LEFT else value[:_LEFT] + value[-_LEFT:]
-    if isinstance(value, list):
-        return [_cut(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _cut(item) for key, item in value.items()}
-    return value

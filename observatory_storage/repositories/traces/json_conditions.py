@@ -139,9 +139,8 @@ class ContentCondition:
         return self._inline(TraceEvent, self.on(content))
 
     def on_log(self) -> ColumnElement[bool]:
-        return and_(
-            LogRecord.is_structured(), is_message_log(LogRecord), self.on(content_of_log(LogRecord))
-        )
+        found = self._inline(LogRecord, self.on(content_of_log(LogRecord)))
+        return and_(LogRecord.is_structured(), is_message_log(LogRecord), found)
 
     def on_trace(self, trace: type[Trace] = Trace) -> ColumnElement[bool]:
         return self.on(content_of_attributes(trace.attributes))
@@ -155,7 +154,7 @@ class ContentCondition:
         return tuple_(*own).in_(select(*wanted.c))
 
     def _inline(
-        self, row: type[TraceSpan | TraceEvent], condition: ColumnElement[bool]
+        self, row: type[TraceSpan | TraceEvent | LogRecord], condition: ColumnElement[bool]
     ) -> ColumnElement[bool]:
         return condition if self.framed is None else and_(row.payload_frame.is_(None), condition)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sqlalchemy import bindparam, inspect, select
+from sqlalchemy.orm import defer
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.llm.event_messages import MessageEvent
@@ -17,6 +18,7 @@ from observatory_storage.repositories.traces.spans import SpanQueries
 
 __all__ = ["MessageQueries"]
 
+_LEFT_OUT: Final = (LogRecord.resource_attributes, LogRecord.scope_attributes, LogRecord.otlp)
 _EVENTS: Final = (
     select(TraceEvent)
     .where(
@@ -28,7 +30,8 @@ _EVENTS: Final = (
     .order_by(TraceEvent.position)
 )
 _LOGS: Final = (
-    select(LogRecord.event_name, LogRecord.body, LogRecord.body_json, LogRecord.attributes)
+    select(LogRecord)
+    .options(*(defer(column, raiseload=True) for column in _LEFT_OUT))
     .where(
         LogRecord.trace_id == bindparam("trace_id"),
         LogRecord.span_id == bindparam("span_id"),
@@ -85,5 +88,8 @@ class MessageQueries(SpanQueries):
         if is_complete(found):
             return found
         logged = {"first": span.start_time - LOGGED_BEFORE, "last": span.start_time + LOGGED_AFTER}
-        rows = self._reader.rows(_LOGS, {**key, **logged})
-        return messages_from(attributes, events, [MessageEvent.of_log(*row) for row in rows])
+        records = [
+            MessageEvent.of_log(row.event_name, row.body, row.body_json, row.attributes)
+            for row in self._reader.entities(_LOGS, {**key, **logged})
+        ]
+        return messages_from(attributes, events, records)

@@ -67,13 +67,21 @@ def poll_spans(
     reader: Reader, cursor: str | None, filters: SpanFilters, options: Sequence[ORMOption]
 ) -> Page[TraceSpan]:
     """The spans that settled since the cursor's poll; see `TraceRepository.tail_spans`."""
-    page = Tail(reader, _SPANS).poll(cursor, _WithoutContent(filters), options)
-    if not filters.searches_content() or not page.rows:
-        return page
-    keys = [tuple(getattr(span, name) for name in SPANS.key) for span in page]
-    matching = matching_span_keys(reader, keys, filters)
-    rows = tuple(span for span, key in zip(page, keys, strict=True) if key in matching)
-    return replace(page, rows=rows)
+    tail = Tail(reader, _SPANS)
+    if not filters.searches_content():
+        return tail.poll(cursor, filters, options)
+
+    def matching(spans: Sequence[TraceSpan]) -> Sequence[TraceSpan]:
+        keys = [tuple(getattr(span, name) for name in SPANS.key) for span in spans]
+        found = matching_span_keys(reader, keys, filters) if keys else ()
+        return [span for span, key in zip(spans, keys, strict=True) if key in found]
+
+    wanted = _WithoutContent(filters)
+    if cursor is not None:
+        return tail.poll(cursor, wanted, options, matching)
+    # If few spans match, going on until the page is full would read all that there are.
+    page = tail.poll(None, wanted, options)
+    return replace(page, rows=tuple(matching(page.rows)))
 
 
 def poll_traces(reader: Reader, cursor: str | None, filters: TraceFilters) -> Page[Trace]:
