@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CacheClient", "Refused", "Unavailable"]
 
+_log = logging.getLogger(__name__)
 _RUN_ID: Final = b"run_id:"
 Command = tuple[Any, ...]
 
@@ -123,7 +125,7 @@ class CacheClient:
         connections = self._process.get()
         breaker, server = connections.breaker, connections.server
         if not breaker.allows_call():
-            raise Unavailable
+            raise Unavailable("it has failed, and is not asked for a while")
         started = time.monotonic()
         try:
             if len(commands) == 1:
@@ -137,7 +139,10 @@ class CacheClient:
             breaker.succeeded()
             raise Refused(str(error)) from error
         except (RedisError, OSError) as error:
+            was_open = breaker.is_open
             breaker.failed()
+            if breaker.is_open and not was_open:
+                _log.warning("Redis failed, and is not asked for a while: %s", error)
             raise Unavailable(str(error)) from error
         if time.monotonic() - started > 2 * self._timeout_secs:
             breaker.failed()

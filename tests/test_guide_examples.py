@@ -1,0 +1,40 @@
+"""Examples of guides that stand by themselves run unchanged."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def example_with(page: str, words: str) -> str:
+    examples = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL)
+    (found,) = (example for example in examples if words in example)
+    return str(found)
+
+
+@pytest.mark.parametrize(
+    ("page", "words", "printed"),
+    [
+        ("redis.md", "pool.cache.stats()", "1\n"),
+        ("copy.md", "write_data_point", ""),
+        ("operations.md", "EmbeddedValkey", "healthy\n"),
+    ],
+)
+def test_example_runs(
+    page: str,
+    words: str,
+    printed: str,
+    database_url: str,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("CACHE_TIMEOUT_MS", "5000")  # a busy machine may be slower than the default
+    exec(compile(example_with(page, words), page, "exec"), {"__name__": "page"})
+    assert capsys.readouterr().out == printed
