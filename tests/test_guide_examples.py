@@ -16,6 +16,13 @@ def example_with(page: str, words: str) -> str:
     return str(found)
 
 
+@pytest.fixture
+def servers(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("CACHE_TIMEOUT_MS", "5000")  # a busy machine may be slower than the default
+
+
 @pytest.mark.parametrize(
     ("page", "words", "printed"),
     [
@@ -24,17 +31,9 @@ def example_with(page: str, words: str) -> str:
         ("operations.md", "EmbeddedValkey", "healthy\n"),
     ],
 )
+@pytest.mark.usefixtures("servers")
 def test_example_runs(
-    page: str,
-    words: str,
-    printed: str,
-    database_url: str,
-    redis_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    page: str, words: str, printed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("REDIS_URL", redis_url)
-    monkeypatch.setenv("CACHE_TIMEOUT_MS", "5000")  # a busy machine may be slower than the default
     exec(compile(example_with(page, words), page, "exec"), {"__name__": "page"})
     assert capsys.readouterr().out == printed
