@@ -32,7 +32,8 @@ from observatory_storage.pricing import PriceBook
 from observatory_storage.redis_client import redis_client
 from observatory_storage.repositories.reading.cached_results import CACHE
 from observatory_storage.rows import Rules
-from observatory_storage.streams.live_pool import LivePool, publisher_of
+from observatory_storage.streams.live_pool import LivePool
+from observatory_storage.streams.publisher import publisher_of
 from observatory_storage.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:

@@ -103,6 +103,37 @@ def test_processes_tell_the_same_once_with_redis(open_pool: OpenPool, redis_url:
     assert len(told) == 1
 
 
+def test_each_watch_of_a_process_is_told_with_redis(open_pool: OpenPool, redis_url: str) -> None:
+    told: list[str] = []
+
+    def one(_: ThresholdPassed) -> None:
+        told.append("one")
+
+    def other(_: ThresholdPassed) -> None:
+        told.append("other")
+
+    pool = open_pool(redis_url, signals=[])
+    with (
+        pool.watch(one, TraceCost(1)),
+        pool.watch(one, TraceCost(1)),
+        pool.watch(other, TraceCost(1)),
+    ):
+        CopyWriter(pool).write_spans([a_span(1, 1, total_cost_usd=2)])
+    assert sorted(told) == ["one", "one", "other"]
+
+
+@pytest.mark.parametrize(("names", "times"), [(("a", "a"), 1), (("a", "b"), 2)])
+def test_name_of_a_watch_says_which_are_the_same(
+    open_pool: OpenPool, redis_url: str, names: tuple[str, str], times: int
+) -> None:
+    told: list[ThresholdPassed] = []
+    for number, name in enumerate(names, 1):
+        pool = open_pool(redis_url, signals=[])
+        with pool.watch(told.append, TraceCost(1), name=name):
+            CopyWriter(pool).write_spans([a_span(1, number, total_cost_usd=2)])
+    assert len(told) == times
+
+
 def test_error_of_a_hook_is_logged(pool: StoragePool, caplog: pytest.LogCaptureFixture) -> None:
     told: list[ThresholdPassed] = []
 
@@ -162,3 +193,8 @@ def test_watch_needs_thresholds(pool: StoragePool) -> None:
     for thresholds in ((), (1,)):
         with pytest.raises(ValidationError, match="thresholds"):
             pool.watch(print, *thresholds)
+
+
+def test_name_of_a_watch_must_not_be_empty(pool: StoragePool) -> None:
+    with pytest.raises(ValidationError, match="name='': must not be empty"):
+        pool.watch(print, TraceCost(1), name="")
