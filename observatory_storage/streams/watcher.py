@@ -141,7 +141,9 @@ class _Worker:
 
     def add(self, spans: Sequence[Values]) -> None:
         with self._changed:
-            if self._is_stopped or len(self._spans) + len(spans) > _MOST_WAITING:
+            # A commit that is larger than the bound is compared if nothing else is waiting.
+            has_room = not self._spans or len(self._spans) + len(spans) <= _MOST_WAITING
+            if self._is_stopped or not has_room:
                 _log.warning("%d spans are not compared with thresholds", len(spans))
                 return
             self._spans += spans

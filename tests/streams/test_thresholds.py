@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -145,6 +146,28 @@ def test_error_of_a_hook_is_logged(pool: StoragePool, caplog: pytest.LogCaptureF
         CopyWriter(pool).write_spans([a_span(n, n, total_cost_usd=2) for n in (1, 2)])
     assert len(told) == 2
     assert "the hook of a threshold failed" in caplog.text
+
+
+def test_commit_above_the_bound_is_compared_if_no_other_waits(
+    pool: StoragePool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("observatory_storage.streams.watcher._MOST_WAITING", 2)
+    told: list[str] = []
+    reached, released = threading.Event(), threading.Event()
+
+    def hook(passed: ThresholdPassed) -> None:
+        told.append(passed.subject)
+        reached.set()
+        released.wait(30)
+
+    with pool.watch(hook, TraceCost(1)) as watch:
+        for traces in ([1, 2, 3], [4], [5, 6]):
+            CopyWriter(pool).write_spans([a_span(n, n, total_cost_usd=2) for n in traces])
+            assert reached.wait(30)
+        released.set()
+        assert watch.flush()
+    assert sorted(told) == sorted(trace_key(n) for n in (1, 2, 3, 4))
+    assert "2 spans are not compared with thresholds" in caplog.text
 
 
 def test_nothing_is_told_after_the_watch(pool: StoragePool) -> None:
