@@ -42,7 +42,10 @@ class EntrySource(Protocol):
     has_all: ClassVar[bool]
 
     def begin(self, client: Client) -> None:
-        """Note where to begin. If Redis does not answer, the first call of `read` does so."""
+        """Note where to begin. If Redis does not answer, the first call of `read` does so.
+
+        What was published until then is missing if the stream begins with new entries.
+        """
 
     def read(self, client: Client, wait_secs: float) -> list[RawEntry]:
         """The next entries; none if none came within this time."""
@@ -85,7 +88,9 @@ class StreamSource:
             self._after = last[0][0].decode() if last else "0"
 
     def read(self, client: Client, wait_secs: float) -> list[RawEntry]:
-        self.begin(client)
+        if self._after == "$":  # Redis did not answer when the stream was opened
+            self.begin(client)
+            return [RawEntry(self._after, None)]
         if self._checks:
             found = client.xrange(self._key, self._after, self._after)
             self._checks, first, self._first = False, self._first, 0
@@ -162,8 +167,9 @@ class ConsumerSource:
                 raise
         existed, self._existed = self._existed, True
         self._create(client, "0" if existed else self._after)
-        # If the group had existed, Redis has lost it, and perhaps entries.
-        return [RawEntry("0-0", None)] if existed else []
+        # If the group had existed, Redis has lost it, and perhaps entries. If not, Redis did not
+        # answer when the stream was opened.
+        return [RawEntry("0-0", None)] if existed or self._after == "$" else []
 
     def _read(self, client: Client, wait_secs: float) -> list[RawEntry]:
         if self._is_recovering:

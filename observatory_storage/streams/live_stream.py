@@ -62,7 +62,8 @@ class StreamGap(Result):
 
     Attributes:
         reason: ``"lost"``: a publisher could not publish them. ``"missing"``: entries were trimmed
-            before they were read, or Redis has lost them.
+            before they were read, Redis has lost them, or it did not answer when a stream of new
+            rows was opened.
         rows: how many rows; None if that is not known.
     """
 

@@ -201,3 +201,17 @@ def test_stream_waits_for_a_redis_that_is_not_there_yet(
         assert numbers_of(islice(stream, 1)) == [1]
         writer.join()
         starter.join()
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+def test_gap_is_told_if_redis_did_not_answer_when_the_stream_was_opened(
+    open_pool: OpenPool, embedded_redis: EmbeddedValkey, group: str | None
+) -> None:
+    embedded_redis.stop()
+    pool = open_pool(embedded_redis.url)
+    gaps: list[StreamGap] = []
+    with pool.stream("logs", group=group, timeout=1, on_gap=gaps.append) as stream:
+        embedded_redis.start()
+        write_logs(pool, [1])
+        assert numbers_of(stream) == []
+    assert gaps == [StreamGap("missing", None)]
