@@ -7,6 +7,7 @@ Redis is configured, an entry of the live stream starts the next poll at once.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
@@ -95,7 +96,13 @@ def _pages(
                     raise
                 on_error(error)
                 failures += 1
-                time.sleep(max(pause_secs(store.config.retry, failures), _SHORTEST_PAUSE_SECS))
+                if is_last and failures >= store.config.retry.max_attempts:
+                    raise  # rows before `end_time` may be left: nobody must take this for the end
+                left = math.inf if timeout is None else last_row + timeout - time.monotonic()
+                if left <= 0:
+                    return
+                wait = max(pause_secs(store.config.retry, failures), _SHORTEST_PAUSE_SECS)
+                time.sleep(min(wait, left))
                 continue
             is_back, failures = failures > 0, 0
             is_full = len(page.rows) >= filters.limit

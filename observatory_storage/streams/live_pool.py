@@ -247,7 +247,8 @@ class LivePool:
         continues. Spans and traces come again when they are changed; see
         `TraceRepository.tail_spans`. A trace comes when it has got spans.
 
-        While the database does not answer, the tail tries again and again.
+        While the database does not answer, the tail tries again until ``timeout``, or, when
+        ``end_time`` has passed, `RetryConfig.max_attempts` times.
 
         Example::
 
@@ -271,7 +272,8 @@ class LivePool:
 
         Raises:
             ValidationError: an argument is invalid, or the cursor belongs to another query.
-            StorageError: an error that trying again does not help against, when iterating.
+            StorageError: an error that trying again does not help against, or the last poll failed,
+                when iterating.
         """
         return follow(
             self,
