@@ -20,7 +20,7 @@ from observatory_storage.engine import (
     create_engine,
     measure_acquisition,
 )
-from observatory_storage.errors import ConfigError, PoolError, translated
+from observatory_storage.errors import ConfigError, translated
 from observatory_storage.health import HealthReport, PoolStats, check_health, pool_stats
 from observatory_storage.layout import Partitions
 from observatory_storage.lifecycle.background import BackgroundMaintenance
@@ -160,8 +160,7 @@ class StoragePool(PoolUpkeep, LivePool):
         Raises:
             PoolError: the pool is closed.
         """
-        if self._closed:
-            raise PoolError("the pool is closed", retryable=False)
+        self._require_open()
         session = FollowedSession(
             self.engine, autoflush=False, expire_on_commit=False, close_resets_only=False
         )

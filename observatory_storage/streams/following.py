@@ -25,7 +25,7 @@ from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces.span_tail import poll_traces
 from observatory_storage.streams.row_selection import FILTERS
 from observatory_storage.streams.stream_client import BLOCK_SECS, stream_client
-from observatory_storage.streams.stream_opening import StreamStore, seconds
+from observatory_storage.streams.stream_opening import StreamStore, callback, seconds
 from observatory_storage.streams.streamed_signals import STREAMED, key_prefix
 from observatory_storage.unit_of_work import UnitOfWork
 
@@ -58,6 +58,7 @@ def follow(
     """Check the arguments of `StoragePool.tail`, and return its pages."""
     validation.required_text("signal", signal)
     validation.choice("signal", signal, STREAM_SIGNALS)
+    callback("on_error", on_error)
     return _pages(
         store,
         signal,

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from observatory_storage.commits import Commits
 from observatory_storage.config import StorageConfig, StreamSignal
-from observatory_storage.errors import StorageError
+from observatory_storage.errors import PoolError, StorageError
 from observatory_storage.models import LogRecord, MetricDataPoint, Trace, TraceSpan
 from observatory_storage.repositories import LogFilters, SpanFilters, TraceFilters
 from observatory_storage.repositories.logs.filters import LogKeywords
@@ -45,11 +45,16 @@ class LivePool:
     engine: Engine
     schema: str
     commits: Commits
+    _closed: bool
     _publisher: Publisher | None
 
     if TYPE_CHECKING:
 
         def unit_of_work(self) -> UnitOfWork: ...
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise PoolError("the pool is closed", retryable=False)
 
     @overload
     def stream(
@@ -140,8 +145,9 @@ class LivePool:
         Args:
             signal: ``"spans"``, ``"traces"``, ``"logs"`` or ``"data_points"``.
             filters: `SpanFilters`, `TraceFilters`, `LogFilters` or `DataPointFilters`, or their
-                fields as keywords. ``limit`` does not apply. Conditions on attributes and words are
-                decided by a query for each entry, all others on the published values.
+                fields as keywords. ``limit`` does not apply, and is refused as a keyword.
+                Conditions on attributes and words are decided by a query for each entry, all others
+                on the published values.
             after: where to begin: ``"$"`` (the default) with the next row, ``"0"`` with the oldest
                 that Redis has, or the `StreamEntry.id` of the last row that was handled. With a
                 group, it is where a group begins that does not exist.
@@ -156,10 +162,12 @@ class LivePool:
 
         Raises:
             ConfigError: Redis is not configured.
+            PoolError: the pool is closed.
             ValidationError: an argument is invalid.
             CacheError: Redis refuses to read the stream, when iterating.
             StorageError: the database could not be read, when iterating.
         """
+        self._require_open()
         return open_stream(
             self,
             signal,
@@ -323,8 +331,11 @@ class LivePool:
                 same, as those of ``__main__`` and lambdas may.
 
         Raises:
-            ValidationError: there is no threshold, one is of another type, or the name is empty.
+            ValidationError: there is no threshold, one is of another type, the name is empty, or
+                the hook cannot be called.
+            PoolError: the pool is closed.
         """
+        self._require_open()
         return Watch(self, hook, checked_thresholds(thresholds), name)
 
     def stream_stats(self) -> StreamStats:

@@ -20,7 +20,7 @@ from observatory_storage.streams.row_selection import FILTERS, Selection, Store
 from observatory_storage.streams.stream_client import stream_client
 from observatory_storage.streams.streamed_signals import STREAMED, key_prefix
 
-__all__ = ["StreamStore", "open_stream", "seconds"]
+__all__ = ["StreamStore", "callback", "open_stream", "seconds"]
 
 _RESUME_ID: Final = re.compile(r"(\d{1,19}-\d{1,19})(?::(\d{1,4}))?")
 
@@ -50,6 +50,9 @@ def open_stream(
     """Open a stream; see `StoragePool.stream`."""
     validation.required_text("signal", signal)
     validation.choice("signal", signal, STREAM_SIGNALS)
+    if "limit" in fields:
+        raise ValidationError("limit", fields["limit"], "does not apply to a stream")
+    callback("on_gap", on_gap)
     wanted = FILTERS[signal].of(filters, fields)
     if store.config.redis.url is None:
         raise ConfigError("redis.url: a stream needs Redis; tail() works without it")
@@ -81,6 +84,12 @@ def open_stream(
 def seconds(field: str, value: Any) -> float:
     """A positive duration in seconds, given as a number of them or as a timedelta."""
     return validation.bucket(field, value).total_seconds()
+
+
+def callback(field: str, value: Any, *, required: bool = False) -> None:
+    """Refuse what cannot be called."""
+    if not callable(value) and (required or value is not None):
+        raise ValidationError(field, value, "must be callable")
 
 
 def _position(after: Any) -> tuple[str, int]:

@@ -23,7 +23,7 @@ from observatory_storage.processes import PerProcess
 from observatory_storage.repositories import OneOf
 from observatory_storage.repositories.reading import validation
 from observatory_storage.repositories.reading.reader import Reader
-from observatory_storage.streams.stream_opening import StreamStore
+from observatory_storage.streams.stream_opening import StreamStore, callback
 from observatory_storage.streams.thresholds import (
     SpanDuration,
     Threshold,
@@ -66,6 +66,7 @@ class Watch:
     def __init__(
         self, store: WatchedStore, hook: Hook, thresholds: Sequence[Threshold], name: str | None
     ) -> None:
+        callback("hook", hook, required=True)
         if name is not None and not validation.required_text("name", name):
             raise ValidationError("name", name, "must not be empty")
         self._commits = store.commits

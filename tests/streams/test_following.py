@@ -177,6 +177,8 @@ def test_wrong_arguments_are_named(pool: StoragePool) -> None:
         next(pool.tail("logs", cursor="x"))
     with pytest.raises(ValidationError, match="poll_interval"):
         pool.tail("logs", poll_interval=0)
+    with pytest.raises(ValidationError, match="on_error=3: must be callable"):
+        pool.tail("logs", on_error=3)  # type: ignore[call-overload]  # what is tested
     with pytest.raises(ValidationError, match="signal"):
         pool.tail("metrics")  # type: ignore[call-overload]  # what is tested
 

@@ -14,6 +14,7 @@ import pytest
 from observatory_embedded import EmbeddedPostgres
 from observatory_storage import (
     CopyWriter,
+    PoolError,
     PostgresConfig,
     SpanDuration,
     StorageConfig,
@@ -216,6 +217,17 @@ def test_watch_needs_thresholds(pool: StoragePool) -> None:
     for thresholds in ((), (1,)):
         with pytest.raises(ValidationError, match="thresholds"):
             pool.watch(print, *thresholds)
+
+
+def test_watch_needs_a_hook_that_can_be_called(pool: StoragePool) -> None:
+    with pytest.raises(ValidationError, match="hook=None: must be callable"):
+        pool.watch(None, TraceCost(1))  # type: ignore[arg-type]  # what is tested
+
+
+def test_closed_pool_is_not_watched(pool: StoragePool) -> None:
+    pool.close()
+    with pytest.raises(PoolError, match="the pool is closed"):
+        pool.watch(print, TraceCost(1))
 
 
 def test_name_of_a_watch_must_not_be_empty(pool: StoragePool) -> None:
