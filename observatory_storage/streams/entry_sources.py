@@ -5,8 +5,12 @@ Both return the ids of entries with their content, and raise redis-py's errors.
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 from observatory_storage.streams.chunks import ROWS_FIELD
@@ -58,6 +62,9 @@ class EntrySource(Protocol):
 
     def send_done(self, client: Client) -> None:
         """Tell Redis which entries were handled."""
+
+    def leave(self, client: Client) -> None:
+        """Leave nothing in Redis that nobody needs any more."""
 
     def reconnected(self) -> None:
         """Note that the connection was lost, and with it perhaps entries."""
@@ -118,6 +125,9 @@ class StreamSource:
     def send_done(self, client: Client) -> None:
         pass
 
+    def leave(self, client: Client) -> None:
+        pass
+
     def reconnected(self) -> None:
         self._checks = "-" in self._after
 
@@ -132,19 +142,20 @@ class ConsumerSource:
         key: the stream.
         after: where a new group begins: an id, ``$`` or ``0``.
         group: the group, which is created if it does not exist.
-        consumer: the name of the consumer.
+        consumer: the name of the consumer; None for a random one, which does not come back.
         claim_after_secs: how long another consumer may hold an entry.
     """
 
     has_all: ClassVar[bool] = False
 
     def __init__(
-        self, key: str, after: str, group: str, consumer: str, claim_after_secs: float
+        self, key: str, after: str, group: str, consumer: str | None, claim_after_secs: float
     ) -> None:
         self._key = key
         self._after = after
         self._group = group
-        self._consumer = consumer
+        self._is_anonymous = consumer is None
+        self._consumer = consumer or _own_name()
         self._claim_after = claim_after_secs
         self._pending = "0-0"
         self._is_recovering = True
@@ -230,9 +241,26 @@ class ConsumerSource:
             client.xack(self._key, self._group, *self._done)
             self._done.clear()
 
+    def leave(self, client: Client) -> None:
+        from redis import ResponseError
+
+        if not self._is_anonymous:
+            return
+        # A consumer that is deleted takes its entries along: no other could claim them. If Redis
+        # has lost the group, there is nothing to delete.
+        with suppress(ResponseError):
+            if not client.xpending_range(
+                self._key, self._group, "-", "+", 1, consumername=self._consumer
+            ):
+                client.xgroup_delconsumer(self._key, self._group, self._consumer)
+
     def reconnected(self) -> None:
         # An answer may have been lost on the way: the entries in it are this consumer's.
         self._is_recovering, self._pending = True, "0-0"
+
+
+def _own_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _entries(found: Any) -> Iterable[RawEntry]:

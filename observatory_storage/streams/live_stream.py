@@ -111,11 +111,15 @@ class LiveStream(Generic[T]):
         return next(self._entries)
 
     def close(self) -> None:
-        """Acknowledge what was handled, if Redis answers, and close the connection."""
+        """Acknowledge what was handled, if Redis answers, and close the connection.
+
+        A consumer without a name that holds nothing more is deleted.
+        """
         if not self._is_closed:
             self._is_closed = True
             self._entries.close()
             self._call(self._source.send_done)
+            self._call(self._source.leave)
             self._client.close()
 
     def __enter__(self) -> Self:

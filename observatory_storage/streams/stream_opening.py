@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
-import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -70,7 +67,7 @@ def open_stream(
         if first:
             raise ValidationError("after", after, "must be $ or 0 with a group")
         held = seconds("claim_after", claim_after)
-        source = ConsumerSource(key, entry_id, group, consumer or _own_name(), held)
+        source = ConsumerSource(key, entry_id, group, consumer, held)
     return LiveStream(
         stream_client(store.config.redis, blocks=True),
         STREAMED[signal],
@@ -99,7 +96,3 @@ def _position(after: Any) -> tuple[str, int]:
     if match is None:
         raise ValidationError("after", after, "must be $, 0 or the id of an entry")
     return match[1], int(match[2] or 0)
-
-
-def _own_name() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
