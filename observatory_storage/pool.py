@@ -20,7 +20,7 @@ from observatory_storage.engine import (
     create_engine,
     measure_acquisition,
 )
-from observatory_storage.errors import ConfigError, PoolError, translated
+from observatory_storage.errors import ConfigError, translated
 from observatory_storage.health import HealthReport, PoolStats, check_health, pool_stats
 from observatory_storage.layout import Partitions
 from observatory_storage.lifecycle.background import BackgroundMaintenance
@@ -32,7 +32,8 @@ from observatory_storage.pricing import PriceBook
 from observatory_storage.redis_client import redis_client
 from observatory_storage.repositories.reading.cached_results import CACHE
 from observatory_storage.rows import Rules
-from observatory_storage.streams.live_pool import LivePool, publisher_of
+from observatory_storage.streams.live_pool import LivePool
+from observatory_storage.streams.publisher import publisher_of
 from observatory_storage.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
@@ -159,8 +160,7 @@ class StoragePool(PoolUpkeep, LivePool):
         Raises:
             PoolError: the pool is closed.
         """
-        if self._closed:
-            raise PoolError("the pool is closed", retryable=False)
+        self._require_open()
         session = FollowedSession(
             self.engine, autoflush=False, expire_on_commit=False, close_resets_only=False
         )

@@ -5,8 +5,12 @@ Both return the ids of entries with their content, and raise redis-py's errors.
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 from observatory_storage.streams.chunks import ROWS_FIELD
@@ -42,7 +46,10 @@ class EntrySource(Protocol):
     has_all: ClassVar[bool]
 
     def begin(self, client: Client) -> None:
-        """Note where to begin. If Redis does not answer, the first call of `read` does so."""
+        """Note where to begin. If Redis does not answer, the first call of `read` does so.
+
+        What was published until then is missing if the stream begins with new entries.
+        """
 
     def read(self, client: Client, wait_secs: float) -> list[RawEntry]:
         """The next entries; none if none came within this time."""
@@ -55,6 +62,9 @@ class EntrySource(Protocol):
 
     def send_done(self, client: Client) -> None:
         """Tell Redis which entries were handled."""
+
+    def leave(self, client: Client) -> None:
+        """Leave nothing in Redis that nobody needs any more."""
 
     def reconnected(self) -> None:
         """Note that the connection was lost, and with it perhaps entries."""
@@ -85,7 +95,9 @@ class StreamSource:
             self._after = last[0][0].decode() if last else "0"
 
     def read(self, client: Client, wait_secs: float) -> list[RawEntry]:
-        self.begin(client)
+        if self._after == "$":  # Redis did not answer when the stream was opened
+            self.begin(client)
+            return [RawEntry(self._after, None)]
         if self._checks:
             found = client.xrange(self._key, self._after, self._after)
             self._checks, first, self._first = False, self._first, 0
@@ -113,6 +125,9 @@ class StreamSource:
     def send_done(self, client: Client) -> None:
         pass
 
+    def leave(self, client: Client) -> None:
+        pass
+
     def reconnected(self) -> None:
         self._checks = "-" in self._after
 
@@ -127,19 +142,20 @@ class ConsumerSource:
         key: the stream.
         after: where a new group begins: an id, ``$`` or ``0``.
         group: the group, which is created if it does not exist.
-        consumer: the name of the consumer.
+        consumer: the name of the consumer; None for a random one, which does not come back.
         claim_after_secs: how long another consumer may hold an entry.
     """
 
     has_all: ClassVar[bool] = False
 
     def __init__(
-        self, key: str, after: str, group: str, consumer: str, claim_after_secs: float
+        self, key: str, after: str, group: str, consumer: str | None, claim_after_secs: float
     ) -> None:
         self._key = key
         self._after = after
         self._group = group
-        self._consumer = consumer
+        self._is_anonymous = consumer is None
+        self._consumer = consumer or _own_name()
         self._claim_after = claim_after_secs
         self._pending = "0-0"
         self._is_recovering = True
@@ -162,8 +178,9 @@ class ConsumerSource:
                 raise
         existed, self._existed = self._existed, True
         self._create(client, "0" if existed else self._after)
-        # If the group had existed, Redis has lost it, and perhaps entries.
-        return [RawEntry("0-0", None)] if existed else []
+        # If the group had existed, Redis has lost it, and perhaps entries. If not, Redis did not
+        # answer when the stream was opened.
+        return [RawEntry("0-0", None)] if existed or self._after == "$" else []
 
     def _read(self, client: Client, wait_secs: float) -> list[RawEntry]:
         if self._is_recovering:
@@ -224,9 +241,26 @@ class ConsumerSource:
             client.xack(self._key, self._group, *self._done)
             self._done.clear()
 
+    def leave(self, client: Client) -> None:
+        from redis import ResponseError
+
+        if not self._is_anonymous:
+            return
+        # A consumer that is deleted takes its entries along: no other could claim them. If Redis
+        # has lost the group, there is nothing to delete.
+        with suppress(ResponseError):
+            if not client.xpending_range(
+                self._key, self._group, "-", "+", 1, consumername=self._consumer
+            ):
+                client.xgroup_delconsumer(self._key, self._group, self._consumer)
+
     def reconnected(self) -> None:
         # An answer may have been lost on the way: the entries in it are this consumer's.
         self._is_recovering, self._pending = True, "0-0"
+
+
+def _own_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _entries(found: Any) -> Iterable[RawEntry]:

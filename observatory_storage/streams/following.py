@@ -7,6 +7,7 @@ Redis is configured, an entry of the live stream starts the next poll at once.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
@@ -24,7 +25,7 @@ from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces.span_tail import poll_traces
 from observatory_storage.streams.row_selection import FILTERS
 from observatory_storage.streams.stream_client import BLOCK_SECS, stream_client
-from observatory_storage.streams.stream_opening import StreamStore, seconds
+from observatory_storage.streams.stream_opening import StreamStore, callback, seconds
 from observatory_storage.streams.streamed_signals import STREAMED, key_prefix
 from observatory_storage.unit_of_work import UnitOfWork
 
@@ -57,6 +58,7 @@ def follow(
     """Check the arguments of `StoragePool.tail`, and return its pages."""
     validation.required_text("signal", signal)
     validation.choice("signal", signal, STREAM_SIGNALS)
+    callback("on_error", on_error)
     return _pages(
         store,
         signal,
@@ -95,7 +97,13 @@ def _pages(
                     raise
                 on_error(error)
                 failures += 1
-                time.sleep(max(pause_secs(store.config.retry, failures), _SHORTEST_PAUSE_SECS))
+                if is_last and failures >= store.config.retry.max_attempts:
+                    raise  # rows before `end_time` may be left: nobody must take this for the end
+                left = math.inf if timeout is None else last_row + timeout - time.monotonic()
+                if left <= 0:
+                    return
+                wait = max(pause_secs(store.config.retry, failures), _SHORTEST_PAUSE_SECS)
+                time.sleep(min(wait, left))
                 continue
             is_back, failures = failures > 0, 0
             is_full = len(page.rows) >= filters.limit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Generator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
@@ -11,9 +10,8 @@ from sqlalchemy import Engine
 
 from observatory_storage.commits import Commits
 from observatory_storage.config import StorageConfig, StreamSignal
-from observatory_storage.errors import StorageError
+from observatory_storage.errors import PoolError, StorageError
 from observatory_storage.models import LogRecord, MetricDataPoint, Trace, TraceSpan
-from observatory_storage.operations import Hooks
 from observatory_storage.repositories import LogFilters, SpanFilters, TraceFilters
 from observatory_storage.repositories.logs.filters import LogKeywords
 from observatory_storage.repositories.metrics.point_filters import (
@@ -26,9 +24,7 @@ from observatory_storage.streams.following import follow
 from observatory_storage.streams.live_stream import LiveStream, StreamGap
 from observatory_storage.streams.publish_queue import StreamStats
 from observatory_storage.streams.publisher import Publisher
-from observatory_storage.streams.stream_client import stream_client
 from observatory_storage.streams.stream_opening import open_stream
-from observatory_storage.streams.streamed_signals import key_prefix
 from observatory_storage.streams.thresholds import (
     Threshold,
     ThresholdPassed,
@@ -37,23 +33,9 @@ from observatory_storage.streams.thresholds import (
 from observatory_storage.streams.watcher import Watch
 from observatory_storage.unit_of_work import UnitOfWork
 
-__all__ = ["LivePool", "publisher_of"]
+__all__ = ["LivePool"]
 
-_log = logging.getLogger(__name__)
 Pause = float | timedelta
-
-
-def publisher_of(
-    config: StorageConfig, engine: Engine, schema: str, hooks: Hooks
-) -> Publisher | None:
-    """What publishes commits as configured; None if nothing is published."""
-    if not config.streams.signals:
-        return None
-    if config.redis.url is None:
-        _log.warning("nothing is published: streams.signals is set, and redis.url is not")
-        return None
-    prefix = key_prefix(engine, schema)
-    return Publisher(config.streams, prefix, lambda: stream_client(config.redis), hooks)
 
 
 class LivePool:
@@ -63,11 +45,16 @@ class LivePool:
     engine: Engine
     schema: str
     commits: Commits
+    _closed: bool
     _publisher: Publisher | None
 
     if TYPE_CHECKING:
 
         def unit_of_work(self) -> UnitOfWork: ...
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise PoolError("the pool is closed", retryable=False)
 
     @overload
     def stream(
@@ -158,8 +145,9 @@ class LivePool:
         Args:
             signal: ``"spans"``, ``"traces"``, ``"logs"`` or ``"data_points"``.
             filters: `SpanFilters`, `TraceFilters`, `LogFilters` or `DataPointFilters`, or their
-                fields as keywords. ``limit`` does not apply. Conditions on attributes and words are
-                decided by a query for each entry, all others on the published values.
+                fields as keywords. ``limit`` does not apply, and is refused as a keyword.
+                Conditions on attributes and words are decided by a query for each entry, all others
+                on the published values.
             after: where to begin: ``"$"`` (the default) with the next row, ``"0"`` with the oldest
                 that Redis has, or the `StreamEntry.id` of the last row that was handled. With a
                 group, it is where a group begins that does not exist.
@@ -174,10 +162,12 @@ class LivePool:
 
         Raises:
             ConfigError: Redis is not configured.
+            PoolError: the pool is closed.
             ValidationError: an argument is invalid.
             CacheError: Redis refuses to read the stream, when iterating.
             StorageError: the database could not be read, when iterating.
         """
+        self._require_open()
         return open_stream(
             self,
             signal,
@@ -265,7 +255,8 @@ class LivePool:
         continues. Spans and traces come again when they are changed; see
         `TraceRepository.tail_spans`. A trace comes when it has got spans.
 
-        While the database does not answer, the tail tries again and again.
+        While the database does not answer, the tail tries again until ``timeout``, or, when
+        ``end_time`` has passed, `RetryConfig.max_attempts` times.
 
         Example::
 
@@ -289,7 +280,8 @@ class LivePool:
 
         Raises:
             ValidationError: an argument is invalid, or the cursor belongs to another query.
-            StorageError: an error that trying again does not help against, when iterating.
+            StorageError: an error that trying again does not help against, or the last poll failed,
+                when iterating.
         """
         return follow(
             self,
@@ -303,16 +295,22 @@ class LivePool:
             on_error=on_error,
         )
 
-    def watch(self, hook: Callable[[ThresholdPassed], object], *thresholds: Threshold) -> Watch:
+    def watch(
+        self,
+        hook: Callable[[ThresholdPassed], object],
+        *thresholds: Threshold,
+        name: str | None = None,
+    ) -> Watch:
         """Call a hook when what this process writes passes a bound.
 
         A thread compares after each commit: durations of the written spans, the stored cost of
         their traces, and the spend of their users, which is read from rollups and from the spans
         that these do not cover. What is committed within 0.1 seconds is compared together. The hook
         is called once for a trace and for a span, and once for a user within the window. If Redis
-        is configured, this holds for all processes with the same bounds, otherwise for each of
-        them. Costs that change later, for example by `settle_usage`, are compared with the next
-        commit of the trace or the user.
+        is configured, this holds for all processes together that watch the same bound under the
+        same name, otherwise for each of them. Several watches of one process are each told. Costs
+        that change later, for example by `settle_usage`, are compared with the next commit of the
+        trace or the user.
 
         An error of the hook is logged and ignored. While the database does not answer, costs are
         compared later.
@@ -328,11 +326,17 @@ class LivePool:
         Args:
             hook: is called with each `ThresholdPassed`, in the thread.
             thresholds: `TraceCost`, `SpanDuration` and `UserSpend`.
+            name: what the watch is called in all processes; by default, the module and the
+                qualified name of the hook. Give it where hooks of different services have the
+                same, as those of ``__main__`` and lambdas may.
 
         Raises:
-            ValidationError: there is no threshold, or one is of another type.
+            ValidationError: there is no threshold, one is of another type, the name is empty, or
+                the hook cannot be called.
+            PoolError: the pool is closed.
         """
-        return Watch(self, hook, checked_thresholds(thresholds))
+        self._require_open()
+        return Watch(self, hook, checked_thresholds(thresholds), name)
 
     def stream_stats(self) -> StreamStats:
         """Count the rows that this process has published, and those that it could not publish."""

@@ -62,7 +62,8 @@ class StreamGap(Result):
 
     Attributes:
         reason: ``"lost"``: a publisher could not publish them. ``"missing"``: entries were trimmed
-            before they were read, or Redis has lost them.
+            before they were read, Redis has lost them, or it did not answer when a stream of new
+            rows was opened.
         rows: how many rows; None if that is not known.
     """
 
@@ -110,11 +111,15 @@ class LiveStream(Generic[T]):
         return next(self._entries)
 
     def close(self) -> None:
-        """Acknowledge what was handled, if Redis answers, and close the connection."""
+        """Acknowledge what was handled, if Redis answers, and close the connection.
+
+        A consumer without a name that holds nothing more is deleted.
+        """
         if not self._is_closed:
             self._is_closed = True
             self._entries.close()
             self._call(self._source.send_done)
+            self._call(self._source.leave)
             self._client.close()
 
     def __enter__(self) -> Self:

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from sqlalchemy import Engine
+
 from observatory_storage.commits import Commit
-from observatory_storage.config import StreamsConfig
+from observatory_storage.config import StorageConfig, StreamsConfig
 from observatory_storage.operations import Hooks
 from observatory_storage.processes import PerProcess
 from observatory_storage.streams.publish_queue import PublishQueue, StreamStats
-from observatory_storage.streams.streamed_signals import STREAMED
+from observatory_storage.streams.stream_client import stream_client
+from observatory_storage.streams.streamed_signals import STREAMED, key_prefix
 from observatory_storage.tables import SPANS
 
 if TYPE_CHECKING:
     from redis import Redis
 
-__all__ = ["Publisher"]
+__all__ = ["Publisher", "publisher_of"]
+
+
+_log = logging.getLogger(__name__)
+
+
+def publisher_of(
+    config: StorageConfig, engine: Engine, schema: str, hooks: Hooks
+) -> Publisher | None:
+    """What publishes commits as configured; None if nothing is published."""
+    if not config.streams.signals:
+        return None
+    if config.redis.url is None:
+        _log.warning("nothing is published: streams.signals is set, and redis.url is not")
+        return None
+    prefix = key_prefix(engine, schema)
+    return Publisher(config.streams, prefix, lambda: stream_client(config.redis), hooks)
 
 
 class Publisher:

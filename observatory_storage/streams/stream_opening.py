@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
-import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -20,7 +17,7 @@ from observatory_storage.streams.row_selection import FILTERS, Selection, Store
 from observatory_storage.streams.stream_client import stream_client
 from observatory_storage.streams.streamed_signals import STREAMED, key_prefix
 
-__all__ = ["StreamStore", "open_stream", "seconds"]
+__all__ = ["StreamStore", "callback", "open_stream", "seconds"]
 
 _RESUME_ID: Final = re.compile(r"(\d{1,19}-\d{1,19})(?::(\d{1,4}))?")
 
@@ -50,6 +47,9 @@ def open_stream(
     """Open a stream; see `StoragePool.stream`."""
     validation.required_text("signal", signal)
     validation.choice("signal", signal, STREAM_SIGNALS)
+    if "limit" in fields:
+        raise ValidationError("limit", fields["limit"], "does not apply to a stream")
+    callback("on_gap", on_gap)
     wanted = FILTERS[signal].of(filters, fields)
     if store.config.redis.url is None:
         raise ConfigError("redis.url: a stream needs Redis; tail() works without it")
@@ -67,7 +67,7 @@ def open_stream(
         if first:
             raise ValidationError("after", after, "must be $ or 0 with a group")
         held = seconds("claim_after", claim_after)
-        source = ConsumerSource(key, entry_id, group, consumer or _own_name(), held)
+        source = ConsumerSource(key, entry_id, group, consumer, held)
     return LiveStream(
         stream_client(store.config.redis, blocks=True),
         STREAMED[signal],
@@ -83,6 +83,12 @@ def seconds(field: str, value: Any) -> float:
     return validation.bucket(field, value).total_seconds()
 
 
+def callback(field: str, value: Any, *, required: bool = False) -> None:
+    """Refuse what cannot be called."""
+    if not callable(value) and (required or value is not None):
+        raise ValidationError(field, value, "must be callable")
+
+
 def _position(after: Any) -> tuple[str, int]:
     if after is None or after in ("$", "0"):
         return after or "$", 0
@@ -90,7 +96,3 @@ def _position(after: Any) -> tuple[str, int]:
     if match is None:
         raise ValidationError("after", after, "must be $, 0 or the id of an entry")
     return match[1], int(match[2] or 0)
-
-
-def _own_name() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"

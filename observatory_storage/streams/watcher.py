@@ -8,6 +8,8 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
+from itertools import count
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 from uuid import UUID
@@ -15,12 +17,13 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from observatory_storage.commits import Commit, Commits
-from observatory_storage.errors import StorageError
+from observatory_storage.errors import StorageError, ValidationError
 from observatory_storage.models import Trace
 from observatory_storage.processes import PerProcess
 from observatory_storage.repositories import OneOf
+from observatory_storage.repositories.reading import validation
 from observatory_storage.repositories.reading.reader import Reader
-from observatory_storage.streams.stream_opening import StreamStore
+from observatory_storage.streams.stream_opening import StreamStore, callback
 from observatory_storage.streams.thresholds import (
     SpanDuration,
     Threshold,
@@ -60,10 +63,21 @@ class WatchedStore(StreamStore, Protocol):
 class Watch:
     """Calls a hook when what this process writes passes a bound. `StoragePool.watch` makes it."""
 
-    def __init__(self, store: WatchedStore, hook: Hook, thresholds: Sequence[Threshold]) -> None:
+    def __init__(
+        self, store: WatchedStore, hook: Hook, thresholds: Sequence[Threshold], name: str | None
+    ) -> None:
+        callback("hook", hook, required=True)
+        if name is not None and not validation.required_text("name", name):
+            raise ValidationError("name", name, "must not be empty")
         self._commits = store.commits
-        source = weakref.ref(store)
-        self._own = PerProcess(lambda: _Worker(source, hook, thresholds))
+        self._name = _name_of(hook) if name is None else name
+        with _lock:
+            used = {watch._number for watch in _open if watch._name == self._name}
+            # The smallest free number, so that the same watches of all processes have the same.
+            self._number: int = next(number for number in count() if number not in used)
+            _open.add(self)
+        source, prefix = weakref.ref(store), f"{self._name}#{self._number}"
+        self._own = PerProcess(lambda: _Worker(source, hook, thresholds, prefix))
         self._commits.add(self)
 
     def on_commit(self, commit: Commit) -> None:
@@ -79,6 +93,8 @@ class Watch:
     def close(self) -> None:
         """Evaluate what is waiting, for two seconds at most, and watch no more."""
         self._commits.remove(self)
+        with _lock:
+            _open.discard(self)
         worker = self._own.get()
         worker.flush(_PATIENCE_SECS)
         worker.stop()
@@ -95,6 +111,10 @@ class Watch:
         self.close()
 
 
+_open: weakref.WeakSet[Watch] = weakref.WeakSet()
+_lock = threading.Lock()
+
+
 class _Worker:
     """The thread of one process, and what waits for it."""
 
@@ -103,10 +123,12 @@ class _Worker:
         store: weakref.ref[WatchedStore],
         hook: Hook,
         thresholds: Sequence[Threshold],
+        prefix: str,
     ) -> None:
         self._store = store
         self._hook = hook
         self._thresholds = thresholds
+        self._prefix = prefix
         pool = store()
         assert pool is not None
         self._told = ToldOnce(pool)
@@ -120,7 +142,9 @@ class _Worker:
 
     def add(self, spans: Sequence[Values]) -> None:
         with self._changed:
-            if self._is_stopped or len(self._spans) + len(spans) > _MOST_WAITING:
+            # A commit that is larger than the bound is compared if nothing else is waiting.
+            has_room = not self._spans or len(self._spans) + len(spans) <= _MOST_WAITING
+            if self._is_stopped or not has_room:
                 _log.warning("%d spans are not compared with thresholds", len(spans))
                 return
             self._spans += spans
@@ -227,12 +251,20 @@ class _Worker:
                     self._tell(passed, of_user.user_id, threshold.window)
 
     def _tell(self, passed: ThresholdPassed, key: str, lasting: timedelta) -> None:
-        if not self._told.is_first(f"{passed.threshold!r}:{key}", lasting):
+        if not self._told.is_first(f"{self._prefix}:{passed.threshold!r}:{key}", lasting):
             return
         try:
             self._hook(passed)
         except Exception:  # noqa: BLE001 - the application's own
             _log.exception("the hook of a threshold failed")
+
+
+def _name_of(hook: Any) -> str:
+    """What a hook is called in all processes."""
+    while isinstance(hook, partial):
+        hook = hook.func
+    named = hook if hasattr(hook, "__qualname__") else type(hook)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _parts(subjects: Sequence[Any]) -> Iterable[Sequence[Any]]:

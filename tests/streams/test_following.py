@@ -177,6 +177,8 @@ def test_wrong_arguments_are_named(pool: StoragePool) -> None:
         next(pool.tail("logs", cursor="x"))
     with pytest.raises(ValidationError, match="poll_interval"):
         pool.tail("logs", poll_interval=0)
+    with pytest.raises(ValidationError, match="on_error=3: must be callable"):
+        pool.tail("logs", on_error=3)  # type: ignore[call-overload]  # what is tested
     with pytest.raises(ValidationError, match="signal"):
         pool.tail("metrics")  # type: ignore[call-overload]  # what is tested
 
@@ -246,6 +248,26 @@ def test_tail_waits_for_a_database_that_does_not_answer(
     starter.join()
     assert errors
     assert all(error.retryable for error in errors)
+
+
+def test_tail_ends_in_time_while_the_database_does_not_answer(
+    stoppable: StoragePool, embedded_server: EmbeddedPostgres
+) -> None:
+    errors: list[StorageError] = []
+    embedded_server.stop()
+    assert ids_of(stoppable.tail("logs", timeout=0.3, on_error=errors.append)) == []
+    assert errors
+
+
+def test_tail_fails_if_the_time_range_has_passed_and_the_database_does_not_answer(
+    stoppable: StoragePool, embedded_server: EmbeddedPostgres
+) -> None:
+    errors: list[StorageError] = []
+    pages = stoppable.tail("logs", end_time=START, on_error=errors.append)
+    embedded_server.stop()
+    with pytest.raises(StorageError):
+        next(pages)
+    assert len(errors) == stoppable.config.retry.max_attempts
 
 
 def test_tail_of_a_wide_time_range_prunes_by_the_filters(pool: StoragePool) -> None:

@@ -77,6 +77,31 @@ def test_rows_of_a_dead_consumer_are_claimed(live: StoragePool) -> None:
     assert of_group(live, claim_after=0.1, timeout=1) == [*range(1, 101)]
 
 
+def consumers_of(redis_url: str) -> list[tuple[str, int]]:
+    """The names of the consumers that Redis knows, and how many entries each holds."""
+    with Redis.from_url(redis_url, decode_responses=True) as client:
+        (key,) = client.scan_iter("*:stream:*")
+        return [(each["name"], each["pending"]) for each in client.xinfo_consumers(key, "g")]
+
+
+def test_consumer_without_a_name_leaves_nothing_behind(live: StoragePool, redis_url: str) -> None:
+    write_logs(live, [1, 2])
+    assert of_group(live) == [1, 2]
+    assert consumers_of(redis_url) == []
+    assert of_group(live, "c") == []
+    assert consumers_of(redis_url) == [("c", 0)]
+
+
+def test_consumer_without_a_name_stays_while_it_holds_rows(
+    live: StoragePool, redis_url: str
+) -> None:
+    write_logs(live, [1, 2])
+    with live.stream("logs", after="0", group="g") as stream:
+        next(stream)
+    assert [pending for _, pending in consumers_of(redis_url)] == [1]
+    assert of_group(live, claim_after=0.1, timeout=1) == [1, 2]
+
+
 def test_slow_consumer_keeps_its_rows(live: StoragePool) -> None:
     write_logs(live, range(1, 11))
     options: dict[str, Any] = {"after": "0", "group": "g", "claim_after": 0.4, "timeout": 0.5}

@@ -16,6 +16,7 @@ from observatory_storage import (
     CacheError,
     ConfigError,
     LogFilters,
+    PoolError,
     StoragePool,
     StreamGap,
     ValidationError,
@@ -97,11 +98,19 @@ def test_both_protocols_of_redis_are_read(open_pool: OpenPool, redis_url: str) -
         ({"timeout": -1}, "timeout"),
         ({"group": "g", "claim_after": 0}, "claim_after"),
         ({"min_severity": "loud"}, "min_severity"),
+        ({"on_gap": 3}, "on_gap=3: must be callable"),
+        ({"limit": 3}, "limit=3: does not apply to a stream"),
     ],
 )
 def test_wrong_arguments_are_named(live: StoragePool, arguments: Arguments, field: str) -> None:
     with pytest.raises(ValidationError, match=field):
         live.stream("logs", **arguments)
+
+
+def test_closed_pool_has_no_stream(live: StoragePool) -> None:
+    live.close()
+    with pytest.raises(PoolError, match="the pool is closed"):
+        live.stream("logs")
 
 
 def test_unknown_signal_is_refused(live: StoragePool) -> None:
@@ -201,3 +210,17 @@ def test_stream_waits_for_a_redis_that_is_not_there_yet(
         assert numbers_of(islice(stream, 1)) == [1]
         writer.join()
         starter.join()
+
+
+@pytest.mark.parametrize("group", [None, "g"])
+def test_gap_is_told_if_redis_did_not_answer_when_the_stream_was_opened(
+    open_pool: OpenPool, embedded_redis: EmbeddedValkey, group: str | None
+) -> None:
+    embedded_redis.stop()
+    pool = open_pool(embedded_redis.url)
+    gaps: list[StreamGap] = []
+    with pool.stream("logs", group=group, timeout=1, on_gap=gaps.append) as stream:
+        embedded_redis.start()
+        write_logs(pool, [1])
+        assert numbers_of(stream) == []
+    assert gaps == [StreamGap("missing", None)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,6 +14,7 @@ import pytest
 from observatory_embedded import EmbeddedPostgres
 from observatory_storage import (
     CopyWriter,
+    PoolError,
     PostgresConfig,
     SpanDuration,
     StorageConfig,
@@ -103,6 +105,37 @@ def test_processes_tell_the_same_once_with_redis(open_pool: OpenPool, redis_url:
     assert len(told) == 1
 
 
+def test_each_watch_of_a_process_is_told_with_redis(open_pool: OpenPool, redis_url: str) -> None:
+    told: list[str] = []
+
+    def one(_: ThresholdPassed) -> None:
+        told.append("one")
+
+    def other(_: ThresholdPassed) -> None:
+        told.append("other")
+
+    pool = open_pool(redis_url, signals=[])
+    with (
+        pool.watch(one, TraceCost(1)),
+        pool.watch(one, TraceCost(1)),
+        pool.watch(other, TraceCost(1)),
+    ):
+        CopyWriter(pool).write_spans([a_span(1, 1, total_cost_usd=2)])
+    assert sorted(told) == ["one", "one", "other"]
+
+
+@pytest.mark.parametrize(("names", "times"), [(("a", "a"), 1), (("a", "b"), 2)])
+def test_name_of_a_watch_says_which_are_the_same(
+    open_pool: OpenPool, redis_url: str, names: tuple[str, str], times: int
+) -> None:
+    told: list[ThresholdPassed] = []
+    for number, name in enumerate(names, 1):
+        pool = open_pool(redis_url, signals=[])
+        with pool.watch(told.append, TraceCost(1), name=name):
+            CopyWriter(pool).write_spans([a_span(1, number, total_cost_usd=2)])
+    assert len(told) == times
+
+
 def test_error_of_a_hook_is_logged(pool: StoragePool, caplog: pytest.LogCaptureFixture) -> None:
     told: list[ThresholdPassed] = []
 
@@ -114,6 +147,28 @@ def test_error_of_a_hook_is_logged(pool: StoragePool, caplog: pytest.LogCaptureF
         CopyWriter(pool).write_spans([a_span(n, n, total_cost_usd=2) for n in (1, 2)])
     assert len(told) == 2
     assert "the hook of a threshold failed" in caplog.text
+
+
+def test_commit_above_the_bound_is_compared_if_no_other_waits(
+    pool: StoragePool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("observatory_storage.streams.watcher._MOST_WAITING", 2)
+    told: list[str] = []
+    reached, released = threading.Event(), threading.Event()
+
+    def hook(passed: ThresholdPassed) -> None:
+        told.append(passed.subject)
+        reached.set()
+        released.wait(30)
+
+    with pool.watch(hook, TraceCost(1)) as watch:
+        for traces in ([1, 2, 3], [4], [5, 6]):
+            CopyWriter(pool).write_spans([a_span(n, n, total_cost_usd=2) for n in traces])
+            assert reached.wait(30)
+        released.set()
+        assert watch.flush()
+    assert sorted(told) == sorted(trace_key(n) for n in (1, 2, 3, 4))
+    assert "2 spans are not compared with thresholds" in caplog.text
 
 
 def test_nothing_is_told_after_the_watch(pool: StoragePool) -> None:
@@ -162,3 +217,19 @@ def test_watch_needs_thresholds(pool: StoragePool) -> None:
     for thresholds in ((), (1,)):
         with pytest.raises(ValidationError, match="thresholds"):
             pool.watch(print, *thresholds)
+
+
+def test_watch_needs_a_hook_that_can_be_called(pool: StoragePool) -> None:
+    with pytest.raises(ValidationError, match="hook=None: must be callable"):
+        pool.watch(None, TraceCost(1))  # type: ignore[arg-type]  # what is tested
+
+
+def test_closed_pool_is_not_watched(pool: StoragePool) -> None:
+    pool.close()
+    with pytest.raises(PoolError, match="the pool is closed"):
+        pool.watch(print, TraceCost(1))
+
+
+def test_name_of_a_watch_must_not_be_empty(pool: StoragePool) -> None:
+    with pytest.raises(ValidationError, match="name='': must not be empty"):
+        pool.watch(print, TraceCost(1), name="")
