@@ -12,7 +12,7 @@ from observatory_storage.processes import PerProcess
 if TYPE_CHECKING:
     from redis import ConnectionPool
 
-__all__ = ["CacheClient", "Refused", "Unavailable"]
+__all__ = ["CacheClient", "NotAsked", "Refused", "Unavailable"]
 
 _log = logging.getLogger(__name__)
 _RUN_ID: Final = b"run_id:"
@@ -21,6 +21,10 @@ Command = tuple[Any, ...]
 
 class Unavailable(Exception):
     """Redis did not answer in time, or is not asked because it did not before."""
+
+
+class NotAsked(Unavailable):
+    """Nothing was sent, because Redis did not answer before."""
 
 
 class Refused(Exception):
@@ -128,7 +132,8 @@ class CacheClient:
         """Run commands at once, in one transaction of Redis if there are several.
 
         Raises:
-            Unavailable: there is no answer within the time.
+            Unavailable: there is no answer within the time, or no connection.
+            NotAsked: it is one of these; the breaker is open.
             Refused: the server refused a command.
         """
         from redis import ResponseError
@@ -136,7 +141,7 @@ class CacheClient:
         connections = self._process.get()
         breaker, server = connections.breaker, connections.server
         if not breaker.allows_call():
-            raise Unavailable("it has failed, and is not asked for a while")
+            raise NotAsked("it has failed, and is not asked for a while")
         started = time.monotonic()
         try:
             if len(commands) == 1:

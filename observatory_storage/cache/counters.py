@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from observatory_storage.cache.client import NotAsked
 from observatory_storage.operations import Hooks, StoreOperation
 from observatory_storage.processes import PerProcess
 from observatory_storage.serialization import Result
@@ -98,14 +100,29 @@ class CacheCounters:
         # A thread of the parent may hold the lock at the fork, so the child has one of its own.
         self._process = PerProcess(_Counts)
 
-    def count(self, kind: str, outcome: str) -> None:
-        """Count one outcome of a kind, and tell hooks of it."""
+    def began(self) -> float:
+        """When a request begins. Without a hook, no clock is read."""
+        return time.perf_counter() if self._hooks.are_called else 0.0
+
+    def count(
+        self, kind: str, outcome: str, began: float = 0.0, *, failure: Exception | None = None
+    ) -> None:
+        """Count one outcome of a kind, and tell hooks of it.
+
+        Args:
+            kind: the kind of the value, or ``commits``.
+            outcome: what is counted.
+            began: when the request began; 0 if that was not measured.
+            failure: why the request failed. Hooks are told of requests that were sent only: else
+                they would be told of an error with each read while Redis is not asked.
+        """
         counts = self._process.get()
         with counts.lock:
             counts.of[kind, outcome] += 1
-        if outcome in _FACTS and self._hooks.are_called:
+        if outcome in _FACTS and self._hooks.are_called and not isinstance(failure, NotAsked):
             method, told = _FACTS[outcome]
-            self._hooks.emit(StoreOperation("cache", kind, method, told))
+            seconds = time.perf_counter() - began if began else 0.0
+            self._hooks.emit(StoreOperation("cache", kind, method, told, seconds))
 
     def get(self, kind: str, outcome: str) -> int:
         """How often a kind had an outcome."""

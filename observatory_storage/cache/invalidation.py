@@ -156,9 +156,9 @@ class Invalidation:
             left = debt.since + self._longest_secs - time.monotonic()
             whose = "all" if debt.is_of_all else f"{len(debt.names) // _NAMES_OF_TRACE}"
         _log.warning(
-            "cached values could not be taken back before the pool was closed: statistics, and those"
-            " of %s trace(s), erased ones included, may stay in Redis until %s; cache.clear() of"
-            " another pool removes them",
+            "cached values could not be taken back before the pool was closed: statistics, and"
+            " those of %s trace(s), erased ones included, may stay in Redis until %s;"
+            " cache.clear() of another pool removes them",
             whose,
             (datetime.now(UTC) + timedelta(seconds=left)).isoformat(timespec="seconds"),
         )
@@ -183,6 +183,7 @@ class Invalidation:
     def _finish(
         self, scopes: set[str], members: list[bytes], traces: set[UUID], *, is_noted: bool
     ) -> None:
+        began = self._counters.began()
         names = {name for trace in traces for name in (f"t:{trace.hex}", f"t:{trace.hex}:lease")}
         try:
             commands = list(self._removing(names))
@@ -194,12 +195,12 @@ class Invalidation:
                 gone = self._removing({f"g:{scope}" for scope in scopes})
                 self._client.run([*commands, *gone])
         except (Refused, Unavailable) as error:
-            self._counters.count("commits", "failed")
+            self._counters.count("commits", "failed", began, failure=error)
             # Each further commit fails as well until Redis answers.
             level = logging.WARNING if self._owe(names) else logging.DEBUG
             _log.log(level, "cached values could not be taken back, trying again: %s", error)
         else:
-            self._counters.count("commits", "told" if is_noted else "late")
+            self._counters.count("commits", "told" if is_noted else "late", began)
 
     def _setting(self, scopes: Any) -> list[tuple[Any, ...]]:
         keep = ("EX", int(self.generation_age.total_seconds()))
