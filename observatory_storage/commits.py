@@ -15,9 +15,10 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
-from sqlalchemy import Connection, event, inspect
-from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, UOWTransaction
+from sqlalchemy import Connection, TableClause, event, inspect, sql
+from sqlalchemy.orm import Session, SessionTransaction, UOWTransaction
 from sqlalchemy.orm.attributes import get_history
+from sqlalchemy.sql import visitors
 
 from observatory_storage.changed_spans import noted_changes
 from observatory_storage.rows import Row
@@ -34,12 +35,14 @@ __all__ = [
     "changes_of_spans",
     "follow_session",
     "tell_with_session",
+    "telling_itself",
 ]
 
 _log = logging.getLogger(__name__)
 _COMMITS: Final = "observatory_storage.commits"
 _NOTES: Final = "observatory_storage.commits.notes"
 _TELLING: Final = "observatory_storage.commits.telling"
+_TELLS_ITSELF: Final = "observatory_storage.commits.tells_itself"
 
 
 class Change(NamedTuple):
@@ -205,10 +208,15 @@ class _Note(NamedTuple):
 
 
 class FollowedSession(Session):
-    """A session whose commits are told: what `tell_with_session` notes, and changed entities.
+    """A session whose commits are told: what `tell_with_session` notes, and what else it changes.
 
-    Statements that are text are not noticed.
+    Those are changed entities, and the tables that statements of SQLAlchemy insert into, update or
+    delete from, on the session or on its connection. Statements that are text are not noticed.
     """
+
+    def flush(self, objects: Sequence[Any] | None = None) -> None:
+        with telling_itself(self):  # what was flushed is told with its times
+            super().flush(objects)
 
 
 def follow_session(commits: Commits, session: FollowedSession) -> None:
@@ -223,7 +231,21 @@ def tell_with_session(session: Session, commit: Commit) -> None:
     """
     if session.info.get(_COMMITS):
         within = session.get_nested_transaction() or session.get_transaction()
-        session.info.setdefault(_NOTES, []).append(_Note(within, commit))
+        notes = session.info.setdefault(_NOTES, [])
+        note = _Note(within, commit)
+        if not notes or notes[-1] != note:  # one statement may be executed many times
+            notes.append(note)
+
+
+@contextmanager
+def telling_itself(session: Session) -> Iterator[None]:
+    """Statements of the block are not noticed: it calls `tell_with_session`, which says more."""
+    before = session.info.get(_TELLS_ITSELF, False)
+    session.info[_TELLS_ITSELF] = True
+    try:
+        yield
+    finally:
+        session.info[_TELLS_ITSELF] = before
 
 
 @event.listens_for(FollowedSession, "before_commit")
@@ -265,11 +287,35 @@ def _after_flush(session: Session, _: UOWTransaction) -> None:
             tell_with_session(session, Commit(changes=changes))
 
 
-@event.listens_for(FollowedSession, "do_orm_execute")
-def _before_statement(state: ORMExecuteState) -> None:
-    if (state.is_insert or state.is_update or state.is_delete) and state.bind_mapper is not None:
-        changes = [Change(str(state.bind_mapper.local_table.name))]  # type: ignore[attr-defined]
-        tell_with_session(state.session, Commit(changes=changes))
+@event.listens_for(FollowedSession, "after_begin")
+def _after_begin(session: Session, begun: SessionTransaction, connection: Connection) -> None:
+    if not session.info.get(_COMMITS) or begun.parent is not None:
+        return  # nobody listens, or a savepoint of a transaction that is followed
+
+    def after_execute(*call: Any) -> None:
+        compiled = getattr(call[4], "compiled", None)  # the context of the execution
+        if compiled is None or session.info.get(_TELLS_ITSELF):
+            return
+        if changes := [Change(name) for name in _changed_tables(compiled)]:
+            tell_with_session(session, Commit(changes=changes))
+
+    event.listen(connection, "after_cursor_execute", after_execute)
+
+
+def _changed_tables(compiled: Any) -> list[str]:
+    """The tables of ours that a statement may change, also in a part of it."""
+    changes_rows = compiled.isinsert or compiled.isupdate or compiled.isdelete
+    if not (changes_rows or getattr(compiled, "ctes", None)):
+        return []  # most statements: a query, whose parts need not be looked at
+    parts = visitors.iterate(compiled.statement)
+    targets = [part.table for part in parts if isinstance(part, sql.dml.UpdateBase)]
+    tables = {
+        part.name
+        for target in targets
+        for part in visitors.iterate(target)
+        if isinstance(part, TableClause)
+    }
+    return sorted(name for name in tables if name in TABLES or name in OWN_TABLES)
 
 
 def _change_of(row: Any) -> Change | None:

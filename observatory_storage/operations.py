@@ -69,9 +69,9 @@ class StoreOperation(Result):
             ``traces``; None if there is no table.
         method: ``copy`` or ``insert`` if rows were written, the repository's method such as
             ``list``, or the step of maintenance; None if there is no method.
-        outcome: ``ok``; ``spooled`` if rows went to the spool; ``hit`` or ``miss`` of a cache;
-            ``lost`` if rows could not be published; otherwise the name of the error's class, such
-            as ``ConnectionLost``.
+        outcome: ``ok``; ``spooled`` if rows went to the spool; ``hit``, ``miss`` or ``error`` of
+            the cache; ``lost`` if rows could not be published; otherwise the name of the error's
+            class, such as ``ConnectionLost``.
         seconds: how long it took, retries included. For an iterator, the time in which rows were
             read, without the time of the loop over them.
         rows: the rows that were written, read, erased, spooled, published or lost.

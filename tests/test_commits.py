@@ -12,12 +12,13 @@ import sqlalchemy as sa
 from observatory_storage import (
     CopyWriter,
     LlmSpan,
+    LogRecord,
     StoragePool,
     TraceSpan,
     TraceWriter,
     ingest_logs,
 )
-from observatory_storage.commits import Commit
+from observatory_storage.commits import Change, Commit
 from observatory_storage.tables import SPANS
 from tests.pricing.spans_of_calls import price_model
 
@@ -157,6 +158,34 @@ def test_deletions_are_told_when_they_are_committed(pool: StoragePool, listener:
     assert changes == [["trace_spans", "logs"], ["trace_spans", "logs", "metric_data_points"]]
     first = listener.heard[0].changes[0]
     assert (first.first, first.last) == (START, START)
+
+
+def test_changed_entities_are_told_with_their_times_alone(
+    pool: StoragePool, listener: Listener
+) -> None:
+    CopyWriter(pool).write_spans([span(1)])
+    listener.heard.clear()
+    with pool.unit_of_work() as uow:
+        uow.traces.get_spans(f"{1:032x}")[0].name = "changed"
+        uow.commit()
+    changes = [change for commit in listener.heard for change in commit.changes]
+    assert changes == [Change(SPANS.name, START, START)]
+
+
+def test_statements_are_told_unless_they_are_rolled_back(
+    pool: StoragePool, listener: Listener
+) -> None:
+    CopyWriter(pool).write_spans([span(1)])
+    listener.heard.clear()
+    with pool.unit_of_work() as uow:
+        with uow.session.begin_nested() as savepoint:
+            uow.session.execute(sa.delete(LogRecord))
+            savepoint.rollback()
+        uow.session.execute(sa.select(TraceSpan.name).cte().select())
+        uow.session.execute(sa.update(TraceSpan).values(name="changed"))
+        uow.commit()
+    changes = [change for commit in listener.heard for change in commit.changes]
+    assert changes == [Change(SPANS.name)]
 
 
 def test_error_of_a_listener_is_logged_and_costs_no_row(

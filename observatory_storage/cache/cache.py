@@ -118,7 +118,7 @@ class Cache:
             raise CacheError(f"Redis could not be used: {error}") from error
 
     def close(self) -> None:
-        """Close the connections that are not in use."""
+        """Close the connections: those in use as soon as they are not any more."""
         if self._reads is not None:
             self._invalidation.close()
             for client in (self._client, self._committing, self._patient):

@@ -12,7 +12,7 @@ from observatory_storage.processes import PerProcess
 if TYPE_CHECKING:
     from redis import ConnectionPool
 
-__all__ = ["CacheClient", "Refused", "Unavailable"]
+__all__ = ["CacheClient", "NotAsked", "Refused", "Unavailable"]
 
 _log = logging.getLogger(__name__)
 _RUN_ID: Final = b"run_id:"
@@ -21,6 +21,10 @@ Command = tuple[Any, ...]
 
 class Unavailable(Exception):
     """Redis did not answer in time, or is not asked because it did not before."""
+
+
+class NotAsked(Unavailable):
+    """Nothing was sent, because Redis did not answer before."""
 
 
 class Refused(Exception):
@@ -33,6 +37,7 @@ class _Connections:
     Attributes:
         server: the id of the server's run, which changes when it is started again.
         clock: the seconds by which the server's clock is ahead of `time.monotonic`.
+        is_closed: whether no connection is kept after its use.
     """
 
     def __init__(self, url: str, timeout_secs: float, longest_pause_secs: float) -> None:
@@ -45,6 +50,7 @@ class _Connections:
         self.breaker = CircuitBreaker(max_pause_secs=longest_pause_secs)
         self.server: bytes | None = None
         self.clock = 0.0
+        self.is_closed = False
         # Each thread uses one connection at a time, so their number needs no limit.
         # Ours take precedence over what the query of the URL says, unlike in `from_url`. The pool
         # must know them from the beginning: it prepares its connections for the protocol.
@@ -62,6 +68,15 @@ class _Connections:
         self.redis: Any = Redis(connection_pool=self.pool)
 
     def _on_connect(self, connection: Any) -> None:
+        from redis import RedisError, ResponseError
+
+        try:
+            self._greet(connection)
+        except ResponseError as error:  # no such database, or an access list forbids `TIME`
+            # No command of ours was refused: no connection can be used.
+            raise RedisError(f"the server refuses connections: {error}") from error
+
+    def _greet(self, connection: Any) -> None:
         from redis import ResponseError
 
         connection.on_connect()
@@ -117,15 +132,16 @@ class CacheClient:
         """Run commands at once, in one transaction of Redis if there are several.
 
         Raises:
-            Unavailable: there is no answer within the time.
+            Unavailable: there is no answer within the time, or no connection.
+            NotAsked: it is one of these; the breaker is open.
             Refused: the server refused a command.
         """
-        from redis import RedisError, ResponseError
+        from redis import ResponseError
 
         connections = self._process.get()
         breaker, server = connections.breaker, connections.server
         if not breaker.allows_call():
-            raise Unavailable("it has failed, and is not asked for a while")
+            raise NotAsked("it has failed, and is not asked for a while")
         started = time.monotonic()
         try:
             if len(commands) == 1:
@@ -138,12 +154,15 @@ class CacheClient:
         except ResponseError as error:
             breaker.succeeded()
             raise Refused(str(error)) from error
-        except (RedisError, OSError) as error:
+        except Exception as error:  # also of a host name that cannot be encoded
             was_open = breaker.is_open
             breaker.failed()
             if breaker.is_open and not was_open:
                 _log.warning("Redis failed, and is not asked for a while: %s", error)
             raise Unavailable(str(error)) from error
+        finally:
+            if connections.is_closed:
+                connections.pool.disconnect(inuse_connections=False)
         if time.monotonic() - started > 2 * self._timeout_secs:
             breaker.failed()
         else:
@@ -168,5 +187,7 @@ class CacheClient:
                 return
 
     def close(self) -> None:
-        """Close the connections of this process that are not in use."""
-        self._process.get().pool.disconnect(inuse_connections=False)
+        """Close the connections of this process: those in use as soon as they are not any more."""
+        connections = self._process.get()
+        connections.is_closed = True
+        connections.pool.disconnect(inuse_connections=False)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from observatory_storage.cache.client import NotAsked
 from observatory_storage.operations import Hooks, StoreOperation
+from observatory_storage.processes import PerProcess
 from observatory_storage.serialization import Result
 
 __all__ = ["KINDS", "CacheCounters", "CacheKindStats", "CacheStats"]
@@ -81,31 +84,56 @@ class CacheStats(Result):
     kinds: Mapping[str, CacheKindStats] = field(default_factory=dict)
 
 
+class _Counts:
+    """The numbers of one process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.of: Counter[tuple[str, str]] = Counter()
+
+
 class CacheCounters:
-    """The numbers of `CacheStats`."""
+    """The numbers of `CacheStats`. A forked child counts from zero."""
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
-        self._lock = threading.Lock()
-        self._counts: Counter[tuple[str, str]] = Counter()
+        # A thread of the parent may hold the lock at the fork, so the child has one of its own.
+        self._process = PerProcess(_Counts)
 
-    def count(self, kind: str, outcome: str) -> None:
-        """Count one outcome of a kind, and tell hooks of it."""
-        with self._lock:
-            self._counts[kind, outcome] += 1
-        if outcome in _FACTS and self._hooks.are_called:
+    def began(self) -> float:
+        """When a request begins. Without a hook, no clock is read."""
+        return time.perf_counter() if self._hooks.are_called else 0.0
+
+    def count(
+        self, kind: str, outcome: str, began: float = 0.0, *, failure: Exception | None = None
+    ) -> None:
+        """Count one outcome of a kind, and tell hooks of it.
+
+        Args:
+            kind: the kind of the value, or ``commits``.
+            outcome: what is counted.
+            began: when the request began; 0 if that was not measured.
+            failure: why the request failed. Hooks are told of requests that were sent only: else
+                they would be told of an error with each read while Redis is not asked.
+        """
+        counts = self._process.get()
+        with counts.lock:
+            counts.of[kind, outcome] += 1
+        if outcome in _FACTS and self._hooks.are_called and not isinstance(failure, NotAsked):
             method, told = _FACTS[outcome]
-            self._hooks.emit(StoreOperation("cache", kind, method, told))
+            seconds = time.perf_counter() - began if began else 0.0
+            self._hooks.emit(StoreOperation("cache", kind, method, told, seconds))
 
     def get(self, kind: str, outcome: str) -> int:
         """How often a kind had an outcome."""
-        return self._counts[kind, outcome]
+        return self._process.get().of[kind, outcome]
 
     def by_kind(self) -> dict[str, CacheKindStats]:
         """The numbers of all kinds."""
-        with self._lock:
-            counts = dict(self._counts)
+        counts = self._process.get()
+        with counts.lock:
+            copied = dict(counts.of)
         return {
-            kind: CacheKindStats(**{name: n for (of, name), n in counts.items() if of == kind})
+            kind: CacheKindStats(**{name: n for (of, name), n in copied.items() if of == kind})
             for kind in KINDS
         }

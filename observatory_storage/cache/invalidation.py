@@ -16,7 +16,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, Final
 from uuid import UUID
@@ -39,9 +39,13 @@ _log = logging.getLogger(__name__)
 # A commit takes less, unless its server stands still.
 _PENDING_SECS: Final = 30
 _RETRY_SECS: Final = 1.0
+# Longer than one attempt takes: connecting, and an answer.
+_CLOSING_SECS: Final = 5.0
 _KEYS_AT_A_TIME: Final = 500
 # The values of more traces stay until they expire: they are compared with their rows on each read.
 _MOST_TRACES: Final = 2_000
+# That of the value, and that of its lease.
+_NAMES_OF_TRACE: Final = 2
 _TRACE_ID: Final = {
     TRACES.name: TRACES.position["id"],
     SPANS.name: SPANS.position["trace_id"],
@@ -55,11 +59,18 @@ def new_generation() -> bytes:
 
 
 class _Debt:
-    """What one process has not been able to take back so far."""
+    """What one process has not been able to take back so far.
+
+    Attributes:
+        names: the values of traces, with their leases.
+        is_of_all: whether the values of all traces are taken back, since there were too many names.
+        since: when the last commit failed to take its values back; None if nothing is owed.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.names: set[str] = set()
+        self.is_of_all = False
         self.since: float | None = None
         self.thread: threading.Thread | None = None
 
@@ -133,8 +144,24 @@ class Invalidation:
         self._client.run(self._setting(["epoch"]))
 
     def close(self) -> None:
-        """Have the thread stop."""
+        """Have the thread try once more, and warn of what stays in Redis."""
         self._closed.set()
+        debt = self._debt.get()
+        thread = debt.thread
+        if thread is not None:
+            thread.join(_CLOSING_SECS)
+        with debt.lock:
+            if debt.since is None:
+                return
+            left = debt.since + self._longest_secs - time.monotonic()
+            whose = "all" if debt.is_of_all else f"{len(debt.names) // _NAMES_OF_TRACE}"
+        _log.warning(
+            "cached values could not be taken back before the pool was closed: statistics, and"
+            " those of %s trace(s), erased ones included, may stay in Redis until %s;"
+            " cache.clear() of another pool removes them",
+            whose,
+            (datetime.now(UTC) + timedelta(seconds=left)).isoformat(timespec="seconds"),
+        )
 
     def _begin(self, scopes: set[str], members: list[bytes]) -> None:
         pending = self._key("pending")
@@ -156,6 +183,7 @@ class Invalidation:
     def _finish(
         self, scopes: set[str], members: list[bytes], traces: set[UUID], *, is_noted: bool
     ) -> None:
+        began = self._counters.began()
         names = {name for trace in traces for name in (f"t:{trace.hex}", f"t:{trace.hex}:lease")}
         try:
             commands = list(self._removing(names))
@@ -167,11 +195,12 @@ class Invalidation:
                 gone = self._removing({f"g:{scope}" for scope in scopes})
                 self._client.run([*commands, *gone])
         except (Refused, Unavailable) as error:
-            _log.warning("cached values could not be taken back, trying again: %s", error)
-            self._counters.count("commits", "failed")
-            self._owe(names, with_generations=bool(scopes))
+            self._counters.count("commits", "failed", began, failure=error)
+            # Each further commit fails as well until Redis answers.
+            level = logging.WARNING if self._owe(names) else logging.DEBUG
+            _log.log(level, "cached values could not be taken back, trying again: %s", error)
         else:
-            self._counters.count("commits", "told" if is_noted else "late")
+            self._counters.count("commits", "told" if is_noted else "late", began)
 
     def _setting(self, scopes: Any) -> list[tuple[Any, ...]]:
         keep = ("EX", int(self.generation_age.total_seconds()))
@@ -185,18 +214,23 @@ class Invalidation:
     def _key(self, name: str) -> bytes:
         return self._keys.key(self._client.server(), name)
 
-    def _owe(self, names: set[str], *, with_generations: bool) -> None:
+    def _owe(self, names: set[str]) -> bool:
+        """Take the values back later. Return whether nothing was owed before."""
         debt = self._debt.get()
         with debt.lock:
-            if len(debt.names) < _MOST_TRACES:
+            is_first = debt.since is None
+            debt.since = time.monotonic()
+            if not debt.is_of_all:
                 debt.names |= names
-            if with_generations or debt.since is None:
-                debt.since = time.monotonic()
+            if len(debt.names) > _NAMES_OF_TRACE * _MOST_TRACES:
+                debt.names.clear()
+                debt.is_of_all = True
             if debt.thread is None:
                 debt.thread = threading.Thread(
                     target=self._repay, args=(debt,), name="cache-invalidation", daemon=True
                 )
                 debt.thread.start()
+        return is_first
 
     def _repay(self, debt: _Debt) -> None:
         """Try again until it succeeds, or until all values have expired."""
@@ -204,18 +238,25 @@ class Invalidation:
         while not is_closing:
             is_closing = self._closed.wait(_RETRY_SECS)
             with debt.lock:
-                names, since = set(debt.names), debt.since
+                names, is_of_all, since = set(debt.names), debt.is_of_all, debt.since
             is_over = since is None or time.monotonic() - since > self._longest_secs
             try:
                 if not is_over:
                     self._client.run([*self._setting(["epoch"]), *self._removing(names)])
-            except (Refused, Unavailable):
+                    if is_of_all:
+                        self._client.unlink(self._keys.pattern("*:t:*"), besides=b":verified")
+            except Exception as error:  # noqa: BLE001 - whatever it is, the values are still owed
+                _log.debug("cached values could still not be taken back: %s", error)
                 continue
             with debt.lock:
                 if debt.since == since:
                     debt.names.clear()
+                    debt.is_of_all = False
                     debt.since = debt.thread = None
+                    _log.info("cached values that were owed have been taken back, or have expired")
                     return
+        with debt.lock:
+            debt.thread = None
 
 
 def _traces_of(commits: Sequence[Commit]) -> set[UUID]:

@@ -57,7 +57,11 @@ class Keyspace:
         known = f"{self._prefix}:{{{self._database}}}:{server[:12].decode('latin-1')}:{name}"
         return known.encode()
 
-    def pattern(self) -> bytes:
-        """A pattern of the keys of the schema."""
+    def pattern(self, names: str = "*") -> bytes:
+        """A pattern of the keys of the schema, whatever the run of the server.
+
+        Args:
+            names: a pattern of their names.
+        """
         escaped = "".join(f"\\{c}" if c in "*?[]\\^" else c for c in self._prefix)
-        return f"{escaped}:{{{self._database}}}:*".encode()
+        return f"{escaped}:{{{self._database}}}:{names}".encode()

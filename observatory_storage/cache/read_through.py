@@ -136,19 +136,20 @@ class ReadThrough:
         """
         if not self._store.is_known:
             self._store.learn(connect())
+        began = self._counters.began()
         try:
-            found = self._find(kind, name, read, dependency)
+            found = self._find(kind, name, read, dependency, began)
         except Refused as error:
             _log.debug("Redis refuses to store: %s", error)
-            self._counters.count(kind, "misses")
-            self._counters.count(kind, "refused")
+            self._counters.count(kind, "misses", began)
+            self._counters.count(kind, "refused", began)
             return read.ask()
         except Unavailable as error:
             _log.debug("Redis is not used: %s", error)
-            self._counters.count(kind, "errors")
+            self._counters.count(kind, "errors", began, failure=error)
             return read.ask()
         if found.values:
-            self._counters.count(kind, "hits")
+            self._counters.count(kind, "hits", began)
             value: T = found.values[0]  # type: ignore[assignment]  # as `read` has opened it
             return value
         if found.lease is None:
@@ -156,11 +157,16 @@ class ReadThrough:
         return self._fill(kind, name, read, found)
 
     def _find(
-        self, kind: str, name: str, read: CachedRead[T], dependency: Dependency | None
+        self,
+        kind: str,
+        name: str,
+        read: CachedRead[T],
+        dependency: Dependency | None,
+        began: float,
     ) -> _Found:
         peek = self._store.peek(name, dependency)
         if peek.is_pending and dependency is not None:
-            self._counters.count(kind, "bypassed")
+            self._counters.count(kind, "bypassed", began)
             return _Found()
         if values := self._opened(kind, name, read, dependency, peek):
             return _Found(values)
@@ -174,7 +180,7 @@ class ReadThrough:
         if values:
             self._counters.count(kind, "waited")
             return _Found(values)
-        self._counters.count(kind, "misses")
+        self._counters.count(kind, "misses", began)
         return _Found((), lease, b"" if dependency is None else peek.generation)
 
     def _opened(
@@ -270,7 +276,8 @@ class ReadThrough:
 
     def _keep(self, kind: str, name: str, lease: bytes, content: bytes | None) -> None:
         """Store the value, or give the lease back."""
-        outcome = None
+        outcome, failure = None, None
+        began = self._counters.began()
         if content is not None and len(content) > self._config.max_value_bytes:
             outcome, content = "too_large", None
         try:
@@ -282,10 +289,10 @@ class ReadThrough:
                 outcome = "outdated"
         except Refused:
             outcome = "refused"
-        except Unavailable:
-            outcome = "errors"
+        except Unavailable as error:
+            outcome, failure = "errors", error
         if outcome is not None:
-            self._counters.count(kind, outcome)
+            self._counters.count(kind, outcome, began, failure=failure)
 
     def _unpacked(self, read: CachedRead[T], content: bytes) -> StoredValue:
         return unpacked(read.tag, content, _BODY_FACTOR * self._config.max_value_bytes)

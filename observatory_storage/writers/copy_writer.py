@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from observatory_storage import models, tables
-from observatory_storage.commits import Commit, tell_with_session
+from observatory_storage.commits import Commit, tell_with_session, telling_itself
 from observatory_storage.config import PayloadMode
 from observatory_storage.errors import ValidationError
 from observatory_storage.pricing import PriceTable
@@ -168,7 +168,11 @@ class CopyWriter:
 
     def _write_within(self, session: Session, rows: list[Row], result: StoreResult) -> None:
         def write(these: Sequence[Row]) -> None:
-            with transaction.writing(self._source), session.begin_nested():
+            with (
+                transaction.writing(self._source),
+                telling_itself(session),
+                session.begin_nested(),
+            ):
                 loader = self._loader(session.connection(), prices, result)
                 write_batch(loader, these)
             tell_with_session(session, Commit(as_written(loader, these)))

@@ -242,6 +242,22 @@ def test_a_child_opens_connections_of_its_own(cached: StoragePool, client: redis
     assert span_count(cached) == 4
 
 
+def test_a_child_reads_though_a_thread_was_counting_at_the_fork(cached: StoragePool) -> None:
+    CopyWriter(cached).write_spans(some_spans())
+    assert len(names(cached)) == 3
+    counts = cached.cache._counters._process.get()
+
+    def work() -> None:
+        signal.alarm(20)  # ends a child that waits for the lock
+        with counting(cached, "traces") as counted:
+            assert len(names(cached)) == 3
+        assert counted == {"hits": 1}
+        assert cached.cache.stats().kinds["traces"].misses == 0
+
+    with counts.lock:
+        in_child(work)
+
+
 def test_options_of_the_url_do_not_change_how_values_are_read(
     database_url: str, redis_url: str
 ) -> None:

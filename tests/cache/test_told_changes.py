@@ -99,6 +99,43 @@ def bulk_update(pool: StoragePool) -> None:
         uow.commit()
 
 
+def table_update(pool: StoragePool) -> None:
+    with pool.unit_of_work() as uow:
+        uow.session.execute(sa.update(TraceSpan.__table__).values(name="table"))  # type: ignore[arg-type]
+        uow.commit()
+
+
+def update_in_cte(pool: StoragePool) -> None:
+    with pool.unit_of_work() as uow:
+        changed = sa.update(TraceSpan).values(name="cte").returning(TraceSpan.name).cte()
+        assert set(uow.session.scalars(sa.select(changed.c.name))) == {"cte"}
+        uow.commit()
+
+
+def update_mappings(pool: StoragePool) -> None:
+    with pool.unit_of_work() as uow:
+        keys = [str(column.key) for column in sa.inspect(TraceSpan).primary_key]
+        spans = [
+            {**{key: getattr(span, key) for key in keys}, "name": "mapped"}
+            for span in uow.traces.get_spans(KEY)
+        ]
+        uow.session.bulk_update_mappings(sa.inspect(TraceSpan), spans)
+        uow.commit()
+
+
+def update_on_connection(pool: StoragePool) -> None:
+    with pool.unit_of_work() as uow:
+        uow.session.connection().execute(sa.update(TraceSpan).values(name="connection"))
+        uow.commit()
+
+
+def update_in_savepoint(pool: StoragePool) -> None:
+    with pool.unit_of_work() as uow:
+        with uow.session.begin_nested():
+            uow.session.execute(sa.update(TraceSpan).values(name="savepoint"))
+        uow.commit()
+
+
 def delete(pool: StoragePool) -> None:
     with pool.unit_of_work() as uow:
         uow.traces.delete(KEY)
@@ -134,6 +171,11 @@ ACTIONS: list[Callable[[StoragePool], None]] = [
     unit_of_work,
     added_entity,
     bulk_update,
+    table_update,
+    update_in_cte,
+    update_mappings,
+    update_on_connection,
+    update_in_savepoint,
     delete,
     delete_user,
     costs,

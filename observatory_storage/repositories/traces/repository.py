@@ -13,6 +13,7 @@ from sqlalchemy.orm import aliased
 
 from observatory_storage.arrow import ResultList, shape_of_model, shape_of_results
 from observatory_storage.cache import Dependency
+from observatory_storage.commits import telling_itself
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Trace
 from observatory_storage.repositories.reading import pages, time_buckets, validation
@@ -319,7 +320,8 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
             NotFound: no row belongs to such a trace.
         """
         key, name = validation.trace_key("trace_id", trace_id), trace_name(trace_id)
-        return by_either_id(key, lambda one: delete_trace(self._reader, one, name))
+        with telling_itself(self._reader.session):
+            return by_either_id(key, lambda one: delete_trace(self._reader, one, name))
 
     def _get(self, key: UUID, name: str) -> Trace:
         found = by_either_id(key, lambda one: self._reader.entity(_BY_ID, {"id": one}, name))
@@ -352,7 +354,8 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
             ValidationError: the id is empty or not text.
             Conflict: another transaction locked some of the rows. The call can be repeated.
         """
-        return delete_all_of(self._reader, "user_id", user_id)
+        with telling_itself(self._reader.session):
+            return delete_all_of(self._reader, "user_id", user_id)
 
     def delete_session(self, session_id: str) -> results.DeletedRows:
         """Erase the data of a session, in the same way as `delete_user`.
@@ -363,4 +366,5 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
             ValidationError: the id is empty or not text.
             Conflict: another transaction locked some of the rows. The call can be repeated.
         """
-        return delete_all_of(self._reader, "session_id", session_id)
+        with telling_itself(self._reader.session):
+            return delete_all_of(self._reader, "session_id", session_id)
