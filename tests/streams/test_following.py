@@ -44,6 +44,7 @@ def ids_of(pages: Any) -> list[int]:
 
 def write(pool: StoragePool, *ids: int, **columns: Any) -> None:
     CopyWriter(pool).write_logs([a_log(n, **columns) for n in ids])
+    others_have_ended(pool)
 
 
 def test_tail_begins_with_the_newest_rows_and_goes_on_with_new_ones(pool: StoragePool) -> None:
@@ -145,8 +146,10 @@ def test_traces_come_when_they_get_spans(pool: StoragePool) -> None:
     pages = pool.tail("traces", TraceFilters(status="error"), **SOON)
     next(pages)
     CopyWriter(pool).write_spans([a_span(1, 1), a_span(2, 2, status="error")])
+    others_have_ended(pool)
     assert [(row.trace_id, row.span_count) for row in next(pages)] == [(trace_key(2), 1)]
     CopyWriter(pool).write_spans([a_span(1, 3, status="error")])
+    others_have_ended(pool)
     assert [(row.trace_id, row.span_count) for row in next(pages)] == [(trace_key(1), 2)]
 
 
