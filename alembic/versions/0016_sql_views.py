@@ -43,7 +43,7 @@ def _detail(key: str) -> str:
 def _exception(attribute: str) -> str:
     # A subquery of a column costs nothing unless the column is selected.
     return (
-        f"(SELECT e.attributes ->> '{attribute}' FROM {{schema}}.trace_events AS e"  # noqa: S608
+        f"(SELECT e.attributes ->> '{attribute}' FROM {{schema}}.trace_events AS e"  # noqa: S608 - constants
         " WHERE e.trace_id = o.trace_id AND e.span_id = o.span_id"
         " AND e.span_start_time = o.start_time AND e.span_start_ns = o.start_ns"
         " AND e.name = 'exception' ORDER BY e.position DESC LIMIT 1)"
