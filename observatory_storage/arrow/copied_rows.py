@@ -37,7 +37,7 @@ def copied_columns(shape: Shape, entity: Any) -> list[sa.ColumnElement[Any]]:
     return columns
 
 
-def table_of_copied(lines: Sequence[bytes | memoryview], shape: Shape) -> Any:
+def table_of_copied(lines: Sequence[bytes], shape: Shape) -> Any:
     """The rows as a `pyarrow.Table`, which has one chunk or more.
 
     Args:
