@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 
@@ -26,11 +26,15 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclass(slots=True)
 class State:
-    """The common options as given, on the group or on the command."""
+    """The common options as given, on the group or on the command.
+
+    The commands of a web framework have a subclass, which takes the settings of an application.
+    """
 
     config_file: Path | None = None
     log_level: str | None = None
     json: bool = False
+    program: ClassVar[str] = "observatory-storage"  # what advice tells people to type
 
     @property
     def debug(self) -> bool:
@@ -55,11 +59,25 @@ class State:
             return StorageConfig.from_file(self.config_file)
         return StorageConfig.from_env()
 
-    def pool(self) -> StoragePool:
+    def sources(self) -> list[str]:
+        """Where the configuration is read from: the source that takes precedence first."""
+        from observatory_storage.config import StorageConfig
+        from observatory_storage.config.sources import DotEnvSource, VariablesSource
+
+        names = []
+        for source in (VariablesSource(StorageConfig), DotEnvSource(StorageConfig)):
+            source.read()
+            # The parts of a URL are listed one by one: "DATABASE_URL (host)".
+            names += [origin.name.partition(" (")[0] for origin in source.loaded.origins.values()]
+        if self.config_file is not None:
+            names.append(str(self.config_file))
+        return list(dict.fromkeys(names))
+
+    def pool(self, *, connect: bool = False) -> StoragePool:
         """A pool that connects when it is first used: most commands need one connection."""
         from observatory_storage.pool import StoragePool
 
-        return StoragePool(self.config(), connect=False)
+        return StoragePool(self.config(), connect=connect)
 
     def start_logging(self, default_level: str) -> None:
         """Log the package's messages of the chosen level and above to standard error."""
