@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -15,9 +15,10 @@ import click
 if TYPE_CHECKING:
     from observatory_storage.cli.console import Output
     from observatory_storage.config import StorageConfig
+    from observatory_storage.config.sources import Source
     from observatory_storage.pool import StoragePool
 
-__all__ = ["State", "StorageCommand", "common_options", "json_option"]
+__all__ = ["State", "StorageCommand", "common_options", "json_option", "names_read"]
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -64,14 +65,8 @@ class State:
         from observatory_storage.config import StorageConfig
         from observatory_storage.config.sources import DotEnvSource, VariablesSource
 
-        names = []
-        for source in (VariablesSource(StorageConfig), DotEnvSource(StorageConfig)):
-            source.read()
-            # The parts of a URL are listed one by one: "DATABASE_URL (host)".
-            names += [origin.name.partition(" (")[0] for origin in source.loaded.origins.values()]
-        if self.config_file is not None:
-            names.append(str(self.config_file))
-        return list(dict.fromkeys(names))
+        names = names_read((VariablesSource(StorageConfig), DotEnvSource(StorageConfig)))
+        return names if self.config_file is None else [*names, str(self.config_file)]
 
     def pool(self, *, connect: bool = False) -> StoragePool:
         """A pool that connects when it is first used: most commands need one connection."""
@@ -86,6 +81,16 @@ class State:
         logger = logging.getLogger("observatory_storage")
         logger.handlers = [handler]
         logger.setLevel((self.log_level or default_level).upper())
+
+
+def names_read(sources: Iterable[Source]) -> list[str]:
+    """The names that settings sources have values of."""
+    names = []
+    for source in sources:
+        source.read()
+        # The parts of a URL are listed one by one: "DATABASE_URL (host)".
+        names += [origin.name.partition(" (")[0] for origin in source.loaded.origins.values()]
+    return list(dict.fromkeys(names))
 
 
 class StorageCommand(click.Command):

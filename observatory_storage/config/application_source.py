@@ -89,10 +89,14 @@ def sources_of_application(
     *,
     where: str = "",
     file: str | os.PathLike[str] | None = None,
+    ignored: Collection[str] = (),
 ) -> list[Source]:
-    """The application's settings, the environment, ``.env`` and the file, in this order."""
-    # The parts of the URLs of two databases must not be mixed.
-    ignored = (_URL,) if given.get(f"{PREFIX}{_URL}") else ()
+    """The application's settings, the environment, ``.env`` and the file, in this order.
+
+    Variables whose names are `ignored` are not read.
+    """
+    if given.get(f"{PREFIX}{_URL}"):  # the parts of the URLs of two databases must not be mixed
+        ignored = (_URL, *ignored)
     sources: list[Source] = [
         ApplicationSource(settings_cls, given, own, where=where),
         VariablesSource(settings_cls, ignored),
