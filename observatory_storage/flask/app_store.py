@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from flask import current_app
 
 from observatory_storage.config import StorageConfig
 from observatory_storage.config.sources import Source
-from observatory_storage.errors import ConfigError, translated
+from observatory_storage.engine import check_engine
+from observatory_storage.errors import translated
 from observatory_storage.flask.extension_settings import (
+    EngineSource,
     extension_settings,
     settings_sources,
     storage_config,
@@ -22,9 +25,8 @@ from observatory_storage.pool import StoragePool
 from observatory_storage.processes import PerProcess
 from observatory_storage.writers import LogWriter, MetricWriter, TraceWriter
 
-__all__ = ["AppStore", "EngineSource"]
+__all__ = ["AppStore"]
 
-EngineSource: TypeAlias = sa.Engine | Callable[[], sa.Engine] | None
 _Writer = TypeVar("_Writer", TraceWriter, MetricWriter, LogWriter)
 
 
@@ -89,15 +91,14 @@ class AppStore:
         with self._lock.get():
             writers, self._writers = list(self._writers.values()), {}
             pool, self._pool = self._pool, None
-        try:
-            for writer in writers:
-                writer.close()
-        finally:
+        with ExitStack() as closing:  # closes all of them, whatever fails
             if pool is not None:
-                pool.close()
+                closing.callback(pool.close)
+            for writer in writers:
+                closing.callback(writer.close)
 
     def _own_engine(self) -> sa.Engine | None:
         engine = self._engine() if callable(self._engine) else self._engine
-        if self._engine is not None and engine is None:
-            raise ConfigError("engine: the function returned None")
+        if self._engine is not None:
+            check_engine(engine)
         return engine

@@ -10,9 +10,10 @@ from weakref import WeakKeyDictionary
 from flask import Blueprint, Flask, current_app, g
 from werkzeug.local import LocalProxy
 
+from observatory_storage.engine import check_engine
 from observatory_storage.errors import ConfigError
-from observatory_storage.flask.app_store import AppStore, EngineSource
-from observatory_storage.flask.extension_settings import storage_config
+from observatory_storage.flask.app_store import AppStore
+from observatory_storage.flask.extension_settings import EngineSource, storage_config
 from observatory_storage.flask.flask_command import command_of
 from observatory_storage.flask.mounted_apps import blueprint_of
 from observatory_storage.operations import AnyHook
@@ -61,7 +62,8 @@ class Observatory:
         hooks: are told what the store does; see `StoragePool.add_hook`.
 
     Raises:
-        ConfigError: a setting is invalid or unknown. It names each of them.
+        ConfigError: a setting is invalid or unknown; it names each of them. Or the engine uses
+            another driver than psycopg.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class Observatory:
         engine: EngineSource = None,
         hooks: Iterable[AnyHook] = (),
     ) -> None:
+        if engine is not None and not callable(engine):
+            check_engine(engine)
         self._engine = engine
         self._hooks = tuple(hooks)
         self._stores: WeakKeyDictionary[Flask, AppStore] = WeakKeyDictionary()
@@ -86,7 +90,7 @@ class Observatory:
         """
         if _NAME in app.extensions:
             raise ConfigError(f"the application {app.name!r} has an Observatory already")
-        storage_config(app.config)
+        storage_config(app.config, self._engine)
         self._stores[app] = AppStore(self._engine, self._hooks)
         app.extensions[_NAME] = self
         app.teardown_appcontext(_end_unit_of_work)

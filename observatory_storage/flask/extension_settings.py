@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
 
@@ -18,7 +18,15 @@ from observatory_storage.config.urls import FIELD_OF_PARAMETER, parse_database_u
 from observatory_storage.errors import ConfigError, StorageError, shown
 from observatory_storage.writers import WriterConfig
 
-__all__ = ["ExtensionSettings", "extension_settings", "settings_sources", "storage_config"]
+__all__ = [
+    "EngineSource",
+    "ExtensionSettings",
+    "extension_settings",
+    "settings_sources",
+    "storage_config",
+]
+
+EngineSource: TypeAlias = sa.Engine | Callable[[], sa.Engine] | None
 
 _WHERE: Final = "app.config: "
 # The settings of PostgreSQL that an engine of the application has by itself.
@@ -70,13 +78,14 @@ def extension_settings(config: Mapping[str, Any]) -> ExtensionSettings:
 
 
 def settings_sources(
-    config: Mapping[str, Any], engine: sa.Engine | None = None, file: Any = None
+    config: Mapping[str, Any], engine: EngineSource = None, file: Any = None
 ) -> list[Source]:
     """The places that the settings of the store are read from, the first of which counts.
 
     Args:
         config: the ``app.config``.
-        engine: the application's own engine, if the pool shall use it.
+        engine: the application's own engine, or the function that returns it; None if the store
+            has connections of its own.
         file: a file of settings, instead of that of ``app.config``.
     """
     application, *others = sources_of_application(
@@ -89,25 +98,28 @@ def settings_sources(
     )
     if engine is None:
         return [application, *others]
-    return [application, _EngineSource(engine, application.loaded), *others]
+    return [application, _EngineSettings(engine, application.loaded), *others]
 
 
 def storage_config(
-    config: Mapping[str, Any], engine: sa.Engine | None = None, file: Any = None
+    config: Mapping[str, Any], engine: EngineSource = None, file: Any = None
 ) -> StorageConfig:
     """The configuration of the store; see `settings_sources`.
 
     Raises:
-        ConfigError: a setting is invalid or unknown, or tells another database than the engine. It
-            lists all problems.
+        ConfigError: a setting is invalid or unknown, or tells of connections although there is an
+            engine. It lists all problems.
     """
     return StorageConfig._from(*settings_sources(config, engine, file))
 
 
-class _EngineSource(Source):
-    """The connection of the application's own engine."""
+class _EngineSettings(Source):
+    """The connection of the application's own engine, for people to see. The pool uses the engine.
 
-    def __init__(self, engine: sa.Engine, application: Loaded) -> None:
+    A function that returns the engine is not called, since it may need an application context.
+    """
+
+    def __init__(self, engine: EngineSource, application: Loaded) -> None:
         super().__init__(StorageConfig)
         self._engine = engine
         self._application = application
@@ -117,10 +129,11 @@ class _EngineSource(Source):
         for key, origin in self._application.origins.items():
             if key in _OF_ENGINE or key[:2] == ("postgres", "parameters"):
                 name = origin.name.partition(" (")[0]
-                self.loaded.problems.append(f"{name}: must not be set, since `engine` is used")
-        url = self._engine.url.set(drivername="postgresql")
-        with suppress(ValueError):  # such as a URL without a host: the engine has a `creator`
-            self._set(parse_database_url(url.render_as_string(hide_password=False)))
+                self.loaded.problems.append(f"{name}: must not be set, since `engine` is given")
+        if isinstance(self._engine, sa.Engine):
+            url = self._engine.url.set(drivername="postgresql")
+            with suppress(ValueError):  # the engine may connect by a function of its own
+                self._set(parse_database_url(url.render_as_string(hide_password=False)))
 
     def _set(self, parameters: Mapping[str, Any]) -> None:
         for parameter, value in parameters.items():
