@@ -128,7 +128,7 @@ def test_streaming_responses(app: Flask, observatory: Observatory) -> None:
 
     client = app.test_client()
     with client.get("/with-context", buffered=False) as answer:
-        assert answer.text == "0\n1\n"
+        assert answer.get_data(as_text=True) == "0\n1\n"
     assert connections_in_use(app, observatory) == 0
     assert "the unit of work has ended" in client.get("/without-context").text
 
