@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+import weakref
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from flask import current_app
+from flask import Flask
 
 from observatory_storage.config import StorageConfig
 from observatory_storage.config.sources import Source
 from observatory_storage.engine import check_engine
-from observatory_storage.errors import translated
+from observatory_storage.errors import PoolError, translated
 from observatory_storage.flask.extension_settings import (
     EngineSource,
     extension_settings,
@@ -31,16 +32,18 @@ _Writer = TypeVar("_Writer", TraceWriter, MetricWriter, LogWriter)
 
 
 class AppStore:
-    """Makes the pool and the writers of the current application when they are first used.
+    """Makes the pool and the writers of an application when they are first used.
 
     They survive forks by themselves, so they may be made before or after one.
 
     Args:
+        app: the application, which this does not keep alive.
         engine: the application's own engine, or a function that returns it.
         hooks: the hooks of the pool.
     """
 
-    def __init__(self, engine: EngineSource, hooks: Iterable[AnyHook]) -> None:
+    def __init__(self, app: Flask, engine: EngineSource, hooks: Iterable[AnyHook]) -> None:
+        self._app = weakref.ref(app)
         self._engine = engine
         self._hooks = tuple(hooks)
         # A thread of the parent process may hold the lock when it forks, and gevent may have
@@ -64,7 +67,7 @@ class AppStore:
             with self._lock.get():
                 made = self._writers.get(kind)
                 if made is None:
-                    made = kind(self.pool(), extension_settings(current_app.config).writers)
+                    made = kind(self.pool(), extension_settings(self._app_config()).writers)
                     self._writers[kind] = made
         return made
 
@@ -80,11 +83,11 @@ class AppStore:
 
     def config(self, file: Any = None) -> StorageConfig:
         """The settings of the application, and of a file."""
-        return storage_config(current_app.config, self._own_engine(), file)
+        return storage_config(self._app_config(), self._own_engine(), file)
 
     def sources(self, file: Any = None) -> list[Source]:
         """The places that these settings are read from."""
-        return settings_sources(current_app.config, self._own_engine(), file)
+        return settings_sources(self._app_config(), self._own_engine(), file)
 
     def close(self) -> None:
         """Flush and close the writers, and close the pool. The next use makes new ones."""
@@ -97,8 +100,20 @@ class AppStore:
             for writer in writers:
                 closing.callback(writer.close)
 
+    def _living_app(self) -> Flask:
+        app = self._app()
+        if app is None:
+            raise PoolError("the application of this store is gone", retryable=False)
+        return app
+
+    def _app_config(self) -> Mapping[str, Any]:
+        return self._living_app().config
+
     def _own_engine(self) -> sa.Engine | None:
-        engine = self._engine() if callable(self._engine) else self._engine
+        engine = self._engine
+        if callable(engine):
+            with self._living_app().app_context():
+                engine = engine()
         if self._engine is not None:
             check_engine(engine)
         return engine

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 from weakref import WeakKeyDictionary
 
-from flask import Blueprint, Flask, current_app, g
+from flask import Blueprint, Flask, current_app, g, has_app_context
 from werkzeug.local import LocalProxy
 
 from observatory_storage.engine import check_engine
 from observatory_storage.errors import ConfigError
 from observatory_storage.flask.app_store import AppStore
-from observatory_storage.flask.extension_settings import EngineSource, storage_config
+from observatory_storage.flask.extension_settings import (
+    EngineSource,
+    extension_settings,
+    storage_config,
+)
+from observatory_storage.flask.flask_blueprint import blueprint_of
 from observatory_storage.flask.flask_command import command_of
-from observatory_storage.flask.mounted_apps import blueprint_of
+from observatory_storage.flask.request_recording import record_requests
 from observatory_storage.operations import AnyHook
 from observatory_storage.otlp.compression import MAX_BODY_BYTES
 from observatory_storage.pool import StoragePool
@@ -29,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 _NAME: Final = "observatory"
 _UNIT: Final = "_observatory_uow"
+# Of the request that ended last here: its response may go on, without an application context.
+_ended_store: Final[ContextVar[AppStore | None]] = ContextVar("_ended_store", default=None)
 
 
 class Observatory:
@@ -90,11 +99,30 @@ class Observatory:
         """
         if _NAME in app.extensions:
             raise ConfigError(f"the application {app.name!r} has an Observatory already")
+        settings = extension_settings(app.config)
         storage_config(app.config, self._engine)
-        self._stores[app] = AppStore(self._engine, self._hooks)
+        store = self._stores[app] = AppStore(app, self._engine, self._hooks)
         app.extensions[_NAME] = self
-        app.teardown_appcontext(_end_unit_of_work)
+        app.teardown_appcontext(partial(_end_context, store))
         app.cli.add_command(command_of(lambda: self._store))
+        if settings.record_requests:
+            service_name = settings.service_name or app.name
+            record_requests(app, partial(store.writer, TraceWriter), service_name)
+
+    def __call__(self) -> TraceWriter:
+        """The writer of traces, so that `observe_llm` and `observe` take this object as their pool.
+
+        It is also that of a request whose response still streams.
+
+        Example::
+
+            @observe_llm(observatory, provider="openai", model="gpt-5")
+            def ask(messages): ...
+        """
+        ended = _ended_store.get()
+        if ended is not None and not has_app_context():
+            return ended.writer(TraceWriter)
+        return self.traces
 
     @property
     def pool(self) -> StoragePool:
@@ -212,7 +240,8 @@ def _not_set_up(app: Flask) -> ConfigError:
     )
 
 
-def _end_unit_of_work(_: BaseException | None) -> None:
+def _end_context(store: AppStore, _: BaseException | None) -> None:
+    _ended_store.set(store)
     unit: UnitOfWork | None = g.pop(_UNIT, None)
     if unit is None:
         return

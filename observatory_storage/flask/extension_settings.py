@@ -49,10 +49,14 @@ class ExtensionSettings:
 
     Attributes:
         config_file: a file of settings, which all other settings override.
+        record_requests: whether a span is written for each request.
+        service_name: the service of these spans; None for the name of the application.
         writers: how the writers of the extension buffer and flush.
     """
 
-    config_file: str | None = None
+    config_file: str | None
+    record_requests: bool
+    service_name: str | None
     writers: WriterConfig
 
 
@@ -67,12 +71,12 @@ def extension_settings(config: Mapping[str, Any]) -> ExtensionSettings:
     """
     problems: list[str] = []
     found: dict[str, Any] = {}
-    for name, read in (("CONFIG_FILE", _path), ("WRITERS", _writers)):
-        given = config.get(PREFIX + name)
+    for name, read in _READERS.items():
+        given = config.get(f"{PREFIX}{name.upper()}")
         try:
-            found[name.lower()] = read(given)
+            found[name] = read(given)
         except StorageError as error:
-            problems.append(f"{_WHERE}{PREFIX}{name} = {shown(given)}: {error}")
+            problems.append(f"{_WHERE}{PREFIX}{name.upper()} = {shown(given)}: {error}")
     raise_config_error(problems)
     return ExtensionSettings(**found)
 
@@ -149,6 +153,20 @@ def _path(given: Any) -> str | None:
     return str(given)
 
 
+def _flag(given: Any) -> bool:
+    if given not in (None, "", True, False):
+        raise ConfigError("must be True or False")
+    return bool(given)
+
+
+def _name(given: Any) -> str | None:
+    if given is None or given == "":
+        return None
+    if not isinstance(given, str):
+        raise ConfigError("must be a name")
+    return given
+
+
 def _writers(given: Any) -> WriterConfig:
     if isinstance(given, WriterConfig):
         return given
@@ -161,3 +179,11 @@ def _writers(given: Any) -> WriterConfig:
         raise ConfigError(f"has no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
     # A request must not wait for a database that is away.
     return WriterConfig(**{"on_full": "drop", **given})
+
+
+_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "config_file": _path,
+    "record_requests": _flag,
+    "service_name": _name,
+    "writers": _writers,
+}

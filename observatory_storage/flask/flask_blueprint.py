@@ -11,6 +11,7 @@ from flask import Blueprint, current_app, request
 from werkzeug.wrappers import Response
 
 from observatory_storage.errors import ConfigError, ValidationError
+from observatory_storage.flask.request_recording import not_recorded
 from observatory_storage.health import create_app
 from observatory_storage.health_app import PATHS
 from observatory_storage.pool import StoragePool
@@ -69,7 +70,7 @@ def _view(path: str, app: Callable[[], WSGIApplication]) -> Callable[[], Respons
         environ |= {"SCRIPT_NAME": environ.get("SCRIPT_NAME", "") + prefix, "PATH_INFO": path}
         return current_app.response_class.from_app(app(), environ, buffered=True)
 
-    return view
+    return not_recorded(view)  # probes come every few seconds
 
 
 def _guarded(app: WSGIApplication, authorize: Authorize | None) -> WSGIApplication:
