@@ -24,6 +24,12 @@ app.config["OBSERVATORY_RECORD_REQUESTS"] = True
 observatory = Observatory(app)
 
 
+@app.get("/")
+def index() -> str:
+    """Where to go."""
+    return "/ask?question=When does my refund arrive? /stream?question=… /traces\n"
+
+
 @app.get("/ask")
 def ask() -> dict[str, Any]:
     """Answer ``?question=…``. The request, the search and the call become spans of one trace."""
