@@ -54,7 +54,7 @@ def _note_response(response: Response) -> Response:
     if span is not None:
         span.set_attribute("http.response.status_code", response.status_code)
         # Files and the pages of errors are iterators too, and have a length.
-        if response.is_streamed and response.content_length is None:
+        if response.is_streamed and "Content-Length" not in response.headers:
             # The request ends with the stream. Flask tears its context down before, or twice.
             span.is_streamed = True
             response.call_on_close(span.leave)
