@@ -28,6 +28,8 @@ __all__ = [
 
 EngineSource: TypeAlias = sa.Engine | Callable[[], sa.Engine] | None
 
+# Requests do not wait for a database that is away, and people soon see what they have done.
+_WRITERS: Final = {"on_full": "drop", "flush_interval_secs": 2.0}
 _WHERE: Final = "app.config: "
 # The settings of PostgreSQL that an engine of the application has by itself.
 _OF_ENGINE: Final = frozenset(
@@ -177,8 +179,7 @@ def _writers(given: Any) -> WriterConfig:
     known = {field.name for field in fields(WriterConfig)}
     if unknown := sorted(str(name) for name in given if name not in known):
         raise ConfigError(f"has no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-    # A request must not wait for a database that is away.
-    return WriterConfig(**{"on_full": "drop", **given})
+    return WriterConfig(**{**_WRITERS, **given})
 
 
 _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
