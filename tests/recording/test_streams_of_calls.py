@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -263,16 +264,21 @@ def test_async_streams(pool: StoragePool) -> None:
 
 
 def test_an_async_generator_that_is_left_early(pool: StoragePool) -> None:
+    closed = asyncio.Event()
+
     @observe_llm(pool, model="gpt-5")
     async def generate() -> AsyncIterator[str]:
-        with observe(pool, name="inner"):
-            yield "one"
-            yield "two"
+        try:
+            with observe(pool, name="inner"):
+                yield "one"
+                yield "two"
+        finally:
+            closed.set()
 
     async def main() -> None:
         async for _ in generate():
             break
-        # Closed by the event loop, in another context.
+        await closed.wait()  # by the event loop, in another context
 
     asyncio.run(main())
     found = spans(pool)
@@ -295,3 +301,36 @@ def test_a_cancelled_call_is_an_error(pool: StoragePool) -> None:
         "error",
         "asyncio.exceptions.CancelledError",
     )
+
+
+def test_a_context_manager_made_of_a_generator(pool: StoragePool) -> None:
+    handled: list[str] = []
+
+    @contextmanager
+    @observe(pool, name="plain")
+    def plain() -> Iterator[int]:
+        try:
+            yield 1
+        except LookupError as error:
+            handled.append(str(error))
+
+    @asynccontextmanager
+    @observe(pool, name="async")
+    async def in_async() -> AsyncIterator[int]:
+        try:
+            yield 1
+        except LookupError as error:
+            handled.append(str(error))
+
+    async def main() -> None:
+        async with in_async():
+            raise LookupError("two")
+
+    def in_plain() -> None:
+        with plain():
+            raise LookupError("one")
+
+    in_plain()
+    asyncio.run(main())
+    assert handled == ["one", "two"]
+    assert {row["status"] for row in spans(pool).values()} == {"unset"}
