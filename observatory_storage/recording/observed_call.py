@@ -131,6 +131,9 @@ class ObservedCall(Observation):
         Anthropic (messages) are known, and mappings or objects with the same fields, as many other
         providers and gateways return. Another object is ignored, and a text is the completion.
         """
+        self._try(self._take_response, response)
+
+    def _take_response(self, response: Any) -> None:
         if isinstance(response, str):
             self._read({"completion": response})
         else:
@@ -140,8 +143,7 @@ class ObservedCall(Observation):
         """Note that the first token has arrived now; `stream` does this by itself."""
         self._given.setdefault("ttft_ms", self._elapsed_ms())
 
-    def take_call(self, arguments: Mapping[str, Any]) -> None:
-        """Note the arguments of an observed function; not for applications to call."""
+    def _take_call(self, arguments: Mapping[str, Any]) -> None:
         fields = self._fields
         if isinstance(model := arguments.get("model"), str):
             fields.setdefault("model", model)
@@ -165,8 +167,7 @@ class ObservedCall(Observation):
         if len(texts) == len(arguments) == 1:
             fields["prompt"] = texts[0]
 
-    def take_result(self, result: object) -> None:
-        """Note the result of an observed function; not for applications to call."""
+    def _take_result(self, result: object) -> None:
         if result is None or self._given.keys() & _ANSWERS or self._fields.keys() & _ANSWERS:
             return
         if isinstance(result, str):
@@ -176,15 +177,11 @@ class ObservedCall(Observation):
         elif self._capture_content:
             self._read({"completion": jsonb.dumps(result, "completion").decode()})
 
-    def take_item(self, item: object) -> None:
-        """Note an item of a stream; not for applications to call."""
-        try:
-            if self._streamed is None:
-                self._streamed = StreamedAnswer()
-            if self._streamed.add(item):
-                self.first_token()
-        except Exception:  # noqa: BLE001, S110 - an item of an unknown form; the application gets it
-            pass
+    def _take_item(self, item: object) -> None:
+        if self._streamed is None:
+            self._streamed = StreamedAnswer()
+        if self._streamed.add(item):
+            self.first_token()
 
     def _read(self, found: Mapping[str, Any]) -> None:
         if attributes := found.get("attributes"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Final, TypeAlias
@@ -14,7 +15,7 @@ from observatory_storage.recording.loss_report import LossReport
 from observatory_storage.shared_pool import shared_pool
 from observatory_storage.writers import TraceWriter, WriterConfig
 
-__all__ = ["Destination", "losses", "repairs", "target_of", "writer_of"]
+__all__ = ["Destination", "losses", "repairs", "run_alone", "target_of", "writer_of"]
 
 Target: TypeAlias = StoragePool | TraceWriter
 Destination: TypeAlias = Target | Callable[[], Target] | None
@@ -26,6 +27,27 @@ _writers: Final[weakref.WeakValueDictionary[int, TraceWriter]] = weakref.WeakVal
 _log: Final = logging.getLogger("observatory_storage.recording")
 losses: Final = LossReport("span", _log.warning)
 repairs: Final = LossReport("value of a span", _log.warning)
+
+
+_here: Final = threading.local()
+
+
+def run_alone(action: Callable[[], object]) -> None:
+    """Run it now, or after what this thread is running alone already.
+
+    The garbage collector may end a stream while this thread adds another span to a buffer, where
+    it must not be interrupted by another one.
+    """
+    waiting: list[Callable[[], object]] | None = getattr(_here, "waiting", None)
+    if waiting is not None:
+        waiting.append(action)
+        return
+    _here.waiting = [action]
+    try:
+        while _here.waiting:
+            _here.waiting.pop(0)()
+    finally:
+        _here.waiting = None
 
 
 def target_of(pool: object) -> Callable[[], Target]:

@@ -164,11 +164,10 @@ class StorageHandler(logging.Handler):
             "resource_attributes": self._sink.resource_of(record.process),
             "attributes": attributes,
         }
-        is_plain = not record.args and self.formatter is None
-        if is_plain and isinstance(record.msg, Mapping):
-            if fields.keys() >= _OF_STRUCTLOG:
+        is_structlog = fields.keys() >= _OF_STRUCTLOG
+        if isinstance(record.msg, Mapping) and not record.args and self.formatter is None:
+            if is_structlog:
                 row |= row_of_event(record.msg, attributes)
-                fields = {key: fields[key] for key in fields.keys() - _OF_STRUCTLOG}
             else:
                 row["body_json"] = record.msg
         else:
@@ -180,7 +179,11 @@ class StorageHandler(logging.Handler):
         if record.stack_info:
             attributes["code.stacktrace"] = record.stack_info
         for name, value in fields.items():
-            if name not in _STANDARD and (self._takes_all or name in self._names):
+            if (
+                name not in _STANDARD
+                and (self._takes_all or name in self._names)
+                and not (is_structlog and name in _OF_STRUCTLOG)
+            ):
                 attributes.setdefault(name, value)
         span = span_of_ids(fields.get("otelTraceID"), fields.get("otelSpanID"))
         add_span(row, span or named_span(attributes) or active_span())

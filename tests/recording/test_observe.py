@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_calls_within_steps_are_their_children(pool: StoragePool) -> None:
 
     assert help_with("rain?") == "answer to rain?"
     found = spans(pool)
-    agent, tool, call = found["helper"], found[weather.__qualname__], found["chat gpt-5"]
+    agent, tool, call = found["helper"], found["weather"], found["chat gpt-5"]
     assert agent["parent_span_id"] is None
     assert tool["parent_span_id"] == call["parent_span_id"] == agent["span_id"]
     assert {row["trace_id"] for row in found.values()} == {agent["trace_id"]}
@@ -338,6 +339,8 @@ def test_a_wrong_kind_is_refused() -> None:
         observe(kind="tol")  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match=r"decorate with parentheses, @observe\(\)"):
         observe(name="step")(3)  # type: ignore[type-var]
+    with pytest.raises(ValidationError, match=r"^function=<class 'object'>: must be a function"):
+        observe(name="step")(object)
 
 
 def test_a_value_that_cannot_be_stored_is_left_out(
@@ -399,3 +402,117 @@ def test_decorated_functions_keep_their_kind_and_name(pool: StoragePool) -> None
     assert inspect.isasyncgenfunction(decorator(async_numbers))
     assert inspect.iscoroutinefunction(decorator(coroutine))
     assert decorator(numbers).__name__ == "numbers"
+
+
+class Tools:
+    @observe(lambda: POOLS[0], kind="tool")
+    @staticmethod
+    def add(one: int, two: int) -> int:
+        return one + two
+
+    @observe(lambda: POOLS[0], kind="tool")
+    @classmethod
+    def double(cls, one: int) -> int:
+        return cls.add(one, one)
+
+
+def test_static_and_class_methods(pool: StoragePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "POOLS", [pool])
+    assert Tools().double(2) == 4
+    found = spans(pool)
+    add, double = found["Tools.add"], found["Tools.double"]
+    assert add["parent_span_id"] == double["span_id"]
+    assert double["attributes"]["gen_ai.tool.call.arguments"] == {"one": 2}
+
+
+def test_an_async_function_in_a_plain_wrapper(pool: StoragePool) -> None:
+    def logged(function: Any) -> Any:
+        def logs(*args: Any) -> Any:
+            return function(*args)
+
+        return logs
+
+    @observe_llm(pool, model="gpt-5", name="call")
+    @logged
+    async def ask(prompt: str) -> str:
+        with observe(pool, name="inner"):
+            await asyncio.sleep(0)
+        return "answer"
+
+    async def main() -> None:
+        waiting = ask("hi")
+        assert current_observation() is None
+        assert await waiting == "answer"
+        assert current_observation() is None
+
+    asyncio.run(main())
+    found = spans(pool)
+    assert found["inner"]["parent_span_id"] == found["call"]["span_id"]
+    assert texts(found["call"]["attributes"]["gen_ai.output.messages"]) == ["answer"]
+
+
+class Hostile:
+    """Raises whatever is asked of it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+    def __repr__(self) -> str:
+        raise RuntimeError("repr")
+
+
+def test_hostile_values_disturb_nobody(pool: StoragePool) -> None:
+    hostile = Hostile()
+
+    @observe(pool, name="step")
+    def step(value: object) -> object:
+        return value
+
+    @observe_llm(pool, model="gpt-5", name="call")
+    def ask(messages: object) -> object:
+        return hostile
+
+    assert step(hostile) is hostile
+    assert ask(hostile) is hostile
+    with observe_llm(pool, model="gpt-5", name="block") as call:
+        call.response(hostile)
+        call.response(mock.MagicMock())
+        call.update(attributes=3, input_messages=3)  # type: ignore[arg-type]
+        call.add_event("event", 3)  # type: ignore[arg-type]
+        call.set_attribute("hostile", hostile)
+        assert next(call.stream([hostile])) is hostile
+        assert len(list(call.stream([mock.MagicMock()]))) == 1
+    with observe(pool, name="last") as last:
+        last.update(input=hostile, output=hostile, attributes=3)  # type: ignore[arg-type]
+    found = spans(pool)
+    assert found.keys() == {"step", "call", "block", "last"}
+    assert {row["status"] for row in found.values()} == {"unset"}
+
+
+def test_a_span_that_ends_while_another_is_written_waits(pool: StoragePool) -> None:
+    inner = observe(pool, name="inner")
+
+    def other_pool() -> StoragePool:
+        with inner:
+            order.append("inner ended")
+        order.append("outer written")
+        return pool
+
+    order: list[str] = []
+    with observe(other_pool, name="outer"):
+        pass
+    assert order == ["inner ended", "outer written"]
+    assert spans(pool).keys() == {"inner", "outer"}
+
+
+def test_what_is_over_keeps_no_contents(pool: StoragePool) -> None:
+    with observe_llm(pool, model="gpt-5", prompt="secret", session_id="s-1") as call:
+        call.update(completion="secret")
+        call.set_attribute("shelf", "secret")
+    assert "secret" not in str(vars(call))
+    call.enter()
+    with observe(pool, name="later"):
+        pass
+    call.leave()
+    later = spans(pool)["later"]
+    assert (later["parent_span_id"], later["session_id"]) == (call.span_id, "s-1")
