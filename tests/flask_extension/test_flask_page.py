@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import fields
@@ -66,6 +67,32 @@ def test_first_trace(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -
     assert shown_tree(tree) == shown_tree(shown[1])
     assert "2 spans · 16 tokens" in tree
     with app.app_context():
+        observatory.close()
+
+
+def test_logs_belong_to_their_request(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    app = Flask("shop")
+    app.config["OBSERVATORY_RECORD_REQUESTS"] = True
+    observatory = Observatory(app)
+    handler = run("StorageHandler", app=app, observatory=observatory)["handler"]
+
+    @app.get("/")
+    def view() -> str:
+        logging.getLogger("shop").warning("sold out")
+        return "sorry"
+
+    try:
+        app.test_client().get("/")
+        handler.flush()
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    with app.app_context():
+        observatory.traces.flush()
+        (trace,) = observatory.uow.traces.list()
+        (record,) = observatory.uow.logs.list(service_name="shop")
+        assert (record.body, record.trace_id) == ("sold out", trace.id)
         observatory.close()
 
 
