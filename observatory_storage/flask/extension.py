@@ -199,8 +199,8 @@ class Observatory:
     def close(self) -> None:
         """Flush the writers of the current application, and close its pool.
 
-        At the end of a process this happens by itself. Tests call it before they drop a database.
-        The next use makes new ones.
+        Tests call it before they drop a database. The next use makes new ones. At the end of a
+        process, writers are flushed without it.
 
         Raises:
             StorageError: buffered rows could not be written.
