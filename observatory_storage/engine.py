@@ -118,7 +118,7 @@ def adopt_engine(engine: sa.Engine, config: StorageConfig) -> sa.Engine:
     return adopted
 
 
-def check_engine(engine: sa.Engine) -> None:
+def check_engine(engine: object) -> None:
     """Make sure that an application's engine can be used.
 
     Raises:

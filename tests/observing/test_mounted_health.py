@@ -44,7 +44,7 @@ def asked(address: str, method: str = "GET") -> tuple[int, Mapping[str, str], by
 def test_health_is_answered_where_it_is_mounted(
     server: str, applications: Path, database_url: str
 ) -> None:
-    with served(SERVERS[server], applications, database_url) as address:
+    with served(SERVERS[server], applications, database_url, OTLP_TOKEN="unused") as address:
         for path in ("/health", "/health/live", "/health/ready", "/metrics"):
             status, headers, body = asked(f"{address}/storage{path}")
             assert status == 200, body

@@ -46,11 +46,13 @@ def example(page: str, beginning: str) -> str:
 
 
 def write_applications(folder: Path, page: str) -> Path:
-    """The folder, with the examples of Flask and Django of the page as modules."""
+    """The folder, with the example of Django of the page, and that of docs/flask.md, as modules."""
     project = folder / "project"
     project.mkdir()
     (project / "__init__.py").touch()
-    (folder / "flask_application.py").write_text(example(page, "import Flask") + FLASK_ROUTE)
+    (folder / "flask_application.py").write_text(
+        example("flask.md", "register_blueprint") + FLASK_ROUTE
+    )
     (project / "settings.py").write_text(DJANGO_SETTINGS)
     (project / "wsgi.py").write_text(example(page, "get_wsgi_application"))
     return folder
