@@ -26,7 +26,7 @@ _CONFIG: Final = WriterConfig(flush_interval_secs=2.0, on_full="raise")
 _writers: Final[weakref.WeakValueDictionary[int, TraceWriter]] = weakref.WeakValueDictionary()
 _log: Final = logging.getLogger("observatory_storage.recording")
 losses: Final = LossReport("span", _log.warning)
-repairs: Final = LossReport("value of a span", _log.warning)
+repairs: Final = LossReport("span value", _log.warning)
 
 
 _here: Final = threading.local()
