@@ -350,7 +350,7 @@ def test_a_value_that_cannot_be_stored_is_left_out(
 ) -> None:
     from observatory_storage.recording import shared_writer
 
-    monkeypatch.setattr(shared_writer.repairs, "_next", 0.0)
+    monkeypatch.setattr(shared_writer.repairs, "_next", {})
     with observe_llm(pool, model="gpt-5", prompt="hi") as call:
         call.update(prompt_tokens="three", user_id="ann", temperature="hot")  # type: ignore[arg-type]
     row = spans(pool)["chat gpt-5"]
