@@ -127,7 +127,7 @@ def restore(attached: tuple[Any, Any] | None) -> None:
 def snapshot() -> tuple[ActiveSpan | None, Any]:
     """What is active here, for `restore_snapshot`."""
     api: Any = sys.modules.get("opentelemetry.context")
-    return current.get(), None if api is None else api.get_current()
+    return current.get(), api.get_current() if hasattr(api, "get_current") else None
 
 
 def restore_snapshot(active: tuple[ActiveSpan | None, Any]) -> None:
