@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from observatory_storage.errors import StorageError, ValidationError
@@ -130,32 +130,30 @@ class LogSink:
 
     def flush(self) -> None:
         """Wait until buffered records are committed, within the timeout. Never raises."""
-        writer = self._writer
-        if writer is None or writer.closed or not self._may_wait():
-            return
-        self._busy.now = True
-        try:
-            writer.flush(self._timeout_secs)
-        except Exception as error:  # noqa: BLE001 - nobody who logs expects an error
-            buffered = counted(writer.buffer_stats().buffered, "log record")
-            self.losses.say(f"{buffered} could not be stored yet: {error}")
-        finally:
-            self._busy.now = False
+        if self._writer is not None and not self._writer.closed:
+            self._wait_for(self._writer, self._writer.flush)
 
     def close(self) -> None:
         """The same, and lose later records."""
         writer, self._closed = self._writer, True
-        if writer is None or not self._may_wait():
-            return  # the hooks at the end of the process close the writer
+        if writer is None:
+            return
+        if not writer.closed:
+            self._wait_for(writer, writer.close)
+        elif left := writer.buffer_stats().buffered:
+            # The hooks at the end of the process have tried it for the last time.
+            self._writer = None
+            self.losses.add("the process ends", left)
+
+    def _wait_for(self, writer: LogWriter, end: Callable[[float], object]) -> None:
+        if not self._may_wait():
+            return
         self._busy.now = True
         try:
-            # A closed one has tried already, when the process began to end.
-            if not writer.closed:
-                writer.close(self._timeout_secs)
-            if left := writer.buffer_stats().buffered:
-                self.losses.add("the process ends", left)
+            end(self._timeout_secs)
         except Exception as error:  # noqa: BLE001 - nobody who logs expects an error
-            self.losses.add(error, writer.buffer_stats().buffered)
+            buffered = counted(writer.buffer_stats().buffered, "log record")
+            self.losses.say(f"{buffered} could not be stored yet: {error}")
         finally:
             self._busy.now = False
 

@@ -29,27 +29,27 @@ class LossReport:
         self._noun = noun
         self._tell = tell
         self._told = 0
-        self._next = 0.0
+        self._next: dict[str, float] = {}
         self.lost = 0
 
     def add(self, reason: object, number: int = 1) -> None:
         """Count losses, and report those since the last report. Never raises."""
         self.lost += number
-        if self._may_tell():
+        if self._may_tell("loss"):
             lost, self._told = self.lost - self._told, self.lost
             kind = f"{type(reason).__name__}: " if isinstance(reason, BaseException) else ""
             self._say(f"{counted(lost, self._noun)} could not be stored: {kind}{_text(reason)}")
 
     def say(self, report: str) -> None:
-        """Report something else, unless there was a report within the last minute."""
-        if self._may_tell():
+        """Report something else, unless another such report was within the last minute."""
+        if self._may_tell("other"):
             self._say(report)
 
-    def _may_tell(self) -> bool:
+    def _may_tell(self, kind: str) -> bool:
         now = time.monotonic()
-        if now < self._next:
+        if now < self._next.get(kind, 0.0):
             return False
-        self._next = now + _PAUSE_SECS
+        self._next[kind] = now + _PAUSE_SECS
         return True
 
     def _say(self, report: str) -> None:

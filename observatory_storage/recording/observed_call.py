@@ -22,8 +22,7 @@ _CONTENTS: Final = frozenset(
 )
 _ANSWERS: Final = frozenset({"completion", "output_messages"})
 # Arguments of functions that are told by their names.
-_MESSAGES: Final = ("messages", "input_messages")
-_PROMPTS: Final = ("prompt", "input", "question", "query", "text")
+_PROMPTS: Final = ("messages", "input_messages", "prompt", "input", "question", "query", "text")
 _REQUEST: Final = ("temperature", "top_p", "max_tokens")
 _UNKNOWN: Final = "unknown"
 
@@ -150,22 +149,8 @@ class ObservedCall(Observation):
         for name in _REQUEST:
             if isinstance(arguments.get(name), (int, float)):
                 fields.setdefault(name, arguments[name])
-        if not self._capture_content or fields.keys() & {"prompt", "input_messages"}:
-            return
-        texts = [value for value in arguments.values() if isinstance(value, str)]
-        for name in _MESSAGES:
-            if name in arguments and not isinstance(arguments[name], str):
-                fields["input_messages"] = _kept(arguments[name])
-                return
-        for name in (*_PROMPTS, *_MESSAGES):
-            if isinstance(arguments.get(name), str):
-                fields["prompt"] = arguments[name]
-                return
-            if isinstance(arguments.get(name), (list, tuple)):
-                fields["input_messages"] = _kept(arguments[name])
-                return
-        if len(texts) == len(arguments) == 1:
-            fields["prompt"] = texts[0]
+        if self._capture_content and not fields.keys() & {"prompt", "input_messages"}:
+            fields |= _prompt_of(arguments)
 
     def _take_result(self, result: object) -> None:
         if result is None or self._given.keys() & _ANSWERS or self._fields.keys() & _ANSWERS:
@@ -228,6 +213,18 @@ class ObservedCall(Observation):
                 events=self._events,
             )
         )
+
+
+def _prompt_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The prompt among the arguments of a function, as a field of `LlmSpan`."""
+    for name in _PROMPTS:
+        match arguments.get(name):
+            case str() as prompt:
+                return {"prompt": prompt}
+            case list() | tuple() as messages:
+                return {"input_messages": _kept(messages)}
+    only = next(iter(arguments.values())) if len(arguments) == 1 else None
+    return {"prompt": only} if isinstance(only, str) else {}
 
 
 def _kept(messages: Any) -> Any:

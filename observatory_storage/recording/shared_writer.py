@@ -26,9 +26,7 @@ _CONFIG: Final = WriterConfig(flush_interval_secs=2.0, on_full="raise")
 _writers: Final[weakref.WeakValueDictionary[int, TraceWriter]] = weakref.WeakValueDictionary()
 _log: Final = logging.getLogger("observatory_storage.recording")
 losses: Final = LossReport("span", _log.warning)
-repairs: Final = LossReport("value of a span", _log.warning)
-
-
+repairs: Final = LossReport("span value", _log.warning)
 _here: Final = threading.local()
 
 
@@ -78,13 +76,20 @@ def writer_of(target: object) -> TraceWriter:
         return target
     if not isinstance(target, StoragePool):
         raise ValidationError("pool", type(target), "must be a StoragePool or a TraceWriter")
-    writer = _writers.get(id(target))
-    if writer is None or writer.source is not target:
+    writer = _known_writer(target)
+    if writer is None:
+        if target.closed:
+            raise PoolError("the pool is closed", retryable=False)
+        made = TraceWriter(target, _CONFIG)
         with process_lock():
-            writer = _writers.get(id(target))
-            if writer is None or writer.source is not target:
-                if target.closed:
-                    raise PoolError("the pool is closed", retryable=False)
-                writer = _writers[id(target)] = TraceWriter(target, _CONFIG)
-                target.before_close(writer.close)
+            writer = _known_writer(target)  # another thread may have been first
+            if writer is None:
+                writer = _writers[id(target)] = made
+                target.before_close(made.close)
     return writer
+
+
+def _known_writer(pool: StoragePool) -> TraceWriter | None:
+    writer = _writers.get(id(pool))
+    # Another pool may have got the id of one that is gone.
+    return writer if writer is not None and writer.source is pool else None

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def test_logging_does_not_wait_for_the_database(
     handler = StorageHandler(pool, batch_size=10, max_buffered=25, flush_timeout_secs=0.01)
     logger = logger_with(handler)
     logger.info("first")
-    pool.partitions.ensure("logs", [fetch_time()])
+    pool.partitions.ensure("logs", [datetime.now(UTC)])
     with locked(database_url, "logs"):
         for number in range(40):
             logger.info("%d", number)
@@ -57,16 +58,24 @@ def test_logging_does_not_wait_for_the_database(
         handler.flush()  # returns although nothing can be written
     eventually(lambda: count(pool, "logs") == 25)
     report = capsys.readouterr().err
-    assert report.count("\n") == 1
+    assert report.count("\n") == 2
+    assert "25 log records could not be stored yet: 25 rows were not committed" in report
     assert "1 log record could not be stored: StorageError: the buffer is full" in report
     logger.info("last")
     eventually(lambda: count(pool, "logs") == 26)
 
 
-def fetch_time() -> Any:
-    from datetime import UTC, datetime
-
-    return datetime.now(UTC)
+def test_closing_does_not_wait_longer_than_allowed(
+    pool: StoragePool, database_url: str, logger_with: WithHandler
+) -> None:
+    handler = StorageHandler(pool, flush_timeout_secs=0.01)
+    logger_with(handler).info("paid")
+    pool.partitions.ensure("logs", [datetime.now(UTC)])
+    with locked(database_url, "logs"):
+        handler.close()
+    eventually(lambda: count(pool, "logs") == 1)  # written by its thread
+    handler.close()
+    assert handler.lost == 0
 
 
 def test_reports_are_silent_if_logging_is_told_to_be(

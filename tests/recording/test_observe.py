@@ -10,7 +10,9 @@ from unittest import mock
 
 import pytest
 
+from observatory_embedded import EmbeddedPostgres
 from observatory_storage import (
+    ConnectionLost,
     ObservedStep,
     StoragePool,
     TraceEvent,
@@ -23,7 +25,7 @@ from observatory_storage import (
     observe_llm,
 )
 from observatory_storage.recording.shared_writer import writer_of
-from tests.writers.helpers import Row, fetch
+from tests.writers.helpers import Row, fetch, quick_pool
 
 
 def spans(pool: StoragePool) -> dict[str, Row]:
@@ -348,7 +350,7 @@ def test_a_value_that_cannot_be_stored_is_left_out(
 ) -> None:
     from observatory_storage.recording import shared_writer
 
-    monkeypatch.setattr(shared_writer.repairs, "_next", 0.0)
+    monkeypatch.setattr(shared_writer.repairs, "_next", {})
     with observe_llm(pool, model="gpt-5", prompt="hi") as call:
         call.update(prompt_tokens="three", user_id="ann", temperature="hot")  # type: ignore[arg-type]
     row = spans(pool)["chat gpt-5"]
@@ -376,8 +378,6 @@ def test_a_closed_pool_loses_spans_without_an_error(pool: StoragePool) -> None:
 
 
 def test_closing_the_pool_flushes(database_url: str) -> None:
-    from tests.writers.helpers import quick_pool
-
     with quick_pool(database_url) as pool, observe(pool, name="step"):
         pass
     with quick_pool(database_url) as pool:
@@ -516,3 +516,44 @@ def test_what_is_over_keeps_no_contents(pool: StoragePool) -> None:
     call.leave()
     later = spans(pool)["later"]
     assert (later["parent_span_id"], later["session_id"]) == (call.span_id, "s-1")
+
+
+def test_spans_come_later_when_the_database_was_away(embedded_server: EmbeddedPostgres) -> None:
+    with quick_pool(embedded_server.url) as pool:
+        pool.run_migrations()
+        with observe(pool, name="before"):
+            pass
+        writer_of(pool).flush()
+        embedded_server.stop()
+
+        def work(number: int) -> None:
+            for step in range(20):
+                with observe(pool, name=f"{number} {step}"):
+                    pass
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with pytest.raises(ConnectionLost):
+            writer_of(pool).flush()
+        embedded_server.start()
+        assert len(spans(pool)) == 81
+
+
+def test_threads_that_begin_at_once_share_a_writer(pool: StoragePool) -> None:
+    barrier = threading.Barrier(8)
+    writers: list[TraceWriter] = []
+
+    def work() -> None:
+        barrier.wait()
+        writers.append(writer_of(pool))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(writers) == 8
+    assert len(set(map(id, writers))) == 1
