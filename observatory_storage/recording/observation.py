@@ -10,7 +10,11 @@ from typing import Any, Final, TypeVar, cast, overload
 from observatory_storage import ids
 from observatory_storage.errors import ValidationError
 from observatory_storage.recording import span_context
-from observatory_storage.recording.exception_attributes import exception_attributes
+from observatory_storage.recording.exception_attributes import (
+    error_text,
+    exception_attributes,
+    type_name,
+)
 from observatory_storage.recording.observed_stream import AsyncObservedStream, ObservedStream
 from observatory_storage.recording.shared_writer import (
     losses,
@@ -26,6 +30,11 @@ __all__ = ["Observation", "current_observation"]
 T = TypeVar("T")
 
 _INHERITED: Final = ("service_name", "session_id", "user_id", "environment")
+_SESSION: Final = {"session_id": "session.id", "user_id": "user.id"}
+_RESOURCE: Final = {
+    "service_name": "service.name",
+    "environment": "deployment.environment.name",
+}
 _MOST_REPAIRS: Final = 10
 
 
@@ -283,3 +292,39 @@ class Observation:
 
     def _write(self, writer: TraceWriter, end_time: datetime, error: BaseException | None) -> None:
         raise NotImplementedError
+
+    def _write_row(
+        self,
+        writer: TraceWriter,
+        end_time: datetime,
+        error: BaseException | None,
+        *,
+        name: str,
+        kind: str,
+    ) -> None:
+        """Write a span with the fields and attributes. It has failed if it has ``error.type``."""
+        fields, attributes = self._fields, self._attributes
+        attributes |= {key: fields[name] for name, key in _SESSION.items() if name in fields}
+        if error is not None:
+            attributes.setdefault("error.type", type_name(error))
+        writer.write_span(
+            {
+                "trace_id": self.trace_id,
+                "span_id": self.span_id,
+                "parent_span_id": self.parent_span_id,
+                "name": name,
+                "kind": kind,
+                "service_name": fields.get("service_name"),
+                "start_time": self.start_time,
+                "end_time": end_time,
+                "status": "error" if "error.type" in attributes else "unset",
+                "status_message": None if error is None else error_text(error),
+                "attributes": attributes,
+                "resource_attributes": {
+                    key: fields[name] for name, key in _RESOURCE.items() if name in fields
+                },
+                "events": [
+                    {**event, "position": position} for position, event in enumerate(self._events)
+                ],
+            }
+        )

@@ -9,7 +9,6 @@ from typing import Any, Final, Literal
 
 from observatory_storage import jsonb
 from observatory_storage.plain_json import PlainJson
-from observatory_storage.recording.exception_attributes import error_text, type_name
 from observatory_storage.recording.observation import Observation
 from observatory_storage.writers import TraceWriter
 
@@ -33,7 +32,6 @@ _KEYS_OF_TOOL: Final = {
     "output": "gen_ai.tool.call.result",
 }
 _MOST_ITEMS: Final = 10_000
-_SESSION: Final = {"session_id": "session.id", "user_id": "user.id"}
 
 
 class ObservedStep(Observation):
@@ -116,33 +114,5 @@ class ObservedStep(Observation):
             items, self._items = self._items, []
             is_text = all(isinstance(item, str) for item in items)
             self._take_result("".join(map(str, items)) if is_text else items)
-        for field, key in _SESSION.items():
-            if field in fields:
-                attributes[key] = fields[field]
-        resource = {}
-        if "service_name" in fields:
-            resource["service.name"] = fields["service_name"]
-        if "environment" in fields:
-            resource["deployment.environment.name"] = fields["environment"]
         name = fields.get("name") or attributes.get("gen_ai.operation.name") or "step"
-        if error is not None:
-            attributes.setdefault("error.type", type_name(error))
-        writer.write_span(
-            {
-                "trace_id": self.trace_id,
-                "span_id": self.span_id,
-                "parent_span_id": self.parent_span_id,
-                "name": name,
-                "kind": "internal",
-                "service_name": fields.get("service_name"),
-                "start_time": self.start_time,
-                "end_time": end_time,
-                "status": "unset" if error is None else "error",
-                "status_message": None if error is None else error_text(error),
-                "attributes": attributes,
-                "resource_attributes": resource,
-                "events": [
-                    {**event, "position": position} for position, event in enumerate(self._events)
-                ],
-            }
-        )
+        self._write_row(writer, end_time, error, name=name, kind="internal")

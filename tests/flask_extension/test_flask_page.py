@@ -60,7 +60,7 @@ def test_first_trace(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -
     with app.app_context():
         observatory.traces.flush()
         (trace,) = observatory.uow.traces.list()
-    assert trace.trace_id in invoke(app, "traces")
+    assert trace.trace_id[:8] in invoke(app, "traces")
     tree = invoke(app, "trace", trace.trace_id[:8])
     shown = re.search(r"```text\n(GET /ask.*?)```", PAGE, re.DOTALL)
     assert shown
