@@ -26,11 +26,16 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclass(slots=True)
 class State:
-    """The common options as given, on the group or on the command."""
+    """The common options as given, on the group or on the command.
+
+    Attributes:
+        program: how the command line is called, for advice.
+    """
 
     config_file: Path | None = None
     log_level: str | None = None
     json: bool = False
+    program: str = "observatory-storage"
 
     @property
     def debug(self) -> bool:
@@ -54,6 +59,20 @@ class State:
         if self.config_file is not None:
             return StorageConfig.from_file(self.config_file)
         return StorageConfig.from_env()
+
+    def sources(self) -> list[str]:
+        """Where the configuration is read from: the source that takes precedence first."""
+        from observatory_storage.config import StorageConfig
+        from observatory_storage.config.sources import DotEnvSource, VariablesSource
+
+        names = []
+        for source in (VariablesSource(StorageConfig), DotEnvSource(StorageConfig)):
+            source.read()
+            # The parts of a URL are listed one by one: "DATABASE_URL (host)".
+            names += [origin.name.partition(" (")[0] for origin in source.loaded.origins.values()]
+        if self.config_file is not None:
+            names.append(str(self.config_file))
+        return list(dict.fromkeys(names))
 
     def pool(self) -> StoragePool:
         """A pool that connects when it is first used: most commands need one connection."""
