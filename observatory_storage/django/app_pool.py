@@ -25,7 +25,7 @@ from observatory_storage.errors import StorageError
 from observatory_storage.pool import StoragePool
 from observatory_storage.processes import PerProcess
 from observatory_storage.unit_of_work import UnitOfWork
-from observatory_storage.writers import LogWriter, MetricWriter, TraceWriter
+from observatory_storage.writers import LogWriter, MetricWriter, TraceWriter, WriterConfig
 
 __all__ = [
     "close_pool",
@@ -48,8 +48,19 @@ class _Opened:
     """The pool and the writers of one configuration."""
 
     fingerprint: tuple[object, ...]
-    pool: StoragePool
+    config: StorageConfig
+    writer_config: WriterConfig
+    for_tests: bool
+    pool: StoragePool = field(init=False)
     writers: dict[type, TraceWriter | MetricWriter | LogWriter] = field(default_factory=dict)
+
+    def is_as(self, other: _Opened) -> bool:
+        """Whether a setting that changed is none of these."""
+        mine, theirs = ((each.config, each.writer_config, each.for_tests) for each in (self, other))
+        return mine == theirs
+
+    def open(self) -> None:
+        self.pool = (_pool_for_tests if self.for_tests else _pool)(self.config)
 
     def close(self) -> None:
         for writer in self.writers.values():
@@ -129,12 +140,15 @@ def _current() -> _Opened:
     now = fingerprint()
     if _opened and _opened[0].fingerprint == now:
         return _opened[0]
-    config = storage_config()
+    made = _Opened(now, storage_config(), app_settings().writers, is_testing())
     former: tuple[_Opened, ...] = ()
     with _lock.get():
-        if not _opened or _opened[0].fingerprint != now:
+        if _opened and _opened[0].is_as(made):
+            _opened[0].fingerprint = now
+        else:
             former = tuple(_opened)
-            _opened[:] = [_Opened(now, _pool_for_tests(config) if is_testing() else _pool(config))]
+            made.open()
+            _opened[:] = [made]
         current = _opened[0]
     for each in former:
         each.close()
@@ -163,5 +177,5 @@ def _writer(kind: type[_Writer]) -> _Writer:
         with _lock.get():
             writer = current.writers.get(kind)
             if writer is None:
-                writer = current.writers[kind] = kind(current.pool, app_settings().writers)
+                writer = current.writers[kind] = kind(current.pool, current.writer_config)
     return cast(_Writer, writer)

@@ -15,6 +15,7 @@ from observatory_storage.config.application_source import PREFIX, ApplicationSou
 from observatory_storage.config.problems import Origin, raise_config_error
 from observatory_storage.config.sources import Source
 from observatory_storage.django.database_alias import AliasSource, settings_of_alias
+from observatory_storage.django.store_names import DEFAULT_ALIAS, DEFAULT_SCHEMA
 from observatory_storage.errors import ConfigError, StorageError, shown
 from observatory_storage.web import bearer_token
 from observatory_storage.writers import WriterConfig
@@ -28,7 +29,6 @@ __all__ = [
     "storage_config",
 ]
 
-DEFAULT_SCHEMA: Final = "observatory"
 _URL: Final = f"{PREFIX}DATABASE_URL"
 _TEST_PREFIX: Final = "test_"
 
@@ -155,7 +155,9 @@ def _read() -> AppSettings:
     if has_url and has_alias:
         problems.append(f"{PREFIX}DATABASE_ALIAS: must not be set together with {_URL}")
     read = AppSettings(
-        database_alias=None if has_url else value_of("DATABASE_ALIAS", _text, default="default"),
+        database_alias=None
+        if has_url
+        else value_of("DATABASE_ALIAS", _text, default=DEFAULT_ALIAS),
         permission=value_of("PERMISSION", _function, default=_DEFAULT_PERMISSION),
         otlp_permission=value_of("OTLP_PERMISSION", _function_or_none, default=""),
         otlp_tokens=value_of("OTLP_TOKENS", _tokens, default=()),

@@ -36,5 +36,7 @@ class ObservatoryConfig(AppConfig):
 def _forget_settings(*, setting: str, **_: Any) -> None:
     if setting.startswith(PREFIX) or setting in {"DATABASES", "ROOT_URLCONF"}:
         from observatory_storage.django.app_settings import forget_settings
+        from observatory_storage.django.models import follow_schema
 
         forget_settings()
+        follow_schema()

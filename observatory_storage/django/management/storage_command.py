@@ -57,10 +57,9 @@ class StorageManagementCommand(BaseCommand):
         output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
         try:
             with _own_logging(), redirect_stdout(output), redirect_stderr(self.stderr._out):
-                commands.main(arguments, standalone_mode=False, obj=ProjectState())
-        except click.exceptions.Exit as ended:
-            if ended.exit_code:
-                raise CommandError(self.failure, returncode=ended.exit_code) from None
+                code = commands.main(arguments, standalone_mode=False, obj=ProjectState())
+            if code:
+                raise CommandError(self.failure, returncode=code)
         except click.Abort:
             raise CommandError("interrupted", returncode=_INTERRUPTED) from None
         except click.ClickException as error:
