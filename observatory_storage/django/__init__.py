@@ -6,9 +6,9 @@ Add ``"observatory_storage.django"`` to ``INSTALLED_APPS``.
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from observatory_storage.errors import ConfigError
-
 if find_spec("django") is None:
+    from observatory_storage.errors import ConfigError
+
     raise ConfigError(
         "observatory_storage.django needs the extra: pip install 'observatory-storage[django]'"
     )

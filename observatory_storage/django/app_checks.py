@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
 from django.core import checks
 
-from observatory_storage.errors import ConfigError, StorageError
+if TYPE_CHECKING:
+    from observatory_storage.errors import ConfigError
 
 __all__ = [
     "MIDDLEWARE",
@@ -46,6 +47,7 @@ def register() -> None:
 def check_settings(**_: Any) -> list[checks.CheckMessage]:
     """The settings are valid, their database is PostgreSQL, and what they need is installed."""
     from observatory_storage.django.app_settings import app_settings, storage_config
+    from observatory_storage.errors import ConfigError
     from observatory_storage.payloads import zstd_module
 
     try:
@@ -111,6 +113,7 @@ def check_middleware(**_: Any) -> list[checks.CheckMessage]:
 def check_admin(**_: Any) -> list[checks.CheckMessage]:
     """The admin can read the store."""
     from observatory_storage.django.app_settings import app_settings
+    from observatory_storage.errors import ConfigError
 
     if "django.contrib.admin" not in settings.INSTALLED_APPS:
         return []
@@ -139,6 +142,7 @@ def check_store(
     from observatory_storage.django.app_pool import get_pool
     from observatory_storage.django.app_settings import app_settings, is_testing
     from observatory_storage.engine import single_attempt
+    from observatory_storage.errors import ConfigError, StorageError
 
     if is_testing():
         return []  # the store of tests is migrated together with their database

@@ -6,7 +6,6 @@ The store follows the name of the test's database by itself: see `app_settings.f
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from observatory_storage.django import app_pool
 from observatory_storage.django.app_settings import app_settings, is_testing
@@ -18,7 +17,7 @@ __all__ = ["flush_in_tests", "migrate_test_database"]
 logger = logging.getLogger(__name__)
 
 
-def migrate_test_database(*, using: str, **_: Any) -> None:
+def migrate_test_database(using: str) -> None:
     """After Django has migrated a database of tests, migrate the store in it."""
     if not is_testing() or using != app_settings().database_alias:
         return
@@ -27,7 +26,7 @@ def migrate_test_database(*, using: str, **_: Any) -> None:
         app_pool.get_pool().run_migrations()
 
 
-def flush_in_tests(**_: Any) -> None:
+def flush_in_tests() -> None:
     """After a request of a test, commit what it recorded: the test may look for it at once."""
     if is_testing():
         try:

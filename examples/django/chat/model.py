@@ -11,7 +11,8 @@ SENTENCES = (
 
 
 def words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text.lower()))
+    """The words that mean something: those of four letters and more."""
+    return set(re.findall(r"\w{4,}", text.lower()))
 
 
 def search(question: str) -> list[str]:
