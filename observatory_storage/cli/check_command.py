@@ -171,7 +171,7 @@ class _Check:
         assert self._config is not None
         began = time.perf_counter()
         try:
-            pool = stack.enter_context(StoragePool(self._config))
+            pool = stack.enter_context(self._state.pool(connect=True))
         except StorageError as error:
             attempts = self._config.retry.max_attempts
             detail = f"{error} (up to {attempts} attempts)"
@@ -195,7 +195,7 @@ class _Check:
             redis = self._health.redis
         else:
             # Redis is checked without PostgreSQL too, on a pool that does not connect to it.
-            with StoragePool(self._config, connect=False) as pool:
+            with self._state.pool() as pool:
                 assert pool.redis is not None
                 redis = check_redis(pool.redis)
         assert redis is not None
@@ -266,14 +266,12 @@ class _Check:
         assert self._pool is not None
         newest = last_runs(self._pool)
         if not newest:
-            maintain = f"`{self._state.program} maintain`"
-            return f"never run: call pool.maintain() or {maintain} every minute"
+            command = f"`{self._state.program} maintain`"
+            return f"never run: call pool.maintain() or {command} every minute"
         run = newest[0]
         if run.error is not None:
-            raise _Failed(
-                f"failed at {to_json(run.started_at)}: {run.error}",
-                f"Correct the cause, and run: {self._state.program} maintain",
-            )
+            advice = f"Correct the cause, and run: {self._state.program} maintain"
+            raise _Failed(f"failed at {to_json(run.started_at)}: {run.error}", advice)
         if run.finished_at is None:
             state = f"began at {to_json(run.started_at)} and is under way, or was ended"
         else:

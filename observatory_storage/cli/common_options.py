@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 
@@ -15,9 +15,10 @@ import click
 if TYPE_CHECKING:
     from observatory_storage.cli.console import Output
     from observatory_storage.config import StorageConfig
+    from observatory_storage.config.sources import Source
     from observatory_storage.pool import StoragePool
 
-__all__ = ["State", "StorageCommand", "common_options", "json_option"]
+__all__ = ["State", "StorageCommand", "common_options", "json_option", "names_read"]
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -28,14 +29,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 class State:
     """The common options as given, on the group or on the command.
 
-    Attributes:
-        program: how the command line is called, for advice.
+    The commands of a web framework have a subclass, which takes the settings of an application.
     """
 
     config_file: Path | None = None
     log_level: str | None = None
     json: bool = False
-    program: str = "observatory-storage"
+    program: ClassVar[str] = "observatory-storage"  # what advice tells people to type
 
     @property
     def debug(self) -> bool:
@@ -65,20 +65,14 @@ class State:
         from observatory_storage.config import StorageConfig
         from observatory_storage.config.sources import DotEnvSource, VariablesSource
 
-        names = []
-        for source in (VariablesSource(StorageConfig), DotEnvSource(StorageConfig)):
-            source.read()
-            # The parts of a URL are listed one by one: "DATABASE_URL (host)".
-            names += [origin.name.partition(" (")[0] for origin in source.loaded.origins.values()]
-        if self.config_file is not None:
-            names.append(str(self.config_file))
-        return list(dict.fromkeys(names))
+        names = names_read((VariablesSource(StorageConfig), DotEnvSource(StorageConfig)))
+        return names if self.config_file is None else [*names, str(self.config_file)]
 
-    def pool(self) -> StoragePool:
+    def pool(self, *, connect: bool = False) -> StoragePool:
         """A pool that connects when it is first used: most commands need one connection."""
         from observatory_storage.pool import StoragePool
 
-        return StoragePool(self.config(), connect=False)
+        return StoragePool(self.config(), connect=connect)
 
     def start_logging(self, default_level: str) -> None:
         """Log the package's messages of the chosen level and above to standard error."""
@@ -87,6 +81,16 @@ class State:
         logger = logging.getLogger("observatory_storage")
         logger.handlers = [handler]
         logger.setLevel((self.log_level or default_level).upper())
+
+
+def names_read(sources: Iterable[Source]) -> list[str]:
+    """The names that settings sources have values of."""
+    names = []
+    for source in sources:
+        source.read()
+        # The parts of a URL are listed one by one: "DATABASE_URL (host)".
+        names += [origin.name.partition(" (")[0] for origin in source.loaded.origins.values()]
+    return list(dict.fromkeys(names))
 
 
 class StorageCommand(click.Command):

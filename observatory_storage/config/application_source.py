@@ -1,58 +1,41 @@
-"""The settings of a web framework as a source: ``OBSERVATORY_`` and the name of the variable."""
+"""The settings that an application of a web framework has for the store, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final
 
 from pydantic import BaseModel
 from pydantic_settings import BaseSettings
 
-from observatory_storage.config.fields import Key, settings_of
-from observatory_storage.config.problems import NOT_TEXT, Origin
-from observatory_storage.config.sources import VariablesSource
+from observatory_storage.config.fields import Key, Setting, settings_of
+from observatory_storage.config.problems import shown_key
+from observatory_storage.config.sources import (
+    DotEnvSource,
+    FileSource,
+    Source,
+    VariablesSource,
+)
 
-__all__ = ["PREFIX", "ApplicationSource", "application_settings"]
+__all__ = ["PREFIX", "ApplicationSource", "application_settings", "sources_of_application"]
 
 PREFIX: Final = "OBSERVATORY_"
-# The one setting that every framework's users give, by a name without DB_.
-_NAMES: Final[dict[Key, str]] = {("postgres", "schema"): f"{PREFIX}SCHEMA"}
-
-
-def application_settings(model: type[BaseModel]) -> dict[str, Key]:
-    """The settings by the names that a framework knows them by.
-
-    A name is the main environment variable, which ``OBSERVATORY_`` precedes if it does not begin
-    so: ``OBSERVATORY_REDIS_URL``, ``OBSERVATORY_RETENTION_TRACES``. The parts of the connection to
-    PostgreSQL have none, since ``OBSERVATORY_DATABASE_URL`` or the framework's own settings tell
-    them.
-    """
-    named = {}
-    for key, setting in settings_of(model).items():
-        if not setting.variables or (key[0] == "postgres" and setting.variables[0] in _ADDRESS):
-            continue
-        name = _NAMES.get(key, PREFIX + setting.variables[0].removeprefix(PREFIX))
-        named[name] = key
-    return named
-
-
-_ADDRESS: Final = frozenset(
-    (
-        *("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD", "DB_PASSWORD_FILE"),
-        *("DB_SSL_MODE", "DB_SSL_ROOT_CERT", "DB_SSL_CERT", "DB_SSL_KEY"),
-    )
-)
+_URL: Final = "DATABASE_URL"
+_SHORT_NAMES: Final[dict[Key, str]] = {("postgres", "schema"): f"{PREFIX}SCHEMA"}
 
 
 class ApplicationSource(VariablesSource):
-    """The settings of a web framework.
+    """The settings of an application whose names begin with ``OBSERVATORY_``.
+
+    A value is a text as in a variable of the environment, or a value of Python.
 
     Args:
-        settings_cls: the class of the configuration.
-        given: all settings of the framework; those whose names do not begin with ``OBSERVATORY_``
-            are ignored.
-        own: further names that begin so, which the integration of the framework reads itself.
+        settings_cls: the configuration.
+        given: the settings of the application, also those that are not the store's.
+        own: further names with the prefix, which the integration of the framework reads itself.
+        where: what errors write before a name.
     """
 
     def __init__(
@@ -60,30 +43,71 @@ class ApplicationSource(VariablesSource):
         settings_cls: type[BaseSettings],
         given: Mapping[str, Any],
         own: Collection[str] = (),
+        *,
+        where: str = "",
     ) -> None:
         super().__init__(settings_cls)
-        self._given = {name: given[name] for name in given if name.startswith(PREFIX)}
+        self.where = where
+        self._given = given
         self._own = own
 
-    def read(self) -> None:
-        """Set every setting that is given, and report names that are not known."""
-        known = application_settings(self.settings_cls)
-        # The URL last, since it takes precedence over single settings, as in the environment.
-        for name in sorted(self._given, key=(f"{PREFIX}DATABASE_URL").__eq__):
-            value = self._given[name]
-            if name in self._own or value is None or value == "":
-                continue
-            key = known.get(name)
-            if key is None:
-                self._report_unknown(name, (*known, *self._own))
-            elif key != ("postgres",):
-                self.set_value(key, value, Origin(name))
-            elif isinstance(value, str):
-                self._set_url(name, value)
-            else:
-                self.loaded.problems.append(f"{name} (its value is not shown): {NOT_TEXT}")
+    def variables(self) -> Mapping[str, Any]:
+        """The settings of the application."""
+        return self._given
 
-    def _report_unknown(self, name: str, known: Collection[str]) -> None:
-        near = get_close_matches(name, known, n=1, cutoff=0.7)
-        advice = f"; did you mean {near[0]}?" if near else ""
-        self.loaded.problems.append(f"{name}: there is no such setting{advice}")
+    def names(self, setting: Setting) -> Sequence[str]:
+        """The names of a setting in an application, the main one first."""
+        return _names(setting)
+
+    def read(self) -> None:
+        """Set every setting that the application has, and refuse names that are none."""
+        super().read()
+        self.loaded.problems += self._unknown()
+
+    def _unknown(self) -> Iterator[str]:
+        known = [*application_settings(self.settings_cls), *self._own]
+        for name in sorted(str(name) for name in self._given):
+            if name.startswith(PREFIX) and name not in known:
+                near = get_close_matches(name, known, n=1, cutoff=0.7)
+                advice = f"; did you mean {near[0]}?" if near else ""
+                yield f"{self.where}{shown_key(name)}: there is no such setting{advice}"
+
+
+def application_settings(model: type[BaseModel]) -> dict[str, Key]:
+    """The keys of the settings by the names that they have in an application.
+
+    A name is that of the variable, with the prefix once: ``OBSERVATORY_REDIS_URL``,
+    ``OBSERVATORY_RETENTION_TRACES``.
+    """
+    return {name: key for key, setting in settings_of(model).items() for name in _names(setting)}
+
+
+def sources_of_application(
+    settings_cls: type[BaseSettings],
+    given: Mapping[str, Any],
+    own: Collection[str] = (),
+    *,
+    where: str = "",
+    file: str | os.PathLike[str] | None = None,
+    ignored: Collection[str] = (),
+) -> list[Source]:
+    """The application's settings, the environment, ``.env`` and the file, in this order.
+
+    Variables whose names are `ignored` are not read.
+    """
+    if given.get(f"{PREFIX}{_URL}"):  # the parts of the URLs of two databases must not be mixed
+        ignored = (_URL, *ignored)
+    sources: list[Source] = [
+        ApplicationSource(settings_cls, given, own, where=where),
+        VariablesSource(settings_cls, ignored),
+        DotEnvSource(settings_cls, ignored),
+    ]
+    if file is not None:
+        sources.append(FileSource(settings_cls, file))
+    return sources
+
+
+def _names(setting: Setting) -> tuple[str, ...]:
+    names = tuple(f"{PREFIX}{name.removeprefix(PREFIX)}" for name in setting.variables)
+    short = _SHORT_NAMES.get(setting.key)
+    return (short, *names) if short is not None else names

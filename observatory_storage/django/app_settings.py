@@ -26,6 +26,7 @@ __all__ = [
     "fingerprint",
     "forget_settings",
     "is_testing",
+    "settings_sources",
     "storage_config",
 ]
 
@@ -84,22 +85,31 @@ def app_settings() -> AppSettings:
     return found
 
 
-def storage_config() -> StorageConfig:
-    """The configuration of the store, by the settings and by ``DATABASES``.
+def settings_sources() -> list[Source]:
+    """The places that the settings of the store are read from, the first of which counts.
 
     Neither environment variables nor ``.env`` are read: that is up to the project's settings.
+
+    Raises:
+        ConfigError: a setting of the app itself is invalid.
+    """
+    own = app_settings()
+    given = {name: getattr(settings, name) for name in dir(settings) if name.startswith(PREFIX)}
+    application = ApplicationSource(StorageConfig, given, _OWN)
+    if own.database_alias is None:
+        return [application]
+    return [application, AliasSource(StorageConfig, own.database_alias, application.loaded)]
+
+
+def storage_config() -> StorageConfig:
+    """The configuration of the store, by the settings and by ``DATABASES``.
 
     Raises:
         ConfigError: a setting is invalid or unknown, or the database is not PostgreSQL. It lists
             all problems.
     """
-    own = app_settings()
-    given = {name: getattr(settings, name) for name in dir(settings) if name.startswith(PREFIX)}
-    sources: list[Source] = [ApplicationSource(StorageConfig, given, _OWN)]
-    if own.database_alias is not None:
-        sources.append(AliasSource(StorageConfig, own.database_alias))
-    config = StorageConfig._from(*sources, _DefaultSchema(StorageConfig))
-    if own.database_alias is None and is_testing():
+    config = StorageConfig._from(*settings_sources(), _DefaultSchema(StorageConfig))
+    if app_settings().database_alias is None and is_testing():
         _check_test_database(config.postgres)
     return config
 

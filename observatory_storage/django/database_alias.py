@@ -16,7 +16,7 @@ from psycopg import pq
 from pydantic_settings import BaseSettings
 
 from observatory_storage.config.fields import Key
-from observatory_storage.config.problems import Origin
+from observatory_storage.config.problems import Loaded, Origin
 from observatory_storage.config.sources import Source
 from observatory_storage.config.urls import FIELD_OF_PARAMETER, libpq_parameters
 
@@ -36,6 +36,12 @@ _PARTS: Final[dict[str, Key]] = {
     "USER": ("postgres", "username"),
     "PASSWORD": ("postgres", "password"),
 }
+# What the entry tells, and no setting besides.
+_ADDRESS: Final = frozenset(
+    key
+    for key in (*FIELD_OF_PARAMETER.values(), ("postgres", "password_file"))
+    if key[0] == "postgres" and key[1] not in ("schema", "application_name")
+)
 # Where servers put their sockets, which libpq uses when there is no host.
 _SOCKET_FOLDERS: Final = ("/var/run/postgresql", "/tmp")  # noqa: S108 - PostgreSQL's own default
 
@@ -55,11 +61,18 @@ def is_postgresql(entry: Mapping[str, Any]) -> bool:
 
 
 class AliasSource(Source):
-    """The connection parameters of an entry of ``DATABASES``."""
+    """The connection parameters of an entry of ``DATABASES``.
 
-    def __init__(self, settings_cls: type[BaseSettings], alias: str) -> None:
+    Args:
+        settings_cls: the configuration.
+        alias: the name of the entry.
+        application: what the settings of the project have set, which must not contradict it.
+    """
+
+    def __init__(self, settings_cls: type[BaseSettings], alias: str, application: Loaded) -> None:
         super().__init__(settings_cls)
         self._alias = alias
+        self._application = application
         self._where = f"DATABASES[{alias!r}]"
 
     def read(self) -> None:
@@ -75,6 +88,10 @@ class AliasSource(Source):
                 " OBSERVATORY_DATABASE_URL"
             )
             return
+        for key, origin in self._application.origins.items():
+            if key in _ADDRESS:
+                told = f"since {self._where} tells it"
+                self.loaded.problems.append(f"{origin.name}: must not be set, {told}")
         options = entry.get("OPTIONS") or {}
         given = {name: value for name in _PARTS if (value := entry.get(name)) not in (None, "")}
         # In the order of Django: what the entry has itself takes precedence over its OPTIONS.

@@ -8,7 +8,7 @@ from typing import Any, cast
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 
 from observatory_storage.django.app_settings import app_settings
-from observatory_storage.django.request_span import RequestSpan
+from observatory_storage.django.request_span import RequestSpan, end_former_request
 from observatory_storage.django.request_store import RequestStore
 
 __all__ = ["ObservatoryMiddleware"]
@@ -37,49 +37,60 @@ class ObservatoryMiddleware:
     def __call__(self, request: Any) -> Any:
         if self._is_async:
             return self._respond_async(request)
-        span = _begin(request)
+        store = _begin(request)
         try:
             response = self._get_response(request)
-        except BaseException:
-            request.observatory.close()
+        except BaseException as error:
+            _leave(store, error)
+            store.close()
             raise
-        _end(request, span, response)
-        if not response.streaming:
-            request.observatory.close()
+        if not _goes_on(request, response):
+            store.close()
         return response
 
     async def _respond_async(self, request: Any) -> Any:
-        span = _begin(request)
-        answer = cast(Awaitable[Any], self._get_response(request))
+        store = _begin(request)
         try:
-            response = await answer
-        except BaseException:
-            await _close(request.observatory)
+            response = await cast(Awaitable[Any], self._get_response(request))
+        except BaseException as error:
+            _leave(store, error)
+            await _close(store)
             raise
-        _end(request, span, response)
-        if not response.streaming:
-            await _close(request.observatory)
+        if not _goes_on(request, response):
+            await _close(store)
         return response
 
     def process_exception(self, request: Any, exception: Exception) -> None:
-        """Note the exception of a view, whose type the span of the request gets."""
-        if request.observatory_span is not None:
-            request.observatory_span.error = exception
+        """Note the exception of a view, which the span of the request gets."""
+        if request.observatory.span is not None:
+            request.observatory.span.fail(exception)
 
 
-def _begin(request: Any) -> RequestSpan:
-    span = RequestSpan(request)
-    request.observatory = RequestStore(span.trace_id, span.span_id)
-    request.observatory_span = span
-    return span
+def _begin(request: Any) -> RequestStore:
+    end_former_request()
+    span = RequestSpan(request) if app_settings().record_requests else None
+    if span is not None:
+        span.enter()
+    request.observatory = RequestStore(span)
+    return cast(RequestStore, request.observatory)
 
 
-def _end(request: Any, span: RequestSpan, response: Any) -> None:
-    if app_settings().record_requests:
-        span.record(response.status_code)
-    if response.streaming:
-        # Its parts may use the unit of work; the server closes the response after the last one.
-        response._resource_closers.append(request.observatory.close)
+def _goes_on(request: Any, response: Any) -> bool:
+    """Whether the request ends with the last part of its response, rather than now."""
+    store: RequestStore = request.observatory
+    if store.span is not None:
+        store.span.note_response(request, response)
+    if not response.streaming:
+        _leave(store)
+        return False
+    # Its parts may use the store; the server closes the response after the last one.
+    response._resource_closers += [store.close, lambda: _leave(store)]
+    return True
+
+
+def _leave(store: RequestStore, error: BaseException | None = None) -> None:
+    if store.span is not None:
+        store.span.leave(error)
 
 
 async def _close(store: RequestStore) -> None:

@@ -1,83 +1,92 @@
-"""The span of a request, with the attributes of OpenTelemetry's conventions for HTTP servers."""
+"""The span of a request, around what is recorded while it is handled."""
 
 from __future__ import annotations
 
-import logging
-import re
-import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
+from http import HTTPStatus
 from typing import Any, Final
 
-from observatory_storage import ids
 from observatory_storage.django.app_pool import get_trace_writer
 from observatory_storage.django.app_settings import app_settings
+from observatory_storage.recording.exception_attributes import error_text, type_name
+from observatory_storage.recording.observation import Observation, current_observation
+from observatory_storage.writers import TraceWriter
 
-__all__ = ["RequestSpan", "parent_of"]
+__all__ = ["RequestSpan", "end_former_request"]
 
-logger = logging.getLogger(__name__)
-
-# https://www.w3.org/TR/trace-context/#traceparent-header
-_TRACEPARENT: Final = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-"
-)
-_SERVER_ERROR: Final = 500
+_ATTRIBUTES: Final = {"session_id": "session.id", "user_id": "user.id"}
 
 
-def parent_of(request: Any) -> tuple[str | None, str | None]:
-    """The trace and the span that the header ``traceparent`` names; None and None without it."""
-    found = _TRACEPARENT.match(request.META.get("HTTP_TRACEPARENT", ""))
-    return (found[1], found[2]) if found else (None, None)
+def end_former_request() -> None:
+    """End the span of a request of this thread whose response nobody has closed, as in a test."""
+    former = current_observation()
+    if isinstance(former, RequestSpan) and former.is_handled:
+        former.leave()
 
 
-class RequestSpan:
-    """The span of one request, from when this is created."""
+class RequestSpan(Observation):
+    """The span of a request, with the attributes of OpenTelemetry's conventions.
+
+    What `observe_llm` and `observe` record within the request belongs to the same trace, and so
+    does the request of another service that sent ``traceparent``.
+
+    Attributes:
+        is_handled: whether Django has handled the request; a streaming response may go on.
+    """
 
     def __init__(self, request: Any) -> None:
-        trace_id, self._parent_id = parent_of(request)
-        self.trace_id = trace_id or ids.new_trace_id()
-        self.span_id = ids.new_span_id()
-        self._request = request
-        self._start_time = datetime.now(UTC)
-        self._began = time.perf_counter_ns()
-        self.error: Exception | None = None
-
-    def record(self, status_code: int) -> None:
-        """Have the project's writer buffer the span. Never raises: a request goes on without it."""
-        try:
-            get_trace_writer().write_span(self._row(status_code))
-        except Exception:
-            logger.exception("the span of a request could not be recorded")
-
-    def _row(self, status_code: int) -> dict[str, Any]:
-        request = self._request
-        match = request.resolver_match
-        route = f"/{match.route}" if match is not None else None
-        duration = timedelta(microseconds=(time.perf_counter_ns() - self._began) // 1000)
+        self.is_handled = False
         attributes = {
             "http.request.method": request.method,
             "url.path": request.path,
             "url.scheme": request.scheme,
-            "http.route": route,
-            "http.response.status_code": status_code,
-            "user_agent.original": request.META.get("HTTP_USER_AGENT"),
+            "user_agent.original": request.headers.get("User-Agent"),
         }
-        failed = status_code >= _SERVER_ERROR
-        if failed:
-            attributes["error.type"] = (
-                f"{type(self.error).__module__}.{type(self.error).__qualname__}"
-                if self.error is not None
-                else str(status_code)
-            )
-        return {
-            "trace_id": self.trace_id,
-            "span_id": self.span_id,
-            "parent_span_id": self._parent_id,
-            "name": f"{request.method} {route}" if route else str(request.method),
-            "kind": "server",
-            "service_name": app_settings().service_name,
-            "start_time": self._start_time,
-            "end_time": self._start_time + duration,
-            "status": "error" if failed else "unset",
-            "status_message": str(self.error) if failed and self.error is not None else None,
-            "attributes": {name: value for name, value in attributes.items() if value is not None},
-        }
+        super().__init__(
+            get_trace_writer,
+            {"name": request.method, "service_name": app_settings().service_name},
+            {key: value for key, value in attributes.items() if value is not None},
+            parent=request.headers.get("traceparent"),
+            capture_content=False,
+        )
+
+    def note_response(self, request: Any, response: Any) -> None:
+        """Note the status of the response, and the route that led to its view."""
+        self.is_handled = True
+        self.set_attribute("http.response.status_code", response.status_code)
+        if request.resolver_match is not None:
+            route = f"/{request.resolver_match.route}"
+            self.set_attribute("http.route", route)
+            if self._fields["name"] == request.method:  # unless the view has named it
+                self.update(name=f"{request.method} {route}")
+
+    def _write(self, writer: TraceWriter, end_time: datetime, error: BaseException | None) -> None:
+        fields, attributes = self._fields, self._attributes
+        status = attributes.get("http.response.status_code", HTTPStatus.OK)
+        if error is not None:
+            attributes["error.type"] = type_name(error)
+        elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            attributes["error.type"] = str(status)
+        attributes |= {key: fields[name] for name, key in _ATTRIBUTES.items() if name in fields}
+        resource = {"service.name": fields["service_name"]}
+        if "environment" in fields:
+            resource["deployment.environment.name"] = fields["environment"]
+        writer.write_span(
+            {
+                "trace_id": self.trace_id,
+                "span_id": self.span_id,
+                "parent_span_id": self.parent_span_id,
+                "name": fields["name"],
+                "kind": "server",
+                "service_name": fields["service_name"],
+                "start_time": self.start_time,
+                "end_time": end_time,
+                "status": "error" if "error.type" in attributes else "unset",
+                "status_message": None if error is None else error_text(error),
+                "attributes": attributes,
+                "resource_attributes": resource,
+                "events": [
+                    {**event, "position": position} for position, event in enumerate(self._events)
+                ],
+            }
+        )

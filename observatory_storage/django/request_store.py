@@ -9,6 +9,7 @@ from django.utils.asyncio import async_unsafe
 from observatory_storage.django.app_pool import get_pool, get_trace_writer
 
 if TYPE_CHECKING:
+    from observatory_storage.django.request_span import RequestSpan
     from observatory_storage.pool import StoragePool
     from observatory_storage.unit_of_work import UnitOfWork
     from observatory_storage.writers import TraceWriter
@@ -20,15 +21,17 @@ class RequestStore:
     """The store as a request uses it: ``request.observatory``, which the middleware sets.
 
     Attributes:
-        trace_id: the trace of the request, 32 hex digits: that of the header ``traceparent``, or a
-            new one.
-        span_id: the span of the request, 16 hex digits: the parent of the spans that it records.
+        span: the span of the request; None if requests are not recorded.
     """
 
-    def __init__(self, trace_id: str, span_id: str) -> None:
-        self.trace_id = trace_id
-        self.span_id = span_id
+    def __init__(self, span: RequestSpan | None) -> None:
+        self.span = span
         self._uow: UnitOfWork | None = None
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace of the request, 32 hex digits; None if requests are not recorded."""
+        return None if self.span is None else self.span.trace_id
 
     @property
     def pool(self) -> StoragePool:

@@ -9,7 +9,9 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import include, path
 
+from observatory_storage.django import get_trace_writer
 from observatory_storage.django.request_store import RequestStore
+from observatory_storage.recording import observe_llm
 
 stores: list[RequestStore] = []
 
@@ -60,12 +62,24 @@ async def stream_async(request: HttpRequest) -> StreamingHttpResponse:
     store = _store(request)
 
     async def parts() -> AsyncIterator[str]:
-        yield store.trace_id
+        yield str(store.trace_id)
 
     return StreamingHttpResponse(parts())
 
 
+def call(_: HttpRequest) -> HttpResponse:
+    with observe_llm(get_trace_writer, model="large", prompt="why") as observed:
+        observed.update(completion="because")
+    return HttpResponse("because")
+
+
+async def call_async(request: HttpRequest) -> HttpResponse:
+    return call(request)
+
+
 urlpatterns = [
+    path("call", call),
+    path("async/call", call_async),
     path("read/<str:name>", read),
     path("fail", fail),
     path("refuse", refuse),

@@ -144,6 +144,11 @@ def test_an_error_names_what_is_wrong_with_the_database(
         ("OTLP_TOKENS", ["tokén"], "OBSERVATORY_OTLP_TOKENS: token: must be one or more visible"),
         ("WRITERS", {"batch": 5}, "OBSERVATORY_WRITERS = {'batch': 5}: has no batch; there are"),
         ("WRITERS", {"batch_size": 0}, "batch_size=0: must be an integer from 1"),
+        (
+            "DB_HOST",
+            "elsewhere",
+            "OBSERVATORY_DB_HOST: must not be set, since DATABASES['default']",
+        ),
         ("DATABASE_URL", "mysql://app", "OBSERVATORY_DATABASE_URL (its value is not shown): must"),
     ],
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from observatory_storage.cli.common_options import State
+from observatory_storage.cli.common_options import State, names_read
 from observatory_storage.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ __all__ = ["ProjectState"]
 class ProjectState(State):
     """The common options of the command line; the configuration is that of the project."""
 
-    program: str = "manage.py observatory"
+    program: ClassVar[str] = "manage.py observatory"
 
     def config(self) -> StorageConfig:
         """The configuration by ``OBSERVATORY_*`` and ``DATABASES``.
@@ -34,11 +34,6 @@ class ProjectState(State):
 
     def sources(self) -> list[str]:
         """The settings that the configuration is read from."""
-        from django.conf import settings
+        from observatory_storage.django.app_settings import settings_sources
 
-        from observatory_storage.config.application_source import PREFIX
-        from observatory_storage.django.app_settings import app_settings
-
-        names = [name for name in dir(settings) if name.startswith(PREFIX)]
-        alias = app_settings().database_alias
-        return names if alias is None else [*names, f"DATABASES[{alias!r}]"]
+        return names_read(settings_sources())
