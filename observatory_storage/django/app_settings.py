@@ -225,5 +225,5 @@ def _writer_config(value: Any) -> WriterConfig:
     known = {field.name for field in fields(WriterConfig)}
     if unknown := sorted(str(name) for name in value if name not in known):
         raise ConfigError(f"has no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-    # A request must not wait for a database that is away.
-    return WriterConfig(**{"on_full": "drop", **value})
+    # A request must not wait for a database that is away, and people look at once for its trace.
+    return WriterConfig(**{"on_full": "drop", "flush_interval_secs": 2.0, **value})
