@@ -25,5 +25,7 @@ def database_alias() -> str | None:
 
 def qualified(view: str) -> str:
     """The view in the store's schema, quoted: Django takes a name in quotes as it is."""
-    schema = str(getattr(settings, "OBSERVATORY_SCHEMA", None) or DEFAULT_SCHEMA)
+    names = ("OBSERVATORY_SCHEMA", "OBSERVATORY_DB_SCHEMA")  # the second is the variable's name
+    given = (getattr(settings, name, None) for name in names)
+    schema = str(next(filter(None, given), DEFAULT_SCHEMA)).strip()
     return '"' + schema.replace('"', '""') + f'"."{view}"'

@@ -195,6 +195,11 @@ def test_only_staff_with_the_permission_may_look(store: StoragePool) -> None:
 def test_the_schema_is_that_of_the_settings(staff: Client) -> None:
     assert "observatory_traces" in str(Trace.objects.all().query)
     assert Trace._meta.db_table == '"public"."observatory_traces"'
+    with override_settings(OBSERVATORY_SCHEMA=None):
+        assert Trace._meta.db_table == '"observatory"."observatory_traces"'
+        with override_settings(OBSERVATORY_DB_SCHEMA="by_variable"):
+            assert Trace._meta.db_table == '"by_variable"."observatory_traces"'
+            assert get_pool().schema == "by_variable"
     with override_settings(OBSERVATORY_SCHEMA='odd "name"'):
         assert '"odd ""name"""."observatory_traces"."name"' in str(Trace.objects.all().query)
         answer = staff.get(LISTS[0], follow=True)
