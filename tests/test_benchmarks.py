@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.pool import StoragePool
-from tests.benchmarks import hook_costs, many_partitions, retention
+from tests.benchmarks import hook_costs, many_partitions, recording_costs, retention
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.chart import Bar, Panel, bars
 from tests.benchmarks.limit import LIMIT
@@ -203,3 +204,11 @@ def test_hooks_are_compared(
     shown = capsys.readouterr().out
     for kind in hook_costs.KINDS:
         assert shown.count(f"\n  {kind} ") == 4
+
+
+def test_costs_of_recording_are_measured(
+    postgres_server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", postgres_server.url)
+    recording_costs.main(["--rounds", "1", "--calls", "2"])
+    assert len(re.findall("µs CPU of the caller +[0-9.]+ µs", capsys.readouterr().out)) == 5

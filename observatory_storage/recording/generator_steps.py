@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from observatory_storage.recording import span_context
 from observatory_storage.recording.observation import Observation
@@ -20,7 +20,7 @@ class _Inside:
     """The active spans inside of a generator, which are not those of its consumer."""
 
     def __init__(self, observation: Observation) -> None:
-        self._observation = observation
+        self._observation: Final = observation
         self._inner: Any = None
         self._is_entered = False
 
@@ -38,10 +38,6 @@ class _Inside:
         finally:
             self._inner = span_context.snapshot()
             span_context.restore_snapshot(outer)
-
-    def end(self, error: BaseException | None = None) -> None:
-        """End the observation."""
-        self._observation.leave(error)
 
 
 def observed_steps(observation: Observation, generator: Generator[Y, S, R]) -> Generator[Y, S, R]:
@@ -64,11 +60,11 @@ def observed_steps(observation: Observation, generator: Generator[Y, S, R]) -> G
             except BaseException as error:  # noqa: BLE001 - the generator decides
                 thrown = error
     except StopIteration as stop:
-        inside.end()
+        observation.leave()
         result: R = stop.value
         return result
     except BaseException as error:
-        inside.end(error)
+        observation.leave(error)
         raise
 
 
@@ -97,7 +93,7 @@ async def observed_async_steps(
             except BaseException as error:  # noqa: BLE001 - the generator decides
                 thrown = error
     except StopAsyncIteration:
-        inside.end()
+        observation.leave()
     except BaseException as error:
-        inside.end(error)
+        observation.leave(error)
         raise

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from observatory_storage.errors import StorageError, ValidationError
@@ -16,6 +16,7 @@ from observatory_storage.pool import StoragePool
 from observatory_storage.processes import process_lock
 from observatory_storage.recording.loss_report import LossReport
 from observatory_storage.shared_pool import shared_pool
+from observatory_storage.wording import counted
 from observatory_storage.writers import LogWriter, WriterConfig
 from observatory_storage.writers.config import Redact
 
@@ -129,30 +130,44 @@ class LogSink:
 
     def flush(self) -> None:
         """Wait until buffered records are committed, within the timeout. Never raises."""
-        if self._writer is not None and not self.is_busy:
-            self._settle(self._writer.flush)
+        if self._writer is not None and not self._writer.closed:
+            self._wait_for(self._writer, self._writer.flush)
 
     def close(self) -> None:
         """The same, and lose later records."""
-        self._closed = True
-        if self._writer is not None and not self.is_busy:
-            self._settle(self._writer.close)
+        writer, self._closed = self._writer, True
+        if writer is None:
+            return
+        if not writer.closed:
+            self._wait_for(writer, writer.close)
+        elif left := writer.buffer_stats().buffered:
+            # The hooks at the end of the process have tried it for the last time.
+            self._writer = None
+            self.losses.add("the process ends", left)
 
-    def _settle(self, end: Any) -> None:
+    def _wait_for(self, writer: LogWriter, end: Callable[[float], object]) -> None:
+        if not self._may_wait():
+            return
         self._busy.now = True
         try:
             end(self._timeout_secs)
         except Exception as error:  # noqa: BLE001 - nobody who logs expects an error
-            self.losses.tell(error)
+            buffered = counted(writer.buffer_stats().buffered, "log record")
+            self.losses.say(f"{buffered} could not be stored yet: {error}")
         finally:
             self._busy.now = False
 
+    def _may_wait(self) -> bool:
+        # `logging.config` closes handlers while it holds the lock that the threads which write the
+        # records need to log something. They would wait for each other.
+        is_owned = getattr(getattr(logging, "_lock", None), "_is_owned", None)
+        return not self.is_busy and not (is_owned is not None and is_owned())
+
     def _open_writer(self) -> LogWriter | None:
-        writer = self._writer
-        if writer is not None:
-            return writer
         if self._closed:
             raise StorageError("the handler is closed")
+        if self._writer is not None:
+            return self._writer
         if time.monotonic() < self._not_before:
             self.losses.lost += 1  # told when it was tried
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from observatory_storage.wording import counted
@@ -28,22 +29,36 @@ class LossReport:
         self._noun = noun
         self._tell = tell
         self._told = 0
-        self._next = 0.0
+        self._next: dict[str, float] = {}
         self.lost = 0
 
-    def add(self, reason: object) -> None:
-        """Count a loss. Never raises."""
-        self.lost += 1
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + _PAUSE_SECS
-            self.tell(reason)
-
-    def tell(self, reason: object) -> None:
-        """Report the losses since the last report, and the latest reason. Never raises."""
-        lost, self._told = self.lost - self._told, self.lost
-        try:
+    def add(self, reason: object, number: int = 1) -> None:
+        """Count losses, and report those since the last report. Never raises."""
+        self.lost += number
+        if self._may_tell("loss"):
+            lost, self._told = self.lost - self._told, self.lost
             kind = f"{type(reason).__name__}: " if isinstance(reason, BaseException) else ""
-            self._tell(f"{counted(lost, self._noun)} could not be stored: {kind}{reason}")
-        except Exception:  # noqa: BLE001, S110 - a stream that is closed, an error without a text
-            pass
+            self._say(f"{counted(lost, self._noun)} could not be stored: {kind}{_text(reason)}")
+
+    def say(self, report: str) -> None:
+        """Report something else, unless another such report was within the last minute."""
+        if self._may_tell("other"):
+            self._say(report)
+
+    def _may_tell(self, kind: str) -> bool:
+        now = time.monotonic()
+        if now < self._next.get(kind, 0.0):
+            return False
+        self._next[kind] = now + _PAUSE_SECS
+        return True
+
+    def _say(self, report: str) -> None:
+        with suppress(Exception):  # a stream that is closed
+            self._tell(report)
+
+
+def _text(reason: object) -> str:
+    try:
+        return str(reason)
+    except Exception:  # noqa: BLE001 - the exception's own code
+        return "?"

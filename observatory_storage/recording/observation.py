@@ -12,7 +12,12 @@ from observatory_storage.errors import ValidationError
 from observatory_storage.recording import span_context
 from observatory_storage.recording.exception_attributes import exception_attributes
 from observatory_storage.recording.observed_stream import AsyncObservedStream, ObservedStream
-from observatory_storage.recording.shared_writer import losses, repairs, writer_of
+from observatory_storage.recording.shared_writer import (
+    losses,
+    repairs,
+    run_alone,
+    writer_of,
+)
 from observatory_storage.recording.span_context import SpanContext, to_traceparent
 from observatory_storage.writers import TraceWriter
 
@@ -128,7 +133,7 @@ class Observation:
         given = {"name": name, "session_id": session_id, "user_id": user_id}
         self._set({**given, "environment": environment})
         if attributes is not None:
-            self._attributes.update(attributes)
+            self._try(self._attributes.update, attributes)
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Set an attribute of the span."""
@@ -136,9 +141,8 @@ class Observation:
 
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Add an event to the span, at the present time."""
-        moment = self._now()
         self._events.append(
-            {"name": name, "timestamp": moment, "attributes": dict(attributes or {})}
+            {"name": name, "timestamp": self._now(), "attributes": attributes or {}}
         )
 
     def fail(self, error: BaseException) -> None:
@@ -174,8 +178,8 @@ class Observation:
         self._attached = span_context.attach(self.context)
         self.seen_in_opentelemetry = span_context.opentelemetry_span()
 
-    def leave(self, error: BaseException | None = None) -> None:
-        """End, unless a stream goes on; not for applications to call."""
+    def suspend(self) -> None:
+        """Be no longer active, and not ended; not for applications to call."""
         # Not by a token: a generator may be closed in another context than it began in.
         inner = current_observation()
         while inner is not None and inner is not self:
@@ -184,6 +188,10 @@ class Observation:
             span_context.current.set(self.around)
         span_context.restore(self._attached)
         self._attached = None
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """End, unless a stream goes on; not for applications to call."""
+        self.suspend()
         self._has_left = True
         if isinstance(error, GeneratorExit):  # the consumer has seen enough
             error = None
@@ -192,6 +200,7 @@ class Observation:
 
     def take_item(self, item: object) -> None:
         """Note an item of a stream; not for applications to call."""
+        self._try(self._take_item, item)
 
     def end_stream(self, error: BaseException | None = None) -> None:
         """Note the end of a stream; not for applications to call."""
@@ -203,9 +212,26 @@ class Observation:
 
     def take_call(self, arguments: Mapping[str, Any]) -> None:
         """Note the arguments of an observed function; not for applications to call."""
+        self._try(self._take_call, arguments)
 
     def take_result(self, result: object) -> None:
         """Note the result of an observed function; not for applications to call."""
+        self._try(self._take_result, result)
+
+    def _try(self, take: Callable[[Any], object], value: Any) -> None:
+        try:
+            take(value)
+        except Exception as problem:  # noqa: BLE001 - the value's own code may raise anything
+            repairs.add(problem)
+
+    def _take_item(self, item: Any) -> None:
+        raise NotImplementedError
+
+    def _take_call(self, arguments: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _take_result(self, result: Any) -> None:
+        raise NotImplementedError
 
     def _set(self, fields: Mapping[str, Any]) -> None:
         self._fields.update({key: value for key, value in fields.items() if value is not None})
@@ -218,7 +244,9 @@ class Observation:
         if self._is_finished:
             return
         self._is_finished = True
-        error = error or self._error
+        run_alone(lambda: self._store(error or self._error))
+
+    def _store(self, error: BaseException | None) -> None:
         try:
             end_time = self._now()
             if error is not None:
@@ -232,6 +260,9 @@ class Observation:
             self._write_what_is_valid(writer_of(self._target()), end_time, error)
         except Exception as problem:  # noqa: BLE001 - the application goes on without the span
             losses.add(problem)
+        # A task that was begun within may keep this object for long, but needs only these.
+        self._fields = {key: self._fields[key] for key in _INHERITED if key in self._fields}
+        self._attributes, self._events, self._error = {}, [], None
 
     def _write_what_is_valid(
         self, writer: TraceWriter, end_time: datetime, error: BaseException | None
@@ -243,7 +274,9 @@ class Observation:
             except ValidationError as refused:
                 # A span without one value is better than none.
                 field = refused.field.partition("[")[0].partition(".")[0]
-                if self._fields.pop(field, None) is None:
+                if field == "events" and self._events:
+                    self._events = []
+                elif self._fields.pop(field, None) is None:
                     raise
                 repairs.add(refused)
         self._write(writer, end_time, error)

@@ -22,8 +22,7 @@ _CONTENTS: Final = frozenset(
 )
 _ANSWERS: Final = frozenset({"completion", "output_messages"})
 # Arguments of functions that are told by their names.
-_MESSAGES: Final = ("messages", "input_messages")
-_PROMPTS: Final = ("prompt", "input", "question", "query", "text")
+_PROMPTS: Final = ("messages", "input_messages", "prompt", "input", "question", "query", "text")
 _REQUEST: Final = ("temperature", "top_p", "max_tokens")
 _UNKNOWN: Final = "unknown"
 
@@ -131,6 +130,9 @@ class ObservedCall(Observation):
         Anthropic (messages) are known, and mappings or objects with the same fields, as many other
         providers and gateways return. Another object is ignored, and a text is the completion.
         """
+        self._try(self._take_response, response)
+
+    def _take_response(self, response: Any) -> None:
         if isinstance(response, str):
             self._read({"completion": response})
         else:
@@ -140,33 +142,17 @@ class ObservedCall(Observation):
         """Note that the first token has arrived now; `stream` does this by itself."""
         self._given.setdefault("ttft_ms", self._elapsed_ms())
 
-    def take_call(self, arguments: Mapping[str, Any]) -> None:
-        """Note the arguments of an observed function; not for applications to call."""
+    def _take_call(self, arguments: Mapping[str, Any]) -> None:
         fields = self._fields
         if isinstance(model := arguments.get("model"), str):
             fields.setdefault("model", model)
         for name in _REQUEST:
             if isinstance(arguments.get(name), (int, float)):
                 fields.setdefault(name, arguments[name])
-        if not self._capture_content or fields.keys() & {"prompt", "input_messages"}:
-            return
-        texts = [value for value in arguments.values() if isinstance(value, str)]
-        for name in _MESSAGES:
-            if name in arguments and not isinstance(arguments[name], str):
-                fields["input_messages"] = _kept(arguments[name])
-                return
-        for name in (*_PROMPTS, *_MESSAGES):
-            if isinstance(arguments.get(name), str):
-                fields["prompt"] = arguments[name]
-                return
-            if isinstance(arguments.get(name), (list, tuple)):
-                fields["input_messages"] = _kept(arguments[name])
-                return
-        if len(texts) == len(arguments) == 1:
-            fields["prompt"] = texts[0]
+        if self._capture_content and not fields.keys() & {"prompt", "input_messages"}:
+            fields |= _prompt_of(arguments)
 
-    def take_result(self, result: object) -> None:
-        """Note the result of an observed function; not for applications to call."""
+    def _take_result(self, result: object) -> None:
         if result is None or self._given.keys() & _ANSWERS or self._fields.keys() & _ANSWERS:
             return
         if isinstance(result, str):
@@ -176,15 +162,11 @@ class ObservedCall(Observation):
         elif self._capture_content:
             self._read({"completion": jsonb.dumps(result, "completion").decode()})
 
-    def take_item(self, item: object) -> None:
-        """Note an item of a stream; not for applications to call."""
-        try:
-            if self._streamed is None:
-                self._streamed = StreamedAnswer()
-            if self._streamed.add(item):
-                self.first_token()
-        except Exception:  # noqa: BLE001, S110 - an item of an unknown form; the application gets it
-            pass
+    def _take_item(self, item: object) -> None:
+        if self._streamed is None:
+            self._streamed = StreamedAnswer()
+        if self._streamed.add(item):
+            self.first_token()
 
     def _read(self, found: Mapping[str, Any]) -> None:
         if attributes := found.get("attributes"):
@@ -231,6 +213,18 @@ class ObservedCall(Observation):
                 events=self._events,
             )
         )
+
+
+def _prompt_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The prompt among the arguments of a function, as a field of `LlmSpan`."""
+    for name in _PROMPTS:
+        match arguments.get(name):
+            case str() as prompt:
+                return {"prompt": prompt}
+            case list() | tuple() as messages:
+                return {"input_messages": _kept(messages)}
+    only = next(iter(arguments.values())) if len(arguments) == 1 else None
+    return {"prompt": only} if isinstance(only, str) else {}
 
 
 def _kept(messages: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, Literal
 
 from observatory_storage import jsonb
@@ -72,23 +73,19 @@ class ObservedStep(Observation):
             environment=environment,
             attributes=attributes,
         )
-        if input is not None:
-            self._add_content("input", input)
-        if output is not None:
-            self._add_content("output", output)
+        for side, value in (("input", input), ("output", output)):
+            if value is not None:
+                self._try(partial(self._add_content, side), value)
 
-    def take_call(self, arguments: Mapping[str, Any]) -> None:
-        """Note the arguments of an observed function; not for applications to call."""
+    def _take_call(self, arguments: Mapping[str, Any]) -> None:
         self._add_content("input", arguments)
 
-    def take_result(self, result: object) -> None:
-        """Note the result of an observed function; not for applications to call."""
+    def _take_result(self, result: object) -> None:
         # What the application has told itself is better.
         if result is not None and self._keys["output"] not in self._attributes:
             self._add_content("output", result)
 
-    def take_item(self, item: object) -> None:
-        """Note an item of a stream; not for applications to call."""
+    def _take_item(self, item: object) -> None:
         if self._capture_content and len(self._items) < _MOST_ITEMS:
             self._items.append(item)
 
@@ -118,7 +115,7 @@ class ObservedStep(Observation):
         if self._items:
             items, self._items = self._items, []
             is_text = all(isinstance(item, str) for item in items)
-            self.take_result("".join(map(str, items)) if is_text else items)
+            self._take_result("".join(map(str, items)) if is_text else items)
         for field, key in _SESSION.items():
             if field in fields:
                 attributes[key] = fields[field]

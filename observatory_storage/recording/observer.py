@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -17,6 +17,7 @@ __all__ = ["Observer"]
 F = TypeVar("F", bound=Callable[..., Any])
 Observed = TypeVar("Observed", bound=Observation)
 
+_END: Final = object()
 _RECEIVERS: Final = frozenset({"self", "cls"})
 _Arguments = Callable[[tuple[Any, ...], Mapping[str, Any]], Mapping[str, Any]]
 
@@ -76,9 +77,12 @@ class Observer(Generic[Observed]):
 
     def __call__(self, function: F) -> F:
         """Decorate a function: each of its calls is observed."""
-        if not callable(function):
+        given: Any = function
+        if isinstance(given, (staticmethod, classmethod)):
+            return cast(F, type(given)(self(given.__func__)))
+        if not callable(given) or inspect.isclass(given):
             raise ValidationError(
-                "function", function, "must be a function: decorate with parentheses, @observe()"
+                "function", function, "must be a function; decorate with parentheses, @observe()"
             )
         arguments = _arguments_of(function)
         wrapper: Callable[..., Any]
@@ -99,7 +103,8 @@ class Observer(Generic[Observed]):
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> Observed:
-        observation = self._begin(getattr(function, "__qualname__", type(function).__qualname__))
+        name: str = getattr(function, "__qualname__", type(function).__qualname__)
+        observation = self._begin(name.rpartition("<locals>.")[2])
         observation.take_call(arguments(args, kwargs))
         return observation
 
@@ -109,7 +114,11 @@ class Observer(Generic[Observed]):
             observation = self._begin_call(function, arguments, args, kwargs)
             observation.enter()
             try:
-                result = self._taken(observation, function(*args, **kwargs))
+                result = function(*args, **kwargs)
+                if inspect.iscoroutine(result):  # of an async function in a plain wrapper
+                    observation.suspend()
+                    return self._awaited(observation, result)
+                result = self._taken(observation, result)
             except BaseException as error:
                 observation.leave(error)
                 raise
@@ -142,20 +151,38 @@ class Observer(Generic[Observed]):
         return observed
 
     def _around_async_generator(self, function: Callable[..., Any], arguments: _Arguments) -> Any:
+        # An asynchronous generator has no ``yield from``.
         @functools.wraps(function)
         async def observed(*args: Any, **kwargs: Any) -> Any:
             observation = self._begin_call(function, arguments, args, kwargs)
             steps = observed_async_steps(observation, function(*args, **kwargs))
-            try:
-                sent = None
-                while True:
-                    sent = yield await steps.asend(sent)
-            except StopAsyncIteration:
-                return
-            finally:
-                await steps.aclose()
+            item = await anext(steps, _END)
+            while item is not _END:
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    await steps.aclose()
+                    raise
+                except BaseException as error:  # noqa: BLE001 - the generator decides
+                    step = steps.athrow(error)
+                else:
+                    step = steps.asend(sent)
+                try:
+                    item = await step
+                except StopAsyncIteration:
+                    return
 
         return observed
+
+    async def _awaited(self, observation: Observed, result: Awaitable[Any]) -> Any:
+        observation.enter()
+        try:
+            taken = self._taken(observation, await result)
+        except BaseException as error:
+            observation.leave(error)
+            raise
+        observation.leave()
+        return taken
 
     def _taken(self, observation: Observed, result: Any) -> Any:
         if self._wraps_iterators and isinstance(result, (Iterator, AsyncIterator)):

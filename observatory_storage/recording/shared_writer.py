@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Final, TypeAlias
@@ -14,7 +15,7 @@ from observatory_storage.recording.loss_report import LossReport
 from observatory_storage.shared_pool import shared_pool
 from observatory_storage.writers import TraceWriter, WriterConfig
 
-__all__ = ["Destination", "losses", "repairs", "target_of", "writer_of"]
+__all__ = ["Destination", "losses", "repairs", "run_alone", "target_of", "writer_of"]
 
 Target: TypeAlias = StoragePool | TraceWriter
 Destination: TypeAlias = Target | Callable[[], Target] | None
@@ -25,7 +26,26 @@ _CONFIG: Final = WriterConfig(flush_interval_secs=2.0, on_full="raise")
 _writers: Final[weakref.WeakValueDictionary[int, TraceWriter]] = weakref.WeakValueDictionary()
 _log: Final = logging.getLogger("observatory_storage.recording")
 losses: Final = LossReport("span", _log.warning)
-repairs: Final = LossReport("value of a span", _log.warning)
+repairs: Final = LossReport("span value", _log.warning)
+_here: Final = threading.local()
+
+
+def run_alone(action: Callable[[], object]) -> None:
+    """Run it now, or after what this thread is running alone already.
+
+    The garbage collector may end a stream while this thread adds another span to a buffer, where
+    it must not be interrupted by another one.
+    """
+    waiting: list[Callable[[], object]] | None = getattr(_here, "waiting", None)
+    if waiting is not None:
+        waiting.append(action)
+        return
+    _here.waiting = [action]
+    try:
+        while _here.waiting:
+            _here.waiting.pop(0)()
+    finally:
+        _here.waiting = None
 
 
 def target_of(pool: object) -> Callable[[], Target]:
@@ -56,13 +76,20 @@ def writer_of(target: object) -> TraceWriter:
         return target
     if not isinstance(target, StoragePool):
         raise ValidationError("pool", type(target), "must be a StoragePool or a TraceWriter")
-    writer = _writers.get(id(target))
-    if writer is None or writer.source is not target:
+    writer = _known_writer(target)
+    if writer is None:
+        if target.closed:
+            raise PoolError("the pool is closed", retryable=False)
+        made = TraceWriter(target, _CONFIG)
         with process_lock():
-            writer = _writers.get(id(target))
-            if writer is None or writer.source is not target:
-                if target.closed:
-                    raise PoolError("the pool is closed", retryable=False)
-                writer = _writers[id(target)] = TraceWriter(target, _CONFIG)
-                target.before_close(writer.close)
+            writer = _known_writer(target)  # another thread may have been first
+            if writer is None:
+                writer = _writers[id(target)] = made
+                target.before_close(made.close)
     return writer
+
+
+def _known_writer(pool: StoragePool) -> TraceWriter | None:
+    writer = _writers.get(id(pool))
+    # Another pool may have got the id of one that is gone.
+    return writer if writer is not None and writer.source is pool else None

@@ -71,7 +71,7 @@ def active_span() -> SpanContext | None:
 
 def opentelemetry_span() -> SpanContext | None:
     """OpenTelemetry's current span; None without OpenTelemetry or outside of spans."""
-    api: Any = sys.modules.get("opentelemetry.trace")
+    api = _trace_api()
     if api is None:
         return None
     context = api.get_current_span().get_span_context()
@@ -82,6 +82,12 @@ def opentelemetry_span() -> SpanContext | None:
     )
 
 
+def _trace_api() -> Any:
+    """OpenTelemetry's module ``trace``, unless it is not imported or another thread imports it."""
+    api = sys.modules.get("opentelemetry.trace")
+    return api if hasattr(api, "use_span") else None
+
+
 def attach(span: SpanContext) -> tuple[Any, Any] | None:
     """Make a span OpenTelemetry's current one, so that spans of instrumentations are its children.
 
@@ -90,7 +96,7 @@ def attach(span: SpanContext) -> tuple[Any, Any] | None:
     Returns:
         The context that was made current, and the one before it.
     """
-    api: Any = sys.modules.get("opentelemetry.trace")
+    api = _trace_api()
     if api is None or isinstance(api.get_tracer_provider(), api.ProxyTracerProvider):
         return None
     from opentelemetry import context
@@ -121,7 +127,7 @@ def restore(attached: tuple[Any, Any] | None) -> None:
 def snapshot() -> tuple[ActiveSpan | None, Any]:
     """What is active here, for `restore_snapshot`."""
     api: Any = sys.modules.get("opentelemetry.context")
-    return current.get(), None if api is None else api.get_current()
+    return current.get(), api.get_current() if hasattr(api, "get_current") else None
 
 
 def restore_snapshot(active: tuple[ActiveSpan | None, Any]) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from observatory_storage.errors import ValidationError
 from observatory_storage.recording.event_dict import row_of_event
-from observatory_storage.recording.exception_attributes import exception_attributes
+from observatory_storage.recording.exception_attributes import (
+    error_text,
+    exception_attributes,
+    type_name,
+)
 from observatory_storage.recording.log_severity import severity_number
 from observatory_storage.recording.log_sink import LogSink, is_of_storage
 from observatory_storage.recording.span_context import (
@@ -34,6 +39,8 @@ _STANDARD: Final = frozenset(
         *("otelTraceID", "otelSpanID", "otelTraceSampled", "otelServiceName"),
     }
 )
+# An argument by its name in a message.
+_NAMED: Final = re.compile(r"%\(([^)]*)\)")
 # The fields that structlog adds to a record whose message is its event dict.
 _OF_STRUCTLOG: Final = frozenset({"_logger", "_name"})
 
@@ -164,11 +171,10 @@ class StorageHandler(logging.Handler):
             "resource_attributes": self._sink.resource_of(record.process),
             "attributes": attributes,
         }
-        is_plain = not record.args and self.formatter is None
-        if is_plain and isinstance(record.msg, Mapping):
-            if fields.keys() >= _OF_STRUCTLOG:
+        is_structlog = fields.keys() >= _OF_STRUCTLOG
+        if isinstance(record.msg, Mapping) and not record.args and self.formatter is None:
+            if is_structlog:
                 row |= row_of_event(record.msg, attributes)
-                fields = {key: fields[key] for key in fields.keys() - _OF_STRUCTLOG}
             else:
                 row["body_json"] = record.msg
         else:
@@ -180,7 +186,11 @@ class StorageHandler(logging.Handler):
         if record.stack_info:
             attributes["code.stacktrace"] = record.stack_info
         for name, value in fields.items():
-            if name not in _STANDARD and (self._takes_all or name in self._names):
+            if (
+                name not in _STANDARD
+                and (self._takes_all or name in self._names)
+                and not (is_structlog and name in _OF_STRUCTLOG)
+            ):
                 attributes.setdefault(name, value)
         span = span_of_ids(fields.get("otelTraceID"), fields.get("otelSpanID"))
         add_span(row, span or named_span(attributes) or active_span())
@@ -194,11 +204,16 @@ class StorageHandler(logging.Handler):
         template = str(record.msg)
         args = record.args
         attributes["message_template.text"] = template
-        attributes["message_template.args"] = args if isinstance(args, Mapping) else list(args)
+        if isinstance(args, Mapping):
+            # Not all: gunicorn passes the headers of each request, of which it shows a few.
+            named = set(_NAMED.findall(template))
+            attributes["message_template.args"] = {key: args[key] for key in named & args.keys()}
+        else:
+            attributes["message_template.args"] = list(args)
         try:
             return template % args
         except Exception as error:  # noqa: BLE001 - a mistake in the template, or an argument's code
-            attributes["message_template.error"] = f"{type(error).__name__}: {error}"
+            attributes["message_template.error"] = f"{type_name(error)}: {error_text(error)}"
             return template
 
 

@@ -64,6 +64,11 @@ class BufferedWriter:
         """The pool that the writer writes to."""
         return self._source
 
+    @property
+    def closed(self) -> bool:
+        """Whether the writer refuses further rows."""
+        return self._buffer.closed
+
     def _begin(self) -> None:
         config = self._config
         self._pid = os.getpid()

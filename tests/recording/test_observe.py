@@ -6,10 +6,13 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from observatory_embedded import EmbeddedPostgres
 from observatory_storage import (
+    ConnectionLost,
     ObservedStep,
     StoragePool,
     TraceEvent,
@@ -22,7 +25,7 @@ from observatory_storage import (
     observe_llm,
 )
 from observatory_storage.recording.shared_writer import writer_of
-from tests.writers.helpers import Row, fetch
+from tests.writers.helpers import Row, fetch, quick_pool
 
 
 def spans(pool: StoragePool) -> dict[str, Row]:
@@ -96,7 +99,7 @@ def test_calls_within_steps_are_their_children(pool: StoragePool) -> None:
 
     assert help_with("rain?") == "answer to rain?"
     found = spans(pool)
-    agent, tool, call = found["helper"], found[weather.__qualname__], found["chat gpt-5"]
+    agent, tool, call = found["helper"], found["weather"], found["chat gpt-5"]
     assert agent["parent_span_id"] is None
     assert tool["parent_span_id"] == call["parent_span_id"] == agent["span_id"]
     assert {row["trace_id"] for row in found.values()} == {agent["trace_id"]}
@@ -338,6 +341,8 @@ def test_a_wrong_kind_is_refused() -> None:
         observe(kind="tol")  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match=r"decorate with parentheses, @observe\(\)"):
         observe(name="step")(3)  # type: ignore[type-var]
+    with pytest.raises(ValidationError, match=r"^function=<class 'object'>: must be a function"):
+        observe(name="step")(object)
 
 
 def test_a_value_that_cannot_be_stored_is_left_out(
@@ -345,7 +350,7 @@ def test_a_value_that_cannot_be_stored_is_left_out(
 ) -> None:
     from observatory_storage.recording import shared_writer
 
-    monkeypatch.setattr(shared_writer.repairs, "_next", 0.0)
+    monkeypatch.setattr(shared_writer.repairs, "_next", {})
     with observe_llm(pool, model="gpt-5", prompt="hi") as call:
         call.update(prompt_tokens="three", user_id="ann", temperature="hot")  # type: ignore[arg-type]
     row = spans(pool)["chat gpt-5"]
@@ -373,8 +378,6 @@ def test_a_closed_pool_loses_spans_without_an_error(pool: StoragePool) -> None:
 
 
 def test_closing_the_pool_flushes(database_url: str) -> None:
-    from tests.writers.helpers import quick_pool
-
     with quick_pool(database_url) as pool, observe(pool, name="step"):
         pass
     with quick_pool(database_url) as pool:
@@ -399,3 +402,158 @@ def test_decorated_functions_keep_their_kind_and_name(pool: StoragePool) -> None
     assert inspect.isasyncgenfunction(decorator(async_numbers))
     assert inspect.iscoroutinefunction(decorator(coroutine))
     assert decorator(numbers).__name__ == "numbers"
+
+
+class Tools:
+    @observe(lambda: POOLS[0], kind="tool")
+    @staticmethod
+    def add(one: int, two: int) -> int:
+        return one + two
+
+    @observe(lambda: POOLS[0], kind="tool")
+    @classmethod
+    def double(cls, one: int) -> int:
+        return cls.add(one, one)
+
+
+def test_static_and_class_methods(pool: StoragePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "POOLS", [pool])
+    assert Tools().double(2) == 4
+    found = spans(pool)
+    add, double = found["Tools.add"], found["Tools.double"]
+    assert add["parent_span_id"] == double["span_id"]
+    assert double["attributes"]["gen_ai.tool.call.arguments"] == {"one": 2}
+
+
+def test_an_async_function_in_a_plain_wrapper(pool: StoragePool) -> None:
+    def logged(function: Any) -> Any:
+        def logs(*args: Any) -> Any:
+            return function(*args)
+
+        return logs
+
+    @observe_llm(pool, model="gpt-5", name="call")
+    @logged
+    async def ask(prompt: str) -> str:
+        with observe(pool, name="inner"):
+            await asyncio.sleep(0)
+        return "answer"
+
+    async def main() -> None:
+        waiting = ask("hi")
+        assert current_observation() is None
+        assert await waiting == "answer"
+        assert current_observation() is None
+
+    asyncio.run(main())
+    found = spans(pool)
+    assert found["inner"]["parent_span_id"] == found["call"]["span_id"]
+    assert texts(found["call"]["attributes"]["gen_ai.output.messages"]) == ["answer"]
+
+
+class Hostile:
+    """Raises whatever is asked of it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+    def __repr__(self) -> str:
+        raise RuntimeError("repr")
+
+
+def test_hostile_values_disturb_nobody(pool: StoragePool) -> None:
+    hostile = Hostile()
+
+    @observe(pool, name="step")
+    def step(value: object) -> object:
+        return value
+
+    @observe_llm(pool, model="gpt-5", name="call")
+    def ask(messages: object) -> object:
+        return hostile
+
+    assert step(hostile) is hostile
+    assert ask(hostile) is hostile
+    with observe_llm(pool, model="gpt-5", name="block") as call:
+        call.response(hostile)
+        call.response(mock.MagicMock())
+        call.update(attributes=3, input_messages=3)  # type: ignore[arg-type]
+        call.add_event("event", 3)  # type: ignore[arg-type]
+        call.set_attribute("hostile", hostile)
+        assert next(call.stream([hostile])) is hostile
+        assert len(list(call.stream([mock.MagicMock()]))) == 1
+    with observe(pool, name="last") as last:
+        last.update(input=hostile, output=hostile, attributes=3)  # type: ignore[arg-type]
+    found = spans(pool)
+    assert found.keys() == {"step", "call", "block", "last"}
+    assert {row["status"] for row in found.values()} == {"unset"}
+
+
+def test_a_span_that_ends_while_another_is_written_waits(pool: StoragePool) -> None:
+    inner = observe(pool, name="inner")
+
+    def other_pool() -> StoragePool:
+        with inner:
+            order.append("inner ended")
+        order.append("outer written")
+        return pool
+
+    order: list[str] = []
+    with observe(other_pool, name="outer"):
+        pass
+    assert order == ["inner ended", "outer written"]
+    assert spans(pool).keys() == {"inner", "outer"}
+
+
+def test_what_is_over_keeps_no_contents(pool: StoragePool) -> None:
+    with observe_llm(pool, model="gpt-5", prompt="secret", session_id="s-1") as call:
+        call.update(completion="secret")
+        call.set_attribute("shelf", "secret")
+    assert "secret" not in str(vars(call))
+    call.enter()
+    with observe(pool, name="later"):
+        pass
+    call.leave()
+    later = spans(pool)["later"]
+    assert (later["parent_span_id"], later["session_id"]) == (call.span_id, "s-1")
+
+
+def test_spans_come_later_when_the_database_was_away(embedded_server: EmbeddedPostgres) -> None:
+    with quick_pool(embedded_server.url) as pool:
+        pool.run_migrations()
+        with observe(pool, name="before"):
+            pass
+        writer_of(pool).flush()
+        embedded_server.stop()
+
+        def work(number: int) -> None:
+            for step in range(20):
+                with observe(pool, name=f"{number} {step}"):
+                    pass
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with pytest.raises(ConnectionLost):
+            writer_of(pool).flush()
+        embedded_server.start()
+        assert len(spans(pool)) == 81
+
+
+def test_threads_that_begin_at_once_share_a_writer(pool: StoragePool) -> None:
+    barrier = threading.Barrier(8)
+    writers: list[TraceWriter] = []
+
+    def work() -> None:
+        barrier.wait()
+        writers.append(writer_of(pool))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(writers) == 8
+    assert len(set(map(id, writers))) == 1

@@ -157,6 +157,34 @@ def test_a_mistake_in_a_message_loses_no_record(pool: StoragePool, handler: Stor
     assert row["attributes"]["message_template.error"].startswith("TypeError: %d format")
 
 
+def test_of_named_arguments_only_those_of_the_message_are_stored(
+    pool: StoragePool, handler: StorageHandler, logger: logging.Logger
+) -> None:
+    logger.info("%(h)s got %({user-agent}i)s", {"h": "::1", "{user-agent}i": "x", "{cookie}i": "!"})
+    (row,) = stored(pool, handler)
+    assert row["body"] == "::1 got x"
+    assert row["attributes"]["message_template.args"] == {"h": "::1", "{user-agent}i": "x"}
+
+
+def test_odd_texts_lose_no_record(pool: StoragePool, handler: StorageHandler) -> None:
+    odd = {"name": "x" * 5000, "levelname": "", "msg": "a\0b\udc80", "args": (), "extra": "\0"}
+    handler.handle(logging.makeLogRecord({**odd, "levelno": -3}))
+    (row,) = stored(pool, handler)
+    assert (row["severity_number"], row["scope_name"]) == (None, odd["name"])
+    assert row["body"].startswith("a")
+
+
+def test_a_formatter_of_structlog_leaves_no_objects_behind(
+    pool: StoragePool, logger_with: WithHandler
+) -> None:
+    handler = StorageHandler(pool)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger_with(handler).info({"event": "paid"}, extra={"_logger": object(), "_name": "x"})
+    (row,) = stored(pool, handler)
+    assert row["body"] == "{'event': 'paid'}"
+    assert not row["attributes"].keys() & {"_logger", "_name"}
+
+
 def test_a_mapping_as_message_is_a_structured_body(
     pool: StoragePool, handler: StorageHandler, logger: logging.Logger
 ) -> None:
