@@ -28,7 +28,7 @@ SERVERS: Mapping[str, Sequence[str]] = {
 
 @pytest.fixture
 def applications(tmp_path: Path) -> Path:
-    return write_applications(tmp_path, "observing.md")
+    return write_applications(tmp_path)
 
 
 def asked(address: str, method: str = "GET") -> tuple[int, Mapping[str, str], bytes]:

@@ -24,7 +24,7 @@ NOTHING = dict.fromkeys(EXPORTED, 0)
 @pytest.fixture
 def applications(tmp_path: Path) -> Path:
     """A folder with the examples as modules."""
-    return write_applications(tmp_path, "otlp-http.md")
+    return write_applications(tmp_path)
 
 
 SERVERS: Mapping[str, Sequence[str]] = {
