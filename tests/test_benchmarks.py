@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.pool import StoragePool
-from tests.benchmarks import hook_costs, many_partitions, retention
+from tests.benchmarks import exporting, hook_costs, many_partitions, retention
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.chart import Bar, Panel, bars
 from tests.benchmarks.limit import LIMIT
@@ -203,3 +203,14 @@ def test_hooks_are_compared(
     shown = capsys.readouterr().out
     for kind in hook_costs.KINDS:
         assert shown.count(f"\n  {kind} ") == 4
+
+
+def test_costs_of_exporting_are_measured(
+    postgres_server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", postgres_server.url)
+    exporting.main(["--rounds", "1", "--spans", "20", "--requests", "2"])
+    printed = capsys.readouterr().out
+    assert "to export" in printed
+    for path in ("/no-exporter", "/exporter"):
+        assert f"request {path}" in printed

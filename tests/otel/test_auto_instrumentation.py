@@ -99,3 +99,21 @@ def test_spans_of_forked_children_are_stored_once(
 ) -> None:
     run(FORKING, tmp_path, DATABASE_URL=database_url)
     assert named_spans(pool) == ["after", "before", "child 0", "child 1", "child 2"]
+
+
+def test_without_the_extra_the_import_says_what_to_install(tmp_path: Path) -> None:
+    said = run(
+        """
+import sys
+
+sys.modules["opentelemetry"] = None
+import observatory_storage
+from observatory_storage import ConfigError
+try:
+    import observatory_storage.otel
+except ConfigError as error:
+    print(error, file=sys.stderr)
+""",
+        tmp_path,
+    )
+    assert "pip install 'observatory-storage[otel]'" in said
