@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.pool import StoragePool
-from tests.benchmarks import hook_costs, many_partitions, recording_costs, retention
+from tests.benchmarks import exporting, hook_costs, many_partitions, recording_costs, retention
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.chart import Bar, Panel, bars
 from tests.benchmarks.limit import LIMIT
@@ -212,3 +212,14 @@ def test_costs_of_recording_are_measured(
     monkeypatch.setenv("DATABASE_URL", postgres_server.url)
     recording_costs.main(["--rounds", "1", "--calls", "2"])
     assert len(re.findall("µs CPU of the caller +[0-9.]+ µs", capsys.readouterr().out)) == 5
+
+
+def test_costs_of_exporting_are_measured(
+    postgres_server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", postgres_server.url)
+    exporting.main(["--rounds", "1", "--spans", "20", "--requests", "2"])
+    printed = capsys.readouterr().out
+    assert "to export" in printed
+    for path in ("/no-exporter", "/exporter"):
+        assert f"request {path}" in printed
