@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final, Protocol
 from observatory_storage.errors import BatchError, StorageError
 from observatory_storage.writers.stats import BufferStats, FlushResult
 
-__all__ = ["buffered_rows", "follow_host", "register"]
+__all__ = ["buffered_rows", "flush_all", "follow_host", "register"]
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ class Buffering(Protocol):
 
     @property
     def source(self) -> object: ...
+    def flush(self, timeout: float | None = None) -> FlushResult: ...
     def close(self) -> FlushResult: ...
     def buffer_stats(self) -> BufferStats: ...
     def release_parent_files(self) -> None: ...
@@ -51,6 +52,18 @@ def buffered_rows(source: object) -> dict[str, int]:
         if writer.source is source:
             rows[writer.signal] = rows.get(writer.signal, 0) + writer.buffer_stats().buffered
     return rows
+
+
+def flush_all(timeout: float | None) -> None:
+    """Flush each writer of this process. Errors are logged; rows that may yet be written stay."""
+    for writer in _known_writers():
+        try:
+            writer.flush(timeout)
+        except BatchError as error:
+            _log.error("the database refused rows: %s", error)
+        except StorageError as error:
+            left = writer.buffer_stats().buffered
+            _log.warning("%d rows could not be written yet: %s", left, error)
 
 
 def _known_writers() -> list[Buffering]:

@@ -11,6 +11,7 @@ from celery import Celery
 from celery.signals import worker_ready
 
 from observatory_storage import StoragePool, TraceWriter, WriterConfig
+from observatory_storage.celery import add_maintenance, flush_after_task
 
 app = Celery("tasks", broker=os.environ["BROKER_URL"])
 app.conf.update(
@@ -21,6 +22,10 @@ app.conf.update(
 pool = StoragePool.from_env(connect=False)
 # What a task has written waits for the worker to end: nothing else flushes it.
 writer = TraceWriter(pool, WriterConfig(flush_interval_secs=600))
+if os.environ.get("FLUSH_AFTER_TASK"):
+    flush_after_task(app)
+if os.environ.get("MAINTAIN_EVERY_SECS"):
+    add_maintenance(app, float(os.environ["MAINTAIN_EVERY_SECS"]), pool=pool)
 
 
 def _write(name: str) -> None:
