@@ -22,6 +22,8 @@ __all__ = ["buffered_rows", "flush_all", "follow_host", "register"]
 
 _log = logging.getLogger(__name__)
 
+_WORKER_TIMEOUT_SECS: Final = 30.0
+
 
 class Buffering(Protocol):
     """The methods of a buffered writer that this module calls."""
@@ -82,9 +84,11 @@ def follow_host() -> None:
     """
     if "celery" in sys.modules:
         # Celery's children end by `os._exit`: no other hook of theirs or of Python's is called.
-        from celery.signals import worker_process_shutdown
+        from celery.signals import worker_process_shutdown, worker_shutdown
 
         worker_process_shutdown.connect(_close_all, weak=False, dispatch_uid=__name__)
+        # SIGHUP has the worker replace its own process, before the interpreter calls our `atexit`.
+        worker_shutdown.connect(_flush_in_worker, weak=False, dispatch_uid=__name__)
     # uWSGI provides this module, and calls its `atexit` when it ends the worker.
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is not None and getattr(uwsgi, "atexit", None) is not _close_in_uwsgi:
@@ -101,6 +105,10 @@ def _close_in_uwsgi() -> None:
     while _before_ours:
         if callable(application_s := _before_ours.pop()):
             application_s()
+
+
+def _flush_in_worker(**_: object) -> None:
+    flush_all(_WORKER_TIMEOUT_SECS)
 
 
 def _close_all(**_: object) -> None:

@@ -75,6 +75,23 @@ def test_a_cold_and_a_soft_shutdown(
     assert names_stored(database_url) == {"written": TASKS}
 
 
+@pytest.mark.parametrize(
+    "options", [("--pool", "prefork", "-c", "2"), ("--pool", "solo")], ids=" ".join
+)
+def test_a_worker_that_restarts_itself_on_hup(
+    options: tuple[str, ...], database_url: str, broker: str
+) -> None:
+    with worker(options, database_url, broker, *WRITES) as (process, output):
+        wait_until(lambda: succeeded(output) == TASKS, process, output)
+        process.send_signal(signal.SIGHUP)
+        # The new worker, in the same process, gets as many tasks, and keeps what they write.
+        wait_until(lambda: succeeded(output) == 2 * TASKS, process, output)
+        assert names_stored(database_url) == {"written": TASKS}
+        process.terminate()
+        process.wait(60)
+    assert names_stored(database_url) == {"written": 2 * TASKS}
+
+
 def test_a_task_that_is_killed_loses_only_what_it_had_not_flushed(
     database_url: str, broker: str
 ) -> None:
