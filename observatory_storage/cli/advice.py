@@ -26,10 +26,8 @@ from observatory_storage.errors import (
     sqlstate_of,
 )
 
-__all__ = ["MAINTAIN", "MIGRATE", "REDIS", "advice_for", "connection_advice"]
+__all__ = ["REDIS", "advice_for", "connection_advice"]
 
-MAINTAIN = "Correct the cause, and run: observatory-storage maintain"
-MIGRATE = "Run: observatory-storage migrate"
 REDIS = "Start Redis or correct REDIS_URL. Redis is optional: without REDIS_URL it is not used."
 
 _PROBE_SECS = 5

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from rich.text import Text
 
 from observatory_storage import migrate
-from observatory_storage.cli.advice import MAINTAIN, MIGRATE, REDIS, advice_for, connection_advice
+from observatory_storage.cli.advice import REDIS, advice_for, connection_advice
 from observatory_storage.cli.common_options import (
     State,
     StorageCommand,
@@ -26,7 +26,6 @@ from observatory_storage.cli.console import Output
 from observatory_storage.cli.formatting import clean
 from observatory_storage.cli.maintain_command import summary
 from observatory_storage.config import StorageConfig
-from observatory_storage.config.sources import DotEnvSource, VariablesSource
 from observatory_storage.errors import ConfigError, StorageError, translated
 from observatory_storage.health import HealthReport, check_redis
 from observatory_storage.layout import PARTITIONED, existing
@@ -162,27 +161,17 @@ class _Check:
             zstd_module()
         self._config = config
         postgres = config.postgres
-        where = ", ".join(self._sources()) or "defaults only"
+        where = ", ".join(self._state.sources()) or "defaults only"
         return (
             f"{postgres.username}@{postgres.host}:{postgres.port}/{postgres.database}, schema"
             f" {postgres.schema_name}, ssl {postgres.ssl_mode}\nread from {where}"
         )
 
-    def _sources(self) -> Iterator[str]:
-        """The sources of the settings. The first source that has a setting takes precedence."""
-        for source in (VariablesSource(StorageConfig), DotEnvSource(StorageConfig)):
-            source.read()
-            names = (origin.name for origin in source.loaded.origins.values())
-            # The parts of a URL are listed one by one: "DATABASE_URL (host)".
-            yield from dict.fromkeys(name.partition(" (")[0] for name in names)
-        if self._state.config_file is not None:
-            yield str(self._state.config_file)
-
     def _connect(self, stack: ExitStack) -> str:
         assert self._config is not None
         began = time.perf_counter()
         try:
-            pool = stack.enter_context(StoragePool(self._config))
+            pool = stack.enter_context(self._state.pool(connect=True))
         except StorageError as error:
             attempts = self._config.retry.max_attempts
             detail = f"{error} (up to {attempts} attempts)"
@@ -206,7 +195,7 @@ class _Check:
             redis = self._health.redis
         else:
             # Redis is checked without PostgreSQL too, on a pool that does not connect to it.
-            with StoragePool(self._config, connect=False) as pool:
+            with self._state.pool() as pool:
                 assert pool.redis is not None
                 redis = check_redis(pool.redis)
         assert redis is not None
@@ -222,7 +211,7 @@ class _Check:
             raise _Failed(
                 f"{len(waiting)} pending: the schema is at {at or 'no revision'}, the newest is"
                 f" {migrate.head()}",
-                MIGRATE,
+                f"Run: {self._state.program} migrate",
             )
         self._migrated = True
         return f"the schema is at the newest revision, {migrate.head()}"
@@ -260,7 +249,7 @@ class _Check:
             if is_ahead:
                 return (
                     f"all {len(tables)} can be read and written; {around.role} does not own them,"
-                    " so `observatory-storage maintain` has to run as their owner"
+                    f" so `{self._state.program} maintain` has to run as their owner"
                 )
             reason = f"{around.role} does not own the tables, so it cannot add partitions"
         elif not around.may_create:
@@ -277,10 +266,12 @@ class _Check:
         assert self._pool is not None
         newest = last_runs(self._pool)
         if not newest:
-            return "never run: call pool.maintain() or `observatory-storage maintain` every minute"
+            command = f"`{self._state.program} maintain`"
+            return f"never run: call pool.maintain() or {command} every minute"
         run = newest[0]
         if run.error is not None:
-            raise _Failed(f"failed at {to_json(run.started_at)}: {run.error}", MAINTAIN)
+            advice = f"Correct the cause, and run: {self._state.program} maintain"
+            raise _Failed(f"failed at {to_json(run.started_at)}: {run.error}", advice)
         if run.finished_at is None:
             state = f"began at {to_json(run.started_at)} and is under way, or was ended"
         else:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 
@@ -15,9 +15,10 @@ import click
 if TYPE_CHECKING:
     from observatory_storage.cli.console import Output
     from observatory_storage.config import StorageConfig
+    from observatory_storage.config.sources import Source
     from observatory_storage.pool import StoragePool
 
-__all__ = ["State", "StorageCommand", "common_options", "json_option"]
+__all__ = ["State", "StorageCommand", "common_options", "json_option", "names_read"]
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -26,11 +27,15 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclass(slots=True)
 class State:
-    """The common options as given, on the group or on the command."""
+    """The common options as given, on the group or on the command.
+
+    The commands of a web framework have a subclass, which takes the settings of an application.
+    """
 
     config_file: Path | None = None
     log_level: str | None = None
     json: bool = False
+    program: ClassVar[str] = "observatory-storage"  # what advice tells people to type
 
     @property
     def debug(self) -> bool:
@@ -55,11 +60,19 @@ class State:
             return StorageConfig.from_file(self.config_file)
         return StorageConfig.from_env()
 
-    def pool(self) -> StoragePool:
+    def sources(self) -> list[str]:
+        """Where the configuration is read from: the source that takes precedence first."""
+        from observatory_storage.config import StorageConfig
+        from observatory_storage.config.sources import DotEnvSource, VariablesSource
+
+        names = names_read((VariablesSource(StorageConfig), DotEnvSource(StorageConfig)))
+        return names if self.config_file is None else [*names, str(self.config_file)]
+
+    def pool(self, *, connect: bool = False) -> StoragePool:
         """A pool that connects when it is first used: most commands need one connection."""
         from observatory_storage.pool import StoragePool
 
-        return StoragePool(self.config(), connect=False)
+        return StoragePool(self.config(), connect=connect)
 
     def start_logging(self, default_level: str) -> None:
         """Log the package's messages of the chosen level and above to standard error."""
@@ -68,6 +81,16 @@ class State:
         logger = logging.getLogger("observatory_storage")
         logger.handlers = [handler]
         logger.setLevel((self.log_level or default_level).upper())
+
+
+def names_read(sources: Iterable[Source]) -> list[str]:
+    """The names that settings sources have values of."""
+    names = []
+    for source in sources:
+        source.read()
+        # The parts of a URL are listed one by one: "DATABASE_URL (host)".
+        names += [origin.name.partition(" (")[0] for origin in source.loaded.origins.values()]
+    return list(dict.fromkeys(names))
 
 
 class StorageCommand(click.Command):

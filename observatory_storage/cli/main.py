@@ -16,7 +16,7 @@ import click
 
 from observatory_storage.cli.common_options import State, common_options
 
-__all__ = ["COMMANDS", "commands", "main"]
+__all__ = ["COMMANDS", "commands", "main", "run"]
 
 # Each command is `command` in the module of its name with `_command`.
 COMMANDS: Final = {
@@ -86,24 +86,31 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     0 too when the reader of the output leaves, as ``head`` does. An error is one line on standard
     error, with advice below it where there is any.
     """
-    state = State()
+    sys.exit(run(arguments, State(), "observatory-storage"))
+
+
+def run(arguments: Sequence[str] | None, state: State, program: str) -> int:
+    """Run the command line in this process; returns its exit code, see `main`.
+
+    Args:
+        arguments: the arguments; None for those of the process.
+        state: knows the configuration.
+        program: the name of the program, as help and errors of usage show it.
+    """
     try:
-        result = commands.main(
-            arguments, prog_name="observatory-storage", standalone_mode=False, obj=state
-        )
-        code = result if isinstance(result, int) else 0
+        result = commands.main(arguments, prog_name=program, standalone_mode=False, obj=state)
+        return result if isinstance(result, int) else 0
     except click.exceptions.Exit as error:
-        code = error.exit_code
+        return error.exit_code
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        return error.exit_code
     except click.Abort:
-        code = _INTERRUPTED
+        return _INTERRUPTED
     except SystemExit:
-        code = 0  # click exits only if the reader of its help has closed the pipe
+        return 0  # click exits only if the reader of its help has closed the pipe
     except Exception as error:  # noqa: BLE001 - nobody should have to read a traceback unasked
-        code = _code_of(error, state)
-    sys.exit(code)
+        return _code_of(error, state)
 
 
 def _code_of(error: Exception, state: State) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -43,7 +43,7 @@ class Source(PydanticBaseSettingsSource):
         """Set the value of a key. A secret is wrapped in SecretStr."""
         setting = settings_of(self.settings_cls).get(key)
         if setting is not None and setting.secret:
-            if not isinstance(value, (str, SecretStr, Mapping, NoneType)):
+            if not (isinstance(value, (str, SecretStr, Mapping, NoneType)) or callable(value)):
                 # The value is dropped even though it is invalid: it may be an unquoted password.
                 self.loaded.problems.append(f"{origin.name} (its value is not shown): {NOT_TEXT}")
                 return
@@ -71,13 +71,26 @@ class Source(PydanticBaseSettingsSource):
 
 
 class VariablesSource(Source):
-    """The variables of the environment. A subclass reads them from a file."""
+    """The variables of the environment. A subclass reads them from elsewhere.
+
+    Args:
+        settings_cls: the configuration.
+        ignored: names of variables that are not read.
+    """
 
     where = ""
 
-    def variables(self) -> Mapping[str, str | None]:
+    def __init__(self, settings_cls: type[BaseSettings], ignored: Collection[str] = ()) -> None:
+        super().__init__(settings_cls)
+        self._ignored = ignored
+
+    def variables(self) -> Mapping[str, Any]:
         """All variables, also those that are not settings."""
         return os.environ
+
+    def names(self, setting: Setting) -> Sequence[str]:
+        """The names of a setting's variables, the main one first."""
+        return setting.variables
 
     def read(self) -> None:
         """Set every setting that has a variable."""
@@ -86,10 +99,11 @@ class VariablesSource(Source):
         for setting in settings_of(self.settings_cls).values():
             given = [
                 (name, value)
-                for name in setting.variables
-                if (value := _cleaned(variables.get(name), setting))
+                for name in self.names(setting)
+                if name not in self._ignored
+                and (value := _cleaned(variables.get(name), setting)) is not None
             ]
-            if len({value for _, value in given}) > 1:
+            if any(value != given[0][1] for _, value in given):
                 self._report_difference(given)
             elif given and setting.key == _DATABASE_URL_KEY:
                 urls.append(given[0])
@@ -100,7 +114,12 @@ class VariablesSource(Source):
         for name, url in urls:
             self._set_url(self.where + name, url)
 
-    def _set_url(self, name: str, url: str) -> None:
+    def _set_url(self, name: str, url: Any) -> None:
+        if isinstance(url, SecretStr):
+            url = url.get_secret_value()
+        if not isinstance(url, str):
+            self.loaded.problems.append(f"{name} (its value is not shown): {NOT_TEXT}")
+            return
         try:
             parameters = parse_database_url(url)
         except ValueError as error:
@@ -110,7 +129,7 @@ class VariablesSource(Source):
             key = FIELD_OF_PARAMETER.get(parameter, ("postgres", "parameters", parameter))
             self.set_value(key, value, Origin(f"{name} ({parameter})", parameter not in IDENTITY))
 
-    def _report_difference(self, given: list[tuple[str, str]]) -> None:
+    def _report_difference(self, given: list[tuple[str, Any]]) -> None:
         both = " and ".join(f"{self.where}{name} = {shown(value)}" for name, value in given)
         self.loaded.problems.append(f"{both}: two names of one setting must not differ; set one")
 
@@ -120,7 +139,7 @@ class DotEnvSource(VariablesSource):
 
     where = ".env: "
 
-    def variables(self) -> Mapping[str, str | None]:
+    def variables(self) -> Mapping[str, Any]:
         """All variables of the file, or none if there is no file."""
         path = Path(".env")
         try:
@@ -189,10 +208,12 @@ class FileSource(Source):
         self.loaded.problems.append(f"{self.path}: {problem}")
 
 
-def _cleaned(value: str | None, setting: Setting) -> str:
-    """The text of a variable, or "" if it is unset or empty, as in `DB_NAME=`."""
-    if value is None or not value.strip():
-        return ""
+def _cleaned(value: Any, setting: Setting) -> Any:
+    """The value of a variable, or None if it is unset or empty, as in `DB_NAME=`."""
+    if not isinstance(value, str):  # a value of Python, or None
+        return value
+    if not value.strip():
+        return None
     # Blanks around a value, and the \r of a Windows file, are stripped. A password may have them.
     return value if setting.secret else value.strip()
 

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _server() -> str | None:
     """The URL of the server to use, or None for an embedded one."""
-    url = VariablesSource(StorageConfig).variables().get("DATABASE_URL")
+    url: str | None = VariablesSource(StorageConfig).variables().get("DATABASE_URL")
     if not url:
         return None
     PostgresConfig.from_url(url)  # raises our error, which does not show the password

@@ -1,0 +1,103 @@
+"""The pool and the writers of one application."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias, TypeVar
+
+import sqlalchemy as sa
+from flask import current_app
+
+from observatory_storage.config import StorageConfig
+from observatory_storage.config.sources import Source
+from observatory_storage.errors import ConfigError, translated
+from observatory_storage.flask.extension_settings import (
+    extension_settings,
+    settings_sources,
+    storage_config,
+)
+from observatory_storage.operations import AnyHook
+from observatory_storage.pool import StoragePool
+from observatory_storage.processes import PerProcess
+from observatory_storage.writers import LogWriter, MetricWriter, TraceWriter
+
+__all__ = ["AppStore", "EngineSource"]
+
+EngineSource: TypeAlias = sa.Engine | Callable[[], sa.Engine] | None
+_Writer = TypeVar("_Writer", TraceWriter, MetricWriter, LogWriter)
+
+
+class AppStore:
+    """Makes the pool and the writers of the current application when they are first used.
+
+    They survive forks by themselves, so they may be made before or after one.
+
+    Args:
+        engine: the application's own engine, or a function that returns it.
+        hooks: the hooks of the pool.
+    """
+
+    def __init__(self, engine: EngineSource, hooks: Iterable[AnyHook]) -> None:
+        self._engine = engine
+        self._hooks = tuple(hooks)
+        # A thread of the parent process may hold the lock when it forks, and gevent may have
+        # replaced the class in the child.
+        self._lock = PerProcess(lambda: threading.RLock())  # noqa: PLW0108 - looks it up again
+        self._pool: StoragePool | None = None
+        self._writers: dict[type[Any], Any] = {}
+
+    def pool(self) -> StoragePool:
+        """The pool. It connects on first use."""
+        if self._pool is None:
+            with self._lock.get():
+                if self._pool is None:
+                    self._pool = self.new_pool()
+        return self._pool
+
+    def writer(self, kind: type[_Writer]) -> _Writer:
+        """The writer of this kind."""
+        made: _Writer | None = self._writers.get(kind)
+        if made is None:
+            with self._lock.get():
+                made = self._writers.get(kind)
+                if made is None:
+                    made = kind(self.pool(), extension_settings(current_app.config).writers)
+                    self._writers[kind] = made
+        return made
+
+    def new_pool(self, file: Any = None, *, connect: bool = False) -> StoragePool:
+        """A pool with the settings of the application, and of a file."""
+        engine, config = self._own_engine(), self.config(file)
+        if engine is None:
+            return StoragePool(config, connect=connect, hooks=self._hooks)
+        if connect:
+            with translated(), engine.connect():
+                pass
+        return StoragePool.from_engine(engine, config, hooks=self._hooks)
+
+    def config(self, file: Any = None) -> StorageConfig:
+        """The settings of the application, and of a file."""
+        return storage_config(current_app.config, self._own_engine(), file)
+
+    def sources(self, file: Any = None) -> list[Source]:
+        """The places that these settings are read from."""
+        return settings_sources(current_app.config, self._own_engine(), file)
+
+    def close(self) -> None:
+        """Flush and close the writers, and close the pool. The next use makes new ones."""
+        with self._lock.get():
+            writers, self._writers = list(self._writers.values()), {}
+            pool, self._pool = self._pool, None
+        try:
+            for writer in writers:
+                writer.close()
+        finally:
+            if pool is not None:
+                pool.close()
+
+    def _own_engine(self) -> sa.Engine | None:
+        engine = self._engine() if callable(self._engine) else self._engine
+        if self._engine is not None and engine is None:
+            raise ConfigError("engine: the function returned None")
+        return engine
