@@ -23,7 +23,7 @@ from urllib.request import urlopen
 
 import psycopg
 
-_REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[2]
 _DEADLINE_SECS = 60.0
 _CLIENTS = 8
 
@@ -86,7 +86,7 @@ def running(
     command: Sequence[str], url: str, **settings: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """A program on the tests' applications, in a process group that ends with the block."""
-    environment = {**os.environ, "DATABASE_URL": url, "PYTHONPATH": str(_REPOSITORY), **settings}
+    environment = {**os.environ, "DATABASE_URL": url, "PYTHONPATH": str(REPOSITORY), **settings}
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "output"
         with output.open("wb") as file:
