@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Final, Self, cast
 
 import sqlalchemy as sa
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from redis import Redis
 
 __all__ = ["StoragePool"]
+
+_log: Final = logging.getLogger(__name__)
 
 
 class StoragePool(PoolUpkeep, LivePool):
@@ -225,11 +228,29 @@ class StoragePool(PoolUpkeep, LivePool):
         minimum = self.config.pool.min_connections if self._owned else 0
         return pool_stats(self.engine, minimum)
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def before_close(self, action: Callable[[], object]) -> None:
+        """Have `close` call a function first, such as the `TraceWriter.close` of a writer.
+
+        Functions are called in the reverse order of adding them, each once. What they raise is
+        logged.
+        """
+        self._before_close.append(action)
+
     def close(self) -> None:
         """Close idle connections now, and the others when they are returned to the pool.
 
         Your own engine (see `from_engine`) stays open. Calling this again has no effect.
         """
+        while self._before_close:
+            try:
+                self._before_close.pop()()
+            except Exception:  # noqa: BLE001 - the pool is to be closed whatever happens
+                _log.exception("a function that was to be called before the pool closes failed")
         self._closed = True
         if self._background is not None:
             self._background.stop()
@@ -277,6 +298,7 @@ class StoragePool(PoolUpkeep, LivePool):
             self.commits.add(self._publisher)
         self._owned = owned
         self._closed = False
+        self._before_close: list[Callable[[], object]] = []
         for hook in hooks:
             self.add_hook(hook)
         self._background: BackgroundMaintenance | None = None
