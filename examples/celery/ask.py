@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from tasks import answer
+from tasks import answer, writer
 
-result = answer.delay(" ".join(sys.argv[1:])).get(timeout=60)
+from observatory_storage import observe
+
+with observe(writer, name="ask", service_name="chat") as step:
+    headers = {"traceparent": step.traceparent}
+    result = answer.apply_async([" ".join(sys.argv[1:])], headers=headers).get(timeout=60)
+
 print(result["answer"])
-print(f"observatory-storage trace {result['trace_id']}")
+print(f"observatory-storage trace {step.trace_id}")
