@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.trace import Link, SpanContext, Status, TraceState
+from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceState
 
 from observatory_storage.otel.sdk_values import plain_attributes
 from observatory_storage.otlp import message_types
@@ -13,7 +13,7 @@ from observatory_storage.otlp import message_types
 __all__ = ["span_message"]
 
 _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200  # of the flags of spans and links
-_STATUSES: Final = tuple(message_types.Status(code=code) for code in range(3))
+_UNSET: Final = message_types.Status()
 
 
 def span_message(span: ReadableSpan) -> message_types.Span:
@@ -24,7 +24,9 @@ def span_message(span: ReadableSpan) -> message_types.Span:
         Exception: the span is not as the SDK makes spans.
     """
     context, parent = span.context, span.parent
-    state, events, links = context.trace_state, span.events, span.links
+    # The properties of a span copy these three, and take its locks. The span has ended.
+    attributes, events, links = span._attributes, span._events, span._links
+    state = context.trace_state
     return message_types.Span(
         trace_id=f"{context.trace_id:032x}",
         span_id=f"{context.span_id:016x}",
@@ -35,7 +37,7 @@ def span_message(span: ReadableSpan) -> message_types.Span:
         kind=span.kind.value + 1,  # OTLP has one more kind, for spans of unknown kind
         start_time_unix_nano=span.start_time or 0,
         end_time_unix_nano=span.end_time or 0,
-        attributes=plain_attributes(span.attributes, "attributes"),  # type: ignore[arg-type]  # read already
+        attributes=plain_attributes(attributes, "attributes"),  # type: ignore[arg-type]  # read already
         dropped_attributes_count=span.dropped_attributes,
         events=[_event(event, index) for index, event in enumerate(events)] if events else [],
         dropped_events_count=span.dropped_events,
@@ -56,10 +58,10 @@ def _flags(context: SpanContext | None) -> int:
 def _status(status: Status | None) -> message_types.Status | None:
     if status is None:
         return None
-    code, description = status.status_code.value, status.description
-    if description:
-        return message_types.Status(message=description, code=code)
-    return _STATUSES[code]
+    code, description = status.status_code, status.description
+    if code is StatusCode.UNSET:  # and thus without a description
+        return _UNSET
+    return message_types.Status(message=description or "", code=code.value)
 
 
 def _event(event: Event, index: int) -> message_types.Event:

@@ -12,13 +12,14 @@ import logging
 import os
 import sys
 import weakref
+from collections.abc import Callable
 from multiprocessing.util import Finalize, register_after_fork
 from typing import Any, ClassVar, Final, Protocol
 
 from observatory_storage.errors import BatchError, StorageError
 from observatory_storage.writers.stats import BufferStats, FlushResult
 
-__all__ = ["buffered_rows", "flush_all", "follow_host", "forget", "register"]
+__all__ = ["before_closing", "buffered_rows", "flush_all", "follow_host", "forget", "register"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Buffering(Protocol):
 
 
 _writers: Final[weakref.WeakSet[Buffering]] = weakref.WeakSet()
+_before_closing: Final[list[Callable[[], None]]] = []
 
 
 def register(writer: Buffering) -> None:
@@ -52,17 +54,22 @@ def forget(writer: Buffering) -> None:
     _writers.discard(writer)
 
 
-def buffered_rows(source: object) -> dict[str, int]:
-    """How many rows the writers of a pool have buffered in this process, by signal."""
-    rows: dict[str, int] = {}
-    for writer in _known_writers():
-        if writer.source is source:
-            rows[writer.signal] = rows.get(writer.signal, 0) + writer.buffer_stats().buffered
-    return rows
+def before_closing(call: Callable[[], None]) -> None:
+    """Call a function before the writers are closed, to give them what others still hold.
+
+    It is also called before `flush_all` flushes them.
+    """
+    if call not in _before_closing:
+        _before_closing.append(call)
 
 
 def flush_all(timeout: float | None) -> None:
-    """Flush each writer of this process. Errors are logged; rows that may yet be written stay."""
+    """Flush each writer of this process. Errors are logged; rows that may yet be written stay.
+
+    Args:
+        timeout: the seconds to wait for each writer; None to wait as long as the retries take.
+    """
+    _take_from_others()
     for writer in _known_writers():
         try:
             writer.flush(timeout)
@@ -71,6 +78,15 @@ def flush_all(timeout: float | None) -> None:
         except StorageError as error:
             left = writer.buffer_stats().buffered
             _log.warning("%d rows could not be written yet: %s", left, error)
+
+
+def buffered_rows(source: object) -> dict[str, int]:
+    """How many rows the writers of a pool have buffered in this process, by signal."""
+    rows: dict[str, int] = {}
+    for writer in _known_writers():
+        if writer.source is source:
+            rows[writer.signal] = rows.get(writer.signal, 0) + writer.buffer_stats().buffered
+    return rows
 
 
 def _known_writers() -> list[Buffering]:
@@ -112,11 +128,20 @@ def _close_in_uwsgi() -> None:
             application_s()
 
 
+def _take_from_others() -> None:
+    for call in _before_closing:
+        try:
+            call()
+        except Exception:  # noqa: BLE001 - code of others, which must not keep writers from closing
+            _log.exception("not everything was given to the writers")
+
+
 def _flush_in_worker(**_: object) -> None:
     flush_all(_WORKER_TIMEOUT_SECS)
 
 
 def _close_all(**_: object) -> None:
+    _take_from_others()
     for writer in list(_writers):
         _writers.discard(writer)  # several hooks may call this
         try:

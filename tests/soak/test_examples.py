@@ -196,13 +196,14 @@ def database_of(url: str) -> str:
     return url.rpartition("/")[2].partition("?")[0]
 
 
+Web = tuple[Example, Sequence[str], str]
 # Example, host, how it reaches the database: those of the usual run, and all of a soak.
-WEB = [
+WEB: list[Web] = [
     (FLASK, GUNICORN, "directly"),
     (OTEL, INSTRUMENTED, "directly"),
     (DJANGO, UWSGI, "pgbouncer"),
 ]
-EVERY_WEB = [
+EVERY_WEB: list[Web] = [
     (example, host, way)
     for example, hosts in (
         (FLASK, (GUNICORN, UWSGI)),
