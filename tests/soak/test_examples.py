@@ -85,7 +85,7 @@ class Served:
         self._process, self._output = self._started.enter_context(
             running(self._command, settings.pop("DATABASE_URL"), **settings)
         )
-        wait_until(lambda: self._is_up(self._text()), self._process, self._output)
+        wait_until(lambda: self._is_up(self.output()), self._process, self._output)
 
     def restart_by_hup(self) -> None:
         self._process.send_signal(signal.SIGHUP)
@@ -95,13 +95,13 @@ class Served:
         self._process.terminate()
         # Children of Celery wait up to 30 s for their parent to take their last result.
         self._process.wait(120)
-        self.outputs.append(self._text())
+        self.outputs.append(self.output())
         self._started.close()
 
     def kill(self) -> None:
         self._started.close()
 
-    def _text(self) -> str:
+    def output(self) -> str:
         return self._output.read_text(errors="replace")
 
 
@@ -116,6 +116,9 @@ def hosted(
     try:
         host.start()
         yield host
+    except BaseException:
+        print(host.output())
+        raise
     finally:
         host.kill()
 
