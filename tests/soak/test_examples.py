@@ -35,6 +35,7 @@ UWSGI = (
     *("uwsgi", "--http-socket", "127.0.0.1:{port}", "--master", "--processes", "4"),
     *("--enable-threads", "--module", "{application}", "--need-app", "--virtualenv", sys.prefix),
     *("--hook-master-start", "unix_signal:15 gracefully_kill_them_all"),
+    *("--binary-path", sys.executable),  # without it, HUP starts the Python outside
 )
 CELERY = (
     *("celery", "-A", "tasks", "worker", "--concurrency", "4", "--max-tasks-per-child", "500"),
