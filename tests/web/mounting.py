@@ -25,15 +25,37 @@ def own():
     return "answered by the application"
 """
 DJANGO_SETTINGS = """
+import os
 from django.http import HttpResponse
-from django.urls import path
+from django.urls import include, path
+from psycopg.conninfo import conninfo_to_dict
 SECRET_KEY = "secret"
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = __name__
 WSGI_APPLICATION = "project.wsgi.application"
 MIDDLEWARE = ["django.middleware.csrf.CsrfViewMiddleware"]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1
-urlpatterns = [path("own", lambda request: HttpResponse("answered by the application"))]
+address = conninfo_to_dict(os.environ["DATABASE_URL"])
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": address.pop("dbname"),
+        "OPTIONS": address,
+    }
+}
+INSTALLED_APPS = ["observatory_storage.django"]
+OBSERVATORY_SCHEMA = "public"
+OBSERVATORY_OTLP_TOKENS = os.environ["OTLP_TOKEN"]
+urlpatterns = [
+    path("own", lambda request: HttpResponse("answered by the application")),
+    path("otlp/", include("observatory_storage.django.urls")),
+]
+"""
+DJANGO_WSGI = """
+import os
+from django.core.wsgi import get_wsgi_application
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+application = get_wsgi_application()
 """
 
 
@@ -46,13 +68,13 @@ def example(page: str, beginning: str) -> str:
 
 
 def write_applications(folder: Path, page: str) -> Path:
-    """The folder, with the examples of Flask and Django of the page as modules."""
+    """The folder, with the example of Flask of the page, and a Django project, as modules."""
     project = folder / "project"
     project.mkdir()
     (project / "__init__.py").touch()
     (folder / "flask_application.py").write_text(example(page, "import Flask") + FLASK_ROUTE)
     (project / "settings.py").write_text(DJANGO_SETTINGS)
-    (project / "wsgi.py").write_text(example(page, "get_wsgi_application"))
+    (project / "wsgi.py").write_text(DJANGO_WSGI)
     return folder
 
 

@@ -1,0 +1,1 @@
+"""A small chat application that answers from a few sentences, and records how it did so."""

@@ -1,0 +1,18 @@
+"""URLs to include: ``path("observatory/", include("observatory_storage.django.urls"))``."""
+
+from __future__ import annotations
+
+from django.urls import path, re_path
+
+from observatory_storage.django import views
+
+app_name = "observatory_storage"
+
+urlpatterns = [
+    path("health", views.health, {"path": "/health"}, name="health"),
+    path("health/live", views.live, name="live"),
+    path("health/ready", views.health, {"path": "/health/ready"}, name="ready"),
+    path("metrics", views.health, {"path": "/metrics"}, name="metrics"),
+    re_path(r"^v1/(?P<signal>traces|metrics|logs)$", views.otlp, name="otlp"),
+    path("traces/<str:trace_id>", views.trace, name="trace"),
+]
