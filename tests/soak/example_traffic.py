@@ -15,9 +15,18 @@ from uuid import UUID
 
 import psycopg
 
-__all__ = ["Ask", "Broken", "Refused", "Told", "Traffic", "asking_over_http", "check_stored"]
+__all__ = [
+    "CLIENTS",
+    "Ask",
+    "Broken",
+    "Refused",
+    "Told",
+    "Traffic",
+    "asking_over_http",
+    "check_stored",
+]
 
-_CLIENTS: Final = 8
+CLIENTS: Final = 8
 _TIMEOUT_SECS: Final = 120.0
 
 
@@ -71,7 +80,7 @@ class Traffic:
     @contextmanager
     def flowing(self) -> Iterator[None]:
         """Send the requests beside the block, which ends when all have been answered."""
-        clients = [threading.Thread(target=self._send, daemon=True) for _ in range(_CLIENTS)]
+        clients = [threading.Thread(target=self._send, daemon=True) for _ in range(CLIENTS)]
         for client in clients:
             client.start()
         yield

@@ -21,7 +21,7 @@ from celery import Celery
 
 from tests.bouncers import MISSING, PROGRAM, pgbouncer
 from tests.hosts.hosting import REPOSITORY, program, running, wait_until
-from tests.soak.example_traffic import Ask, Told, Traffic, asking_over_http, check_stored
+from tests.soak.example_traffic import CLIENTS, Ask, Told, Traffic, asking_over_http, check_stored
 from tests.soak.scale import FULL, scaled
 
 REQUESTS = scaled(300, 10_000)
@@ -157,6 +157,8 @@ def load(host: Served, ask: Ask) -> Traffic:
         f"{len(traffic.emitted)} answers, {spans} spans, {traffic.broken} broken,"
         f" {traffic.refused} times refused, {secs:.0f} s"
     )
+    # SIGTERM resets connections that nobody has accepted yet, and HUP none.
+    assert traffic.broken <= CLIENTS
     return traffic
 
 
@@ -278,8 +280,8 @@ def test_celery(way: str, database_url: str, redis_url: str, tmp_path: Path) -> 
         ) as host,
     ):
         traffic = load(host, asking_tasks(broker))
-    # Celery sends a task again if the worker ends before it has acknowledged it, although it has
-    # run. So each run is counted.
+    # A task may run twice: Celery gives tasks back to the broker if it cannot acknowledge them
+    # before the worker ends. So each run is counted.
     runs = {
         trace_id: int(spans)
         for output in host.outputs
