@@ -75,6 +75,17 @@ def test_a_cold_and_a_soft_shutdown(
     assert names_stored(database_url) == {"written": TASKS}
 
 
+def test_spans_in_a_processor_of_opentelemetry(database_url: str, broker: str) -> None:
+    options = ("--pool", "prefork", "-c", "2")
+    settings = {"OTEL_BSP_SCHEDULE_DELAY": "600000"}
+    tasks = ["trace"] * TASKS
+    with worker(options, database_url, broker, *tasks, **settings) as (process, output):
+        wait_until(lambda: succeeded(output) == TASKS, process, output)
+        process.terminate()
+        process.wait(60)
+    assert names_stored(database_url) == {"traced": TASKS}
+
+
 @pytest.mark.parametrize(
     "options", [("--pool", "prefork", "-c", "2"), ("--pool", "solo")], ids=" ".join
 )
