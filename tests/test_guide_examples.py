@@ -37,3 +37,9 @@ def test_example_runs(
 ) -> None:
     exec(compile(example_with(page, words), page, "exec"), {"__name__": "page"})
     assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize(("page", "program"), [("celery.md", "tasks.py"), ("celery.md", "ask.py")])
+def test_page_shows_the_program_that_the_soak_runs(page: str, program: str) -> None:
+    code = (DOCS.parent / "examples" / Path(page).stem / program).read_text("utf-8")
+    assert f"```python\n{code}```" in (DOCS / page).read_text("utf-8")

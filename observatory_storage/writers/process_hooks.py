@@ -19,9 +19,11 @@ from typing import Any, ClassVar, Final, Protocol
 from observatory_storage.errors import BatchError, StorageError
 from observatory_storage.writers.stats import BufferStats, FlushResult
 
-__all__ = ["before_closing", "buffered_rows", "follow_host", "forget", "register"]
+__all__ = ["before_closing", "buffered_rows", "flush_all", "follow_host", "forget", "register"]
 
 _log = logging.getLogger(__name__)
+
+_WORKER_TIMEOUT_SECS: Final = 30.0
 
 
 class Buffering(Protocol):
@@ -31,6 +33,7 @@ class Buffering(Protocol):
 
     @property
     def source(self) -> object: ...
+    def flush(self, timeout: float | None = None) -> FlushResult: ...
     def close(self) -> FlushResult: ...
     def buffer_stats(self) -> BufferStats: ...
     def release_parent_files(self) -> None: ...
@@ -52,9 +55,29 @@ def forget(writer: Buffering) -> None:
 
 
 def before_closing(call: Callable[[], None]) -> None:
-    """Call a function before the writers are closed, to give them what others still hold."""
+    """Call a function before the writers are closed, to give them what others still hold.
+
+    It is also called before `flush_all` flushes them.
+    """
     if call not in _before_closing:
         _before_closing.append(call)
+
+
+def flush_all(timeout: float | None) -> None:
+    """Flush each writer of this process. Errors are logged; rows that may yet be written stay.
+
+    Args:
+        timeout: the seconds to wait for each writer; None to wait as long as the retries take.
+    """
+    _take_from_others()
+    for writer in _known_writers():
+        try:
+            writer.flush(timeout)
+        except BatchError as error:
+            _log.error("the database refused rows: %s", error)
+        except StorageError as error:
+            left = writer.buffer_stats().buffered
+            _log.warning("%d rows could not be written yet: %s", left, error)
 
 
 def buffered_rows(source: object) -> dict[str, int]:
@@ -82,9 +105,11 @@ def follow_host() -> None:
     """
     if "celery" in sys.modules:
         # Celery's children end by `os._exit`: no other hook of theirs or of Python's is called.
-        from celery.signals import worker_process_shutdown
+        from celery.signals import worker_process_shutdown, worker_shutdown
 
         worker_process_shutdown.connect(_close_all, weak=False, dispatch_uid=__name__)
+        # SIGHUP has the worker replace its own process, before the interpreter calls our `atexit`.
+        worker_shutdown.connect(_flush_in_worker, weak=False, dispatch_uid=__name__)
     # uWSGI provides this module, and calls its `atexit` when it ends the worker.
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is not None and getattr(uwsgi, "atexit", None) is not _close_in_uwsgi:
@@ -103,12 +128,20 @@ def _close_in_uwsgi() -> None:
             application_s()
 
 
-def _close_all(**_: object) -> None:
+def _take_from_others() -> None:
     for call in _before_closing:
         try:
             call()
         except Exception:  # noqa: BLE001 - code of others, which must not keep writers from closing
             _log.exception("not everything was given to the writers")
+
+
+def _flush_in_worker(**_: object) -> None:
+    flush_all(_WORKER_TIMEOUT_SECS)
+
+
+def _close_all(**_: object) -> None:
+    _take_from_others()
     for writer in list(_writers):
         _writers.discard(writer)  # several hooks may call this
         try:

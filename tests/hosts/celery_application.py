@@ -9,8 +9,11 @@ from datetime import UTC, datetime
 
 from celery import Celery
 from celery.signals import worker_ready
+from opentelemetry import trace
 
 from observatory_storage import StoragePool, TraceWriter, WriterConfig
+from observatory_storage.celery import add_maintenance, flush_after_task
+from observatory_storage.otel import configure
 
 app = Celery("tasks", broker=os.environ["BROKER_URL"])
 app.conf.update(
@@ -21,6 +24,12 @@ app.conf.update(
 pool = StoragePool.from_env(connect=False)
 # What a task has written waits for the worker to end: nothing else flushes it.
 writer = TraceWriter(pool, WriterConfig(flush_interval_secs=600))
+if os.environ.get("OTEL_BSP_SCHEDULE_DELAY"):
+    configure(pool, metrics=False, logs=False)
+if os.environ.get("FLUSH_AFTER_TASK"):
+    flush_after_task(app)
+if os.environ.get("MAINTAIN_EVERY_SECS"):
+    add_maintenance(app, float(os.environ["MAINTAIN_EVERY_SECS"]), pool=pool)
 
 
 def _write(name: str) -> None:
@@ -48,6 +57,13 @@ def _send(**_: object) -> None:
 def write() -> None:
     """Write a span."""
     _write("written")
+
+
+@app.task(name="trace")  # type: ignore[untyped-decorator]  # as above
+def make_trace() -> None:
+    """Make a span of OpenTelemetry."""
+    with trace.get_tracer("tests").start_as_current_span("traced"):
+        pass
 
 
 @app.task(name="hang", time_limit=1)  # type: ignore[untyped-decorator]  # as above

@@ -23,7 +23,8 @@ from urllib.request import urlopen
 
 import psycopg
 
-_REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[2]
+_PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
 _DEADLINE_SECS = 60.0
 _CLIENTS = 8
 
@@ -63,7 +64,7 @@ class Host:
 
 def program(name: str) -> str:
     """The path of a program that an extra of the development environment brings."""
-    found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    found = shutil.which(name, path=_PATH)
     assert found is not None, f"{name} is not installed"
     return found
 
@@ -86,7 +87,8 @@ def running(
     command: Sequence[str], url: str, **settings: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """A program on the tests' applications, in a process group that ends with the block."""
-    environment = {**os.environ, "DATABASE_URL": url, "PYTHONPATH": str(_REPOSITORY), **settings}
+    own = {"DATABASE_URL": url, "PYTHONPATH": str(REPOSITORY), "PATH": _PATH}
+    environment = {**os.environ, **own, **settings}
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "output"
         with output.open("wb") as file:

@@ -1,0 +1,9 @@
+"""The same application for hosts that ``opentelemetry-instrument`` cannot start, such as uWSGI."""
+
+from chat import app as application
+
+from observatory_storage.otel import configure
+
+configure(service_name="chat")
+
+__all__ = ["application"]
