@@ -1,0 +1,189 @@
+"""Runs the calls of an SDK with an instrumentation, and stores what it reports."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pytest
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+
+from observatory_storage import StoragePool, TraceFilters, TraceSpan
+from tests.otel.vendor_calls import ANTHROPIC_CALLS, OPENAI_CALLS
+from tests.recordings.record.calls import Call
+from tests.recordings.record.server import Recorder, serving
+
+__all__ = ["INSTRUMENTATIONS", "Instrumentation", "Observed", "observe"]
+
+Calls = Mapping[str, Callable[[str], None]]
+_CONTENTS: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instrumentation:
+    """An instrumentation, what it is told, and what it does not report.
+
+    Attributes:
+        instrumentor: module and class.
+        vendor: whose SDK it instruments.
+        settings: environment variables.
+        reasons: why the model stopped, as the column says it: after an answer, for a tool.
+        unreasoned: the scenarios of which it does not say why the model stopped.
+        untimed: the scenarios of which it does not say when the first chunk came.
+        names_answering_model: whether the model's column has the model that answered, if any did.
+        has_metrics: whether it records OpenTelemetry's metrics.
+    """
+
+    name: str
+    instrumentor: tuple[str, str]
+    vendor: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    reasons: tuple[str, str]
+    unreasoned: frozenset[str] = frozenset()
+    untimed: frozenset[str] = frozenset()
+    names_answering_model: bool = False
+    has_metrics: bool = True
+
+    @property
+    def calls(self) -> Calls:
+        return {"openai": OPENAI_CALLS, "anthropic": ANTHROPIC_CALLS}[self.vendor]
+
+    def made(self) -> Any:
+        module, name = self.instrumentor
+        return getattr(importlib.import_module(module), name)()
+
+
+_STREAMS: Final = frozenset({"stream", "stream_helper", "streamed_tool", "awaited_stream"})
+
+
+def _of_opentelemetry(vendor: str, contents: str) -> Instrumentation:
+    name = {"openai": "OpenAIInstrumentor", "anthropic": "AnthropicInstrumentor"}[vendor]
+    return Instrumentation(
+        name=f"opentelemetry-{vendor}-{contents}",
+        instrumentor=(f"opentelemetry.instrumentation.genai.{vendor}", name),
+        vendor=vendor,
+        settings={_CONTENTS: contents},
+        reasons=("stop", "tool_calls" if vendor == "openai" else "tool_call"),
+        untimed=frozenset({"stream_helper"}),
+    )
+
+
+INSTRUMENTATIONS: Final = (
+    Instrumentation(
+        name="openinference-openai",
+        instrumentor=("openinference.instrumentation.openai", "OpenAIInstrumentor"),
+        vendor="openai",
+        reasons=("stop", "tool_calls"),
+        unreasoned=frozenset({"responses", "responses_stream"}),
+        names_answering_model=True,
+        has_metrics=False,
+    ),
+    Instrumentation(
+        name="openinference-anthropic",
+        instrumentor=("openinference.instrumentation.anthropic", "AnthropicInstrumentor"),
+        vendor="anthropic",
+        reasons=("end_turn", "tool_use"),
+        untimed=_STREAMS,
+        has_metrics=False,
+    ),
+    *(
+        _of_opentelemetry(vendor, contents)
+        for vendor in ("openai", "anthropic")
+        for contents in ("SPAN_ONLY", "EVENT_ONLY")
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What was stored.
+
+    Attributes:
+        answers: by scenario, the calls as the server answered them.
+        spans: by scenario, the spans of the calls, in their order.
+    """
+
+    by: Instrumentation
+    pool: StoragePool
+    answers: dict[str, list[Call]]
+    spans: dict[str, list[TraceSpan]]
+
+    def calls(self) -> Iterator[tuple[str, Call, TraceSpan]]:
+        """Each call that was answered, with its scenario and its span."""
+        for scenario, answers in self.answers.items():
+            if answers:
+                for call, span in zip(answers, self.spans[scenario], strict=True):
+                    yield scenario, call, span
+
+
+def observe(by: Instrumentation, pool: StoragePool) -> Observed:
+    """Make the calls of all scenarios, each within a span of the application."""
+    with pytest.MonkeyPatch.context() as patch, serving() as (url, recorder):
+        for name, value in by.settings.items():
+            patch.setenv(name, value)
+        answers = _made_calls(by, pool, url, recorder)
+    with pool.unit_of_work() as uow:
+        traces = {name: uow.traces.list(TraceFilters(operation=name)) for name in by.calls}
+        spans = {
+            name: [span for trace in found for span in uow.traces.get_spans(trace.id)]
+            for name, found in traces.items()
+        }
+    return Observed(
+        by,
+        pool,
+        answers,
+        {name: [span for span in found if span.name != name] for name, found in spans.items()},
+    )
+
+
+def _made_calls(
+    by: Instrumentation, pool: StoragePool, url: str, recorder: Recorder
+) -> dict[str, list[Call]]:
+    answers: dict[str, list[Call]] = {}
+    with exporting_to(pool) as providers:
+        instrumentor = by.made()
+        instrumentor.instrument(**providers)
+        try:
+            tracer = providers["tracer_provider"].get_tracer("harbour-office")
+            for name, call in by.calls.items():
+                recorder.calls.clear()
+                with tracer.start_as_current_span(name):
+                    call(url)
+                answers[name] = list(recorder.calls)
+        finally:
+            instrumentor.uninstrument()
+    return answers
+
+
+@contextmanager
+def exporting_to(pool: StoragePool) -> Iterator[dict[str, Any]]:
+    from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
+    from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+    from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    from observatory_storage.otlp import ingest_logs, ingest_metrics, ingest_traces
+
+    t = TracerProvider()
+    te = InMemorySpanExporter()
+    t.add_span_processor(SimpleSpanProcessor(te))
+    lp = LoggerProvider()
+    le = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
+    lp.add_log_record_processor(SimpleLogRecordProcessor(le))
+    mr = InMemoryMetricReader()
+    mp = MeterProvider(metric_readers=[mr])
+    yield {"tracer_provider": t, "meter_provider": mp, "logger_provider": lp}
+    ingest_traces(pool, encode_spans(te.get_finished_spans()))
+    data = mr.get_metrics_data()
+    if data:
+        ingest_metrics(pool, encode_metrics(data))
+    if le.get_finished_logs():
+        ingest_logs(pool, encode_logs(le.get_finished_logs()))
