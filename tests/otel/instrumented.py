@@ -20,7 +20,7 @@ from tests.recordings.record.server import Recorder, serving
 
 __all__ = ["INSTRUMENTATIONS", "Instrumentation", "Observed", "observe"]
 
-Calls = Mapping[str, Callable[[str], None]]
+Calls = Mapping[str, Callable[..., None]]
 _CONTENTS: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
 
@@ -29,33 +29,46 @@ class Instrumentation:
     """An instrumentation, what it is told, and what it does not report.
 
     Attributes:
-        instrumentor: module and class.
+        instrumentor: module and class; None if the SDK instruments itself.
         vendor: whose SDK it instruments.
         settings: environment variables.
         reasons: why the model stopped, as the column says it: after an answer, for a tool.
         unreasoned: the scenarios of which it does not say why the model stopped.
+        errors: the types of a refusal and of a lost connection; None if they are the exceptions.
+        unanswered: the scenarios of which it does not say what the model answered.
         untimed: the scenarios of which it does not say when the first chunk came.
-        names_answering_model: whether the model's column has the model that answered, if any did.
-        has_metrics: whether it records OpenTelemetry's metrics.
+        lacks: what it never says: "requested model", "message of errors", "tools", "metrics".
     """
 
     name: str
-    instrumentor: tuple[str, str]
+    instrumentor: tuple[str, str] | None
     vendor: str
     settings: Mapping[str, str] = field(default_factory=dict)
     reasons: tuple[str, str]
     unreasoned: frozenset[str] = frozenset()
+    errors: tuple[str, str] | None = None
+    unanswered: frozenset[str] = frozenset()
     untimed: frozenset[str] = frozenset()
-    names_answering_model: bool = False
-    has_metrics: bool = True
+    lacks: frozenset[str] = frozenset()
 
     @property
     def calls(self) -> Calls:
         return {"openai": OPENAI_CALLS, "anthropic": ANTHROPIC_CALLS}[self.vendor]
 
-    def made(self) -> Any:
+    @contextmanager
+    def instrumenting(self, providers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Instruments the SDK within the context. The answer is what clients are told."""
+        if self.instrumentor is None:
+            traced = {"tracer_provider": providers["tracer_provider"]}
+            yield {"open_telemetry": {**traced, "traces": {"content_mode": "content"}}}
+            return
         module, name = self.instrumentor
-        return getattr(importlib.import_module(module), name)()
+        instrumentor = getattr(importlib.import_module(module), name)()
+        instrumentor.instrument(**providers)
+        try:
+            yield {}
+        finally:
+            instrumentor.uninstrument()
 
 
 _STREAMS: Final = frozenset({"stream", "stream_helper", "streamed_tool", "awaited_stream"})
@@ -80,8 +93,24 @@ INSTRUMENTATIONS: Final = (
         vendor="openai",
         reasons=("stop", "tool_calls"),
         unreasoned=frozenset({"responses", "responses_stream"}),
-        names_answering_model=True,
-        has_metrics=False,
+        lacks=frozenset({"requested model", "metrics"}),
+    ),
+    Instrumentation(
+        name="openinference-openai-genai-names",
+        instrumentor=("openinference.instrumentation.openai", "OpenAIInstrumentor"),
+        vendor="openai",
+        settings={"OPENINFERENCE_ENABLE_GENAI_SEMCONV": "true"},
+        reasons=("stop", "tool_call"),
+        lacks=frozenset({"requested model", "metrics"}),
+    ),
+    Instrumentation(
+        name="anthropic-sdk",
+        instrumentor=None,
+        vendor="anthropic",
+        reasons=("end_turn", "tool_use"),
+        errors=("rate_limit_error", "connection_error"),
+        unanswered=_STREAMS - {"stream_helper"},
+        lacks=frozenset({"message of errors", "tools", "metrics"}),
     ),
     Instrumentation(
         name="openinference-anthropic",
@@ -89,7 +118,7 @@ INSTRUMENTATIONS: Final = (
         vendor="anthropic",
         reasons=("end_turn", "tool_use"),
         untimed=_STREAMS,
-        has_metrics=False,
+        lacks=frozenset({"metrics"}),
     ),
     *(
         _of_opentelemetry(vendor, contents)
@@ -145,18 +174,13 @@ def _made_calls(
     by: Instrumentation, pool: StoragePool, url: str, recorder: Recorder
 ) -> dict[str, list[Call]]:
     answers: dict[str, list[Call]] = {}
-    with exporting_to(pool) as providers:
-        instrumentor = by.made()
-        instrumentor.instrument(**providers)
-        try:
-            tracer = providers["tracer_provider"].get_tracer("harbour-office")
-            for name, call in by.calls.items():
-                recorder.calls.clear()
-                with tracer.start_as_current_span(name):
-                    call(url)
-                answers[name] = list(recorder.calls)
-        finally:
-            instrumentor.uninstrument()
+    with exporting_to(pool) as providers, by.instrumenting(providers) as settings:
+        tracer = providers["tracer_provider"].get_tracer("harbour-office")
+        for name, call in by.calls.items():
+            recorder.calls.clear()
+            with tracer.start_as_current_span(name):
+                call(url, **settings)
+            answers[name] = list(recorder.calls)
     return answers
 
 

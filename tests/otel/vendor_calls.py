@@ -22,7 +22,7 @@ from tests.recordings.record.programs.conversation import (
 
 __all__ = ["ANTHROPIC_CALLS", "OPENAI_CALLS"]
 
-Calls = Mapping[str, Callable[[str], None]]
+Calls = Mapping[str, Callable[..., None]]
 
 _SCHEMA: Final[dict[str, object]] = {
     "type": "object",
@@ -35,6 +35,7 @@ class _OpenAI:
 
     Args:
         url: of the server that answers as the vendor does.
+        settings: further arguments of the client.
     """
 
     MODEL: Final = "gpt-5-mini"
@@ -49,11 +50,12 @@ class _OpenAI:
         }
     ]
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, **settings: Any) -> None:
         self._settings: dict[str, Any] = {
             "base_url": f"{url}/v1",
             "api_key": "none",
             "max_retries": 0,
+            **settings,
         }
 
     def client(self) -> openai.OpenAI:
@@ -163,6 +165,7 @@ class _Anthropic:
 
     Args:
         url: of the server that answers as the vendor does.
+        settings: further arguments of the client.
     """
 
     ASKED: Final[dict[str, Any]] = {
@@ -175,8 +178,13 @@ class _Anthropic:
         {"name": TOOL, "description": TOOL_DESCRIPTION, "input_schema": _SCHEMA}
     ]
 
-    def __init__(self, url: str) -> None:
-        self._settings: dict[str, Any] = {"base_url": url, "api_key": "none", "max_retries": 0}
+    def __init__(self, url: str, **settings: Any) -> None:
+        self._settings: dict[str, Any] = {
+            "base_url": url,
+            "api_key": "none",
+            "max_retries": 0,
+            **settings,
+        }
 
     def client(self) -> anthropic.Anthropic:
         return anthropic.Anthropic(**self._settings)
@@ -253,8 +261,8 @@ class _Anthropic:
 
 
 def _calls_of(vendor: type[_OpenAI | _Anthropic]) -> Calls:
-    def call(name: str) -> Callable[[str], None]:
-        return lambda url: getattr(vendor(url), name)()
+    def call(name: str) -> Callable[..., None]:
+        return lambda url, **settings: getattr(vendor(url, **settings), name)()
 
     names = [name for name in vars(vendor) if name.islower() and not name.startswith("_")]
     return {name: call(name) for name in names if name != "client"}
