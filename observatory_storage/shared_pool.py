@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from observatory_storage.config import PostgresConfig, StorageConfig
+from observatory_storage.errors import ConfigError
 from observatory_storage.pool import StoragePool
 from observatory_storage.processes import process_lock
 
@@ -17,10 +19,18 @@ def shared_pool() -> StoragePool:
     goes on with the same pool, which opens connections of its own there.
 
     Raises:
-        ConfigError: a setting is missing or invalid.
+        ConfigError: a setting is invalid, or none names the database.
     """
     if not _shared:
+        config = StorageConfig.from_env()
+        # Whoever uses this pool works in the background. Nobody would see that it looks for a
+        # database that nobody has named.
+        if config.postgres == PostgresConfig():
+            raise ConfigError(
+                "DATABASE_URL: is not set: set it to postgresql://user:password@host/database,"
+                " or pass a pool"
+            )
         with process_lock():
             if not _shared:
-                _shared.append(StoragePool.from_env(connect=False))
+                _shared.append(StoragePool(config, connect=False))
     return _shared[0]

@@ -34,6 +34,7 @@ __all__ = [
     "PlainValue",
     "any_value",
     "key_values",
+    "plain_double",
     "plain_map",
     "plain_value",
 ]
@@ -217,7 +218,7 @@ def plain_value(value: Any, field: str, depth: int = 0) -> tuple[Any, Note]:
     if kind == "intValue":
         return protojson.integer(content, field, _MIN_INT64, protojson.MAX_INT64), None
     if kind == "doubleValue":
-        return _plain_double(protojson.double(content, field))
+        return plain_double(protojson.double(content, field))
     if kind == "bytesValue":
         return protojson.base64_text(content, field), "bytes"
     if kind == "stringValueStrindex":
@@ -231,7 +232,8 @@ def plain_value(value: Any, field: str, depth: int = 0) -> tuple[Any, Note]:
     return _plain_array(inside, field, depth + 1)
 
 
-def _plain_double(number: float) -> tuple[Any, Note]:
+def plain_double(number: float) -> tuple[Any, Note]:
+    """A double as JSON, and its note."""
     if protojson.is_exact(number):
         return number, None
     if number == 0:

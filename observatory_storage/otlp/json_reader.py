@@ -47,11 +47,13 @@ def read(kind: type[_M], given: Any, path: str = "") -> _M:
 
 
 def read_item(kind: type[Struct], item: Any) -> Any:
-    """A message of JSON text, of parsed JSON or of protobuf, which stays as it is.
+    """A message of JSON text or of parsed JSON. One that is read, or of protobuf, stays as it is.
 
     Raises:
         ValidationError: names the field by its path within the item.
     """
+    if type(item) is kind:
+        return item
     try:
         if type(item) is Raw:
             return _decoder(kind).decode(item)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -20,10 +20,16 @@ from observatory_storage.otlp.any_values import (
 )
 from observatory_storage.otlp.json_reader import read_item, within
 from observatory_storage.otlp.message_types import LogRecord, present
-from observatory_storage.otlp.resource_scope import Item, Origin, groups, refused_items
+from observatory_storage.otlp.resource_scope import (
+    Group,
+    Item,
+    Origin,
+    groups,
+    refused_items,
+)
 from observatory_storage.otlp.timeless_logs import is_timeless
 
-__all__ = ["ID_ATTRIBUTE", "KEYS", "keep_ids", "log_of", "log_rows"]
+__all__ = ["ID_ATTRIBUTE", "KEYS", "keep_ids", "log_items", "log_of", "log_rows"]
 
 KEYS: Final = ("resourceLogs", "scopeLogs", "logRecords")
 
@@ -40,11 +46,16 @@ def log_rows(request: Any) -> Iterator[Item]:
     Raises:
         ValidationError: a list of the request is not valid.
     """
+    # All groups are read before any item: an invalid request stores nothing.
+    return log_items(list(groups(request, KEYS)))
+
+
+def log_items(request: Iterable[Group]) -> Iterator[Item]:
+    """The log records of the groups of one request."""
     # By the integer of an id, since a UUID is hashed in Python.
     equals: dict[int, int] = {}
     ingested = datetime.now(UTC)
-    # All groups are read before any item: an invalid request stores nothing.
-    for group in list(groups(request, KEYS)):
+    for group in request:
         if group.error is not None:
             yield from refused_items(group)
             continue

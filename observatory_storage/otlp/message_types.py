@@ -22,14 +22,21 @@ __all__ = [
     "STATUSES",
     "AnyValue",
     "ArrayValue",
+    "Buckets",
+    "Data",
+    "Event",
     "Exemplar",
+    "ExponentialHistogramDataPoint",
+    "HistogramDataPoint",
     "KeyValue",
     "Link",
     "LogRecord",
     "Metric",
+    "NumberDataPoint",
     "Resource",
     "Scope",
     "Span",
+    "Status",
     "present",
     "snake",
 ]
@@ -147,11 +154,15 @@ class Scope(_Message):
 
 
 class Status(_Message):
+    """Whether what a span stands for succeeded."""
+
     message: _Text = ""
     code: _StatusCode = 0
 
 
 class Event(_Message):
+    """An event of a span."""
+
     time_unix_nano: _UInt64 = 0
     name: _Text = ""
     attributes: list[KeyValue] = []
@@ -225,12 +236,16 @@ class _DataPoint(_Message):
 
 
 class NumberDataPoint(_DataPoint):
+    """A data point of a gauge or a sum."""
+
     as_double: _Double | None = None
     as_int: _Int64 | None = None
     exemplars: list[Exemplar] = []
 
 
 class HistogramDataPoint(_DataPoint):
+    """A data point of a histogram."""
+
     count: _UInt64 = 0
     sum: _Double | None = None
     bucket_counts: list[_UInt64] = []
@@ -241,11 +256,15 @@ class HistogramDataPoint(_DataPoint):
 
 
 class Buckets(_Message):
+    """The buckets of one sign of an exponential histogram."""
+
     offset: _SInt32 = 0
     bucket_counts: list[_UInt64] = []
 
 
 class ExponentialHistogramDataPoint(_DataPoint):
+    """A data point of an exponential histogram."""
+
     count: _UInt64 = 0
     sum: _Double | None = None
     scale: _SInt32 = 0

@@ -12,9 +12,9 @@ from observatory_storage.otlp.any_values import key_values, plain_map
 from observatory_storage.otlp.data_points import point_row
 from observatory_storage.otlp.json_reader import as_json, read_item, within
 from observatory_storage.otlp.message_types import POINTS, Data, Metric, present
-from observatory_storage.otlp.resource_scope import Item, Origin, groups
+from observatory_storage.otlp.resource_scope import Group, Item, Origin, groups
 
-__all__ = ["KEYS", "MetricItems", "metric_of", "metric_rows"]
+__all__ = ["KEYS", "MetricItems", "metric_items", "metric_of", "metric_rows"]
 
 KEYS: Final = ("resourceMetrics", "scopeMetrics", "metrics")
 
@@ -54,22 +54,24 @@ def metric_rows(request: Any) -> Iterator[MetricItems]:
     for group in groups(request, KEYS):
         if group.error is not None:
             yield from (_refused(metric, group.error) for metric in group.items)
+        else:
+            yield from metric_items(group)
+
+
+def metric_items(group: Group) -> Iterator[MetricItems]:
+    """The metrics of one resource and scope."""
+    for index, metric in enumerate(group.items):
+        path = f"{group.path}[{index}]"
+        try:
+            kind, points, row = _definition(read_item(Metric, metric), group.origin)
+        except ValidationError as error:
+            yield _refused(metric, within(path, error))
             continue
-        for index, metric in enumerate(group.items):
-            path = f"{group.path}[{index}]"
-            try:
-                kind, points, row = _definition(read_item(Metric, metric), group.origin)
-            except ValidationError as error:
-                yield _refused(metric, within(path, error))
-                continue
-            points_path = f"{path}.{_KINDS[kind]}.dataPoints"
-            yield MetricItems(
-                Item(metric, row, None, path),
-                [
-                    _point(point, kind, f"{points_path}[{index}]")
-                    for index, point in enumerate(points)
-                ],
-            )
+        points_path = f"{path}.{_KINDS[kind]}.dataPoints"
+        yield MetricItems(
+            Item(metric, row, None, path),
+            [_point(point, kind, f"{points_path}[{index}]") for index, point in enumerate(points)],
+        )
 
 
 def _refused(metric: Any, error: ValidationError) -> MetricItems:

@@ -14,7 +14,17 @@ from observatory_storage.otlp.json_reader import read
 from observatory_storage.otlp.message_types import ENVELOPES, Resource, Scope, present, snake
 from observatory_storage.rows import UNKNOWN_SERVICE
 
-__all__ = ["Group", "Item", "Origin", "groups", "refused_items", "resource_of", "scope_of"]
+__all__ = [
+    "Group",
+    "Item",
+    "Origin",
+    "groups",
+    "refused_items",
+    "resource_of",
+    "resource_origin",
+    "scope_of",
+    "scope_origin",
+]
 
 _NO_RESOURCE: Final = Resource()
 _NO_SCOPE: Final = Scope()
@@ -43,6 +53,10 @@ class Origin(NamedTuple):
 
     columns: dict[str, Any]
     otlp: dict[str, Any]
+
+    def with_scope(self, scope: Origin) -> Origin:
+        """Those of a resource and of a scope together."""
+        return Origin(self.columns | scope.columns, self.otlp | scope.otlp)
 
 
 _NO_ORIGIN: Final = Origin({}, {})
@@ -88,8 +102,7 @@ def groups(request: Any, keys: tuple[str, str, str]) -> Iterator[Group]:
             items = getattr(scoped, items_name)
             if error is not None and not items:
                 items = [scoped]
-            origin = Origin(resource.columns | scope.columns, resource.otlp | scope.otlp)
-            yield Group(origin, items, f"{scope_path}.{items_key}", error)
+            yield Group(resource.with_scope(scope), items, f"{scope_path}.{items_key}", error)
 
 
 def refused_items(group: Group) -> Iterator[Item]:
@@ -108,10 +121,25 @@ def _origin_or_error(
 
 
 def _resource(outer: Any, path: str) -> Origin:
-    resource = _opened(Resource, present(outer, "resource"), f"{path}.resource")
+    return resource_origin(
+        _opened(Resource, present(outer, "resource"), f"{path}.resource"), outer.schema_url, path
+    )
+
+
+def resource_origin(resource: Any, schema_url: str, path: str) -> Origin:
+    """The columns and notes of a resource; None if it is absent.
+
+    Args:
+        resource: a message.
+        schema_url: the URL of the message around it.
+        path: where that message is in its request.
+
+    Raises:
+        ValidationError: the resource is not valid.
+    """
     given = _NO_RESOURCE if resource is None else resource
     attributes, note = plain_map(given.attributes, f"{path}.resource.attributes")
-    notes = _common_notes(given, outer, note, path)
+    notes = _common_notes(given, schema_url, note, path)
     if resource is None:
         notes["absent"] = True
     if given.entity_refs:
@@ -126,10 +154,16 @@ def _resource(outer: Any, path: str) -> Origin:
 
 
 def _scope(scoped: Any, path: str) -> Origin:
-    scope = _opened(Scope, present(scoped, "scope"), f"{path}.scope")
+    return scope_origin(
+        _opened(Scope, present(scoped, "scope"), f"{path}.scope"), scoped.schema_url, path
+    )
+
+
+def scope_origin(scope: Any, schema_url: str, path: str) -> Origin:
+    """The same of a scope."""
     given = _NO_SCOPE if scope is None else scope
     attributes, note = plain_map(given.attributes, f"{path}.scope.attributes")
-    notes = _common_notes(given, scoped, note, path)
+    notes = _common_notes(given, schema_url, note, path)
     if scope is None:
         notes["absent"] = True
     return Origin(
@@ -149,12 +183,12 @@ def _opened(kind: type[Struct], given: Any, path: str) -> Any:
     return read(kind, given, path)
 
 
-def _common_notes(given: Any, around: Any, note: Any, path: str) -> dict[str, Any]:
+def _common_notes(given: Any, schema_url: str, note: Any, path: str) -> dict[str, Any]:
     notes: dict[str, Any] = {}
     if note is not None:
         notes["attributes"] = note
-    if around.schema_url:
-        notes["schema_url"] = protojson.text(around.schema_url, f"{path}.schemaUrl")
+    if schema_url:
+        notes["schema_url"] = protojson.text(schema_url, f"{path}.schemaUrl")
     if given.dropped_attributes_count:
         notes["dropped_attributes_count"] = given.dropped_attributes_count
     return notes

@@ -15,11 +15,17 @@ from observatory_storage.otlp.any_values import ABSENT, Note, key_values, plain_
 from observatory_storage.otlp.json_reader import read_item, within
 from observatory_storage.otlp.message_types import STATUSES, Span, present
 from observatory_storage.otlp.plain_spans import RARE_FIELDS, plain_span_rows, rare_of
-from observatory_storage.otlp.resource_scope import Item, Origin, groups, refused_items
+from observatory_storage.otlp.resource_scope import (
+    Group,
+    Item,
+    Origin,
+    groups,
+    refused_items,
+)
 from observatory_storage.otlp.span_ids import NO_SPAN, ids_of
 from observatory_storage.rows import PART
 
-__all__ = ["COLUMNS", "KEYS", "span_of", "span_rows", "span_with"]
+__all__ = ["COLUMNS", "KEYS", "span_items", "span_of", "span_rows", "span_with"]
 
 KEYS: Final = ("resourceSpans", "scopeSpans", "spans")
 
@@ -52,20 +58,25 @@ def span_rows(request: Any, *, as_mappings: bool = False) -> Iterator[Item]:
     for group in list(groups(request, KEYS)):
         if group.error is not None:
             yield from refused_items(group)
-            continue
-        remaining = iter(group.items)
-        first = 0
-        while items := list(islice(remaining, PART)):
-            spans = list(map(_span_or_error, items))
-            prepared = repeat(None) if as_mappings else plain_span_rows(spans, group.origin)
-            read = zip(items, spans, prepared, strict=False)
-            for index, (item, span, row) in enumerate(read, first):
-                path = f"{group.path}[{index}]"
-                if row is None:
-                    yield _mapped(item, span, group.origin, path)
-                else:
-                    yield Item(item, row, None, path)
-            first += len(items)
+        else:
+            yield from span_items(group, as_mappings=as_mappings)
+
+
+def span_items(group: Group, *, as_mappings: bool = False) -> Iterator[Item]:
+    """The spans of one resource and scope, as `span_rows` gives them."""
+    remaining = iter(group.items)
+    first = 0
+    while items := list(islice(remaining, PART)):
+        spans = list(map(_span_or_error, items))
+        prepared = repeat(None) if as_mappings else plain_span_rows(spans, group.origin)
+        read = zip(items, spans, prepared, strict=False)
+        for index, (item, span, row) in enumerate(read, first):
+            path = f"{group.path}[{index}]"
+            if row is None:
+                yield _mapped(item, span, group.origin, path)
+            else:
+                yield Item(item, row, None, path)
+        first += len(items)
 
 
 def _span_or_error(item: Any) -> Any:

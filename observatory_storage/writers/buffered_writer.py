@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from operator import itemgetter
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self
@@ -23,7 +24,7 @@ from observatory_storage.writers.buffer import Buffer
 from observatory_storage.writers.config import WriterConfig
 from observatory_storage.writers.delivery import Delivery
 from observatory_storage.writers.flusher import Flusher
-from observatory_storage.writers.spool.replay import PATIENCE_SECS
+from observatory_storage.writers.spool.replay import PATIENCE_SECS, Surroundings
 from observatory_storage.writers.stats import BufferStats, FlushResult, Recorder, WriteStats
 
 __all__ = ["BufferedWriter"]
@@ -41,17 +42,30 @@ class BufferedWriter:
     fork, the child starts with an empty buffer, and the parent writes the rows that were buffered
     before. When the interpreter or a process of multiprocessing exits, buffered rows are flushed.
 
+    Args:
+        pool: the pool to write to.
+        config: how rows are collected and flushed.
+        surroundings: returns a context manager, within which the database is written to, in
+            whichever thread.
+
     Attributes:
         signal: the signal that the writer writes.
     """
 
     signal: ClassVar[str]
 
-    def __init__(self, pool: Source, config: WriterConfig | None = None) -> None:
+    def __init__(
+        self,
+        pool: Source,
+        config: WriterConfig | None = None,
+        *,
+        surroundings: Surroundings = nullcontext,
+    ) -> None:
         self._source = source_of("pool", pool)
         if config is not None and not isinstance(config, WriterConfig):
             raise ValidationError("config", config, "must be WriterConfig")
         self._config = config or WriterConfig()
+        self._surroundings = surroundings
         payload_mode(self._source, self._config.payloads)
         self._changes_rows = self._config.redact is not None or self._source.rules is not None
         self._begin()
@@ -64,12 +78,19 @@ class BufferedWriter:
         """The pool that the writer writes to."""
         return self._source
 
+    @property
+    def closed(self) -> bool:
+        """Whether the writer refuses further rows."""
+        return self._buffer.closed
+
     def _begin(self) -> None:
         config = self._config
         self._pid = os.getpid()
         self._recorder = Recorder()
         self._buffer = Buffer(config.batch_size, config.max_buffered)
-        self._delivery = Delivery(self._source, config, self._buffer, self._recorder)
+        self._delivery = Delivery(
+            self._source, config, self._buffer, self._recorder, self._surroundings
+        )
         self._flusher = Flusher(self._buffer, config, self._delivery.write, owner=self)
 
     def release_parent_files(self) -> None:
@@ -200,14 +221,47 @@ class BufferedWriter:
         self._add((prepared,), prepared.repairs)
         return prepared
 
-    def _write_many(self, table: TableDefinition, rows: Iterable[Any]) -> None:
+    @property
+    def changes_rows(self) -> bool:
+        """Whether redaction or rules may change rows, which then have to be mappings."""
+        return self._changes_rows
+
+    def write_row(self, table: TableDefinition, row: Any) -> Row | None:
+        """Buffer a row of any table of the signal; not for applications to call.
+
+        Returns:
+            The row as it is written; None if the redaction hook or a rule drops it.
+
+        Raises:
+            ValidationError: the row is not valid.
+        """
+        return self._write(table, row)
+
+    def write_rows(self, table: TableDefinition, rows: Iterable[Any]) -> int:
+        """Buffer rows of any table of the signal; not for applications to call.
+
+        Unless the writer `changes_rows`, rows may be prepared already.
+
+        Returns:
+            How many rows were dropped because the buffer was full.
+
+        Raises:
+            BatchError: lists the rows that are not valid. All other rows are buffered.
+        """
+        return self._write_many(table, rows)
+
+    def _write_many(self, table: TableDefinition, rows: Iterable[Any]) -> int:
         """Prepare and buffer rows in parts, so that the first parts are flushed meanwhile.
+
+        Returns:
+            How many rows were dropped because the buffer was full.
 
         Raises:
             BatchError: lists the rows that are not valid. All other rows are buffered.
         """
         self._leave_parent()
         rejected: list[Rejected] = []
+        dropped = 0
         for indexes, part, given in self._parts(table, rows, rejected):
             prepared, error = prepare_many(table, given)
             if error is not None:
@@ -218,12 +272,13 @@ class BufferedWriter:
                 for row, ready in zip(part, prepared, strict=True):
                     if type(row) is not dict:
                         remember_id(row, ready)
-            self._add(prepared, sum([row.repairs for row in prepared]))
+            dropped += self._add(prepared, sum([row.repairs for row in prepared]))
             # Release the GIL: a flush needs it often but briefly, and would wait for the next
             # switch.
             time.sleep(0)
         if rejected:
             raise BatchError(sorted(rejected, key=itemgetter(0)))
+        return dropped
 
     def _parts(
         self, table: TableDefinition, rows: Iterable[Any], rejected: list[Rejected]
@@ -285,9 +340,13 @@ class BufferedWriter:
                 self._recorder.counts.dropped_by_rules += 1
         return kept
 
-    def _add(self, rows: Sequence[Row], repairs: int) -> None:
-        """Put prepared rows into the buffer. If it is full, follow ``on_full``."""
-        buffer = self._buffer
+    def _add(self, rows: Sequence[Row], repairs: int) -> int:
+        """Put prepared rows into the buffer. If it is full, follow ``on_full``.
+
+        Returns:
+            How many rows were dropped.
+        """
+        buffer, dropped = self._buffer, 0
         with buffer.lock:
             if repairs:
                 self._recorder.counts.repaired += repairs
@@ -303,6 +362,7 @@ class BufferedWriter:
                     match self._config.on_full:
                         case "drop":
                             self._recorder.counts.dropped += 1
+                            dropped += 1
                             added += 1
                         case "raise":
                             raise StorageError(
@@ -310,3 +370,4 @@ class BufferedWriter:
                             )
                         case _:
                             self._flusher.wait()
+        return dropped

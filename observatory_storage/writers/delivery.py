@@ -16,7 +16,7 @@ from observatory_storage.writers.batch_queue import Batch
 from observatory_storage.writers.buffer import Buffer
 from observatory_storage.writers.config import WriterConfig
 from observatory_storage.writers.spool.files import Chunk
-from observatory_storage.writers.spool.replay import Replay
+from observatory_storage.writers.spool.replay import Replay, Surroundings
 from observatory_storage.writers.stats import FlushResult, Recorder, Written
 
 __all__ = ["Delivery"]
@@ -34,27 +34,38 @@ class Delivery:
         config: the configuration of the writer.
         buffer: the source of the batches.
         recorder: counts the results, under the buffer's lock.
+        surroundings: a context within which the database is written to.
 
     Attributes:
         replay: the spool and its replay; None without a spool.
     """
 
     def __init__(
-        self, source: Source, config: WriterConfig, buffer: Buffer, recorder: Recorder
+        self,
+        source: Source,
+        config: WriterConfig,
+        buffer: Buffer,
+        recorder: Recorder,
+        surroundings: Surroundings,
     ) -> None:
         self._source = source
         self._config = config
         self._buffer = buffer
         self._recorder = recorder
+        self._surroundings = surroundings
         # The rows since the last flush that returned.
         self._committed = self._spooled = 0
         self._rejected: list[Rejected] = []
         self.replay: Replay | None = None
         if config.spool_dir is not None:
-            self.replay = Replay(source, config, self._replayed)
+            self.replay = Replay(source, config, self._replayed, surroundings)
 
     def write(self, batch: Batch) -> None:
         """Write a batch that was taken from the buffer, and settle it or put it back."""
+        with self._surroundings():
+            self._write_measured(batch)
+
+    def _write_measured(self, batch: Batch) -> None:
         hooks = self._source.hooks
         if not hooks.registered:
             self._write(batch, StoreResult())

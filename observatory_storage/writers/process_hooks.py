@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final, Protocol
 from observatory_storage.errors import BatchError, StorageError
 from observatory_storage.writers.stats import BufferStats, FlushResult
 
-__all__ = ["buffered_rows", "follow_host", "register"]
+__all__ = ["buffered_rows", "follow_host", "forget", "register"]
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +42,11 @@ def register(writer: Buffering) -> None:
     """Close the writer when this process ends, or a child that it forks."""
     _writers.add(writer)
     follow_host()
+
+
+def forget(writer: Buffering) -> None:
+    """Do not close the writer again when this process ends."""
+    _writers.discard(writer)
 
 
 def buffered_rows(source: object) -> dict[str, int]:

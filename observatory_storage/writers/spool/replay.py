@@ -12,6 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,9 @@ from observatory_storage.writers.config import WriterConfig
 from observatory_storage.writers.spool.files import Chunk, Spool
 from observatory_storage.writers.stats import Written
 
-__all__ = ["PATIENCE_SECS", "Replay"]
+__all__ = ["PATIENCE_SECS", "Replay", "Surroundings"]
+
+Surroundings = Callable[[], AbstractContextManager[object]]
 
 _log = logging.getLogger(__name__)
 # If at most this much is spooled, new rows wait this long for its replay before they are spooled.
@@ -40,10 +43,15 @@ class Replay:
         source: the pool.
         config: the configuration of the writer; its `spool_dir` is set.
         report: called with the result of replayed rows, before they are removed from the spool.
+        surroundings: a context within which the thread works.
     """
 
     def __init__(
-        self, source: Source, config: WriterConfig, report: Callable[[StoreResult, Chunk], None]
+        self,
+        source: Source,
+        config: WriterConfig,
+        report: Callable[[StoreResult, Chunk], None],
+        surroundings: Surroundings,
     ) -> None:
         assert config.spool_dir is not None
         target = f"{source.engine.url.database}/{source.schema}"
@@ -51,6 +59,7 @@ class Replay:
         self._source = source
         self._config = config
         self._report = report
+        self._surroundings = surroundings
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._failures = 0  # ever
@@ -171,6 +180,10 @@ class Replay:
         self._thread = thread
 
     def _work(self) -> None:
+        with self._surroundings():
+            self._empty_spool()
+
+    def _empty_spool(self) -> None:
         chunk: Chunk | None = None
         while self._goes_on():
             self._trying = True

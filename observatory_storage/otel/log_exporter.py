@@ -1,0 +1,102 @@
+"""`PostgresLogExporter`: stores the log records of the OpenTelemetry SDK."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
+
+from observatory_storage.otel.outlet import Outlet
+from observatory_storage.otel.sdk_logs import log_message
+from observatory_storage.otel.sdk_origins import Origins
+from observatory_storage.otlp.logs import log_items
+from observatory_storage.otlp.resource_scope import Group, Item
+from observatory_storage.tables import LOGS
+from observatory_storage.writers import LogWriter, Source, WriterConfig
+
+__all__ = ["PostgresLogExporter"]
+
+_OWN = "observatory_storage"
+
+
+class PostgresLogExporter(LogRecordExporter):
+    """Stores log records of the OpenTelemetry SDK in PostgreSQL. Needs the extra ``otel``.
+
+    What is stored equals what `ingest_logs` stores of the same records. Records of this package's
+    own loggers (``observatory_storage.…``) are left out: to store what is said about storing would
+    never end. Otherwise the exporter works as `PostgresSpanExporter` does.
+
+    Example::
+
+        provider = LoggerProvider()
+        provider.add_log_record_processor(BatchLogRecordProcessor(PostgresLogExporter(pool)))
+        set_logger_provider(provider)
+
+    Args:
+        pool: the pool to write to; see `PostgresSpanExporter`.
+        config: the buffer, the spool and the payloads; see `PostgresSpanExporter`.
+
+    Raises:
+        ConfigError: there is no pool, and a setting of the environment is missing or invalid.
+        ValidationError: the pool or the configuration is none.
+        StorageError: the directory of the spool cannot be used.
+    """
+
+    def __init__(self, pool: Source | None = None, config: WriterConfig | None = None) -> None:
+        self._outlet = Outlet(LogWriter, pool, config, "log records")
+        self._origins = Origins("logRecords")
+
+    @property
+    def writer(self) -> LogWriter:
+        """The writer of the log records, for its statistics."""
+        return self._outlet.writer
+
+    def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
+        """Buffer log records. Never raises an error.
+
+        A record that cannot be stored is left out, and a warning names its field. The others are
+        stored.
+
+        Returns:
+            ``FAILURE`` if the exporter is shut down, or if the buffer was full.
+        """
+        outlet = self._outlet
+        with outlet.exporting() as is_open:
+            if not is_open:
+                return LogRecordExportResult.FAILURE
+            others = [record for record in batch if not _is_own(record)]
+            rows = [
+                row
+                for group in self._origins.groups(outlet.messages(others, log_message))
+                for row in outlet.rows(outlet.mapped(group, _items))
+            ]
+            stored = outlet.write(LOGS, rows)
+        return LogRecordExportResult.SUCCESS if stored else LogRecordExportResult.FAILURE
+
+    def force_flush(self, timeout_millis: float = 30_000) -> bool:
+        """Commit all buffered records, or spool them while the database is away.
+
+        Returns:
+            Whether that was done within the time.
+        """
+        return self._outlet.flush(timeout_millis)
+
+    def shutdown(self, timeout_millis: float = 30_000) -> None:
+        """Commit or spool all buffered records, and ignore further ones.
+
+        Records that could be neither committed nor spooled within the time are lost; an error in
+        the log says how many. Calling this again has no effect.
+        """
+        self._outlet.shut_down(timeout_millis)
+
+
+def _items(group: Group) -> Iterator[Item]:
+    # Equal records get ordinals, and records of two groups are never equal.
+    return log_items([group])
+
+
+def _is_own(record: ReadableLogRecord) -> bool:
+    scope = record.instrumentation_scope
+    name = "" if scope is None else scope.name
+    return name.startswith(_OWN) and (len(name) == len(_OWN) or name[len(_OWN)] == ".")

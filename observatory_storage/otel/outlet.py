@@ -1,0 +1,185 @@
+"""What the three exporters have in common: a buffered writer, and the SDK's terms for its states.
+
+An exporter never waits for the database, except when it is told to flush or to shut down. The SDK
+drops a batch that an exporter fails to export, so batches go into the writer's buffer, which keeps
+them while the database is away.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Final, Generic, TypeVar
+
+from observatory_storage.errors import BatchError, StorageError, ValidationError
+from observatory_storage.otel.suppression import unrecorded
+from observatory_storage.otlp.resource_scope import Group, Item
+from observatory_storage.rows import Row
+from observatory_storage.shared_pool import shared_pool
+from observatory_storage.tables import TableDefinition
+from observatory_storage.writers import Source, WriterConfig
+from observatory_storage.writers.buffered_writer import BufferedWriter
+from observatory_storage.writers.process_hooks import forget
+
+__all__ = ["Outlet"]
+
+_W = TypeVar("_W", bound=BufferedWriter)
+_T = TypeVar("_T")
+_M = TypeVar("_M")
+_log = logging.getLogger(__name__)
+_DEFAULT: Final = WriterConfig(flush_interval_secs=1.0, max_buffered=50_000)
+_QUIET_SECS: Final = 60.0  # how long a kind of warning is not repeated
+
+
+class Outlet(Generic[_W]):
+    """The buffered writer of an exporter.
+
+    Args:
+        kind: the class of the writer.
+        pool: the pool to write to; None is the shared one.
+        config: the configuration of the writer. A full buffer drops rows, whatever it says.
+        items: what is exported, in the plural, for messages.
+
+    Raises:
+        ConfigError: there is no pool, and a setting of the environment is missing or invalid.
+        ValidationError: the pool or the configuration is none.
+        StorageError: the directory of the spool cannot be used.
+    """
+
+    def __init__(
+        self, kind: type[_W], pool: Source | None, config: WriterConfig | None, items: str
+    ) -> None:
+        if config is not None and not isinstance(config, WriterConfig):
+            raise ValidationError("config", config, "must be WriterConfig")
+        self._kind = kind
+        self._source: Source = shared_pool() if pool is None else pool
+        self._config = replace(config or _DEFAULT, on_full="drop")
+        self._items = items
+        self._is_shut_down = False
+        self._told: dict[str, tuple[float, int]] = {}
+        self._writer = self._open()
+
+    def _open(self) -> _W:
+        return self._kind(self._source, self._config, surroundings=unrecorded)
+
+    @property
+    def writer(self) -> _W:
+        """The writer; a new one if a hook of the process has closed the former.
+
+        The SDK may export its last batches after Python has told the writers that the process ends.
+        """
+        if self._writer.closed and not self._is_shut_down:
+            self._writer = self._open()
+        return self._writer
+
+    @contextmanager
+    def exporting(self) -> Iterator[bool]:
+        """A context to export within; False if the exporter is shut down."""
+        with unrecorded():
+            if self._is_shut_down:
+                self._warn("shut-down", f"{self._items} are ignored: the exporter is shut down")
+            yield not self._is_shut_down
+
+    def messages(self, items: Iterable[_T], convert: Callable[[_T], _M]) -> Iterator[tuple[_T, _M]]:
+        """The items of the SDK with their messages. An item that cannot be read costs itself."""
+        for item in items:
+            try:
+                yield item, convert(item)
+            except Exception as error:  # noqa: BLE001 - whatever an instrumentation has put there
+                self._refused(error, item)
+
+    def mapped(self, group: Group, mapping: Callable[[Group], Iterable[_M]]) -> list[_M]:
+        """What a mapping of OTLP makes of a group. A message that it fails for costs itself."""
+        if group.error is not None:
+            self._refused(group.error, None)
+            return []
+        try:
+            return list(mapping(group))
+        except Exception as error:  # noqa: BLE001 - types that the SDK does not check
+            messages = list(group.items)
+            if len(messages) > 1:
+                alone = (group._replace(items=[message]) for message in messages)
+                return [made for one in alone for made in self.mapped(one, mapping)]
+            self._refused(error, messages[0])
+            return []
+
+    def rows(self, items: Iterable[Item]) -> Iterator[Any]:
+        """The rows of mapped items. Tells which items, and which of their parts, have none."""
+        for item in items:
+            for error in item.dropped:
+                self._refused(error, item.source)
+            if item.error is not None:
+                self._refused(item.error, item.source)
+            else:
+                yield item.row
+
+    def write(self, table: TableDefinition, rows: list[Any]) -> bool:
+        """Buffer rows. False if some were dropped because the buffer is full."""
+        try:
+            dropped = self.writer.write_rows(table, rows)
+        except BatchError as failure:
+            for rejected in failure.rejected:
+                self._refused(rejected.error, rejected.row)
+            return True
+        if dropped:
+            self._warn(
+                "dropped",
+                f"{dropped} {self._items} were dropped, because the buffer is full:"
+                f" max_buffered={self._config.max_buffered} rows",
+            )
+        return not dropped
+
+    def write_one(self, table: TableDefinition, row: dict[str, Any]) -> Row | None:
+        """Buffer a row. Returns the prepared row, or None if it is not to be stored."""
+        try:
+            return self.writer.write_row(table, row)
+        except ValidationError as error:
+            self._refused(error, row)
+            return None
+
+    def _refused(self, error: Exception, item: Any) -> None:
+        """Tell that an item, or a part of it, is not stored."""
+        name = item.get("name") if isinstance(item, Mapping) else getattr(item, "name", None)
+        of = "" if name is None else f" of {name!r}"
+        reason = error if isinstance(error, StorageError) else f"{type(error).__name__}: {error}"
+        self._warn("refused", f"{self._items}{of} cannot be stored: {reason}")
+
+    def _warn(self, kind: str, message: str) -> None:
+        """Log a warning, but only one of a kind each minute."""
+        now = time.monotonic()
+        last, left_out = self._told.get(kind, (-_QUIET_SECS, 0))
+        if now - last < _QUIET_SECS:
+            self._told[kind] = last, left_out + 1
+            return
+        self._told[kind] = now, 0
+        _log.warning("%s%s", message, f" ({left_out} more of this kind before)" if left_out else "")
+
+    def flush(self, timeout_millis: float) -> bool:
+        """Write what is buffered, or spool it. Whether everything has left the buffer in time."""
+        with unrecorded():
+            try:
+                self._writer.flush(timeout_millis / 1000)
+            except BatchError:  # whose rows the writer has logged
+                return True
+            except StorageError as error:
+                self._warn("flush", f"{self._items} stay buffered: {error}")
+                return False
+            return True
+
+    def shut_down(self, timeout_millis: float) -> None:
+        """Write what is buffered, or spool it, and export no more. Does nothing the second time."""
+        if self._is_shut_down:
+            return
+        self._is_shut_down = True
+        with unrecorded():
+            try:
+                self._writer.close(timeout_millis / 1000)
+            except BatchError:
+                pass
+            except StorageError as error:
+                left = self._writer.buffer_stats().buffered
+                _log.error("%d rows of %s are lost at shutdown: %s", left, self._items, error)
+            forget(self._writer)

@@ -1,0 +1,56 @@
+"""The SDK's batch processors, whose `force_flush` waits until what they export is stored."""
+
+from __future__ import annotations
+
+import time
+
+from opentelemetry.sdk._logs import ReadWriteLogRecord
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from observatory_storage.otel.log_exporter import PostgresLogExporter
+from observatory_storage.otel.span_exporter import PostgresSpanExporter
+from observatory_storage.otel.suppression import is_exporting
+
+__all__ = ["StoringLogProcessor", "StoringSpanProcessor"]
+
+_FLUSH_MILLIS = 30_000
+
+
+class StoringSpanProcessor(BatchSpanProcessor):
+    """Exports spans in batches."""
+
+    def __init__(self, exporter: PostgresSpanExporter) -> None:
+        super().__init__(exporter)
+        self._storing = exporter
+
+    def force_flush(self, timeout_millis: int | None = None) -> bool:
+        """Export all ended spans, and commit or spool them."""
+        deadline = _deadline(timeout_millis)
+        return super().force_flush(timeout_millis) and self._storing.force_flush(_left(deadline))
+
+
+class StoringLogProcessor(BatchLogRecordProcessor):
+    """Exports log records in batches, except those of threads that write for exporters."""
+
+    def __init__(self, exporter: PostgresLogExporter) -> None:
+        super().__init__(exporter)
+        self._storing = exporter
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        if not is_exporting():
+            super().on_emit(log_record)
+
+    def force_flush(self, timeout_millis: int | None = None) -> bool:
+        """Export all records, and commit or spool them."""
+        deadline = _deadline(timeout_millis)
+        flushed = super().force_flush(_FLUSH_MILLIS if timeout_millis is None else timeout_millis)
+        return flushed and self._storing.force_flush(_left(deadline))
+
+
+def _deadline(timeout_millis: int | None) -> float:
+    return time.monotonic() + (_FLUSH_MILLIS if timeout_millis is None else timeout_millis) / 1000
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, (deadline - time.monotonic()) * 1000)

@@ -1,0 +1,84 @@
+"""Spans of the SDK as messages of OTLP, from which `otlp` makes rows."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.trace import Link, SpanContext, Status, TraceState
+
+from observatory_storage.otel.sdk_values import plain_attributes
+from observatory_storage.otlp import message_types
+
+__all__ = ["span_message"]
+
+_HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200  # of the flags of spans and links
+_STATUSES: Final = tuple(message_types.Status(code=code) for code in range(3))
+
+
+def span_message(span: ReadableSpan) -> message_types.Span:
+    """The message of a span, with its attributes as JSON.
+
+    Raises:
+        ValidationError: an attribute is nested too deeply.
+        Exception: the span is not as the SDK makes spans.
+    """
+    context, parent = span.context, span.parent
+    state, events, links = context.trace_state, span.events, span.links
+    return message_types.Span(
+        trace_id=f"{context.trace_id:032x}",
+        span_id=f"{context.span_id:016x}",
+        trace_state=_state(state) if state else "",
+        parent_span_id=f"{parent.span_id:016x}" if parent else "",
+        flags=_flags(parent),
+        name=str(span.name),
+        kind=span.kind.value + 1,  # OTLP has one more kind, for spans of unknown kind
+        start_time_unix_nano=span.start_time or 0,
+        end_time_unix_nano=span.end_time or 0,
+        attributes=plain_attributes(span.attributes, "attributes"),  # type: ignore[arg-type]  # read already
+        dropped_attributes_count=span.dropped_attributes,
+        events=[_event(event, index) for index, event in enumerate(events)] if events else [],
+        dropped_events_count=span.dropped_events,
+        links=[_link(link, index) for index, link in enumerate(links)] if links else [],
+        dropped_links_count=span.dropped_links,
+        status=_status(span.status),
+    )
+
+
+def _state(state: TraceState) -> str:
+    return ",".join(f"{key}={value}" for key, value in state.items())
+
+
+def _flags(context: SpanContext | None) -> int:
+    return _HAS_IS_REMOTE | _IS_REMOTE if context and context.is_remote else _HAS_IS_REMOTE
+
+
+def _status(status: Status | None) -> message_types.Status | None:
+    if status is None:
+        return None
+    code, description = status.status_code.value, status.description
+    if description:
+        return message_types.Status(message=description, code=code)
+    return _STATUSES[code]
+
+
+def _event(event: Event, index: int) -> message_types.Event:
+    return message_types.Event(
+        time_unix_nano=event.timestamp or 0,
+        name=str(event.name),
+        attributes=plain_attributes(event.attributes, f"events[{index}].attributes"),  # type: ignore[arg-type]  # read already
+        dropped_attributes_count=event.dropped_attributes,
+    )
+
+
+def _link(link: Link, index: int) -> message_types.Link:
+    context = link.context
+    state = context.trace_state
+    return message_types.Link(
+        trace_id=f"{context.trace_id:032x}",
+        span_id=f"{context.span_id:016x}",
+        trace_state=_state(state) if state else "",
+        attributes=plain_attributes(link.attributes, f"links[{index}].attributes"),  # type: ignore[arg-type]  # read already
+        dropped_attributes_count=link.dropped_attributes,
+        flags=_flags(context),
+    )

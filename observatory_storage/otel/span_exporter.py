@@ -1,0 +1,95 @@
+"""`PostgresSpanExporter`: stores the spans of the OpenTelemetry SDK."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from observatory_storage.otel.outlet import Outlet
+from observatory_storage.otel.sdk_origins import Origins
+from observatory_storage.otel.sdk_spans import span_message
+from observatory_storage.otlp.traces import span_items
+from observatory_storage.tables import SPANS
+from observatory_storage.writers import Source, TraceWriter, WriterConfig
+
+__all__ = ["PostgresSpanExporter"]
+
+
+class PostgresSpanExporter(SpanExporter):
+    """Stores spans of the OpenTelemetry SDK in PostgreSQL. Needs the extra ``otel``.
+
+    Spans go into a buffer, and other threads write them to the database. So neither an export nor
+    your application ever waits for the database. While the database is away, spans wait in the
+    buffer, or in the spool if ``config`` names one. If the buffer is full, further spans are
+    dropped, counted in `TraceWriter.write_stats`, and a warning is logged.
+
+    What is stored equals what `ingest_traces` stores of the same spans. Instrumentations record
+    nothing of what the exporter does.
+
+    Example::
+
+        provider = TracerProvider()
+        provider.add_span_processor(BatchSpanProcessor(PostgresSpanExporter(pool)))
+        trace.set_tracer_provider(provider)
+
+    Args:
+        pool: the pool to write to. The default is a pool with the settings of the environment
+            (``DATABASE_URL``), which all exporters of the process share. It connects on first use.
+        config: the buffer, the spool and the payloads. ``on_full`` has no effect. The default
+            flushes after one second, and buffers at most 50,000 rows.
+
+    Raises:
+        ConfigError: there is no pool, and a setting of the environment is missing or invalid.
+        ValidationError: the pool or the configuration is none.
+        StorageError: the directory of the spool cannot be used.
+    """
+
+    def __init__(self, pool: Source | None = None, config: WriterConfig | None = None) -> None:
+        self._outlet = Outlet(TraceWriter, pool, config, "spans")
+        self._origins = Origins("spans")
+
+    @property
+    def writer(self) -> TraceWriter:
+        """The writer of the spans, for its statistics."""
+        return self._outlet.writer
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Buffer spans. Never raises an error.
+
+        A span that cannot be stored is left out, and a warning names its field. The others are
+        stored.
+
+        Returns:
+            ``FAILURE`` if the exporter is shut down, or if the buffer was full.
+        """
+        outlet = self._outlet
+        with outlet.exporting() as is_open:
+            if not is_open:
+                return SpanExportResult.FAILURE
+            make_rows = partial(span_items, as_mappings=outlet.writer.changes_rows)
+            rows = [
+                row
+                for group in self._origins.groups(outlet.messages(spans, span_message))
+                for row in outlet.rows(outlet.mapped(group, make_rows))
+            ]
+            stored = outlet.write(SPANS, rows)
+        return SpanExportResult.SUCCESS if stored else SpanExportResult.FAILURE
+
+    def force_flush(self, timeout_millis: float = 30_000) -> bool:
+        """Commit all buffered spans, or spool them while the database is away.
+
+        Returns:
+            Whether that was done within the time.
+        """
+        return self._outlet.flush(timeout_millis)
+
+    def shutdown(self, timeout_millis: float = 30_000) -> None:
+        """Commit or spool all buffered spans, and ignore further ones.
+
+        Spans that could be neither committed nor spooled within the time are lost; an error in the
+        log says how many. Calling this again has no effect.
+        """
+        self._outlet.shut_down(timeout_millis)
