@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -9,6 +10,7 @@ from opentelemetry.trace import Link, SpanContext, Status, TraceState
 
 from observatory_storage.otel.sdk_values import plain_attributes
 from observatory_storage.otlp import message_types
+from observatory_storage.otlp.any_values import PlainMap
 
 __all__ = ["span_message"]
 
@@ -16,14 +18,24 @@ _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200  # of the flags of spans and links
 _STATUSES: Final = tuple(message_types.Status(code=code) for code in range(3))
 
 
-def span_message(span: ReadableSpan) -> message_types.Span:
+def span_message(
+    span: ReadableSpan, contents: Mapping[str, str] | None = None
+) -> message_types.Span:
     """The message of a span, with its attributes as JSON.
+
+    Args:
+        span: the span.
+        contents: attributes that are stored with it, instead of its own of these names.
 
     Raises:
         ValidationError: an attribute is nested too deeply.
         Exception: the span is not as the SDK makes spans.
     """
     context, parent = span.context, span.parent
+    attributes = plain_attributes(span.attributes, "attributes")
+    if contents:
+        notes = {key: note for key, note in (attributes.note or {}).items() if key not in contents}
+        attributes = PlainMap({**attributes.plain, **contents}, notes or None)
     state, events, links = context.trace_state, span.events, span.links
     return message_types.Span(
         trace_id=f"{context.trace_id:032x}",
@@ -35,7 +47,7 @@ def span_message(span: ReadableSpan) -> message_types.Span:
         kind=span.kind.value + 1,  # OTLP has one more kind, for spans of unknown kind
         start_time_unix_nano=span.start_time or 0,
         end_time_unix_nano=span.end_time or 0,
-        attributes=plain_attributes(span.attributes, "attributes"),  # type: ignore[arg-type]  # read already
+        attributes=attributes,  # type: ignore[arg-type]  # read already
         dropped_attributes_count=span.dropped_attributes,
         events=[_event(event, index) for index, event in enumerate(events)] if events else [],
         dropped_events_count=span.dropped_events,

@@ -11,6 +11,8 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from observatory_storage.otel.outlet import Outlet
 from observatory_storage.otel.sdk_origins import Origins
 from observatory_storage.otel.sdk_spans import span_message
+from observatory_storage.otel.span_contents import SpanContents
+from observatory_storage.otlp import message_types
 from observatory_storage.otlp.traces import span_items
 from observatory_storage.tables import SPANS
 from observatory_storage.writers import Source, TraceWriter, WriterConfig
@@ -50,6 +52,7 @@ class PostgresSpanExporter(SpanExporter):
     def __init__(self, pool: Source | None = None, config: WriterConfig | None = None) -> None:
         self._outlet = Outlet(TraceWriter, pool, config, "spans")
         self._origins = Origins("spans")
+        self._contents = SpanContents()
 
     @property
     def writer(self) -> TraceWriter:
@@ -72,11 +75,15 @@ class PostgresSpanExporter(SpanExporter):
             make_rows = partial(span_items, as_mappings=outlet.writer.changes_rows)
             rows = [
                 row
-                for group in self._origins.groups(outlet.messages(spans, span_message))
+                for group in self._origins.groups(outlet.messages(spans, self._message))
                 for row in outlet.rows(outlet.mapped(group, make_rows))
             ]
             stored = outlet.write(SPANS, rows)
         return SpanExportResult.SUCCESS if stored else SpanExportResult.FAILURE
+
+    def _message(self, span: ReadableSpan) -> message_types.Span:
+        context = span.context
+        return span_message(span, self._contents.take((context.trace_id, context.span_id)))
 
     def force_flush(self, timeout_millis: float = 30_000) -> bool:
         """Commit all buffered spans, or spool them while the database is away.

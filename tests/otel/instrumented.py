@@ -10,10 +10,18 @@ from typing import Any, Final
 
 import pytest
 from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from observatory_storage import StoragePool, TraceFilters, TraceSpan
+from observatory_storage.otel import (
+    PostgresLogExporter,
+    PostgresMetricExporter,
+    PostgresSpanExporter,
+)
 from tests.otel.vendor_calls import ANTHROPIC_CALLS, OPENAI_CALLS
 from tests.recordings.record.calls import Call
 from tests.recordings.record.server import Recorder, serving
@@ -22,6 +30,7 @@ __all__ = ["INSTRUMENTATIONS", "Instrumentation", "Observed", "observe"]
 
 Calls = Mapping[str, Callable[..., None]]
 _CONTENTS: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+_HOOK: Final = "OTEL_INSTRUMENTATION_GENAI_COMPLETION_HOOK"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +83,13 @@ class Instrumentation:
 _STREAMS: Final = frozenset({"stream", "stream_helper", "streamed_tool", "awaited_stream"})
 
 
-def _of_opentelemetry(vendor: str, contents: str) -> Instrumentation:
+def _of_opentelemetry(vendor: str, told: str, settings: Mapping[str, str]) -> Instrumentation:
     name = {"openai": "OpenAIInstrumentor", "anthropic": "AnthropicInstrumentor"}[vendor]
     return Instrumentation(
-        name=f"opentelemetry-{vendor}-{contents}",
+        name=f"opentelemetry-{vendor}-{told}",
         instrumentor=(f"opentelemetry.instrumentation.genai.{vendor}", name),
         vendor=vendor,
-        settings={_CONTENTS: contents},
+        settings=settings,
         reasons=("stop", "tool_calls" if vendor == "openai" else "tool_call"),
         untimed=frozenset({"stream_helper"}),
     )
@@ -121,9 +130,13 @@ INSTRUMENTATIONS: Final = (
         lacks=frozenset({"metrics"}),
     ),
     *(
-        _of_opentelemetry(vendor, contents)
+        _of_opentelemetry(vendor, told, settings)
         for vendor in ("openai", "anthropic")
-        for contents in ("SPAN_ONLY", "EVENT_ONLY")
+        for told, settings in {
+            "contents-in-spans": {_CONTENTS: "SPAN_ONLY"},
+            "contents-in-events": {_CONTENTS: "EVENT_ONLY"},
+            "completion-hook": {_HOOK: "postgresql"},
+        }.items()
     ),
 )
 
@@ -186,28 +199,15 @@ def _made_calls(
 
 @contextmanager
 def exporting_to(pool: StoragePool) -> Iterator[dict[str, Any]]:
-    from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
-    from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
-    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-    from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
-    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-    from observatory_storage.otlp import ingest_logs, ingest_metrics, ingest_traces
-
-    t = TracerProvider()
-    te = InMemorySpanExporter()
-    t.add_span_processor(SimpleSpanProcessor(te))
-    lp = LoggerProvider()
-    le = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
-    lp.add_log_record_processor(SimpleLogRecordProcessor(le))
-    mr = InMemoryMetricReader()
-    mp = MeterProvider(metric_readers=[mr])
-    yield {"tracer_provider": t, "meter_provider": mp, "logger_provider": lp}
-    ingest_traces(pool, encode_spans(te.get_finished_spans()))
-    data = mr.get_metrics_data()
-    if data:
-        ingest_metrics(pool, encode_metrics(data))
-    if le.get_finished_logs():
-        ingest_logs(pool, encode_logs(le.get_finished_logs()))
+    """Providers of the SDK that export to a pool. What they were given is stored at the end."""
+    tracers = TracerProvider(shutdown_on_exit=False)
+    tracers.add_span_processor(BatchSpanProcessor(PostgresSpanExporter(pool)))
+    reader = PeriodicExportingMetricReader(PostgresMetricExporter(pool))
+    meters = MeterProvider([reader], shutdown_on_exit=False)
+    loggers = LoggerProvider(shutdown_on_exit=False)
+    loggers.add_log_record_processor(BatchLogRecordProcessor(PostgresLogExporter(pool)))
+    try:
+        yield {"tracer_provider": tracers, "meter_provider": meters, "logger_provider": loggers}
+    finally:
+        for provider in (tracers, meters, loggers):
+            provider.shutdown()
