@@ -85,8 +85,8 @@ class PostgresLogExporter(LogRecordExporter):
     def shutdown(self, timeout_millis: float = 30_000) -> None:
         """Commit or spool all buffered records, and ignore further ones.
 
-        Records that could be neither committed nor spooled within the time are lost; an error in
-        the log says how many. Calling this again has no effect.
+        If some can be neither committed nor spooled within the time, an error in the log says how
+        many. Calling this again has no effect.
         """
         self._outlet.shut_down(timeout_millis)
 

@@ -14,15 +14,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, Generic, TypeVar
 
+from opentelemetry import trace
+from opentelemetry._logs import get_logger_provider
+
 from observatory_storage.errors import BatchError, StorageError, ValidationError
 from observatory_storage.otel.suppression import unrecorded
 from observatory_storage.otlp.resource_scope import Group, Item
 from observatory_storage.rows import Row
 from observatory_storage.shared_pool import shared_pool
 from observatory_storage.tables import TableDefinition
-from observatory_storage.writers import Source, WriterConfig
+from observatory_storage.writers import Source, WriterConfig, process_hooks
 from observatory_storage.writers.buffered_writer import BufferedWriter
-from observatory_storage.writers.process_hooks import forget
 
 __all__ = ["Outlet"]
 
@@ -61,6 +63,7 @@ class Outlet(Generic[_W]):
         self._is_shut_down = False
         self._told: dict[str, tuple[float, int]] = {}
         self._writer = self._open()
+        process_hooks.before_closing(_export_all)
 
     def _open(self) -> _W:
         return self._kind(self._source, self._config, surroundings=unrecorded)
@@ -181,5 +184,22 @@ class Outlet(Generic[_W]):
                 pass
             except StorageError as error:
                 left = self._writer.buffer_stats().buffered
-                _log.error("%d rows of %s are lost at shutdown: %s", left, self._items, error)
-            forget(self._writer)
+                _log.error(
+                    "%d rows of %s could not be written at shutdown, and are lost when the process"
+                    " ends: %s",
+                    *(left, self._items, error),
+                )
+            process_hooks.forget(self._writer)
+
+
+def _export_all() -> None:
+    """Have processors of the SDK export what they hold, at the end of a process.
+
+    The SDK does it only where Python calls its exit handlers: not in processes of multiprocessing
+    and of Celery's pool. Metrics are left out. A child has inherited those of its parent, and would
+    export them once more.
+    """
+    for provider in (trace.get_tracer_provider(), get_logger_provider()):
+        flush = getattr(provider, "force_flush", None)
+        if flush is not None:
+            flush()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.trace import Link, SpanContext, Status, TraceState
+from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceState
 
 from observatory_storage.otel.sdk_values import plain_attributes
 from observatory_storage.otlp import message_types
@@ -15,7 +15,7 @@ from observatory_storage.otlp.any_values import PlainMap
 __all__ = ["span_message"]
 
 _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200  # of the flags of spans and links
-_STATUSES: Final = tuple(message_types.Status(code=code) for code in range(3))
+_UNSET: Final = message_types.Status()
 
 
 def span_message(
@@ -32,11 +32,13 @@ def span_message(
         Exception: the span is not as the SDK makes spans.
     """
     context, parent = span.context, span.parent
-    attributes = plain_attributes(span.attributes, "attributes")
+    # The properties of a span copy these three, and take its locks. The span has ended.
+    own, events, links = span._attributes, span._events, span._links
+    state = context.trace_state
+    attributes = plain_attributes(own, "attributes")
     if contents:
         notes = {key: note for key, note in (attributes.note or {}).items() if key not in contents}
         attributes = PlainMap({**attributes.plain, **contents}, notes or None)
-    state, events, links = context.trace_state, span.events, span.links
     return message_types.Span(
         trace_id=f"{context.trace_id:032x}",
         span_id=f"{context.span_id:016x}",
@@ -68,10 +70,10 @@ def _flags(context: SpanContext | None) -> int:
 def _status(status: Status | None) -> message_types.Status | None:
     if status is None:
         return None
-    code, description = status.status_code.value, status.description
-    if description:
-        return message_types.Status(message=description, code=code)
-    return _STATUSES[code]
+    code, description = status.status_code, status.description
+    if code is StatusCode.UNSET:  # and thus without a description
+        return _UNSET
+    return message_types.Status(message=description or "", code=code.value)
 
 
 def _event(event: Event, index: int) -> message_types.Event:

@@ -25,9 +25,11 @@ def plain_attributes(attributes: Mapping[str, Any] | None, field: str) -> PlainM
     """
     if not attributes:
         return _NO_ATTRIBUTES
-    # The `items` of the SDK's own class cost five times as much as those of its copy.
+    # The SDK's own class copies its dict, whose items cost a fifth of its own.
     copy = getattr(attributes, "copy", None)
-    plain: dict[str, Any] = dict(attributes if copy is None else copy())
+    plain: Any = dict(attributes) if copy is None else copy()
+    if type(plain) is not dict:
+        plain = dict(plain)
     notes: dict[str, Note] = {}
     for key, value in plain.items():
         kind = type(value)

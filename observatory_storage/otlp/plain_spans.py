@@ -46,6 +46,7 @@ def plain_span_rows(spans: Sequence[Any], origin: Origin) -> list[Row | None]:
     shared = _encoded_origin(origin)
     if shared is None:
         return made
+    notes: dict[tuple[Any, ...], bytes | None] = {}
     places: list[int] = []
     rows: list[tuple[Any, ...]] = []
     attributes: list[dict[str, Any]] = []
@@ -53,7 +54,7 @@ def plain_span_rows(spans: Sequence[Any], origin: Origin) -> list[Row | None]:
         if isinstance(span, ValidationError) or span.events or span.links:
             continue
         try:
-            row = _row(span, origin.otlp)
+            row = _row(span, origin.otlp, notes)
             plain, note = plain_map(span.attributes, "attributes")
         except ValidationError:
             continue
@@ -88,8 +89,15 @@ def _encoded_origin(origin: Origin) -> dict[str, Any] | None:
     return columns
 
 
-def _row(span: Any, notes: dict[str, Any]) -> tuple[Any, ...] | None:
+def _row(
+    span: Any, of_origin: dict[str, Any], known_notes: dict[tuple[Any, ...], bytes | None]
+) -> tuple[Any, ...] | None:
     """The values of `_COLUMNS`, or None if the span is not plain.
+
+    Args:
+        span: a message.
+        of_origin: the notes of its resource and scope.
+        known_notes: the notes of earlier spans, encoded, by what they note.
 
     Raises:
         ValidationError: the span is not valid.
@@ -105,25 +113,36 @@ def _row(span: Any, notes: dict[str, Any]) -> tuple[Any, ...] | None:
         or parent == NO_SPAN
     ):
         return None
-    # The notes are in the order of the thorough mapping, so that both encode the same.
     status = present(span, "status")
     code, message = 0, None
-    if status is None:
-        notes = notes | {"status": ABSENT}
-    else:
+    if status is not None:
         code, message = status.code, status.message or None
         if not 0 <= code < len(STATUSES):
             return None
-    rare = rare_of(span)
-    if any(rare):
-        given = zip(RARE_FIELDS, rare, strict=True)
-        notes = notes | {field: value for field, value in given if value}
-    otlp, repairs = jsonb.encode(notes, "otlp") if notes else (None, 0)
-    if repairs:
-        return None
+    noted = status is None, *rare_of(span)
+    if noted not in known_notes:  # those of most spans are equal
+        encoded = _encoded_notes(of_origin, noted)
+        if encoded is None:
+            return None
+        known_notes[noted] = encoded or None
+    otlp = known_notes[noted]
     start_time, start_ns = protojson.moment(start)
     end_time, end_ns = protojson.moment(end) if end else (None, 0)
     return (
         *(ids.trace_uuid(trace_id), span_id, parent or None, name, KINDS[kind], STATUSES[code]),
         *(message, start_time, start_ns, end_time, end_ns, otlp),
     )
+
+
+def _encoded_notes(of_origin: dict[str, Any], noted: tuple[Any, ...]) -> bytes | None:
+    """The notes of a span, which may be none; None if they have to be repaired."""
+    is_status_absent, *rare = noted
+    # They are in the order of the thorough mapping, so that both encode the same.
+    notes = of_origin | {"status": ABSENT} if is_status_absent else of_origin
+    if any(rare):
+        given = zip(RARE_FIELDS, rare, strict=True)
+        notes = notes | {field: value for field, value in given if value}
+    if not notes:
+        return b""
+    encoded, repairs = jsonb.encode(notes, "otlp")
+    return None if repairs else encoded

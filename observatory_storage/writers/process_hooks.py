@@ -12,13 +12,14 @@ import logging
 import os
 import sys
 import weakref
+from collections.abc import Callable
 from multiprocessing.util import Finalize, register_after_fork
 from typing import Any, ClassVar, Final, Protocol
 
 from observatory_storage.errors import BatchError, StorageError
 from observatory_storage.writers.stats import BufferStats, FlushResult
 
-__all__ = ["buffered_rows", "follow_host", "forget", "register"]
+__all__ = ["before_closing", "buffered_rows", "follow_host", "forget", "register"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Buffering(Protocol):
 
 
 _writers: Final[weakref.WeakSet[Buffering]] = weakref.WeakSet()
+_before_closing: Final[list[Callable[[], None]]] = []
 
 
 def register(writer: Buffering) -> None:
@@ -47,6 +49,12 @@ def register(writer: Buffering) -> None:
 def forget(writer: Buffering) -> None:
     """Do not close the writer again when this process ends."""
     _writers.discard(writer)
+
+
+def before_closing(call: Callable[[], None]) -> None:
+    """Call a function before the writers are closed, to give them what others still hold."""
+    if call not in _before_closing:
+        _before_closing.append(call)
 
 
 def buffered_rows(source: object) -> dict[str, int]:
@@ -96,6 +104,11 @@ def _close_in_uwsgi() -> None:
 
 
 def _close_all(**_: object) -> None:
+    for call in _before_closing:
+        try:
+            call()
+        except Exception:  # noqa: BLE001 - code of others, which must not keep writers from closing
+            _log.exception("not everything was given to the writers")
     for writer in list(_writers):
         _writers.discard(writer)  # several hooks may call this
         try:

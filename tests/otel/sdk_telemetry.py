@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from opentelemetry import context, trace
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.metrics import Observation
 from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
-from opentelemetry.sdk.metrics import AlwaysOnExemplarFilter, Histogram, MeterProvider
+from opentelemetry.sdk.metrics import AlwaysOnExemplarFilter, MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricsData
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
@@ -30,7 +32,7 @@ from opentelemetry.trace import (
 )
 
 
-class Colour(str, Enum):
+class Colour(StrEnum):
     RED = "red"
 
 
@@ -166,8 +168,8 @@ def metrics(resource: Resource = RESOURCE) -> MetricsData:
             exponential.record(value, {"a": "b"})
         exponential_of_ints = meter.create_histogram("exponential.whole")
         exponential_of_ints.record(7)
-    meter.create_observable_gauge("observed", [lambda _: [trace_observation(1.25)]])
-    meter.create_observable_counter("observed.total", [lambda _: [trace_observation(10)]])
+    meter.create_observable_gauge("observed", [lambda _: [_observation(1.25)]])
+    meter.create_observable_counter("observed.total", [lambda _: [_observation(10)]])
     other = provider.get_meter("other")
     other.create_counter("requests").add(1)
     data = reader.get_metrics_data()
@@ -176,19 +178,15 @@ def metrics(resource: Resource = RESOURCE) -> MetricsData:
     return data
 
 
-def trace_observation(value: float) -> Any:
-    from opentelemetry.metrics import Observation
-
+def _observation(value: float) -> Any:
     return Observation(value, {"kind": "seen"})
 
 
 def logs(resource: Resource = RESOURCE) -> Sequence[ReadableLogRecord]:
     """Log records with every kind of body, with and without a span."""
-    kept = InMemoryLogRecordExporter()
+    kept: Any = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]  # comes without types
     provider = LoggerProvider(resource, shutdown_on_exit=False)
     provider.add_log_record_processor(SimpleLogRecordProcessor(kept))
-    from opentelemetry._logs import SeverityNumber
-
     logger = provider.get_logger("app.module", "1", "https://example.com/logs", {"scope": 1.5})
     at = 1_700_000_000_123_456_789
     bodies: list[Any] = [
@@ -221,7 +219,5 @@ def logs(resource: Resource = RESOURCE) -> Sequence[ReadableLogRecord]:
         logger.emit(body="thrice", timestamp=at, observed_timestamp=at)
     provider.get_logger("other").emit(body="other", timestamp=at)
     provider.shutdown()
-    return kept.get_finished_logs()
-
-
-HISTOGRAM = Histogram
+    finished: Sequence[ReadableLogRecord] = kept.get_finished_logs()
+    return finished

@@ -1,0 +1,101 @@
+"""Programs that know nothing of the package, started by OpenTelemetry's own command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from observatory_storage import StoragePool
+from observatory_storage.models import LogRecord, Metric, TraceSpan
+from tests.otel.test_configure import found
+from tests.otel.test_exporters import named_spans
+
+APPLICATION = """
+import logging
+from opentelemetry import metrics, trace
+
+with trace.get_tracer("app").start_as_current_span("request"):
+    logging.getLogger("app").warning("sold out")
+metrics.get_meter("app").create_counter("orders").add(3)
+"""
+FORKING = """
+import multiprocessing
+from opentelemetry import trace
+from observatory_storage.otel import configure
+
+def work(name):
+    trace.get_tracer("app").start_span(name).end()
+
+if __name__ == "__main__":
+    configure(metrics=False, logs=False)
+    work("before")
+    children = [
+        multiprocessing.get_context("fork").Process(target=work, args=(f"child {n}",))
+        for n in range(3)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    work("after")
+"""
+
+
+def run(script: str, folder: Path, *command: str, **environment: str) -> str:
+    path = folder / "application.py"
+    path.write_text(script)
+    done = subprocess.run(
+        [*command, sys.executable, str(path)],
+        env={"PATH": os.defpath, "HOME": str(folder), **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_opentelemetry_instrument_stores_all_three_signals(
+    pool: StoragePool, database_url: str, tmp_path: Path
+) -> None:
+    said = run(
+        APPLICATION,
+        tmp_path,
+        str(Path(sys.executable).with_name("opentelemetry-instrument")),
+        DATABASE_URL=database_url,
+        OTEL_SERVICE_NAME="shop",
+        OTEL_TRACES_EXPORTER="postgresql",
+        OTEL_METRICS_EXPORTER="postgresql",
+        OTEL_LOGS_EXPORTER="postgresql",
+        OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED="true",
+    )
+    assert said.strip() in ("", "sold out")
+    assert found(pool, TraceSpan.name, TraceSpan.service_name) == [("request", "shop")]
+    assert found(pool, LogRecord.body, LogRecord.service_name) == [("sold out", "shop")]
+    assert found(pool, Metric.name, Metric.service_name) == [("orders", "shop")]
+
+
+def test_a_missing_database_url_is_told_at_the_start(tmp_path: Path) -> None:
+    said = run(
+        APPLICATION,
+        tmp_path,
+        str(Path(sys.executable).with_name("opentelemetry-instrument")),
+        OTEL_TRACES_EXPORTER="postgresql",
+        OTEL_METRICS_EXPORTER="none",
+        OTEL_LOGS_EXPORTER="none",
+    )
+    assert "DATABASE_URL: is not set" in said
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_spans_of_forked_children_are_stored_once(
+    pool: StoragePool, database_url: str, tmp_path: Path
+) -> None:
+    run(FORKING, tmp_path, DATABASE_URL=database_url)
+    assert named_spans(pool) == ["after", "before", "child 0", "child 1", "child 2"]
