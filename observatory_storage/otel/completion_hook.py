@@ -33,7 +33,7 @@ class PostgresCompletionHook:
     ``gen_ai.input.messages``, ``gen_ai.output.messages``, ``gen_ai.system_instructions`` and
     ``gen_ai.tool.definitions`` of the span's row. They never become attributes of the span itself:
     other exporters do not see them, and the SDK's limit of the length of attributes does not cut
-    them. `PayloadConfig` says whether they are compressed, and the rules of the configuration
+    them. `PayloadsConfig` says whether they are compressed, and the rules of the configuration
     redact them as they do other attributes.
 
     The hook is registered as ``postgresql``: set
