@@ -27,7 +27,8 @@ _warned: Final[set[str]] = set()
 
 class _Held:
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        # Reentrant, because the garbage collector may end a stream, and thus a call, anywhere.
+        self.lock = threading.RLock()
         self.contents: OrderedDict[Key, Contents] = OrderedDict()
         self.size = 0
 
@@ -51,18 +52,23 @@ class SpanContents:
     def add(self, key: Key, contents: Contents) -> None:
         """Hold contents. Those that a span has already are kept if they are not given again."""
         held = self._held.get()
+        dropped: Contents | None = None
         with held.lock:
             former = held.contents.pop(key, {})
-            held.contents[key] = {**former, **contents}
-            held.size += _size(held.contents[key]) - _size(former)
+            whole = {**former, **contents}
+            growth = _size(whole) - _size(former)
+            held.contents[key] = whole
+            held.size += growth
             while held.size > self._most_bytes:
                 _, dropped = held.contents.popitem(last=False)
-                held.size -= _size(dropped)
-                _warn_once(
-                    "Contents of spans were dropped, because more than %d bytes were waiting for "
-                    "their spans. Does a processor drop spans?",
-                    self._most_bytes,
-                )
+                shrinkage = _size(dropped)
+                held.size -= shrinkage
+        if dropped is not None:
+            _warn_once(
+                "Contents of spans were dropped, because more than %d bytes were waiting for their "
+                "spans. Does a processor drop spans?",
+                self._most_bytes,
+            )
 
     def take(self, key: Key) -> dict[str, str]:
         """The attributes with the contents of a span, which are held no longer."""
@@ -71,7 +77,8 @@ class SpanContents:
             return {}
         with held.lock:
             contents = held.contents.pop(key, {})
-            held.size -= _size(contents)
+            shrinkage = _size(contents)
+            held.size -= shrinkage
         return {name: value.decode() for name, value in contents.items()}
 
 

@@ -24,6 +24,7 @@ from opentelemetry.util.genai.types import (
     ToolCallRequestPart,
 )
 
+from observatory_storage.otel import span_contents
 from observatory_storage.otel.completion_hook import PostgresCompletionHook
 from observatory_storage.otel.span_contents import SpanContents
 
@@ -86,9 +87,21 @@ def test_contents_are_held_as_opentelemetrys_attributes_until_they_are_taken(spa
 
 
 def test_the_span_itself_gets_no_contents(span: Span) -> None:
-    SpanContents()
+    contents = SpanContents()
     PostgresCompletionHook().on_completion(inputs=ASKED, span=span)
     assert not getattr(span, "attributes", None)
+    assert contents.take(key(span))
+
+
+def test_a_process_without_the_exporter_is_told_once(
+    span: Span, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(span_contents, "_exporters", [])
+    monkeypatch.setattr(span_contents, "_warned", set())
+    for _ in range(2):
+        PostgresCompletionHook().on_completion(inputs=ASKED, span=span)
+    (record,) = caplog.records
+    assert "no PostgresSpanExporter" in record.getMessage()
 
 
 def test_what_is_not_given_is_not_held_and_what_is_given_twice_replaces(span: Span) -> None:
@@ -166,8 +179,9 @@ def test_values_are_those_of_the_call_although_the_application_changes_them(span
 
 
 def test_the_oldest_contents_are_dropped_beyond_the_limit(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(span_contents, "_warned", set())
     contents = SpanContents(most_bytes=1000)
     with caplog.at_level(logging.WARNING):
         for number in range(5):
