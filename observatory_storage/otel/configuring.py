@@ -16,14 +16,17 @@ from opentelemetry import metrics, trace
 from opentelemetry._logs import get_logger_provider, set_logger_provider
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 
 from observatory_storage.errors import ConfigError, ValidationError
 from observatory_storage.otel.log_exporter import PostgresLogExporter
 from observatory_storage.otel.metric_exporter import PostgresMetricExporter
-from observatory_storage.otel.processors import StoringLogProcessor, StoringSpanProcessor
+from observatory_storage.otel.processors import (
+    StoringLogProcessor,
+    StoringMetricReader,
+    StoringSpanProcessor,
+)
 from observatory_storage.otel.span_exporter import PostgresSpanExporter
 from observatory_storage.otel.suppression import is_exporting
 from observatory_storage.shared_pool import shared_pool
@@ -44,7 +47,7 @@ class Telemetry:
 
     def __init__(self, resource: Resource) -> None:
         self._resource = resource
-        self._processors: list[Any] = []  # of the three signals; readers of metrics are like them
+        self._processors: list[Any] = []  # and a reader, which is the same for metrics
         self._exits = ExitStack()
 
     def force_flush(self, timeout_millis: float = 30_000) -> bool:
@@ -95,7 +98,7 @@ class Telemetry:
     def add_metrics(self, exporter: PostgresMetricExporter, interval_secs: float | None) -> None:
         """Export the metrics of the global provider."""
         millis = None if interval_secs is None else interval_secs * 1000
-        reader = PeriodicExportingMetricReader(exporter, export_interval_millis=millis)
+        reader = StoringMetricReader(exporter, millis)
         provider = _sdk_provider(metrics.get_meter_provider(), MeterProvider)
         if provider is None:
             provider = MeterProvider(
@@ -121,7 +124,7 @@ class Telemetry:
             self._exits.callback(logging.getLogger().removeHandler, handler)
 
     def _keep(
-        self, processor: StoringSpanProcessor | StoringLogProcessor | PeriodicExportingMetricReader
+        self, processor: StoringSpanProcessor | StoringLogProcessor | StoringMetricReader
     ) -> None:
         self._processors.append(processor)
         self._exits.callback(processor.shutdown)

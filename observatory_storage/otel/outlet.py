@@ -25,6 +25,7 @@ from observatory_storage.shared_pool import shared_pool
 from observatory_storage.tables import TableDefinition
 from observatory_storage.writers import Source, WriterConfig, process_hooks
 from observatory_storage.writers.buffered_writer import BufferedWriter
+from observatory_storage.writers.config import Redact
 
 __all__ = ["Outlet"]
 
@@ -59,6 +60,8 @@ class Outlet(Generic[_W]):
         self._kind = kind
         self._source: Source = shared_pool() if pool is None else pool
         self._config = replace(config or _DEFAULT, on_full="drop")
+        if self._config.redact is not None:
+            self._config = replace(self._config, redact=self._guarded(self._config.redact))
         self._items = items
         self._is_shut_down = False
         self._told: dict[str, tuple[float, int]] = {}
@@ -127,6 +130,9 @@ class Outlet(Generic[_W]):
             for rejected in failure.rejected:
                 self._refused(rejected.error, rejected.row)
             return True
+        except StorageError as error:  # a hook of the process has just closed the writer
+            self._warn("closed", f"{len(rows)} {self._items} are lost: {error}")
+            return False
         if dropped:
             self._warn(
                 "dropped",
@@ -139,9 +145,21 @@ class Outlet(Generic[_W]):
         """Buffer a row. Returns the prepared row, or None if it is not to be stored."""
         try:
             return self.writer.write_row(table, row)
-        except ValidationError as error:
+        except StorageError as error:
             self._refused(error, row)
             return None
+
+    def _guarded(self, redact: Redact) -> Redact:
+        """The function that redacts rows. A row for which it fails is left out."""
+
+        def guarded(row: dict[str, Any]) -> Mapping[str, Any] | None:
+            try:
+                return redact(row)
+            except Exception as error:  # noqa: BLE001 - the application's own code
+                self._refused(error, row)
+                return None
+
+        return guarded
 
     def _refused(self, error: Exception, item: Any) -> None:
         """Tell that an item, or a part of it, is not stored."""

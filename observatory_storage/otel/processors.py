@@ -1,4 +1,4 @@
-"""The SDK's batch processors, whose `force_flush` waits until what they export is stored."""
+"""The SDK's batch processors and reader. Their `force_flush` waits until all is stored."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import time
 
 from opentelemetry.sdk._logs import ReadWriteLogRecord
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from observatory_storage.otel.log_exporter import PostgresLogExporter
+from observatory_storage.otel.metric_exporter import PostgresMetricExporter
 from observatory_storage.otel.span_exporter import PostgresSpanExporter
 from observatory_storage.otel.suppression import is_exporting
 
-__all__ = ["StoringLogProcessor", "StoringSpanProcessor"]
+__all__ = ["StoringLogProcessor", "StoringMetricReader", "StoringSpanProcessor"]
 
 _FLUSH_MILLIS = 30_000
 
@@ -48,7 +50,21 @@ class StoringLogProcessor(BatchLogRecordProcessor):
         return flushed and self._storing.force_flush(_left(deadline))
 
 
-def _deadline(timeout_millis: int | None) -> float:
+class StoringMetricReader(PeriodicExportingMetricReader):
+    """Exports metrics periodically."""
+
+    def __init__(self, exporter: PostgresMetricExporter, interval_millis: float | None) -> None:
+        super().__init__(exporter, export_interval_millis=interval_millis)
+        self._storing = exporter
+
+    def force_flush(self, timeout_millis: float = _FLUSH_MILLIS) -> bool:
+        """Export the current values, and commit or spool them."""
+        deadline = _deadline(timeout_millis)
+        super().force_flush(timeout_millis)  # says that it is done, also if it is not
+        return self._storing.force_flush(_left(deadline))
+
+
+def _deadline(timeout_millis: float | None) -> float:
     return time.monotonic() + (_FLUSH_MILLIS if timeout_millis is None else timeout_millis) / 1000
 
 

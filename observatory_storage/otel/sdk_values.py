@@ -23,13 +23,15 @@ def plain_attributes(attributes: Mapping[str, Any] | None, field: str) -> PlainM
     Raises:
         ValidationError: a value is nested too deeply. The error names the attribute.
     """
-    if not attributes:
+    if attributes is None:
         return _NO_ATTRIBUTES
     # The SDK's own class copies its dict, whose items cost a fifth of its own.
     copy = getattr(attributes, "copy", None)
     plain: Any = dict(attributes) if copy is None else copy()
     if type(plain) is not dict:
         plain = dict(plain)
+    if not plain:
+        return _NO_ATTRIBUTES
     notes: dict[str, Note] = {}
     for key, value in plain.items():
         kind = type(value)

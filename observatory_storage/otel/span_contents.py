@@ -49,6 +49,10 @@ class SpanContents:
         self._held = PerProcess(_Held)
         _exporters.append(weakref.ref(self, _exporters.remove))
 
+    def __bool__(self) -> bool:
+        """Whether contents are held, of whatever span."""
+        return bool(self._held.get().contents)
+
     def add(self, key: Key, contents: Contents) -> None:
         """Hold contents. Those that a span has already are kept if they are not given again."""
         held = self._held.get()
@@ -73,8 +77,6 @@ class SpanContents:
     def take(self, key: Key) -> dict[str, str]:
         """The attributes with the contents of a span, which are held no longer."""
         held = self._held.get()
-        if not held.contents:
-            return {}
         with held.lock:
             contents = held.contents.pop(key, {})
             shrinkage = _size(contents)

@@ -73,15 +73,16 @@ class PostgresSpanExporter(SpanExporter):
             if not is_open:
                 return SpanExportResult.FAILURE
             make_rows = partial(span_items, as_mappings=outlet.writer.changes_rows)
+            convert = self._with_contents if self._contents else span_message
             rows = [
                 row
-                for group in self._origins.groups(outlet.messages(spans, self._message))
+                for group in self._origins.groups(outlet.messages(spans, convert))
                 for row in outlet.rows(outlet.mapped(group, make_rows))
             ]
             stored = outlet.write(SPANS, rows)
         return SpanExportResult.SUCCESS if stored else SpanExportResult.FAILURE
 
-    def _message(self, span: ReadableSpan) -> message_types.Span:
+    def _with_contents(self, span: ReadableSpan) -> message_types.Span:
         context = span.context
         return span_message(span, self._contents.take((context.trace_id, context.span_id)))
 

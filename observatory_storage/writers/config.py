@@ -12,7 +12,7 @@ from observatory_storage.config import PayloadMode
 from observatory_storage.errors import StorageError, ValidationError
 from observatory_storage.storing import Method
 
-__all__ = ["WriterConfig"]
+__all__ = ["Redact", "WriterConfig"]
 
 OnFull = Literal["block", "raise", "drop"]
 Redact = Callable[[dict[str, Any]], Mapping[str, Any] | None]

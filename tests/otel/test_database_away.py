@@ -16,6 +16,7 @@ from werkzeug.test import Client
 from observatory_embedded import EmbeddedPostgres
 from observatory_storage import StoragePool, WriterConfig
 from observatory_storage.otel import PostgresSpanExporter
+from tests.otel import sdk_telemetry
 from tests.otel.test_exporters import named_spans
 from tests.writers.helpers import ONCE, eventually, quick_pool
 
@@ -80,6 +81,19 @@ def test_an_application_starts_while_the_database_is_away(
             eventually(lambda: exporter.writer.write_stats().failed_flushes > 0)
             embedded_server.start()
         assert named_spans(pool) == ["/early"]
+
+
+def test_force_flush_says_that_the_database_is_away(embedded_server: EmbeddedPostgres) -> None:
+    with quick_pool(embedded_server.url, ONCE) as pool:
+        pool.run_migrations()
+        exporter = PostgresSpanExporter(pool)
+        exporter.export(sdk_telemetry.spans())
+        embedded_server.stop()
+        assert exporter.force_flush() is False
+        embedded_server.start()
+        eventually(exporter.force_flush)
+        assert named_spans(pool)
+        exporter.shutdown()
 
 
 def test_spans_that_cannot_be_written_at_shutdown_are_counted_in_the_log(

@@ -11,8 +11,17 @@ import sqlalchemy as sa
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
-from observatory_storage import ConfigError, StoragePool, ValidationError, WriterConfig
-from observatory_storage.models import LogRecord, MetricDataPoint, TraceSpan
+from observatory_storage import (
+    ConfigError,
+    DropRule,
+    PostgresConfig,
+    RulesConfig,
+    StorageConfig,
+    StoragePool,
+    ValidationError,
+    WriterConfig,
+)
+from observatory_storage.models import LogRecord, Metric, MetricDataPoint, TraceSpan
 from observatory_storage.otel import (
     PostgresLogExporter,
     PostgresMetricExporter,
@@ -150,3 +159,57 @@ def test_an_exporter_goes_on_after_the_writers_were_closed_at_the_end_of_the_pro
     assert exporter.export([first]).name == "SUCCESS"
     exporter.shutdown()
     assert named_spans(pool) == [first.name]
+
+
+@pytest.mark.parametrize("is_prepared", [True, False])
+def test_rows_are_redacted_and_those_that_cannot_be_are_left_out(
+    pool: StoragePool, caplog: pytest.LogCaptureFixture, is_prepared: bool
+) -> None:
+    def redact(row: dict[str, Any]) -> dict[str, Any] | None:
+        if row["name"] == "status ok":
+            raise RuntimeError("cannot be redacted")
+        return None if row["name"] == "root" else {**row, "attributes": {"redacted": True}}
+
+    spans = sdk_telemetry.spans()
+    exporter = PostgresSpanExporter(pool, None if is_prepared else WriterConfig(redact=redact))
+    assert exporter.export(spans).name == "SUCCESS"
+    exporter.shutdown()
+    expected = {span.name or "unnamed" for span in spans if not span.name.startswith("long")}
+    if not is_prepared:
+        expected -= {"root", "status ok"}
+        assert "spans of 'status ok' cannot be stored: RuntimeError" in caplog.text
+    assert {name for name in named_spans(pool) if not name.startswith("long")} == expected
+    with pool.engine.connect() as connection:
+        kept = list(connection.scalars(sa.select(TraceSpan.attributes)))
+    assert all(attributes == {"redacted": True} for attributes in kept) is not is_prepared
+
+
+def test_rules_of_the_configuration_apply(database_url: str) -> None:
+    rules = RulesConfig(
+        drop=[DropRule(name="of kind*"), DropRule(signal="metrics", name="requests")],
+        drop_attributes=["http.route"],
+    )
+    config = StorageConfig(postgres=PostgresConfig.from_url(database_url), rules=rules)
+    with StoragePool(config) as pool:
+        for kind, given in (
+            (PostgresSpanExporter, sdk_telemetry.spans()),
+            (PostgresMetricExporter, sdk_telemetry.metrics()),
+        ):
+            exporter: Any = kind(pool)
+            exporter.export(given)
+            exporter.shutdown()
+        names = named_spans(pool)
+        assert "root" in names
+        assert not any(name.startswith("of kind") for name in names)
+        with pool.engine.connect() as connection:
+            metrics = set(connection.scalars(sa.select(Metric.name)))
+            points = connection.execute(
+                sa.select(Metric.name, MetricDataPoint.metric_id).outerjoin_from(
+                    MetricDataPoint, Metric, Metric.id == MetricDataPoint.metric_id
+                )
+            ).all()
+            attributes = list(connection.scalars(sa.select(TraceSpan.attributes)))
+    assert "duration" in metrics
+    assert "requests" not in metrics
+    assert {name for name, _ in points} == metrics
+    assert not any("http.route" in one for one in attributes)

@@ -7,7 +7,6 @@ report goes through the exporters of this package.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -21,7 +20,6 @@ from observatory_storage import (
     SpanMessages,
     StoragePool,
 )
-from observatory_storage.config import PostgresConfig, StorageConfig
 from tests.otel.instrumented import INSTRUMENTATIONS, Instrumentation, Observed, observe
 from tests.recordings.record.calls import FIRST_CHUNK_MS, Call
 from tests.recordings.record.programs.conversation import (
@@ -36,29 +34,33 @@ from tests.recordings.record.programs.conversation import (
     TOOL_DESCRIPTION,
     WORDS,
 )
-from tests.servers import Server
 
 FAILED = {"error", "unreachable"}
 
 
-@pytest.fixture(scope="module", params=INSTRUMENTATIONS, ids=lambda each: each.name)
-def observed(
-    request: pytest.FixtureRequest, postgres_server: Server, migrated_template: str
-) -> Iterator[Observed]:
-    with postgres_server.database(migrated_template) as url:
-        config = StorageConfig(postgres=PostgresConfig.from_url(url))
-        with StoragePool(config) as pool:
-            yield observe(request.param, pool)
+@pytest.mark.parametrize("by", INSTRUMENTATIONS, ids=lambda each: each.name)
+def test_what_the_vendor_said_is_in_typed_columns(by: Instrumentation, pool: StoragePool) -> None:
+    observed = observe(by, pool)
+    check_spans(observed)
+    check_models(observed)
+    check_tokens(observed)
+    check_finish_reasons(observed)
+    check_errors(observed)
+    check_first_chunks(observed)
+    check_messages(observed)
+    check_search(observed)
+    check_metrics(observed)
+    check_log_records(observed)
 
 
-def test_each_call_is_a_span_below_that_of_the_application(observed: Observed) -> None:
+def check_spans(observed: Observed) -> None:
     counts = {name: len(spans) for name, spans in observed.spans.items()}
     answered = {name: len(calls) for name, calls in observed.answers.items()}
     assert counts == answered | {"unreachable": 1}
     assert all(span.parent_span_id for spans in observed.spans.values() for span in spans)
 
 
-def test_provider_operation_and_models(observed: Observed) -> None:
+def check_models(observed: Observed) -> None:
     for name, spans in observed.spans.items():
         for span in spans:
             assert span.provider == observed.by.vendor
@@ -71,7 +73,7 @@ def test_provider_operation_and_models(observed: Observed) -> None:
             assert (span.model, span.response_model) == (call.model, answering), name
 
 
-def test_tokens_are_those_that_the_vendor_counted(observed: Observed) -> None:
+def check_tokens(observed: Observed) -> None:
     for name, call, span in observed.calls():
         if name in FAILED:
             assert (span.prompt_tokens, span.completion_tokens) == (None, None)
@@ -89,7 +91,7 @@ def test_tokens_are_those_that_the_vendor_counted(observed: Observed) -> None:
         assert (span.token_details or {}) == counted, name
 
 
-def test_finish_reason_tells_answers_from_tool_calls(observed: Observed) -> None:
+def check_finish_reasons(observed: Observed) -> None:
     after_answer, for_tool = observed.by.reasons
     for name, call, span in observed.calls():
         silent = name in FAILED or name == "embedding" or name in observed.by.unreasoned
@@ -97,7 +99,7 @@ def test_finish_reason_tells_answers_from_tool_calls(observed: Observed) -> None
         assert span.finish_reason == reason, name
 
 
-def test_errors_have_their_type_and_message(observed: Observed) -> None:
+def check_errors(observed: Observed) -> None:
     errors = {
         name: span.error_type
         for name, spans in observed.spans.items()
@@ -114,7 +116,7 @@ def test_errors_have_their_type_and_message(observed: Observed) -> None:
         assert "Connection error." in (lost.status_message or "")
 
 
-def test_time_to_the_first_chunk_is_that_of_streams(observed: Observed) -> None:
+def check_first_chunks(observed: Observed) -> None:
     timed = set()
     for name, call, span in observed.calls():
         if call.first_chunk_ms is None or name in observed.by.untimed:
@@ -128,7 +130,7 @@ def test_time_to_the_first_chunk_is_that_of_streams(observed: Observed) -> None:
     assert timed == streams - observed.by.untimed
 
 
-def test_messages_are_those_of_the_conversation(observed: Observed) -> None:
+def check_messages(observed: Observed) -> None:
     with observed.pool.unit_of_work() as uow:
         for name, call, span in observed.calls():
             if name != "embedding":
@@ -175,7 +177,7 @@ def line(role: str, part: MessagePart) -> str:
     return f"{role}: {part.text}"
 
 
-def test_words_of_the_conversation_are_found(observed: Observed) -> None:
+def check_search(observed: Observed) -> None:
     starts = [span.start_time for spans in observed.spans.values() for span in spans]
     filters = SpanFilters(start_time=min(starts), end_time=max(starts) + timedelta(seconds=1))
     with observed.pool.unit_of_work() as uow:
@@ -183,7 +185,7 @@ def test_words_of_the_conversation_are_found(observed: Observed) -> None:
     assert all(found[key] for key in ("question", "answer", "arguments", "result")), found
 
 
-def test_metrics_count_the_tokens_of_the_calls(observed: Observed) -> None:
+def check_metrics(observed: Observed) -> None:
     day = datetime.now(UTC) - timedelta(days=1), datetime.now(UTC) + timedelta(days=1)
     sums: Counter[str] = Counter()
     with observed.pool.unit_of_work() as uow:
@@ -202,7 +204,7 @@ def test_metrics_count_the_tokens_of_the_calls(observed: Observed) -> None:
     assert "gen_ai.client.operation.duration" in names
 
 
-def test_events_are_log_records_of_their_spans(observed: Observed) -> None:
+def check_log_records(observed: Observed) -> None:
     spans = [span for spans in observed.spans.values() for span in spans]
     if "EVENT_ONLY" not in observed.by.settings.values():
         spans = []

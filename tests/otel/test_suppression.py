@@ -107,15 +107,24 @@ def test_the_hook_of_the_package_records_no_flush_of_an_exporter(pool: StoragePo
 
 
 def test_log_records_of_exporting_are_not_exported(
-    pool: StoragePool, fresh_providers: None, monkeypatch: pytest.MonkeyPatch
+    pool: StoragePool, fresh_providers: None
 ) -> None:
-    for name in ("sqlalchemy.engine", "observatory_storage"):
-        monkeypatch.setattr(logging.getLogger(name), "level", logging.DEBUG)
-    application = logging.getLogger("shop")
-    with configure(pool, metrics=False, log_level="DEBUG") as telemetry:
-        application.warning("sold out")
-        assert telemetry.force_flush()
-        assert telemetry.force_flush()
+    driver, own = logging.getLogger("driver"), logging.getLogger("observatory_storage.some")
+
+    def log(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        driver.error(statement)
+        own.error(statement)
+
+    sa.event.listen(pool.engine, "before_cursor_execute", log)
+    with configure(pool, metrics=False) as telemetry:
+        logging.getLogger("shop").error("sold out")
+        for _ in range(2):
+            assert telemetry.force_flush()
+        # What another thread does at the same time is stored.
         with pool.engine.connect() as connection:
-            names = set(connection.scalars(sa.select(LogRecord.scope_name)))
-    assert names == {"shop"}
+            names = list(connection.scalars(sa.select(LogRecord.scope_name)))
+        assert telemetry.force_flush()
+    sa.event.remove(pool.engine, "before_cursor_execute", log)
+    assert names == ["shop"]
+    with pool.engine.connect() as connection:
+        assert set(connection.scalars(sa.select(LogRecord.scope_name))) == {"driver", "shop"}
