@@ -53,7 +53,8 @@ class Row(NamedTuple):
         """The span with the attributes that it was made from, if it may be worth to know them."""
         if self.repairs or len(self.values[_ATTRIBUTES]) < _LARGE_BYTES:
             return self
-        return self._replace(attributes=attributes)
+        table, values, events, trace_text, repairs, _ = self  # `_replace` costs three times as much
+        return Row(table, values, events, trace_text, repairs, attributes)
 
     def with_clean_text(self) -> Row:
         """The row with its text as PostgreSQL can hold it; JSON was repaired when encoded."""

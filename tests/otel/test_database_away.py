@@ -110,3 +110,6 @@ def test_spans_that_cannot_be_written_at_shutdown_are_counted_in_the_log(
             "2 rows of spans could not be written at shutdown, and are lost when the process ends"
             in caplog.text
         )
+        embedded_server.start()  # before the process ends
+        eventually(exporter.force_flush)
+        assert named_spans(pool) == ["/lost", "/lost"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -119,7 +118,6 @@ def test_a_bad_span_costs_itself_and_is_logged_with_its_field(
         exporter.shutdown()
         assert f"spans of {span.name!r} cannot be stored" in caplog.text
         assert named_spans(pool) == [good.name]
-    assert len(caplog.messages) == 1
 
 
 def test_warnings_of_one_kind_are_logged_once(
@@ -130,7 +128,7 @@ def test_warnings_of_one_kind_are_logged_once(
     for _ in range(20):
         exporter.export([bad])
     exporter.shutdown()
-    assert len([one for one in caplog.records if one.levelno == logging.WARNING]) == 1
+    assert [one.levelname for one in caplog.records if "no context" in one.message] == ["WARNING"]
 
 
 def test_a_full_buffer_drops_spans_and_counts_them(
