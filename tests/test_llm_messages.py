@@ -148,6 +148,16 @@ def test_a_tool_has_its_arguments_as_input_and_its_result_as_output(
         ),
         ({"toolUse": {"toolUseId": "c1", "name": "gauge", "input": PLACE}}, CALL),
         ({"toolResult": {"toolUseId": "c1", "content": [{"text": LEVEL}]}}, RESULT),
+        (
+            {
+                "message_content": {"type": "tool_use"},
+                "tool_call": {
+                    "id": "c1",
+                    "function": {"name": "gauge", "arguments": json.dumps(PLACE)},
+                },
+            },
+            CALL,
+        ),
         ({"type": "refusal", "refusal": "no"}, text("no")),
         ("plain", text("plain")),
         ('{"a": 1}', text('{"a": 1}')),
@@ -158,6 +168,20 @@ def test_parts_of_all_providers(part: Any, expected: MessagePart) -> None:
     asked = [{"role": "user", "content": [part] if isinstance(part, dict) else part}]
     found = messages_from({"gen_ai.input.messages": asked}, (), ())
     assert found.input == (Message("user", (expected,)),)
+
+
+def test_an_empty_text_is_read_only_if_the_message_has_nothing_else() -> None:
+    empty = {"type": "text", "content": ""}
+    call = {"type": "tool_call", "id": "c1", "name": "gauge", "arguments": PLACE}
+    answers = [
+        {"role": "assistant", "parts": [empty, call]},
+        {"role": "assistant", "parts": [empty], "finish_reason": "length"},
+    ]
+    found = messages_from({"gen_ai.output.messages": answers}, (), ())
+    assert found.output == (
+        Message("assistant", (CALL,)),
+        Message("assistant", (text(""),), finish_reason="length"),
+    )
 
 
 @pytest.mark.parametrize("dialect", EVENTS)

@@ -231,7 +231,8 @@ def _parts(given: Mapping[str, Any], role: str) -> tuple[MessagePart, ...]:
             parts_of({"type": "tool_call", **_unwrapped(call)}) if isinstance(call, Mapping) else ()
         )
         found += [part for part in each if part.id is None or part.id not in known]
-    return tuple(found)
+    # Streams begin with an empty text, also those of tool calls.
+    return tuple(part for part in found if part.type != "text" or part.text) or tuple(found)
 
 
 def _unwrapped(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,7 +122,9 @@ def _part(given: Mapping[str, Any]) -> tuple[MessagePart, ...] | None:
     """The part, or the parts in it; None if it is of no known form."""
     kind = given.get("type")
     if isinstance(wrapped := given.get("message_content"), Mapping):
-        return _part(wrapped)
+        # OpenInference's parts that are tool calls have the call beside the content.
+        call = given.get("tool_call")
+        return _part({**wrapped, **call} if isinstance(call, Mapping) else wrapped)
     if kind in _REASONING or "reasoningContent" in given or given.get("thought") is True:
         return (MessagePart("reasoning", text=_reasoning(given)),)
     if kind in _CALLS:

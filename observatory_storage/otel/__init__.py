@@ -3,6 +3,7 @@
 from observatory_storage.errors import ConfigError
 
 try:
+    from observatory_storage.otel.completion_hook import PostgresCompletionHook
     from observatory_storage.otel.configuring import Telemetry, configure
     from observatory_storage.otel.log_exporter import PostgresLogExporter
     from observatory_storage.otel.metric_exporter import PostgresMetricExporter
@@ -14,6 +15,7 @@ except ImportError as error:
     raise ConfigError(f"{rule} ({error})") from error
 
 __all__ = [
+    "PostgresCompletionHook",
     "PostgresLogExporter",
     "PostgresMetricExporter",
     "PostgresSpanExporter",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from operator import attrgetter
 from typing import Final
 
@@ -10,6 +11,7 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceStat
 
 from observatory_storage.otel.sdk_values import plain_attributes
 from observatory_storage.otlp import message_types
+from observatory_storage.otlp.any_values import PlainMap
 
 __all__ = ["span_message"]
 
@@ -23,15 +25,25 @@ _fields_of: Final = attrgetter(
 )
 
 
-def span_message(span: ReadableSpan) -> message_types.Span:
+def span_message(
+    span: ReadableSpan, contents: Mapping[str, str] | None = None
+) -> message_types.Span:
     """The message of a span, with its attributes as JSON.
+
+    Args:
+        span: the span.
+        contents: attributes that are stored with it, instead of its own of these names.
 
     Raises:
         ValidationError: an attribute is nested too deeply.
         Exception: the span is not as the SDK makes spans.
     """
-    context, parent, name, kind, start, end, attributes, events, links, status = _fields_of(span)
+    context, parent, name, kind, start, end, own, events, links, status = _fields_of(span)
     state = context.trace_state
+    attributes = plain_attributes(own, "attributes")
+    if contents:
+        notes = {key: note for key, note in (attributes.note or {}).items() if key not in contents}
+        attributes = PlainMap({**attributes.plain, **contents}, notes or None)
     return message_types.Span(
         trace_id=f"{context.trace_id:032x}",
         span_id=f"{context.span_id:016x}",
@@ -42,8 +54,8 @@ def span_message(span: ReadableSpan) -> message_types.Span:
         kind=kind.value + 1,  # OTLP has one more kind, for spans of unknown kind
         start_time_unix_nano=start or 0,
         end_time_unix_nano=end or 0,
-        attributes=plain_attributes(attributes, "attributes"),  # type: ignore[arg-type]  # read already
-        dropped_attributes_count=getattr(attributes, "dropped", 0),
+        attributes=attributes,  # type: ignore[arg-type]  # read already
+        dropped_attributes_count=getattr(own, "dropped", 0),
         events=[_event(event, index) for index, event in enumerate(events)] if events else [],
         dropped_events_count=getattr(events, "dropped", 0),
         links=[_link(link, index) for index, link in enumerate(links)] if links else [],

@@ -11,6 +11,8 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from observatory_storage.otel.outlet import Outlet
 from observatory_storage.otel.sdk_origins import Origins
 from observatory_storage.otel.sdk_spans import span_message
+from observatory_storage.otel.span_contents import SpanContents
+from observatory_storage.otlp import message_types
 from observatory_storage.otlp.traces import span_items
 from observatory_storage.tables import SPANS
 from observatory_storage.writers import Source, TraceWriter, WriterConfig
@@ -50,6 +52,7 @@ class PostgresSpanExporter(SpanExporter):
     def __init__(self, pool: Source | None = None, config: WriterConfig | None = None) -> None:
         self._outlet = Outlet(TraceWriter, pool, config, "spans")
         self._origins = Origins("spans")
+        self._contents = SpanContents()
 
     @property
     def writer(self) -> TraceWriter:
@@ -70,13 +73,18 @@ class PostgresSpanExporter(SpanExporter):
             if not is_open:
                 return SpanExportResult.FAILURE
             make_rows = partial(span_items, as_mappings=outlet.writer.changes_rows)
+            convert = self._with_contents if self._contents else span_message
             rows = [
                 row
-                for group in self._origins.groups(outlet.messages(spans, span_message))
+                for group in self._origins.groups(outlet.messages(spans, convert))
                 for row in outlet.rows(outlet.mapped(group, make_rows))
             ]
             stored = outlet.write(SPANS, rows)
         return SpanExportResult.SUCCESS if stored else SpanExportResult.FAILURE
+
+    def _with_contents(self, span: ReadableSpan) -> message_types.Span:
+        context = span.context
+        return span_message(span, self._contents.take((context.trace_id, context.span_id)))
 
     def force_flush(self, timeout_millis: float = 30_000) -> bool:
         """Commit all buffered spans, or spool them while the database is away.
