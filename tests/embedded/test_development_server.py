@@ -50,8 +50,8 @@ def test_the_page_leads_to_a_shown_trace(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     (waterfall,) = (text for text in blocks(PAGE, "text") if text.startswith("POST"))
     assert drawn(waterfall) in drawn(done.stdout)
-    assert "question-1 POST /ask 16 0.00006\nassistant said Paris.\n" in shown
-    assert "ada       1" in shown
+    assert "question-1 POST /ask 16 0.00006\nassistant said Paris.\n" in done.stdout
+    assert "ada       1" in done.stdout
 
 
 def drawn(text: str) -> str:
