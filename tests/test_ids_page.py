@@ -36,10 +36,11 @@ def test_the_example_and_the_sql_run(
     uuid = str(ids.trace_uuid("order-17"))
     assert capsys.readouterr().out.splitlines()[0] == f"{uuid} order-17"
     (statements,) = blocks(PAGE, "sql")
-    answers = []
     with psycopg.connect(database_url) as connection:
-        for statement in statements.strip().split(";")[:-1]:
-            answers.append(connection.execute(statement.encode()).fetchall())
+        answers = [
+            connection.execute(statement.encode()).fetchall()
+            for statement in statements.strip().split(";")[:-1]
+        ]
     assert answers == [[(UUID(uuid),)], [("chat gpt-4o", 640_000)], [(uuid.replace("-", ""),)]]
 
 

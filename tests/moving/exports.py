@@ -28,7 +28,7 @@ def langfuse(trace: str = TRACE, agent: str = AGENT, call: str = CALL) -> list[d
         "bookmarked": False,
         "public": False,
     }
-    no_call = {
+    no_call: dict[str, Any] = {
         "provided_model_name": None,
         "model_parameters": None,
         "usage_details": {},
