@@ -29,6 +29,7 @@ def servers(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) 
         ("redis.md", "pool.cache.stats()", "1\n"),
         ("copy.md", "write_data_point", ""),
         ("operations.md", "EmbeddedValkey", "healthy\n"),
+        ("payloads.md", "Rules of the shop", "3800\n"),
     ],
 )
 @pytest.mark.usefixtures("servers")
