@@ -13,7 +13,7 @@ import observatory_embedded
 import observatory_storage
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
-DIRECTIVE = re.compile(r"^\.\. auto(?:class|data|exception|function):: (\w+)$", re.MULTILINE)
+DIRECTIVE = re.compile(r"^\.\. (?:auto(?:class|exception|function)|data):: (\w+)$", re.MULTILINE)
 MODULE = re.compile(r"^\.\. currentmodule:: ([\w.]+)$", re.MULTILINE)
 
 
