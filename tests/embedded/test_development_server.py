@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,47 +11,39 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import runner
 from tests.embedded.server_owner import eventually, select_value
-from tests.pages import DOCS, ROOT, blocks
+from tests.pages import DOCS, blocks
 
 PAGE = DOCS / "getting-started.md"
-SOAK = os.environ.get("SOAK") == "1"
-# Programs are on the path before others, and no setting of the tests is in the environment.
-BESIDE_PYTHON = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-READY = "PostgreSQL is ready"
 
 
-def test_the_page_leads_to_a_shown_trace(folder: Path) -> None:
-    first, second = blocks(PAGE, "python")
-    (folder / "first.py").write_text(first)
-    (folder / "look.py").write_text(second)
-    assert all(f"`{name}`" in PAGE.read_text() for name in ("first.py", "look.py"))
-    install, start, *commands = blocks(PAGE, "sh")
-    if SOAK:  # as the page says, from this folder rather than from a registry
-        steps = [install.replace("'observatory-storage[embedded]'", f"'{ROOT}[embedded]'")]
-        steps.append("cp ../*.py .")
-    else:
-        steps = []
-    steps += [
-        start.replace("&", "2> server.log &"),
-        f"until grep -q '{READY}' server.log; do kill -0 $! && sleep 0.05; done",
-        *commands,
-        "kill %1 && wait %1",
-    ]
-    done = subprocess.run(
-        ["bash", "-e", "-m", "-c", "\n".join(steps)],
-        cwd=folder,
-        env={**BESIDE_PYTHON, "COLUMNS": "82", "HOME": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_page_leads_to_a_shown_trace(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The commands run in this process. `tests/soak/test_getting_started.py` runs them as told."""
+    programs = dict(zip(("first.py", "look.py"), blocks(PAGE, "python"), strict=True))
+    assert all(f"`{name}`" in PAGE.read_text() for name in programs)
+    run = runner(monkeypatch, capfd, folder)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    _, start, *commands = blocks(PAGE, "sh")
+    assert start == "python -m observatory_embedded database > .env &\n"
+    shown = ""
+    with started(folder / "database") as server:
+        (folder / ".env").write_text(f"DATABASE_URL={url_from(server)}\n")
+        for command in "".join(commands).splitlines():
+            program, *arguments = shlex.split(command)
+            if program == "python":
+                exec(compile(programs[arguments[0]], arguments[0], "exec"), {"__name__": "page"})
+                shown += capfd.readouterr().out
+            else:
+                done = run(*arguments, columns=82)
+                assert done.code == 0, done.err
+                shown += done.out
+        server.terminate()
     (waterfall,) = (text for text in blocks(PAGE, "text") if text.startswith("POST"))
-    assert drawn(waterfall) in drawn(done.stdout)
-    assert "question-1 POST /ask 16 0.00006\nassistant said Paris.\n" in done.stdout
-    assert "ada       1" in done.stdout
+    assert drawn(waterfall) in drawn(shown)
+    assert shown.endswith("question-1 POST /ask 16 0.00006\nassistant said Paris.\n")
 
 
 def drawn(text: str) -> str:
