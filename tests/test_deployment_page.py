@@ -232,7 +232,8 @@ def test_a_dump_is_restored_and_goes_on(
     server: EmbeddedPostgres, filled: list[Any], run: Run, tmp_path: Path
 ) -> None:
     (dump,) = commands_with("pg_dump")
-    run_program(dump, folder=tmp_path, DATABASE_URL=server.url)
+    dumper = url_as("observatory_maintainer", server)
+    run_program(dump, folder=tmp_path, DATABASE_URL=dumper)
     create, restore, *after = commands_with("pg_restore")
     run_program(create, folder=tmp_path, DATABASE_URL=server.url)
     restored = server.url_of("restored")
