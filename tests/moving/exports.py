@@ -102,9 +102,6 @@ def phoenix() -> list[dict[str, Any]]:
             "start_time": "2026-07-01T12:00:00.123456+00:00",
             "end_time": "2026-07-01T12:00:01.123456Z",
             "status_code": "OK",
-            "status_message": "",
-            "attributes": {},
-            "events": [],
             **others,
         }
 

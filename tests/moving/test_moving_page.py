@@ -83,6 +83,18 @@ def test_observations_of_older_sdks(move: Move, pool: StoragePool) -> None:
     assert by_operation["chat"].parent_span_id == by_operation["invoke_agent"].span_id
 
 
+def test_observations_without_their_traces(move: Move, pool: StoragePool) -> None:
+    of_traces = ("user_id", "session_id", "trace_name", "tags", "release", "bookmarked", "public")
+    older = [
+        {key: value for key, value in observation.items() if key not in of_traces}
+        for observation in exports.langfuse()
+    ]
+    move("langfuse", older)
+    trace, spans = stored(pool)
+    assert trace.total_tokens == 16
+    assert {(span.user_id, span.environment) for span in spans} == {(None, "production")}
+
+
 def test_spans_of_phoenix(move: Move, pool: StoragePool) -> None:
     for _ in range(2):
         move("phoenix", exports.phoenix())
