@@ -16,7 +16,9 @@ _MENTION = re.compile(r"\bdocs/[\w/-]+\.md(?:#[\w-]+)?")
 # Written at the same time as the pages that lead to them.
 _COMING = {
     DOCS / f"{name}.md"
-    for names in ("otel-exporters instrumentations recording logging flask django celery sampling",)
+    for names in (
+        "otel-exporters instrumentations recording logging flask django celery processes sampling",
+    )
     for name in names.split()
 }
 named = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
