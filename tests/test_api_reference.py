@@ -5,18 +5,27 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from types import ModuleType
 
+import pytest
+
+import observatory_embedded
 import observatory_storage
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
-DIRECTIVE = re.compile(r"^\.\. auto(?:class|exception|function):: (\w+)$", re.MULTILINE)
+DIRECTIVE = re.compile(r"^\.\. (?:auto(?:class|exception|function)|data):: (\w+)$", re.MULTILINE)
+MODULE = re.compile(r"^\.\. currentmodule:: ([\w.]+)$", re.MULTILINE)
 
 
-def test_reference_lists_every_public_name_once() -> None:
+@pytest.mark.parametrize("package", [observatory_storage, observatory_embedded])
+def test_reference_lists_every_public_name_once(package: ModuleType) -> None:
     listed = [
-        name for page in REFERENCE.glob("*.md") for name in DIRECTIVE.findall(page.read_text())
+        name
+        for page in REFERENCE.glob("*.md")
+        if package.__name__ in MODULE.findall(page.read_text())
+        for name in DIRECTIVE.findall(page.read_text())
     ]
-    assert sorted(listed) == sorted(observatory_storage.__all__)
+    assert sorted(listed) == sorted(package.__all__)
 
 
 def test_index_of_the_reference_lists_every_page() -> None:

@@ -26,6 +26,8 @@ def servers(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("page", "words", "printed"),
     [
+        ("payloads.md", "Rules of the shop", "3800\n"),
+        ("llm.md", "Which river", ""),
         ("redis.md", "pool.cache.stats()", "1\n"),
         ("copy.md", "write_data_point", ""),
         ("operations.md", "EmbeddedValkey", "healthy\n"),

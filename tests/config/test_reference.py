@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import ast
 import re
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from observatory_storage.config import Setting, StorageConfig, settings_of
-from observatory_storage.config.durations import duration_text
+from observatory_storage.config import StorageConfig, settings_of
 from tests.config.conftest import Environment, problems
+from tests.config.settings_table import PAGE, SECTION, default_text, table
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = settings_of(StorageConfig)
 VARIABLES = {v: setting for setting in SETTINGS.values() for v in setting.variables}
-
-
-def default_text(setting: Setting) -> str:
-    """The default as text, as in a file."""
-    if setting.default is None or setting.default in ({}, ()):
-        return ""
-    if isinstance(setting.default, bool):
-        return str(setting.default).lower()
-    if isinstance(setting.default, timedelta):
-        return duration_text(setting.default)
-    return str(setting.default).removesuffix(".0")
 
 
 def example() -> list[tuple[str, str, str]]:
@@ -70,17 +58,11 @@ def test_the_example_changes_nothing_when_it_is_used() -> None:
     assert StorageConfig.from_env() == StorageConfig()
 
 
-def test_the_documentation_has_a_row_for_every_setting() -> None:
-    text = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([\w.]+)` \| (.+?) \| (.+?) \| (.+?) \|$", text, re.MULTILINE)
-    listed = [row for row in rows if tuple(row[0].split(".")) in SETTINGS]
-    assert [tuple(key.split(".")) for key, *_ in listed] == list(SETTINGS)
-    for key, variables, default, description in listed:
-        setting = SETTINGS[tuple(key.split("."))]
-        assert re.findall(r"`([A-Z_]+)`", variables) == list(setting.variables or ["DATABASE_URL"])
-        shown = default.strip("`").removesuffix(".0")
-        assert shown == (default_text(setting) or "none")
-        assert description == setting.description
+def test_the_table_of_the_documentation_is_current() -> None:
+    """If it is not, run ``python -m tests.config.settings_table``."""
+    text = PAGE.read_text(encoding="utf-8")
+    (found,) = re.findall(rf"<!-- {SECTION} -->\n(.*?)<!-- end of", text, re.DOTALL)
+    assert found.strip() == table().strip()
 
 
 def test_no_variable_in_the_documentation_is_unknown() -> None:
