@@ -121,7 +121,7 @@ class Trace(Base):
     )
     sample_weight: Mapped[int | None] = mapped_column(
         Integer,
-        doc="The least `sample_weight` of its spans: how many traces it stands for; None for itself.",
+        doc="How many traces it stands for: the least weight of its spans; None for itself alone.",
     )
     created_at: Mapped[datetime] = now("When the row was first written.")
     updated_at: Mapped[datetime] = now("When the row was last written.")
@@ -293,7 +293,7 @@ class TraceSpan(Base):
     )
     sample_weight: Mapped[int | None] = mapped_column(
         Integer,
-        doc="How many spans of the application it stands for, after sampling; None for itself alone.",
+        doc="How many spans of the application it stands for; None for itself alone.",
     )
     created_at: Mapped[datetime] = now("When the row was first written.")
 

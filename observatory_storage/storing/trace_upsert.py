@@ -271,7 +271,10 @@ def _recomputing() -> Any:
             sa.func.max(spans.start_time).label("last_span_start"),
             sa.func.count().filter(reports_usage(spans)).label("usage_span_count"),
             sa.case(
-                (sa.func.bool_and(spans.sample_weight.is_not(None)), sa.func.min(spans.sample_weight))
+                (
+                    sa.func.bool_and(spans.sample_weight.is_not(None)),
+                    sa.func.min(spans.sample_weight),
+                )
             ).label("sample_weight"),
             of_lead(spans.name).label("root_span_name"),
             of_lead(spans.service_name).label("service_name"),

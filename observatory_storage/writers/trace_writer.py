@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,10 @@ from observatory_storage.errors import ValidationError
 from observatory_storage.llm import LlmSpan, columns_of_attributes
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.tables import EVENTS, SPANS, TRACES
+from observatory_storage.writers.buffer import Buffer
 from observatory_storage.writers.buffered_writer import BufferedWriter
+from observatory_storage.writers.sampling_buffer import SamplingBuffer
+from observatory_storage.writers.tail_sampling import Decider
 
 __all__ = ["TraceWriter"]
 
@@ -33,6 +37,15 @@ class TraceWriter(BufferedWriter):
     def _begin(self) -> None:
         super()._begin()
         self._positions_lock = threading.RLock()
+
+    def _new_buffer(self) -> Buffer:
+        config, counts = self._config, self._recorder.counts
+        if config.sampling is None:
+            return super()._new_buffer()
+        decider = Decider(config.sampling, self._source.prices.known)
+        return SamplingBuffer(
+            config.batch_size, config.max_buffered, config.sampling, decider, counts
+        )
 
     def write_trace(self, trace: Trace | Mapping[str, Any]) -> UUID:
         """Buffer the columns of a trace that are not computed from spans; return its id.
@@ -121,6 +134,10 @@ class TraceWriter(BufferedWriter):
         """Complete the event's key from its span, if the span is buffered."""
         following = 0
         with self._buffer.lock:
+            if self._buffer.is_dropped(span[0].int):  # then the event is dropped as well
+                values.setdefault("span_start_time", datetime.now(UTC))
+                values.setdefault("position", 0)
+                return
             for row in self._buffer.newest_first():
                 buffered = row.values
                 if row.table == EVENTS.name:
