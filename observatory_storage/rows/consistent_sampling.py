@@ -9,7 +9,9 @@ https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final, NamedTuple
+from uuid import UUID
 
 __all__ = [
     "ALL",
@@ -17,7 +19,9 @@ __all__ = [
     "NOT_SAMPLED",
     "HeadSampling",
     "head_sampling",
+    "head_weights",
     "randomness_of",
+    "sample_weight",
     "threshold_of",
     "weight_of",
 ]
@@ -59,6 +63,32 @@ def head_sampling(otlp: bytes | None) -> HeadSampling:
         0 if threshold is None else int(threshold[1].ljust(_DIGITS, b"0"), 16),
         None if randomness is None else int(randomness[1], 16),
     )
+
+
+def sample_weight(otlp: bytes | None, trace_number: int, threshold: int = 0) -> int | None:
+    """How many spans a span stands for; None for itself alone.
+
+    Args:
+        otlp: the column of that name of the prepared span, whose trace state may tell a threshold.
+        trace_number: the id of its trace as an integer.
+        threshold: another threshold that the trace has passed.
+    """
+    head = head_sampling(otlp)
+    randomness = head.randomness
+    if randomness is None:
+        randomness = randomness_of(trace_number)
+    return weight_of(max(threshold, head.threshold), randomness)
+
+
+def head_weights(
+    otlp: Sequence[bytes | None], trace_ids: Sequence[UUID]
+) -> list[int | None] | None:
+    """The weights of many spans by their trace states; None if none of these tells a threshold."""
+    if not any(_MARK in each for each in otlp if each is not None):
+        return None
+    return [
+        sample_weight(each, trace_id.int) for each, trace_id in zip(otlp, trace_ids, strict=True)
+    ]
 
 
 def randomness_of(trace_number: int) -> int:

@@ -20,8 +20,8 @@ from observatory_storage.rows.consistent_sampling import (
     NOT_SAMPLED,
     head_sampling,
     randomness_of,
+    sample_weight,
     threshold_of,
-    weight_of,
 )
 from observatory_storage.rows.value_checks import Refused, cost
 from observatory_storage.storing import counted_rows, with_costs
@@ -216,19 +216,16 @@ def with_weights(trace_number: int, rows: Sequence[Row], threshold: int) -> Sequ
     """The rows of a trace that has passed a threshold, with the weights of its spans."""
     if not threshold:
         return rows
-    usual = weight_of(threshold, randomness_of(trace_number))
+    usual = sample_weight(None, trace_number, threshold)
     weighted = []
     for row in rows:
         if row.table != SPANS.name:
             weighted.append(row)
             continue
         values, weight = row.values, usual
-        head, given = head_sampling(values[_OTLP]), values[_WEIGHT]
-        if head is not NOT_SAMPLED:
-            randomness = head.randomness
-            if randomness is None:
-                randomness = randomness_of(trace_number)
-            weight = weight_of(max(threshold, head.threshold), randomness)
+        otlp, given = values[_OTLP], values[_WEIGHT]
+        if otlp is not None and head_sampling(otlp) is not NOT_SAMPLED:
+            weight = sample_weight(otlp, trace_number, threshold)
         elif given is not None:
             # A sampler of the application has decided, not by the trace id.
             weight = min(given * (usual or 1), MAX_WEIGHT)
