@@ -29,12 +29,32 @@ _COLUMNS: Final = {
     "observatory_spans": _OF_SPANS,
     "observatory_errors": _OF_SPANS,
 }
+# Roles that may read single columns could no longer read views of theirs.
+_GRANT: Final = """
+    DO $grant$
+    DECLARE role text;
+    BEGIN
+        FOR role IN
+            SELECT DISTINCT CASE acl.grantee
+                     WHEN 0 THEN 'PUBLIC'
+                     ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee)) END
+              FROM pg_catalog.pg_attribute AS a
+             CROSS JOIN LATERAL pg_catalog.aclexplode(a.attacl) AS acl
+             WHERE a.attrelid = $name${schema}.{table}$name$::regclass
+               AND a.attname = 'total_cost_usd'
+               AND acl.privilege_type = 'SELECT'
+        LOOP
+            EXECUTE $text$GRANT SELECT (sample_weight) ON {schema}.{table} TO $text$ || role;
+        END LOOP;
+    END $grant$
+"""
 
 
 def upgrade() -> None:
     schema = op.get_context().version_table_schema
     for table in _TABLES:
         op.add_column(table, sa.Column("sample_weight", sa.Integer()), schema=schema)
+        _execute(_GRANT.replace("{table}", table))
     former = _former()
     for name, comment in _COLUMNS.items():
         _replace(name, _selecting(former.VIEWS[name], "o.sample_weight"))
