@@ -17,6 +17,7 @@ from observatory_storage.config import (
     RetryConfig,
     RollupRetention,
     RulesConfig,
+    SamplingConfig,
     StorageConfig,
     StreamsConfig,
 )
@@ -278,6 +279,7 @@ __all__ = [
     "RetryConfig",
     "RollupRetention",
     "RulesConfig",
+    "SamplingConfig",
     "SessionFilters",
     "SessionSummary",
     "SettledUsage",

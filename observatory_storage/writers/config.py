@@ -51,7 +51,8 @@ class WriterConfig:
         spool_max_bytes: the maximum total size of the files in this directory.
         payloads: where large values of spans and events are stored: "inline" in their rows,
             "compressed" beside them; None is as ``payloads.mode`` of the pool's configuration says.
-        sampling: which traces a `TraceWriter` keeps; None to keep all. Other writers ignore it.
+        sampling: which traces a `TraceWriter` keeps; None is as the section `sampling` of the
+            pool's configuration says, by default all. Other writers ignore it.
 
     Raises:
         ValidationError: a setting is out of range.

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from observatory_storage import ids, rows
+from observatory_storage.config import SamplingConfig
 from observatory_storage.errors import ValidationError
 from observatory_storage.llm import LlmSpan, columns_of_attributes
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
@@ -16,7 +17,7 @@ from observatory_storage.tables import EVENTS, SPANS, TRACES
 from observatory_storage.writers.buffer import Buffer
 from observatory_storage.writers.buffered_writer import BufferedWriter
 from observatory_storage.writers.sampling_buffer import SamplingBuffer
-from observatory_storage.writers.tail_sampling import Decider
+from observatory_storage.writers.tail_sampling import Decider, TailSampling
 
 __all__ = ["TraceWriter"]
 
@@ -24,6 +25,11 @@ _SPAN_TRACE_ID, _SPAN_ID, _START, _START_NS = SPANS.positions(
     "trace_id", "span_id", "start_time", "start_ns"
 )
 _EVENT_TRACE_ID, _EVENT_SPAN_ID, _POSITION = EVENTS.positions("trace_id", "span_id", "position")
+
+
+def _configured(settings: SamplingConfig) -> TailSampling | None:
+    """The sampling of a pool's configuration."""
+    return None if settings.share is None else TailSampling(**settings.model_dump())
 
 
 class TraceWriter(BufferedWriter):
@@ -39,12 +45,13 @@ class TraceWriter(BufferedWriter):
         self._positions_lock = threading.RLock()
 
     def _new_buffer(self) -> Buffer:
-        config, counts = self._config, self._recorder.counts
-        if config.sampling is None:
+        config = self._config
+        sampling = config.sampling or _configured(self._source.config.sampling)
+        if sampling is None:
             return super()._new_buffer()
-        decider = Decider(config.sampling, self._source.prices.known)
+        decider = Decider(sampling, self._source.prices.known)
         return SamplingBuffer(
-            config.batch_size, config.max_buffered, config.sampling, decider, counts
+            config.batch_size, config.max_buffered, sampling, decider, self._recorder.counts
         )
 
     def write_trace(self, trace: Trace | Mapping[str, Any]) -> UUID:

@@ -133,6 +133,7 @@ def test_every_aggregate_honours_weights_with_rollups_and_without(
         assert sum(error.span_count for error in errors) == 4
         of_groups = uow.traces.get_stats(group_by=("service_name",), bucket_size_secs=6 * 3600)
         for group in of_groups:
+            assert group.timestamp is not None
             among = [
                 (row, weight)
                 for row, weight in kept

@@ -10,14 +10,22 @@ from typing import Any
 
 import pytest
 
+from observatory_storage.config import StorageConfig
 from observatory_storage.errors import StorageError, ValidationError
 from observatory_storage.llm import LlmSpan
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.pool import StoragePool
 from observatory_storage.rows.consistent_sampling import ALL
-from observatory_storage.writers import FlushResult, TailSampling, TraceWriter, WriterConfig
+from observatory_storage.writers import (
+    FlushResult,
+    LogWriter,
+    TailSampling,
+    TraceWriter,
+    WriterConfig,
+)
 from tests.writers.helpers import (
     START,
+    a_log,
     a_span,
     a_trace,
     an_event,
@@ -106,8 +114,13 @@ def test_computed_costs_count_and_unknown_ones_are_kept_until_prices_are_read(
     pool: StoragePool,
 ) -> None:
     def call() -> LlmSpan:
-        usage = {"prompt_tokens": 1, "completion_tokens": 1}
-        return LlmSpan(provider="openai", model="gpt-4o", start_time=START, **usage)
+        return LlmSpan(
+            provider="openai",
+            model="gpt-4o",
+            start_time=START,
+            prompt_tokens=1,
+            completion_tokens=1,
+        )
 
     bound = TailSampling(share=0, costlier_than_usd=1)
     with TraceWriter(pool, patient(bound)) as writer:
@@ -201,11 +214,16 @@ def test_a_trace_is_decided_in_time_without_a_flush_interval(pool: StoragePool) 
         eventually(lambda: writer.write_stats().rows == 1)
 
 
-@pytest.mark.parametrize("bound", [{"max_undecided_rows": 10}, {"max_undecided_bytes": 30_000}])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        TailSampling(share=0.5, max_undecided_rows=10),
+        TailSampling(share=0.5, max_undecided_bytes=30_000),
+    ],
+)
 def test_beyond_a_bound_the_oldest_traces_are_decided(
-    pool: StoragePool, bound: dict[str, int]
+    pool: StoragePool, sampling: TailSampling
 ) -> None:
-    sampling = TailSampling(share=0.5, **bound)
     with TraceWriter(pool, patient(sampling)) as writer:
         for trace in range(1, 101):
             writer.write_span(child(trace * 2**49, trace, events=[event("e")]))
@@ -361,3 +379,23 @@ def test_other_values_are_no_sampling() -> None:
 def test_a_weight_is_a_whole_number_from_one_on(pool: StoragePool, weight: float) -> None:
     with TraceWriter(pool) as writer, pytest.raises(ValidationError, match="sample_weight"):
         writer.write_span(a_span(sample_weight=weight))
+
+
+def test_the_configuration_of_the_pool_applies_without_one_of_the_writer(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("OBSERVATORY_SAMPLING_SHARE", "0.5")
+    monkeypatch.setenv("OBSERVATORY_SAMPLING_SLOWER_THAN_SECS", "2")
+    with StoragePool(StorageConfig.from_env()) as pool:
+        with TraceWriter(pool) as writer:
+            slow = a_span(DROPPED, 3, end_time=START + timedelta(seconds=60))
+            writer.write_spans([a_span(KEPT, 1), a_span(2, 2), slow])
+        assert stored(pool) == [(span_id(1), 2), (span_id(3), None)]
+        with TraceWriter(pool, patient(TailSampling(share=1))) as writer:
+            writer.write_span(a_span(3, 4))
+        assert (span_id(4), None) in stored(pool)
+        # Log records of a trace that was dropped stay.
+        with LogWriter(pool) as logs:
+            logs.write_log(a_log(trace_id=trace_id(2)))
+        assert logs.write_stats().rows == 1
