@@ -28,6 +28,7 @@ def servers(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) 
     [
         ("redis.md", "pool.cache.stats()", "1\n"),
         ("copy.md", "write_data_point", ""),
+        ("sampling.md", "TailSampling", "101 stored\n1001 estimated, 1 failed\n"),
         ("operations.md", "EmbeddedValkey", "healthy\n"),
     ],
 )

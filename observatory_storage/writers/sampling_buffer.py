@@ -149,10 +149,11 @@ class SamplingBuffer(Buffer):
 
     def _decide(self, number: int) -> None:
         """Decide about a trace, and add or drop its rows."""
-        trace = self._undecided.pop(number)
+        trace = self._undecided[number]
+        decision = self._decider.decide(number, trace.rows)
+        del self._undecided[number]
         self._undecided_weight -= trace.weight
         self._undecided_bytes -= trace.size
-        decision = self._decider.decide(number, trace.rows)
         self._decisions[number] = decision
         if len(self._decisions) > self._sampling.remembered_traces:
             self._decisions.popitem(last=False)

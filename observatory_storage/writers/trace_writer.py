@@ -142,8 +142,9 @@ class TraceWriter(BufferedWriter):
         following = 0
         with self._buffer.lock:
             if self._buffer.is_dropped(span[0].int):  # then the event is dropped as well
-                values.setdefault("span_start_time", datetime.now(UTC))
-                values.setdefault("position", 0)
+                for name, value in (("span_start_time", datetime.now(UTC)), ("position", 0)):
+                    if values.get(name) is None:
+                        values[name] = value
                 return
             for row in self._buffer.newest_first():
                 buffered = row.values

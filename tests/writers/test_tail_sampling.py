@@ -69,8 +69,8 @@ def test_a_trace_is_decided_when_its_root_has_ended(pool: StoragePool) -> None:
         assert (told.sampled_out, told.sampled_out_traces, told.decided_early) == (3, 1, 0)
         writer.flush()
     assert stored(pool) == [(span_id(1), 2), (span_id(2), 2)]
-    (trace,) = fetch(pool, Trace)
-    assert (trace["span_count"], trace["sample_weight"]) == (2, 2)
+    (row,) = fetch(pool, Trace)
+    assert (row["span_count"], row["sample_weight"]) == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,12 @@ def test_errors_may_be_sampled_too(pool: StoragePool) -> None:
 
 def test_the_cost_of_a_trace_counts_each_call_once(pool: StoragePool) -> None:
     """An agent repeats the cost of the calls inside it."""
-    usage = {"total_tokens": 10, "total_cost_usd": Decimal("0.02")}
-    agent = {"total_tokens": 20, "total_cost_usd": Decimal("0.04"), "operation": "invoke_agent"}
+    usage: dict[str, Any] = {"total_tokens": 10, "total_cost_usd": Decimal("0.02")}
+    agent: dict[str, Any] = {
+        "total_tokens": 20,
+        "total_cost_usd": Decimal("0.04"),
+        "operation": "invoke_agent",
+    }
     bound = TailSampling(share=0, costlier_than_usd=Decimal("0.04"))
     with TraceWriter(pool, patient(bound)) as writer:
         writer.write_spans([child(1, 2, **usage), child(1, 3, **usage), a_span(1, 1, **agent)])
