@@ -103,9 +103,9 @@ def _count(of: str, suffix: str = "") -> str:
 
 
 def _sum(of: str, column: str) -> str:
-    # Tokens may be any bigint, so their product is a numeric. The product of a row without a weight
-    # is NULL, and costs nothing.
+    # Tokens may be any bigint, so their product is a numeric.
     more = f"pg_catalog.sum(CAST({of}.{column} AS numeric) * ({of}.sample_weight - 1))"
+    more += f" FILTER (WHERE {of}.sample_weight IS NOT NULL)"
     return f"pg_catalog.sum({of}.{column}) + coalesce({more}, 0)"
 
 

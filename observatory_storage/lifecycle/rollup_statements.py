@@ -26,11 +26,12 @@ def _count(condition: str = "") -> str:
 
 
 def _sum(value: str, condition: str = "") -> str:
-    """The sum of a value over these spans. What a span without a weight adds is skipped: NULL."""
+    """The sum of a value over these spans."""
     among = f" FILTER (WHERE {condition})" if condition else ""
-    return (
-        f"sum({value}){among} + coalesce(sum(({value})::numeric * (sample_weight - 1)){among}, 0)"
-    )
+    # The condition on the weight is first: it spares the product for spans without one.
+    conditions = " AND ".join(filter(None, ("sample_weight IS NOT NULL", condition)))
+    more = f"sum({value}::numeric * (sample_weight - 1)) FILTER (WHERE {conditions})"
+    return f"sum({value}){among} + coalesce({more}, 0)"
 
 
 # Column -> the aggregate of spans, or of rows that were aggregated already.

@@ -1,7 +1,7 @@
 """Aggregates of sampled rows: each row counts as often as its weight says.
 
 A row without a weight counts once. Where no row has a weight, these aggregates are those of
-PostgreSQL: what they add is NULL for each row, and is skipped.
+PostgreSQL: what they add is skipped.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ def weighted_count(
 
 def weighted_sum(column: Any, weight: Any) -> sa.ColumnElement[Any]:
     """The sum of a column over the rows that the rows stand for; None without a value."""
-    total: sa.ColumnElement[Any] = sa.func.sum(column) + sa.func.coalesce(
-        sa.func.sum(_product(column, weight)), 0
-    )
+    more = sa.func.sum(_product(column, weight)).filter(weight.is_not(None))
+    total: sa.ColumnElement[Any] = sa.func.sum(column) + sa.func.coalesce(more, 0)
     return total
 
 
 def weighted_integer_sum(column: Any, weight: Any) -> sa.ColumnElement[Any]:
     """The same of a column of integers, as an int."""
-    return integer_sum(column) + sa.func.coalesce(integer_sum(_product(column, weight)), 0)
+    more: Any = integer_sum(_product(column, weight))
+    return integer_sum(column) + sa.func.coalesce(more.filter(weight.is_not(None)), 0)
 
 
 def _product(column: Any, weight: Any) -> sa.ColumnElement[Any]:
