@@ -1,10 +1,9 @@
 """The buffer: rows that are neither committed nor spooled yet.
 
-A row is in exactly one place: the open batch, the queue, or a batch that is being written (and
-before, with tail sampling, among the rows that a `SamplingBuffer` holds). It
+A row is in exactly one place: the open batch, the queue, or a batch that is being written. It
 leaves the buffer only when its commit is confirmed, when the database has refused it for its data,
 or when the spool has it on disk. A batch that could not be written returns to its place in the
-queue.
+queue. With tail sampling, rows are held before (`SamplingBuffer`).
 """
 
 from __future__ import annotations
