@@ -65,6 +65,8 @@ class TableDefinition:
             storage computes.
         filled_later: columns that the storage fills if the writer does not give them. A row that
             replaces a stored one keeps their values where it has none.
+        least: columns that keep the lesser value of a stored row and of the one that replaces it.
+            NULL is the least.
     """
 
     model: type[models.Base]
@@ -73,6 +75,7 @@ class TableDefinition:
     version_key: tuple[str, ...] = ()
     filled_by_storage: frozenset[str] = _TIMES_OF_WRITING
     filled_later: frozenset[str] = frozenset()
+    least: frozenset[str] = frozenset()
 
     @cached_property
     def table(self) -> Table:
@@ -137,7 +140,7 @@ TRACES: Final = TableDefinition(
     computed=("id", "trace_id"),
     filled_by_storage=_TIMES_OF_WRITING
     | {"last_span_start", "lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id"}
-    | {"usage_span_count", "unsettled_since"},
+    | {"usage_span_count", "unsettled_since", "sample_weight"},
 )
 # An event has the version key of its span: neither is written before what was written earlier.
 SPANS: Final = TableDefinition(
@@ -146,6 +149,8 @@ SPANS: Final = TableDefinition(
     version_key=("span_id",),
     filled_by_storage=_TIMES_OF_WRITING.union(PAYLOAD_COLUMNS),
     filled_later=frozenset({"user_id", "session_id"}),
+    # A span that was kept for certain once, such as one with an error, stands for itself alone.
+    least=frozenset({"sample_weight"}),
 )
 EVENTS: Final = TableDefinition(
     models.TraceEvent,

@@ -15,7 +15,14 @@ import sqlalchemy as sa
 
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.pool import StoragePool
-from tests.benchmarks import exporting, hook_costs, many_partitions, recording_costs, retention
+from tests.benchmarks import (
+    exporting,
+    hook_costs,
+    many_partitions,
+    recording_costs,
+    retention,
+    sampling,
+)
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.chart import Bar, Panel, bars
 from tests.benchmarks.limit import LIMIT
@@ -194,6 +201,16 @@ def test_the_benchmark_of_retention_sees_deletes_from_partitioned_tables(pool: S
     assert [statement.split(" WHERE")[0] for statement in seen] == [
         "DELETE FROM public.trace_spans"
     ]
+
+
+def test_sampling_is_compared(
+    postgres_server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", postgres_server.url)
+    sampling.main(["--rounds", "1", "--spans", "30"])
+    shown = capsys.readouterr().out
+    for kind in sampling.KINDS:
+        assert shown.count(f"\n  {kind} ") == 1
 
 
 def test_hooks_are_compared(

@@ -30,6 +30,7 @@ def servers(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) 
         ("llm.md", "Which river", ""),
         ("redis.md", "pool.cache.stats()", "1\n"),
         ("copy.md", "write_data_point", ""),
+        ("sampling.md", "TailSampling", "101 stored\n1001 estimated, 1 failed\n"),
         ("operations.md", "EmbeddedValkey", "healthy\n"),
     ],
 )

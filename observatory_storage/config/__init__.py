@@ -9,6 +9,7 @@ from observatory_storage.config.postgres_settings import PostgresConfig, SslMode
 from observatory_storage.config.pricing_settings import PricingConfig
 from observatory_storage.config.retention_settings import RetentionConfig, RollupRetention
 from observatory_storage.config.rule_settings import DropRule, RedactRule, RulesConfig
+from observatory_storage.config.sampling_settings import SamplingConfig
 from observatory_storage.config.sections import (
     LlmConfig,
     PoolConfig,
@@ -40,6 +41,7 @@ __all__ = [
     "RetryConfig",
     "RollupRetention",
     "RulesConfig",
+    "SamplingConfig",
     "Setting",
     "SslMode",
     "StorageConfig",

@@ -20,6 +20,7 @@ from observatory_storage.config.pricing_settings import PricingConfig
 from observatory_storage.config.problems import Loaded
 from observatory_storage.config.retention_settings import RetentionConfig
 from observatory_storage.config.rule_settings import RulesConfig
+from observatory_storage.config.sampling_settings import SamplingConfig
 from observatory_storage.config.sections import (
     LlmConfig,
     PoolConfig,
@@ -68,6 +69,7 @@ class StorageConfig(ConfigModel, BaseSettings):
     retention: RetentionConfig = Field(default_factory=RetentionConfig)
     pricing: PricingConfig = Field(default_factory=PricingConfig)
     payloads: PayloadsConfig = Field(default_factory=PayloadsConfig)
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
     streams: StreamsConfig = Field(default_factory=StreamsConfig)
 
     @classmethod

@@ -18,13 +18,29 @@ _ZERO_CELL: Final = -32768
 _TOKENS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 _COSTS: Final = ("prompt_cost_usd", "completion_cost_usd", "total_cost_usd")
 
+
+def _count(condition: str = "") -> str:
+    """The number of spans that the spans stand for which meet the condition."""
+    among = f" FILTER (WHERE {condition})" if condition else ""
+    return f"count(*){among} + coalesce(sum(sample_weight - 1){among}, 0)"
+
+
+def _sum(value: str, condition: str = "") -> str:
+    """The sum of a value over these spans."""
+    among = f" FILTER (WHERE {condition})" if condition else ""
+    # The condition on the weight is first: it spares the product for spans without one.
+    conditions = " AND ".join(filter(None, ("sample_weight IS NOT NULL", condition)))
+    more = f"sum({value}::numeric * (sample_weight - 1)) FILTER (WHERE {conditions})"
+    return f"sum({value}){among} + coalesce({more}, 0)"
+
+
 # Column -> the aggregate of spans, or of rows that were aggregated already.
 _USAGE: Final = {
-    "span_count": "count(*)",
-    "error_count": "count(*) FILTER (WHERE status = 'error')",
-    "usage_span_count": "count(*) FILTER (WHERE has_usage)",
-    "unpriced_span_count": "count(*) FILTER (WHERE has_usage AND total_cost_usd IS NULL)",
-    **{name: f"sum({name}) FILTER (WHERE has_usage)" for name in (*_TOKENS, *_COSTS)},
+    "span_count": _count(),
+    "error_count": _count("status = 'error'"),
+    "usage_span_count": _count("has_usage"),
+    "unpriced_span_count": _count("has_usage AND total_cost_usd IS NULL"),
+    **{name: _sum(name, "has_usage") for name in (*_TOKENS, *_COSTS)},
 }
 _USAGE_MERGED: Final = {
     **{name: f"sum({name})::bigint" for name in tuple(_USAGE)[:4]},
@@ -32,8 +48,8 @@ _USAGE_MERGED: Final = {
 }
 _DETAILS_MERGED: Final = {name: f"sum({name})" for name in TOKEN_DETAIL_SUMS}
 _DURATIONS: Final = {
-    "duration_count": "count(duration_us)",
-    "duration_sum_us": "sum(duration_us) + sum(duration_ns) * 0.001",
+    "duration_count": _count("duration_us IS NOT NULL"),
+    "duration_sum_us": f"{_sum('duration_us')} + ({_sum('duration_ns')}) * 0.001",
     "duration_min_us": "min(took)",
     "duration_max_us": "max(took)",
 }
@@ -121,7 +137,8 @@ def minutes(schema: str) -> str:
     """
     details = {
         name: f"sum(CASE jsonb_typeof(token_details -> '{name}') WHEN 'number'"
-        f" THEN (token_details -> '{name}')::numeric END) FILTER (WHERE has_details)"
+        f" THEN (token_details -> '{name}')::numeric * coalesce(sample_weight, 1) END)"
+        " FILTER (WHERE has_details)"
         for name in TOKEN_DETAIL_SUMS
     }
     by = f"bucket, {', '.join(_SPANS.keys)}"
@@ -129,13 +146,15 @@ def minutes(schema: str) -> str:
     cell += f" WHEN took IS NOT NULL THEN {_ZERO_CELL} END)::smallint"
     groups = (
         f"SELECT {by}, {_aggregates({**_USAGE, **details, **_DURATIONS})},"
-        f" array_agg({cell}) FILTER (WHERE took IS NOT NULL) AS cells"
+        f" array_agg({cell}) FILTER (WHERE took IS NOT NULL) AS cells,"
+        " array_agg(sample_weight) FILTER (WHERE took IS NOT NULL) AS weights"
         f" FROM ({_raw(schema)}) AS spans GROUP BY {by}"
     )
     # The cells of each group are counted by themselves: nearly each span may have its own.
     counted = (
         f"SELECT {_aggregates(_CELLS_MERGED)} FROM"
-        " (SELECT cell, count(*) AS n FROM unnest(cells) AS cell GROUP BY cell) AS each"
+        f" (SELECT cell, {_count()} AS n FROM unnest(cells, weights)"
+        " AS spans (cell, sample_weight) GROUP BY cell) AS each"
     )
     columns = ", ".join((*_SPANS.keys, *_SPANS.sums, *_CELLS_MERGED))
     return (
@@ -151,6 +170,7 @@ def _raw(schema: str) -> str:
     return (
         f"SELECT date_bin('1 minute', start_time, {_ORIGIN}) AS bucket,"
         f" {', '.join(_SPANS.keys)}, {', '.join((*_TOKENS, *_COSTS))}, token_details,"
+        " sample_weight,"
         f" duration_us, duration_ns, duration_us + duration_ns / 1000::double precision AS took,"
         f" {has_usage} AS has_usage, token_details IS NOT NULL AND {has_usage} AS has_details"
         f" FROM {schema}.trace_spans WHERE start_time >= :start AND start_time < :end"
@@ -164,14 +184,14 @@ def personal(schema: str) -> str:
     spans = (
         f"SELECT date_bin('1 hour', start_time, {_ORIGIN}) AS bucket, start_time, trace_id,"
         " span_id, service_name, name, status, error_type, user_id,"
-        f" session_id, provider, model, {', '.join((*_TOKENS, *_COSTS))},"
+        f" session_id, provider, model, {', '.join((*_TOKENS, *_COSTS))}, sample_weight,"
         " total_tokens IS NOT NULL OR total_cost_usd IS NOT NULL AS has_usage"
         f" FROM {schema}.trace_spans WHERE start_time >= :start AND start_time < :end"
         " AND (user_id IS NOT NULL OR session_id IS NOT NULL OR status = 'error')"
     )
     last = "ORDER BY start_time DESC, trace_id, span_id"
     of_errors = {
-        "span_count": "count(*)",
+        "span_count": _count(),
         "first_seen": "min(start_time)",
         "last_seen": "max(start_time)",
         "trace_id": f"(array_agg(trace_id {last}))[1]",
@@ -184,7 +204,7 @@ def personal(schema: str) -> str:
         + f" FROM spans WHERE {condition} GROUP BY bucket, {', '.join(kind.keys)} RETURNING bucket)"
         for kind, sums, condition in (
             (_USERS, _USAGE, "user_id IS NOT NULL"),
-            (_SESSIONS, {"span_count": "count(*)"}, "session_id IS NOT NULL"),
+            (_SESSIONS, {"span_count": _count()}, "session_id IS NOT NULL"),
             (_ERRORS, of_errors, "status = 'error'"),
         )
     ]

@@ -119,6 +119,10 @@ class Trace(Base):
     unsettled_since: Mapped[datetime | None] = mapped_column(
         doc="Since when it awaits settling; None if each token is known to count once."
     )
+    sample_weight: Mapped[int | None] = mapped_column(
+        Integer,
+        doc="How many traces it stands for: the least weight of its spans; None for itself alone.",
+    )
     created_at: Mapped[datetime] = now("When the row was first written.")
     updated_at: Mapped[datetime] = now("When the row was last written.")
 
@@ -286,6 +290,10 @@ class TraceSpan(Base):
     )
     payload_digests: Mapped[dict[str, Any] | None] = mapped_column(
         JSON, doc="The digests of the values in the payload frame, by the keys of the attributes."
+    )
+    sample_weight: Mapped[int | None] = mapped_column(
+        Integer,
+        doc="How many spans of the application it stands for; None for itself alone.",
     )
     created_at: Mapped[datetime] = now("When the row was first written.")
 

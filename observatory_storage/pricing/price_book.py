@@ -72,6 +72,10 @@ class PriceBook:
             lock.release()
         return self._table
 
+    def known(self) -> tuple[bool, PriceTable | None]:
+        """Whether the prices have been read, and the prices; it does not ask the database."""
+        return self._is_read or not self._enabled, self._table
+
     def current(self) -> PriceTable | None:
         """The prices as they are stored now, also if writers do not use them; None without any.
 

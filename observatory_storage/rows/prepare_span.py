@@ -14,6 +14,7 @@ from observatory_storage.errors import ValidationError
 from observatory_storage.llm import Course, facts
 from observatory_storage.llm.event_facts import error_message
 from observatory_storage.models import TraceEvent, TraceSpan
+from observatory_storage.rows.consistent_sampling import sample_weight
 from observatory_storage.rows.row import Row, as_mapping
 from observatory_storage.rows.table_checks import CHECKS, EVENTS_OF_SPANS
 from observatory_storage.rows.value_checks import MAX_INT64, Refused, cost
@@ -44,6 +45,7 @@ _NAME, _SCOPE, _STATUS, _START, _START_NS, _END, _END_NS, _DURATION, _DURATION_N
 _COST, _COST_SOURCE, _REPORTED_COST_SOURCE = SPANS.positions(
     "total_cost_usd", "cost_source", "reported_cost_source"
 )
+_TRACE_ID, _OTLP, _WEIGHT = SPANS.positions("trace_id", "otlp", "sample_weight")
 _SPAN_KEY: Final = SPANS.positions("trace_id", "span_id", "start_time", "start_ns")
 _SPAN_KEY_OF_EVENT: Final = EVENTS.positions(*SPAN_KEY_OF_EVENT)
 _POSITION: Final = EVENTS.position["position"]
@@ -86,6 +88,8 @@ def prepare_span(
         _fill_llm_columns(values, given)
     values[_COST_SOURCE] = source_of_cost(values[_COST], values[_COST_SOURCE])
     values[_REPORTED_COST_SOURCE] = None
+    if values[_WEIGHT] is None and values[_OTLP] is not None:
+        values[_WEIGHT] = sample_weight(values[_OTLP], values[_TRACE_ID].int)
     events = given.get("events")
     if events is not None:
         events, of_events = events_of(events, values)

@@ -11,6 +11,7 @@ from observatory_storage.errors import ValidationError
 from observatory_storage.llm import Courses, facts_by_column
 from observatory_storage.rows.column_checks import Column, NotColumnar, columns_of, in_order
 from observatory_storage.rows.column_rows import NO_ATTRIBUTES, complete, made, name_services
+from observatory_storage.rows.consistent_sampling import head_weights
 from observatory_storage.rows.prepare_span import (
     SUMS,
     USAGE,
@@ -93,6 +94,10 @@ def _completed_spans(
     for column, values in found.items():
         complete(columns, column, values)
     _add_cost_sources(columns, count)
+    if (otlp := columns.get("otlp")) is not None:
+        weights = head_weights(otlp, columns["trace_id"])
+        if weights is not None:
+            complete(columns, "sample_weight", weights)
     spans = list(zip(*in_order(CHECKS[SPANS.name], columns, count), strict=True))
     odd = []
     for index in [index for index, given in enumerate(events) if given is not None]:

@@ -39,6 +39,7 @@ _CHECKS: Final[dict[str, Check]] = {
     "trace_id": ids.trace_uuid,
     **dict.fromkeys((*_NANOSECONDS, "lead_start_ns"), checks.integer(0, 999)),
     "position": checks.integer(0, 2**31 - 1),
+    "sample_weight": checks.integer(1, 2**31 - 1),
     "severity_number": checks.integer(1, 24),
     "trace_flags": checks.integer(0, 2**32 - 1),
     "ttft_ms": checks.non_negative,

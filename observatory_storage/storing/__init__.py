@@ -5,6 +5,7 @@ Buffered writers, `CopyWriter` and OTLP requests all call `store` or `write_batc
 
 from observatory_storage.storing.cost_recompute import RecomputedCosts, recompute_costs
 from observatory_storage.storing.facts_refresh import RefreshedFacts, refresh_facts
+from observatory_storage.storing.span_costs import with_costs
 from observatory_storage.storing.store import (
     StoreResult,
     as_written,
@@ -14,6 +15,7 @@ from observatory_storage.storing.store import (
 )
 from observatory_storage.storing.transaction import Source, payload_mode, source_of
 from observatory_storage.storing.upsert import Loader, Method, chosen_method
+from observatory_storage.storing.usage_in_batch import counted_rows
 from observatory_storage.storing.usage_settlement import SettledUsage, settle_usage
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "StoreResult",
     "as_written",
     "chosen_method",
+    "counted_rows",
     "payload_mode",
     "recompute_costs",
     "refresh_facts",
@@ -33,5 +36,6 @@ __all__ = [
     "source_of",
     "store",
     "store_into",
+    "with_costs",
     "write_batch",
 ]

@@ -36,7 +36,7 @@ TOTALS_COLUMNS: Final = (
     *("id", "trace_id", "service_name", "start_time", "end_time", "status", "root_span_name"),
     *("span_count", "error_count", "total_tokens", "total_cost_usd", "last_span_start"),
     *("lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id", "duration_us"),
-    *("usage_span_count", "unsettled_since"),
+    *("usage_span_count", "unsettled_since", "sample_weight"),
 )
 """The columns of `traces` that are computed from spans, in the order of `TraceTotals.row`."""
 
@@ -45,10 +45,10 @@ _counted: Final = itemgetter(
     *SPANS.positions(
         *("span_id", "parent_span_id", "name", "service_name", "start_time", "start_ns"),
         *("end_time", "status", "total_tokens", "total_cost_usd", "reported_usage"),
-        *("response_id", "scope_name"),
+        *("response_id", "scope_name", "sample_weight"),
     )
 )
-_TOKENS, _RESPONSE_ID = -5, -2  # among these values
+_TOKENS, _RESPONSE_ID = -6, -3  # among these values
 _TRACE_ID: Final = SPANS.position["trace_id"]
 
 
@@ -84,7 +84,7 @@ def facts_of(span: Sequence[Any]) -> SpanFacts:
     """The facts of a prepared span."""
     span_id, parent, name, service, start, start_ns, end, status, *usage = _counted(span)
     lead = (parent is not None, start, start_ns, span_id)
-    tokens, cost, reported, response_id, _ = usage
+    tokens, cost, reported, response_id, *_ = usage
     reports = bool(tokens or cost or reported)
     return SpanFacts(end, status, tokens, cost, reports, response_id, lead, name, service)
 
@@ -108,7 +108,7 @@ class TraceTotals:
         # Column by column: this is done for every span that is written.
         columns = zip(*[counted for _, counted in spans], strict=True)
         span_ids, parents, names, services, starts, starts_ns, *others = columns
-        ends, statuses, tokens, costs, reported, response_ids, scopes = others
+        ends, statuses, tokens, costs, reported, response_ids, scopes, weights = others
         indexes = range(len(spans))
         # Usually a single span of a trace has no parent. It is the lead span.
         self.lead, lead = min(
@@ -125,6 +125,8 @@ class TraceTotals:
         self.rank = 2 if self.errors else int("ok" in statuses)
         reporting = [index for index in indexes if tokens[index] or costs[index] or reported[index]]
         self.usage_spans = len(reporting)
+        # A span without a weight was not sampled, nor was its trace.
+        self.weight: int | None = None if None in weights else min(weights)
         # Another trace may have a span of the same call, or a log record may tell more of a span.
         self.unsettled_since: datetime | None = None
         if not SCOPES_WITH_LOGGED_FACTS.isdisjoint(scopes) or any(
@@ -172,6 +174,7 @@ class TraceTotals:
             None if self.end_time is None else (self.end_time - self.start_time) // MICROSECOND,
             self.usage_spans,
             self.unsettled_since,
+            self.weight,
         )
 
 

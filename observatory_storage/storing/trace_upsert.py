@@ -106,6 +106,14 @@ def _add(_: UpsertTarget, statement: Insert) -> Any:
             "usage_span_count": sa.case((without_spans, 0), else_=old.usage_span_count)
             + new.usage_span_count,
             "unsettled_since": sa.func.coalesce(old.unsettled_since, new.unsettled_since),
+            "sample_weight": sa.case(
+                (without_spans, new.sample_weight),
+                # PostgreSQL's LEAST ignores NULL, which is a weight of 1.
+                (
+                    sa.and_(old.sample_weight.is_not(None), new.sample_weight.is_not(None)),
+                    sa.func.least(old.sample_weight, new.sample_weight),
+                ),
+            ),
             **{
                 column: sa.case((leads, new[column]), else_=old[column])
                 for column in ("service_name", "root_span_name", *_LEAD)
@@ -262,6 +270,12 @@ def _recomputing() -> Any:
             sa.func.sum(spans.total_cost_usd).label("total_cost_usd"),
             sa.func.max(spans.start_time).label("last_span_start"),
             sa.func.count().filter(reports_usage(spans)).label("usage_span_count"),
+            sa.case(
+                (
+                    sa.func.bool_and(spans.sample_weight.is_not(None)),
+                    sa.func.min(spans.sample_weight),
+                )
+            ).label("sample_weight"),
             of_lead(spans.name).label("root_span_name"),
             of_lead(spans.service_name).label("service_name"),
             has_parent.label("lead_has_parent"),

@@ -122,6 +122,10 @@ class UpsertTarget:
 
     def replacing(self, old: Any, new: Any, column: str) -> ColumnElement[Any]:
         """The value of a column after a new version of a row has replaced the stored one."""
+        if column in self.definition.least:
+            # PostgreSQL's LEAST ignores NULL.
+            are_known = sa.and_(old[column].is_not(None), new[column].is_not(None))
+            return sa.case((are_known, sa.func.least(old[column], new[column])))
         kept = column in self.definition.filled_later
         value: ColumnElement[Any] = (
             sa.func.coalesce(new[column], old[column]) if kept else new[column]

@@ -6,6 +6,7 @@ from observatory_storage.writers.copy_writer import CopyWriter
 from observatory_storage.writers.log_writer import LogWriter
 from observatory_storage.writers.metric_writer import MetricWriter
 from observatory_storage.writers.stats import BufferStats, FlushResult, WriteStats
+from observatory_storage.writers.tail_sampling import TailSampling
 from observatory_storage.writers.trace_writer import TraceWriter
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "MetricWriter",
     "Source",
     "StoreResult",
+    "TailSampling",
     "TraceWriter",
     "WriteStats",
     "WriterConfig",

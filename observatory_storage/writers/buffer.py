@@ -3,7 +3,7 @@
 A row is in exactly one place: the open batch, the queue, or a batch that is being written. It
 leaves the buffer only when its commit is confirmed, when the database has refused it for its data,
 or when the spool has it on disk. A batch that could not be written returns to its place in the
-queue.
+queue. With tail sampling, rows are held before (`SamplingBuffer`).
 """
 
 from __future__ import annotations
@@ -59,6 +59,11 @@ class Buffer:
         return sum(batch.weight for batch in self._running)
 
     @property
+    def weight_undecided(self) -> int:
+        """The number of these rows that tail sampling holds."""
+        return 0
+
+    @property
     def waiting(self) -> bool:
         """Whether there are rows that no thread is writing."""
         return bool(self._open.rows or self._queue)
@@ -74,7 +79,7 @@ class Buffer:
         A row that is heavier than the whole buffer is taken into an empty buffer.
         """
         batch, index = self._open, start
-        weight = self._sealed + batch.weight
+        weight = self.weight
         for row in rows[start:] if start else rows:
             row_weight = 1 + len(row.events) if row.events else 1
             if weight + row_weight > self._capacity and weight:
@@ -163,6 +168,10 @@ class Buffer:
     def held(self) -> list[Batch]:
         """The sealed batches, in their order."""
         return sorted((*self._running, *self._queue), key=lambda batch: batch.number)
+
+    def is_dropped(self, trace_number: int) -> bool:
+        """Whether tail sampling is known to have dropped a trace."""
+        return False
 
     def newest_first(self) -> Iterator[Row]:
         """All rows, the newest first."""

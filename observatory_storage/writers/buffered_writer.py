@@ -87,11 +87,14 @@ class BufferedWriter:
         config = self._config
         self._pid = os.getpid()
         self._recorder = Recorder()
-        self._buffer = Buffer(config.batch_size, config.max_buffered)
+        self._buffer = self._new_buffer()
         self._delivery = Delivery(
             self._source, config, self._buffer, self._recorder, self._surroundings
         )
         self._flusher = Flusher(self._buffer, config, self._delivery.write, owner=self)
+
+    def _new_buffer(self) -> Buffer:
+        return Buffer(self._config.batch_size, self._config.max_buffered)
 
     def release_parent_files(self) -> None:
         """Close this process's copies of its parent's spool files; not for applications to call."""
@@ -185,8 +188,9 @@ class BufferedWriter:
         """Return the current state of the buffer."""
         self._leave_parent()
         with self._buffer.lock:
-            buffered, flying = self._buffer.weight, self._buffer.weight_running
-        return BufferStats(buffered, flying, self._config.max_buffered)
+            buffer = self._buffer
+            counts = buffer.weight, buffer.weight_running
+            return BufferStats(*counts, self._config.max_buffered, buffer.weight_undecided)
 
     def write_stats(self) -> WriteStats:
         """Return the statistics of the writer so far, as a copy."""

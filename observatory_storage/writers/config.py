@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, get_args
 from observatory_storage.config import PayloadMode
 from observatory_storage.errors import StorageError, ValidationError
 from observatory_storage.storing import Method
+from observatory_storage.writers.tail_sampling import TailSampling
 
 __all__ = ["Redact", "WriterConfig"]
 
@@ -50,6 +51,8 @@ class WriterConfig:
         spool_max_bytes: the maximum total size of the files in this directory.
         payloads: where large values of spans and events are stored: "inline" in their rows,
             "compressed" beside them; None is as ``payloads.mode`` of the pool's configuration says.
+        sampling: which traces a `TraceWriter` keeps; None is as the section `sampling` of the
+            pool's configuration says, by default all. Other writers ignore it.
 
     Raises:
         ValidationError: a setting is out of range.
@@ -66,6 +69,7 @@ class WriterConfig:
     spool_dir: str | os.PathLike[str] | None = None
     spool_max_bytes: int = 2**30
     payloads: PayloadMode | None = None
+    sampling: TailSampling | None = None
 
     def __post_init__(self) -> None:
         _whole("batch_size", self.batch_size, _MAX_BATCH)
@@ -78,6 +82,8 @@ class WriterConfig:
             raise ValidationError(
                 "max_buffered", self.max_buffered, f"must be at least batch_size={self.batch_size}"
             )
+        if self.sampling is not None and not isinstance(self.sampling, TailSampling):
+            raise ValidationError("sampling", self.sampling, "must be TailSampling, or None")
         interval = self.flush_interval_secs
         if interval is not None and not (_is_number(interval) and interval > 0):
             raise ValidationError(

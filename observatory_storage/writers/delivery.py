@@ -179,8 +179,7 @@ class Delivery:
         spooled: list[Batch] = []
         try:
             with self._buffer.lock:
-                self._buffer.seal()
-                for batch in self._buffer.held():
+                for batch, _ in self._buffer.seal_all():
                     self._recorder.counts.repaired += self.replay.take(batch.rows, because)
                     self._count_spooled(batch)
                     spooled.append(batch)

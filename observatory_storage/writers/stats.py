@@ -41,11 +41,13 @@ class BufferStats(Result):
         buffered: the number of rows that are not committed yet, events included.
         in_flight: the number of these rows that a flush is writing.
         capacity: the maximum number of buffered rows.
+        undecided: the number of buffered rows whose traces tail sampling has not decided yet.
     """
 
     buffered: int
     in_flight: int
     capacity: int
+    undecided: int = 0
 
 
 @dataclass(slots=True)
@@ -69,6 +71,10 @@ class WriteStats(Result):
         dropped: the number of rows that were dropped because the buffer was full.
         redacted: the number of rows that the redaction hook dropped.
         dropped_by_rules: the number of rows that rules of the configuration dropped.
+        sampled_out: the number of rows that tail sampling dropped.
+        sampled_out_traces: the number of traces that tail sampling dropped.
+        decided_early: the number of traces that tail sampling decided before their root had ended,
+            because too many rows were held.
         repaired: the number of values that were changed because PostgreSQL cannot store them.
         spooled: the number of rows that were spooled.
         replayed: the number of rows committed from the spool, including those of other processes.
@@ -106,6 +112,9 @@ class WriteStats(Result):
     rows_by_method: dict[str, int] = field(default_factory=dict)
     batches_by_method: dict[str, int] = field(default_factory=dict)
     dropped_by_rules: int = 0
+    sampled_out: int = 0
+    sampled_out_traces: int = 0
+    decided_early: int = 0
 
 
 class Written(NamedTuple):

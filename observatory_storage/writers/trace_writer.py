@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from observatory_storage import ids, rows
+from observatory_storage.config import SamplingConfig
 from observatory_storage.errors import ValidationError
 from observatory_storage.llm import LlmSpan, columns_of_attributes
 from observatory_storage.models import Trace, TraceEvent, TraceSpan
 from observatory_storage.tables import EVENTS, SPANS, TRACES
+from observatory_storage.writers.buffer import Buffer
 from observatory_storage.writers.buffered_writer import BufferedWriter
+from observatory_storage.writers.sampling_buffer import SamplingBuffer
+from observatory_storage.writers.tail_sampling import Decider, TailSampling
 
 __all__ = ["TraceWriter"]
 
@@ -20,6 +25,11 @@ _SPAN_TRACE_ID, _SPAN_ID, _START, _START_NS = SPANS.positions(
     "trace_id", "span_id", "start_time", "start_ns"
 )
 _EVENT_TRACE_ID, _EVENT_SPAN_ID, _POSITION = EVENTS.positions("trace_id", "span_id", "position")
+
+
+def _configured(settings: SamplingConfig) -> TailSampling | None:
+    """The sampling of a pool's configuration."""
+    return None if settings.share is None else TailSampling(**settings.model_dump())
 
 
 class TraceWriter(BufferedWriter):
@@ -33,6 +43,16 @@ class TraceWriter(BufferedWriter):
     def _begin(self) -> None:
         super()._begin()
         self._positions_lock = threading.RLock()
+
+    def _new_buffer(self) -> Buffer:
+        config = self._config
+        sampling = config.sampling or _configured(self._source.config.sampling)
+        if sampling is None:
+            return super()._new_buffer()
+        decider = Decider(sampling, self._source.prices.known)
+        return SamplingBuffer(
+            config.batch_size, config.max_buffered, sampling, decider, self._recorder.counts
+        )
 
     def write_trace(self, trace: Trace | Mapping[str, Any]) -> UUID:
         """Buffer the columns of a trace that are not computed from spans; return its id.
@@ -121,6 +141,11 @@ class TraceWriter(BufferedWriter):
         """Complete the event's key from its span, if the span is buffered."""
         following = 0
         with self._buffer.lock:
+            if self._buffer.is_dropped(span[0].int):  # then the event is dropped as well
+                for name, value in (("span_start_time", datetime.now(UTC)), ("position", 0)):
+                    if values.get(name) is None:
+                        values[name] = value
+                return
             for row in self._buffer.newest_first():
                 buffered = row.values
                 if row.table == EVENTS.name:

@@ -193,6 +193,7 @@ _KINDS: Final[dict[str, Kind]] = {
     **dict.fromkeys(
         (f"trace_spans.{part}_tokens" for part in ("prompt", "completion", "total")), TOKENS
     ),
+    "sample_weight": integers(1, 2**31 - 1),
     "severity_number": integers(1, 24),
     "trace_flags": integers(0, 2**32 - 1),
     "ttft_ms": POSITIVE,

@@ -133,7 +133,7 @@ def test_types_for_copy_are_those_of_the_catalog(pool: StoragePool, target: Upse
     # What writers do not give has a default, or is NULL.
     missing = catalog.keys() - types.keys()
     own = {*("created_at", "updated_at", "last_span_start", "usage_span_count", "unsettled_since")}
-    own |= {"payload_frame", "payload_digests"}
+    own |= {"payload_frame", "payload_digests", "sample_weight"}
     assert missing - own <= {"lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id"}
     assert {column for column in missing if catalog[column][1]} == missing & {
         "created_at",

@@ -200,6 +200,28 @@ def test_numbers_are_those_of_the_selected_spans(server: EmbeddedPostgres) -> No
     assert shown(server, "First token (median)") == [(120.0,)]
 
 
+def test_sampled_calls_are_shown_as_often_as_their_weights_say(server: EmbeddedPostgres) -> None:
+    def numbers(connection: psycopg.Connection[Any]) -> list[list[tuple[Any, ...]]]:
+        found = []
+        for title in ("Requests", "Model calls", "Failed calls", "Tokens", "Cost"):
+            (query,) = (each for each in OF_POSTGRES if each.title == title)
+            statement = expanded(query, NOTHING_SELECTED, START, END, "5m")
+            found.append(connection.execute(statement.encode()).fetchall())
+        return found
+
+    with psycopg.connect(server.url) as connection:
+        once = numbers(connection)
+        connection.execute("UPDATE trace_spans SET sample_weight = 10 WHERE status <> 'error'")
+        connection.execute(
+            "UPDATE trace_spans AS s SET sample_weight = NULL WHERE EXISTS (SELECT FROM"
+            " trace_spans AS f WHERE f.trace_id = s.trace_id AND f.status = 'error')"
+        )
+        weighted = numbers(connection)
+        connection.rollback()
+    assert once == [[(8,)], [(8,)], [(1 / 8,)], [(800,)], [(Decimal("2.00"),)]]
+    assert weighted == [[(71,)], [(71,)], [(1 / 71,)], [(7100,)], [(Decimal("17.75"),)]]
+
+
 def test_costs_of_a_day_are_shown_whole(server: EmbeddedPostgres) -> None:
     days: dict[date, Decimal] = {}
     for span in calls(START + _HOUR):

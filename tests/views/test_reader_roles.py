@@ -148,17 +148,26 @@ def test_a_migration_lets_readers_of_spans_read_new_views(
 ) -> None:
     with quick_pool(embedded_server.url) as pool:
         migrate.upgrade(pool.engine, revision="0015")
-        write(pool, *turns([1], 2))
         with psycopg.connect(embedded_server.url) as connection:
             connection.execute("CREATE ROLE observatory_reader LOGIN")
             tables = ", ".join(Base.metadata.tables.keys() - {"log_frames"})
             connection.execute(f"GRANT SELECT ON {tables} TO observatory_reader".encode())
+            connection.execute("CREATE ROLE observatory_facts LOGIN")
+            columns = FACTS_ROLE.partition("GRANT SELECT (")[2].partition("TO observatory_facts;")[
+                0
+            ]
+            former = columns.replace("sample_weight,", "")
+            connection.execute(f"GRANT SELECT ({former} TO observatory_facts".encode())
         pool.run_migrations()
+        write(pool, *turns([1], 2))
         with psycopg.connect(embedded_server.url, user="observatory_reader") as connection:
             for name in (*VIEW_NAMES, "log_payload_previews", "log_frames"):
                 connection.execute(f"SELECT * FROM {name}".encode())
             rows = connection.execute("SELECT count(*) FROM observatory_spans").fetchone()
         assert rows == (2,)
+        with psycopg.connect(embedded_server.url, user="observatory_facts") as connection:
+            weights = connection.execute("SELECT sample_weight FROM trace_spans").fetchall()
+        assert weights == [(None,), (None,)]
         migrate.downgrade(pool.engine, revision="0015")
         with psycopg.connect(embedded_server.url) as connection:
             left = connection.execute(

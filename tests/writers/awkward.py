@@ -175,6 +175,7 @@ def spans() -> list[Any]:
         error_type="timeout",
         prompt_name="greeting",
         token_details={"prompt_cache_read": 1},
+        sample_weight=10,
         events=[{"name": "e", "timestamp": START}],
     )
     return [

@@ -57,7 +57,14 @@ def trace_of(spans: list[Row]) -> Row:
             bool(span["total_tokens"] or span["total_cost_usd"] or span.get("reported_usage"))
             for span in spans
         ),
+        "sample_weight": _least([span["sample_weight"] for span in spans]),
     }
+
+
+def _least(weights: list[int | None]) -> int | None:
+    """A span without a weight stands for itself alone."""
+    known = [weight for weight in weights if weight is not None]
+    return min(known) if len(known) == len(weights) else None
 
 
 def _order(span: Row) -> tuple[bool, Any, int, str]:

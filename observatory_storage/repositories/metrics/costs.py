@@ -9,15 +9,15 @@ from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import (
-    BigInteger,
     Integer,
     Label,
     Select,
+    case,
     cast,
     false,
     func,
-    literal,
     literal_column,
+    null,
     or_,
     select,
     true,
@@ -40,6 +40,12 @@ from observatory_storage.repositories.reading.rollup_pieces import (
     pieces_of,
     source_of_rows,
     within_any,
+)
+from observatory_storage.repositories.reading.weights import (
+    weight_or_one,
+    weighted_count,
+    weighted_integer_sum,
+    weighted_sum,
 )
 from observatory_storage.repositories.traces.filters import SpanFilters
 from observatory_storage.repositories.traces.statistics import group_columns
@@ -85,14 +91,23 @@ def cost_summaries(
         pieces = pieces_of(reader, filters.start_time, filters.end_time, buckets, units)
     if family is None or pieces is None:
         spans = _of_spans(filters, buckets, groups, filters.conditions()).subquery("spans").c
-        counts: list[Any] = [func.count(), func.count().filter(spans.total_cost_usd.is_(None))]
+        weight = spans.sample_weight
+        counts: list[Any] = [
+            weighted_count(weight),
+            weighted_count(weight, spans.total_cost_usd.is_(None)),
+        ]
         sources: list[Any] = [true(), false()]
     else:
         spans = _of_pieces(filters, buckets, groups, family, pieces).subquery("spans").c
         counts = [aggregates.integer_sum(c) for c in (spans.span_count, spans.unpriced_span_count)]
         sources = [func.bool_or(spans.is_raw), func.bool_or(~spans.is_raw)]
     by = [spans[column.name] for column in groups.values()]
-    cost, tokens = func.sum(spans.total_cost_usd), func.sum(spans.total_tokens)
+    sums = {
+        column.key: add(spans[column.key], spans.sample_weight)
+        for columns, add in ((_TOKENS, weighted_integer_sum), (_COSTS, weighted_sum))
+        for column in columns
+    }
+    cost, tokens = sums["total_cost_usd"], sums["total_tokens"]
     in_order = (cost.desc().nulls_last(), tokens.desc().nulls_last(), *by)
     place = func.row_number().over(partition_by=spans.bucket, order_by=in_order)
     totals = (
@@ -104,8 +119,7 @@ def cost_summaries(
             counts[1].label("unpriced_span_count"),
             sources[0].label("has_raw"),
             sources[1].label("has_rolled"),
-            *(aggregates.integer_sum(spans[column.key]).label(column.key) for column in _TOKENS),
-            *(func.sum(spans[column.key]).label(column.key) for column in _COSTS),
+            *(total.label(name) for name, total in sums.items()),
         )
         .group_by(*by, spans.bucket)
         .subquery("totals")
@@ -123,11 +137,11 @@ def cost_summaries(
     if fill is None:
         return summaries
     names = [column.key for column in (*_TOKENS, *_COSTS)]
-    sums: dict[str, Any] = dict.fromkeys(names)
+    nothing: dict[str, Any] = dict.fromkeys(names)
     if fill == "zero":
-        sums = {name: Decimal() if name.endswith("_usd") else 0 for name in names}
+        nothing = {name: Decimal() if name.endswith("_usd") else 0 for name in names}
     found_in: Source = "raw" if pieces is None else "rollup"
-    empty = partial(CostSummary, span_count=0, unpriced_span_count=0, source=found_in, **sums)
+    empty = partial(CostSummary, span_count=0, unpriced_span_count=0, source=found_in, **nothing)
     filled = empty_buckets.with_empty_buckets(summaries, buckets, filters, group_by, empty)
     # Only now: a group that is cut off would look as if it had cost nothing.
     by_bucket = itertools.groupby(filled, key=lambda summary: summary.timestamp)
@@ -143,7 +157,7 @@ def _of_spans(
     """The spans with tokens or a cost."""
     bucket = buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time)
     return (
-        select(bucket, *groups.values(), *_TOKENS, *_COSTS)
+        select(bucket, *groups.values(), *_TOKENS, *_COSTS, TraceSpan.sample_weight)
         .where(
             *conditions,
             or_(TraceSpan.total_tokens.is_not(None), TraceSpan.total_cost_usd.is_not(None)),
@@ -175,6 +189,7 @@ def _of_pieces(
                     for name, column in groups.items()
                 ),
                 *(getattr(model, column.key) for column in (*_TOKENS, *_COSTS)),
+                cast(null(), Integer).label("sample_weight"),
                 model.usage_span_count.label("span_count"),
                 model.unpriced_span_count,
                 false().label("is_raw"),
@@ -189,6 +204,7 @@ def _of_pieces(
         raw = _of_spans(
             filters, buckets, groups, [within_any(TraceSpan.start_time, [piece]), *conditions]
         ).subquery("raw")
-        is_unpriced = cast(raw.c.total_cost_usd.is_(None), Integer)
-        parts.append(select(*raw.c, literal(1, BigInteger), cast(is_unpriced, BigInteger), true()))
+        weight = weight_or_one(raw.c.sample_weight)
+        unpriced = case((raw.c.total_cost_usd.is_(None), weight), else_=0)
+        parts.append(select(*raw.c, weight, unpriced, true()))
     return union_all(*parts) if len(parts) > 1 else parts[0]

@@ -15,6 +15,7 @@ from observatory_storage.repositories.metrics.user_usage import pieces_by_hour
 from observatory_storage.repositories.reading import aggregates, time_buckets
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.rollup_pieces import Unit, source_of_rows, within_any
+from observatory_storage.repositories.reading.weights import weight_or_one
 from observatory_storage.repositories.traces.filters import SpanFilters
 
 __all__ = ["error_summaries"]
@@ -52,7 +53,7 @@ def error_summaries(
     parts += [
         select(
             *(getattr(TraceSpan, name) for name in _COLUMNS),
-            sa.literal(1, sa.BigInteger).label("span_count"),
+            weight_or_one(TraceSpan.sample_weight).label("span_count"),
             TraceSpan.start_time.label("first_seen"),
             TraceSpan.start_time.label("last_seen"),
             sa.true().label("is_raw"),

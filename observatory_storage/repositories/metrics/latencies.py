@@ -31,6 +31,7 @@ from observatory_storage.repositories.reading.rollup_pieces import (
     pieces_of,
     within_any,
 )
+from observatory_storage.repositories.reading.weights import distribution, weighted_count
 from observatory_storage.repositories.traces.filters import SpanFilters
 from observatory_storage.repositories.traces.statistics import DURATION_US
 
@@ -70,19 +71,33 @@ def _exact(
     conditions: Conditions,
 ) -> list[LatencyPercentiles]:
     """Percentiles of the spans themselves."""
+    bucket = buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time)
+    conditions = [*conditions, TraceSpan.duration_us.is_not(None)]
     records = reader.records(
         select(
-            buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time),
-            func.count().label("span_count"),
+            bucket,
+            weighted_count(TraceSpan.sample_weight).label("span_count"),
+            func.count(TraceSpan.sample_weight).label("weights"),
             aggregates.percentile_array(DURATION_US).label("percentiles"),
         )
-        .where(*conditions, TraceSpan.duration_us.is_not(None))
+        .where(*conditions)
         .group_by("bucket")
         .order_by("bucket")
     )
     found = []
+    weighted: dict[Any, dict[str, Any]] = {}
+    if any(record["weights"] for record in records):
+        values = select(
+            bucket, DURATION_US.label("value"), TraceSpan.sample_weight.label("weight")
+        ).where(*conditions)
+        for record in reader.records(distribution(values.subquery("spans"), ["bucket"])):
+            weighted[record["bucket"]] = {
+                f"{name}_us": record[name] for name in aggregates.PERCENTILES
+            }
     for record in records:
         columns = aggregates.with_percentiles(record, "_us")
+        if columns.pop("weights"):
+            columns |= weighted[columns["bucket"]]
         timestamp = buckets.read(columns.pop("bucket"))
         found.append(LatencyPercentiles(timestamp=timestamp, **columns))
     return found
@@ -103,6 +118,7 @@ def _rolled(
             select(
                 buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time),
                 DURATION_US.label("took"),
+                TraceSpan.sample_weight,
             )
             .where(
                 within_any(TraceSpan.start_time, pieces.raw),
@@ -115,7 +131,11 @@ def _rolled(
         )
         cell = cell_of(spans.took).label("cell")
         counted = select(
-            spans.bucket, cell, func.count(), func.min(spans.took), func.max(spans.took)
+            spans.bucket,
+            cell,
+            weighted_count(spans.sample_weight),
+            func.min(spans.took),
+            func.max(spans.took),
         ).group_by(spans.bucket, "cell")
         for bucket, index, count, least, greatest in reader.rows(counted):
             zeros = count if index == ZERO_CELL else 0

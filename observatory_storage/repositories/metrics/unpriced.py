@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from observatory_storage.models import TraceSpan
 from observatory_storage.pricing import STANDARD_TIERS, stored_tier
 from observatory_storage.repositories.metrics.results import UnpricedModel
-from observatory_storage.repositories.reading import aggregates
 from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.reading.weights import weighted_count, weighted_integer_sum
 
 __all__ = ["unpriced_models"]
 
@@ -34,6 +34,7 @@ def unpriced_models(
             sa.case((tier.not_in(sorted(STANDARD_TIERS)), tier)).label("service_tier"),
             TraceSpan.total_tokens,
             TraceSpan.start_time,
+            TraceSpan.sample_weight,
         )
         .where(
             *within(TraceSpan.start_time, start, end),
@@ -48,12 +49,12 @@ def unpriced_models(
         .subquery("spans")
         .c
     )
-    tokens = aggregates.integer_sum(spans.total_tokens)
+    tokens = weighted_integer_sum(spans.total_tokens, spans.sample_weight)
     by = spans.provider, spans.model, spans.service_tier
     records = reader.records(
         sa.select(
             *by,
-            sa.func.count().label("span_count"),
+            weighted_count(spans.sample_weight).label("span_count"),
             tokens.label("total_tokens"),
             sa.func.min(spans.start_time).label("first_seen"),
             sa.func.max(spans.start_time).label("last_seen"),

@@ -27,6 +27,11 @@ from observatory_storage.repositories.reading.rollup_pieces import (
     source_of_rows,
     within_any,
 )
+from observatory_storage.repositories.reading.weights import (
+    weight_or_one,
+    weighted_integer_sum,
+    weighted_sum,
+)
 from observatory_storage.repositories.traces.filters import SpanFilters
 
 __all__ = ["active_users", "pieces_by_hour", "user_usage"]
@@ -69,24 +74,27 @@ def user_usage(
                 *(getattr(model, name) for name in ("span_count", "error_count")),
                 *(getattr(model, name) for name in ("usage_span_count", "unpriced_span_count")),
                 *(getattr(model, name) for name in (*_TOKENS, *_COSTS)),
+                sa.cast(sa.null(), sa.Integer).label("sample_weight"),
                 sa.false().label("is_raw"),
             ).where(within_any(model.bucket, ranges), *rolled_conditions(filters, model))
         )
+    weight = weight_or_one(TraceSpan.sample_weight)
     has_usage = sa.or_(TraceSpan.total_tokens.is_not(None), TraceSpan.total_cost_usd.is_not(None))
     parts += [
         select(
             buckets.column(TraceSpan.start_time, start, end),
             TraceSpan.user_id,
-            sa.literal(1, sa.BigInteger).label("span_count"),
-            _as_count(TraceSpan.status == "error").label("error_count"),
-            _as_count(has_usage).label("usage_span_count"),
-            _as_count(sa.and_(has_usage, TraceSpan.total_cost_usd.is_(None))).label(
-                "unpriced_span_count"
-            ),
+            weight.label("span_count"),
+            sa.case((TraceSpan.status == "error", weight), else_=0).label("error_count"),
+            sa.case((has_usage, weight), else_=0).label("usage_span_count"),
+            sa.case(
+                (sa.and_(has_usage, TraceSpan.total_cost_usd.is_(None)), weight), else_=0
+            ).label("unpriced_span_count"),
             *(
                 sa.case((has_usage, getattr(TraceSpan, name))).label(name)
                 for name in (*_TOKENS, *_COSTS)
             ),
+            TraceSpan.sample_weight,
             sa.true().label("is_raw"),
         ).where(
             within_any(TraceSpan.start_time, [piece]),
@@ -96,7 +104,11 @@ def user_usage(
         for piece in pieces.raw
     ]
     rows = sa.union_all(*parts).subquery("rows").c
-    cost, tokens = func.sum(rows.total_cost_usd), func.sum(rows.total_tokens)
+    sums = {
+        **{name: weighted_integer_sum(rows[name], rows.sample_weight) for name in _TOKENS},
+        **{name: weighted_sum(rows[name], rows.sample_weight) for name in _COSTS},
+    }
+    cost, tokens = sums["total_cost_usd"], sums["total_tokens"]
     order = (cost.desc().nulls_last(), tokens.desc().nulls_last(), rows.user_id)
     place = func.row_number().over(partition_by=rows.bucket, order_by=order).label("place")
     counts = ("span_count", "error_count", "usage_span_count", "unpriced_span_count")
@@ -105,8 +117,8 @@ def user_usage(
             place,
             rows.bucket,
             rows.user_id,
-            *(aggregates.integer_sum(rows[name]).label(name) for name in (*counts, *_TOKENS)),
-            *(func.sum(rows[name]).label(name) for name in _COSTS),
+            *(aggregates.integer_sum(rows[name]).label(name) for name in counts),
+            *(total.label(name) for name, total in sums.items()),
             func.bool_or(rows.is_raw).label("has_raw"),
             func.bool_or(~rows.is_raw).label("has_rolled"),
         )
@@ -177,7 +189,3 @@ def _people(
             within_any(TraceSpan.start_time, [piece]),
             sa.or_(TraceSpan.user_id.is_not(None), TraceSpan.session_id.is_not(None)),
         )
-
-
-def _as_count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
-    return sa.cast(sa.cast(condition, sa.Integer), sa.BigInteger)

@@ -7,7 +7,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Double, Label, cast, func, literal, select
+from sqlalchemy import ColumnElement, Double, Label, cast, func, literal, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from observatory_storage.models import Trace, TraceSpan
@@ -18,6 +18,13 @@ from observatory_storage.repositories.reading import (
     validation,
 )
 from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.reading.weights import (
+    distribution,
+    weight_or_one,
+    weighted_count,
+    weighted_integer_sum,
+    weighted_sum,
+)
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
 from observatory_storage.repositories.traces.framed_content import FramedContent
 from observatory_storage.repositories.traces.results import SpanStats, TraceStats
@@ -59,14 +66,16 @@ _NO_SUMS: Final[Mapping[str, Any]] = {
     "total_cost_usd": Decimal(),
 }
 # Totals over whole traces.
+_OF_TRACES: Final = Trace.sample_weight
 TRACE_TOTALS: Final = (
-    func.count().label("trace_count"),
-    func.count().filter(Trace.status == "error").label("error_trace_count"),
-    func.coalesce(aggregates.integer_sum(Trace.span_count), 0).label("span_count"),
-    func.coalesce(aggregates.integer_sum(Trace.error_count), 0).label("error_span_count"),
-    aggregates.integer_sum(Trace.total_tokens).label("total_tokens"),
-    func.sum(Trace.total_cost_usd).label("total_cost_usd"),
+    weighted_count(_OF_TRACES).label("trace_count"),
+    weighted_count(_OF_TRACES, Trace.status == "error").label("error_trace_count"),
+    func.coalesce(weighted_integer_sum(Trace.span_count, _OF_TRACES), 0).label("span_count"),
+    func.coalesce(weighted_integer_sum(Trace.error_count, _OF_TRACES), 0).label("error_span_count"),
+    weighted_integer_sum(Trace.total_tokens, _OF_TRACES).label("total_tokens"),
+    weighted_sum(Trace.total_cost_usd, _OF_TRACES).label("total_cost_usd"),
 )
+_OF_SPANS: Final = TraceSpan.sample_weight
 
 
 def group_columns(
@@ -91,6 +100,7 @@ def trace_stats(reader: Reader, filters: TraceFilters) -> TraceStats:
     """Totals over the whole traces that have a matching span."""
     statement = select(
         *TRACE_TOTALS,
+        func.count(_OF_TRACES).label("weights"),
         func.min(Trace.duration_us).label("min_duration_us"),
         func.max(Trace.duration_us).label("max_duration_us"),
         cast(func.avg(Trace.duration_us), Double).label("avg_duration_us"),
@@ -98,12 +108,23 @@ def trace_stats(reader: Reader, filters: TraceFilters) -> TraceStats:
         func.min(Trace.start_time).label("first_start_time"),
         func.max(Trace.start_time).label("last_start_time"),
     )
+    conditions: list[Any] = []
     if filters.parameters():
         framed = FramedContent(reader.session, filters)
-        conditions = framed.resolved(filters.in_sql(by_trace=True))
-        statement = statement.where(is_matching(conditions))
-    (record,) = reader.records(statement)
-    return TraceStats(**aggregates.with_percentiles(record, "_duration_us"))
+        conditions.append(is_matching(framed.resolved(filters.in_sql(by_trace=True))))
+    (record,) = reader.records(statement.where(*conditions))
+    columns = aggregates.with_percentiles(record, "_duration_us")
+    if columns.pop("weights"):
+        value = cast(Trace.duration_us, Double).label("value")
+        values = select(value, _OF_TRACES.label("weight")).where(value.is_not(None), *conditions)
+        for weighted in reader.records(distribution(values.subquery("traces"), [])):
+            columns |= _of_durations(weighted)
+    return TraceStats(**columns)
+
+
+def _of_durations(weighted: dict[str, Any]) -> dict[str, Any]:
+    names = ("avg", *aggregates.PERCENTILES)
+    return {f"{name}_duration_us": weighted[name] for name in names}
 
 
 def span_stats(
@@ -121,28 +142,39 @@ def span_stats(
     groups = group_columns(group_by)
     empty_buckets.check_fill(fill, buckets)
     framed = FramedContent(reader.session, filters)
+    by = [
+        *groups.values(),
+        buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time),
+    ]
+    conditions = framed.resolved(filters.in_sql()).all()
+    span_count = weighted_count(_OF_SPANS)
     statement = (
         select(
-            *groups.values(),
-            buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time),
-            func.count().label("span_count"),
+            *by,
+            span_count.label("span_count"),
             func.count(TraceSpan.trace_id.distinct()).label("trace_count"),
-            func.count().filter(TraceSpan.status == "error").label("error_count"),
+            func.count(_OF_SPANS).label("weights"),
+            weighted_count(_OF_SPANS, TraceSpan.status == "error").label("error_count"),
             func.min(DURATION_US).label("min_duration_us"),
             func.max(DURATION_US).label("max_duration_us"),
             func.avg(DURATION_US).label("avg_duration_us"),
             aggregates.percentile_array(DURATION_US).label("percentiles"),
-            aggregates.integer_sum(TraceSpan.prompt_tokens).label("prompt_tokens"),
-            aggregates.integer_sum(TraceSpan.completion_tokens).label("completion_tokens"),
-            aggregates.integer_sum(TraceSpan.total_tokens).label("total_tokens"),
-            func.sum(TraceSpan.total_cost_usd).label("total_cost_usd"),
+            *(
+                weighted_integer_sum(getattr(TraceSpan, name), _OF_SPANS).label(name)
+                for name in ("prompt_tokens", "completion_tokens", "total_tokens")
+            ),
+            weighted_sum(TraceSpan.total_cost_usd, _OF_SPANS).label("total_cost_usd"),
         )
-        .where(*framed.resolved(filters.in_sql()).all())
+        .where(*conditions)
         .group_by(*groups.values(), "bucket")
-        .order_by("bucket", func.count().desc(), *groups.values())
+        .order_by("bucket", span_count.desc(), *groups.values())
     )
+    records = reader.records(statement)
+    if any(record["weights"] for record in records):
+        _weigh(reader, records, by, conditions)
     found = []
-    for record in reader.records(statement):
+    for record in records:
+        del record["weights"]
         columns = aggregates.with_percentiles(record, "_duration_us")
         group = {name: columns.pop(column.name) for name, column in groups.items()}
         timestamp = buckets.read(columns.pop("bucket"))
@@ -152,3 +184,45 @@ def span_stats(
     sums = _NO_SUMS if fill == "zero" else dict.fromkeys(_NO_SUMS)
     empty = partial(SpanStats, **_NOTHING, **sums)
     return empty_buckets.with_empty_buckets(found, buckets, filters, group_by, empty)
+
+
+def _weigh(
+    reader: Reader,
+    records: Sequence[dict[str, Any]],
+    by: Sequence[Label[Any]],
+    conditions: Sequence[ColumnElement[bool]],
+) -> None:
+    """Replace what PostgreSQL has no weighted aggregate for: means, percentiles and traces.
+
+    Args:
+        records: the rows of `span_stats`.
+        by: the columns of the groups.
+        conditions: what the spans meet.
+    """
+    names = [column.name for column in by]
+    values = select(*by, DURATION_US.label("value"), _OF_SPANS.label("weight")).where(
+        *conditions, TraceSpan.duration_us.is_not(None)
+    )
+    durations = {
+        tuple(record[name] for name in names): record
+        for record in reader.records(distribution(values.subquery("spans"), names))
+    }
+    least = func.min(weight_or_one(_OF_SPANS)).label("weight")
+    traces = (
+        select(*by, TraceSpan.trace_id, least)
+        .where(*conditions)
+        .group_by(*names, TraceSpan.trace_id)
+        .subquery("traces")
+    )
+    groups = [traces.c[name] for name in names]
+    counted = select(*groups, aggregates.integer_sum(traces.c.weight).label("trace_count"))
+    counts = {
+        tuple(record[name] for name in names): record["trace_count"]
+        for record in reader.records(counted.group_by(*groups))
+    }
+    for record in records:
+        key = tuple(record[name] for name in names)
+        record["trace_count"] = counts.get(key, record["trace_count"])
+        if (weighted := durations.get(key)) is not None:
+            record["avg_duration_us"] = weighted["avg"]
+            record["percentiles"] = [weighted[name] for name in aggregates.PERCENTILES]

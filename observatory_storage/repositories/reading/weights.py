@@ -1,0 +1,99 @@
+"""Aggregates of sampled rows: each row counts as often as its weight says.
+
+A row without a weight counts once. Where no row has a weight, these aggregates are those of
+PostgreSQL: what they add is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from observatory_storage.repositories.reading.aggregates import PERCENTILES, integer_sum
+
+__all__ = [
+    "distribution",
+    "weight_or_one",
+    "weighted_count",
+    "weighted_integer_sum",
+    "weighted_sum",
+]
+
+
+def weight_or_one(weight: Any) -> sa.ColumnElement[int]:
+    """How often a row counts."""
+    return sa.cast(sa.func.coalesce(weight, 1), sa.BigInteger)
+
+
+def weighted_count(
+    weight: Any, condition: sa.ColumnElement[bool] | None = None
+) -> sa.ColumnElement[int]:
+    """The number of rows that the rows stand for which meet the condition."""
+    count: Any = sa.func.count()
+    more: Any = sa.func.sum(weight - 1, type_=sa.BigInteger())
+    if condition is not None:
+        count, more = count.filter(condition), more.filter(condition)
+    counted: sa.ColumnElement[int] = count + sa.func.coalesce(more, 0)
+    return counted
+
+
+def weighted_sum(column: Any, weight: Any) -> sa.ColumnElement[Any]:
+    """The sum of a column over the rows that the rows stand for; None without a value."""
+    more = sa.func.sum(_product(column, weight)).filter(weight.is_not(None))
+    total: sa.ColumnElement[Any] = sa.func.sum(column) + sa.func.coalesce(more, 0)
+    return total
+
+
+def weighted_integer_sum(column: Any, weight: Any) -> sa.ColumnElement[Any]:
+    """The same of a column of integers, as an int."""
+    more: Any = integer_sum(_product(column, weight))
+    return integer_sum(column) + sa.func.coalesce(more.filter(weight.is_not(None)), 0)
+
+
+def _product(column: Any, weight: Any) -> sa.ColumnElement[Any]:
+    # As numeric, because the product of two integers may exceed 64 bits.
+    product: sa.ColumnElement[Any] = sa.cast(column, sa.Numeric) * (weight - 1)
+    return product
+
+
+def distribution(rows: Any, by: Sequence[str]) -> sa.Select[Any]:
+    """The means (``avg``) and the `PERCENTILES` of weighted values, by groups.
+
+    They are what `avg` and `percentile_cont` return if each row is repeated as often as its weight
+    says.
+
+    Args:
+        rows: a subquery with the columns ``value`` (a double, not NULL), ``weight``, and those of
+            the groups.
+        by: the names of these.
+    """
+    groups = [rows.c[name] for name in by]
+    total = sa.func.sum(weight_or_one(rows.c.weight))
+    ranked = sa.select(
+        *groups,
+        rows.c.value,
+        weight_or_one(rows.c.weight).label("weight"),
+        total.over(partition_by=groups, order_by=rows.c.value, rows=(None, 0)).label("below"),
+        sa.cast(total.over(partition_by=groups), sa.Double).label("total"),
+    ).subquery("ranked")
+    value, below = ranked.c.value, ranked.c.below
+
+    def percentile(share: float) -> sa.ColumnElement[float]:
+        place = share * (ranked.c.total - 1)
+        low, high = (
+            sa.func.min(value).filter(below > rounded(place))
+            for rounded in (sa.func.floor, sa.func.ceil)
+        )
+        rest = sa.func.max(place - sa.func.floor(place))
+        between: sa.ColumnElement[float] = low + (high - low) * rest
+        return between
+
+    mean = sa.func.sum(value * ranked.c.weight) / sa.func.max(ranked.c.total)
+    names = [ranked.c[name] for name in by]
+    return sa.select(
+        *names,
+        mean.label("avg"),
+        *(percentile(share).label(name) for name, share in PERCENTILES.items()),
+    ).group_by(*names)
