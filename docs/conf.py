@@ -14,8 +14,6 @@ copyright = "the authors of observatory_storage"  # noqa: A001 - Sphinx's name f
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
-# Pages of the table of contents that are written at the same time as it.
-suppress_warnings = ["toc.not_readable", "myst.xref_missing"]
 html_theme = "furo"
 html_title = "observatory_storage"
 

@@ -13,14 +13,6 @@ from tests.pages import DOCS, PAGES, ROOT, anchors, links
 
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}")
 _MENTION = re.compile(r"\bdocs/[\w/-]+\.md(?:#[\w-]+)?")
-# Written at the same time as the pages that lead to them.
-_COMING = {
-    DOCS / f"{name}.md"
-    for names in (
-        "otel-exporters instrumentations recording logging flask django celery processes sampling",
-    )
-    for name in names.split()
-}
 named = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -32,8 +24,6 @@ def fault_of(page: Path, link: str) -> str | None:
             return "is no https:// address of a host"
         return None
     target = (page.parent / parts.path).resolve() if parts.path else page
-    if target in _COMING:
-        return None
     if not target.exists():
         return "leads to no file"
     if parts.fragment and parts.fragment not in anchors(target):

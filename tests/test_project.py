@@ -86,7 +86,10 @@ def test_installed_wheel_migrates_and_writes(
 
 def test_project_has_its_extras_and_script() -> None:
     project = _project()
-    extras = {"otel", "prometheus", "zstd", "serve", "prices", "arrow", "embedded", "docs", "dev"}
+    extras = {
+        *("otel", "flask", "django", "celery", "serve"),
+        *("prometheus", "zstd", "prices", "arrow", "embedded", "docs", "dev"),
+    }
     assert set(project["optional-dependencies"]) == extras
     assert project["scripts"] == {"observatory-storage": "observatory_storage.cli:main"}
     assert project["name"] == "observatory-storage"
