@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -15,9 +16,13 @@ from typing import Any, Final, Self, TypeVar
 from opentelemetry import metrics, trace
 from opentelemetry._logs import get_logger_provider, set_logger_provider
 from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.environment_variables import (
+    OTEL_ATTRIBUTE_COUNT_LIMIT,
+    OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT,
+)
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 
 from observatory_storage.errors import ConfigError, ValidationError
 from observatory_storage.otel.log_exporter import PostgresLogExporter
@@ -36,6 +41,8 @@ __all__ = ["Telemetry", "configure"]
 
 _log = logging.getLogger(__name__)
 _P = TypeVar("_P")
+_MOST_ATTRIBUTES: Final = 10_000
+_COUNT_LIMITS: Final = (OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT, OTEL_ATTRIBUTE_COUNT_LIMIT)
 _active: Final[list[Telemetry]] = []
 
 
@@ -89,7 +96,9 @@ class Telemetry:
         """Export the spans of the global provider."""
         provider = _sdk_provider(trace.get_tracer_provider(), TracerProvider)
         if provider is None:
-            provider = TracerProvider(resource=self._resource, shutdown_on_exit=False)
+            provider = TracerProvider(
+                resource=self._resource, span_limits=_span_limits(), shutdown_on_exit=False
+            )
             trace.set_tracer_provider(provider)
         processor = StoringSpanProcessor(exporter)
         provider.add_span_processor(processor)
@@ -145,9 +154,10 @@ def configure(
     """Store the traces, metrics and logs of this process in PostgreSQL. Needs the extra ``otel``.
 
     Call it once, before the application makes spans. It sets OpenTelemetry's global providers, so
-    that every instrumentation exports into the database. If your application has set providers of
-    the SDK before, they get an exporter more and keep their resource. If `configure` was called
-    before, it changes nothing and returns what the first call returned.
+    that every instrumentation exports into the database. Spans may have 10,000 attributes, unless
+    the environment sets a limit (``OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT``). If your application has set
+    providers of the SDK before, they get an exporter more and keep their resource. If `configure`
+    was called before, it changes nothing and returns what the first call returned.
 
     Example::
 
@@ -221,6 +231,17 @@ def _sdk_provider(current: Any, kind: type[_P]) -> _P | None:
         return None
     name = f"{type(current).__module__}.{type(current).__qualname__}"
     raise ConfigError(f"the global {kind.__name__} is {name}: it takes no exporter of the SDK")
+
+
+def _span_limits() -> SpanLimits:
+    """Room for the attributes of long conversations, unless the environment sets a limit.
+
+    The SDK keeps 128 attributes and drops the oldest. OpenInference has several for each message,
+    so that a long conversation would lose its provider and its first messages.
+    """
+    if any(os.environ.get(name) for name in _COUNT_LIMITS):
+        return SpanLimits()
+    return SpanLimits(max_span_attributes=_MOST_ATTRIBUTES)
 
 
 def _logging_handler(level: int | str, provider: LoggerProvider) -> logging.Handler:

@@ -52,6 +52,20 @@ def test_all_three_signals_are_stored_under_the_name_of_the_service(pool: Storag
         assert resource["service.version"] == "2"
 
 
+@pytest.mark.parametrize(("limit", "kept"), [("", 300), ("200", 200)])
+def test_long_conversations_keep_their_attributes(
+    pool: StoragePool, monkeypatch: pytest.MonkeyPatch, limit: str, kept: int
+) -> None:
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", limit)
+    keys = [f"llm.input_messages.{n}.message.role" for n in range(300)]
+    with configure(pool, metrics=False, logs=False):
+        span = trace.get_tracer("app").start_span("chat")
+        span.set_attributes(dict.fromkeys(keys, "user"))
+        span.end()
+    ((attributes,),) = found(pool, TraceSpan.attributes)
+    assert len(attributes) == kept
+
+
 def test_flushing_the_global_provider_stores_spans(pool: StoragePool) -> None:
     with configure(pool, metrics=False, logs=False):
         trace.get_tracer("app").start_span("request").end()
