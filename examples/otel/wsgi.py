@@ -1,4 +1,7 @@
-"""The same application for hosts that ``opentelemetry-instrument`` cannot start, such as uWSGI."""
+"""The same application for hosts that ``opentelemetry-instrument`` cannot start, such as uWSGI.
+
+uWSGI needs ``py-call-uwsgi-fork-hooks`` or ``lazy-apps``, for the threads of OpenTelemetry's SDK.
+"""
 
 from chat import app as application
 

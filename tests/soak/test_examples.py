@@ -33,7 +33,16 @@ GUNICORN = (
 )
 UWSGI = (
     *("uwsgi", "--http-socket", "127.0.0.1:{port}", "--master", "--processes", "4"),
-    *("--enable-threads", "--module", "{application}", "--need-app", "--virtualenv", sys.prefix),
+    # With its fork hooks, threads of OpenTelemetry's SDK start anew in each worker.
+    *(
+        "--enable-threads",
+        "--py-call-uwsgi-fork-hooks",
+        "--module",
+        "{application}",
+        "--need-app",
+        "--virtualenv",
+        sys.prefix,
+    ),
     *("--hook-master-start", "unix_signal:15 gracefully_kill_them_all"),
     *("--binary-path", sys.executable),  # without it, HUP starts the Python outside
 )
