@@ -48,7 +48,7 @@ _counted: Final = itemgetter(
         *("response_id", "scope_name", "sample_weight"),
     )
 )
-_TOKENS, _RESPONSE_ID = -6, -3  # among these values
+_START, _TOKENS, _RESPONSE_ID = 4, -6, -3  # among these values
 _TRACE_ID: Final = SPANS.position["trace_id"]
 
 
@@ -103,42 +103,65 @@ class TraceTotals:
     """
 
     def __init__(self, trace_id: UUID, spans: Sequence[_Counted]) -> None:
-        self.id = trace_id
-        self.text = min(text for text, _ in spans)
-        # Column by column: this is done for every span that is written.
-        columns = zip(*[counted for _, counted in spans], strict=True)
-        span_ids, parents, names, services, starts, starts_ns, *others = columns
-        ends, statuses, tokens, costs, reported, response_ids, scopes, weights = others
-        indexes = range(len(spans))
-        # Usually a single span of a trace has no parent. It is the lead span.
-        self.lead, lead = min(
-            ((parents[index] is not None, starts[index], starts_ns[index], span_ids[index]), index)
-            for index in [index for index in indexes if parents[index] is None] or indexes
-        )
-        self.name: str = names[lead]
-        self.service_name: str = services[lead]
-        self.start_time: datetime = min(starts)
-        self.last_start: datetime = max(starts)
-        self.end_time = max((end for end in ends if end is not None), default=None)
-        self.spans = len(spans)
-        self.errors = statuses.count("error")
-        self.rank = 2 if self.errors else int("ok" in statuses)
-        reporting = [index for index in indexes if tokens[index] or costs[index] or reported[index]]
-        self.usage_spans = len(reporting)
+        # In one pass with local variables: this is done for every span that is written.
+        text, earliest = spans[0][0], spans[0][1][_START]
+        last, latest_end, lead = earliest, None, None
+        errors = reporting = 0
+        is_ok = is_unsettled = is_unsampled = False
+        tokens = cost = weight = None
+        lead_name = lead_service = ""
+        # fmt: off
+        for span_text, (
+            span_id, parent, name, service, start, start_ns, end, status,
+            span_tokens, span_cost, reported, response_id, scope, span_weight,
+        ) in spans:
+            # fmt: on
+            if span_text != text:
+                text = min(text, span_text)
+            if start < earliest:
+                earliest = start
+            elif start > last:
+                last = start
+            if end is not None and (latest_end is None or end > latest_end):
+                latest_end = end
+            if status == "error":
+                errors += 1
+            elif status == "ok":
+                is_ok = True
+            if span_tokens or span_cost or reported:
+                reporting += 1
+                # Another trace may have a span of the same call.
+                is_unsettled = is_unsettled or response_id is not None
+            if scope in SCOPES_WITH_LOGGED_FACTS:  # a log record may tell more of the span
+                is_unsettled = True
+            if span_tokens is not None:
+                tokens = span_tokens if tokens is None else tokens + span_tokens
+            if span_cost is not None:
+                cost = span_cost if cost is None else _EXACT.add(cost, span_cost)
+            if span_weight is None:
+                is_unsampled = True
+            elif weight is None or span_weight < weight:
+                weight = span_weight
+            has_parent = parent is not None
+            if lead is None or has_parent <= lead[0]:
+                rank = has_parent, start, start_ns, span_id
+                if lead is None or rank < lead:
+                    lead, lead_name, lead_service = rank, name, service
+        assert lead is not None
+        self.id, self.text = trace_id, text
+        self.lead: tuple[bool, datetime, int, str] = lead
+        self.name: str = lead_name
+        self.service_name: str = lead_service
+        self.start_time: datetime = earliest
+        self.last_start: datetime = last
+        self.end_time: datetime | None = latest_end
+        self.spans, self.errors, self.usage_spans = len(spans), errors, reporting
+        self.rank = 2 if errors else int(is_ok)
+        self.tokens: int | None = tokens
+        self.cost: Decimal | None = cost
         # A span without a weight was not sampled, nor was its trace.
-        self.weight: int | None = None if None in weights else min(weights)
-        # Another trace may have a span of the same call, or a log record may tell more of a span.
-        self.unsettled_since: datetime | None = None
-        if not SCOPES_WITH_LOGGED_FACTS.isdisjoint(scopes) or any(
-            response_ids[index] is not None for index in reporting
-        ):
-            self.unsettled_since = datetime.now(UTC)
-        counted = [count for count in tokens if count is not None]
-        self.tokens: int | None = sum(counted) if counted else None
-        self.cost: Decimal | None = None
-        for cost in costs:
-            if cost is not None:
-                self.cost = cost if self.cost is None else _EXACT.add(self.cost, cost)
+        self.weight: int | None = None if is_unsampled else weight
+        self.unsettled_since = datetime.now(UTC) if is_unsettled else None
 
     def subtract(self, replaced: SpanFacts) -> None:
         """Subtract the counts of a stored span that one of these spans replaces.
@@ -184,6 +207,7 @@ class SpansByTrace:
     def __init__(self) -> None:
         # The keys are the integers of the trace ids: a UUID is hashed in Python, an integer in C.
         self._spans: dict[int, list[_Counted]] = {}
+        self._ids: dict[int, UUID] = {}
         self._divided: set[int] = set()
         self._parts = 0
 
@@ -192,7 +216,10 @@ class SpansByTrace:
         self._parts += 1
         added: defaultdict[int, list[_Counted]] = defaultdict(list)
         for _, values, _, trace_text, _, _ in rows:  # by position: this runs for every span
-            added[values[_TRACE_ID].int].append((trace_text, _counted(values)))
+            trace_id = values[_TRACE_ID]
+            number = trace_id.int
+            self._ids[number] = trace_id
+            added[number].append((trace_text, _counted(values)))
         for number, spans in added.items():
             if number in self._spans:
                 self._divided.add(number)
@@ -220,12 +247,12 @@ class SpansByTrace:
             times = Counter(response_id for response_id, _ in named)
             if len(times) < len(named):
                 found.update(number for response_id, number in named if times[response_id] > 1)
-        return {UUID(int=number) for number in found}
+        return {self._ids[number] for number in found}
 
     def totals(self) -> dict[int, TraceTotals]:
         """The totals of each trace, by the integer of its id."""
         return {
-            number: TraceTotals(UUID(int=number), spans) for number, spans in self._spans.items()
+            number: TraceTotals(self._ids[number], spans) for number, spans in self._spans.items()
         }
 
 

@@ -167,7 +167,8 @@ def rows_of_totals(
             encoded for its COPY meanwhile.
         undecided: see `TotalsRows`.
     """
-    rows = _TOTALS.unique([total.row() for total in totals])
+    # All writers use the same order. UUID compares in Python code; its integer does not.
+    rows = [total.row() for total in sorted(totals, key=lambda total: total.id.int)]
     if encode_for is None or len(rows) < _FEW:
         return TotalsRows(rows, [], undecided)
     return TotalsRows(rows, encode(encode_for, _TOTALS, rows), undecided)
