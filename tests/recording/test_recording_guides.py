@@ -88,7 +88,10 @@ def test_examples_of_logging_run(
     logging.getLogger().handlers.clear()
     run(in_code, "logging.md", names(pool))["handler"].close()
     known = run(queued, "logging.md", names(pool))
-    logging.getLogger("shop").warning("through the queue")
+    try:
+        raise LookupError("sold out")
+    except LookupError:
+        logging.getLogger("shop").exception("through the queue")
     known["listener"].stop()
     known["listener"].handlers[0].close()
     logging.getLogger().handlers.clear()
@@ -98,6 +101,7 @@ def test_examples_of_logging_run(
     assert rows.keys() == {"order A-1 is late", "through the queue", "order is late"}
     assert rows["order A-1 is late"]["attributes"]["customer"] == 42
     assert rows["order is late"]["attributes"]["customer"] == 42
+    assert rows["through the queue"]["attributes"]["exception.message"] == "sold out"
     assert '"event": "order is late"' in capsys.readouterr().out
 
 
