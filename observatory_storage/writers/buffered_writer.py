@@ -146,6 +146,7 @@ class BufferedWriter:
         if self._delivery.replay is not None:
             patience = PATIENCE_SECS if timeout is None else min(timeout, PATIENCE_SECS)
             self._delivery.replay.clear(patience, retry=True)
+        self._buffer.decide_all()
         with self._buffer.lock:
             self._flusher.flush(timeout, deadline)
             return self._delivery.result()

@@ -15,6 +15,8 @@ from observatory_storage.repositories.reading.aggregates import PERCENTILES, int
 
 __all__ = [
     "distribution",
+    "integer_sum_with_weighted",
+    "sum_with_weighted",
     "weight_or_one",
     "weighted_count",
     "weighted_integer_sum",
@@ -50,6 +52,25 @@ def weighted_integer_sum(column: Any, weight: Any) -> sa.ColumnElement[Any]:
     """The same of a column of integers, as an int."""
     more: Any = integer_sum(_product(column, weight))
     return integer_sum(column) + sa.func.coalesce(more.filter(weight.is_not(None)), 0)
+
+
+def sum_with_weighted(column: Any, weighted: Any) -> sa.ColumnElement[Any]:
+    """The sum of a total of traces over all spans that their spans stand for.
+
+    Args:
+        column: the total of each trace.
+        weighted: the same by the weights of its spans; NULL where none has a weight.
+    """
+    more = sa.func.coalesce(sa.func.sum(weighted - column), 0)
+    total: sa.ColumnElement[Any] = sa.func.sum(column) + more
+    return total
+
+
+def integer_sum_with_weighted(column: Any, weighted: Any) -> sa.ColumnElement[Any]:
+    """The same of a column of integers, as an int."""
+    more = sa.func.coalesce(integer_sum(weighted - column), 0)
+    total: sa.ColumnElement[Any] = integer_sum(column) + more
+    return total
 
 
 def _product(column: Any, weight: Any) -> sa.ColumnElement[Any]:
