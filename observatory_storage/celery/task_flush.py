@@ -33,8 +33,8 @@ def flush_after_task(app: Celery, *, timeout_secs: float | None = _TIMEOUT_SECS)
 
     Args:
         app: the application.
-        timeout_secs: the seconds that a task waits for each writer at most, while the database is
-            slow or away; None waits as long as the retries take.
+        timeout_secs: the seconds that a task waits at most, while the database is slow or away, or
+            another exporter of OpenTelemetry hangs; None waits as long as the retries take.
 
     Raises:
         ConfigError: an argument is not valid, or Celery is not installed.

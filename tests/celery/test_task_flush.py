@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import pytest
 from celery import Celery, signals
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from observatory_storage import StoragePool, TraceSpan, TraceWriter, WriterConfig
 from observatory_storage.celery import flush_after_task
-from tests.writers.helpers import fetch
+from observatory_storage.otel import PostgresSpanExporter
+from tests.writers.helpers import eventually, fetch
 
 
 @pytest.fixture
@@ -52,6 +57,47 @@ def test_what_receivers_write_that_were_connected_later_is_flushed(
             assert len(fetch(pool, TraceSpan)) == number
     finally:
         signals.task_postrun.disconnect(instrumentation)
+
+
+class Hanging(SpanExporter):
+    """An exporter of another vendor, whose server does not answer."""
+
+    def __init__(self) -> None:
+        self.answered = threading.Event()
+        self.exports = self.returned = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.exports += 1
+        self.answered.wait(20)
+        self.returned += 1
+        return SpanExportResult.SUCCESS
+
+
+def test_a_task_does_not_wait_longer_than_allowed_for_other_exporters(
+    app: Celery, pool: StoragePool, writer: TraceWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = Hanging()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(PostgresSpanExporter(pool)))
+    provider.add_span_processor(BatchSpanProcessor(hanging))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    flush_after_task(app, timeout_secs=2)
+
+    @app.task  # type: ignore[untyped-decorator]  # as above
+    def work() -> None:
+        with trace.get_tracer("tests").start_as_current_span("exported"):
+            pass
+        _write(writer, 1)
+
+    work.apply()
+    # It has not been answered, and would have exported for 20 seconds.
+    assert (hanging.exports, hanging.returned) == (1, 0)
+    expected = ["exported", "task"]
+    eventually(lambda: sorted(row["name"] for row in fetch(pool, TraceSpan)) == expected)
+    work.apply()  # waits for the same export, and begins no other
+    assert hanging.exports == 1
+    hanging.answered.set()
+    provider.shutdown()
 
 
 def test_asking_twice_flushes_once(app: Celery) -> None:
