@@ -8,6 +8,8 @@ them while the database is away.
 from __future__ import annotations
 
 import logging
+import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -66,7 +68,7 @@ class Outlet(Generic[_W]):
         self._is_shut_down = False
         self._told: dict[str, tuple[float, int]] = {}
         self._writer = self._open()
-        process_hooks.before_closing(_export_all)
+        process_hooks.add_export(_export_all)
 
     def _open(self) -> _W:
         return self._kind(self._source, self._config, surroundings=unrecorded)
@@ -210,14 +212,53 @@ class Outlet(Generic[_W]):
             process_hooks.forget(self._writer)
 
 
-def _export_all() -> None:
-    """Have processors of the SDK export what they hold, at the end of a process.
+def _export_all(timeout: float | None) -> None:
+    """Have processors of the SDK export what they hold, at the end of a process or a task.
 
     The SDK does it only where Python calls its exit handlers: not in processes of multiprocessing
     and of Celery's pool. Metrics are left out. A child has inherited those of its parent, and would
     export them once more.
     """
+    deadline = None if timeout is None else time.monotonic() + timeout
     for provider in (trace.get_tracer_provider(), get_logger_provider()):
         flush = getattr(provider, "force_flush", None)
-        if flush is not None:
+        if flush is None:
+            continue
+        if deadline is None:
             flush()
+        else:
+            _flush_by(deadline, provider, flush)
+
+
+_flushing: Final[dict[tuple[int, int], threading.Thread]] = {}  # by process and provider
+
+
+def _flush_by(deadline: float, provider: object, flush: Callable[[int], object]) -> None:
+    """Wait for a provider's `force_flush` until the deadline, on the monotonic clock.
+
+    The SDK passes the time on, but its batch processors wait for their exporters without a limit.
+    """
+
+    def left() -> float:
+        return max(0.0, deadline - time.monotonic())
+
+    def flush_provider() -> None:
+        try:
+            flush(int(left() * 1000))
+        except Exception:  # noqa: BLE001 - code of others
+            _log.exception("a provider of OpenTelemetry could not be flushed")
+
+    key = os.getpid(), id(provider)
+    former = _flushing.get(key)
+    if former is not None:
+        former.join(left())
+        if former.is_alive():  # another one would only wait for it too
+            return
+    thread = threading.Thread(target=flush_provider, name="observatory-export", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is ending
+        flush_provider()
+        return
+    _flushing[key] = thread
+    thread.join(left())
