@@ -43,8 +43,9 @@ class AppSettings:
     Attributes:
         database_alias: the entry of ``DATABASES`` whose connection parameters the store shares;
             None if ``OBSERVATORY_DATABASE_URL`` is set.
-        permission: whether a request may see the pages of `urls`: a function of the request.
-        otlp_permission: whether a request may send OTLP; None if tokens decide.
+        permission: whether a request may see traces: a function of the request.
+        health_permission: whether a request may see metrics, and the details of health checks.
+        otlp_permission: whether a request may send OTLP; None if tokens alone decide.
         otlp_tokens: the tokens that senders of OTLP show.
         record_requests: whether the middleware records a span for each request.
         service_name: the service that recorded requests belong to.
@@ -53,6 +54,7 @@ class AppSettings:
 
     database_alias: str | None = "default"
     permission: Permission
+    health_permission: Permission
     otlp_permission: Permission | None = None
     otlp_tokens: tuple[str, ...] = ()
     record_requests: bool = False
@@ -61,7 +63,7 @@ class AppSettings:
 
 
 _OWN: Final = tuple(PREFIX + field.name.upper() for field in fields(AppSettings))
-_DEFAULT_PERMISSION: Final = "observatory_storage.django.permissions.is_staff"
+_DEFAULT_PERMISSION: Final = "observatory_storage.django.permissions.may_view_traces"
 
 _cache: Final[dict[str, AppSettings]] = {}
 _generation: Final = [0]
@@ -169,6 +171,7 @@ def _read() -> AppSettings:
         if has_url
         else value_of("DATABASE_ALIAS", _text, default=DEFAULT_ALIAS),
         permission=value_of("PERMISSION", _function, default=_DEFAULT_PERMISSION),
+        health_permission=value_of("HEALTH_PERMISSION", _function, default=_DEFAULT_PERMISSION),
         otlp_permission=value_of("OTLP_PERMISSION", _function_or_none, default=""),
         otlp_tokens=value_of("OTLP_TOKENS", _tokens, default=()),
         record_requests=value_of("RECORD_REQUESTS", _flag, default=False),

@@ -179,8 +179,9 @@ class Observatory:
                 `otlp_app` describes.
             authorize: called with the WSGI environment of each request, in its context and before
                 its body is read. True lets it pass, False answers 401, and a `PermissionError` 403
-                with its message. See `bearer_token`. It must be given if OTLP is received; to
-                receive it from everybody, pass ``lambda environ: True``.
+                with its message. See `bearer_token`. With it, ``/health`` and ``/health/ready``
+                also answer the reports, which name servers, users and schemas. It must be given
+                if OTLP is received; to receive it from everybody, pass ``lambda environ: True``.
             max_body_bytes: the bound on a body of OTLP, before and after decompression.
             name: the name of the blueprint. An application needs one for each blueprint.
 
