@@ -82,7 +82,7 @@ def test_examples_of_logging_run(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setattr(shared_pool, "_shared", [])
-    configured, in_code, queued, with_structlog = examples("logging.md")
+    configured, _of_django, in_code, queued, with_structlog = examples("logging.md")
     run(configured, "logging.md", {"__name__": "page"})
     shared_pool.shared_pool().close()
     logging.getLogger().handlers.clear()
