@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -16,10 +15,6 @@ from typing import Any, Final, Self, TypeVar
 from opentelemetry import metrics, trace
 from opentelemetry._logs import get_logger_provider, set_logger_provider
 from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk.environment_variables import (
-    OTEL_ATTRIBUTE_COUNT_LIMIT,
-    OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT,
-)
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
@@ -41,8 +36,8 @@ __all__ = ["Telemetry", "configure"]
 
 _log = logging.getLogger(__name__)
 _P = TypeVar("_P")
+_SDK_ATTRIBUTES: Final = 128
 _MOST_ATTRIBUTES: Final = 10_000
-_COUNT_LIMITS: Final = (OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT, OTEL_ATTRIBUTE_COUNT_LIMIT)
 _active: Final[list[Telemetry]] = []
 
 
@@ -155,7 +150,7 @@ def configure(
 
     Call it once, before the application makes spans. It sets OpenTelemetry's global providers, so
     that every instrumentation exports into the database. Spans may have 10,000 attributes, unless
-    the environment sets a limit (``OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT``). If your application has set
+    the environment sets another limit (``OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT``). If your application has set
     providers of the SDK before, they get an exporter more and keep their resource. If `configure`
     was called before, it changes nothing and returns what the first call returned.
 
@@ -234,14 +229,15 @@ def _sdk_provider(current: Any, kind: type[_P]) -> _P | None:
 
 
 def _span_limits() -> SpanLimits:
-    """Room for the attributes of long conversations, unless the environment sets a limit.
+    """Room for the attributes of long conversations, unless the environment sets another limit.
 
     The SDK keeps 128 attributes and drops the oldest. OpenInference has several for each message,
     so that a long conversation would lose its provider and its first messages.
     """
-    if any(os.environ.get(name) for name in _COUNT_LIMITS):
-        return SpanLimits()
-    return SpanLimits(max_span_attributes=_MOST_ATTRIBUTES)
+    limits = SpanLimits()  # those of the environment
+    if limits.max_span_attributes == _SDK_ATTRIBUTES:
+        return SpanLimits(max_span_attributes=_MOST_ATTRIBUTES)
+    return limits
 
 
 def _logging_handler(level: int | str, provider: LoggerProvider) -> logging.Handler:

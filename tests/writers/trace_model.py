@@ -57,16 +57,16 @@ def trace_of(spans: list[Row]) -> Row:
             bool(span["total_tokens"] or span["total_cost_usd"] or span.get("reported_usage"))
             for span in spans
         ),
-        "sample_weight": _least([span["sample_weight"] for span in spans]),
+        "sample_weight": _least([span.get("sample_weight") for span in spans]),
         **_weighted(spans),
     }
 
 
 def _weighted(spans: list[Row]) -> Row:
     """Each span as often as its weight says; None if no span has one."""
-    if all(span["sample_weight"] is None for span in spans):
+    if all(span.get("sample_weight") is None for span in spans):
         spans = []
-    often = [(span["sample_weight"] or 1, span) for span in spans]
+    often = [(span.get("sample_weight") or 1, span) for span in spans]
     tokens = [n * span["total_tokens"] for n, span in often if span["total_tokens"] is not None]
     costs = [
         EXACT.multiply(Decimal(n), span["total_cost_usd"])
