@@ -150,9 +150,9 @@ def configure(
 
     Call it once, before the application makes spans. It sets OpenTelemetry's global providers, so
     that every instrumentation exports into the database. Spans may have 10,000 attributes, unless
-    the environment sets another limit (``OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT``). If your application has set
-    providers of the SDK before, they get an exporter more and keep their resource. If `configure`
-    was called before, it changes nothing and returns what the first call returned.
+    the environment sets another limit (``OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT``). If your application
+    has set providers of the SDK before, they get an exporter more and keep their resource. If
+    `configure` was called before, it changes nothing and returns what the first call returned.
 
     Example::
 
