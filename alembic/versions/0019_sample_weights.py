@@ -58,6 +58,38 @@ _GRANT: Final = """
         END LOOP;
     END $grant$
 """
+# The grants of a view, whole or for columns, are noted in a setting of the transaction: a temporary
+# table would need a privilege.
+_NOTE_GRANTS: Final = """
+    SELECT pg_catalog.set_config('observatory.grants', coalesce((
+        SELECT pg_catalog.string_agg(
+                 pg_catalog.format(
+                   'GRANT %s%s ON %s TO %s%s', acl.privilege_type, given.column_list,
+                   $name${schema}.{view}$name$,
+                   CASE acl.grantee WHEN 0 THEN 'PUBLIC'
+                     ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee)) END,
+                   CASE WHEN acl.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END),
+                 '; ')
+          FROM (SELECT c.relacl AS acl, '' AS column_list, c.relowner
+                  FROM pg_catalog.pg_class AS c
+                 WHERE c.oid = $name${schema}.{view}$name$::regclass
+                 UNION ALL
+                SELECT a.attacl, ' (' || pg_catalog.quote_ident(a.attname) || ')', c.relowner
+                  FROM pg_catalog.pg_attribute AS a
+                  JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
+                 WHERE c.oid = $name${schema}.{view}$name$::regclass
+                   AND a.attname <> 'sample_weight') AS given
+         CROSS JOIN LATERAL pg_catalog.aclexplode(given.acl) AS acl
+         WHERE acl.grantee <> given.relowner), ''), true)
+"""
+_GRANT_AGAIN: Final = """
+    DO $grants$
+    BEGIN
+        IF pg_catalog.current_setting('observatory.grants') <> '' THEN
+            EXECUTE pg_catalog.current_setting('observatory.grants');
+        END IF;
+    END $grants$
+"""
 
 
 def upgrade() -> None:
@@ -81,11 +113,13 @@ def downgrade() -> None:
     _replace("observatory_costs_by_day", former._costs_by_day())
     _replace("observatory_sessions", _selecting(former.VIEWS["observatory_sessions"]))
     for name in _COLUMNS:
-        # OR REPLACE removes no column. Grants on the view are lost.
+        # OR REPLACE removes no column.
+        _execute(_NOTE_GRANTS.replace("{view}", name))
         _execute(f"DROP VIEW {{schema}}.{name}")
         comment, columns, _ = former.VIEWS[name]
         told = [(column, text) for column, _, text in columns]
         former._create(name, comment, told, _selecting(former.VIEWS[name]))
+        _execute(_GRANT_AGAIN)
     for table, columns in _TABLES.items():
         for name in columns:
             op.drop_column(table, name, schema=schema)

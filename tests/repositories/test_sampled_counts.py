@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from observatory_storage import TailSampling, TraceWriter, WriterConfig
 from observatory_storage.pool import StoragePool
@@ -201,6 +202,28 @@ def test_totals_of_traces_have_no_systematic_error_across_services(
     assert stats.trace_count == pytest.approx(count, rel=0.05)
     assert stats.error_trace_count == stats.error_span_count == count / 2
     assert check_traces(pool) > count / 2
+
+
+def test_spans_may_be_deleted_while_percentiles_are_computed(pool: StoragePool) -> None:
+    (row,) = emitted(1)
+    with TraceWriter(pool) as writer:
+        writer.write_span({**row, "sample_weight": 10})
+
+    def delete(_: Any, __: Any, statement: str, *___: Any) -> None:
+        # The second statement has the weighted percentiles.
+        if "ranked" in statement and not deleted:
+            deleted.append(statement)
+            with pool.unit_of_work() as other:
+                other.traces.delete(row["trace_id"])
+                other.commit()
+
+    deleted: list[str] = []
+    sa.event.listen(pool.engine, "before_cursor_execute", delete)
+    with pool.unit_of_work() as uow:
+        (latency,) = uow.metrics.get_latency_percentiles(DAY, LATER, bucket_size_secs="day")
+    assert len(deleted) == 1
+    # What the first statement has found.
+    assert (latency.span_count, latency.p50_us) == (10, row["duration_us"])
 
 
 def test_models_without_a_price_are_counted_by_weight(pool: StoragePool) -> None:

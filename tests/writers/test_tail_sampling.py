@@ -319,7 +319,7 @@ def test_weights_of_samplers_before_are_combined(pool: StoragePool) -> None:
     by_threshold = {"otlp": {"trace_state": "ot=th:c"}}  # a quarter of all traces
     with TraceWriter(pool, patient(HALF)) as writer:
         writer.write_span(a_span(KEPT, 1, **by_threshold))
-        writer.write_span(a_span(DROPPED, 2, status="error", **by_threshold))
+        writer.write_span(a_span(KEPT - 2, 2, status="error", **by_threshold))
         writer.write_span(a_span(KEPT - 1, 3, sample_weight=3))
         writer.write_span(a_span(2, 4, status="error", sample_weight=3))
     # The same traces pass both thresholds; other samplers are independent.
