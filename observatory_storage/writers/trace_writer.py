@@ -124,7 +124,7 @@ class TraceWriter(BufferedWriter):
                 return rows.prepare_llm_span(row, text)
             return rows.prepare_span(row, has_facts=True, trace_text=text)
 
-        if self._changes_rows:
+        if self.changes_rows:
             self._write(SPANS, span, prepare_changed, columns_of_attributes(call, span))
         else:
             self._write(SPANS, span, prepare)
