@@ -20,6 +20,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 
 from observatory_storage.errors import ConfigError, ValidationError
+from observatory_storage.last_resort import LastResort
 from observatory_storage.otel.log_exporter import PostgresLogExporter
 from observatory_storage.otel.metric_exporter import PostgresMetricExporter
 from observatory_storage.otel.processors import (
@@ -123,9 +124,11 @@ class Telemetry:
         provider.add_log_record_processor(processor)
         self._keep(processor)
         if level is not None:
-            handler = _logging_handler(level, provider)
-            logging.getLogger().addHandler(handler)
-            self._exits.callback(logging.getLogger().removeHandler, handler)
+            root = logging.getLogger()
+            # The application's warnings stay on its console, also if it has no handler.
+            for handler in (_logging_handler(level, provider), LastResort()):
+                root.addHandler(handler)
+                self._exits.callback(root.removeHandler, handler)
 
     def _keep(
         self, processor: StoringSpanProcessor | StoringLogProcessor | StoringMetricReader
@@ -173,6 +176,7 @@ def configure(
         logs: whether log records are exported.
         log_level: the records of Python's `logging` from this level on become log records, if their
             logger lets them pass. None: only records that are emitted through OpenTelemetry.
+            Warnings and errors that no handler of the application shows go to stderr.
         metric_interval_secs: the seconds between two exports of metrics. The default is that of the
             environment (``OTEL_METRIC_EXPORT_INTERVAL``, in milliseconds), or 60.
 

@@ -20,6 +20,7 @@ from opentelemetry import trace
 from opentelemetry._logs import get_logger_provider
 
 from observatory_storage.errors import BatchError, StorageError, ValidationError
+from observatory_storage.last_resort import keep_warnings_visible
 from observatory_storage.otel.suppression import unrecorded
 from observatory_storage.otlp.resource_scope import Group, Item
 from observatory_storage.rows import Row
@@ -68,6 +69,7 @@ class Outlet(Generic[_W]):
         self._is_shut_down = False
         self._told: dict[str, tuple[float, int]] = {}
         self._writer = self._open()
+        keep_warnings_visible()
         process_hooks.add_export(_export_all)
 
     def _open(self) -> _W:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from observatory_storage.errors import PoolError, StorageError, ValidationError
+from observatory_storage.last_resort import keep_warnings_visible
 from observatory_storage.llm import span_validation
 from observatory_storage.pool import StoragePool
 from observatory_storage.processes import process_lock
@@ -100,6 +101,7 @@ class LogSink:
         self._busy = threading.local()
         self._closed = False
         self.losses = LossReport("log record", _to_stderr)
+        keep_warnings_visible()
 
     def resource_of(self, pid: int | None) -> dict[str, Any]:
         """The resource attributes of records of a process."""
