@@ -22,9 +22,11 @@ if TYPE_CHECKING:
         get_trace_writer,
         unit_of_work,
     )
+    from observatory_storage.django.project_handler import DjangoStorageHandler
     from observatory_storage.django.request_store import RequestStore
 
 __all__ = [
+    "DjangoStorageHandler",
     "RequestStore",
     "close_pool",
     "get_log_writer",
@@ -33,6 +35,8 @@ __all__ = [
     "get_trace_writer",
     "unit_of_work",
 ]
+
+_MODULES = {"DjangoStorageHandler": "project_handler", "RequestStore": "request_store"}
 
 
 def __getattr__(name: str) -> object:
@@ -44,5 +48,5 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    module = "request_store" if name == "RequestStore" else "app_pool"
+    module = _MODULES.get(name, "app_pool")
     return getattr(import_module(f"{__name__}.{module}"), name)

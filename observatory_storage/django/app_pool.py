@@ -141,13 +141,17 @@ def _current() -> _Opened:
     if _opened and _opened[0].fingerprint == now:
         return _opened[0]
     made = _Opened(now, storage_config(), app_settings().writers, is_testing())
-    former: tuple[_Opened, ...] = ()
     with _lock.get():
         if _opened and _opened[0].is_as(made):
             _opened[0].fingerprint = now
+            return _opened[0]
+    # Not under the lock: what this logs may come here again, by way of `DjangoStorageHandler`.
+    made.open()
+    with _lock.get():
+        former = tuple(_opened)
+        if _opened and _opened[0].is_as(made):  # another thread was first
+            former = (made,)
         else:
-            former = tuple(_opened)
-            made.open()
             _opened[:] = [made]
         current = _opened[0]
     for each in former:
@@ -174,8 +178,7 @@ def _writer(kind: type[_Writer]) -> _Writer:
     current = _current()
     writer = current.writers.get(kind)
     if writer is None:
+        made = kind(current.pool, current.writer_config)  # not under the lock either
         with _lock.get():
-            writer = current.writers.get(kind)
-            if writer is None:
-                writer = current.writers[kind] = kind(current.pool, current.writer_config)
+            writer = current.writers.setdefault(kind, made)  # another thread may have been first
     return cast(_Writer, writer)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from django.db import connections
+from django.db.backends.base.creation import TEST_DATABASE_PREFIX
 from django.db.utils import load_backend
 from psycopg import pq
 from pydantic_settings import BaseSettings
@@ -20,7 +21,7 @@ from observatory_storage.config.problems import Loaded, Origin
 from observatory_storage.config.sources import Source
 from observatory_storage.config.urls import FIELD_OF_PARAMETER, libpq_parameters
 
-__all__ = ["AliasSource", "is_postgresql", "settings_of_alias"]
+__all__ = ["AliasSource", "is_postgresql", "is_test_database", "settings_of_alias"]
 
 # What these options say concerns Django's connections alone.
 _OF_DJANGO: Final = frozenset(
@@ -58,6 +59,11 @@ def settings_of_alias(alias: str) -> Mapping[str, Any] | None:
 def is_postgresql(entry: Mapping[str, Any]) -> bool:
     """Whether the engine is PostgreSQL's or derives from it, such as PostGIS's."""
     return bool(load_backend(entry["ENGINE"]).DatabaseWrapper.vendor == "postgresql")
+
+
+def is_test_database(entry: Mapping[str, Any]) -> bool:
+    """Whether the name is that of a test's database, or of the copy of a parallel process."""
+    return str(entry["NAME"]).startswith(entry["TEST"]["NAME"] or TEST_DATABASE_PREFIX)
 
 
 class AliasSource(Source):
