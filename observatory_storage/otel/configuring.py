@@ -29,8 +29,8 @@ from observatory_storage.otel.processors import (
     StoringSpanProcessor,
 )
 from observatory_storage.otel.span_exporter import PostgresSpanExporter
-from observatory_storage.otel.suppression import is_exporting
 from observatory_storage.shared_pool import shared_pool
+from observatory_storage.suppression import is_unrecorded
 from observatory_storage.writers import Source, WriterConfig
 
 __all__ = ["Telemetry", "configure"]
@@ -255,5 +255,5 @@ def _logging_handler(level: int | str, provider: LoggerProvider) -> logging.Hand
         handler: logging.Handler = module.LoggingHandler(logger_provider=provider)
     handler.setLevel(level.upper() if isinstance(level, str) else level)
     # The statements of flushes, which libraries may log, would be logged by further statements.
-    handler.addFilter(lambda _: not is_exporting())
+    handler.addFilter(lambda _: not is_unrecorded())
     return handler

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,10 +22,11 @@ from opentelemetry._logs import get_logger_provider
 
 from observatory_storage.errors import BatchError, StorageError, ValidationError
 from observatory_storage.last_resort import keep_warnings_visible
-from observatory_storage.otel.suppression import unrecorded
 from observatory_storage.otlp.resource_scope import Group, Item
+from observatory_storage.pool import StoragePool
 from observatory_storage.rows import Row
 from observatory_storage.shared_pool import shared_pool
+from observatory_storage.suppression import unrecorded
 from observatory_storage.tables import TableDefinition
 from observatory_storage.writers import Source, WriterConfig, process_hooks
 from observatory_storage.writers.buffered_writer import BufferedWriter
@@ -37,6 +39,7 @@ _T = TypeVar("_T")
 _M = TypeVar("_M")
 _log = logging.getLogger(__name__)
 _DEFAULT: Final = WriterConfig(flush_interval_secs=1.0, max_buffered=50_000)
+_CLOSE_SECS: Final = 30.0  # how long a pool that is being closed waits at most
 _QUIET_SECS: Final = 60.0  # how long a kind of warning is not repeated
 
 
@@ -69,11 +72,14 @@ class Outlet(Generic[_W]):
         self._is_shut_down = False
         self._told: dict[str, tuple[float, int]] = {}
         self._writer = self._open()
+        if isinstance(self._source, StoragePool):
+            store = weakref.WeakMethod(self._store_before_close)
+            self._source.before_close(lambda: (found := store()) and found())
         keep_warnings_visible()
         process_hooks.add_export(_export_all)
 
     def _open(self) -> _W:
-        return self._kind(self._source, self._config, surroundings=unrecorded)
+        return self._kind(self._source, self._config)
 
     @property
     def writer(self) -> _W:
@@ -193,6 +199,12 @@ class Outlet(Generic[_W]):
                 self._warn("flush", f"{self._items} stay buffered: {error}")
                 return False
             return True
+
+    def _store_before_close(self) -> None:
+        """Store what processors and the writer hold, while the pool can."""
+        if not self._is_shut_down:
+            _export_all(_CLOSE_SECS)
+            self.flush(_CLOSE_SECS * 1000)
 
     def shut_down(self, timeout_millis: float) -> None:
         """Write what is buffered, or spool it, and export no more. Does nothing the second time."""
