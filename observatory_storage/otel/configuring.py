@@ -31,12 +31,13 @@ from observatory_storage.otel.processors import (
 from observatory_storage.otel.span_exporter import PostgresSpanExporter
 from observatory_storage.shared_pool import shared_pool
 from observatory_storage.suppression import is_unrecorded
-from observatory_storage.writers import Source, WriterConfig
+from observatory_storage.writers import Source, WriterConfig, process_hooks
 
 __all__ = ["Telemetry", "configure"]
 
 _log = logging.getLogger(__name__)
 _P = TypeVar("_P")
+_SHUTDOWN_SECS: Final = 30.0
 _SDK_ATTRIBUTES: Final = 128
 _MOST_ATTRIBUTES: Final = 10_000
 _active: Final[list[Telemetry]] = []
@@ -69,11 +70,27 @@ class Telemetry:
         return flushed
 
     def shutdown(self) -> None:
-        """Store what is left, and export no more. Calling this again has no effect."""
+        """Store what is left, and export no more. Calling this again has no effect.
+
+        This takes 30 seconds at most, for all signals together.
+        """
+        self._shut_down(_SHUTDOWN_SECS)
+
+    def shut_down_at_exit(self) -> None:
+        """The same, in the time that the process has left to end; not for applications to call."""
+        # Writers of the application are closed after it, perhaps on a database that answers.
+        self._shut_down(process_hooks.secs_left_at_exit() * 2 / 3)
+
+    def _shut_down(self, within_secs: float) -> None:
+        deadline = time.monotonic() + within_secs
         if self in _active:
             _active.remove(self)
-        atexit.unregister(self.shutdown)
-        self._exits.close()
+        atexit.unregister(self.shut_down_at_exit)
+        processors, self._processors = self._processors, []
+        with ExitStack() as ends:  # calls all, whatever they raise, and the first of them last
+            for left, processor in enumerate(processors, 1):
+                ends.callback(_shut_down_processor, processor, deadline, left)
+            self._exits.close()
 
     def __enter__(self) -> Self:
         return self
@@ -134,7 +151,11 @@ class Telemetry:
         self, processor: StoringSpanProcessor | StoringLogProcessor | StoringMetricReader
     ) -> None:
         self._processors.append(processor)
-        self._exits.callback(processor.shutdown)
+
+
+def _shut_down_processor(processor: Any, deadline: float, left: int) -> None:
+    """Shut down the next processor of those that are left, which share the time evenly."""
+    processor.shutdown(max(0.0, deadline - time.monotonic()) * 1000 / left)
 
 
 def configure(
@@ -204,7 +225,7 @@ def configure(
         telemetry.shutdown()
         raise
     _active.append(telemetry)
-    atexit.register(telemetry.shutdown)
+    atexit.register(telemetry.shut_down_at_exit)
     return telemetry
 
 

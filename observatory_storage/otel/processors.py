@@ -31,6 +31,14 @@ class StoringSpanProcessor(BatchSpanProcessor):
         deadline = _deadline(timeout_millis)
         return super().force_flush(timeout_millis) and self._storing.force_flush(_left(deadline))
 
+    def shutdown(self, timeout_millis: float = _FLUSH_MILLIS) -> None:
+        """Export all ended spans, commit or spool them within the time, and export no more."""
+        deadline = _deadline(timeout_millis)
+        super().force_flush()  # into the buffer, which waits for nothing
+        # The SDK's own method takes no time. It finds an exporter that is shut down already.
+        self._storing.shutdown(_left(deadline))
+        super().shutdown()  # type: ignore[no-untyped-call]  # as the SDK has it
+
 
 class StoringLogProcessor(BatchLogRecordProcessor):
     """Exports log records in batches, except those of threads that write to the store."""
@@ -48,6 +56,13 @@ class StoringLogProcessor(BatchLogRecordProcessor):
         deadline = _deadline(timeout_millis)
         flushed = super().force_flush(_FLUSH_MILLIS if timeout_millis is None else timeout_millis)
         return flushed and self._storing.force_flush(_left(deadline))
+
+    def shutdown(self, timeout_millis: float = _FLUSH_MILLIS) -> None:
+        """Export all records, commit or spool them within the time, and export no more."""
+        deadline = _deadline(timeout_millis)
+        super().force_flush(_FLUSH_MILLIS)  # as for spans
+        self._storing.shutdown(_left(deadline))
+        super().shutdown()  # type: ignore[no-untyped-call]  # as the SDK has it
 
 
 class StoringMetricReader(PeriodicExportingMetricReader):

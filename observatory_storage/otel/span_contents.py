@@ -20,6 +20,9 @@ Contents = Mapping[str, bytes]
 
 # What is held for spans that never come, because their processor dropped them.
 MOST_BYTES: Final = 64 * 2**20
+# About what Python needs to hold the key and the dictionary of a span, and a value of it.
+_BYTES_OF_SPAN: Final = 350
+_BYTES_OF_VALUE: Final = 50
 
 _exporters: Final[list[weakref.ref[SpanContents]]] = []
 _warned: Final[set[str]] = set()
@@ -97,7 +100,9 @@ def give(key: Key, contents: Contents) -> None:
 
 
 def _size(contents: Contents) -> int:
-    return sum(map(len, contents.values()))
+    if not contents:
+        return 0
+    return _BYTES_OF_SPAN + sum(_BYTES_OF_VALUE + len(value) for value in contents.values())
 
 
 def _warn_once(message: str, *args: object) -> None:

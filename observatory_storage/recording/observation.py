@@ -61,7 +61,7 @@ class Observation:
     Attributes:
         context: the ids of the span.
         parent_span_id: the id of the span around it, or None if it begins a trace.
-        around: the observation in which it is active; None if there is none.
+        around: the observation in which it is active; None if there is none, or it has ended.
         seen_in_opentelemetry: OpenTelemetry's span that was active when it became active.
         start_time: when it began.
     """
@@ -195,7 +195,7 @@ class Observation:
             inner = inner.around
         if inner is self:
             span_context.current.set(self.around)
-        span_context.restore(self._attached)
+        span_context.restore(self._attached, is_ours=inner is self)
         self._attached = None
 
     def leave(self, error: BaseException | None = None) -> None:
@@ -253,6 +253,7 @@ class Observation:
         if self._is_finished:
             return
         self._is_finished = True
+        self.around = None  # a job that schedules its next run would keep all runs
         run_alone(lambda: self._store(error or self._error))
 
     def _store(self, error: BaseException | None) -> None:

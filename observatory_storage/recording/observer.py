@@ -11,6 +11,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 from observatory_storage.errors import ValidationError
 from observatory_storage.recording.generator_steps import observed_async_steps, observed_steps
 from observatory_storage.recording.observation import Observation, current_observation
+from observatory_storage.recording.shared_writer import losses
 
 __all__ = ["Observer"]
 
@@ -60,7 +61,10 @@ class Observer(Generic[Observed]):
         while left is not None and left not in self._entered:
             left = left.around
         if left is None:
-            left = self._entered[-1]
+            if len(self._entered) > 1:  # ending the wrong one would be worse than ending none
+                losses.add("an observer that several tasks use was left in another context")
+                return
+            left = self._entered[0]
         self._entered.remove(left)
         left.leave(error)
 

@@ -113,14 +113,21 @@ def attach(span: SpanContext) -> tuple[Any, Any] | None:
     return inside, before
 
 
-def restore(attached: tuple[Any, Any] | None) -> None:
-    """Undo `attach`, unless something else has become current since."""
+def restore(attached: tuple[Any, Any] | None, *, is_ours: bool) -> None:
+    """Undo `attach`.
+
+    Args:
+        attached: what `attach` returned.
+        is_ours: whether this is the context that it was called in, or a copy. What somebody has
+            attached since and not detached is then undone too. In another context, nothing is
+            undone if something else has become current.
+    """
     if attached is not None:
         from opentelemetry import context
 
         inside, before = attached
         # Not `detach`: it complains where a generator is closed in another context.
-        if context.get_current() is inside:
+        if is_ours or context.get_current() is inside:
             context.attach(before)
 
 

@@ -182,7 +182,7 @@ def test_the_oldest_contents_are_dropped_beyond_the_limit(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(span_contents, "_warned", set())
-    contents = SpanContents(most_bytes=1000)
+    contents = SpanContents(most_bytes=2200)
     with caplog.at_level(logging.WARNING):
         for number in range(5):
             contents.add((1, number), {"gen_ai.input.messages": b"x" * 300})
@@ -198,6 +198,13 @@ def test_the_oldest_contents_are_dropped_beyond_the_limit(
     for number in range(3):
         contents.add((2, number), {"gen_ai.input.messages": b"x" * 300})
     assert all(contents.take((2, number)) for number in range(3))
+
+
+def test_small_contents_count_with_the_memory_that_holds_them() -> None:
+    contents = SpanContents(most_bytes=100_000)
+    for number in range(1000):
+        contents.add((1, number), {"gen_ai.input.messages": b"[]"})
+    assert sum(bool(contents.take((1, number))) for number in range(1000)) < 300
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from typing import Any
 from uuid import UUID
 
@@ -73,6 +75,34 @@ def test_flushing_the_global_provider_stores_spans(pool: StoragePool) -> None:
         provider: Any = trace.get_tracer_provider()
         assert provider.force_flush()
         assert named_spans(pool) == ["request"]
+
+
+HUNG = """
+import atexit, logging, os, socket
+import observatory_storage.otel
+from observatory_storage.writers import process_hooks
+from opentelemetry import metrics, trace
+
+process_hooks._EXIT_SECS = 1.0
+with socket.socket() as server:  # accepts connections, and never answers
+    server.bind(("127.0.0.1", 0))
+    server.listen(100)
+    os.environ["DATABASE_URL"] = f"postgresql://u:p@127.0.0.1:{server.getsockname()[1]}/d"
+    observatory_storage.otel.configure()
+    with trace.get_tracer("app").start_as_current_span("request"):
+        logging.getLogger("app").warning("sold out")
+    metrics.get_meter("app").create_counter("orders").add(1)
+    atexit._run_exitfuncs()
+"""
+
+
+def test_all_signals_share_the_time_that_a_process_has_to_end() -> None:
+    # Each signal would wait for 30 seconds of its own.
+    ended = subprocess.run(
+        [sys.executable, "-c", HUNG], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("could not be written at shutdown") == 3
 
 
 def test_shutdown_stores_what_is_left_and_takes_the_handler_away(pool: StoragePool) -> None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from opentelemetry import context, trace
+from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -131,3 +131,15 @@ def test_a_trace_that_is_not_sampled_keeps_its_flags(
     context.detach(token)
     assert spans(pool)["step"]["parent_span_id"] == f"{0xDEF:016x}"
     assert exporter.get_finished_spans() == ()
+
+
+@pytest.mark.usefixtures("exporter")
+def test_what_is_attached_and_not_detached_ends_with_the_observation(pool: StoragePool) -> None:
+    before = context.get_current()
+    with observe(pool, name="first"):
+        context.attach(baggage.set_baggage("user", "1"))
+    assert context.get_current() is before
+    with observe(pool, name="second"):
+        pass
+    found = spans(pool)
+    assert found["second"]["trace_id"] != found["first"]["trace_id"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from unittest import mock
@@ -557,3 +560,31 @@ def test_threads_that_begin_at_once_share_a_writer(pool: StoragePool) -> None:
         thread.join()
     assert len(writers) == 8
     assert len(set(map(id, writers))) == 1
+
+
+def test_an_observer_that_is_left_elsewhere_ends_none_of_several(pool: StoragePool) -> None:
+    observer = observe(pool, name="request")
+    first, second = contextvars.Context(), contextvars.Context()
+    first.run(observer.__enter__)
+    second.run(observer.__enter__).set_attribute("who", "second")
+    error = ValueError("of the first")
+    contextvars.Context().run(observer.__exit__, ValueError, error, None)
+    second.run(observer.__exit__, None, None, None)
+    row = spans(pool)["request"]
+    assert (row["attributes"]["who"], row["status"]) == ("second", "unset")
+
+
+def test_observations_that_have_ended_are_not_kept_by_those_begun_within(pool: StoragePool) -> None:
+    with observe(pool, name="first") as first:
+        within = contextvars.copy_context()
+    former = weakref.ref(first)
+    del first
+    for number in range(3):
+        context, within = within, contextvars.Context()
+        observer = observe(pool, name=f"run {number}")
+        context.run(observer.__enter__)
+        within = context.run(contextvars.copy_context)
+        context.run(observer.__exit__, None, None, None)
+        del context, observer
+    gc.collect()
+    assert former() is None
