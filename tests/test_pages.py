@@ -81,3 +81,11 @@ def test_faults_are_noticed(tmp_path: Path) -> None:
         "https://example.org/": None,
         "none.md": "leads to no file",
     }
+
+
+def test_the_outputs_on_the_page_of_the_command_line_name_the_newest_revision() -> None:
+    newest = max(path.name[:4] for path in (ROOT / "alembic" / "versions").glob("[0-9]*.py"))
+    page = (DOCS / "cli.md").read_text("utf-8")
+    told = re.findall(r"the newest is (\d{4})|no revision -> (\d{4})", page)
+    assert told == [(newest, ""), ("", newest)]
+    assert f"{int(newest)} pending" in page

@@ -2,7 +2,8 @@
 
 Start it with ``DATABASE_URL`` set::
 
-    export OTEL_TRACES_EXPORTER=postgresql OTEL_SERVICE_NAME=chat
+    export OTEL_SERVICE_NAME=chat OTEL_TRACES_EXPORTER=postgresql
+    export OTEL_METRICS_EXPORTER=postgresql OTEL_LOGS_EXPORTER=postgresql
     opentelemetry-instrument flask --app chat run
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from observatory_storage import StoragePool
 from observatory_storage.models import LogRecord, Metric, TraceSpan
 from tests.otel.test_configure import found
 from tests.otel.test_exporters import named_spans
+from tests.pages import ROOT
 
 APPLICATION = """
 import logging
@@ -40,6 +42,8 @@ def fail():
 
 assert app.test_client().get("/").status_code == 500
 """
+# Where opentelemetry-instrument is started after lines of exports.
+PAGES = ["docs/otel-exporters.md", "docs/instrumentations.md", "examples/otel/chat.py"]
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 FORKING = """
 import multiprocessing
@@ -82,23 +86,29 @@ def run(
     return done.stderr
 
 
-def test_opentelemetry_instrument_stores_all_three_signals(
-    pool: StoragePool, database_url: str, tmp_path: Path
+@pytest.mark.parametrize("page", PAGES)
+def test_the_documented_variables_store_all_three_signals(
+    pool: StoragePool, database_url: str, tmp_path: Path, page: str
 ) -> None:
+    exports = re.findall(
+        r"((?:^ *export .*\n)+) *opentelemetry-instrument",
+        (ROOT / page).read_text("utf-8"),
+        re.MULTILINE,
+    )
+    assert len(exports) == 1
+    script = tmp_path / "start.sh"
+    script.write_text(f'{exports[0]}exec opentelemetry-instrument "$@"\n')
     said = run(
         APPLICATION,
         tmp_path,
-        str(Path(sys.executable).with_name("opentelemetry-instrument")),
+        *("sh", str(script)),
+        PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}",
         DATABASE_URL=database_url,
-        OTEL_SERVICE_NAME="shop",
-        OTEL_TRACES_EXPORTER="postgresql",
-        OTEL_METRICS_EXPORTER="postgresql",
-        OTEL_LOGS_EXPORTER="postgresql",
     )
     assert said == ""
-    assert found(pool, TraceSpan.name, TraceSpan.service_name) == [("request", "shop")]
-    assert found(pool, LogRecord.body, LogRecord.service_name) == [("sold out", "shop")]
-    assert found(pool, Metric.name, Metric.service_name) == [("orders", "shop")]
+    assert found(pool, TraceSpan.name) == [("request",)]
+    assert found(pool, LogRecord.body) == [("sold out",)]
+    assert found(pool, Metric.name) == [("orders",)]
 
 
 def test_a_missing_database_url_is_told_at_the_start(tmp_path: Path) -> None:
