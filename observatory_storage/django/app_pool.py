@@ -24,6 +24,7 @@ from observatory_storage.django.app_settings import (
 from observatory_storage.errors import StorageError
 from observatory_storage.pool import StoragePool
 from observatory_storage.processes import PerProcess
+from observatory_storage.recording.shared_writer import name_service
 from observatory_storage.unit_of_work import UnitOfWork
 from observatory_storage.writers import LogWriter, MetricWriter, TraceWriter, WriterConfig
 
@@ -177,5 +178,8 @@ def _writer(kind: type[_Writer]) -> _Writer:
         with _lock.get():
             writer = current.writers.get(kind)
             if writer is None:
-                writer = current.writers[kind] = kind(current.pool, current.writer_config)
+                writer = kind(current.pool, current.writer_config)
+                if isinstance(writer, TraceWriter):
+                    name_service(writer, app_settings().service_name)
+                current.writers[kind] = writer
     return cast(_Writer, writer)
