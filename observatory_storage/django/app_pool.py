@@ -24,6 +24,7 @@ from observatory_storage.django.app_settings import (
 from observatory_storage.errors import StorageError
 from observatory_storage.pool import StoragePool
 from observatory_storage.processes import PerProcess
+from observatory_storage.recording.shared_writer import name_service
 from observatory_storage.unit_of_work import UnitOfWork
 from observatory_storage.writers import LogWriter, MetricWriter, TraceWriter, WriterConfig
 
@@ -179,6 +180,8 @@ def _writer(kind: type[_Writer]) -> _Writer:
     writer = current.writers.get(kind)
     if writer is None:
         made = kind(current.pool, current.writer_config)  # not under the lock either
+        if isinstance(made, TraceWriter):
+            name_service(made, app_settings().service_name)
         with _lock.get():
             writer = current.writers.setdefault(kind, made)  # another thread may have been first
     return cast(_Writer, writer)

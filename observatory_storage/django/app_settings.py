@@ -55,7 +55,8 @@ class AppSettings:
         otlp_permission: whether a request may send OTLP; None if tokens alone decide.
         otlp_tokens: the tokens that senders of OTLP show.
         record_requests: whether the middleware records a span for each request.
-        service_name: the service that recorded requests belong to.
+        service_name: the service that recorded requests belong to, and calls and steps outside of
+            them.
         writers: how the app's writers buffer and flush.
     """
 

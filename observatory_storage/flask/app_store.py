@@ -24,6 +24,7 @@ from observatory_storage.flask.extension_settings import (
 from observatory_storage.operations import AnyHook
 from observatory_storage.pool import StoragePool
 from observatory_storage.processes import PerProcess
+from observatory_storage.recording.shared_writer import name_service
 from observatory_storage.writers import LogWriter, MetricWriter, TraceWriter
 
 __all__ = ["AppStore"]
@@ -44,6 +45,7 @@ class AppStore:
 
     def __init__(self, app: Flask, engine: EngineSource, hooks: Iterable[AnyHook]) -> None:
         self._app = weakref.ref(app)
+        self._app_name = app.name
         self._engine = engine
         self._hooks = tuple(hooks)
         # A thread of the parent process may hold the lock when it forks, and gevent may have
@@ -67,7 +69,10 @@ class AppStore:
             with self._lock.get():
                 made = self._writers.get(kind)
                 if made is None:
-                    made = kind(self.pool(), extension_settings(self._app_config()).writers)
+                    settings = extension_settings(self._app_config())
+                    made = kind(self.pool(), settings.writers)
+                    if isinstance(made, TraceWriter):
+                        name_service(made, settings.service_name or self._app_name)
                     self._writers[kind] = made
         return made
 

@@ -61,7 +61,8 @@ class ExtensionSettings:
     Attributes:
         config_file: a file of settings, which all other settings override.
         record_requests: whether a span is written for each request.
-        service_name: the service of these spans; None for the name of the application.
+        service_name: the service of these spans, and of calls and steps outside of requests; None
+            for the name of the application.
         writers: how the writers of the extension buffer and flush.
     """
 

@@ -20,6 +20,7 @@ from observatory_storage.recording.shared_writer import (
     losses,
     repairs,
     run_alone,
+    service_of,
     writer_of,
 )
 from observatory_storage.recording.span_context import SpanContext, to_traceparent
@@ -267,7 +268,10 @@ class Observation:
                         "attributes": exception_attributes(error),
                     }
                 )
-            self._write_what_is_valid(writer_of(self._target()), end_time, error)
+            writer = writer_of(self._target())
+            if (service_name := service_of(writer)) is not None:
+                self._fields.setdefault("service_name", service_name)
+            self._write_what_is_valid(writer, end_time, error)
         except Exception as problem:  # noqa: BLE001 - the application goes on without the span
             losses.add(problem)
         # A task that was begun within may keep this object for long, but needs only these.

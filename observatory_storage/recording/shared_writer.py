@@ -16,7 +16,16 @@ from observatory_storage.recording.loss_report import LossReport
 from observatory_storage.shared_pool import shared_pool
 from observatory_storage.writers import TraceWriter, WriterConfig
 
-__all__ = ["Destination", "losses", "repairs", "run_alone", "target_of", "writer_of"]
+__all__ = [
+    "Destination",
+    "losses",
+    "name_service",
+    "repairs",
+    "run_alone",
+    "service_of",
+    "target_of",
+    "writer_of",
+]
 
 Target: TypeAlias = StoragePool | TraceWriter
 Destination: TypeAlias = Target | Callable[[], Target] | None
@@ -25,6 +34,7 @@ Destination: TypeAlias = Target | Callable[[], Target] | None
 _CONFIG: Final = WriterConfig(flush_interval_secs=2.0, on_full="raise")
 # By the id of the pool, which keeps its writer alive.
 _writers: Final[weakref.WeakValueDictionary[int, TraceWriter]] = weakref.WeakValueDictionary()
+_services: Final[weakref.WeakKeyDictionary[TraceWriter, str]] = weakref.WeakKeyDictionary()
 _log: Final = logging.getLogger("observatory_storage.recording")
 losses: Final = LossReport("span", _log.warning)
 repairs: Final = LossReport("span value", _log.warning)
@@ -105,6 +115,16 @@ def writer_of(target: object) -> TraceWriter:
                 writer = _writers[id(target)] = made
                 target.before_close(made.close)
     return writer
+
+
+def name_service(writer: TraceWriter, service_name: str) -> None:
+    """Have calls and steps that are written by an application's writer belong to its service."""
+    _services[writer] = service_name
+
+
+def service_of(writer: TraceWriter) -> str | None:
+    """The service of calls and steps that name none themselves."""
+    return _services.get(writer)
 
 
 def _known_writer(pool: StoragePool) -> TraceWriter | None:

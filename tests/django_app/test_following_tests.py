@@ -11,7 +11,7 @@ from django.db import connections
 from django.test import Client, override_settings
 from django.test.utils import setup_test_environment, teardown_test_environment
 
-from observatory_storage import ConfigError, StorageError, StorageHandler, StoragePool
+from observatory_storage import ConfigError, StorageError, StorageHandler, StoragePool, observe
 from observatory_storage.django import close_pool, get_pool, get_trace_writer, unit_of_work
 from observatory_storage.django.testing import StoreTestMixin, clear_store
 from tests.django_app.rows import span, write_conversation
@@ -94,3 +94,14 @@ def test_a_handler_of_a_function_follows_the_database_of_tests() -> None:
         with unit_of_work() as uow:
             assert len(uow.logs.list()) == 2
     handler.close()
+
+
+def test_calls_outside_of_requests_are_of_the_service_of_the_project(
+    project: StoragePool,
+) -> None:
+    with override_settings(OBSERVATORY_SERVICE_NAME="till"):
+        with observe(get_trace_writer, name="job"):
+            pass
+        get_trace_writer().flush()
+        with unit_of_work() as uow:
+            assert [trace.service_name for trace in uow.traces.list()] == ["till"]

@@ -19,6 +19,7 @@ from observatory_storage import (
 )
 from observatory_storage.flask import Observatory
 from tests.flask_extension.conftest import MakeApp
+from tests.writers.helpers import fetch
 
 TRACE, PARENT = "ab" * 16, "cd" * 8
 HEADERS = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
@@ -279,3 +280,20 @@ def test_switch_is_a_truth_value(make_app: MakeApp, value: object) -> None:
     rule = r"OBSERVATORY_RECORD_REQUESTS = .*: must be True or False"
     with pytest.raises(ConfigError, match=rule):
         make_app(OBSERVATORY_RECORD_REQUESTS=value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "service_name"),
+    [({}, "shop"), ({"OBSERVATORY_SERVICE_NAME": "till"}, "till")],
+)
+def test_calls_outside_of_requests_are_of_the_service_of_the_application(
+    make_app: MakeApp, observatory: Observatory, settings: dict[str, str], service_name: str
+) -> None:
+    with make_app(**settings).app_context():
+        with observe(observatory, name="job"), observe_llm(observatory, model="gpt-5"):
+            pass
+        with observe(observatory, name="other", service_name="stock"):
+            pass
+        observatory.traces.flush()
+        rows = {row["name"]: row["service_name"] for row in fetch(observatory.pool, TraceSpan)}
+    assert rows == {"job": service_name, "chat gpt-5": service_name, "other": "stock"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import logging.config
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import structlog
 from openai.types.chat import ChatCompletion
 
 import observatory_storage
+import observatory_storage.django
 from observatory_storage import LogRecord, StoragePool, shared_pool
 from observatory_storage.recording.shared_writer import writer_of
 from tests.recording.test_llm_sdks import CHAT, CHAT_CHUNKS
@@ -82,7 +84,10 @@ def test_examples_of_logging_run(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setattr(shared_pool, "_shared", [])
-    configured, _of_django, in_code, queued, with_structlog = examples("logging.md")
+    configured, in_django, in_code, queued, with_structlog = examples("logging.md")
+    django_handler = run(in_django, "logging.md", {})["LOGGING"]["handlers"]["storage"]
+    resolve = logging.config.BaseConfigurator({}).convert
+    assert resolve(django_handler["pool"]) is observatory_storage.django.get_pool
     run(configured, "logging.md", {"__name__": "page"})
     shared_pool.shared_pool().close()
     logging.getLogger().handlers.clear()
