@@ -10,6 +10,7 @@ import pytest
 from asgiref.sync import iscoroutinefunction
 from django.core.exceptions import SynchronousOnlyOperation
 from django.test import AsyncClient, Client, override_settings
+from django.urls import resolve, reverse
 
 from observatory_embedded import EmbeddedPostgres
 from observatory_storage import ConnectionLost, StoragePool, TraceSpan
@@ -98,6 +99,33 @@ def test_a_failed_request_has_the_error_of_its_view() -> None:
     assert (failed.name, failed.status) == ("GET /fail", "error")
     assert failed.error_type == "LookupError"
     assert failed.status_message == "no such answer"
+
+
+@pytest.mark.usefixtures("project")
+@recorded
+@pytest.mark.parametrize(("error", "status"), [("missing", 404), ("denied", 403), ("bad", 400)])
+def test_a_request_that_a_view_refuses_has_not_failed(error: str, status: int) -> None:
+    assert Client().get(f"/deny/{error}").status_code == status
+    (span,) = spans(get_pool())
+    assert (span.status, span.error_type, span.status_message) == ("unset", None, None)
+    assert span.attributes["http.response.status_code"] == status
+
+
+@pytest.mark.usefixtures("project")
+@recorded
+def test_requests_for_the_store_itself_are_not_recorded() -> None:
+    client = Client()
+    assert client.get("/store/health/live").status_code == 200
+    client.get("/store/metrics")
+    client.post("/store/v1/traces", b"{}", "application/json")
+    client.get(f"/store/traces/{TRACE}")
+    client.get("/store/nowhere")
+    assert [span.attributes["url.path"] for span in spans(get_pool())] == ["/store/nowhere"]
+
+
+def test_the_route_of_otlp_is_no_pattern_with_regular_expressions() -> None:
+    path = reverse("observatory_storage:otlp", kwargs={"signal": "logs"})
+    assert (path, resolve(path).route) == ("/store/v1/logs", "store/v1/logs")
 
 
 @pytest.mark.usefixtures("project")
