@@ -190,7 +190,7 @@ class _Check:
     def _redis(self) -> str:
         assert self._config is not None
         if self._config.redis.url is None:
-            return "not used ({self._state.variable('REDIS_URL')} is not set)"
+            return f"not used ({self._state.variable('REDIS_URL')} is not set)"
         if self._health is not None:
             redis = self._health.redis
         else:

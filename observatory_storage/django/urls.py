@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.urls import path
+from django.urls import path, re_path
 
 from observatory_storage.django import views
 
@@ -12,10 +12,7 @@ urlpatterns = [
     path("health", views.health, {"path": "/health"}, name="health"),
     path("health/live", views.live, name="live"),
     path("health/ready", views.health, {"path": "/health/ready"}, name="ready"),
-    path("metrics", views.health, {"path": "/metrics"}, name="metrics"),
-    *(
-        path(f"v1/{signal}", views.otlp, {"signal": signal}, name="otlp")
-        for signal in ("traces", "metrics", "logs")
-    ),
+    path("metrics", views.metrics, name="metrics"),
+    re_path(r"^v1/(?P<signal>traces|metrics|logs)$", views.otlp, name="otlp"),
     path("traces/<str:trace_id>", views.trace, name="trace"),
 ]
