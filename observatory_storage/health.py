@@ -259,17 +259,21 @@ class HealthSource(Protocol):
     def health_check(self, timeout: float | None = None) -> HealthReport: ...
 
 
-def create_app(pool: HealthSource | None = None, *, timeout_secs: float = 2.0) -> WSGIApplication:
+def create_app(
+    pool: HealthSource | None = None, *, timeout_secs: float = 2.0, details: bool = False
+) -> WSGIApplication:
     """A WSGI application that tells platforms and Prometheus how the store is.
 
     It answers ``GET`` and ``HEAD``, below the path at which it is mounted:
 
-    - ``/health``: the report of `StoragePool.health_check` as JSON. The status is 200 if the store
-      is healthy or degraded, and 503 if it is unhealthy.
+    - ``/health``: the ``status`` of `StoragePool.health_check` as JSON, with 200 if the store is
+      healthy or degraded, and 503 if it is unhealthy.
     - ``/health/live``: 200 while the process answers. It asks no server.
     - ``/health/ready``: 200 if PostgreSQL answers and no migration is pending, otherwise 503.
     - ``/metrics``: the metrics of the pool's `PrometheusHook`, in multiprocess mode those of all
       processes; 404 if the pool has none.
+
+    Errors name servers, users and schemas, so the log has them, and the answers do not.
 
     Example, in a Flask application::
 
@@ -281,6 +285,8 @@ def create_app(pool: HealthSource | None = None, *, timeout_secs: float = 2.0) -
         pool: the pool. Without one, the application has a pool of its own, of the environment:
             ``gunicorn 'observatory_storage.health:create_app()'``.
         timeout_secs: a server that has not answered after so many seconds counts as failed.
+        details: whether ``/health`` answers the whole report, and ``/health/ready`` the revision
+            and the error, instead of the log. Only people who run the store should see them.
 
     Raises:
         ConfigError: there is no pool, and a setting is missing or invalid.
@@ -289,14 +295,23 @@ def create_app(pool: HealthSource | None = None, *, timeout_secs: float = 2.0) -
 
     def health(_: str) -> Answer:
         report = source.health_check(timeout_secs)
-        return Answer.json(report.to_dict(json=True), ok=report.status != "unhealthy")
+        ok = report.status != "unhealthy"
+        if details:
+            return Answer.json(report.to_dict(json=True), ok=ok)
+        _log_error("PostgreSQL", report.postgres)
+        _log_error("Redis", report.redis)
+        return Answer.json({"status": report.status}, ok=ok)
 
     def live(_: str) -> Answer:
         return Answer.json({"alive": True}, ok=True)
 
     def ready(_: str) -> Answer:
         schema = check_schema(source.engine, source.schema, timeout_secs)
-        content = {"ready": schema.ok, "revision": schema.version, "error": schema.error}
+        content: dict[str, Any] = {"ready": schema.ok}
+        if details:
+            content |= {"revision": schema.version, "error": schema.error}
+        else:
+            _log_error("the store", schema)
         return Answer.json(content, ok=schema.ok)
 
     def metrics(accept: str) -> Answer:
@@ -308,6 +323,11 @@ def create_app(pool: HealthSource | None = None, *, timeout_secs: float = 2.0) -
         return Answer(HTTPStatus.NOT_FOUND, b"no metrics: the pool has no PrometheusHook\n")
 
     return HealthApp(dict(zip(PATHS, (health, live, ready, metrics), strict=True)))
+
+
+def _log_error(name: str, component: ComponentHealth | None) -> None:
+    if component is not None and not component.ok:
+        logger.warning("%s failed its health check: %s", name, component.error)
 
 
 def _own_pool() -> HealthSource:

@@ -140,7 +140,8 @@ TRACES: Final = TableDefinition(
     computed=("id", "trace_id"),
     filled_by_storage=_TIMES_OF_WRITING
     | {"last_span_start", "lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id"}
-    | {"usage_span_count", "unsettled_since", "sample_weight"},
+    | {"usage_span_count", "unsettled_since", "sample_weight"}
+    | {"weighted_span_count", "weighted_error_count", "weighted_tokens", "weighted_cost_usd"},
 )
 # An event has the version key of its span: neither is written before what was written earlier.
 SPANS: Final = TableDefinition(

@@ -20,7 +20,17 @@ down_revision = "0018"
 branch_labels = None
 depends_on = None
 
-_TABLES: Final = ("traces", "trace_spans")
+# Table -> its new columns.
+_TABLES: Final[dict[str, dict[str, Any]]] = {
+    "traces": {
+        "sample_weight": sa.Integer(),
+        "weighted_span_count": sa.BigInteger(),
+        "weighted_error_count": sa.BigInteger(),
+        "weighted_tokens": sa.Numeric(),
+        "weighted_cost_usd": sa.Numeric(),
+    },
+    "trace_spans": {"sample_weight": sa.Integer()},
+}
 _OF_SPANS: Final = "How many spans of the application it stands for; NULL: for itself alone."
 # View -> the comment of its new column.
 _COLUMNS: Final = {
@@ -44,17 +54,50 @@ _GRANT: Final = """
                AND a.attname = 'total_cost_usd'
                AND acl.privilege_type = 'SELECT'
         LOOP
-            EXECUTE $text$GRANT SELECT (sample_weight) ON {schema}.{table} TO $text$ || role;
+            EXECUTE $text$GRANT SELECT ({columns}) ON {schema}.{table} TO $text$ || role;
         END LOOP;
     END $grant$
+"""
+# The grants of a view, whole or for columns, are noted in a setting of the transaction: a temporary
+# table would need a privilege.
+_NOTE_GRANTS: Final = """
+    SELECT pg_catalog.set_config('observatory.grants', coalesce((
+        SELECT pg_catalog.string_agg(
+                 pg_catalog.format(
+                   'GRANT %s%s ON %s TO %s%s', acl.privilege_type, given.column_list,
+                   $name${schema}.{view}$name$,
+                   CASE acl.grantee WHEN 0 THEN 'PUBLIC'
+                     ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(acl.grantee)) END,
+                   CASE WHEN acl.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END),
+                 '; ')
+          FROM (SELECT c.relacl AS acl, '' AS column_list, c.relowner
+                  FROM pg_catalog.pg_class AS c
+                 WHERE c.oid = $name${schema}.{view}$name$::regclass
+                 UNION ALL
+                SELECT a.attacl, ' (' || pg_catalog.quote_ident(a.attname) || ')', c.relowner
+                  FROM pg_catalog.pg_attribute AS a
+                  JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
+                 WHERE c.oid = $name${schema}.{view}$name$::regclass
+                   AND a.attname <> 'sample_weight') AS given
+         CROSS JOIN LATERAL pg_catalog.aclexplode(given.acl) AS acl
+         WHERE acl.grantee <> given.relowner), ''), true)
+"""
+_GRANT_AGAIN: Final = """
+    DO $grants$
+    BEGIN
+        IF pg_catalog.current_setting('observatory.grants') <> '' THEN
+            EXECUTE pg_catalog.current_setting('observatory.grants');
+        END IF;
+    END $grants$
 """
 
 
 def upgrade() -> None:
     schema = op.get_context().version_table_schema
-    for table in _TABLES:
-        op.add_column(table, sa.Column("sample_weight", sa.Integer()), schema=schema)
-        _execute(_GRANT.replace("{table}", table))
+    for table, columns in _TABLES.items():
+        for name, kind in columns.items():
+            op.add_column(table, sa.Column(name, kind), schema=schema)
+        _execute(_GRANT.replace("{table}", table).replace("{columns}", ", ".join(columns)))
     former = _former()
     for name, comment in _COLUMNS.items():
         _replace(name, _selecting(former.VIEWS[name], "o.sample_weight"))
@@ -70,13 +113,16 @@ def downgrade() -> None:
     _replace("observatory_costs_by_day", former._costs_by_day())
     _replace("observatory_sessions", _selecting(former.VIEWS["observatory_sessions"]))
     for name in _COLUMNS:
-        # OR REPLACE removes no column. Grants on the view are lost.
+        # OR REPLACE removes no column.
+        _execute(_NOTE_GRANTS.replace("{view}", name))
         _execute(f"DROP VIEW {{schema}}.{name}")
         comment, columns, _ = former.VIEWS[name]
         told = [(column, text) for column, _, text in columns]
         former._create(name, comment, told, _selecting(former.VIEWS[name]))
-    for table in _TABLES:
-        op.drop_column(table, "sample_weight", schema=schema)
+        _execute(_GRANT_AGAIN)
+    for table, columns in _TABLES.items():
+        for name in columns:
+            op.drop_column(table, name, schema=schema)
 
 
 def _former() -> Any:
@@ -121,8 +167,14 @@ _OF_SESSIONS: Final = {
     "pg_catalog.count(*) AS trace_count": f"{_count('t')} AS trace_count",
     f"pg_catalog.count(*){_FAILED}": _count("t", _FAILED),
     **{
-        f"pg_catalog.sum(t.{column})": _sum("t", column)
-        for column in ("span_count", "error_count", "total_tokens", "total_cost_usd")
+        f"pg_catalog.sum(t.{column})": f"pg_catalog.sum(t.{column})"
+        f" + coalesce(pg_catalog.sum(t.{weighted} - t.{column}), 0)"
+        for column, weighted in (
+            ("span_count", "weighted_span_count"),
+            ("error_count", "weighted_error_count"),
+            ("total_tokens", "weighted_tokens"),
+            ("total_cost_usd", "weighted_cost_usd"),
+        )
     },
 }
 _OF_COSTS: Final = {

@@ -6,6 +6,7 @@ import json
 from typing import Any, Final
 
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import PAGE_VAR
 from django.db import ProgrammingError
 from django.db.models import Q
 from django.http import HttpResponseRedirect
@@ -19,6 +20,8 @@ from observatory_storage.django.admin_lists import (
     ServiceFilter,
     StatusFilter,
     UncountedChangeList,
+    page_number_in,
+    span_id_in,
     trace_id_in,
 )
 from observatory_storage.django.app_pool import unit_of_work
@@ -30,6 +33,7 @@ __all__ = ["LogAdmin", "SpanAdmin", "TraceAdmin"]
 
 _MOST_SPANS: Final = 2000
 _BAR_PIXELS: Final = 200
+_MOST_OF_TEXT: Final = 200  # the characters of a message in a list
 
 
 def pretty(value: Any) -> str:
@@ -88,8 +92,8 @@ class StoredAdmin(admin.ModelAdmin):
 
     def get_paginator(self, request: Any, queryset: Any, per_page: int, *_: Any, **__: Any) -> Any:
         """One that reads a page and counts nothing."""
-        given = request.GET.get("p", "1")
-        return OpenEndedPaginator(queryset, per_page, int(given) if given.isdecimal() else 1)
+        number = page_number_in(request.GET.get(PAGE_VAR, ""))
+        return OpenEndedPaginator(queryset, per_page, number)
 
     def get_changelist(self, request: Any, **_: Any) -> type[UncountedChangeList]:
         """The list that goes with the paginator."""
@@ -227,12 +231,13 @@ class SpanAdmin(StoredAdmin):
     def get_object(self, request: Any, object_id: str, from_field: Any = None) -> Any:
         """The span by the ids of its trace and its own."""
         del from_field
-        trace_id, _, span_id = object_id.partition(":")
-        if (key := trace_id_in(trace_id)) is None:
+        first, _, last = object_id.partition(":")
+        trace_id, span_id = trace_id_in(first), span_id_in(last)
+        if trace_id is None or span_id is None:
             return None
         # Whole, since Django would load a column that is left out by the span's own id alone.
         spans = self.get_queryset(request).defer(None)
-        return spans.filter(trace_id=key, span_id=span_id).first()
+        return spans.filter(trace_id=trace_id, span_id=span_id).first()
 
     def url_of(self, row: Any) -> str:
         """The page of the span, by the ids of its trace and its own."""
@@ -298,7 +303,7 @@ class LogAdmin(StoredAdmin):
     def text(self, record: Log) -> str:
         """The message, shortened."""
         text = record.body or record.event_name or json.dumps(record.body_json, ensure_ascii=False)
-        return text if len(text) <= _BAR_PIXELS else f"{text[:_BAR_PIXELS]}…"
+        return text if len(text) <= _MOST_OF_TEXT else f"{text[:_MOST_OF_TEXT]}…"
 
     @admin.display(description="trace")
     def trace(self, record: Log) -> str:

@@ -9,8 +9,10 @@ from functools import cached_property
 from typing import Any, Final
 
 from django.contrib.admin import SimpleListFilter
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import PAGE_VAR, ChangeList
 from django.core.paginator import Page, Paginator
+from django.db import DataError
 from django.utils import timezone
 
 from observatory_storage import ids
@@ -23,10 +25,14 @@ __all__ = [
     "ServiceFilter",
     "StatusFilter",
     "UncountedChangeList",
+    "page_number_in",
+    "span_id_in",
     "trace_id_in",
 ]
 
 _ID: Final = re.compile(r"[0-9a-f]{32}")
+_SPAN_ID: Final = re.compile(r"[0-9a-f]{16}")
+_MOST_DIGITS: Final = 9  # of the number of a page, since PostgreSQL counts rows in a bigint
 
 
 def trace_id_in(text: str) -> Any:
@@ -36,6 +42,24 @@ def trace_id_in(text: str) -> Any:
         return ids.trace_uuid(plain) if _ID.fullmatch(plain) else None
     except ValidationError:  # all zeros
         return None
+
+
+def span_id_in(text: str) -> str | None:
+    """The text if it is the id of a span."""
+    return text if _SPAN_ID.fullmatch(text) else None
+
+
+def page_number_in(text: str) -> int:
+    """The number of a page; the first for a text that is none.
+
+    Raises:
+        IncorrectLookupParameters: the number is too large.
+    """
+    if not text.isdecimal():
+        return 1
+    if len(text) > _MOST_DIGITS:
+        raise IncorrectLookupParameters("there are not so many pages")
+    return int(text)
 
 
 class OpenEndedPaginator(Paginator):
@@ -68,8 +92,16 @@ class UncountedChangeList(ChangeList):
     """A list with links to newer and older rows instead of the number of all pages."""
 
     def get_results(self, request: Any) -> None:
-        """Read the page."""
-        super().get_results(request)
+        """Read the page.
+
+        Raises:
+            IncorrectLookupParameters: PostgreSQL cannot compare with a parameter, such as a text
+                with a NUL. Django then leads back to the whole list.
+        """
+        try:
+            super().get_results(request)
+        except DataError as error:
+            raise IncorrectLookupParameters(error) from error
         # The number of results is not known; the search form shows none if these are equal.
         self.full_result_count = self.result_count
         has_older = self.result_count > self.page_num * self.list_per_page
@@ -137,7 +169,12 @@ class StatusFilter(SimpleListFilter):
     def queryset(self, request: Any, queryset: Any) -> Any:
         """The rows with the status."""
         del request
-        return queryset.filter(status=self.value()) if self.value() else queryset
+        value = self.value()
+        if not value:
+            return queryset
+        if value not in dict(self.lookup_choices):
+            raise IncorrectLookupParameters(f"status={value!r}: there is no such status")
+        return queryset.filter(status=value)
 
 
 class ServiceFilter(SimpleListFilter):

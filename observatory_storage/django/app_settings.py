@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -12,6 +12,13 @@ from django.utils.module_loading import import_string
 
 from observatory_storage.config import PostgresConfig, StorageConfig
 from observatory_storage.config.application_source import PREFIX, ApplicationSource
+from observatory_storage.config.own_settings import (
+    REQUEST_WRITERS,
+    is_unset,
+    read_arguments,
+    read_flag,
+    read_name,
+)
 from observatory_storage.config.problems import Origin, raise_config_error
 from observatory_storage.config.sources import Source
 from observatory_storage.django.database_alias import AliasSource, settings_of_alias
@@ -43,8 +50,9 @@ class AppSettings:
     Attributes:
         database_alias: the entry of ``DATABASES`` whose connection parameters the store shares;
             None if ``OBSERVATORY_DATABASE_URL`` is set.
-        permission: whether a request may see the pages of `urls`: a function of the request.
-        otlp_permission: whether a request may send OTLP; None if tokens decide.
+        permission: whether a request may see traces: a function of the request.
+        health_permission: whether a request may see metrics, and the details of health checks.
+        otlp_permission: whether a request may send OTLP; None if tokens alone decide.
         otlp_tokens: the tokens that senders of OTLP show.
         record_requests: whether the middleware records a span for each request.
         service_name: the service that recorded requests belong to.
@@ -53,6 +61,7 @@ class AppSettings:
 
     database_alias: str | None = "default"
     permission: Permission
+    health_permission: Permission
     otlp_permission: Permission | None = None
     otlp_tokens: tuple[str, ...] = ()
     record_requests: bool = False
@@ -61,7 +70,7 @@ class AppSettings:
 
 
 _OWN: Final = tuple(PREFIX + field.name.upper() for field in fields(AppSettings))
-_DEFAULT_PERMISSION: Final = "observatory_storage.django.permissions.is_staff"
+_DEFAULT_PERMISSION: Final = "observatory_storage.django.permissions.may_view_traces"
 
 _cache: Final[dict[str, AppSettings]] = {}
 _generation: Final = [0]
@@ -152,7 +161,7 @@ def _read() -> AppSettings:
     def value_of(name: str, read: Callable[[Any], Any], *, default: Any) -> Any:
         given = getattr(settings, PREFIX + name, None)
         try:
-            return read(default if given is None else given)
+            return read(default if is_unset(given) else given)
         except (StorageError, ImportError) as error:
             what = f"{PREFIX}{name}"
             if name != "OTLP_TOKENS":  # which are secrets
@@ -167,13 +176,14 @@ def _read() -> AppSettings:
     read = AppSettings(
         database_alias=None
         if has_url
-        else value_of("DATABASE_ALIAS", _text, default=DEFAULT_ALIAS),
+        else value_of("DATABASE_ALIAS", read_name, default=DEFAULT_ALIAS),
         permission=value_of("PERMISSION", _function, default=_DEFAULT_PERMISSION),
+        health_permission=value_of("HEALTH_PERMISSION", _function, default=_DEFAULT_PERMISSION),
         otlp_permission=value_of("OTLP_PERMISSION", _function_or_none, default=""),
         otlp_tokens=value_of("OTLP_TOKENS", _tokens, default=()),
-        record_requests=value_of("RECORD_REQUESTS", _flag, default=False),
-        service_name=value_of("SERVICE_NAME", _text, default=_project_name()),
-        writers=value_of("WRITERS", _writer_config, default={}),
+        record_requests=value_of("RECORD_REQUESTS", read_flag, default=False),
+        service_name=value_of("SERVICE_NAME", read_name, default=_project_name()),
+        writers=value_of("WRITERS", _writers, default={}),
     )
     raise_config_error(problems)
     return read
@@ -182,18 +192,6 @@ def _read() -> AppSettings:
 def _project_name() -> str:
     """The name of the project's package, after which Django names its settings and its URLs."""
     return str(getattr(settings, "ROOT_URLCONF", None) or "django").partition(".")[0]
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigError("must be a name")
-    return value
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigError("must be True or False")
-    return value
 
 
 def _function(value: Any) -> Permission:
@@ -217,13 +215,5 @@ def _tokens(value: Any) -> tuple[str, ...]:
     return tuple(tokens)
 
 
-def _writer_config(value: Any) -> WriterConfig:
-    if isinstance(value, WriterConfig):
-        return value
-    if not isinstance(value, Mapping):
-        raise ConfigError("must be a WriterConfig, or a dict with its arguments")
-    known = {field.name for field in fields(WriterConfig)}
-    if unknown := sorted(str(name) for name in value if name not in known):
-        raise ConfigError(f"has no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-    # A request must not wait for a database that is away, and people look at once for its trace.
-    return WriterConfig(**{"on_full": "drop", "flush_interval_secs": 2.0, **value})
+def _writers(value: Any) -> WriterConfig:
+    return read_arguments(WriterConfig, value, REQUEST_WRITERS)

@@ -12,7 +12,7 @@ urlpatterns = [
     path("health", views.health, {"path": "/health"}, name="health"),
     path("health/live", views.live, name="live"),
     path("health/ready", views.health, {"path": "/health/ready"}, name="ready"),
-    path("metrics", views.health, {"path": "/metrics"}, name="metrics"),
+    path("metrics", views.metrics, name="metrics"),
     re_path(r"^v1/(?P<signal>traces|metrics|logs)$", views.otlp, name="otlp"),
     path("traces/<str:trace_id>", views.trace, name="trace"),
 ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from wsgiref.types import WSGIEnvironment
 
 from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError, InterfaceError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
@@ -19,41 +19,36 @@ from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.health import create_app
 from observatory_storage.web import bearer_token, otlp_app
 
-__all__ = ["health", "live", "otlp", "trace"]
-
-View = Callable[..., HttpResponse]
-
-
-def permitted(view: View) -> View:
-    """Answers 403 unless ``OBSERVATORY_PERMISSION`` lets the request pass."""
-
-    @wraps(view)
-    def guarded(request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
-        if not app_settings().permission(request):
-            raise PermissionDenied
-        return view(request, *args, **kwargs)
-
-    return guarded
+__all__ = ["health", "live", "metrics", "otlp", "trace"]
 
 
 @require_safe
 def live(request: HttpRequest) -> HttpResponse:
-    """Whether the process answers. It tells nothing else, so anybody may ask."""
+    """Whether the process answers. Nobody is asked who they are, which may need the database."""
     return respond(request, create_app(get_pool()), "/health/live")
 
 
 @require_safe
-@permitted
 def health(request: HttpRequest, path: str) -> HttpResponse:
-    """How the store is; see `create_app`."""
-    return respond(request, create_app(get_pool()), path)
+    """How the store is; see `create_app`. ``OBSERVATORY_HEALTH_PERMISSION`` admits to details."""
+    details = _may_see_details(request)
+    return respond(request, create_app(get_pool(), details=details), path)
+
+
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """The metrics of the store, for requests that ``OBSERVATORY_HEALTH_PERMISSION`` admits."""
+    if not app_settings().health_permission(request):
+        raise PermissionDenied
+    return respond(request, create_app(get_pool()), "/metrics")
 
 
 @require_safe
 @never_cache
-@permitted
 def trace(request: HttpRequest, trace_id: str) -> HttpResponse:
-    """A trace with its spans as a tree, as JSON."""
+    """A trace with its spans as a tree, as JSON, if ``OBSERVATORY_PERMISSION`` admits to it."""
+    if not app_settings().permission(request):
+        raise PermissionDenied
     try:
         with unit_of_work() as uow:
             tree = uow.traces.get_tree(trace_id).to_dict(json=True)
@@ -70,13 +65,21 @@ def otlp(request: HttpRequest, signal: str) -> HttpResponse:
     )
 
 
+def _may_see_details(request: HttpRequest) -> bool:
+    try:
+        return bool(app_settings().health_permission(request))
+    except (DatabaseError, InterfaceError):  # which has the session of a user
+        return False
+
+
 def _authorize_for(request: HttpRequest) -> Callable[[WSGIEnvironment], bool]:
     own = app_settings()
     has_token = bearer_token(*own.otlp_tokens) if own.otlp_tokens else None
-    # Without tokens, who may read may also write, so that a store is never open by omission.
-    permission = own.otlp_permission or (own.permission if has_token is None else None)
+    permission = own.otlp_permission
 
     def authorize(environ: WSGIEnvironment) -> bool:
+        if has_token is None and permission is None:
+            raise PermissionError("OTLP is not received here: OBSERVATORY_OTLP_TOKENS is not set")
         if has_token is not None and has_token(environ):
             return True
         return permission is not None and bool(permission(request))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 from weakref import WeakKeyDictionary
@@ -23,6 +22,7 @@ from observatory_storage.flask.extension_settings import (
 from observatory_storage.flask.flask_blueprint import blueprint_of
 from observatory_storage.flask.flask_command import command_of
 from observatory_storage.flask.request_recording import record_requests
+from observatory_storage.flask.streamed_parts import follow_streams, streaming_store
 from observatory_storage.operations import AnyHook
 from observatory_storage.otlp.compression import MAX_BODY_BYTES
 from observatory_storage.pool import StoragePool
@@ -36,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 _NAME: Final = "observatory"
 _UNIT: Final = "_observatory_uow"
-# Of the request that ended last here: its response may go on, without an application context.
-_ended_store: Final[ContextVar[AppStore | None]] = ContextVar("_ended_store", default=None)
 
 
 class Observatory:
@@ -103,7 +101,8 @@ class Observatory:
         storage_config(app.config, self._engine)
         store = self._stores[app] = AppStore(app, self._engine, self._hooks)
         app.extensions[_NAME] = self
-        app.teardown_appcontext(partial(_end_context, store))
+        app.teardown_appcontext(_end_context)
+        follow_streams(app, store)
         app.cli.add_command(command_of(lambda: self._store))
         if settings.record_requests:
             service_name = settings.service_name or app.name
@@ -112,16 +111,16 @@ class Observatory:
     def __call__(self) -> TraceWriter:
         """The writer of traces, so that `observe_llm` and `observe` take this object as their pool.
 
-        It is also that of a request whose response still streams.
+        While a response streams, it is that of the application of the response.
 
         Example::
 
             @observe_llm(observatory, provider="openai", model="gpt-5")
             def ask(messages): ...
         """
-        ended = _ended_store.get()
-        if ended is not None and not has_app_context():
-            return ended.writer(TraceWriter)
+        streaming = streaming_store()
+        if streaming is not None and not has_app_context():
+            return streaming.writer(TraceWriter)
         return self.traces
 
     @property
@@ -179,8 +178,9 @@ class Observatory:
                 `otlp_app` describes.
             authorize: called with the WSGI environment of each request, in its context and before
                 its body is read. True lets it pass, False answers 401, and a `PermissionError` 403
-                with its message. See `bearer_token`. It must be given if OTLP is received; to
-                receive it from everybody, pass ``lambda environ: True``.
+                with its message. See `bearer_token`. With it, ``/health`` and ``/health/ready``
+                also answer the reports, which name servers, users and schemas. It must be given
+                if OTLP is received; to receive it from everybody, pass ``lambda environ: True``.
             max_body_bytes: the bound on a body of OTLP, before and after decompression.
             name: the name of the blueprint. An application needs one for each blueprint.
 
@@ -240,8 +240,7 @@ def _not_set_up(app: Flask) -> ConfigError:
     )
 
 
-def _end_context(store: AppStore, _: BaseException | None) -> None:
-    _ended_store.set(store)
+def _end_context(_: BaseException | None) -> None:
     unit: UnitOfWork | None = g.pop(_UNIT, None)
     if unit is None:
         return

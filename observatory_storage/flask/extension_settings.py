@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
@@ -12,6 +12,13 @@ import sqlalchemy as sa
 from observatory_storage.config import StorageConfig
 from observatory_storage.config.application_source import PREFIX, sources_of_application
 from observatory_storage.config.fields import settings_of
+from observatory_storage.config.own_settings import (
+    REQUEST_WRITERS,
+    is_unset,
+    read_arguments,
+    read_flag,
+    read_name,
+)
 from observatory_storage.config.problems import Loaded, Origin, raise_config_error
 from observatory_storage.config.sources import Source
 from observatory_storage.config.urls import FIELD_OF_PARAMETER, parse_database_url
@@ -28,8 +35,6 @@ __all__ = [
 
 EngineSource: TypeAlias = sa.Engine | Callable[[], sa.Engine] | None
 
-# Requests do not wait for a database that is away, and people soon see what they have done.
-_WRITERS: Final = {"on_full": "drop", "flush_interval_secs": 2.0}
 _WHERE: Final = "app.config: "
 # The settings of PostgreSQL that an engine of the application has by itself.
 _OF_ENGINE: Final = frozenset(
@@ -45,6 +50,10 @@ _VARIABLES_OF_ENGINE: Final = frozenset(
 )
 
 
+def _writers(given: Any) -> WriterConfig:
+    return read_arguments(WriterConfig, given, REQUEST_WRITERS)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtensionSettings:
     """The settings that the extension itself reads: those of the store are in `StorageConfig`.
@@ -56,10 +65,10 @@ class ExtensionSettings:
         writers: how the writers of the extension buffer and flush.
     """
 
-    config_file: str | None
-    record_requests: bool
-    service_name: str | None
-    writers: WriterConfig
+    config_file: str | None = None
+    record_requests: bool = False
+    service_name: str | None = None
+    writers: WriterConfig = field(default_factory=lambda: _writers({}))
 
 
 _OWN: Final = tuple(PREFIX + field.name.upper() for field in fields(ExtensionSettings))
@@ -76,7 +85,8 @@ def extension_settings(config: Mapping[str, Any]) -> ExtensionSettings:
     for name, read in _READERS.items():
         given = config.get(f"{PREFIX}{name.upper()}")
         try:
-            found[name] = read(given)
+            if not is_unset(given):
+                found[name] = read(given)
         except StorageError as error:
             problems.append(f"{_WHERE}{PREFIX}{name.upper()} = {shown(given)}: {error}")
     raise_config_error(problems)
@@ -147,44 +157,15 @@ class _EngineSettings(Source):
             self.set_value(key, value, Origin("engine", shown=False))
 
 
-def _path(given: Any) -> str | None:
-    if given is None or given == "":
-        return None
+def _path(given: Any) -> str:
     if not hasattr(given, "__fspath__") and not isinstance(given, str):
         raise ConfigError("must be the path of a file")
     return str(given)
 
 
-def _flag(given: Any) -> bool:
-    if given not in (None, "", True, False):
-        raise ConfigError("must be True or False")
-    return bool(given)
-
-
-def _name(given: Any) -> str | None:
-    if given is None or given == "":
-        return None
-    if not isinstance(given, str):
-        raise ConfigError("must be a name")
-    return given
-
-
-def _writers(given: Any) -> WriterConfig:
-    if isinstance(given, WriterConfig):
-        return given
-    if given is None:
-        given = {}
-    if not isinstance(given, Mapping):
-        raise ConfigError("must be a WriterConfig, or a dict with its arguments")
-    known = {field.name for field in fields(WriterConfig)}
-    if unknown := sorted(str(name) for name in given if name not in known):
-        raise ConfigError(f"has no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-    return WriterConfig(**{**_WRITERS, **given})
-
-
 _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "config_file": _path,
-    "record_requests": _flag,
-    "service_name": _name,
+    "record_requests": read_flag,
+    "service_name": read_name,
     "writers": _writers,
 }

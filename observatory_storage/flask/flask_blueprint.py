@@ -52,7 +52,7 @@ def blueprint_of(
         blueprint.add_url_rule(path, endpoint, _view(path, app), methods=[method])
 
     for path in PATHS if health else ():
-        add(path, "GET", lambda: _guarded(create_app(pool()), authorize))
+        add(path, "GET", lambda: _guarded(pool(), authorize))
     for path in _OTLP_PATHS if otlp else ():
         add(
             path,
@@ -73,13 +73,16 @@ def _view(path: str, app: Callable[[], WSGIApplication]) -> Callable[[], Respons
     return not_recorded(view)  # probes come every few seconds
 
 
-def _guarded(app: WSGIApplication, authorize: Authorize | None) -> WSGIApplication:
-    """The application for requests that may see it, and a refusal for all others."""
+def _guarded(pool: StoragePool, authorize: Authorize | None) -> WSGIApplication:
+    """The health of the pool, with details for requests that were authorized.
+
+    Requests that are not authorized get a refusal. Without `authorize`, all get short answers.
+    """
     if authorize is None:
-        return app
+        return create_app(pool)
     try:
         if authorize(request.environ):
-            return app
+            return create_app(pool, details=True)
     except PermissionError as error:
         message = str(error) or "the request is not allowed"
         return Response(f"{message}\n", HTTPStatus.FORBIDDEN, mimetype=_TEXT)

@@ -123,6 +123,18 @@ class Trace(Base):
         Integer,
         doc="How many traces it stands for: the least weight of its spans; None for itself alone.",
     )
+    # A trace that was kept for certain may have spans that stand for others, since each process
+    # decides by the spans that it sees.
+    weighted_span_count: Mapped[int | None] = mapped_column(
+        doc="How many spans its spans stand for; None if each stands for itself alone."
+    )
+    weighted_error_count: Mapped[int | None] = mapped_column(
+        doc="The same of those that have failed."
+    )
+    weighted_tokens: Mapped[Decimal | None] = mapped_column(
+        doc="The tokens of the spans that its spans stand for."
+    )
+    weighted_cost_usd: Mapped[Decimal | None] = mapped_column(doc="Their cost, in US dollars.")
     created_at: Mapped[datetime] = now("When the row was first written.")
     updated_at: Mapped[datetime] = now("When the row was last written.")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -16,15 +15,12 @@ from typing import Any, Final, Self, TypeVar
 from opentelemetry import metrics, trace
 from opentelemetry._logs import get_logger_provider, set_logger_provider
 from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk.environment_variables import (
-    OTEL_ATTRIBUTE_COUNT_LIMIT,
-    OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT,
-)
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 
 from observatory_storage.errors import ConfigError, ValidationError
+from observatory_storage.last_resort import LastResort
 from observatory_storage.otel.log_exporter import PostgresLogExporter
 from observatory_storage.otel.metric_exporter import PostgresMetricExporter
 from observatory_storage.otel.processors import (
@@ -33,16 +29,16 @@ from observatory_storage.otel.processors import (
     StoringSpanProcessor,
 )
 from observatory_storage.otel.span_exporter import PostgresSpanExporter
-from observatory_storage.otel.suppression import is_exporting
 from observatory_storage.shared_pool import shared_pool
+from observatory_storage.suppression import is_unrecorded
 from observatory_storage.writers import Source, WriterConfig
 
 __all__ = ["Telemetry", "configure"]
 
 _log = logging.getLogger(__name__)
 _P = TypeVar("_P")
+_SDK_ATTRIBUTES: Final = 128
 _MOST_ATTRIBUTES: Final = 10_000
-_COUNT_LIMITS: Final = (OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT, OTEL_ATTRIBUTE_COUNT_LIMIT)
 _active: Final[list[Telemetry]] = []
 
 
@@ -128,9 +124,11 @@ class Telemetry:
         provider.add_log_record_processor(processor)
         self._keep(processor)
         if level is not None:
-            handler = _logging_handler(level, provider)
-            logging.getLogger().addHandler(handler)
-            self._exits.callback(logging.getLogger().removeHandler, handler)
+            root = logging.getLogger()
+            # The application's warnings stay on its console, also if it has no handler.
+            for handler in (_logging_handler(level, provider), LastResort()):
+                root.addHandler(handler)
+                self._exits.callback(root.removeHandler, handler)
 
     def _keep(
         self, processor: StoringSpanProcessor | StoringLogProcessor | StoringMetricReader
@@ -155,9 +153,9 @@ def configure(
 
     Call it once, before the application makes spans. It sets OpenTelemetry's global providers, so
     that every instrumentation exports into the database. Spans may have 10,000 attributes, unless
-    the environment sets a limit (``OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT``). If your application has set
-    providers of the SDK before, they get an exporter more and keep their resource. If `configure`
-    was called before, it changes nothing and returns what the first call returned.
+    the environment sets another limit (``OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT``). If your application
+    has set providers of the SDK before, they get an exporter more and keep their resource. If
+    `configure` was called before, it changes nothing and returns what the first call returned.
 
     Example::
 
@@ -178,6 +176,7 @@ def configure(
         logs: whether log records are exported.
         log_level: the records of Python's `logging` from this level on become log records, if their
             logger lets them pass. None: only records that are emitted through OpenTelemetry.
+            Warnings and errors that no handler of the application shows go to stderr.
         metric_interval_secs: the seconds between two exports of metrics. The default is that of the
             environment (``OTEL_METRIC_EXPORT_INTERVAL``, in milliseconds), or 60.
 
@@ -234,14 +233,15 @@ def _sdk_provider(current: Any, kind: type[_P]) -> _P | None:
 
 
 def _span_limits() -> SpanLimits:
-    """Room for the attributes of long conversations, unless the environment sets a limit.
+    """Room for the attributes of long conversations, unless the environment sets another limit.
 
     The SDK keeps 128 attributes and drops the oldest. OpenInference has several for each message,
     so that a long conversation would lose its provider and its first messages.
     """
-    if any(os.environ.get(name) for name in _COUNT_LIMITS):
-        return SpanLimits()
-    return SpanLimits(max_span_attributes=_MOST_ATTRIBUTES)
+    limits = SpanLimits()  # those of the environment
+    if limits.max_span_attributes == _SDK_ATTRIBUTES:
+        return SpanLimits(max_span_attributes=_MOST_ATTRIBUTES)
+    return limits
 
 
 def _logging_handler(level: int | str, provider: LoggerProvider) -> logging.Handler:
@@ -255,5 +255,5 @@ def _logging_handler(level: int | str, provider: LoggerProvider) -> logging.Hand
         handler: logging.Handler = module.LoggingHandler(logger_provider=provider)
     handler.setLevel(level.upper() if isinstance(level, str) else level)
     # The statements of flushes, which libraries may log, would be logged by further statements.
-    handler.addFilter(lambda _: not is_exporting())
+    handler.addFilter(lambda _: not is_unrecorded())
     return handler

@@ -8,7 +8,10 @@ them while the database is away.
 from __future__ import annotations
 
 import logging
+import os
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,10 +21,12 @@ from opentelemetry import trace
 from opentelemetry._logs import get_logger_provider
 
 from observatory_storage.errors import BatchError, StorageError, ValidationError
-from observatory_storage.otel.suppression import unrecorded
+from observatory_storage.last_resort import keep_warnings_visible
 from observatory_storage.otlp.resource_scope import Group, Item
+from observatory_storage.pool import StoragePool
 from observatory_storage.rows import Row
 from observatory_storage.shared_pool import shared_pool
+from observatory_storage.suppression import unrecorded
 from observatory_storage.tables import TableDefinition
 from observatory_storage.writers import Source, WriterConfig, process_hooks
 from observatory_storage.writers.buffered_writer import BufferedWriter
@@ -34,6 +39,7 @@ _T = TypeVar("_T")
 _M = TypeVar("_M")
 _log = logging.getLogger(__name__)
 _DEFAULT: Final = WriterConfig(flush_interval_secs=1.0, max_buffered=50_000)
+_CLOSE_SECS: Final = 30.0  # how long a pool that is being closed waits at most
 _QUIET_SECS: Final = 60.0  # how long a kind of warning is not repeated
 
 
@@ -66,10 +72,14 @@ class Outlet(Generic[_W]):
         self._is_shut_down = False
         self._told: dict[str, tuple[float, int]] = {}
         self._writer = self._open()
-        process_hooks.before_closing(_export_all)
+        if isinstance(self._source, StoragePool):
+            store = weakref.WeakMethod(self._store_before_close)
+            self._source.before_close(lambda: (found := store()) and found())
+        keep_warnings_visible()
+        process_hooks.add_export(_export_all)
 
     def _open(self) -> _W:
-        return self._kind(self._source, self._config, surroundings=unrecorded)
+        return self._kind(self._source, self._config)
 
     @property
     def writer(self) -> _W:
@@ -190,6 +200,12 @@ class Outlet(Generic[_W]):
                 return False
             return True
 
+    def _store_before_close(self) -> None:
+        """Store what processors and the writer hold, while the pool can."""
+        if not self._is_shut_down:
+            _export_all(_CLOSE_SECS)
+            self.flush(_CLOSE_SECS * 1000)
+
     def shut_down(self, timeout_millis: float) -> None:
         """Write what is buffered, or spool it, and export no more. Does nothing the second time."""
         if self._is_shut_down:
@@ -210,14 +226,53 @@ class Outlet(Generic[_W]):
             process_hooks.forget(self._writer)
 
 
-def _export_all() -> None:
-    """Have processors of the SDK export what they hold, at the end of a process.
+def _export_all(timeout: float | None) -> None:
+    """Have processors of the SDK export what they hold, at the end of a process or a task.
 
     The SDK does it only where Python calls its exit handlers: not in processes of multiprocessing
     and of Celery's pool. Metrics are left out. A child has inherited those of its parent, and would
     export them once more.
     """
+    deadline = None if timeout is None else time.monotonic() + timeout
     for provider in (trace.get_tracer_provider(), get_logger_provider()):
         flush = getattr(provider, "force_flush", None)
-        if flush is not None:
+        if flush is None:
+            continue
+        if deadline is None:
             flush()
+        else:
+            _flush_by(deadline, provider, flush)
+
+
+_flushing: Final[dict[tuple[int, int], threading.Thread]] = {}  # by process and provider
+
+
+def _flush_by(deadline: float, provider: object, flush: Callable[[int], object]) -> None:
+    """Wait for a provider's `force_flush` until the deadline, on the monotonic clock.
+
+    The SDK passes the time on, but its batch processors wait for their exporters without a limit.
+    """
+
+    def left() -> float:
+        return max(0.0, deadline - time.monotonic())
+
+    def flush_provider() -> None:
+        try:
+            flush(int(left() * 1000))
+        except Exception:  # noqa: BLE001 - code of others
+            _log.exception("a provider of OpenTelemetry could not be flushed")
+
+    key = os.getpid(), id(provider)
+    former = _flushing.get(key)
+    if former is not None:
+        former.join(left())
+        if former.is_alive():  # another one would only wait for it too
+            return
+    thread = threading.Thread(target=flush_provider, name="observatory-export", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is ending
+        flush_provider()
+        return
+    _flushing[key] = thread
+    thread.join(left())

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from observatory_storage.otel.log_exporter import PostgresLogExporter
 from observatory_storage.otel.metric_exporter import PostgresMetricExporter
 from observatory_storage.otel.span_exporter import PostgresSpanExporter
-from observatory_storage.otel.suppression import is_exporting
+from observatory_storage.suppression import is_unrecorded
 
 __all__ = ["StoringLogProcessor", "StoringMetricReader", "StoringSpanProcessor"]
 
@@ -33,14 +33,14 @@ class StoringSpanProcessor(BatchSpanProcessor):
 
 
 class StoringLogProcessor(BatchLogRecordProcessor):
-    """Exports log records in batches, except those of threads that write for exporters."""
+    """Exports log records in batches, except those of threads that write to the store."""
 
     def __init__(self, exporter: PostgresLogExporter) -> None:
         super().__init__(exporter)
         self._storing = exporter
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        if not is_exporting():
+        if not is_unrecorded():
             super().on_emit(log_record)
 
     def force_flush(self, timeout_millis: int | None = None) -> bool:

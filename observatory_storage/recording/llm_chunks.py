@@ -7,6 +7,7 @@ from typing import Any, Final
 from observatory_storage.recording.llm_response import (
     field_of,
     read_response,
+    read_tier,
     read_usage,
     tool_call,
 )
@@ -25,6 +26,7 @@ class StreamedAnswer:
 
     def __init__(self) -> None:
         self._fields: dict[str, Any] = {}
+        self._attributes: dict[str, Any] = {}
         self._texts: dict[int, list[str]] = {}
         self._thoughts: dict[int, list[str]] = {}
         self._calls: dict[tuple[int, int], dict[str, Any]] = {}
@@ -41,6 +43,8 @@ class StreamedAnswer:
         kind = field_of(chunk, "type")
         if not isinstance(kind, str):
             return False
+        if kind == "chunk":  # of OpenAI's helper, whose other events repeat what chunks tell
+            return self.add(field_of(chunk, "chunk"))
         if kind.startswith("response."):
             return self._add_event_of_response(chunk, kind)
         return self._add_event_of_message(chunk, kind)
@@ -48,6 +52,7 @@ class StreamedAnswer:
     def fields(self) -> dict[str, Any]:
         """What the chunks have told, in the fields of `LlmSpan`."""
         found = {**self._fields, **read_usage(self._usage or None)}
+        found["attributes"] = {**found.get("attributes", {}), **self._attributes}
         messages = []
         for index in sorted({*self._texts, *self._thoughts, *(at for at, _ in self._calls)}):
             parts: list[dict[str, Any]] = []
@@ -97,6 +102,7 @@ class StreamedAnswer:
 
     def _add_choices(self, chunk: object, choices: Any) -> bool:
         self._name(chunk)
+        self._attributes |= read_tier(chunk)
         self._use(field_of(chunk, "usage"))
         has_content = False
         for choice in choices:

@@ -6,44 +6,59 @@ as OpenAI and Anthropic do, and some SDKs return plain mappings.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from observatory_storage.plain_json import PlainJson
 
-__all__ = ["counts_of", "field_of", "read_response", "read_usage", "tool_call"]
+__all__ = ["counts_of", "field_of", "read_response", "read_tier", "read_usage", "tool_call"]
 
 _CACHE_READ: Final = "gen_ai.usage.cache_read.input_tokens"
 _CACHE_WRITE: Final = "gen_ai.usage.cache_creation.input_tokens"
 _CACHE_WRITE_1H: Final = "anthropic.usage.cache_creation.ephemeral_1h_input_tokens"
 _REASONING: Final = "gen_ai.usage.reasoning.output_tokens"
 _TIER: Final = "openai.response.service_tier"
+# What the API of responses calls an end, in the words of chat completions.
+_ENDS: Final = {
+    "completed": "stop",
+    "max_output_tokens": "length",
+    "failed": "error",
+    "cancelled": "error",
+}
 _AUDIO_IN: Final = "gen_ai.usage.audio.input_tokens"
 _AUDIO_OUT: Final = "gen_ai.usage.audio.output_tokens"
 
 
 def read_response(response: object) -> dict[str, Any]:
     """The fields of `LlmSpan` that a response tells; none if it is of no known form."""
+    response = _parsed(response)
     if isinstance(choices := field_of(response, "choices"), Sequence):
         found = _of_choices(choices)
+        if field_of(response, "object") == "text_completion":
+            found["operation"] = "text_completion"
     elif field_of(response, "type") == "message" or field_of(response, "stop_reason"):
         found = _of_blocks(response)
     elif isinstance(output := field_of(response, "output"), Sequence):
         if isinstance(output, str):
             return {}
         found = _of_items(response, output)
-    elif field_of(response, "usage") is not None:  # embeddings
-        found = {}
+    elif field_of(response, "usage") is not None:
+        found = {"operation": "embeddings"} if _has_embeddings(response) else {}
     else:
         return {}
     usage = read_usage(field_of(response, "usage"))
-    attributes = {**found.pop("attributes", {}), **usage.pop("attributes", {})}
-    if isinstance(tier := field_of(response, "service_tier"), str):
-        attributes[_TIER] = tier
+    attributes = {**usage.pop("attributes", {}), **read_tier(response)}
     for name, key in (("response_model", "model"), ("response_id", "id")):
         if isinstance(value := field_of(response, key), str) and value:
             found[name] = value
     return {**found, **usage, "attributes": attributes}
+
+
+def read_tier(response: object) -> dict[str, Any]:
+    """The attribute that says in which service tier a response, or a chunk of one, was made."""
+    tier = field_of(response, "service_tier")
+    return {_TIER: tier} if isinstance(tier, str) else {}
 
 
 def read_usage(usage: object) -> dict[str, Any]:
@@ -98,6 +113,21 @@ def counts_of(value: object, *names: str) -> int | None:
 def tool_call(call_id: object, name: object, arguments: object) -> dict[str, Any]:
     """A part that asks for a call of a tool."""
     return {"type": "tool_call", "id": call_id, "name": name, "arguments": arguments}
+
+
+def _parsed(response: object) -> object:
+    """What is in a raw response, as ``with_raw_response`` of the SDKs returns it."""
+    # A body that has not been read yet is the application's to read.
+    if field_of(field_of(response, "http_response"), "is_closed") is not True:
+        return response
+    parse = getattr(response, "parse", None)
+    return response if parse is None or inspect.iscoroutinefunction(parse) else parse()
+
+
+def _has_embeddings(response: object) -> bool:
+    data = field_of(response, "data")
+    first = data[0] if isinstance(data, Sequence) and data else None
+    return field_of(first, "embedding") is not None
 
 
 def _of_choices(choices: Sequence[Any]) -> dict[str, Any]:
@@ -157,6 +187,7 @@ def _parts_of_blocks(blocks: Iterable[Any]) -> list[dict[str, Any]]:
 def _of_items(response: object, items: Sequence[Any]) -> dict[str, Any]:
     """The output of OpenAI's API of responses: messages, calls and thoughts, in one list."""
     parts: list[dict[str, Any]] = []
+    calls_tools = False
     for item in items:
         match field_of(item, "type"):
             case "message":
@@ -164,6 +195,7 @@ def _of_items(response: object, items: Sequence[Any]) -> dict[str, Any]:
                     text = field_of(part, "text") or field_of(part, "refusal")
                     parts += _texts(text) if isinstance(text, str) else [_plain(part)]
             case "function_call" | "custom_tool_call":
+                calls_tools = True
                 arguments = field_of(item, "arguments") or field_of(item, "input")
                 call_id = field_of(item, "call_id") or field_of(item, "id")
                 parts.append(tool_call(call_id, field_of(item, "name"), arguments))
@@ -171,6 +203,10 @@ def _of_items(response: object, items: Sequence[Any]) -> dict[str, Any]:
                 parts.append(_plain(item))
     details = field_of(response, "incomplete_details")
     reason = field_of(details, "reason") or field_of(response, "status")
+    if isinstance(reason, str):
+        reason = (
+            "tool_calls" if calls_tools and reason == "completed" else _ENDS.get(reason, reason)
+        )
     return {
         "output_messages": [{"role": "assistant", "parts": parts}] if parts else None,
         "finish_reasons": [reason] if isinstance(reason, str) else None,

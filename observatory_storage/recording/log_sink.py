@@ -7,10 +7,13 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeAlias
 
-from observatory_storage.errors import StorageError, ValidationError
+from observatory_storage.errors import PoolError, StorageError, ValidationError
+from observatory_storage.last_resort import keep_warnings_visible
 from observatory_storage.llm import span_validation
 from observatory_storage.pool import StoragePool
 from observatory_storage.processes import process_lock
@@ -20,7 +23,9 @@ from observatory_storage.wording import counted
 from observatory_storage.writers import LogWriter, WriterConfig
 from observatory_storage.writers.config import Redact
 
-__all__ = ["LogSink", "is_of_storage"]
+__all__ = ["LogSink", "PoolSource", "is_of_storage"]
+
+PoolSource: TypeAlias = StoragePool | Callable[[], StoragePool] | None
 
 # Threads of this package, whose records would make work for the same threads.
 _THREADS: Final = ("observatory-flush", "observatory-replay", "observatory_storage ")
@@ -39,7 +44,7 @@ class LogSink:
     """Buffers log records, and never raises or waits.
 
     Args:
-        pool: the pool; None for `shared_pool`.
+        pool: the pool, or a function that returns the pool of a record; None for `shared_pool`.
         service_name: the service of all records; None leaves it unknown.
         resource_attributes: attributes of all records' resource.
         batch_size: as `WriterConfig` has it, and so are the following four.
@@ -58,7 +63,7 @@ class LogSink:
 
     def __init__(
         self,
-        pool: StoragePool | None,
+        pool: PoolSource,
         service_name: str | None,
         resource_attributes: Mapping[str, Any] | None,
         *,
@@ -69,15 +74,12 @@ class LogSink:
         redact: Redact | None,
         flush_timeout_secs: float,
     ) -> None:
-        if pool is not None and not isinstance(pool, StoragePool):
-            # The value is not shown: it may be a URL with a password.
-            raise ValidationError("pool", type(pool), "must be a StoragePool, or None")
+        self._find_pool = _function_of(pool)
         span_validation.name("service_name", service_name)
         span_validation.attributes("resource_attributes", resource_attributes or {})
         span_validation.number("flush_timeout_secs", flush_timeout_secs)
         if not flush_timeout_secs > 0:
             raise ValidationError("flush_timeout_secs", flush_timeout_secs, "must be above 0")
-        self._pool = pool
         # Not "drop": only an error tells that a record was lost.
         self._config = WriterConfig(
             batch_size=batch_size,
@@ -93,11 +95,13 @@ class LogSink:
         if service_name is not None:
             self._resource["service.name"] = service_name
         self._resources: dict[int | None, dict[str, Any]] = {}
-        self._writer: LogWriter | None = None
+        # By the id of the pool, which keeps its writer alive.
+        self._writers: weakref.WeakValueDictionary[int, LogWriter] = weakref.WeakValueDictionary()
         self._not_before = 0.0
         self._busy = threading.local()
         self._closed = False
         self.losses = LossReport("log record", _to_stderr)
+        keep_warnings_visible()
 
     def resource_of(self, pid: int | None) -> dict[str, Any]:
         """The resource attributes of records of a process."""
@@ -130,19 +134,23 @@ class LogSink:
 
     def flush(self) -> None:
         """Wait until buffered records are committed, within the timeout. Never raises."""
-        if self._writer is not None and not self._writer.closed:
-            self._wait_for(self._writer, self._writer.flush)
+        for writer in [*self._writers.values()]:
+            if not writer.closed:
+                self._wait_for(writer, writer.flush)
 
     def close(self) -> None:
         """The same, and lose later records."""
-        writer, self._closed = self._writer, True
-        if writer is None:
-            return
+        self._closed = True
+        for writer in [*self._writers.values()]:
+            self._close_writer(writer)
+
+    def _close_writer(self, writer: LogWriter) -> None:
         if not writer.closed:
             self._wait_for(writer, writer.close)
-        elif left := writer.buffer_stats().buffered:
+        elif self._writers.pop(id(writer.source), None) is not None and (
+            left := writer.buffer_stats().buffered
+        ):
             # The hooks at the end of the process have tried it for the last time.
-            self._writer = None
             self.losses.add("the process ends", left)
 
     def _wait_for(self, writer: LogWriter, end: Callable[[float], object]) -> None:
@@ -166,23 +174,46 @@ class LogSink:
     def _open_writer(self) -> LogWriter | None:
         if self._closed:
             raise StorageError("the handler is closed")
-        if self._writer is not None:
-            return self._writer
         if time.monotonic() < self._not_before:
             self.losses.lost += 1  # told when it was tried
             return None
         try:
-            pool = self._pool or shared_pool()
+            pool = self._find_pool()
         except StorageError:
             # Reading the settings takes too long to be tried for every record.
             self._not_before = time.monotonic() + _RETRY_SECS
             raise
+        return self._known_writer(pool) or self._new_writer(pool)
+
+    def _known_writer(self, pool: StoragePool) -> LogWriter | None:
+        writer = self._writers.get(id(pool))
+        # Another pool may have got the id of one that is gone.
+        return writer if writer is not None and writer.source is pool else None
+
+    def _new_writer(self, pool: StoragePool) -> LogWriter:
+        if not isinstance(pool, StoragePool):
+            raise ValidationError("pool", type(pool), "the function must return a StoragePool")
+        if pool.closed:
+            raise PoolError("the pool is closed", retryable=False)
         made = LogWriter(pool, self._config)
         with process_lock():
-            if self._writer is None:  # another thread may have been first
-                self._writer = made
-                pool.before_close(self.close)
-        return self._writer
+            writer = self._known_writer(pool)  # another thread may have been first
+            if writer is None:
+                writer = self._writers[id(pool)] = made
+                pool.before_close(partial(self._close_writer, made))
+        return writer
+
+
+def _function_of(pool: object) -> Callable[[], StoragePool]:
+    if pool is None:
+        return shared_pool
+    if isinstance(pool, StoragePool):
+        return lambda: pool
+    if callable(pool):
+        return pool
+    # The value is not shown: it may be a URL with a password.
+    rule = "must be a StoragePool, a function that returns one, or None"
+    raise ValidationError("pool", type(pool), rule)
 
 
 def _to_stderr(report: str) -> None:

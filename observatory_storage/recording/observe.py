@@ -20,7 +20,7 @@ def observe_llm(
     *,
     provider: str | None = None,
     model: str | None = None,
-    operation: str = "chat",
+    operation: str | None = None,
     name: str | None = None,
     service_name: str | None = None,
     session_id: str | None = None,
@@ -54,7 +54,8 @@ def observe_llm(
 
     Of a decorated function, the arguments ``messages``, ``prompt``, ``input``, ``question``,
     ``query`` or ``text`` are the prompt, or the only argument if it is a text; and ``model``,
-    ``temperature``, ``top_p`` and ``max_tokens`` what they say. Its result is read as
+    ``temperature``, ``top_p``, ``max_tokens``, ``instructions`` (or ``system``) and ``tools`` what
+    they say, also among ``**kwargs``. Its result is read as
     `ObservedCall.response` does. If it is a generator or returns an iterator, the call ends with
     the iterator.
 
@@ -66,7 +67,8 @@ def observe_llm(
             the environment.
         provider: the provider, such as "openai".
         model: the model that is asked for.
-        operation: "chat", "embeddings", "text_completion" or another operation.
+        operation: "chat", "embeddings", "text_completion" or another operation. The default is what
+            the response tells, or else "chat".
         name: the name of the span; the default is "{operation} {model}".
         service_name: the service.
         session_id: the session or conversation.
@@ -86,7 +88,7 @@ def observe_llm(
     Raises:
         ValidationError: an argument is not valid.
     """
-    target = target_of(pool)
+    target = target_of(pool, "observe_llm")
     fields: dict[str, Any] = {
         "provider": provider,
         "model": model,
@@ -156,7 +158,7 @@ def observe(
     Raises:
         ValidationError: an argument is not valid.
     """
-    target = target_of(pool)
+    target = target_of(pool, "observe")
     if kind not in OPERATIONS:
         raise ValidationError("kind", kind, f"must be one of {', '.join(get_args(StepKind))}")
     fields: dict[str, Any] = {

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from observatory_storage import jsonb
 from observatory_storage.llm import LlmSpan
+from observatory_storage.plain_json import PlainJson
 from observatory_storage.recording.exception_attributes import error_text
 from observatory_storage.recording.llm_chunks import StreamedAnswer
 from observatory_storage.recording.llm_response import read_response
@@ -23,6 +24,8 @@ _CONTENTS: Final = frozenset(
 _ANSWERS: Final = frozenset({"completion", "output_messages"})
 # Arguments of functions that are told by their names.
 _PROMPTS: Final = ("messages", "input_messages", "prompt", "input", "question", "query", "text")
+_INSTRUCTIONS: Final = ("system_instructions", "instructions", "system")
+_TOOLS: Final = "gen_ai.tool.definitions"
 _REQUEST: Final = ("temperature", "top_p", "max_tokens")
 _UNKNOWN: Final = "unknown"
 
@@ -149,8 +152,18 @@ class ObservedCall(Observation):
         for name in _REQUEST:
             if isinstance(arguments.get(name), (int, float)):
                 fields.setdefault(name, arguments[name])
-        if self._capture_content and not fields.keys() & {"prompt", "input_messages"}:
+        if not self._capture_content:
+            return
+        if not fields.keys() & {"prompt", "input_messages"}:
             fields |= _prompt_of(arguments)
+        for name in _INSTRUCTIONS:
+            if isinstance(told := arguments.get(name), (str, list, tuple)) and told:
+                fields.setdefault("system_instructions", told)
+        tools = arguments.get("tools")
+        if isinstance(tools, (list, tuple)):  # functions are of agents, which describe them later
+            described = [PlainJson().of(tool) for tool in tools if isinstance(tool, Mapping)]
+            if described:
+                self._attributes.setdefault(_TOOLS, described)
 
     def _take_result(self, result: object) -> None:
         if result is None or self._given.keys() & _ANSWERS or self._fields.keys() & _ANSWERS:
@@ -159,7 +172,8 @@ class ObservedCall(Observation):
             self._read({"completion": result})
         elif found := read_response(result):
             self._read(found)
-        elif self._capture_content:
+        elif self._capture_content and not isinstance(PlainJson().of(result), str):
+            # Of an object that has no form in JSON, a text would tell only what it is.
             self._read({"completion": jsonb.dumps(result, "completion").decode()})
 
     def _take_item(self, item: object) -> None:

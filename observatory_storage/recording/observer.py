@@ -81,9 +81,7 @@ class Observer(Generic[Observed]):
         if isinstance(given, (staticmethod, classmethod)):
             return cast(F, type(given)(self(given.__func__)))
         if not callable(given) or inspect.isclass(given):
-            raise ValidationError(
-                "function", function, "must be a function; decorate with parentheses, @observe()"
-            )
+            raise ValidationError("function", function, "must be a function")
         arguments = _arguments_of(function)
         wrapper: Callable[..., Any]
         if inspect.isasyncgenfunction(function):
@@ -198,11 +196,14 @@ def _arguments_of(function: Callable[..., Any]) -> _Arguments:
     except (TypeError, ValueError):  # some functions in C have none
         return lambda _args, kwargs: kwargs
 
+    others = next((p.name for p in signature.parameters.values() if p.kind is p.VAR_KEYWORD), None)
+
     def arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
             bound = signature.bind_partial(*args, **kwargs).arguments
         except TypeError:  # the function itself will say what is wrong
             return {}
-        return {name: value for name, value in bound.items() if name not in _RECEIVERS}
+        given = {name: value for name, value in bound.items() if name not in _RECEIVERS}
+        return {**given.pop(others, {}), **given} if others is not None else given
 
     return arguments

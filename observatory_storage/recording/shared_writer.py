@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import threading
 import weakref
@@ -48,8 +49,12 @@ def run_alone(action: Callable[[], object]) -> None:
         _here.waiting = None
 
 
-def target_of(pool: object) -> Callable[[], Target]:
+def target_of(pool: object, decorator: str) -> Callable[[], Target]:
     """A function that returns the pool or writer to record into.
+
+    Args:
+        pool: what the decorator was given.
+        decorator: its name, for the error.
 
     Raises:
         ValidationError: the argument is none of those that `observe_llm` takes.
@@ -59,10 +64,23 @@ def target_of(pool: object) -> Callable[[], Target]:
     if isinstance(pool, (StoragePool, TraceWriter)):
         return lambda: pool
     if callable(pool):
+        if _needs_arguments(pool):
+            rule = "must be called without arguments; decorate with parentheses, "
+            raise ValidationError("pool", pool, f"{rule}@{decorator}()")
         return pool
     # The value is not shown: it may be a URL with a password.
     rule = "must be a StoragePool, a TraceWriter, a function that returns one, or None"
     raise ValidationError("pool", type(pool), rule)
+
+
+def _needs_arguments(function: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return True
+    except ValueError:  # some functions in C tell nothing of theirs
+        pass
+    return False
 
 
 def writer_of(target: object) -> TraceWriter:

@@ -26,7 +26,7 @@ from observatory_storage.recording.span_context import (
 )
 
 if TYPE_CHECKING:
-    from observatory_storage.pool import StoragePool
+    from observatory_storage.recording.log_sink import PoolSource
     from observatory_storage.writers.config import Redact
 
 __all__ = ["SpanIdsFilter", "StorageHandler"]
@@ -64,8 +64,10 @@ class StorageHandler(logging.Handler):
         }
 
     Args:
-        pool: the pool. None is the pool that this process shares, with the settings of the
-            environment. It is created when the first record arrives.
+        pool: the pool; or a function that returns it, such as ``ext://shop.storage.get_pool`` in
+            a configuration, which is called for each record. None is the pool that this process
+            shares, with the settings of the environment. It is created when the first record
+            arrives.
         service_name: the service of all records.
         level: the least level that is stored, as a number or name.
         extra: the fields of ``extra=`` that become attributes: True for all, False for none, or
@@ -86,7 +88,7 @@ class StorageHandler(logging.Handler):
 
     def __init__(
         self,
-        pool: StoragePool | None = None,
+        pool: PoolSource = None,
         *,
         service_name: str | None = None,
         level: int | str = logging.NOTSET,
@@ -99,7 +101,6 @@ class StorageHandler(logging.Handler):
         redact: Redact | None = None,
         flush_timeout_secs: float = 10.0,
     ) -> None:
-        super().__init__(level)
         self._takes_all = extra is True
         self._names = _checked_extra(extra)
         self._sink = LogSink(
@@ -113,6 +114,9 @@ class StorageHandler(logging.Handler):
             redact=redact,
             flush_timeout_secs=flush_timeout_secs,
         )
+        # Last: `logging` flushes all handlers that it knows at the end of the process, also those
+        # of which an argument was refused.
+        super().__init__(level)
 
     @property
     def lost(self) -> int:

@@ -14,7 +14,7 @@ from observatory_storage.recording.log_sink import LogSink, is_of_storage
 from observatory_storage.recording.span_context import active_span, add_span, named_span
 
 if TYPE_CHECKING:
-    from observatory_storage.pool import StoragePool
+    from observatory_storage.recording.log_sink import PoolSource
     from observatory_storage.writers.config import Redact
 
 __all__ = ["StructlogProcessor"]
@@ -59,7 +59,8 @@ class StructlogProcessor:
     that go through `logging`, use a `StorageHandler` there instead.
 
     Args:
-        pool: the pool. None is the pool that this process shares.
+        pool: the pool, or a function that returns it, which is called for each event. None is the
+            pool that this process shares.
         service_name: the service of all events.
         resource_attributes: attributes of the resource.
         batch_size: the number of events at which a flush begins.
@@ -75,7 +76,7 @@ class StructlogProcessor:
 
     def __init__(
         self,
-        pool: StoragePool | None = None,
+        pool: PoolSource = None,
         *,
         service_name: str | None = None,
         resource_attributes: Mapping[str, Any] | None = None,

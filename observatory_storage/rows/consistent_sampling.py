@@ -15,6 +15,7 @@ from uuid import UUID
 
 __all__ = [
     "ALL",
+    "MAX_HEAD_WEIGHT",
     "MAX_WEIGHT",
     "NOT_SAMPLED",
     "HeadSampling",
@@ -29,6 +30,8 @@ __all__ = [
 ALL: Final = 2**56
 """One more than the greatest random number. As a threshold, it keeps nothing."""
 MAX_WEIGHT: Final = 2**31 - 1
+MAX_HEAD_WEIGHT: Final = 10_000
+"""The greatest weight that a trace state may tell: it is a header that any caller can send."""
 _DIGITS: Final = 14  # of 56 bits
 _MARK: Final = b"ot="
 _MEMBER: Final = re.compile(rb'"trace_state":"(?:[^"]*[,\s])?ot=([^,"]*)')
@@ -68,6 +71,8 @@ def head_sampling(otlp: bytes | None) -> HeadSampling:
 def sample_weight(otlp: bytes | None, trace_number: int, threshold: int = 0) -> int | None:
     """How many spans a span stands for; None for itself alone.
 
+    What the trace state tells is limited to `MAX_HEAD_WEIGHT`.
+
     Args:
         otlp: the column of that name of the prepared span, whose trace state may tell a threshold.
         trace_number: the id of its trace as an integer.
@@ -77,7 +82,9 @@ def sample_weight(otlp: bytes | None, trace_number: int, threshold: int = 0) -> 
     randomness = head.randomness
     if randomness is None:
         randomness = randomness_of(trace_number)
-    return weight_of(max(threshold, head.threshold), randomness)
+    # No sampler can have kept a random number below its threshold: then the state tells nothing.
+    told = min(head.threshold, _MAX_HEAD_THRESHOLD) if head.threshold <= randomness else 0
+    return weight_of(max(threshold, told), randomness)
 
 
 def head_weights(
@@ -99,6 +106,9 @@ def randomness_of(trace_number: int) -> int:
 def threshold_of(share: float) -> int:
     """The threshold that keeps a share of all traces, from 0 to 1."""
     return ALL - round(share * ALL)
+
+
+_MAX_HEAD_THRESHOLD: Final = threshold_of(1 / MAX_HEAD_WEIGHT)
 
 
 def weight_of(threshold: int, randomness: int) -> int | None:

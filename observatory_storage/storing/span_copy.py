@@ -28,7 +28,9 @@ __all__ = ["SpanCopy", "write_spans"]
 
 _SPANS, _EVENTS, _TRACES = target_of(SPANS), target_of(EVENTS), target_of(TRACES)
 _events_of, _values_of = attrgetter("events"), attrgetter("values")
-_SPAN_ID, _START, _END = SPANS.positions("span_id", "start_time", "end_time")
+_SPAN_ID, _START, _END, _WEIGHT = SPANS.positions(
+    "span_id", "start_time", "end_time", "sample_weight"
+)
 
 
 def write_spans(
@@ -173,6 +175,15 @@ def _unique(rows: Sequence[Row], prices: PriceTable | None) -> dict[Key, Row]:
             last[key] = row
         elif earlier.values[_END] is None or row.values[_END] is not None:
             # A version without `events` keeps the events of the version before it.
-            last[key] = row._replace(events=earlier.events) if row.events is None else row
+            kept = row._replace(events=earlier.events) if row.events is None else row
+            last[key] = _with_lesser_weight(kept, earlier)
     unique = counted_rows(with_costs(sorted(last.values(), key=place_of), prices))
     return {key_of(row.values): row for row in unique}
+
+
+def _with_lesser_weight(row: Row, earlier: Row) -> Row:
+    """The row as `UpsertTarget.replacing` has it: a version without a weight was not sampled."""
+    before, weight = earlier.values[_WEIGHT], row.values[_WEIGHT]
+    if weight is None or (before is not None and before >= weight):
+        return row
+    return row._replace(values=(*row.values[:_WEIGHT], before, *row.values[_WEIGHT + 1 :]))

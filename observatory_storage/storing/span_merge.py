@@ -178,6 +178,7 @@ def _reading_stored() -> Any:
             old.parent_span_id.is_not(None).label("has_parent"),
             old.name,
             old.service_name,
+            old.sample_weight,
             old.payload_frame,
             _SPANS.distinct(old, new).label("differs"),
         )
@@ -218,6 +219,7 @@ def _stored_versions(connection: Connection, bounds: dict[str, Any]) -> dict[Key
             (old.has_parent, old.start_time, old.start_ns, old.span_id),
             old.name,
             old.service_name,
+            old.sample_weight,
         )
         key = old.trace_id, old.span_id, old.start_time, old.start_ns
         frame = None

@@ -37,6 +37,7 @@ TOTALS_COLUMNS: Final = (
     *("span_count", "error_count", "total_tokens", "total_cost_usd", "last_span_start"),
     *("lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id", "duration_us"),
     *("usage_span_count", "unsettled_since", "sample_weight"),
+    *("weighted_span_count", "weighted_error_count", "weighted_tokens", "weighted_cost_usd"),
 )
 """The columns of `traces` that are computed from spans, in the order of `TraceTotals.row`."""
 
@@ -48,7 +49,8 @@ _counted: Final = itemgetter(
         *("response_id", "scope_name", "sample_weight"),
     )
 )
-_START, _TOKENS, _RESPONSE_ID = 4, -6, -3  # among these values
+# Among these values.
+_START, _STATUS, _TOKENS, _COST, _RESPONSE_ID, _WEIGHT = 4, -7, -6, -5, -3, -1
 _TRACE_ID: Final = SPANS.position["trace_id"]
 
 
@@ -68,9 +70,13 @@ class SpanFacts(NamedTuple):
     lead: tuple[bool, datetime, int, str]
     name: str
     service_name: str
+    weight: int | None
 
     def outranks(self, new: SpanFacts) -> bool:
-        """Whether replacing this by `new` may change an extremum, which adding cannot do."""
+        """Whether replacing this by `new` may change an extremum, which adding cannot do.
+
+        The weight is one: the lesser of two weights stays.
+        """
         return (
             (self.end_time is not None and (new.end_time is None or new.end_time < self.end_time))
             or _STATUS_RANK[self.status] > _STATUS_RANK[new.status]
@@ -84,14 +90,39 @@ def facts_of(span: Sequence[Any]) -> SpanFacts:
     """The facts of a prepared span."""
     span_id, parent, name, service, start, start_ns, end, status, *usage = _counted(span)
     lead = (parent is not None, start, start_ns, span_id)
-    tokens, cost, reported, response_id, *_ = usage
+    tokens, cost, reported, response_id, _, weight = usage
     reports = bool(tokens or cost or reported)
-    return SpanFacts(end, status, tokens, cost, reports, response_id, lead, name, service)
+    return SpanFacts(end, status, tokens, cost, reports, response_id, lead, name, service, weight)
 
 
 def _reports_usage(counted: Sequence[Any]) -> bool:
     tokens, cost, reported = counted[_TOKENS:_RESPONSE_ID]
     return bool(tokens or cost or reported)
+
+
+class _Weighted:
+    """The totals of the spans that some spans stand for."""
+
+    def __init__(self, spans: Iterable[_Counted]) -> None:
+        self.spans = self.errors = 0
+        self.tokens: int | None = None
+        self.cost: Decimal | None = None
+        for _, counted in spans:
+            self.add(
+                counted[_WEIGHT] or 1,
+                counted[_STATUS] == "error",
+                counted[_TOKENS],
+                counted[_COST],
+            )
+
+    def add(self, times: int, is_error: bool, tokens: int | None, cost: Decimal | None) -> None:
+        """Add a span so many times, or subtract it."""
+        self.spans += times
+        self.errors += times * is_error
+        if tokens is not None:
+            self.tokens = (self.tokens or 0) + times * tokens
+        if cost is not None:
+            self.cost = _EXACT.add(self.cost or _ZERO, _EXACT.multiply(cost, Decimal(times)))
 
 
 class TraceTotals:
@@ -161,6 +192,7 @@ class TraceTotals:
         self.cost: Decimal | None = cost
         # A span without a weight was not sampled, nor was its trace.
         self.weight: int | None = None if is_unsampled else weight
+        self.weighted = None if weight is None else _Weighted(spans)
         self.unsettled_since = datetime.now(UTC) if is_unsettled else None
 
     def subtract(self, replaced: SpanFacts) -> None:
@@ -177,6 +209,9 @@ class TraceTotals:
             self.tokens = (self.tokens or 0) - replaced.tokens
         if replaced.cost is not None:
             self.cost = _EXACT.subtract(self.cost or _ZERO, replaced.cost)
+        if self.weighted is not None:
+            times = -(replaced.weight or 1)
+            self.weighted.add(times, replaced.status == "error", replaced.tokens, replaced.cost)
 
     def row(self) -> tuple[Any, ...]:
         """The totals as a row in the order of `TOTALS_COLUMNS`."""
@@ -198,7 +233,15 @@ class TraceTotals:
             self.usage_spans,
             self.unsettled_since,
             self.weight,
+            *self._weighted_columns(),
         )
+
+    def _weighted_columns(self) -> tuple[int | None, int | None, Decimal | None, Decimal | None]:
+        weighted = self.weighted
+        if weighted is None:
+            return None, None, None, None
+        tokens = None if weighted.tokens is None else Decimal(weighted.tokens)
+        return weighted.spans, weighted.errors, tokens, weighted.cost
 
 
 class SpansByTrace:

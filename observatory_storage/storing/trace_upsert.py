@@ -37,6 +37,13 @@ __all__ = [
 
 _TRACES: Final = TRACES.table
 _LEAD: Final = ("lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id")
+# A total -> the same of the spans that the spans stand for.
+_WEIGHTED: Final = {
+    "span_count": "weighted_span_count",
+    "error_count": "weighted_error_count",
+    "total_tokens": "weighted_tokens",
+    "total_cost_usd": "weighted_cost_usd",
+}
 
 
 class TraceSummary(NamedTuple):
@@ -114,6 +121,7 @@ def _add(_: UpsertTarget, statement: Insert) -> Any:
                     sa.func.least(old.sample_weight, new.sample_weight),
                 ),
             ),
+            **_added_weighted(old, new, without_spans),
             **{
                 column: sa.case((leads, new[column]), else_=old[column])
                 for column in ("service_name", "root_span_name", *_LEAD)
@@ -121,6 +129,19 @@ def _add(_: UpsertTarget, statement: Insert) -> Any:
             "updated_at": new.updated_at,
         },
     ).returning(*(old[column] for column in TraceSummary._fields))
+
+
+def _added_weighted(
+    old: Any, new: Any, without_spans: sa.ColumnElement[bool]
+) -> dict[str, sa.ColumnElement[Any]]:
+    """The weighted totals; NULL while no span has a weight."""
+    is_weighted = sa.or_(old.weighted_span_count.is_not(None), new.weighted_span_count.is_not(None))
+    added: dict[str, sa.ColumnElement[Any]] = {}
+    for total, weighted in _WEIGHTED.items():
+        before, more = (sa.func.coalesce(side[weighted], side[total]) for side in (old, new))
+        both = sa.func.coalesce(before + more, before, more)
+        added[weighted] = sa.case((without_spans, new[weighted]), (is_weighted, both))
+    return added
 
 
 _TOTALS: Final = UpsertTarget(TRACES, _add, later, TOTALS_COLUMNS, "stage_traces_totals")
@@ -244,6 +265,21 @@ def reports_usage(spans: Any) -> sa.ColumnElement[bool]:
     )
 
 
+def _recomputed_weighted(spans: Any) -> list[sa.Label[Any]]:
+    times = sa.func.coalesce(spans.sample_weight, 1)
+    totals = {
+        "span_count": sa.func.sum(times),
+        "error_count": sa.func.coalesce(sa.func.sum(times).filter(spans.status == "error"), 0),
+        "total_tokens": sa.func.sum(sa.cast(spans.total_tokens, sa.Numeric) * times),
+        "total_cost_usd": sa.func.sum(spans.total_cost_usd * times),
+    }
+    is_weighted = sa.func.count(spans.sample_weight) > 0
+    return [
+        sa.case((is_weighted, totals[total])).label(weighted)
+        for total, weighted in _WEIGHTED.items()
+    ]
+
+
 def _recomputing() -> Any:
     spans = SPANS.table.c
     bounds = _TRACES.alias("bounds")
@@ -277,6 +313,7 @@ def _recomputing() -> Any:
                     sa.func.min(spans.sample_weight),
                 )
             ).label("sample_weight"),
+            *_recomputed_weighted(spans),
             of_lead(spans.name).label("root_span_name"),
             of_lead(spans.service_name).label("service_name"),
             has_parent.label("lead_has_parent"),

@@ -29,6 +29,7 @@ class Buffer:
     Args:
         batch_size: the weight at which a batch is full.
         capacity: the maximum weight of the buffer.
+        lock: a lock to share with other buffers; None for a lock of its own.
 
     Attributes:
         lock: guards the buffer; reentrant.
@@ -36,8 +37,8 @@ class Buffer:
         closed: the writer takes no more rows.
     """
 
-    def __init__(self, batch_size: int, capacity: int) -> None:
-        self.lock = threading.RLock()
+    def __init__(self, batch_size: int, capacity: int, lock: threading.RLock | None = None) -> None:
+        self.lock = threading.RLock() if lock is None else lock
         self.changed = threading.Condition(self.lock)
         self.closed = False
         self._batch_size = batch_size
@@ -116,6 +117,12 @@ class Buffer:
                 self.seal()
             else:
                 waits.append(left)
+
+    def decide_all(self) -> None:
+        """Let tail sampling decide about all rows. Callers need not hold the lock.
+
+        `seal_all` decides as well, but without letting other threads write meanwhile.
+        """
 
     def seal_all(self) -> list[tuple[Batch, int]]:
         """Seal all batches with rows; return each with the number of attempts that began so far.

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 
 from observatory_storage.errors import BatchError, Rejected, StorageError, ValidationError
 from observatory_storage.processes import process_lock
-from observatory_storage.rows import PART, Row, as_mapping, prepare, prepare_many, remember_id
+from observatory_storage.rows import Row, prepare, prepare_many, remember_id
 from observatory_storage.storing import Source, payload_mode, source_of
 from observatory_storage.tables import TableDefinition
 from observatory_storage.writers import process_hooks
@@ -24,15 +23,13 @@ from observatory_storage.writers.buffer import Buffer
 from observatory_storage.writers.config import WriterConfig
 from observatory_storage.writers.delivery import Delivery
 from observatory_storage.writers.flusher import Flusher
-from observatory_storage.writers.spool.replay import PATIENCE_SECS, Surroundings
+from observatory_storage.writers.row_changes import NOTHING_COMPUTED, RowChanges
+from observatory_storage.writers.spool.replay import PATIENCE_SECS
 from observatory_storage.writers.stats import BufferStats, FlushResult, Recorder, WriteStats
 
 __all__ = ["BufferedWriter"]
 
 _CLOSE_TIMEOUT_SECS: Final = 30.0
-_NOTHING: Final[Mapping[str, Any]] = {}
-# The indexes of some rows in the caller's list, the rows, and the same as they are to be written.
-_Part = tuple[Sequence[int], list[Any], list[Any]]
 
 
 class BufferedWriter:
@@ -45,8 +42,6 @@ class BufferedWriter:
     Args:
         pool: the pool to write to.
         config: how rows are collected and flushed.
-        surroundings: returns a context manager, within which the database is written to, in
-            whichever thread.
 
     Attributes:
         signal: the signal that the writer writes.
@@ -58,16 +53,12 @@ class BufferedWriter:
         self,
         pool: Source,
         config: WriterConfig | None = None,
-        *,
-        surroundings: Surroundings = nullcontext,
     ) -> None:
         self._source = source_of("pool", pool)
         if config is not None and not isinstance(config, WriterConfig):
             raise ValidationError("config", config, "must be WriterConfig")
         self._config = config or WriterConfig()
-        self._surroundings = surroundings
         payload_mode(self._source, self._config.payloads)
-        self._changes_rows = self._config.redact is not None or self._source.rules is not None
         self._begin()
         if self._delivery.replay is not None:
             self._delivery.replay.prepare()
@@ -88,9 +79,8 @@ class BufferedWriter:
         self._pid = os.getpid()
         self._recorder = Recorder()
         self._buffer = self._new_buffer()
-        self._delivery = Delivery(
-            self._source, config, self._buffer, self._recorder, self._surroundings
-        )
+        self._changes = RowChanges(config.redact, self._source.rules, self._recorder, self._buffer)
+        self._delivery = Delivery(self._source, config, self._buffer, self._recorder)
         self._flusher = Flusher(self._buffer, config, self._delivery.write, owner=self)
 
     def _new_buffer(self) -> Buffer:
@@ -146,6 +136,7 @@ class BufferedWriter:
         if self._delivery.replay is not None:
             patience = PATIENCE_SECS if timeout is None else min(timeout, PATIENCE_SECS)
             self._delivery.replay.clear(patience, retry=True)
+        self._buffer.decide_all()
         with self._buffer.lock:
             self._flusher.flush(timeout, deadline)
             return self._delivery.result()
@@ -205,7 +196,7 @@ class BufferedWriter:
         table: TableDefinition,
         row: Any,
         prepare_row: Callable[[Any], Row] | None = None,
-        computed: Mapping[str, Any] = _NOTHING,
+        computed: Mapping[str, Any] = NOTHING_COMPUTED,
     ) -> Row | None:
         """Prepare a row and buffer it; None if the redaction hook or a rule drops it.
 
@@ -217,7 +208,8 @@ class BufferedWriter:
         """
         self._leave_parent()
         given = row
-        if self._changes_rows and (given := self._changed(table, row, computed)) is None:
+        changes = self._changes
+        if changes.are_possible and (given := changes.changed(table, row, computed)) is None:
             return None
         prepared = prepare(table, given) if prepare_row is None else prepare_row(given)
         if type(row) is not dict:
@@ -228,7 +220,7 @@ class BufferedWriter:
     @property
     def changes_rows(self) -> bool:
         """Whether redaction or rules may change rows, which then have to be mappings."""
-        return self._changes_rows
+        return self._changes.are_possible
 
     def write_row(self, table: TableDefinition, row: Any) -> Row | None:
         """Buffer a row of any table of the signal; not for applications to call.
@@ -266,7 +258,7 @@ class BufferedWriter:
         self._leave_parent()
         rejected: list[Rejected] = []
         dropped = 0
-        for indexes, part, given in self._parts(table, rows, rejected):
+        for indexes, part, given in self._changes.parts(table, rows, rejected):
             prepared, error = prepare_many(table, given)
             if error is not None:
                 refused = {one.index: one.error for one in error.rejected}
@@ -283,66 +275,6 @@ class BufferedWriter:
         if rejected:
             raise BatchError(sorted(rejected, key=itemgetter(0)))
         return dropped
-
-    def _parts(
-        self, table: TableDefinition, rows: Iterable[Any], rejected: list[Rejected]
-    ) -> Iterator[_Part]:
-        if not self._changes_rows and isinstance(rows, list):
-            for start in range(0, len(rows), PART):
-                part = rows[start : start + PART]
-                yield range(start, start + len(part)), part, part
-            return
-        indexes: list[int] = []
-        part, kept = [], []
-        try:
-            for index, row in enumerate(rows):
-                given = row
-                if self._changes_rows:
-                    try:
-                        given = self._changed(table, row)
-                    except ValidationError as error:
-                        rejected.append(Rejected(index, row, error))
-                        continue
-                    if given is None:
-                        continue
-                indexes.append(index)
-                part.append(row)
-                kept.append(given)
-                if len(part) == PART:
-                    full = indexes, part, kept
-                    indexes, part, kept = [], [], []
-                    yield full
-        finally:  # also if the caller's iterator raises: keep the rows before the error
-            if part:
-                yield indexes, part, kept
-
-    def _changed(
-        self, table: TableDefinition, row: Any, computed: Mapping[str, Any] = _NOTHING
-    ) -> Mapping[str, Any] | None:
-        """The row as the redaction hook and the rules leave it; None if one of them drops it."""
-        given = as_mapping(row, table.model)
-        if self._config.redact is not None:
-            redacted = self._config.redact(given)
-            if redacted is None:
-                with self._buffer.lock:
-                    self._recorder.counts.redacted += 1
-                return None
-            given = as_mapping(redacted, table.model)
-        rules = self._source.rules
-        if rules is None:
-            return given
-        kept = rules.applied(
-            table,
-            {
-                column: value
-                for column, value in given.items()
-                if column not in computed or value != computed[column]
-            },
-        )
-        if kept is None:
-            with self._buffer.lock:
-                self._recorder.counts.dropped_by_rules += 1
-        return kept
 
     def _add(self, rows: Sequence[Row], repairs: int) -> int:
         """Put prepared rows into the buffer. If it is full, follow ``on_full``.

@@ -11,19 +11,29 @@ import atexit
 import logging
 import os
 import sys
+import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.util import Finalize, register_after_fork
 from typing import Any, ClassVar, Final, Protocol
 
 from observatory_storage.errors import BatchError, StorageError
 from observatory_storage.writers.stats import BufferStats, FlushResult
 
-__all__ = ["before_closing", "buffered_rows", "flush_all", "follow_host", "forget", "register"]
+__all__ = [
+    "add_export",
+    "buffered_rows",
+    "flush_all",
+    "follow_host",
+    "forget",
+    "register",
+    "secs_left_at_exit",
+]
 
 _log = logging.getLogger(__name__)
 
 _WORKER_TIMEOUT_SECS: Final = 30.0
+_EXIT_SECS: Final = 30.0
 
 
 class Buffering(Protocol):
@@ -34,13 +44,15 @@ class Buffering(Protocol):
     @property
     def source(self) -> object: ...
     def flush(self, timeout: float | None = None) -> FlushResult: ...
-    def close(self) -> FlushResult: ...
+    def close(self, timeout: float | None = ...) -> FlushResult: ...
     def buffer_stats(self) -> BufferStats: ...
     def release_parent_files(self) -> None: ...
 
 
 _writers: Final[weakref.WeakSet[Buffering]] = weakref.WeakSet()
-_before_closing: Final[list[Callable[[], None]]] = []
+_exports: Final[list[Callable[[float | None], None]]] = []
+# When the processes with these ids shall have ended, on the monotonic clock.
+_exit_deadlines: Final[dict[int, float]] = {}
 
 
 def register(writer: Buffering) -> None:
@@ -54,30 +66,56 @@ def forget(writer: Buffering) -> None:
     _writers.discard(writer)
 
 
-def before_closing(call: Callable[[], None]) -> None:
-    """Call a function before the writers are closed, to give them what others still hold.
+def add_export(export: Callable[[float | None], None]) -> None:
+    """Call a function before writers are flushed or closed, which exports to them.
 
-    It is also called before `flush_all` flushes them.
+    Args:
+        export: has others, such as processors of OpenTelemetry, export what they hold. It takes the
+            seconds that it may take; None for as long as it takes.
     """
-    if call not in _before_closing:
-        _before_closing.append(call)
+    if export not in _exports:
+        _exports.append(export)
 
 
 def flush_all(timeout: float | None) -> None:
     """Flush each writer of this process. Errors are logged; rows that may yet be written stay.
 
     Args:
-        timeout: the seconds to wait for each writer; None to wait as long as the retries take.
+        timeout: the seconds that this may take; None to wait as long as the retries take.
     """
-    _take_from_others()
-    for writer in _known_writers():
+    deadline = None if timeout is None else time.monotonic() + timeout
+    _export(timeout)
+    for writer, share in _shares(deadline):
         try:
-            writer.flush(timeout)
+            writer.flush(share)
         except BatchError as error:
             _log.error("the database refused rows: %s", error)
         except StorageError as error:
             left = writer.buffer_stats().buffered
             _log.warning("%d rows could not be written yet: %s", left, error)
+
+
+def secs_left_at_exit() -> float:
+    """The seconds that the hooks at the end of this process may still take together.
+
+    They begin with the first call, and anew if the process has lived on.
+    """
+    now, pid = time.monotonic(), os.getpid()
+    if now >= _exit_deadlines.get(pid, now):
+        _exit_deadlines[pid] = now + _EXIT_SECS
+    return _exit_deadlines[pid] - now
+
+
+def _shares(deadline: float | None) -> Iterator[tuple[Buffering, float | None]]:
+    """The writers, and the seconds that each may take.
+
+    Those with rows come first and share the time evenly. What one does not need is for the others.
+    """
+    writers = sorted(_known_writers(), key=lambda writer: not writer.buffer_stats().buffered)
+    with_rows = sum(1 for writer in writers if writer.buffer_stats().buffered)
+    for index, writer in enumerate(writers):
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        yield writer, None if left is None else left / max(1, with_rows - index)
 
 
 def buffered_rows(source: object) -> dict[str, int]:
@@ -128,12 +166,14 @@ def _close_in_uwsgi() -> None:
             application_s()
 
 
-def _take_from_others() -> None:
-    for call in _before_closing:
+def _export(timeout: float | None) -> None:
+    """Have others export, in half of the time, since their exporters may hang."""
+    share = None if timeout is None else timeout / 2 / max(1, len(_exports))
+    for export in _exports:
         try:
-            call()
+            export(share)
         except Exception:  # noqa: BLE001 - code of others, which must not keep writers from closing
-            _log.exception("not everything was given to the writers")
+            _log.exception("not everything was exported to the writers")
 
 
 def _flush_in_worker(**_: object) -> None:
@@ -141,11 +181,13 @@ def _flush_in_worker(**_: object) -> None:
 
 
 def _close_all(**_: object) -> None:
-    _take_from_others()
-    for writer in list(_writers):
+    left = secs_left_at_exit()
+    deadline = time.monotonic() + left
+    _export(left)
+    for writer, share in _shares(deadline):
         _writers.discard(writer)  # several hooks may call this
         try:
-            writer.close()
+            writer.close(share)
         except BatchError as error:
             _log.error("the database refused rows: %s", error)
         except StorageError as error:

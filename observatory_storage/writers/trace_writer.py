@@ -17,7 +17,8 @@ from observatory_storage.tables import EVENTS, SPANS, TRACES
 from observatory_storage.writers.buffer import Buffer
 from observatory_storage.writers.buffered_writer import BufferedWriter
 from observatory_storage.writers.sampling_buffer import SamplingBuffer
-from observatory_storage.writers.tail_sampling import Decider, TailSampling
+from observatory_storage.writers.tail_sampling import TailSampling
+from observatory_storage.writers.trace_decisions import decisions_of
 
 __all__ = ["TraceWriter"]
 
@@ -49,9 +50,9 @@ class TraceWriter(BufferedWriter):
         sampling = config.sampling or _configured(self._source.config.sampling)
         if sampling is None:
             return super()._new_buffer()
-        decider = Decider(sampling, self._source.prices.known)
+        decisions = decisions_of(self._source, sampling)
         return SamplingBuffer(
-            config.batch_size, config.max_buffered, sampling, decider, self._recorder.counts
+            config.batch_size, config.max_buffered, decisions, self._recorder.counts
         )
 
     def write_trace(self, trace: Trace | Mapping[str, Any]) -> UUID:
@@ -123,7 +124,7 @@ class TraceWriter(BufferedWriter):
                 return rows.prepare_llm_span(row, text)
             return rows.prepare_span(row, has_facts=True, trace_text=text)
 
-        if self._changes_rows:
+        if self.changes_rows:
             self._write(SPANS, span, prepare_changed, columns_of_attributes(call, span))
         else:
             self._write(SPANS, span, prepare)

@@ -106,6 +106,36 @@ def test_lists_are_searched_and_filtered(
     assert set(re.findall(r"step \d", results(page(staff, path, **query)))) == found
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"p": "9" * 25},
+        {"p": "9" * 5000},
+        {"status": "nonsense"},
+        {"status": "error\0"},
+        {"service_name": "assistant\0"},
+        {"name": "step\0"},
+        {"trace_id": "step"},
+        {"start_time": "99999-01-01"},
+    ],
+)
+@pytest.mark.parametrize("path", LISTS[:2])
+def test_malformed_parameters_lead_back_to_the_list(
+    path: str, query: dict[str, str], staff: Client, store: StoragePool
+) -> None:
+    write_conversation(store)
+    answer = staff.get(path, query)
+    assert (answer.status_code, answer.headers["Location"]) == (302, f"{path}?e=1")
+    assert 'id="changelist"' in page(staff, f"{path}?e=1")
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("path", [*LISTS, f"/admin/observatory/span/{TRACE}:{CALL}"])
+def test_a_malformed_key_is_that_of_no_row(path: str, staff: Client) -> None:
+    assert staff.get(f"{path}%00/change/").status_code == 302
+    assert page(staff, path.partition(f"{TRACE}")[0], q="step\0")
+
+
 def results(shown: str) -> str:
     """The table of results of a page."""
     return shown.partition('id="result_list"')[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -159,6 +160,14 @@ def test_an_error_names_the_setting_and_its_value(name: str, value: Any, problem
     ):
         storage_config()
     assert "tokén" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_none_and_empty_texts_count_as_unset(value: str | None) -> None:
+    before = app_settings()
+    names = ("PERMISSION", "HEALTH_PERMISSION", "RECORD_REQUESTS", "SERVICE_NAME", "WRITERS")
+    with override_settings(**{f"OBSERVATORY_{name}": value for name in names}):
+        assert app_settings() == replace(before, record_requests=False)
 
 
 def test_a_database_that_is_not_there_is_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from unittest import TestCase
 
@@ -10,7 +11,7 @@ from django.db import connections
 from django.test import Client, override_settings
 from django.test.utils import setup_test_environment, teardown_test_environment
 
-from observatory_storage import ConfigError, StorageError, StoragePool
+from observatory_storage import ConfigError, StorageError, StorageHandler, StoragePool
 from observatory_storage.django import close_pool, get_pool, get_trace_writer, unit_of_work
 from observatory_storage.django.testing import StoreTestMixin, clear_store
 from tests.django_app.rows import span, write_conversation
@@ -77,3 +78,19 @@ def test_tests_do_not_write_to_a_database_that_django_does_not_know() -> None:
             assert Client().get("/refuse").status_code == 404
     with override_settings(OBSERVATORY_DATABASE_URL=f"{url}test_shop"):
         assert get_pool().config.postgres.database == "test_shop"
+
+
+@pytest.mark.usefixtures("project", "testing")
+def test_a_handler_of_a_function_follows_the_database_of_tests() -> None:
+    record = logging.makeLogRecord({"msg": "paid", "levelno": logging.INFO})
+    handler = StorageHandler(get_pool, service_name="shop")
+    handler.handle(record)
+    first = get_pool()
+    with override_settings(OBSERVATORY_DB_POOL_MAX_CONNECTIONS=3):
+        handler.handle(record)
+        handler.flush()
+        assert get_pool() is not first
+        assert handler.lost == 0
+        with unit_of_work() as uow:
+            assert len(uow.logs.list()) == 2
+    handler.close()

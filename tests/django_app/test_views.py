@@ -8,10 +8,13 @@ import json
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission, User
 from django.test import AsyncClient, Client, override_settings
 
 from observatory_storage import StoragePool
+from observatory_storage.django import get_pool
 from tests.commands import TRACE, rows, traces_request
+from tests.django_app.conftest import project_on
 from tests.django_app.project_settings import SETTINGS
 from tests.django_app.rows import write_conversation
 
@@ -29,14 +32,54 @@ def only_ada(request: Any) -> bool:
     return bool(request.headers.get("X-User") == "ada")
 
 
-@pytest.mark.usefixtures("project")
-@pytest.mark.parametrize("path", ["health", "health/ready", "metrics", f"traces/{TRACE}"])
-def test_pages_are_for_the_staff_unless_the_project_says_otherwise(path: str) -> None:
-    assert Client().get(f"/store/{path}").status_code == 403
+@pytest.mark.usefixtures("whole_project")
+def test_a_trace_needs_the_permissions_of_the_admin() -> None:
+    write_conversation(get_pool())
+    client, ada = Client(), User.objects.create_user("ada", is_staff=True)
+    client.force_login(ada)
+    path = f"/store/traces/{TRACE}"
+    assert client.get(path).status_code == 403
+    names = ["view_trace", "view_span"]
+    ada.user_permissions.set(Permission.objects.filter(codename__in=names))
+    assert client.get(path).status_code == 200
+    ada.is_staff = False
+    ada.save()
+    assert client.get(path).status_code == 403
     with override_settings(OBSERVATORY_PERMISSION=only_ada):
-        assert Client().get(f"/store/{path}").status_code == 403
-        refused = Client().get(f"/store/{path}", headers={"X-User": "ada"})
-        assert refused.status_code in (200, 404)
+        assert client.get(path).status_code == 403
+        assert client.get(path, headers={"X-User": "ada"}).status_code == 200
+
+
+@pytest.mark.usefixtures("project")
+def test_metrics_have_the_permission_of_health_checks() -> None:
+    assert Client().get("/store/metrics").status_code == 403
+    with open_to_all:
+        assert Client().get("/store/metrics").status_code == 403
+    with override_settings(OBSERVATORY_HEALTH_PERMISSION=only_ada):
+        assert Client().get("/store/metrics").status_code == 403
+        answer = Client().get("/store/metrics", headers={"X-User": "ada"})
+        assert b"no metrics" in answer.content  # the pool has no hook
+        assert Client().get(f"/store/traces/{TRACE}", headers={"X-User": "ada"}).status_code == 403
+
+
+@pytest.mark.usefixtures("new_project")
+def test_probes_need_no_permission_and_see_no_details(caplog: pytest.LogCaptureFixture) -> None:
+    ready = Client().get("/store/health/ready")
+    assert (ready.status_code, ready.json()) == (503, {"ready": False})
+    assert "no revision" in caplog.text
+    assert Client().get("/store/health").json() == {"status": "healthy"}
+    with override_settings(OBSERVATORY_HEALTH_PERMISSION=only_ada):
+        assert Client().get("/store/health/ready").json() == {"ready": False}
+        shown = Client().get("/store/health/ready", headers={"X-User": "ada"}).json()
+    assert "no revision" in shown["error"]
+
+
+def test_a_probe_with_a_cookie_is_told_that_the_database_is_away() -> None:
+    with project_on("postgresql://app@127.0.0.1:1/shop"):
+        client = Client()
+        client.cookies["sessionid"] = "a" * 32
+        answer = client.get("/store/health/ready")
+    assert (answer.status_code, answer.json()) == (503, {"ready": False})
 
 
 @pytest.mark.usefixtures("project")
@@ -46,18 +89,17 @@ def test_anybody_may_ask_whether_the_process_lives() -> None:
     assert Client().post("/store/health/live").status_code == 405
 
 
-@open_to_all
 def test_health_is_that_of_the_project_s_pool(project: StoragePool) -> None:
     answer = Client().get("/store/health")
-    assert (answer.status_code, answer.json()["status"]) == (200, "healthy")
-    assert Client().get("/store/health/ready").json()["ready"] is True
+    assert (answer.status_code, answer.json()) == (200, {"status": "healthy"})
+    assert Client().get("/store/health/ready").json() == {"ready": True}
     assert answer.headers["Cache-Control"] == "no-store"
     with override_settings(OBSERVATORY_SCHEMA="elsewhere"):
         assert Client().get("/store/health/ready").status_code == 503
     assert project.schema == "public"
 
 
-@open_to_all
+@override_settings(OBSERVATORY_HEALTH_PERMISSION=anybody)
 def test_metrics_are_those_of_a_hook_of_the_pool(project: StoragePool) -> None:
     from prometheus_client import CollectorRegistry
 
@@ -130,12 +172,14 @@ def reading(get_response: Any) -> Any:
 
 
 @pytest.mark.usefixtures("project")
-def test_without_a_token_who_may_read_may_send() -> None:
+def test_without_tokens_otlp_is_refused_unless_a_permission_admits_it() -> None:
     body = json.dumps(traces_request()).encode()
-    assert Client().post("/store/v1/traces", body, JSON).status_code == 401
     with open_to_all:
-        assert Client().post("/store/v1/traces", body, JSON).status_code == 200
+        refused = Client().post("/store/v1/traces", body, JSON)
+    assert refused.status_code == 403
+    assert "OBSERVATORY_OTLP_TOKENS is not set" in refused.json()["message"]
     with override_settings(OBSERVATORY_OTLP_PERMISSION=only_ada):
+        assert Client().post("/store/v1/traces", body, JSON).status_code == 401
         answer = Client().post("/store/v1/traces", body, JSON, headers={"X-User": "ada"})
         assert answer.status_code == 200
 

@@ -173,6 +173,10 @@ def test_database_url_of_the_environment_is_the_fallback(
             "app.config: OBSERVATORY_CONFIG_FILE = 5: must be the path of a file",
         ),
         (
+            {"OBSERVATORY_SERVICE_NAME": " "},
+            "app.config: OBSERVATORY_SERVICE_NAME = ' ': must be a name",
+        ),
+        (
             {"OBSERVATORY_CONFIG_FILE": "missing.yaml"},
             "missing.yaml: cannot be read: No such file or directory",
         ),

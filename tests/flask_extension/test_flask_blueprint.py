@@ -51,9 +51,22 @@ def test_database_that_is_away(make_app: MakeApp, observatory: Observatory) -> N
     )
     app.register_blueprint(observatory.blueprint())
     client = app.test_client()
-    assert client.get("/health").status_code == 503
-    assert client.get("/health/ready").status_code == 503
+    health, ready = client.get("/health"), client.get("/health/ready")
+    assert (health.status_code, health.json) == (503, {"status": "unhealthy"})
+    assert (ready.status_code, ready.json) == (503, {"ready": False})
     assert client.get("/health/live").status_code == 200
+
+
+def test_those_who_are_authorized_see_why(make_app: MakeApp, observatory: Observatory) -> None:
+    app = make_app(
+        OBSERVATORY_DATABASE_URL="postgresql://app@127.0.0.1:1/shop",
+        OBSERVATORY_DB_RETRY_MAX_ATTEMPTS=1,
+    )
+    app.register_blueprint(observatory.blueprint(authorize=bearer_token("secret")))
+    client = app.test_client()
+    assert client.get("/health").status_code == 401
+    for path in ("/health", "/health/ready"):
+        assert "127.0.0.1" in client.get(path, headers=TOKEN).text
 
 
 def test_metrics(database_url: str) -> None:

@@ -9,7 +9,14 @@ import psycopg
 import pytest
 from flask import Flask, Response, abort, stream_with_context
 
-from observatory_storage import ConfigError, TraceSpan, current_observation, observe, observe_llm
+from observatory_storage import (
+    ConfigError,
+    TraceSpan,
+    TraceWriter,
+    current_observation,
+    observe,
+    observe_llm,
+)
 from observatory_storage.flask import Observatory
 from tests.flask_extension.conftest import MakeApp
 
@@ -174,6 +181,39 @@ def test_span_of_a_stream_ends_with_it(
     assert request.end_time is not None
     assert call.end_time <= request.end_time
     assert current_observation() is None
+
+
+def test_a_stream_is_stored_by_its_own_application(
+    make_app: MakeApp, observatory: Observatory
+) -> None:
+    app, other = make_app(), make_app()
+    with app.app_context():
+        own = observatory.traces
+
+    @app.get("/stream")
+    def stream() -> Response:
+        def parts() -> Iterator[str]:
+            try:
+                yield "begun "
+                with other.app_context():
+                    assert observatory() is not own
+                yield "ours" if observatory() is own else "theirs"
+            finally:  # also when the client leaves
+                closed.append(observatory())
+
+        return app.response_class(parts())
+
+    closed: list[TraceWriter] = []
+    client = app.test_client()
+    with client.get("/stream") as answer:
+        assert answer.get_data(as_text=True) == "begun ours"
+    with client.get("/stream", buffered=False) as answer:
+        assert next(answer.iter_encoded()) == b"begun "
+        with pytest.raises(RuntimeError, match="outside of application context"):
+            observatory()
+    assert closed == [own, own]
+    with pytest.raises(RuntimeError, match="outside of application context"):
+        observatory()
 
 
 def test_stream_that_is_not_closed_is_no_parent_of_the_next_request(

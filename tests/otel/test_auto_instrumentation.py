@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,24 @@ with trace.get_tracer("app").start_as_current_span("request"):
     logging.getLogger("app").warning("sold out")
 metrics.get_meter("app").create_counter("orders").add(3)
 """
+IN_FLASK = """
+import logging, sys
+from flask import Flask
+from observatory_storage.otel import configure
+
+if "configured" in sys.argv:
+    logging.basicConfig(format="%(name)s says: %(message)s")
+configure(service_name="shop")
+app = Flask("shop")
+
+@app.get("/")
+def fail():
+    logging.getLogger("shop.orders").warning("sold out")
+    raise LookupError("no such order")
+
+assert app.test_client().get("/").status_code == 500
+"""
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 FORKING = """
 import multiprocessing
 from opentelemetry import trace
@@ -45,11 +64,13 @@ if __name__ == "__main__":
 """
 
 
-def run(script: str, folder: Path, *command: str, **environment: str) -> str:
+def run(
+    script: str, folder: Path, *command: str, arguments: Sequence[str] = (), **environment: str
+) -> str:
     path = folder / "application.py"
     path.write_text(script)
     done = subprocess.run(
-        [*command, sys.executable, str(path)],
+        [*command, sys.executable, str(path), *arguments],
         env={"PATH": os.defpath, "HOME": str(folder), **environment},
         cwd=folder,
         capture_output=True,
@@ -73,9 +94,8 @@ def test_opentelemetry_instrument_stores_all_three_signals(
         OTEL_TRACES_EXPORTER="postgresql",
         OTEL_METRICS_EXPORTER="postgresql",
         OTEL_LOGS_EXPORTER="postgresql",
-        OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED="true",
     )
-    assert said.strip() in ("", "sold out")
+    assert said == ""
     assert found(pool, TraceSpan.name, TraceSpan.service_name) == [("request", "shop")]
     assert found(pool, LogRecord.body, LogRecord.service_name) == [("sold out", "shop")]
     assert found(pool, Metric.name, Metric.service_name) == [("orders", "shop")]
@@ -91,6 +111,38 @@ def test_a_missing_database_url_is_told_at_the_start(tmp_path: Path) -> None:
         OTEL_LOGS_EXPORTER="none",
     )
     assert "DATABASE_URL: is not set" in said
+
+
+def test_what_is_lost_is_told_on_the_console(tmp_path: Path) -> None:
+    # Root has a handler, which exports: `logging` itself would not write to stderr any more.
+    said = run(
+        APPLICATION,
+        tmp_path,
+        str(Path(sys.executable).with_name("opentelemetry-instrument")),
+        DATABASE_URL=NOWHERE,
+        OTEL_TRACES_EXPORTER="postgresql",
+        OTEL_METRICS_EXPORTER="postgresql",
+        OTEL_LOGS_EXPORTER="postgresql",
+        DB_RETRY_MAX_ATTEMPTS="1",
+    )
+    for items in ("spans", "data points", "log records"):
+        (line,) = [line for line in said.splitlines() if f"rows of {items} could not" in line]
+        assert "lost when the process ends" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [((), "sold out\n"), (("configured",), "shop.orders says: sold out\n")],
+    ids=["no handler", "basicConfig"],
+)
+def test_warnings_and_tracebacks_of_an_application_stay_on_its_console(
+    pool: StoragePool, database_url: str, tmp_path: Path, arguments: tuple[str, ...], shown: str
+) -> None:
+    said = run(IN_FLASK, tmp_path, arguments=arguments, DATABASE_URL=database_url)
+    assert said.startswith(shown)
+    assert said.count("sold out") == 1
+    assert said.count("LookupError: no such order") == 1
+    assert found(pool, LogRecord.body) == [("Exception on / [GET]",), ("sold out",)]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -18,11 +18,14 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTAL
 
 
 @pytest.mark.usefixtures("fresh_environment", "fresh_providers")
+@pytest.mark.parametrize("has_console", [False, True])
 def test_three_lines_and_then_data(
-    pool: StoragePool, database_url: str, monkeypatch: pytest.MonkeyPatch
+    pool: StoragePool, database_url: str, monkeypatch: pytest.MonkeyPatch, has_console: bool
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
-    three_lines, spans, _ = EXAMPLES
+    three_lines, spans, console, _ = EXAMPLES
+    if has_console:
+        three_lines = three_lines.partition("\n")[0] + "\n" + console
     try:
         exec(three_lines + spans, {"__name__": "guide"})
         assert named_spans(pool) == ["answer"]

@@ -149,7 +149,7 @@ def test_a_response(pool: StoragePool, of: Any) -> None:
     row = stored(pool)
     check(row, PARTS, COUNTS)
     assert row["token_details"] == DETAILS
-    assert row["attributes"]["gen_ai.response.finish_reasons"] == ["completed"]
+    assert row["attributes"]["gen_ai.response.finish_reasons"] == ["tool_calls"]
 
 
 @pytest.mark.parametrize("of", [AnthropicMessage.model_validate, dict], ids=["object", "mapping"])
@@ -180,6 +180,7 @@ def test_embeddings_and_completions(pool: StoragePool) -> None:
     found = read_response(embeddings)
     assert (found["prompt_tokens"], found["response_model"]) == (5, "embedder")
     assert "output_messages" not in found
+    assert found["operation"] == "embeddings"
     completion = Completion.model_validate(
         {
             "id": "cmpl-1",
@@ -189,6 +190,7 @@ def test_embeddings_and_completions(pool: StoragePool) -> None:
             "choices": [{"index": 0, "text": "yes", "finish_reason": "stop", "logprobs": None}],
         }
     )
+    assert read_response(completion)["operation"] == "text_completion"
     (message,) = read_response(completion)["output_messages"]
     assert message["parts"] == [{"type": "text", "content": "yes"}]
 
@@ -314,7 +316,7 @@ def objects(kind: Any, events: Sequence[object]) -> list[Any]:
     [
         (CHAT_CHUNKS, "tool_calls"),
         ([chunk.model_dump() for chunk in CHAT_CHUNKS], "tool_calls"),
-        (objects(ResponseStreamEvent, RESPONSE_EVENTS), "completed"),
+        (objects(ResponseStreamEvent, RESPONSE_EVENTS), "tool_calls"),
         (objects(RawMessageStreamEvent, MESSAGE_EVENTS), "tool_use"),
     ],
     ids=["chat", "mappings", "responses", "messages"],
@@ -340,3 +342,18 @@ def test_a_stream_of_responses_that_is_cut_off_keeps_its_beginning(pool: Storage
         list(call.stream(objects(ResponseStreamEvent, RESPONSE_EVENTS[:-1])))
     (message,) = stored(pool)["attributes"]["gen_ai.output.messages"]
     assert message["parts"] == PARTS
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"output": RESPONSE["output"][:1]}, "stop"),  # type: ignore[index]
+        ({"incomplete_details": {"reason": "max_output_tokens"}, "status": "incomplete"}, "length"),
+        ({"status": "failed"}, "error"),
+    ],
+)
+def test_the_end_of_a_response_is_named_as_that_of_a_chat(
+    changes: dict[str, Any], reason: str
+) -> None:
+    response = Response.model_validate({**RESPONSE, **changes})
+    assert read_response(response)["finish_reasons"] == [reason]

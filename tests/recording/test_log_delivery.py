@@ -126,6 +126,73 @@ def test_settings_that_are_wrong_are_reported_once(
     assert line.startswith("observatory_storage: 1 log record could not be stored: ConfigError: ")
 
 
+def test_the_pool_of_a_function_may_change(
+    pool: StoragePool, database_url: str, logger_with: WithHandler
+) -> None:
+    """As where a project's tests replace the database."""
+    with quick_pool(database_url) as other:
+        pools = [pool]
+        handler = StorageHandler(lambda: pools[0], service_name="shop")
+        logger = logger_with(handler)
+        logger.info("of the first")
+        pools[0] = other
+        logger.info("of the second")
+        pool.close()
+        assert [row["body"] for row in fetch(other, LogRecord)] == ["of the first"]
+        logger.info("of the second too")
+        handler.flush()
+        assert count(other, "logs") == 3
+        pools[0] = pool
+        logger.info("too late")
+        assert handler.lost == 1
+
+
+def test_a_configuration_names_a_function_that_returns_the_pool(
+    pool: StoragePool, database_url: str
+) -> None:
+    program = """
+import logging.config
+from observatory_storage import StoragePool
+def get_pool():
+    if "made" not in globals():
+        globals()["made"] = StoragePool.from_env(connect=False)
+    return made
+handler = {"class": "observatory_storage.StorageHandler", "pool": "ext://__main__.get_pool"}
+root = {"level": "INFO", "handlers": ["storage"]}
+logging.config.dictConfig({"version": 1, "handlers": {"storage": handler}, "root": root})
+assert "made" not in globals()
+logging.info("paid")
+"""
+    ran = run(program, database_url)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert [row["body"] for row in fetch(pool, LogRecord)] == ["paid"]
+
+
+def test_a_function_that_returns_no_pool_is_reported(
+    logger_with: WithHandler, capsys: pytest.CaptureFixture[str]
+) -> None:
+    no_pool: Any = "postgresql://shop:secret@db/shop"
+    handler = StorageHandler(lambda: no_pool)
+    logger_with(handler).info("paid")
+    assert handler.lost == 1
+    report = capsys.readouterr().err
+    assert "the function must return a StoragePool" in report
+    assert "secret" not in report
+
+
+@pytest.mark.parametrize("arguments", ["pool='nonsense'", "extra=3", "level='LOUD'"])
+def test_a_refused_argument_is_the_only_error(arguments: str) -> None:
+    program = f"""
+from observatory_storage import StorageHandler
+try:
+    StorageHandler({arguments})
+except ValueError as error:
+    kept = error  # and with it the handler, until the process ends
+"""
+    ran = run(program, "")
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 def test_storing_records_makes_no_records(pool: StoragePool) -> None:
     """Otherwise each flush would make the work of the next one."""
     root = logging.getLogger()

@@ -82,13 +82,16 @@ def test_examples_of_logging_run(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setattr(shared_pool, "_shared", [])
-    configured, in_code, queued, with_structlog = examples("logging.md")
+    configured, _of_django, in_code, queued, with_structlog = examples("logging.md")
     run(configured, "logging.md", {"__name__": "page"})
     shared_pool.shared_pool().close()
     logging.getLogger().handlers.clear()
     run(in_code, "logging.md", names(pool))["handler"].close()
     known = run(queued, "logging.md", names(pool))
-    logging.getLogger("shop").warning("through the queue")
+    try:
+        raise LookupError("sold out")
+    except LookupError:
+        logging.getLogger("shop").exception("through the queue")
     known["listener"].stop()
     known["listener"].handlers[0].close()
     logging.getLogger().handlers.clear()
@@ -98,6 +101,7 @@ def test_examples_of_logging_run(
     assert rows.keys() == {"order A-1 is late", "through the queue", "order is late"}
     assert rows["order A-1 is late"]["attributes"]["customer"] == 42
     assert rows["order is late"]["attributes"]["customer"] == 42
+    assert rows["through the queue"]["attributes"]["exception.message"] == "sold out"
     assert '"event": "order is late"' in capsys.readouterr().out
 
 

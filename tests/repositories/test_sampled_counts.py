@@ -8,12 +8,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from observatory_storage import TailSampling, TraceWriter, WriterConfig
 from observatory_storage.pool import StoragePool
 from observatory_storage.rows.consistent_sampling import ALL
 from tests.lifecycle.rolled import LATER, check_answers, refresh
 from tests.views.view_rows import costs, expected_costs, expected_sessions, sessions
+from tests.writers.trace_model import check_traces
 
 DAY = datetime(2026, 3, 14, tzinfo=UTC)
 TRACES = 10_000
@@ -154,6 +156,74 @@ def test_every_aggregate_honours_weights_with_rollups_and_without(
     with pool.unit_of_work() as uow:
         assert "rollup" in check_answers(uow, DAY, LATER)
         assert costs(uow) == expected_costs(uow)
+
+
+def test_totals_of_traces_have_no_systematic_error_across_services(
+    pool: StoragePool, database_url: str
+) -> None:
+    """Where one service keeps a trace for certain, and the other keeps its part by the share."""
+    chance = random.Random(2026)
+    config = WriterConfig(sampling=TailSampling(share=0.25))
+    count = 2_000
+    with (
+        StoragePool(pool.config) as elsewhere,  # another process decides for itself, as this does
+        TraceWriter(pool, config) as front,
+        TraceWriter(elsewhere, config) as back,
+    ):
+        for number in range(count):
+            trace = {"trace_id": f"{chance.getrandbits(128):032x}", "start_time": DAY}
+            root = {"span_id": "a" * 16, "name": "POST /ask", "service_name": "front"}
+            status = "error" if number % 2 else "ok"
+            front.write_span({**trace, **root, "status": status, "duration_us": 5})
+            called = {"span_id": "b" * 16, "parent_span_id": "a" * 16, "kind": "server"}
+            usage = {"total_tokens": 10, "total_cost_usd": Decimal("0.5"), "session_id": "s"}
+            back.write_span(
+                {
+                    **trace,
+                    **called,
+                    **usage,
+                    "name": "chat",
+                    "service_name": "back",
+                    "duration_us": 1,
+                }
+            )
+    with pool.unit_of_work() as uow:
+        stats = uow.traces.get_stats()
+        (spans,) = uow.traces.get_stats(group_by=())
+        (costs_of_spans,) = uow.metrics.get_cost_summary(group_by=())
+        (session,) = uow.traces.list_sessions()
+        assert sessions(uow) == expected_sessions(uow)
+    assert stats.total_cost_usd == session.total_cost_usd == costs_of_spans.total_cost_usd
+    assert stats.total_tokens == costs_of_spans.total_tokens
+    assert stats.total_tokens == pytest.approx(count * 10, rel=0.05)
+    assert float(stats.total_cost_usd or 0) == pytest.approx(count / 2, rel=0.05)
+    assert (stats.span_count, stats.error_span_count) == (spans.span_count, spans.error_count)
+    assert stats.span_count == pytest.approx(count * 2, rel=0.05)
+    assert stats.trace_count == pytest.approx(count, rel=0.05)
+    assert stats.error_trace_count == stats.error_span_count == count / 2
+    assert check_traces(pool) > count / 2
+
+
+def test_spans_may_be_deleted_while_percentiles_are_computed(pool: StoragePool) -> None:
+    (row,) = emitted(1)
+    with TraceWriter(pool) as writer:
+        writer.write_span({**row, "sample_weight": 10})
+
+    def delete(_: Any, __: Any, statement: str, *___: Any) -> None:
+        # The second statement has the weighted percentiles.
+        if "ranked" in statement and not deleted:
+            deleted.append(statement)
+            with pool.unit_of_work() as other:
+                other.traces.delete(row["trace_id"])
+                other.commit()
+
+    deleted: list[str] = []
+    sa.event.listen(pool.engine, "before_cursor_execute", delete)
+    with pool.unit_of_work() as uow:
+        (latency,) = uow.metrics.get_latency_percentiles(DAY, LATER, bucket_size_secs="day")
+    assert len(deleted) == 1
+    # What the first statement has found.
+    assert (latency.span_count, latency.p50_us) == (10, row["duration_us"])
 
 
 def test_models_without_a_price_are_counted_by_weight(pool: StoragePool) -> None:

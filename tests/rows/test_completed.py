@@ -55,6 +55,8 @@ def test_columns_that_the_storage_fills_are_not_written() -> None:
         assert own <= {
             *("created_at", "updated_at", "last_span_start", "usage_span_count", "unsettled_since"),
             *(f"lead_{fact}" for fact in ("has_parent", "start_time", "start_ns", "span_id")),
+            *("sample_weight", "weighted_span_count", "weighted_error_count"),
+            *("weighted_tokens", "weighted_cost_usd"),
             *PAYLOAD_COLUMNS,
         }
 

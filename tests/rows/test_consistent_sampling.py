@@ -76,11 +76,18 @@ def test_trace_states_are_read(trace_state: str, expected: HeadSampling) -> None
 @pytest.mark.parametrize(
     ("columns", "weight"),
     [
-        ({"trace_id": "1" * 32, "otlp": {"trace_state": f"ot=th:{HALF}"}}, 2),
-        ({"trace_id": "1" * 32, "otlp": {"trace_state": "ot=th:0"}}, None),
-        ({"trace_id": "1" * 32, "otlp": {"trace_state": "ot=th:c"}, "sample_weight": 7}, 7),
-        ({"trace_id": "1" * 32, "otlp": {"flags": 1}}, None),
+        ({"trace_id": "f" * 32, "otlp": {"trace_state": f"ot=th:{HALF}"}}, 2),
+        ({"trace_id": "f" * 32, "otlp": {"trace_state": "ot=th:0"}}, None),
+        ({"trace_id": "f" * 32, "otlp": {"trace_state": "ot=th:c"}, "sample_weight": 7}, 7),
+        ({"trace_id": "f" * 32, "otlp": {"flags": 1}}, None),
         ({"trace_id": "1" * 32}, None),
+        # No sampler with this threshold can have kept the trace.
+        ({"trace_id": "1" * 32, "otlp": {"trace_state": f"ot=th:{HALF}"}}, None),
+        ({"trace_id": "1" * 32, "otlp": {"trace_state": "ot=th:8;rv:ffffffffffffff"}}, 2),
+        ({"trace_id": "f" * 32, "otlp": {"trace_state": "ot=th:8;rv:00000000000001"}}, None),
+        # A header of a caller must not multiply a count by billions.
+        ({"trace_id": "f" * 32, "otlp": {"trace_state": f"ot=th:{'f' * 14}"}}, 9_999),
+        ({"trace_id": "f" * 32, "otlp": {"trace_state": "ot=th:fff"}}, 4096),
     ],
 )
 def test_a_span_has_the_weight_that_its_trace_state_tells(

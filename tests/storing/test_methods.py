@@ -134,6 +134,7 @@ def test_types_for_copy_are_those_of_the_catalog(pool: StoragePool, target: Upse
     missing = catalog.keys() - types.keys()
     own = {*("created_at", "updated_at", "last_span_start", "usage_span_count", "unsettled_since")}
     own |= {"payload_frame", "payload_digests", "sample_weight"}
+    own |= {"weighted_span_count", "weighted_error_count", "weighted_tokens", "weighted_cost_usd"}
     assert missing - own <= {"lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id"}
     assert {column for column in missing if catalog[column][1]} == missing & {
         "created_at",

@@ -24,7 +24,9 @@ TABLES_OF_VIEWS = {
         "traces",
         # What merging needs, not what it is about.
         {"lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id"}
-        | {"usage_span_count", "unsettled_since"},
+        | {"usage_span_count", "unsettled_since"}
+        # What the views of sessions and spans tell.
+        | {"weighted_span_count", "weighted_error_count", "weighted_tokens", "weighted_cost_usd"},
     ),
     "observatory_spans": (
         "trace_spans",

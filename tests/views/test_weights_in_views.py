@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from observatory_embedded import EmbeddedPostgres
 from observatory_storage import CopyWriter, migrate
 from observatory_storage.pool import StoragePool
 from tests.lifecycle.rolled import a_span
@@ -51,6 +52,35 @@ def views(pool: StoragePool) -> list[int]:
     return [len(rows_of(pool, f"SELECT * FROM {{schema}}.{view}")) for view in VIEWS]
 
 
+GRANTS = (
+    "SELECT attrelid::regclass::text AS view, attname AS column, attacl::text AS acl"
+    " FROM pg_attribute WHERE attacl IS NOT NULL AND attrelid::regclass::text LIKE 'observatory%'"
+    " UNION ALL SELECT relname, '', relacl::text FROM pg_class"
+    " WHERE relname LIKE 'observatory%' AND relacl IS NOT NULL ORDER BY 1, 2"
+)
+
+
+def test_a_downgrade_keeps_what_roles_may_read(embedded_server: EmbeddedPostgres) -> None:
+    with quick_pool(embedded_server.url) as pool:
+        migrate.upgrade(pool.engine, revision="0018")
+        with pool.engine.begin() as connection:
+            connection.exec_driver_sql('CREATE ROLE "The Analyst"')
+            for view in VIEWS:
+                connection.exec_driver_sql(f'GRANT SELECT ON {view} TO "The Analyst"')
+            connection.exec_driver_sql(
+                'GRANT SELECT ON observatory_errors TO "The Analyst" WITH GRANT OPTION'
+            )
+            connection.exec_driver_sql(
+                "GRANT SELECT (service_name) ON observatory_traces TO PUBLIC"
+            )
+        before = rows_of(pool, GRANTS)
+        assert len(before) == len(VIEWS) + 1
+        pool.run_migrations()
+        assert rows_of(pool, GRANTS) == before
+        migrate.downgrade(pool.engine, revision="0018")
+        assert rows_of(pool, GRANTS) == before
+
+
 def test_a_populated_schema_of_the_release_before_is_upgraded(empty_database_url: str) -> None:
     with quick_pool(empty_database_url) as pool:
         migrate.upgrade(pool.engine, revision="0018")
@@ -73,11 +103,11 @@ def test_a_populated_schema_of_the_release_before_is_upgraded(empty_database_url
         assert [found[f"{number:032x}"] for number in (1, 2, 3, 9)] == [None, None, None, 10]
         with pool.unit_of_work() as uow:
             assert uow.traces.get_stats().trace_count == 13
-            assert uow.traces.get_stats().span_count == 14
+            assert uow.traces.get_stats().span_count == 23
             (group,) = uow.traces.get_stats(group_by="service_name")
             assert (group.span_count, group.trace_count) == (23, 13)
         (session,) = rows_of(pool, "SELECT * FROM {schema}.observatory_sessions")
-        assert (session["trace_count"], session["span_count"]) == (13, 14)
+        assert (session["trace_count"], session["span_count"]) == (13, 23)
         assert rows_of(pool, COUNTS) == [{"spans": 23, "tokens": 230}]
         migrate.downgrade(pool.engine, revision="0018")
         assert views(pool) == [4, 5, 5, 5]

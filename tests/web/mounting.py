@@ -51,12 +51,6 @@ urlpatterns = [
     path("otlp/", include("observatory_storage.django.urls")),
 ]
 """
-DJANGO_WSGI = """
-import os
-from django.core.wsgi import get_wsgi_application
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
-application = get_wsgi_application()
-"""
 
 
 def example(page: str, beginning: str) -> str:
@@ -76,7 +70,7 @@ def write_applications(folder: Path) -> Path:
         example("flask.md", "register_blueprint") + FLASK_ROUTE
     )
     (project / "settings.py").write_text(DJANGO_SETTINGS)
-    (project / "wsgi.py").write_text(DJANGO_WSGI)
+    (project / "wsgi.py").write_text(example("observing.md", "get_wsgi_application"))
     return folder
 
 

@@ -33,11 +33,11 @@ def without_server() -> Any:
         retry=ONCE,
     )
     with StoragePool(config, connect=False) as pool:
-        yield create_app(pool)
+        yield create_app(pool, details=True)
 
 
 def test_a_healthy_store_is_told_as_the_report_says(pool: StoragePool) -> None:
-    answer = get(create_app(pool), "/health")
+    answer = get(create_app(pool, details=True), "/health")
     report = content(answer)
     assert answer.code == 200
     assert (report["status"], report["postgres"]["ok"], report["redis"]) == ("healthy", True, None)
@@ -63,13 +63,35 @@ def test_a_server_that_is_away_makes_the_store_unhealthy(without_server: Any, pa
     assert b"Traceback" not in answer.body
 
 
+def test_without_details_the_log_has_the_errors(
+    empty_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = StorageConfig(
+        postgres=PostgresConfig.from_url(empty_database_url),
+        redis=RedisConfig(url=SecretStr("redis://127.0.0.1:1/0")),
+    )
+    with StoragePool(config) as pool:
+        app = create_app(pool)
+        assert content(get(app, "/health")) == {"status": "degraded"}
+        assert "Redis failed its health check: " in caplog.text
+        assert content(get(app, "/health/ready")) == {"ready": False}
+        assert "the store failed its health check: schema 'public' is at no rev" in caplog.text
+    away = StorageConfig(
+        postgres=PostgresConfig.from_url("postgresql://ada@127.0.0.1:1/none"), retry=ONCE
+    )
+    with StoragePool(away, connect=False) as pool:
+        answer = get(create_app(pool), "/health")
+    assert (answer.code, content(answer)) == (503, {"status": "unhealthy"})
+    assert "PostgreSQL failed its health check: " in caplog.text
+
+
 def test_a_process_is_alive_without_its_servers(without_server: Any) -> None:
     answer = get(without_server, "/health/live")
     assert (answer.code, content(answer)) == (200, {"alive": True})
 
 
 def test_a_migrated_store_is_ready(pool: StoragePool) -> None:
-    answer = get(create_app(pool), "/health/ready")
+    answer = get(create_app(pool, details=True), "/health/ready")
     ready = content(answer)
     assert (answer.code, ready["ready"], ready["error"]) == (200, True, None)
     assert ready["revision"]
@@ -82,7 +104,7 @@ def set_revision(pool: StoragePool, revision: str) -> None:
 
 def test_a_store_with_pending_migrations_is_not_ready(pool: StoragePool) -> None:
     set_revision(pool, "0001")
-    answer = get(create_app(pool), "/health/ready")
+    answer = get(create_app(pool, details=True), "/health/ready")
     assert (answer.code, content(answer)["ready"]) == (503, False)
     assert "is at 0001" in content(answer)["error"]
 
@@ -90,14 +112,14 @@ def test_a_store_with_pending_migrations_is_not_ready(pool: StoragePool) -> None
 def test_a_store_that_was_never_migrated_is_not_ready(empty_database_url: str) -> None:
     config = StorageConfig(postgres=PostgresConfig.from_url(empty_database_url))
     with StoragePool(config) as pool:
-        answer = get(create_app(pool), "/health/ready")
+        answer = get(create_app(pool, details=True), "/health/ready")
     assert answer.code == 503
     assert "no revision" in content(answer)["error"]
 
 
 def test_a_store_that_a_newer_release_has_migrated_is_ready(pool: StoragePool) -> None:
     set_revision(pool, "9999")
-    answer = get(create_app(pool), "/health/ready")
+    answer = get(create_app(pool, details=True), "/health/ready")
     assert (answer.code, content(answer)["revision"]) == (200, "9999")
 
 

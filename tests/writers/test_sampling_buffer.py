@@ -14,6 +14,7 @@ from observatory_storage.tables import EVENTS, SPANS, TRACES
 from observatory_storage.writers.sampling_buffer import SamplingBuffer
 from observatory_storage.writers.stats import Recorder
 from observatory_storage.writers.tail_sampling import Decider, TailSampling
+from observatory_storage.writers.trace_decisions import TraceDecisions
 from tests.writers.helpers import a_span, a_trace, an_event, event, span_id
 
 CAPACITY = 12
@@ -53,7 +54,7 @@ def test_rows_are_held_written_or_dropped_with_their_trace(
     sampling = TailSampling(share=0.5, max_undecided_rows=most_rows)
     counts = Recorder().counts
     decider = Decider(sampling, lambda: (True, None))
-    buffer = SamplingBuffer(4, CAPACITY, sampling, decider, counts)
+    buffer = SamplingBuffer(4, CAPACITY, TraceDecisions(sampling, decider), counts)
     buffer.lock.acquire()  # as writers do; it ends with the buffer
     given_rows: dict[int, int] = defaultdict(int)
     written: dict[int, int] = defaultdict(int)

@@ -37,6 +37,7 @@ from tests.writers.helpers import (
     trace_id,
     wait_for,
 )
+from tests.writers.trace_model import check_traces
 
 # Trace ids whose random numbers are the greatest and the least.
 KEPT, DROPPED = ALL - 1, 1
@@ -318,7 +319,7 @@ def test_weights_of_samplers_before_are_combined(pool: StoragePool) -> None:
     by_threshold = {"otlp": {"trace_state": "ot=th:c"}}  # a quarter of all traces
     with TraceWriter(pool, patient(HALF)) as writer:
         writer.write_span(a_span(KEPT, 1, **by_threshold))
-        writer.write_span(a_span(DROPPED, 2, status="error", **by_threshold))
+        writer.write_span(a_span(KEPT - 2, 2, status="error", **by_threshold))
         writer.write_span(a_span(KEPT - 1, 3, sample_weight=3))
         writer.write_span(a_span(2, 4, status="error", sample_weight=3))
     # The same traces pass both thresholds; other samplers are independent.
@@ -337,6 +338,21 @@ def test_a_span_sent_again_keeps_the_lesser_weight(pool: StoragePool) -> None:
     assert {row["name"] for row in fetch(pool, TraceSpan)} == {"again"}
     weights = {row["id"].int: row["sample_weight"] for row in fetch(pool, Trace)}
     assert weights == {KEPT: None, KEPT - 1: 2}
+
+
+@pytest.mark.parametrize("weights", [(None, 10), (10, None), (4, 10), (10, 4), (None, None)])
+def test_the_lesser_weight_stays_wherever_a_batch_ends(
+    pool: StoragePool, weights: tuple[int | None, int | None]
+) -> None:
+    versions = [a_span(1, 1, sample_weight=weight) for weight in weights]
+    with TraceWriter(pool) as writer:
+        for version in versions:
+            writer.write_span(version)
+            writer.flush()
+        writer.write_spans([{**version, "trace_id": trace_id(2)} for version in versions])
+    expected = None if None in weights else 4
+    assert stored(pool) == [(span_id(1), expected)] * 2
+    assert check_traces(pool) == 2
 
 
 def test_a_trace_stands_for_as_many_as_its_surest_span(pool: StoragePool) -> None:

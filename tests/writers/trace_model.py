@@ -57,7 +57,29 @@ def trace_of(spans: list[Row]) -> Row:
             bool(span["total_tokens"] or span["total_cost_usd"] or span.get("reported_usage"))
             for span in spans
         ),
-        "sample_weight": _least([span["sample_weight"] for span in spans]),
+        "sample_weight": _least([span.get("sample_weight") for span in spans]),
+        **_weighted(spans),
+    }
+
+
+def _weighted(spans: list[Row]) -> Row:
+    """Each span as often as its weight says; None if no span has one."""
+    if all(span.get("sample_weight") is None for span in spans):
+        spans = []
+    often = [(span.get("sample_weight") or 1, span) for span in spans]
+    tokens = [n * span["total_tokens"] for n, span in often if span["total_tokens"] is not None]
+    costs = [
+        EXACT.multiply(Decimal(n), span["total_cost_usd"])
+        for n, span in often
+        if span["total_cost_usd"] is not None
+    ]
+    return {
+        "weighted_span_count": sum(n for n, _ in often) if often else None,
+        "weighted_error_count": (
+            sum(n for n, span in often if span["status"] == "error") if often else None
+        ),
+        "weighted_tokens": sum(tokens) if tokens else None,
+        "weighted_cost_usd": reduce(EXACT.add, costs, Decimal(0)) if costs else None,
     }
 
 

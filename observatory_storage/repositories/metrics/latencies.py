@@ -97,7 +97,8 @@ def _exact(
     for record in records:
         columns = aggregates.with_percentiles(record, "_us")
         if columns.pop("weights"):
-            columns |= weighted[columns["bucket"]]
+            # Another transaction may have deleted the spans between the two statements.
+            columns |= weighted.get(columns["bucket"], {})
         timestamp = buckets.read(columns.pop("bucket"))
         found.append(LatencyPercentiles(timestamp=timestamp, **columns))
     return found

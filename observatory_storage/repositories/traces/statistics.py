@@ -20,6 +20,8 @@ from observatory_storage.repositories.reading import (
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.weights import (
     distribution,
+    integer_sum_with_weighted,
+    sum_with_weighted,
     weight_or_one,
     weighted_count,
     weighted_integer_sum,
@@ -65,15 +67,19 @@ _NO_SUMS: Final[Mapping[str, Any]] = {
     **dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), 0),
     "total_cost_usd": Decimal(),
 }
-# Totals over whole traces.
+# Totals over whole traces. Their spans have weights of their own.
 _OF_TRACES: Final = Trace.sample_weight
 TRACE_TOTALS: Final = (
     weighted_count(_OF_TRACES).label("trace_count"),
     weighted_count(_OF_TRACES, Trace.status == "error").label("error_trace_count"),
-    func.coalesce(weighted_integer_sum(Trace.span_count, _OF_TRACES), 0).label("span_count"),
-    func.coalesce(weighted_integer_sum(Trace.error_count, _OF_TRACES), 0).label("error_span_count"),
-    weighted_integer_sum(Trace.total_tokens, _OF_TRACES).label("total_tokens"),
-    weighted_sum(Trace.total_cost_usd, _OF_TRACES).label("total_cost_usd"),
+    func.coalesce(integer_sum_with_weighted(Trace.span_count, Trace.weighted_span_count), 0).label(
+        "span_count"
+    ),
+    func.coalesce(
+        integer_sum_with_weighted(Trace.error_count, Trace.weighted_error_count), 0
+    ).label("error_span_count"),
+    integer_sum_with_weighted(Trace.total_tokens, Trace.weighted_tokens).label("total_tokens"),
+    sum_with_weighted(Trace.total_cost_usd, Trace.weighted_cost_usd).label("total_cost_usd"),
 )
 _OF_SPANS: Final = TraceSpan.sample_weight
 
