@@ -26,9 +26,7 @@ from observatory_storage.errors import (
     sqlstate_of,
 )
 
-__all__ = ["REDIS", "advice_for", "connection_advice"]
-
-REDIS = "Start Redis or correct REDIS_URL. Redis is optional: without REDIS_URL it is not used."
+__all__ = ["advice_for", "connection_advice", "redis_advice"]
 
 _PROBE_SECS = 5
 # Databases that nearly every server has.
@@ -58,11 +56,17 @@ def advice_for(error: StorageError, state: State) -> str | None:
     if isinstance(error, Timeout):
         return "Choose a shorter time range, or raise the statement timeout."
     if isinstance(error, CacheError):
-        return REDIS
+        return redis_advice(state)
     if isinstance(error, (ConnectionLost, PoolError)):
         with contextlib.suppress(StorageError):  # the configuration may be wrong as well
             return connection_advice(error, state.config())
     return None
+
+
+def redis_advice(state: State) -> str:
+    """What to do if Redis does not answer."""
+    name = state.variable("REDIS_URL")
+    return f"Start Redis or correct {name}. Redis is optional: without {name} it is not used."
 
 
 def connection_advice(error: BaseException, config: StorageConfig) -> str:

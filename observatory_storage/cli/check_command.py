@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from rich.text import Text
 
 from observatory_storage import migrate
-from observatory_storage.cli.advice import REDIS, advice_for, connection_advice
+from observatory_storage.cli.advice import advice_for, connection_advice, redis_advice
 from observatory_storage.cli.common_options import (
     State,
     StorageCommand,
@@ -190,7 +190,7 @@ class _Check:
     def _redis(self) -> str:
         assert self._config is not None
         if self._config.redis.url is None:
-            return "not used (REDIS_URL is not set)"
+            return f"not used ({self._state.variable('REDIS_URL')} is not set)"
         if self._health is not None:
             redis = self._health.redis
         else:
@@ -200,7 +200,7 @@ class _Check:
                 redis = check_redis(pool.redis)
         assert redis is not None
         if not redis.ok:
-            raise _Failed(str(redis.error), REDIS)
+            raise _Failed(str(redis.error), redis_advice(self._state))
         return f"version {redis.version}, answered in {redis.latency_ms:.1f} ms"
 
     def _migrations(self) -> str:
@@ -211,7 +211,7 @@ class _Check:
             raise _Failed(
                 f"{len(waiting)} pending: the schema is at {at or 'no revision'}, the newest is"
                 f" {migrate.head()}",
-                f"Run: {self._state.program} migrate",
+                f"Run: {self._state.command('migrate')}",
             )
         self._migrated = True
         return f"the schema is at the newest revision, {migrate.head()}"
@@ -249,7 +249,7 @@ class _Check:
             if is_ahead:
                 return (
                     f"all {len(tables)} can be read and written; {around.role} does not own them,"
-                    f" so `{self._state.program} maintain` has to run as their owner"
+                    f" so `{self._state.command('maintain')}` has to run as their owner"
                 )
             reason = f"{around.role} does not own the tables, so it cannot add partitions"
         elif not around.may_create:
@@ -266,11 +266,11 @@ class _Check:
         assert self._pool is not None
         newest = last_runs(self._pool)
         if not newest:
-            command = f"`{self._state.program} maintain`"
+            command = f"`{self._state.command('maintain')}`"
             return f"never run: call pool.maintain() or {command} every minute"
         run = newest[0]
         if run.error is not None:
-            advice = f"Correct the cause, and run: {self._state.program} maintain"
+            advice = f"Correct the cause, and run: {self._state.command('maintain')}"
             raise _Failed(f"failed at {to_json(run.started_at)}: {run.error}", advice)
         if run.finished_at is None:
             state = f"began at {to_json(run.started_at)} and is under way, or was ended"

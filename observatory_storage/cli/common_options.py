@@ -37,6 +37,14 @@ class State:
     json: bool = False
     program: ClassVar[str] = "observatory-storage"  # what advice tells people to type
 
+    def command(self, name: str) -> str:
+        """What people type to run a command."""
+        return f"{self.program} {name}"
+
+    def variable(self, name: str) -> str:
+        """What people set in place of a variable of the environment."""
+        return name
+
     @property
     def debug(self) -> bool:
         """Whether to show everything, tracebacks included."""

@@ -46,12 +46,17 @@ def register() -> None:
 
 def check_settings(**_: Any) -> list[checks.CheckMessage]:
     """The settings are valid, their database is PostgreSQL, and what they need is installed."""
-    from observatory_storage.django.app_settings import app_settings, storage_config
+    from observatory_storage.django.app_settings import app_settings, is_testing, storage_config
+    from observatory_storage.django.database_alias import is_postgresql, settings_of_alias
     from observatory_storage.errors import ConfigError
     from observatory_storage.payloads import zstd_module
 
     try:
         own = app_settings()
+        if is_testing() and own.database_alias is not None:
+            entry = settings_of_alias(own.database_alias)
+            if entry is not None and not is_postgresql(entry):
+                return []  # tests on another database record nothing
         config = storage_config()
     except ConfigError as error:
         return [checks.Error(problem, id="observatory.E001") for problem in _lines(error)]

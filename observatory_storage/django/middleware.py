@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 
@@ -13,6 +13,8 @@ from observatory_storage.django.request_store import RequestStore
 from observatory_storage.recording.observed_request import ObservedRequest, end_former_request
 
 __all__ = ["ObservatoryMiddleware"]
+
+_OWN_URLS: Final = "observatory_storage"  # `app_name` of `urls`
 
 
 class ObservatoryMiddleware:
@@ -61,10 +63,15 @@ class ObservatoryMiddleware:
             await _close(store)
         return response
 
+    def process_view(self, request: Any, *_: Any) -> None:
+        """Do not record what asks for the store itself: probes, Prometheus and senders of OTLP."""
+        if request.observatory.span is not None and _OWN_URLS in request.resolver_match.app_names:
+            request.observatory.span.discard()
+
     def process_exception(self, request: Any, exception: Exception) -> None:
-        """Note the exception of a view, which the span of the request gets."""
+        """Note the exception of a view. Django answers some with a status below 500."""
         if request.observatory.span is not None:
-            request.observatory.span.fail(exception)
+            request.observatory.span.note_view_error(exception)
 
 
 def _begin(request: Any) -> RequestStore:

@@ -54,12 +54,14 @@ class ObservedRequest(Observation):
     ) -> None:
         self.is_handled = False
         self._method = method
+        self._view_error: BaseException | None = None
         attributes = {
             "http.request.method": method,
             "url.path": path,
             "url.scheme": scheme,
             "user_agent.original": user_agent,
         }
+        self._is_discarded = False
         super().__init__(
             target,
             {"service_name": service_name},
@@ -72,11 +74,24 @@ class ObservedRequest(Observation):
         """Note the pattern of the URL that led to the view, which becomes part of the name."""
         self.set_attribute("http.route", route)
 
+    def discard(self) -> None:
+        """Store no span of this request."""
+        self._is_discarded = True
+
+    def note_view_error(self, error: BaseException) -> None:
+        """Note what the view raised. It is the span's error if the status says that it failed."""
+        self._view_error = error
+
     def note_status(self, status_code: int) -> None:
         """Note the status of the response. From 500 on, the span has failed."""
         self.set_attribute(_STATUS, status_code)
+        error, self._view_error = self._view_error, None
+        if error is not None and status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self.fail(error)
 
     def _write(self, writer: TraceWriter, end_time: datetime, error: BaseException | None) -> None:
+        if self._is_discarded:
+            return
         attributes = self._attributes
         status = attributes.get(_STATUS, HTTPStatus.OK)
         if error is None and status >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 
 from asgiref.sync import sync_to_async
 from django.contrib import admin
-from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.core.exceptions import BadRequest, PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import include, path
 
 from observatory_storage.django import get_trace_writer
@@ -32,6 +33,10 @@ def read(request: HttpRequest, name: str) -> HttpResponse:
 def fail(request: HttpRequest) -> HttpResponse:
     _store(request).uow.traces.list()
     raise LookupError("no such answer")
+
+
+def deny(_: HttpRequest, error: str) -> HttpResponse:
+    raise {"missing": Http404, "denied": PermissionDenied, "bad": BadRequest}[error](error)
 
 
 def refuse(_: HttpRequest) -> HttpResponse:
@@ -82,6 +87,7 @@ urlpatterns = [
     path("async/call", call_async),
     path("read/<str:name>", read),
     path("fail", fail),
+    path("deny/<str:error>", deny),
     path("refuse", refuse),
     path("stream", stream),
     path("async/read", read_async),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.test import override_settings
+from django.test.utils import setup_test_environment, teardown_test_environment
 
 from observatory_storage import StoragePool
 from tests.django_app.project_settings import MIDDLEWARE
@@ -66,6 +67,17 @@ def test_a_check_says_what_is_wrong(settings: dict[str, Any], told: list[str]) -
         said = checked()
     for each in told:
         assert each in said
+
+
+@override_settings(OBSERVATORY_DATABASE_ALIAS="other")
+def test_tests_may_have_another_database() -> None:
+    setup_test_environment()
+    try:
+        assert "no issues" in checked()
+        with override_settings(OBSERVATORY_RECORD_REQUESTS="yes"):
+            assert "OBSERVATORY_RECORD_REQUESTS = 'yes'" in checked()
+    finally:
+        teardown_test_environment()
 
 
 @pytest.mark.usefixtures("without_zstd")

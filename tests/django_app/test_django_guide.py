@@ -16,11 +16,15 @@ from urllib.request import urlopen
 import psycopg
 import pytest
 from django.conf import settings
-from django.test import override_settings
+from django.core.management import call_command
+from django.test import RequestFactory, override_settings
 
+from observatory_storage import StoragePool
 from observatory_storage.config import StorageConfig
 from observatory_storage.config.application_source import application_settings
 from observatory_storage.django.app_settings import app_settings, storage_config
+from observatory_storage.django.request_store import RequestStore
+from tests.django_app.rows import write_conversation
 from tests.test_guide_examples import example_with
 from tests.web.mounting import served
 
@@ -40,7 +44,10 @@ def test_an_empty_folder_becomes_a_project_with_a_trace(
 ) -> None:
     environment = {**os.environ, "DATABASE_URL": empty_database_url, "PYTHONPATH": REPOSITORY}
 
+    errors = ""
+
     def run(*arguments: str) -> str:
+        nonlocal errors
         ended = subprocess.run(
             [sys.executable, *arguments],
             cwd=tmp_path,
@@ -51,6 +58,7 @@ def test_an_empty_folder_becomes_a_project_with_a_trace(
             timeout=120,
         )
         assert ended.returncode == 0, ended.stderr
+        errors += ended.stderr
         return ended.stdout
 
     def manage(*arguments: str) -> str:
@@ -61,9 +69,10 @@ def test_an_empty_folder_becomes_a_project_with_a_trace(
     written = tmp_path / "chat" / "settings.py"
     written.write_text(written.read_text() + example_with("django.md", "MIDDLEWARE.insert"))
     (tmp_path / "chat" / "urls.py").write_text(example_with("django.md", "def complete"))
-    manage("migrate")
-    manage("observatory_migrate")
+    for command in re.findall(r"^python manage\.py (\w*migrate)$", GUIDE, re.MULTILINE):
+        manage(command)
     manage("observatory_check")
+    assert "W005" not in errors
     command = [sys.executable, str(tmp_path / "manage.py"), "runserver", "{port}", "--noreload"]
     question = "/ask?question=What+is+the+capital+of+France"
     assert question in GUIDE
@@ -113,3 +122,20 @@ def test_examples_of_the_guide_are_python() -> None:
     for code in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL):
         ast.parse(code)
     assert settings.configured
+
+
+def test_a_view_of_the_guide_answers_if_requests_are_not_recorded() -> None:
+    found: dict[str, Any] = {}
+    exec(example_with("django.md", "span.update"), found)
+    request = RequestFactory().get("/ask")
+    request.observatory = RequestStore(None)
+    assert found["ask"](request) is None
+
+
+def test_texts_of_prompts_are_found_as_the_guide_says(
+    project: StoragePool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_conversation(project)
+    assert "`manage.py observatory traces --text`" in GUIDE
+    call_command("observatory", "--", "traces", "--text", "sky")
+    assert "POST /answer" in capsys.readouterr().out

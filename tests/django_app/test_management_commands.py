@@ -66,8 +66,15 @@ def test_check_fails_with_what_is_wrong_and_what_to_run() -> None:
         call_command("observatory_check", stdout=output)
     assert error.value.returncode == 1
     assert "✗ migrations" in output.getvalue()
-    assert "Run: manage.py observatory migrate" in output.getvalue()
+    assert "Run: manage.py observatory_migrate" in output.getvalue()
     assert "read from OBSERVATORY_" in output.getvalue()
+
+
+@pytest.mark.usefixtures("project")
+def test_check_names_commands_and_settings_of_the_project() -> None:
+    told = called("observatory_check")
+    assert "not used (OBSERVATORY_REDIS_URL is not set)" in told
+    assert "`manage.py observatory_maintain` every minute" in told
 
 
 @pytest.mark.usefixtures("project")

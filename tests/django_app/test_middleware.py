@@ -102,6 +102,28 @@ def test_a_failed_request_has_the_error_of_its_view() -> None:
 
 @pytest.mark.usefixtures("project")
 @recorded
+@pytest.mark.parametrize(("error", "status"), [("missing", 404), ("denied", 403), ("bad", 400)])
+def test_a_request_that_a_view_refuses_has_not_failed(error: str, status: int) -> None:
+    assert Client().get(f"/deny/{error}").status_code == status
+    (span,) = spans(get_pool())
+    assert (span.status, span.error_type, span.status_message) == ("unset", None, None)
+    assert span.attributes["http.response.status_code"] == status
+
+
+@pytest.mark.usefixtures("project")
+@recorded
+def test_requests_for_the_store_itself_are_not_recorded() -> None:
+    client = Client()
+    assert client.get("/store/health/live").status_code == 200
+    client.get("/store/metrics")
+    client.post("/store/v1/traces", b"{}", "application/json")
+    client.get(f"/store/traces/{TRACE}")
+    client.get("/store/nowhere")
+    assert [span.attributes["url.path"] for span in spans(get_pool())] == ["/store/nowhere"]
+
+
+@pytest.mark.usefixtures("project")
+@recorded
 def test_what_views_record_is_below_the_span_of_their_request() -> None:
     async def ask() -> None:
         await AsyncClient().get("/async/call")

@@ -27,7 +27,7 @@ def test_the_page_leads_to_a_shown_trace(
     run = runner(monkeypatch, capfd, folder)
     monkeypatch.delenv("DATABASE_URL", raising=False)
     _, start, *commands = blocks(PAGE, "sh")
-    assert start == "python -m observatory_embedded database > .env &\n"
+    assert start == "python -m observatory_embedded database --env-file .env &\n"
     shown = ""
     with started(folder / "database") as server:
         (folder / ".env").write_text(f"DATABASE_URL={url_from(server)}\n")
@@ -51,9 +51,9 @@ def drawn(text: str) -> str:
     return re.sub(r"20\d\d-\d\d-\d\d [\d:.]{12} UTC", "TIME", re.sub(r"[ ━]+", " ", text))
 
 
-def started(folder: Path) -> subprocess.Popen[str]:
+def started(folder: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "observatory_embedded", str(folder)],
+        [sys.executable, "-m", "observatory_embedded", str(folder), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -79,6 +79,34 @@ def test_the_server_ends_with_its_command(folder: Path, number: signal.Signals) 
     with started(folder / "data") as server:
         assert select_value(url_from(server), "SELECT count(*) FROM kept") == 0
         server.terminate()
+
+
+def test_the_url_is_set_in_a_file_whose_other_lines_stay(folder: Path) -> None:
+    file = folder / ".env"
+    file.write_text("DB_SCHEMA=telemetry\nDATABASE_URL=postgresql://former/app\nLOG_LEVEL=info")
+    file.chmod(0o640)
+    with started(folder / "data", "--env-file", str(file)) as server:
+        assert server.stderr
+        assert server.stderr.readline().startswith("PostgreSQL is ready")
+        written = file.read_text()
+        *kept, line = written.splitlines()
+        assert kept == ["DB_SCHEMA=telemetry", "LOG_LEVEL=info"]
+        assert select_value(line.removeprefix("DATABASE_URL="), "SELECT 1") == 1
+        assert file.stat().st_mode & 0o777 == 0o640
+        with started(folder / "data", "--env-file", str(file)) as second:  # it runs already
+            assert second.wait(timeout=60) == 1
+        assert file.read_text() == written
+        server.terminate()
+        assert server.stdout
+        assert server.stdout.read() == ""
+
+
+def test_a_file_for_the_url_that_cannot_be_written_is_named(folder: Path) -> None:
+    file = folder / "missing" / ".env"
+    with started(folder / "data", "--env-file", str(file)) as server:
+        _, error = server.communicate(timeout=60)
+    assert server.returncode == 1
+    assert error.startswith(f"Error: {file} cannot be written: ")
 
 
 def test_a_refused_folder_is_an_error_of_one_line(folder: Path) -> None:

@@ -96,18 +96,16 @@ def test_logs_belong_to_their_request(database_url: str, monkeypatch: pytest.Mon
         observatory.close()
 
 
-def test_factory_settings_views_and_tests(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_factory_settings_views_and_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLASK_OBSERVATORY_RECORD_REQUESTS", "true")
     made = run("def create_app")
     create_app, observatory = made["create_app"], made["observatory"]
-    # The fixture of the page, as a context manager.
+    # The fixtures of the page, as context managers.
     source = example("flask.md", "import pytest").replace("import pytest", "import contextlib")
     source = source.replace("@pytest.fixture", "@contextlib.contextmanager")
     names: dict[str, Any] = {"create_app": create_app, "observatory": observatory}
     exec(compile(source, "flask.md", "exec"), names)
-    with names["app"](database_url) as app:
+    with names["database_url"]() as url, names["app"](url) as app:
         for words in ("def traces", "errorhandler", "before_request"):
             run(words, app=app, observatory=observatory, request=request)
         app.add_url_rule(

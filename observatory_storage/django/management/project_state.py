@@ -13,12 +13,24 @@ if TYPE_CHECKING:
 
 __all__ = ["ProjectState"]
 
+_MANAGEMENT_COMMANDS = ("check", "maintain", "migrate")
+
 
 @dataclass(slots=True)
 class ProjectState(State):
     """The common options of the command line; the configuration is that of the project."""
 
     program: ClassVar[str] = "manage.py observatory"
+
+    def command(self, name: str) -> str:
+        """The management command of its own, if the command has one."""
+        return f"manage.py observatory{'_' if name in _MANAGEMENT_COMMANDS else ' '}{name}"
+
+    def variable(self, name: str) -> str:
+        """The setting of the project."""
+        from observatory_storage.config.application_source import PREFIX
+
+        return f"{PREFIX}{name.removeprefix(PREFIX)}"
 
     def config(self) -> StorageConfig:
         """The configuration by ``OBSERVATORY_*`` and ``DATABASES``.
