@@ -97,6 +97,7 @@ class LogSink:
         self._not_before = 0.0
         self._busy = threading.local()
         self._closed = False
+        self._leave_pool: Callable[[], None] | None = None
         self.losses = LossReport("log record", _to_stderr)
 
     def resource_of(self, pid: int | None) -> dict[str, Any]:
@@ -111,9 +112,7 @@ class LogSink:
 
     def store(self, row: Mapping[str, Any]) -> None:
         """Buffer a row of `LogRecord`. Losses are counted."""
-        if self.is_busy:
-            return
-        self._busy.now = True
+        self._busy.now = self._busy.stores = True
         try:
             writer = self._open_writer()
             if writer is not None:
@@ -121,7 +120,19 @@ class LogSink:
         except Exception as error:  # noqa: BLE001 - the caller only wanted to log
             self.losses.add(error)
         finally:
-            self._busy.now = False
+            self._busy.now = self._busy.stores = False
+
+    def refuses(self, logger: str | None, thread: str | None) -> bool:
+        """Whether a record cannot be stored, because it tells of storing or comes from within.
+
+        What the application's own code logs while a record is stored, such as `redact`, is lost
+        and counted.
+        """
+        if is_of_storage(logger, thread):
+            return True
+        if getattr(self._busy, "stores", False):
+            self.losses.add("it was logged while another one was stored")
+        return self.is_busy
 
     @property
     def is_busy(self) -> bool:
@@ -136,6 +147,8 @@ class LogSink:
     def close(self) -> None:
         """The same, and lose later records."""
         writer, self._closed = self._writer, True
+        if self._leave_pool is not None:
+            self._leave_pool()
         if writer is None:
             return
         if not writer.closed:
@@ -181,7 +194,7 @@ class LogSink:
         with process_lock():
             if self._writer is None:  # another thread may have been first
                 self._writer = made
-                pool.before_close(self.close)
+                self._leave_pool = pool.before_close(self.close)
         return self._writer
 
 
