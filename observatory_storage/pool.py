@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, cast
 
@@ -233,13 +233,22 @@ class StoragePool(PoolUpkeep, LivePool):
         """Whether `close` was called."""
         return self._closed
 
-    def before_close(self, action: Callable[[], object]) -> None:
+    def before_close(self, action: Callable[[], object]) -> Callable[[], None]:
         """Have `close` call a function first, such as the `TraceWriter.close` of a writer.
 
         Functions are called in the reverse order of adding them, each once. What they raise is
         logged.
+
+        Returns:
+            a function that takes it back, for what is closed before the pool.
         """
         self._before_close.append(action)
+
+        def take_back() -> None:
+            with suppress(ValueError):  # it was called or taken back already
+                self._before_close.remove(action)
+
+        return take_back
 
     def close(self) -> None:
         """Close idle connections now, and the others when they are returned to the pool.

@@ -100,6 +100,7 @@ class LogSink:
         self._not_before = 0.0
         self._busy = threading.local()
         self._closed = False
+        self._leave_pools: list[Callable[[], None]] = []
         self.losses = LossReport("log record", _to_stderr)
         keep_warnings_visible()
 
@@ -115,9 +116,7 @@ class LogSink:
 
     def store(self, row: Mapping[str, Any]) -> None:
         """Buffer a row of `LogRecord`. Losses are counted."""
-        if self.is_busy:
-            return
-        self._busy.now = True
+        self._busy.now = self._busy.stores = True
         try:
             writer = self._open_writer()
             if writer is not None:
@@ -125,7 +124,19 @@ class LogSink:
         except Exception as error:  # noqa: BLE001 - the caller only wanted to log
             self.losses.add(error)
         finally:
-            self._busy.now = False
+            self._busy.now = self._busy.stores = False
+
+    def refuses(self, logger: str | None, thread: str | None) -> bool:
+        """Whether a record cannot be stored, because it tells of storing or comes from within.
+
+        What the application's own code logs while a record is stored, such as `redact`, is lost
+        and counted.
+        """
+        if is_of_storage(logger, thread):
+            return True
+        if getattr(self._busy, "stores", False):
+            self.losses.add("it was logged while another one was stored")
+        return self.is_busy
 
     @property
     def is_busy(self) -> bool:
@@ -143,6 +154,8 @@ class LogSink:
         self._closed = True
         for writer in [*self._writers.values()]:
             self._close_writer(writer)
+        while self._leave_pools:
+            self._leave_pools.pop()()
 
     def _close_writer(self, writer: LogWriter) -> None:
         if not writer.closed:
@@ -200,7 +213,8 @@ class LogSink:
             writer = self._known_writer(pool)  # another thread may have been first
             if writer is None:
                 writer = self._writers[id(pool)] = made
-                pool.before_close(partial(self._close_writer, made))
+                close = partial(self._close_writer, made)
+                self._leave_pools.append(pool.before_close(close))
         return writer
 
 

@@ -17,7 +17,7 @@ from observatory_storage.recording.exception_attributes import (
     type_name,
 )
 from observatory_storage.recording.log_severity import severity_number
-from observatory_storage.recording.log_sink import LogSink, is_of_storage
+from observatory_storage.recording.log_sink import LogSink
 from observatory_storage.recording.span_context import (
     active_span,
     add_span,
@@ -138,7 +138,7 @@ class StorageHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Buffer the record. Never raises, and never waits for the database."""
         try:
-            if self._sink.is_busy or is_of_storage(record.name, record.threadName):
+            if self._sink.refuses(record.name, record.threadName):
                 return
             row = self._row(record)
         except Exception as error:  # noqa: BLE001 - the caller only wanted to log

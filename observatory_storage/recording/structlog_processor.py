@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from observatory_storage.recording.event_dict import row_of_event
 from observatory_storage.recording.log_severity import severity_number
-from observatory_storage.recording.log_sink import LogSink, is_of_storage
+from observatory_storage.recording.log_sink import LogSink
 from observatory_storage.recording.span_context import active_span, add_span, named_span
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class StructlogProcessor:
         """Buffer the event, and return the event dict unchanged. Never raises."""
         try:
             name = event_dict.get("logger") or getattr(logger, "name", None)
-            if not (self._sink.is_busy or is_of_storage(_text(name), None)):
+            if not self._sink.refuses(_text(name), None):
                 self._sink.store(self._row(_text(name), method_name, event_dict))
         except Exception as error:  # noqa: BLE001 - the caller only wanted to log
             self._sink.losses.add(error)

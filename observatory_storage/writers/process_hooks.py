@@ -198,7 +198,7 @@ def _close_all(**_: object) -> None:
 def _release_parent_files() -> None:
     # At the fork, even if the child uses no writer: a file stays locked while a copy of its
     # descriptor is open.
-    for writer in list(_writers):
+    for writer in _known_writers():
         writer.release_parent_files()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -359,3 +361,27 @@ def test_reports_come_at_most_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> 
     ]
     assert report.lost == 4
     assert log_sink.is_of_storage("shop", "observatory-flush")
+
+
+def test_records_that_redact_logs_are_counted_as_lost(
+    pool: StoragePool, logger_with: WithHandler
+) -> None:
+    def redact(row: dict[str, Any]) -> dict[str, Any]:
+        logging.getLogger("shop.orders").info("redacting")
+        return row
+
+    handler = StorageHandler(pool, redact=redact)
+    logger_with(handler).info("paid")
+    handler.flush()
+    assert handler.lost == 1
+    assert [row["body"] for row in fetch(pool, LogRecord)] == ["paid"]
+
+
+def test_the_pool_does_not_keep_handlers_that_are_closed(pool: StoragePool) -> None:
+    handler = StorageHandler(pool)
+    handler.handle(logging.makeLogRecord({"msg": "paid"}))
+    handler.close()
+    former = weakref.ref(handler._sink)
+    del handler
+    gc.collect()
+    assert former() is None
