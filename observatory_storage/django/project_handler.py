@@ -160,12 +160,13 @@ class _ProjectSink(LogSink):
         try:
             if is_testing() and not self._has_store_of_tests():
                 return None
-            self._writer = get_log_writer()
+            writer = get_log_writer()
         except StorageError:
             # Reading the settings takes too long to be tried for every record.
             self._not_before = time.monotonic() + _RETRY_SECS
             raise
-        return self._writer
+        self._writers[id(writer.source)] = writer
+        return writer
 
     def _has_store_of_tests(self) -> bool:
         """Whether Django has made the test's database, and the store in it is migrated."""
