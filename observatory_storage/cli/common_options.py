@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -18,7 +19,14 @@ if TYPE_CHECKING:
     from observatory_storage.config.sources import Source
     from observatory_storage.pool import StoragePool
 
-__all__ = ["State", "StorageCommand", "common_options", "json_option", "names_read"]
+__all__ = [
+    "State",
+    "StorageCommand",
+    "common_options",
+    "json_option",
+    "logging_as_before",
+    "names_read",
+]
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -89,6 +97,18 @@ class State:
         logger = logging.getLogger("observatory_storage")
         logger.handlers = [handler]
         logger.setLevel((self.log_level or default_level).upper())
+
+
+@contextmanager
+def logging_as_before() -> Iterator[None]:
+    """Undo what a command sets for its whole process, which goes on if it is an application's."""
+    logger = logging.getLogger("observatory_storage")
+    handlers, level = logger.handlers, logger.level
+    try:
+        yield
+    finally:
+        logger.handlers = handlers
+        logger.setLevel(level)
 
 
 def names_read(sources: Iterable[Source]) -> list[str]:

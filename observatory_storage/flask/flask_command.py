@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import click
 from flask.cli import with_appcontext
 
-from observatory_storage.cli.common_options import State, names_read
+from observatory_storage.cli.common_options import State, logging_as_before, names_read
 from observatory_storage.cli.main import run
 from observatory_storage.flask.app_store import AppStore
 
@@ -35,7 +33,7 @@ def command_of(store: Callable[[], AppStore]) -> click.Command:
     @click.pass_context
     @with_appcontext
     def command(context: click.Context, arguments: Sequence[str]) -> None:
-        with _logging_as_before():
+        with logging_as_before():
             code = run(arguments, _AppState(store=store()), _AppState.program)
         context.exit(code)
 
@@ -58,15 +56,3 @@ class _AppState(State):
     def pool(self, *, connect: bool = False) -> StoragePool:
         # Not the pool of the application, since a command closes its own.
         return self.store.new_pool(self.config_file, connect=connect)
-
-
-@contextmanager
-def _logging_as_before() -> Iterator[None]:
-    """Undo what a command sets for its process, which may be that of an application's tests."""
-    logger = logging.getLogger("observatory_storage")
-    handlers, level = logger.handlers, logger.level
-    try:
-        yield
-    finally:
-        logger.handlers = handlers
-        logger.setLevel(level)

@@ -79,7 +79,7 @@ class Outlet(Generic[_W]):
         process_hooks.add_export(_export_all)
 
     def _open(self) -> _W:
-        return self._kind(self._source, self._config)
+        return self._kind(self._source, self._config, surroundings=unrecorded)
 
     @property
     def writer(self) -> _W:

@@ -116,10 +116,11 @@ class LogSink:
 
     def store(self, row: Mapping[str, Any]) -> None:
         """Buffer a row of `LogRecord`. Losses are counted."""
-        self._busy.now = self._busy.stores = True
+        self._busy.now = True
         try:
             writer = self._open_writer()
             if writer is not None:
+                self._busy.stores = True
                 writer.write_log(row)
         except Exception as error:  # noqa: BLE001 - the caller only wanted to log
             self.losses.add(error)

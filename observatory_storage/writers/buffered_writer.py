@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from operator import itemgetter
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self
@@ -24,7 +25,7 @@ from observatory_storage.writers.config import WriterConfig
 from observatory_storage.writers.delivery import Delivery
 from observatory_storage.writers.flusher import Flusher
 from observatory_storage.writers.row_changes import NOTHING_COMPUTED, RowChanges
-from observatory_storage.writers.spool.replay import PATIENCE_SECS
+from observatory_storage.writers.spool.replay import PATIENCE_SECS, Surroundings
 from observatory_storage.writers.stats import BufferStats, FlushResult, Recorder, WriteStats
 
 __all__ = ["BufferedWriter"]
@@ -42,6 +43,8 @@ class BufferedWriter:
     Args:
         pool: the pool to write to.
         config: how rows are collected and flushed.
+        surroundings: returns a context manager, within which the database is written to, in
+            whichever thread.
 
     Attributes:
         signal: the signal that the writer writes.
@@ -53,11 +56,14 @@ class BufferedWriter:
         self,
         pool: Source,
         config: WriterConfig | None = None,
+        *,
+        surroundings: Surroundings = nullcontext,
     ) -> None:
         self._source = source_of("pool", pool)
         if config is not None and not isinstance(config, WriterConfig):
             raise ValidationError("config", config, "must be WriterConfig")
         self._config = config or WriterConfig()
+        self._surroundings = surroundings
         payload_mode(self._source, self._config.payloads)
         self._begin()
         if self._delivery.replay is not None:
@@ -80,7 +86,9 @@ class BufferedWriter:
         self._recorder = Recorder()
         self._buffer = self._new_buffer()
         self._changes = RowChanges(config.redact, self._source.rules, self._recorder, self._buffer)
-        self._delivery = Delivery(self._source, config, self._buffer, self._recorder)
+        self._delivery = Delivery(
+            self._source, config, self._buffer, self._recorder, self._surroundings
+        )
         self._flusher = Flusher(self._buffer, config, self._delivery.write, owner=self)
 
     def _new_buffer(self) -> Buffer:

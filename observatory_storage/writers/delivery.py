@@ -12,12 +12,11 @@ from observatory_storage.errors import BatchError, Rejected, StorageError, trans
 from observatory_storage.operations import SPOOLED, Measurement, outcome_of
 from observatory_storage.rows import Row
 from observatory_storage.storing import Source, StoreResult, store_into
-from observatory_storage.suppression import unrecorded
 from observatory_storage.writers.batch_queue import Batch
 from observatory_storage.writers.buffer import Buffer
 from observatory_storage.writers.config import WriterConfig
 from observatory_storage.writers.spool.files import Chunk
-from observatory_storage.writers.spool.replay import Replay
+from observatory_storage.writers.spool.replay import Replay, Surroundings
 from observatory_storage.writers.stats import FlushResult, Recorder, Written
 
 __all__ = ["Delivery"]
@@ -35,6 +34,7 @@ class Delivery:
         config: the configuration of the writer.
         buffer: the source of the batches.
         recorder: counts the results, under the buffer's lock.
+        surroundings: a context within which the database is written to.
 
     Attributes:
         replay: the spool and its replay; None without a spool.
@@ -46,21 +46,23 @@ class Delivery:
         config: WriterConfig,
         buffer: Buffer,
         recorder: Recorder,
+        surroundings: Surroundings,
     ) -> None:
         self._source = source
         self._config = config
         self._buffer = buffer
         self._recorder = recorder
+        self._surroundings = surroundings
         # The rows since the last flush that returned.
         self._committed = self._spooled = 0
         self._rejected: list[Rejected] = []
         self.replay: Replay | None = None
         if config.spool_dir is not None:
-            self.replay = Replay(source, config, self._replayed)
+            self.replay = Replay(source, config, self._replayed, surroundings)
 
     def write(self, batch: Batch) -> None:
         """Write a batch that was taken from the buffer, and settle it or put it back."""
-        with unrecorded():
+        with self._surroundings():
             self._write_measured(batch)
 
     def _write_measured(self, batch: Batch) -> None:

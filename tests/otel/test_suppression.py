@@ -18,14 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from observatory_embedded import EmbeddedPostgres
-from observatory_storage import (
-    LlmSpan,
-    OpenTelemetryHook,
-    StoragePool,
-    TraceWriter,
-    WriterConfig,
-    observe,
-)
+from observatory_storage import OpenTelemetryHook, StoragePool, WriterConfig
 from observatory_storage.models import LogRecord
 from observatory_storage.otel import PostgresSpanExporter, configure
 from tests.otel import sdk_telemetry
@@ -61,16 +54,6 @@ def test_statements_of_an_exporter_are_not_recorded(pool: StoragePool) -> None:
         assert recorded == []
         assert named_spans(pool)
         assert len(recorded) == 1
-
-
-def test_nor_are_those_of_writers_and_of_observed_calls(pool: StoragePool) -> None:
-    with instrumented(pool) as recorded:
-        with TraceWriter(pool) as writer:
-            writer.write_span_from_llm(LlmSpan(service_name="shop", model="m"))
-        with observe(pool, name="step"):
-            pass
-        pool.close()  # flushes it
-        assert recorded == []
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any, ClassVar, Final
 
 import click
 from django.core.management.base import BaseCommand, CommandError
 
+from observatory_storage.cli.common_options import logging_as_before
 from observatory_storage.cli.main import commands
 from observatory_storage.django.management.project_state import ProjectState
 from observatory_storage.errors import StorageError
@@ -56,7 +55,7 @@ class StorageManagementCommand(BaseCommand):
         arguments = [self.command, *self.arguments(options)]
         output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
         try:
-            with _own_logging(), redirect_stdout(output), redirect_stderr(self.stderr._out):
+            with logging_as_before(), redirect_stdout(output), redirect_stderr(self.stderr._out):
                 code = commands.main(arguments, standalone_mode=False, obj=ProjectState())
             if code:
                 raise CommandError(self.failure, returncode=code)
@@ -69,18 +68,6 @@ class StorageManagementCommand(BaseCommand):
         finally:
             if options["verbosity"] > 0:
                 self.stdout.write(output.buffer.getvalue().decode(), ending="")
-
-
-@contextmanager
-def _own_logging() -> Iterator[None]:
-    """Undo what the command line sets: a process that uses ``call_command`` goes on."""
-    logger = logging.getLogger("observatory_storage")
-    handlers, level = logger.handlers, logger.level
-    try:
-        yield
-    finally:
-        logger.handlers = handlers
-        logger.setLevel(level)
 
 
 def _with_advice(error: StorageError) -> str:

@@ -12,6 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -19,12 +20,13 @@ from observatory_storage.backoff import pause_secs
 from observatory_storage.errors import StorageError, translate
 from observatory_storage.rows import Row
 from observatory_storage.storing import Source, StoreResult, store
-from observatory_storage.suppression import unrecorded
 from observatory_storage.writers.config import WriterConfig
 from observatory_storage.writers.spool.files import Chunk, Spool
 from observatory_storage.writers.stats import Written
 
-__all__ = ["PATIENCE_SECS", "Replay"]
+__all__ = ["PATIENCE_SECS", "Replay", "Surroundings"]
+
+Surroundings = Callable[[], AbstractContextManager[object]]
 
 _log = logging.getLogger(__name__)
 # If at most this much is spooled, new rows wait this long for its replay before they are spooled.
@@ -41,6 +43,7 @@ class Replay:
         source: the pool.
         config: the configuration of the writer; its `spool_dir` is set.
         report: called with the result of replayed rows, before they are removed from the spool.
+        surroundings: a context within which the thread works.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Replay:
         source: Source,
         config: WriterConfig,
         report: Callable[[StoreResult, Chunk], None],
+        surroundings: Surroundings,
     ) -> None:
         assert config.spool_dir is not None
         target = f"{source.engine.url.database}/{source.schema}"
@@ -55,6 +59,7 @@ class Replay:
         self._source = source
         self._config = config
         self._report = report
+        self._surroundings = surroundings
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._failures = 0  # ever
@@ -175,7 +180,7 @@ class Replay:
         self._thread = thread
 
     def _work(self) -> None:
-        with unrecorded():
+        with self._surroundings():
             self._empty_spool()
 
     def _empty_spool(self) -> None:

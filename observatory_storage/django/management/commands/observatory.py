@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from django.core.management.base import BaseCommand, CommandError
 
+from observatory_storage.cli.common_options import logging_as_before
 from observatory_storage.cli.main import run
 from observatory_storage.django.management.project_state import ProjectState
 
@@ -34,6 +35,7 @@ class Command(BaseCommand):
         Raises:
             CommandError: it failed. Standard error says why.
         """
-        code = run(options["arguments"], ProjectState(), "observatory")
+        with logging_as_before():
+            code = run(options["arguments"], ProjectState(), "observatory")
         if code:
             raise CommandError("the command failed", returncode=code)
