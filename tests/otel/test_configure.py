@@ -165,11 +165,13 @@ def test_records_below_the_level_are_not_stored(pool: StoragePool) -> None:
     assert found(pool, LogRecord.body) == [("bad",)]
 
 
-def test_the_pool_stores_what_is_left_before_it_closes(database_url: str) -> None:
-    with quick_pool(database_url) as pool:
-        configure(pool, metrics=False, log_level=None)
+def test_the_pool_stores_what_is_left_before_it_closes(
+    pool: StoragePool, database_url: str
+) -> None:
+    closed = quick_pool(database_url)
+    with configure(closed, metrics=False, log_level=None):
         trace.get_tracer("app").start_span("request").end()
         get_logger("events").emit(body="direct", event_name="ordered")
-    with quick_pool(database_url) as pool:
+        closed.close()
         assert found(pool, TraceSpan.name) == [("request",)]
         assert found(pool, LogRecord.body) == [("direct",)]
