@@ -48,9 +48,16 @@ class Origins:
             messages: each with the object of the SDK that it was made from.
         """
         members: dict[int, tuple[Group, list[_M]]] = {}
+        found: list[_M] = []
+        last_resource: Any = found  # unlike any resource
+        last_scope: Any = None
         for item, message in messages:
-            group = self.of(item.resource, item.instrumentation_scope)
-            members.setdefault(id(group), (group, []))[1].append(message)
+            resource, scope = item.resource, item.instrumentation_scope
+            if resource is not last_resource or scope is not last_scope:
+                last_resource, last_scope = resource, scope
+                group = self.of(resource, scope)
+                _, found = members.setdefault(id(group), (group, []))
+            found.append(message)
         return [group._replace(items=items) for group, items in members.values()]
 
     def of(self, resource: Resource, scope: InstrumentationScope | None) -> Group:

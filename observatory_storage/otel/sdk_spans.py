@@ -13,13 +13,13 @@ from observatory_storage.otel.sdk_values import plain_attributes
 from observatory_storage.otlp import message_types
 from observatory_storage.otlp.any_values import PlainMap
 
-__all__ = ["span_message"]
+__all__ = ["fields_of", "flags_of", "span_message"]
 
 _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200  # of the flags of spans and links
 _UNSET: Final = message_types.Status()
 # The properties of a span cost twice as much as the rest of its conversion: those of attributes,
 # events and links copy them, and take locks that an ended span does not need.
-_fields_of: Final = attrgetter(
+fields_of: Final = attrgetter(
     *("_context", "_parent", "_name", "_kind", "_start_time", "_end_time"),
     *("_attributes", "_events", "_links", "_status"),
 )
@@ -38,7 +38,7 @@ def span_message(
         ValidationError: an attribute is nested too deeply.
         Exception: the span is not as the SDK makes spans.
     """
-    context, parent, name, kind, start, end, own, events, links, status = _fields_of(span)
+    context, parent, name, kind, start, end, own, events, links, status = fields_of(span)
     state = context.trace_state
     attributes = plain_attributes(own, "attributes")
     if contents:
@@ -49,7 +49,7 @@ def span_message(
         span_id=f"{context.span_id:016x}",
         trace_state=_state(state) if state else "",
         parent_span_id=f"{parent.span_id:016x}" if parent else "",
-        flags=_flags(parent),
+        flags=flags_of(parent),
         name=name if type(name) is str else str(name),
         kind=kind.value + 1,  # OTLP has one more kind, for spans of unknown kind
         start_time_unix_nano=start or 0,
@@ -68,7 +68,8 @@ def _state(state: TraceState) -> str:
     return ",".join(f"{key}={value}" for key, value in state.items())
 
 
-def _flags(context: SpanContext | None) -> int:
+def flags_of(context: SpanContext | None) -> int:
+    """The flags of a span with this parent, or of a link to this context."""
     return _HAS_IS_REMOTE | _IS_REMOTE if context and context.is_remote else _HAS_IS_REMOTE
 
 
@@ -99,5 +100,5 @@ def _link(link: Link, index: int) -> message_types.Link:
         trace_state=_state(state) if state else "",
         attributes=plain_attributes(link.attributes, f"links[{index}].attributes"),  # type: ignore[arg-type]  # read already
         dropped_attributes_count=link.dropped_attributes,
-        flags=_flags(context),
+        flags=flags_of(context),
     )

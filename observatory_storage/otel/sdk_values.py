@@ -32,6 +32,8 @@ def plain_attributes(attributes: Mapping[str, Any] | None, field: str) -> PlainM
         plain = dict(plain)
     if not plain:
         return _NO_ATTRIBUTES
+    if _UNCHANGED.issuperset(map(type, plain.values())):
+        return PlainMap(plain, None)
     notes: dict[str, Note] = {}
     for key, value in plain.items():
         kind = type(value)

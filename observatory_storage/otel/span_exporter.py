@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
+from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from observatory_storage.otel.outlet import Outlet
+from observatory_storage.otel.plain_sdk_spans import plain_sdk_rows
 from observatory_storage.otel.sdk_origins import Origins
 from observatory_storage.otel.sdk_spans import span_message
 from observatory_storage.otel.span_contents import SpanContents
 from observatory_storage.otlp import message_types
 from observatory_storage.otlp.traces import span_items
+from observatory_storage.rows import PART
 from observatory_storage.tables import SPANS
 from observatory_storage.writers import Source, TraceWriter, WriterConfig
 
@@ -72,15 +76,37 @@ class PostgresSpanExporter(SpanExporter):
         with outlet.exporting() as is_open:
             if not is_open:
                 return SpanExportResult.FAILURE
-            make_rows = partial(span_items, as_mappings=outlet.writer.changes_rows)
-            convert = self._with_contents if self._contents else span_message
-            rows = [
-                row
-                for group in self._origins.groups(outlet.messages(spans, convert))
-                for row in outlet.rows(outlet.mapped(group, make_rows))
-            ]
+            if self._contents or outlet.writer.changes_rows:
+                rows = self._rows_of_messages(spans)
+            else:
+                rows, others = self._plain_rows(spans)
+                rows += self._rows_of_messages(others)
             stored = outlet.write(SPANS, rows)
         return SpanExportResult.SUCCESS if stored else SpanExportResult.FAILURE
+
+    def _plain_rows(self, spans: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """The rows of plain spans, and the other spans."""
+        own = [(span, span) for span in spans if isinstance(span, ReadableSpan)]
+        others = [span for span in spans if not isinstance(span, ReadableSpan)]
+        rows: list[Any] = []
+        for group in self._origins.groups(own):
+            remaining = iter(group.items)
+            while part := list(islice(remaining, PART)):
+                made = plain_sdk_rows(part, group.origin)
+                rows += [row for row in made if row is not None]
+                others += [span for span, row in zip(part, made, strict=True) if row is None]
+        return rows, others
+
+    def _rows_of_messages(self, spans: Sequence[ReadableSpan]) -> list[Any]:
+        """The rows of any spans, by way of messages of OTLP."""
+        outlet = self._outlet
+        make_rows = partial(span_items, as_mappings=outlet.writer.changes_rows)
+        convert = self._with_contents if self._contents else span_message
+        return [
+            row
+            for group in self._origins.groups(outlet.messages(spans, convert))
+            for row in outlet.rows(outlet.mapped(group, make_rows))
+        ]
 
     def _with_contents(self, span: ReadableSpan) -> message_types.Span:
         context = span.context

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from observatory_storage import ids, jsonb
 from observatory_storage.errors import ValidationError
@@ -20,7 +20,7 @@ from observatory_storage.otlp.resource_scope import Origin
 from observatory_storage.otlp.span_ids import NO_SPAN, ids_of
 from observatory_storage.rows import Row, prepare_span_columns
 
-__all__ = ["RARE_FIELDS", "plain_span_rows", "rare_of"]
+__all__ = ["PLAIN_COLUMNS", "RARE_FIELDS", "PlainSpans", "plain_span_rows", "rare_of"]
 
 # Fields without a column. SDKs send flags with every span.
 RARE_FIELDS: Final = (
@@ -29,10 +29,76 @@ RARE_FIELDS: Final = (
 )
 rare_of: Final = attrgetter(*RARE_FIELDS)
 
-_COLUMNS: Final = (
+# Each span has its own values of these columns, besides attributes and notes.
+PLAIN_COLUMNS: Final = (
     *("trace_id", "span_id", "parent_span_id", "name", "kind", "status", "status_message"),
-    *("start_time", "start_ns", "end_time", "end_ns", "otlp"),
+    *("start_time", "start_ns", "end_time", "end_ns"),
 )
+# Whether a span has no status, and its rare fields.
+Noted: TypeAlias = tuple[bool, str, int, int, int, int]
+
+
+class PlainSpans:
+    """Collects what columns hold of plain spans that have one resource and scope.
+
+    Args:
+        count: how many spans there are, plain or not.
+        origin: the columns of the resource and the scope.
+    """
+
+    def __init__(self, count: int, origin: Origin) -> None:
+        self._count = count
+        self._origin = origin
+        self._shared = _encoded_origin(origin)
+        self._notes: dict[tuple[Any, ...], bytes | None] = {}
+        self._places: list[int] = []
+        self._values: list[tuple[Any, ...]] = []
+        self._attributes: list[dict[str, Any]] = []
+
+    @property
+    def are_possible(self) -> bool:
+        """Whether spans of this resource and scope can be plain."""
+        return self._shared is not None
+
+    def add(
+        self, index: int, values: tuple[Any, ...], noted: Noted, attributes: dict[str, Any]
+    ) -> None:
+        """Add a plain span.
+
+        Args:
+            index: which of the spans it is.
+            values: those of `PLAIN_COLUMNS`.
+            noted: whether it has no status, and its `RARE_FIELDS`.
+            attributes: its attributes.
+        """
+        if noted not in self._notes:  # those of most spans are equal
+            encoded = _encoded_notes(self._origin.otlp, noted)
+            if encoded is None:
+                return
+            self._notes[noted] = encoded or None
+        self._places.append(index)
+        self._values.append((*values, self._notes[noted]))
+        self._attributes.append(attributes)
+
+    def rows(self) -> list[Row | None]:
+        """The rows of the spans; None for each that is not plain."""
+        made: list[Row | None] = [None] * self._count
+        if not self._values or self._shared is None:
+            return made
+        count, attributes = len(self._values), self._attributes
+        encoded, odd = jsonb.encode_many(attributes, "attributes")
+        named = zip(*self._values, strict=True)
+        columns = dict(zip((*PLAIN_COLUMNS, "otlp"), map(list, named), strict=True))
+        columns |= {name: [value] * count for name, value in self._shared.items()}
+        columns["attributes"] = encoded
+        prepared = prepare_span_columns(
+            columns, attributes, [self._origin.columns["resource_attributes"]] * count
+        )
+        for index, ready, plain in zip(self._places, prepared, attributes, strict=True):
+            made[index] = ready.knowing(plain)
+        for at in odd:
+            made[self._places[at]] = None
+        return made
 
 
 def plain_span_rows(spans: Sequence[Any], origin: Origin) -> list[Row | None]:
@@ -42,40 +108,19 @@ def plain_span_rows(spans: Sequence[Any], origin: Origin) -> list[Row | None]:
         spans: messages; an error for each that could not be read.
         origin: the columns of the resource and the scope.
     """
-    made: list[Row | None] = [None] * len(spans)
-    shared = _encoded_origin(origin)
-    if shared is None:
-        return made
-    notes: dict[tuple[Any, ...], bytes | None] = {}
-    places: list[int] = []
-    rows: list[tuple[Any, ...]] = []
-    attributes: list[dict[str, Any]] = []
-    for index, span in enumerate(spans):
+    found = PlainSpans(len(spans), origin)
+    for index, span in enumerate(spans if found.are_possible else ()):
         if isinstance(span, ValidationError) or span.events or span.links:
             continue
         try:
-            row = _row(span, origin.otlp, notes)
+            values = _values(span)
             plain, note = plain_map(span.attributes, "attributes")
         except ValidationError:
             continue
-        if row is not None and note is None:
-            places.append(index)
-            rows.append(row)
-            attributes.append(plain)
-    if not rows:
-        return made
-    encoded, odd = jsonb.encode_many(attributes, "attributes")
-    columns = dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
-    columns |= {name: [value] * len(rows) for name, value in shared.items()}
-    columns["attributes"] = encoded
-    prepared = prepare_span_columns(
-        columns, attributes, [origin.columns["resource_attributes"]] * len(rows)
-    )
-    for index, ready, plain in zip(places, prepared, attributes, strict=True):
-        made[index] = ready.knowing(plain)
-    for at in odd:
-        made[places[at]] = None
-    return made
+        if values is not None and note is None:
+            noted = present(span, "status") is None, *rare_of(span)
+            found.add(index, values, noted, plain)
+    return found.rows()
 
 
 def _encoded_origin(origin: Origin) -> dict[str, Any] | None:
@@ -89,15 +134,8 @@ def _encoded_origin(origin: Origin) -> dict[str, Any] | None:
     return columns
 
 
-def _row(
-    span: Any, of_origin: dict[str, Any], known_notes: dict[tuple[Any, ...], bytes | None]
-) -> tuple[Any, ...] | None:
-    """The values of `_COLUMNS`, or None if the span is not plain.
-
-    Args:
-        span: a message.
-        of_origin: the notes of its resource and scope.
-        known_notes: the notes of earlier spans, encoded, by what they note.
+def _values(span: Any) -> tuple[Any, ...] | None:
+    """The values of `PLAIN_COLUMNS` of a message, or None if the span is not plain.
 
     Raises:
         ValidationError: the span is not valid.
@@ -119,22 +157,14 @@ def _row(
         code, message = status.code, status.message or None
         if not 0 <= code < len(STATUSES):
             return None
-    noted = status is None, *rare_of(span)
-    if noted not in known_notes:  # those of most spans are equal
-        encoded = _encoded_notes(of_origin, noted)
-        if encoded is None:
-            return None
-        known_notes[noted] = encoded or None
-    otlp = known_notes[noted]
-    start_time, start_ns = protojson.moment(start)
     end_time, end_ns = protojson.moment(end) if end else (None, 0)
     return (
         *(ids.trace_uuid(trace_id), span_id, parent or None, name, KINDS[kind], STATUSES[code]),
-        *(message, start_time, start_ns, end_time, end_ns, otlp),
+        *(message, *protojson.moment(start), end_time, end_ns),
     )
 
 
-def _encoded_notes(of_origin: dict[str, Any], noted: tuple[Any, ...]) -> bytes | None:
+def _encoded_notes(of_origin: dict[str, Any], noted: Noted) -> bytes | None:
     """The notes of a span, which may be none; None if they have to be repaired."""
     is_status_absent, *rare = noted
     # They are in the order of the thorough mapping, so that both encode the same.

@@ -133,6 +133,14 @@ class TraceTotals:
         spans: at least one span: for each, the text of its trace id and its facts.
     """
 
+    # One is made for each trace of a batch, and a dictionary for each would keep the garbage
+    # collector busy.
+    __slots__ = (
+        *("id", "text", "lead", "name", "service_name", "start_time", "last_start", "end_time"),
+        *("spans", "errors", "usage_spans", "rank", "tokens", "cost", "weight", "weighted"),
+        "unsettled_since",
+    )
+
     def __init__(self, trace_id: UUID, spans: Sequence[_Counted]) -> None:
         # In one pass with local variables: this is done for every span that is written.
         text, earliest = spans[0][0], spans[0][1][_START]

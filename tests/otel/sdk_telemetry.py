@@ -66,6 +66,9 @@ ATTRIBUTES: dict[str, Any] = {
     "gen_ai.usage.input_tokens": 12,
     "gen_ai.usage.output_tokens": 34,
 }
+PLAIN_ATTRIBUTES = {
+    key: value for key, value in ATTRIBUTES.items() if key.startswith("gen_ai.") or key == "texts"
+}
 RESOURCE = Resource(
     {"service.name": "shop", "service.version": "1.2", "process.pid": 4, "tags": ["a", "b"]},
     schema_url="https://opentelemetry.io/schemas/1.30.0",
@@ -98,6 +101,8 @@ def spans(resource: Resource = RESOURCE) -> Sequence[ReadableSpan]:
                 {"n": 1, "b": b"z", "s": ["a"]},
                 timestamp=1_700_000_000_000_000_001,
             )
+        bare.start_span("without events", attributes=ATTRIBUTES).end()
+        bare.start_span("plain", attributes=PLAIN_ATTRIBUTES, kind=SpanKind.CLIENT).end()
         with bare.start_as_current_span(
             "dropped", attributes={str(n): n for n in range(50)}
         ) as span:

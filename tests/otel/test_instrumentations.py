@@ -123,8 +123,8 @@ def check_first_chunks(observed: Observed) -> None:
             assert span.ttft_ms is None, name
             continue
         assert span.ttft_ms is not None, name
-        assert span.duration_us is not None
-        assert FIRST_CHUNK_MS <= span.ttft_ms <= span.duration_us / 1000
+        # A wrong unit would be off by a thousand. Some SDKs start their clock before their span.
+        assert FIRST_CHUNK_MS <= span.ttft_ms < 1000 * FIRST_CHUNK_MS, name
         timed.add(name)
     streams = {name for name in observed.answers if "stream" in name}
     assert timed == streams - observed.by.untimed
