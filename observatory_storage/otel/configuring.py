@@ -30,7 +30,6 @@ from observatory_storage.otel.processors import (
 )
 from observatory_storage.otel.span_exporter import PostgresSpanExporter
 from observatory_storage.shared_pool import shared_pool
-from observatory_storage.suppression import is_unrecorded
 from observatory_storage.writers import Source, WriterConfig, process_hooks
 
 __all__ = ["Telemetry", "configure"]
@@ -275,6 +274,4 @@ def _logging_handler(level: int | str, provider: LoggerProvider) -> logging.Hand
         warnings.simplefilter("ignore", DeprecationWarning)
         handler: logging.Handler = module.LoggingHandler(logger_provider=provider)
     handler.setLevel(level.upper() if isinstance(level, str) else level)
-    # The statements of flushes, which libraries may log, would be logged by further statements.
-    handler.addFilter(lambda _: not is_unrecorded())
     return handler

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 
+from observatory_storage.otel.export_context import is_of_an_export
 from observatory_storage.otel.outlet import Outlet
 from observatory_storage.otel.sdk_logs import log_message
 from observatory_storage.otel.sdk_origins import Origins
@@ -23,9 +24,10 @@ _OWN = "observatory_storage"
 class PostgresLogExporter(LogRecordExporter):
     """Stores log records of the OpenTelemetry SDK in PostgreSQL. Needs the extra ``otel``.
 
-    What is stored equals what `ingest_logs` stores of the same records. Records of this package's
-    own loggers (``observatory_storage.…``) are left out: to store what is said about storing would
-    never end. Otherwise the exporter works as `PostgresSpanExporter` does.
+    What is stored equals what `ingest_logs` stores of the same records. Records that any logger
+    makes while an exporter stores, and all of this package's own loggers
+    (``observatory_storage.…``), are left out: to store what is said about storing would never end.
+    Otherwise the exporter works as `PostgresSpanExporter` does.
 
     Example::
 
@@ -65,7 +67,7 @@ class PostgresLogExporter(LogRecordExporter):
         with outlet.exporting() as is_open:
             if not is_open:
                 return LogRecordExportResult.FAILURE
-            others = [record for record in batch if not _is_own(record)]
+            others = [one for one in batch if not (is_of_an_export(one) or _is_own(one))]
             rows = [
                 row
                 for group in self._origins.groups(outlet.messages(others, log_message))
@@ -97,6 +99,7 @@ def _items(group: Group) -> Iterator[Item]:
 
 
 def _is_own(record: ReadableLogRecord) -> bool:
+    # A `logging.handlers.QueueHandler` may have moved it out of the context of the export.
     scope = record.instrumentation_scope
     name = "" if scope is None else scope.name
     return name.startswith(_OWN) and (len(name) == len(_OWN) or name[len(_OWN)] == ".")

@@ -22,11 +22,11 @@ from opentelemetry._logs import get_logger_provider
 
 from observatory_storage.errors import BatchError, StorageError, ValidationError
 from observatory_storage.last_resort import keep_warnings_visible
+from observatory_storage.otel.export_context import export_context
 from observatory_storage.otlp.resource_scope import Group, Item
 from observatory_storage.pool import StoragePool
 from observatory_storage.rows import Row
 from observatory_storage.shared_pool import shared_pool
-from observatory_storage.suppression import unrecorded
 from observatory_storage.tables import TableDefinition
 from observatory_storage.writers import Source, WriterConfig, process_hooks
 from observatory_storage.writers.buffered_writer import BufferedWriter
@@ -79,7 +79,7 @@ class Outlet(Generic[_W]):
         process_hooks.add_export(_export_all)
 
     def _open(self) -> _W:
-        return self._kind(self._source, self._config, surroundings=unrecorded)
+        return self._kind(self._source, self._config, suppression=export_context)
 
     @property
     def writer(self) -> _W:
@@ -94,7 +94,7 @@ class Outlet(Generic[_W]):
     @contextmanager
     def exporting(self) -> Iterator[bool]:
         """A context to export within; False if the exporter is shut down."""
-        with unrecorded():
+        with export_context():
             if self._is_shut_down:
                 self._warn("shut-down", f"{self._items} are ignored: the exporter is shut down")
             yield not self._is_shut_down
@@ -190,7 +190,7 @@ class Outlet(Generic[_W]):
 
     def flush(self, timeout_millis: float) -> bool:
         """Write what is buffered, or spool it. Whether everything has left the buffer in time."""
-        with unrecorded():
+        with export_context():
             try:
                 self._writer.flush(timeout_millis / 1000)
             except BatchError:  # whose rows the writer has logged
@@ -211,7 +211,7 @@ class Outlet(Generic[_W]):
         if self._is_shut_down:
             return
         self._is_shut_down = True
-        with unrecorded():
+        with export_context():
             try:
                 self._writer.close(timeout_millis / 1000)
             except BatchError:
