@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 
+from observatory_storage.config import SpoolConfig
 from observatory_storage.errors import BatchError, Rejected, StorageError, ValidationError
 from observatory_storage.processes import process_lock
 from observatory_storage.rows import Row, prepare, prepare_many, remember_id
@@ -62,7 +64,7 @@ class BufferedWriter:
         self._source = source_of("pool", pool)
         if config is not None and not isinstance(config, WriterConfig):
             raise ValidationError("config", config, "must be WriterConfig")
-        self._config = config or WriterConfig()
+        self._config = _with_spool(config or WriterConfig(), self._source.config.spool)
         self._suppression = suppression
         payload_mode(self._source, self._config.payloads)
         self._begin()
@@ -315,3 +317,10 @@ class BufferedWriter:
                         case _:
                             self._flusher.wait()
         return dropped
+
+
+def _with_spool(config: WriterConfig, spool: SpoolConfig) -> WriterConfig:
+    """The configuration with the spool of the pool's settings, unless it names its own."""
+    if config.spool_dir is not None or spool.directory is None:
+        return config
+    return replace(config, spool_dir=spool.directory, spool_max_bytes=spool.max_bytes)
