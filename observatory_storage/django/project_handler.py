@@ -155,7 +155,7 @@ class _ProjectSink(LogSink):
         if self._closed:
             raise StorageError("the handler is closed")
         if time.monotonic() < self._not_before:
-            self.losses.lost += 1  # told when it was tried
+            self.losses.add_silently()  # it was told when it was tried
             return None
         try:
             if is_testing() and not self._has_store_of_tests():

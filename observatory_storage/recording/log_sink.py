@@ -189,7 +189,7 @@ class LogSink:
         if self._closed:
             raise StorageError("the handler is closed")
         if time.monotonic() < self._not_before:
-            self.losses.lost += 1  # told when it was tried
+            self.losses.add_silently()  # it was told when it was tried
             return None
         try:
             pool = self._find_pool()

@@ -32,9 +32,9 @@ from observatory_embedded import temporary_database
 from observatory_storage import PostgresConfig, StorageConfig, StoragePool
 from observatory_storage.models import TraceSpan
 from observatory_storage.otel import PostgresSpanExporter
+from tests.benchmarks.machine import machine_description
 from tests.benchmarks.measure import percentile
 from tests.benchmarks.output import Output
-from tests.benchmarks.surroundings import surroundings
 
 __all__ = ["main"]
 
@@ -95,7 +95,7 @@ def main(given: Sequence[str] | None = None) -> None:
         config = StorageConfig(postgres=PostgresConfig.from_url(url))
         with StoragePool(config) as pool:
             pool.run_migrations()
-            about = surroundings(pool, embedded="DATABASE_URL" not in os.environ)
+            about = machine_description(pool, embedded="DATABASE_URL" not in os.environ)
             out.say(f"{about['machine']}; {about['versions']}")
             _compare_cpu(out, pool, arguments.rounds, arguments.spans)
             _compare_requests(out, pool, arguments.rounds, arguments.requests)

@@ -27,6 +27,8 @@ from observatory_storage import (
     observe,
     observe_llm,
 )
+from observatory_storage.recording import observer as observer_module
+from observatory_storage.recording import shared_writer
 from observatory_storage.recording.shared_writer import writer_of
 from tests.writers.helpers import Row, fetch, quick_pool
 
@@ -351,8 +353,6 @@ def test_a_wrong_kind_is_refused() -> None:
 def test_a_value_that_cannot_be_stored_is_left_out(
     pool: StoragePool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from observatory_storage.recording import shared_writer
-
     monkeypatch.setattr(shared_writer.repairs, "_next", {})
     with observe_llm(pool, model="gpt-5", prompt="hi") as call:
         call.update(prompt_tokens="three", user_id="ann", temperature="hot")  # type: ignore[arg-type]
@@ -369,8 +369,6 @@ def test_a_writer_of_the_applications_own(pool: StoragePool) -> None:
 
 
 def test_a_closed_pool_loses_spans_without_an_error(pool: StoragePool) -> None:
-    from observatory_storage.recording import shared_writer
-
     with observe(pool, name="before"):
         pass
     pool.close()  # flushes first
@@ -572,6 +570,23 @@ def test_an_observer_that_is_left_elsewhere_ends_none_of_several(pool: StoragePo
     second.run(observer.__exit__, None, None, None)
     row = spans(pool)["request"]
     assert (row["attributes"]["who"], row["status"]) == ("second", "unset")
+
+
+def test_what_is_never_left_does_not_fill_the_memory(
+    pool: StoragePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observer_module, "_MOST_ENTERED", 3)
+    observer = observe(pool, name="request")
+    kept = contextvars.Context()
+    kept.run(observer.__enter__).set_attribute("who", "kept")
+    refs = [weakref.ref(contextvars.Context().run(observer.__enter__)) for _ in range(5)]
+    lost = shared_writer.losses.lost
+    contextvars.Context().run(observer.__exit__, None, None, None)
+    assert shared_writer.losses.lost == lost + 1
+    kept.run(observer.__exit__, None, None, None)  # it was pushed out, and is found nevertheless
+    gc.collect()
+    assert [ref() is None for ref in refs] == [True, True, False, False, False]
+    assert spans(pool)["request"]["attributes"]["who"] == "kept"
 
 
 def test_observations_that_have_ended_are_not_kept_by_those_begun_within(pool: StoragePool) -> None:
