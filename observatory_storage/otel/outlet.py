@@ -32,7 +32,7 @@ from observatory_storage.writers import Source, WriterConfig, process_hooks
 from observatory_storage.writers.buffered_writer import BufferedWriter
 from observatory_storage.writers.config import Redact
 
-__all__ = ["Outlet"]
+__all__ = ["Outlet", "StoringExporter"]
 
 _W = TypeVar("_W", bound=BufferedWriter)
 _T = TypeVar("_T")
@@ -132,6 +132,12 @@ class Outlet(Generic[_W]):
             else:
                 yield item.row
 
+    def mapped_rows(
+        self, groups: Iterable[Group], mapping: Callable[[Group], Iterable[Item]]
+    ) -> list[Any]:
+        """The rows of all groups."""
+        return [row for group in groups for row in self.rows(self.mapped(group, mapping))]
+
     def write(self, table: TableDefinition, rows: list[Any]) -> bool:
         """Buffer rows. False if some were dropped because the buffer is full."""
         try:
@@ -224,6 +230,36 @@ class Outlet(Generic[_W]):
                     *(left, self._items, error),
                 )
             process_hooks.forget(self._writer)
+
+
+class StoringExporter(Generic[_W]):
+    """The base of the exporters."""
+
+    def __init__(
+        self, kind: type[_W], pool: Source | None, config: WriterConfig | None, items: str
+    ) -> None:
+        self._outlet = Outlet(kind, pool, config, items)
+
+    @property
+    def writer(self) -> _W:
+        """The writer of what is exported, for its statistics."""
+        return self._outlet.writer
+
+    def force_flush(self, timeout_millis: float = 30_000) -> bool:
+        """Commit all that is buffered, or spool it while the database is away.
+
+        Returns:
+            Whether that was done within the time.
+        """
+        return self._outlet.flush(timeout_millis)
+
+    def shutdown(self, timeout_millis: float = 30_000) -> None:
+        """Commit or spool all that is buffered, and ignore what is exported later.
+
+        If some can be neither committed nor spooled within the time, an error in the log says how
+        many. Calling this again has no effect.
+        """
+        self._outlet.shut_down(timeout_millis)
 
 
 def _export_all(timeout: float | None) -> None:
