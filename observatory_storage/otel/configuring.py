@@ -221,7 +221,8 @@ def configure(
         metrics: whether metrics are exported.
         logs: whether log records are exported.
         log_level: the records of Python's `logging` from this level on become log records, if their
-            logger lets them pass. None: only records that are emitted through OpenTelemetry.
+            logger lets them pass. None: only records that are emitted through OpenTelemetry. Without
+            effect if the root logger has a handler of OpenTelemetry already, which is used then.
             Warnings and errors that no handler of the application shows go to stderr.
         metric_interval_secs: the seconds between two exports of metrics. The default is that of the
             environment (``OTEL_METRIC_EXPORT_INTERVAL``, in milliseconds), or 60.
