@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -41,6 +42,9 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _NEAR_CAPACITY: Final = 0.8
+# What has failed its last check, by pool: applications may make a new `HealthApp` for each request.
+_failing: Final[weakref.WeakKeyDictionary[object, set[str]]] = weakref.WeakKeyDictionary()
+_lock: Final = threading.Lock()
 _OF_POOL: Final = 0.8  # the part of the timeout for which the check waits for a connection
 
 
@@ -273,7 +277,8 @@ def create_app(
     - ``/metrics``: the metrics of the pool's `PrometheusHook`, in multiprocess mode those of all
       processes; 404 if the pool has none.
 
-    Errors name servers, users and schemas, so the log has them, and the answers do not.
+    Errors name servers, users and schemas, so the log has them, and the answers do not. The first
+    failure of a server is logged, and its recovery, but not each probe.
 
     Example, in a Flask application::
 
@@ -298,8 +303,8 @@ def create_app(
         ok = report.status != "unhealthy"
         if details:
             return Answer.json(report.to_dict(json=True), ok=ok)
-        _log_error("PostgreSQL", report.postgres)
-        _log_error("Redis", report.redis)
+        _log_change(source, "PostgreSQL", report.postgres)
+        _log_change(source, "Redis", report.redis)
         return Answer.json({"status": report.status}, ok=ok)
 
     def live(_: str) -> Answer:
@@ -311,7 +316,7 @@ def create_app(
         if details:
             content |= {"revision": schema.version, "error": schema.error}
         else:
-            _log_error("the store", schema)
+            _log_change(source, "the store", schema)
         return Answer.json(content, ok=schema.ok)
 
     def metrics(accept: str) -> Answer:
@@ -325,8 +330,18 @@ def create_app(
     return HealthApp(dict(zip(PATHS, (health, live, ready, metrics), strict=True)))
 
 
-def _log_error(name: str, component: ComponentHealth | None) -> None:
-    if component is not None and not component.ok:
+def _log_change(source: HealthSource, name: str, component: ComponentHealth | None) -> None:
+    """Log the first of several failures, and the recovery: probes come every few seconds."""
+    if component is None:
+        return
+    with _lock:
+        failing = _failing.setdefault(source, set())
+        if component.ok != (name in failing):
+            return
+        failing ^= {name}
+    if component.ok:
+        logger.info("%s passes its health check again", name)
+    else:
         logger.warning("%s failed its health check: %s", name, component.error)
 
 

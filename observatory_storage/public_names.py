@@ -18,6 +18,7 @@ from observatory_storage.config import (
     RollupRetention,
     RulesConfig,
     SamplingConfig,
+    SpoolConfig,
     StorageConfig,
     StreamsConfig,
 )
@@ -310,6 +311,7 @@ __all__ = [
     "SpanNode",
     "SpanStats",
     "SpanTree",
+    "SpoolConfig",
     "StorageConfig",
     "StorageError",
     "StorageHandler",

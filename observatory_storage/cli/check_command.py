@@ -25,17 +25,17 @@ from observatory_storage.cli.common_options import (
 from observatory_storage.cli.console import Output
 from observatory_storage.cli.formatting import clean
 from observatory_storage.cli.maintain_command import summary
+from observatory_storage.cli.table_rights import PRIVILEGES, SESSION, lacking_to_write
 from observatory_storage.config import StorageConfig
 from observatory_storage.errors import ConfigError, StorageError, translated
 from observatory_storage.health import HealthReport, check_redis
 from observatory_storage.layout import PARTITIONED, existing
 from observatory_storage.lifecycle.maintenance import last_runs
-from observatory_storage.models import Base, LogFrame, PayloadFrame
+from observatory_storage.models import Base, LogFrame, MaintenanceRun, PayloadFrame
 from observatory_storage.payloads import zstd_module
 from observatory_storage.pool import StoragePool
 from observatory_storage.repositories import TraceFilters
 from observatory_storage.serialization import to_json
-from observatory_storage.tables import TABLES
 from observatory_storage.unit_of_work import UnitOfWork
 from observatory_storage.wording import counted
 
@@ -44,31 +44,6 @@ __all__ = ["command"]
 logger = logging.getLogger(__name__)
 
 _MARKS = {"ok": ("✓", "+", "green"), "failed": ("✗", "x", "bold red"), "skipped": ("-", "-", "dim")}
-
-
-# The role's privileges on each table: one row for each name, with NULLs where the table is missing.
-# Only the owner of a table can attach a partition.
-_PRIVILEGES = sa.text("""
-    SELECT wanted.name,
-           pg_catalog.has_table_privilege(found.oid, 'SELECT') AS readable,
-           pg_catalog.has_table_privilege(found.oid, 'INSERT')
-               AND pg_catalog.has_table_privilege(found.oid, 'UPDATE')
-               AND pg_catalog.has_table_privilege(found.oid, 'DELETE') AS writable,
-           pg_catalog.pg_has_role(found.relowner, 'USAGE') AS owned
-      FROM pg_catalog.unnest(CAST(:names AS text[])) AS wanted (name)
-      LEFT JOIN (pg_catalog.pg_class AS found
-                 JOIN pg_catalog.pg_namespace AS place
-                   ON place.oid = found.relnamespace AND place.nspname = :schema)
-        ON found.relname = wanted.name
-     ORDER BY wanted.name
-""")
-_SURROUNDINGS = sa.text("""
-    SELECT current_user AS role,
-           pg_catalog.current_setting('transaction_read_only') = 'on' AS read_only,
-           pg_catalog.has_schema_privilege(oid, 'CREATE') AS may_create
-      FROM pg_catalog.pg_namespace
-     WHERE nspname = :schema
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +98,7 @@ class _Check:
         self._pool: StoragePool | None = None
         self._health: HealthReport | None = None
         self._migrated: bool | None = None
-        self._readable: bool | None = None
+        self._unreadable: list[str] | None = None
 
     def steps(self) -> Iterator[Step]:
         """Run them."""
@@ -134,7 +109,7 @@ class _Check:
             yield self._step("Redis", self._redis, needs=self._config)
             yield self._step("migrations", self._migrations, needs=self._pool)
             yield self._step("tables", self._tables, needs=self._migrated)
-            yield self._step("maintenance", self._maintenance, needs=self._readable)
+            yield self._step("maintenance", self._maintenance, needs=self._unreadable)
             yield self._step("pool", self._statistics, needs=self._pool)
             yield self._step("query", self._query, needs=self._migrated)
 
@@ -221,49 +196,53 @@ class _Check:
         names = sorted(Base.metadata.tables)
         schema = self._pool.schema
         with translated(), self._pool.engine.connect() as connection:
-            tables = connection.execute(_PRIVILEGES, {"names": names, "schema": schema}).all()
-            around = connection.execute(_SURROUNDINGS, {"schema": schema}).one()
+            tables = connection.execute(PRIVILEGES, {"names": names, "schema": schema}).all()
+            session = connection.execute(SESSION, {"schema": schema}).one()
             tomorrow = datetime.now(UTC) + timedelta(days=1)
             is_ahead = all(
                 any(each.holds(tomorrow) for each in existing(connection, schema, table))
                 for table in PARTITIONED
             )
-        missing = [row.name for row in tables if row.readable is None]
+        missing = [row.name for row in tables if row.SELECT is None]
         if missing:
             raise _Failed(
                 f"missing in schema {schema}: {', '.join(missing)}",
                 "They were dropped or renamed after the migration: restore them.",
             )
-        unreadable = [row.name for row in tables if not row.readable]
-        if unreadable:
-            raise _Failed(
-                f"{around.role} may not read {', '.join(unreadable)}",
-                "Grant SELECT on them, or connect as their owner.",
-            )
-        self._readable = True
-        if around.read_only:
+        self._unreadable = [row.name for row in tables if not row.SELECT]
+        lacking = lacking_to_write(tables)
+        unreadable = f"{session.role} may not read {', '.join(self._unreadable)}"
+        if self._unreadable and lacking:
+            raise _Failed(unreadable, "Grant SELECT on them, or connect as their owner.")
+        if session.read_only:
             reason = "transactions are read-only: a replica, or default_transaction_read_only"
-        elif not all(row.writable for row in tables if row.name in TABLES):
-            reason = f"{around.role} may not INSERT, UPDATE and DELETE"
+        elif lacking:
+            reason = f"{session.role} has no {lacking}"
         elif not all(row.owned for row in tables if row.name in PARTITIONED):
             if is_ahead:
-                return (
-                    f"all {len(tables)} can be read and written; {around.role} does not own them,"
-                    f" so `{self._state.command('maintain')}` has to run as their owner"
-                )
-            reason = f"{around.role} does not own the tables, so it cannot add partitions"
-        elif not around.may_create:
-            reason = f"{around.role} may not CREATE partitions in schema {schema}"
+                told = ["all signals can be written"]
+                told += [unreadable] if self._unreadable else ["all tables can be read"]
+                told += [
+                    f"{session.role} does not own the tables, so"
+                    f" `{self._state.command('maintain')}` has to run as their owner"
+                ]
+                return "\n".join(told)
+            reason = f"{session.role} does not own the tables, so it cannot add partitions"
+        elif not session.may_create:
+            reason = f"{session.role} may not CREATE partitions in schema {schema}"
         else:
             return f"all {len(tables)} can be read and written"
         raise _Failed(
-            f"all {len(tables)} can be read, but not written: {reason}",
+            f"all signals can be read, but not written: {reason}",
             "To write, connect to the primary as the owner of the tables or a member of that role."
             " A program that only reads needs no change.",
         )
 
     def _maintenance(self) -> str:
         assert self._pool is not None
+        assert self._unreadable is not None
+        if MaintenanceRun.__tablename__ in self._unreadable:
+            return f"unknown: this role may not read {MaintenanceRun.__tablename__}"
         newest = last_runs(self._pool)
         if not newest:
             command = f"`{self._state.command('maintain')}`"

@@ -16,6 +16,7 @@ from observatory_storage.config.sections import (
     RedisConfig,
     RetryConfig,
 )
+from observatory_storage.config.spool_settings import SpoolConfig
 from observatory_storage.config.storage import StorageConfig
 from observatory_storage.config.stream_settings import (
     STREAM_SIGNALS,
@@ -43,6 +44,7 @@ __all__ = [
     "RulesConfig",
     "SamplingConfig",
     "Setting",
+    "SpoolConfig",
     "SslMode",
     "StorageConfig",
     "StreamSignal",

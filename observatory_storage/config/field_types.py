@@ -69,6 +69,12 @@ def _schema_name(value: str) -> str:
     return value
 
 
+def _not_empty(value: Any) -> Any:
+    if isinstance(value, str) and not value.strip():
+        raise RuleError("must not be empty")
+    return value
+
+
 def _existing_file(path: Path) -> Path:
     try:
         path = path.expanduser()
@@ -168,6 +174,7 @@ Name = Annotated[str, AfterValidator(_name)]
 Host = Annotated[str, AfterValidator(_host)]
 ApplicationName = Annotated[Name, AfterValidator(_application_name)]
 SchemaName = Annotated[Name, AfterValidator(_schema_name)]
+Directory = Annotated[Path, BeforeValidator(_not_empty)]
 ExistingFile = Annotated[Path, AfterValidator(_existing_file)]
 PrivateFile = Annotated[Path, AfterValidator(_private_file)]
 RootCertificate = Annotated[Path, AfterValidator(_root_certificate)]

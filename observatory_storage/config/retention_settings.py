@@ -6,13 +6,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field
 
 from observatory_storage.config.config_model import ConfigModel
 from observatory_storage.config.durations import Duration
+from observatory_storage.config.field_types import Directory
 from observatory_storage.config.fields import Env
 from observatory_storage.config.problems import RuleError
 
@@ -54,12 +54,6 @@ def _conditions(value: Any) -> Any:
     if not all(groups):
         raise RuleError("must have a condition in each group: an empty one would keep everything")
     return tuple(dict(one) for one in groups)
-
-
-def _own_directory(value: Any) -> Any:
-    if isinstance(value, str) and not value.strip():
-        raise RuleError("must not be empty")
-    return value
 
 
 class RollupRetention(ConfigModel):
@@ -124,8 +118,6 @@ class RetentionConfig(ConfigModel):
     ] = Field(
         default=(), description="Traces that retention spares: fields of TraceFilters, in groups."
     )
-    archive: Annotated[
-        Path | None, BeforeValidator(_own_directory), Env("OBSERVATORY_RETENTION_ARCHIVE")
-    ] = Field(
+    archive: Annotated[Directory | None, Env("OBSERVATORY_RETENTION_ARCHIVE")] = Field(
         default=None, description="Directory that rows are written to before they are deleted."
     )

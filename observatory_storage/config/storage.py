@@ -28,6 +28,7 @@ from observatory_storage.config.sections import (
     RetryConfig,
 )
 from observatory_storage.config.sources import DotEnvSource, FileSource, Source, VariablesSource
+from observatory_storage.config.spool_settings import SpoolConfig
 from observatory_storage.config.stream_settings import StreamsConfig
 
 # `from_env` and `from_file` set the sources that are read. By default nothing is read.
@@ -70,6 +71,7 @@ class StorageConfig(ConfigModel, BaseSettings):
     pricing: PricingConfig = Field(default_factory=PricingConfig)
     payloads: PayloadsConfig = Field(default_factory=PayloadsConfig)
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    spool: SpoolConfig = Field(default_factory=SpoolConfig)
     streams: StreamsConfig = Field(default_factory=StreamsConfig)
 
     @classmethod

@@ -120,6 +120,18 @@ class StoredAdmin(admin.ModelAdmin):
         """All that are shown."""
         return self.get_fields(request, obj)
 
+    def get_search_results(self, request: Any, queryset: Any, search_term: str) -> Any:
+        """The rows of the trace with the id, or those that match the text."""
+        del request
+        trace_id = trace_id_in(search_term)
+        if trace_id is not None:
+            return queryset.filter(trace_id=trace_id), False
+        return queryset.filter(self.matching(search_term)) if search_term else queryset, False
+
+    def matching(self, text: str) -> Q:
+        """The rows that a text finds."""
+        return Q(**{f"{self.search_fields[0]}__icontains": text})
+
     def url_of(self, row: Any) -> str:
         """The page of the row."""
         return self._page_of(self.model, row.pk)
@@ -127,12 +139,6 @@ class StoredAdmin(admin.ModelAdmin):
     def _page_of(self, model: Any, key: object) -> str:
         name = f"{self.admin_site.name}:observatory_{model._meta.model_name}_change"
         return str(reverse(name, args=(key,)))
-
-    def _link_to_trace(self, trace_id: Any) -> str:
-        if trace_id is None:
-            return "-"
-        link = self._page_of(Trace, trace_id)
-        return str(format_html('<a href="{}">{}</a>', link, trace_id.hex))
 
     @admin.display(description="attributes")
     def attributes_lines(self, row: Any) -> str:
@@ -145,6 +151,23 @@ class StoredAdmin(admin.ModelAdmin):
         return pretty(row.resource_attributes)
 
 
+class StoredInTraceAdmin(StoredAdmin):
+    """The admin of a view whose rows belong to a trace."""
+
+    def get_fields(self, request: Any, obj: Any = None) -> list[str]:
+        """All columns, with a link to the trace."""
+        names = super().get_fields(request, obj)
+        return ["trace", *(name for name in names if name not in ("trace_id", "payload_digests"))]
+
+    @admin.display(description="trace")
+    def trace(self, row: Any) -> str:
+        """A link to the trace."""
+        if row.trace_id is None:
+            return "-"
+        link = self._page_of(Trace, row.trace_id)
+        return str(format_html('<a href="{}">{}</a>', link, row.trace_id.hex))
+
+
 @admin.register(Trace)
 class TraceAdmin(StoredAdmin):
     """Traces, and on the page of a trace its spans."""
@@ -155,14 +178,6 @@ class TraceAdmin(StoredAdmin):
     )
     list_filter = (PeriodFilter, StatusFilter, ServiceFilter)
     search_help_text = "An id, or a part of the name"
-
-    def get_search_results(self, request: Any, queryset: Any, search_term: str) -> Any:
-        """The trace with the id, or the traces whose names have the text."""
-        del request
-        trace_id = trace_id_in(search_term)
-        if trace_id is not None:
-            return queryset.filter(trace_id=trace_id), False
-        return queryset.filter(name__icontains=search_term) if search_term else queryset, False
 
     def get_fields(self, request: Any, obj: Any = None) -> list[str]:
         """The spans, then all columns."""
@@ -202,7 +217,7 @@ class TraceAdmin(StoredAdmin):
 
 
 @admin.register(Span)
-class SpanAdmin(StoredAdmin):
+class SpanAdmin(StoredInTraceAdmin):
     """Spans."""
 
     json_columns = ("attributes", "resource_attributes", "links")
@@ -217,16 +232,10 @@ class SpanAdmin(StoredAdmin):
         """Spans without their large columns, which only the page of one needs."""
         return super().get_queryset(request).defer("attributes", "links", "resource_attributes")
 
-    def get_search_results(self, request: Any, queryset: Any, search_term: str) -> Any:
-        """The spans of the trace with the id, or those whose names and facts have the text."""
-        del request
-        trace_id = trace_id_in(search_term)
-        if trace_id is not None:
-            return queryset.filter(trace_id=trace_id), False
-        if search_term:
-            facts = Q(model=search_term) | Q(user_id=search_term) | Q(session_id=search_term)
-            queryset = queryset.filter(facts | Q(name__icontains=search_term))
-        return queryset, False
+    def matching(self, text: str) -> Q:
+        """The spans whose names have the text, or one of whose facts is the text."""
+        facts = Q(model=text) | Q(user_id=text) | Q(session_id=text)
+        return facts | super().matching(text)
 
     def get_object(self, request: Any, object_id: str, from_field: Any = None) -> Any:
         """The span by the ids of its trace and its own."""
@@ -242,16 +251,6 @@ class SpanAdmin(StoredAdmin):
     def url_of(self, row: Any) -> str:
         """The page of the span, by the ids of its trace and its own."""
         return self._page_of(Span, _key_of(row))
-
-    def get_fields(self, request: Any, obj: Any = None) -> list[str]:
-        """All columns, with a link to the trace."""
-        names = super().get_fields(request, obj)
-        return ["trace", *(name for name in names if name not in ("trace_id", "payload_digests"))]
-
-    @admin.display(description="trace")
-    def trace(self, span: Span) -> str:
-        """A link to the trace."""
-        return self._link_to_trace(span.trace_id)
 
     @admin.display(description="duration")
     def duration(self, span: Span) -> str:
@@ -276,7 +275,7 @@ class SpanAdmin(StoredAdmin):
 
 
 @admin.register(Log)
-class LogAdmin(StoredAdmin):
+class LogAdmin(StoredInTraceAdmin):
     """Log records."""
 
     time_column = "timestamp"
@@ -286,29 +285,11 @@ class LogAdmin(StoredAdmin):
     search_fields = ("body",)
     search_help_text = "The id of a trace, or a part of the text"
 
-    def get_search_results(self, request: Any, queryset: Any, search_term: str) -> Any:
-        """The records of the trace with the id, or those whose bodies have the text."""
-        del request
-        trace_id = trace_id_in(search_term)
-        if trace_id is not None:
-            return queryset.filter(trace_id=trace_id), False
-        return queryset.filter(body__icontains=search_term) if search_term else queryset, False
-
-    def get_fields(self, request: Any, obj: Any = None) -> list[str]:
-        """All columns, with a link to the trace."""
-        names = super().get_fields(request, obj)
-        return ["trace", *(name for name in names if name != "trace_id")]
-
     @admin.display(description="message")
     def text(self, record: Log) -> str:
         """The message, shortened."""
         text = record.body or record.event_name or json.dumps(record.body_json, ensure_ascii=False)
         return text if len(text) <= _MOST_OF_TEXT else f"{text[:_MOST_OF_TEXT]}…"
-
-    @admin.display(description="trace")
-    def trace(self, record: Log) -> str:
-        """A link to the trace."""
-        return self._link_to_trace(record.trace_id)
 
     @admin.display(description="body")
     def body_json_lines(self, row: Log) -> str:

@@ -31,7 +31,6 @@ __all__ = ["DjangoStorageHandler"]
 
 _RETRY_SECS: Final = 30.0
 _MOST_HELD: Final = 1000
-_DEFAULTS: Final = WriterConfig()
 
 
 class DjangoStorageHandler(StorageHandler):
@@ -96,13 +95,8 @@ class _ProjectSink(LogSink):
             None,
             service_name,
             resource_attributes,
-            # Not used: `OBSERVATORY_WRITERS` has them.
-            batch_size=_DEFAULTS.batch_size,
-            flush_interval_secs=_DEFAULTS.flush_interval_secs or 0.0,
-            max_buffered=_DEFAULTS.max_buffered,
-            spool_dir=None,
-            redact=None,
-            flush_timeout_secs=flush_timeout_secs,
+            WriterConfig(),  # not used: `OBSERVATORY_WRITERS` says how
+            flush_timeout_secs,
         )
         # A forked child has none of its parent's, which stores them itself.
         self._held = PerProcess(lambda: deque[Mapping[str, Any]](maxlen=_MOST_HELD))
@@ -155,7 +149,7 @@ class _ProjectSink(LogSink):
         if self._closed:
             raise StorageError("the handler is closed")
         if time.monotonic() < self._not_before:
-            self.losses.lost += 1  # told when it was tried
+            self.losses.add_silently()  # it was told when it was tried
             return None
         try:
             if is_testing() and not self._has_store_of_tests():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.urls import path, re_path
+from django.urls import path
 
 from observatory_storage.django import views
 
@@ -13,6 +13,6 @@ urlpatterns = [
     path("health/live", views.live, name="live"),
     path("health/ready", views.health, {"path": "/health/ready"}, name="ready"),
     path("metrics", views.metrics, name="metrics"),
-    re_path(r"^v1/(?P<signal>traces|metrics|logs)$", views.otlp, name="otlp"),
+    path("v1/<str:signal>", views.otlp, name="otlp"),  # whose application knows the signals
     path("traces/<str:trace_id>", views.trace, name="trace"),
 ]

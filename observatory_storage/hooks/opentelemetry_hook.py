@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from observatory_storage.errors import ConfigError
 from observatory_storage.hooks.store_state import Observed, process_state
 from observatory_storage.operations import StoreOperation
+from observatory_storage.suppression import is_hook_suppressed
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
@@ -116,7 +117,7 @@ class OpenTelemetryHook:
 
     def on_operation(self, operation: StoreOperation, /) -> None:
         """Record the operation."""
-        if _is_suppressed():
+        if is_hook_suppressed():
             return
         if operation.operation == "acquire":
             failure = {"error.type": operation.outcome} if operation.failed else {}
@@ -178,16 +179,6 @@ class OpenTelemetryHook:
 
         for signal, rows in process_state(list(self._pools)).buffered.items():
             yield Observation(rows, {"observatory_storage.signal": signal})
-
-
-def _is_suppressed() -> bool:
-    from opentelemetry import context
-
-    # Exporters of the SDK set the first, `suppress_instrumentation` of the instrumentations both.
-    return bool(
-        context.get_value(context._SUPPRESS_INSTRUMENTATION_KEY)
-        or context.get_value("suppress_instrumentation")
-    )
 
 
 def _pool_name() -> dict[str, str]:

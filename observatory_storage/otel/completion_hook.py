@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from observatory_storage.otel.span_contents import give
+from observatory_storage.otel.span_contents import add_contents
 from observatory_storage.plain_json import PlainJson, written
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class PostgresCompletionHook:
         }
         contents = {name: _json(items) for name, items in given.items() if items}
         if contents:
-            give((context.trace_id, context.span_id), contents)
+            add_contents((context.trace_id, context.span_id), contents)
 
 
 def _json(items: Sequence[object]) -> bytes:

@@ -21,6 +21,11 @@ from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 
 from observatory_storage.errors import ConfigError, ValidationError
 from observatory_storage.last_resort import LastResort
+from observatory_storage.otel.installed import (
+    InstalledExporter,
+    has_logging_handler,
+    installed_exporter,
+)
 from observatory_storage.otel.log_exporter import PostgresLogExporter
 from observatory_storage.otel.metric_exporter import PostgresMetricExporter
 from observatory_storage.otel.processors import (
@@ -30,7 +35,6 @@ from observatory_storage.otel.processors import (
 )
 from observatory_storage.otel.span_exporter import PostgresSpanExporter
 from observatory_storage.shared_pool import shared_pool
-from observatory_storage.suppression import is_unrecorded
 from observatory_storage.writers import Source, WriterConfig, process_hooks
 
 __all__ = ["Telemetry", "configure"]
@@ -105,7 +109,7 @@ class Telemetry:
 
     # -- setting up ------------------------------------------------------------------------------
 
-    def add_traces(self, exporter: PostgresSpanExporter) -> None:
+    def add_traces(self, pool: Source, config: WriterConfig | None) -> None:
         """Export the spans of the global provider."""
         provider = _sdk_provider(trace.get_tracer_provider(), TracerProvider)
         if provider is None:
@@ -113,15 +117,21 @@ class Telemetry:
                 resource=self._resource, span_limits=_span_limits(), shutdown_on_exit=False
             )
             trace.set_tracer_provider(provider)
-        processor = StoringSpanProcessor(exporter)
+        elif self._reuses(provider, PostgresSpanExporter):
+            return
+        processor = StoringSpanProcessor(PostgresSpanExporter(pool, config))
         provider.add_span_processor(processor)
-        self._keep(processor)
+        self._processors.append(processor)
 
-    def add_metrics(self, exporter: PostgresMetricExporter, interval_secs: float | None) -> None:
+    def add_metrics(
+        self, pool: Source, config: WriterConfig | None, interval_secs: float | None
+    ) -> None:
         """Export the metrics of the global provider."""
-        millis = None if interval_secs is None else interval_secs * 1000
-        reader = StoringMetricReader(exporter, millis)
         provider = _sdk_provider(metrics.get_meter_provider(), MeterProvider)
+        if provider is not None and self._reuses(provider, PostgresMetricExporter):
+            return
+        millis = None if interval_secs is None else interval_secs * 1000
+        reader = StoringMetricReader(PostgresMetricExporter(pool, config), millis)
         if provider is None:
             provider = MeterProvider(
                 metric_readers=[reader], resource=self._resource, shutdown_on_exit=False
@@ -129,28 +139,41 @@ class Telemetry:
             metrics.set_meter_provider(provider)
         else:
             provider.add_metric_reader(reader)
-        self._keep(reader)
+        self._processors.append(reader)
 
-    def add_logs(self, exporter: PostgresLogExporter, level: int | str | None) -> None:
+    def add_logs(self, pool: Source, config: WriterConfig | None, level: int | str | None) -> None:
         """Export the log records of the global provider, and those of Python's logging."""
         provider = _sdk_provider(get_logger_provider(), LoggerProvider)
         if provider is None:
             provider = LoggerProvider(resource=self._resource, shutdown_on_exit=False)
             set_logger_provider(provider)
-        processor = StoringLogProcessor(exporter)
-        provider.add_log_record_processor(processor)
-        self._keep(processor)
-        if level is not None:
-            root = logging.getLogger()
-            # The application's warnings stay on its console, also if it has no handler.
-            for handler in (_logging_handler(level, provider), LastResort()):
-                root.addHandler(handler)
-                self._exits.callback(root.removeHandler, handler)
+        if not self._reuses(provider, PostgresLogExporter):
+            processor = StoringLogProcessor(PostgresLogExporter(pool, config))
+            provider.add_log_record_processor(processor)
+            self._processors.append(processor)
+        if level is None:
+            return
+        if not has_logging_handler(provider):
+            self._add_handler(_logging_handler(level, provider))
+        # The application's warnings stay on its console, also if it has no handler.
+        self._add_handler(LastResort())
 
-    def _keep(
-        self, processor: StoringSpanProcessor | StoringLogProcessor | StoringMetricReader
-    ) -> None:
-        self._processors.append(processor)
+    def _add_handler(self, handler: logging.Handler) -> None:
+        root = logging.getLogger()
+        root.addHandler(handler)
+        self._exits.callback(root.removeHandler, handler)
+
+    def _reuses(self, provider: Any, kind: type[Any]) -> bool:
+        """Whether a provider stores already, so that another exporter would store it twice."""
+        exporter = installed_exporter(provider, kind)
+        if exporter is None:
+            return False
+        _log.warning(
+            "the global %s has a %s already: configure() adds none, and uses that one as it is",
+            *(type(provider).__name__, kind.__name__),
+        )
+        self._processors.append(InstalledExporter(provider, exporter))
+        return True
 
 
 def _shut_down_processor(processor: Any, deadline: float, left: int) -> None:
@@ -175,8 +198,10 @@ def configure(
     Call it once, before the application makes spans. It sets OpenTelemetry's global providers, so
     that every instrumentation exports into the database. Spans may have 10,000 attributes, unless
     the environment sets another limit (``OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT``). If your application
-    has set providers of the SDK before, they get an exporter more and keep their resource. If
-    `configure` was called before, it changes nothing and returns what the first call returned.
+    has set providers of the SDK before, or ``opentelemetry-instrument`` has, they get an exporter
+    more and keep their resource. A provider that has such an exporter already gets no second one,
+    and a warning says so: nothing is stored twice. If `configure` was called before, it changes
+    nothing and returns what the first call returned.
 
     Example::
 
@@ -196,7 +221,8 @@ def configure(
         metrics: whether metrics are exported.
         logs: whether log records are exported.
         log_level: the records of Python's `logging` from this level on become log records, if their
-            logger lets them pass. None: only records that are emitted through OpenTelemetry.
+            logger lets them pass. None: only records that are emitted through OpenTelemetry. It has
+            no effect if the root logger has a handler of OpenTelemetry, which is used then.
             Warnings and errors that no handler of the application shows go to stderr.
         metric_interval_secs: the seconds between two exports of metrics. The default is that of the
             environment (``OTEL_METRIC_EXPORT_INTERVAL``, in milliseconds), or 60.
@@ -216,11 +242,11 @@ def configure(
     telemetry = Telemetry(Resource.create({**(resource_attributes or {}), **named}))
     try:
         if traces:
-            telemetry.add_traces(PostgresSpanExporter(source, config))
+            telemetry.add_traces(source, config)
         if metrics:
-            telemetry.add_metrics(PostgresMetricExporter(source, config), metric_interval_secs)
+            telemetry.add_metrics(source, config, metric_interval_secs)
         if logs:
-            telemetry.add_logs(PostgresLogExporter(source, config), log_level)
+            telemetry.add_logs(source, config, log_level)
     except BaseException:
         telemetry.shutdown()
         raise
@@ -275,6 +301,4 @@ def _logging_handler(level: int | str, provider: LoggerProvider) -> logging.Hand
         warnings.simplefilter("ignore", DeprecationWarning)
         handler: logging.Handler = module.LoggingHandler(logger_provider=provider)
     handler.setLevel(level.upper() if isinstance(level, str) else level)
-    # The statements of flushes, which libraries may log, would be logged by further statements.
-    handler.addFilter(lambda _: not is_unrecorded())
     return handler

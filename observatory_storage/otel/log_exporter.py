@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 
-from observatory_storage.otel.outlet import Outlet
+from observatory_storage.otel.export_context import is_of_an_export
+from observatory_storage.otel.outlet import StoringExporter
 from observatory_storage.otel.sdk_logs import log_message
 from observatory_storage.otel.sdk_origins import Origins
 from observatory_storage.otlp.logs import log_items
@@ -20,12 +21,13 @@ __all__ = ["PostgresLogExporter"]
 _OWN = "observatory_storage"
 
 
-class PostgresLogExporter(LogRecordExporter):
+class PostgresLogExporter(StoringExporter[LogWriter], LogRecordExporter):
     """Stores log records of the OpenTelemetry SDK in PostgreSQL. Needs the extra ``otel``.
 
-    What is stored equals what `ingest_logs` stores of the same records. Records of this package's
-    own loggers (``observatory_storage.…``) are left out: to store what is said about storing would
-    never end. Otherwise the exporter works as `PostgresSpanExporter` does.
+    What is stored equals what `ingest_logs` stores of the same records. Records that any logger
+    makes while an exporter stores, and all of this package's own loggers
+    (``observatory_storage.…``), are left out: to store what is said about storing would never end.
+    Otherwise the exporter works as `PostgresSpanExporter` does.
 
     Example::
 
@@ -44,13 +46,8 @@ class PostgresLogExporter(LogRecordExporter):
     """
 
     def __init__(self, pool: Source | None = None, config: WriterConfig | None = None) -> None:
-        self._outlet = Outlet(LogWriter, pool, config, "log records")
+        super().__init__(LogWriter, pool, config, "log records")
         self._origins = Origins("logRecords")
-
-    @property
-    def writer(self) -> LogWriter:
-        """The writer of the log records, for its statistics."""
-        return self._outlet.writer
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         """Buffer log records. Never raises an error.
@@ -65,30 +62,10 @@ class PostgresLogExporter(LogRecordExporter):
         with outlet.exporting() as is_open:
             if not is_open:
                 return LogRecordExportResult.FAILURE
-            others = [record for record in batch if not _is_own(record)]
-            rows = [
-                row
-                for group in self._origins.groups(outlet.messages(others, log_message))
-                for row in outlet.rows(outlet.mapped(group, _items))
-            ]
-            stored = outlet.write(LOGS, rows)
+            others = [one for one in batch if not (is_of_an_export(one) or _is_own(one))]
+            groups = self._origins.groups(outlet.messages(others, log_message))
+            stored = outlet.write(LOGS, outlet.mapped_rows(groups, _items))
         return LogRecordExportResult.SUCCESS if stored else LogRecordExportResult.FAILURE
-
-    def force_flush(self, timeout_millis: float = 30_000) -> bool:
-        """Commit all buffered records, or spool them while the database is away.
-
-        Returns:
-            Whether that was done within the time.
-        """
-        return self._outlet.flush(timeout_millis)
-
-    def shutdown(self, timeout_millis: float = 30_000) -> None:
-        """Commit or spool all buffered records, and ignore further ones.
-
-        If some can be neither committed nor spooled within the time, an error in the log says how
-        many. Calling this again has no effect.
-        """
-        self._outlet.shut_down(timeout_millis)
 
 
 def _items(group: Group) -> Iterator[Item]:
@@ -97,6 +74,7 @@ def _items(group: Group) -> Iterator[Item]:
 
 
 def _is_own(record: ReadableLogRecord) -> bool:
+    # A `logging.handlers.QueueHandler` may have moved it out of the context of the export.
     scope = record.instrumentation_scope
     name = "" if scope is None else scope.name
     return name.startswith(_OWN) and (len(name) == len(_OWN) or name[len(_OWN)] == ".")

@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.metrics.view import Aggregation
 
-from observatory_storage.otel.outlet import Outlet
+from observatory_storage.otel.outlet import StoringExporter
 from observatory_storage.otel.sdk_metrics import metric_message
 from observatory_storage.otel.sdk_origins import Origins
 from observatory_storage.otlp.metrics import metric_items
@@ -26,7 +26,7 @@ __all__ = ["PostgresMetricExporter"]
 _METRIC_ID: Final = METRICS.position["id"]
 
 
-class PostgresMetricExporter(MetricExporter):
+class PostgresMetricExporter(StoringExporter[MetricWriter], MetricExporter):
     """Stores metrics of the OpenTelemetry SDK in PostgreSQL. Needs the extra ``otel``.
 
     What is stored equals what `ingest_metrics` stores of the same metrics. Otherwise the exporter
@@ -60,14 +60,9 @@ class PostgresMetricExporter(MetricExporter):
         preferred_temporality: dict[type, AggregationTemporality] | None = None,
         preferred_aggregation: dict[type, Aggregation] | None = None,
     ) -> None:
-        super().__init__(preferred_temporality, preferred_aggregation)
-        self._outlet = Outlet(MetricWriter, pool, config, "data points")
+        super().__init__(MetricWriter, pool, config, "data points")
+        MetricExporter.__init__(self, preferred_temporality, preferred_aggregation)
         self._origins = Origins("metrics")
-
-    @property
-    def writer(self) -> MetricWriter:
-        """The writer of metrics and data points, for its statistics."""
-        return self._outlet.writer
 
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: object
@@ -118,7 +113,7 @@ class PostgresMetricExporter(MetricExporter):
         Returns:
             Whether that was done within the time.
         """
-        return self._outlet.flush(timeout_millis)
+        return super().force_flush(timeout_millis)
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         """Commit or spool all buffered metrics, and ignore further ones.
@@ -127,4 +122,4 @@ class PostgresMetricExporter(MetricExporter):
             timeout_millis: the milliseconds that this may take.
             kwargs: the SDK's own reader passes them as ``timeout`` instead.
         """
-        self._outlet.shut_down(kwargs.get("timeout", timeout_millis))
+        super().shutdown(kwargs.get("timeout", timeout_millis))

@@ -22,17 +22,17 @@ from opentelemetry._logs import get_logger_provider
 
 from observatory_storage.errors import BatchError, StorageError, ValidationError
 from observatory_storage.last_resort import keep_warnings_visible
+from observatory_storage.otel.export_context import export_context
 from observatory_storage.otlp.resource_scope import Group, Item
 from observatory_storage.pool import StoragePool
 from observatory_storage.rows import Row
 from observatory_storage.shared_pool import shared_pool
-from observatory_storage.suppression import unrecorded
 from observatory_storage.tables import TableDefinition
 from observatory_storage.writers import Source, WriterConfig, process_hooks
 from observatory_storage.writers.buffered_writer import BufferedWriter
 from observatory_storage.writers.config import Redact
 
-__all__ = ["Outlet"]
+__all__ = ["Outlet", "StoringExporter"]
 
 _W = TypeVar("_W", bound=BufferedWriter)
 _T = TypeVar("_T")
@@ -79,7 +79,7 @@ class Outlet(Generic[_W]):
         process_hooks.add_export(_export_all)
 
     def _open(self) -> _W:
-        return self._kind(self._source, self._config, surroundings=unrecorded)
+        return self._kind(self._source, self._config, suppression=export_context)
 
     @property
     def writer(self) -> _W:
@@ -94,7 +94,7 @@ class Outlet(Generic[_W]):
     @contextmanager
     def exporting(self) -> Iterator[bool]:
         """A context to export within; False if the exporter is shut down."""
-        with unrecorded():
+        with export_context():
             if self._is_shut_down:
                 self._warn("shut-down", f"{self._items} are ignored: the exporter is shut down")
             yield not self._is_shut_down
@@ -131,6 +131,12 @@ class Outlet(Generic[_W]):
                 self._refused(item.error, item.source)
             else:
                 yield item.row
+
+    def mapped_rows(
+        self, groups: Iterable[Group], mapping: Callable[[Group], Iterable[Item]]
+    ) -> list[Any]:
+        """The rows of all groups."""
+        return [row for group in groups for row in self.rows(self.mapped(group, mapping))]
 
     def write(self, table: TableDefinition, rows: list[Any]) -> bool:
         """Buffer rows. False if some were dropped because the buffer is full."""
@@ -190,7 +196,7 @@ class Outlet(Generic[_W]):
 
     def flush(self, timeout_millis: float) -> bool:
         """Write what is buffered, or spool it. Whether everything has left the buffer in time."""
-        with unrecorded():
+        with export_context():
             try:
                 self._writer.flush(timeout_millis / 1000)
             except BatchError:  # whose rows the writer has logged
@@ -211,7 +217,7 @@ class Outlet(Generic[_W]):
         if self._is_shut_down:
             return
         self._is_shut_down = True
-        with unrecorded():
+        with export_context():
             try:
                 self._writer.close(timeout_millis / 1000)
             except BatchError:
@@ -224,6 +230,36 @@ class Outlet(Generic[_W]):
                     *(left, self._items, error),
                 )
             process_hooks.forget(self._writer)
+
+
+class StoringExporter(Generic[_W]):
+    """The base of the exporters."""
+
+    def __init__(
+        self, kind: type[_W], pool: Source | None, config: WriterConfig | None, items: str
+    ) -> None:
+        self._outlet = Outlet(kind, pool, config, items)
+
+    @property
+    def writer(self) -> _W:
+        """The writer of what is exported, for its statistics."""
+        return self._outlet.writer
+
+    def force_flush(self, timeout_millis: float = 30_000) -> bool:
+        """Commit all that is buffered, or spool it while the database is away.
+
+        Returns:
+            Whether that was done within the time.
+        """
+        return self._outlet.flush(timeout_millis)
+
+    def shutdown(self, timeout_millis: float = 30_000) -> None:
+        """Commit or spool all that is buffered, and ignore what is exported later.
+
+        If some can be neither committed nor spooled within the time, an error in the log says how
+        many. Calling this again has no effect.
+        """
+        self._outlet.shut_down(timeout_millis)
 
 
 def _export_all(timeout: float | None) -> None:

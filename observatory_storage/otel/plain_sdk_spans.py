@@ -18,7 +18,7 @@ from observatory_storage.otel.sdk_values import plain_attributes
 from observatory_storage.otlp.message_types import STATUSES
 from observatory_storage.otlp.plain_spans import Noted, PlainSpans
 from observatory_storage.otlp.protojson import moment, named
-from observatory_storage.otlp.resource_scope import Origin
+from observatory_storage.otlp.resource_scope import Group
 from observatory_storage.rows import Row
 
 __all__ = ["plain_sdk_rows"]
@@ -27,9 +27,12 @@ _MAX_TRACE_ID: Final = 2**128 - 1
 _MAX_SPAN_ID: Final = 2**64 - 1
 
 
-def plain_sdk_rows(spans: Sequence[ReadableSpan], origin: Origin) -> list[Row | None]:
-    """The rows of spans that have one resource and scope; None for each that is not plain."""
-    found = PlainSpans(len(spans), origin)
+def plain_sdk_rows(spans: Sequence[ReadableSpan], group: Group) -> list[Row | None]:
+    """The rows of spans of a group; None for each that is not plain."""
+    nothing: list[Row | None] = [None] * len(spans)
+    if group.error is not None:
+        return nothing
+    found = PlainSpans(len(spans), group.origin)
     for index, span in enumerate(spans if found.are_possible else ()):
         try:
             read = _read(span)
@@ -37,7 +40,10 @@ def plain_sdk_rows(spans: Sequence[ReadableSpan], origin: Origin) -> list[Row | 
             continue
         if read is not None:
             found.add(index, *read)
-    return found.rows()
+    try:
+        return found.rows()
+    except Exception:  # noqa: BLE001 - as above
+        return nothing
 
 
 def _read(span: ReadableSpan) -> tuple[tuple[Any, ...], Noted, dict[str, Any]] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from opentelemetry.sdk._logs import ReadWriteLogRecord
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -12,7 +11,6 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from observatory_storage.otel.log_exporter import PostgresLogExporter
 from observatory_storage.otel.metric_exporter import PostgresMetricExporter
 from observatory_storage.otel.span_exporter import PostgresSpanExporter
-from observatory_storage.suppression import is_unrecorded
 
 __all__ = ["StoringLogProcessor", "StoringMetricReader", "StoringSpanProcessor"]
 
@@ -41,15 +39,11 @@ class StoringSpanProcessor(BatchSpanProcessor):
 
 
 class StoringLogProcessor(BatchLogRecordProcessor):
-    """Exports log records in batches, except those of threads that write to the store."""
+    """Exports log records in batches."""
 
     def __init__(self, exporter: PostgresLogExporter) -> None:
         super().__init__(exporter)
         self._storing = exporter
-
-    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        if not is_unrecorded():
-            super().on_emit(log_record)
 
     def force_flush(self, timeout_millis: int | None = None) -> bool:
         """Export all records, and commit or spool them."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from observatory_storage.processes import PerProcess
 
-__all__ = ["SpanContents", "give"]
+__all__ = ["SpanContents", "add_contents"]
 
 _logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class SpanContents:
         return {name: value.decode() for name, value in contents.items()}
 
 
-def give(key: Key, contents: Contents) -> None:
+def add_contents(key: Key, contents: Contents) -> None:
     """Give the contents of a span to each exporter of this process."""
     found = [exporter for each in tuple(_exporters) if (exporter := each()) is not None]
     for exporter in found:

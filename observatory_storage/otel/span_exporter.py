@@ -10,7 +10,7 @@ from typing import Any
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from observatory_storage.otel.outlet import Outlet
+from observatory_storage.otel.outlet import StoringExporter
 from observatory_storage.otel.plain_sdk_spans import plain_sdk_rows
 from observatory_storage.otel.sdk_origins import Origins
 from observatory_storage.otel.sdk_spans import span_message
@@ -24,7 +24,7 @@ from observatory_storage.writers import Source, TraceWriter, WriterConfig
 __all__ = ["PostgresSpanExporter"]
 
 
-class PostgresSpanExporter(SpanExporter):
+class PostgresSpanExporter(StoringExporter[TraceWriter], SpanExporter):
     """Stores spans of the OpenTelemetry SDK in PostgreSQL. Needs the extra ``otel``.
 
     Spans go into a buffer, and other threads write them to the database. So neither an export nor
@@ -54,14 +54,9 @@ class PostgresSpanExporter(SpanExporter):
     """
 
     def __init__(self, pool: Source | None = None, config: WriterConfig | None = None) -> None:
-        self._outlet = Outlet(TraceWriter, pool, config, "spans")
+        super().__init__(TraceWriter, pool, config, "spans")
         self._origins = Origins("spans")
         self._contents = SpanContents()
-
-    @property
-    def writer(self) -> TraceWriter:
-        """The writer of the spans, for its statistics."""
-        return self._outlet.writer
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Buffer spans. Never raises an error.
@@ -92,7 +87,7 @@ class PostgresSpanExporter(SpanExporter):
         for group in self._origins.groups(own):
             remaining = iter(group.items)
             while part := list(islice(remaining, PART)):
-                made = plain_sdk_rows(part, group.origin)
+                made = plain_sdk_rows(part, group)
                 rows += [row for row in made if row is not None]
                 others += [span for span, row in zip(part, made, strict=True) if row is None]
         return rows, others
@@ -102,28 +97,9 @@ class PostgresSpanExporter(SpanExporter):
         outlet = self._outlet
         make_rows = partial(span_items, as_mappings=outlet.writer.changes_rows)
         convert = self._with_contents if self._contents else span_message
-        return [
-            row
-            for group in self._origins.groups(outlet.messages(spans, convert))
-            for row in outlet.rows(outlet.mapped(group, make_rows))
-        ]
+        groups = self._origins.groups(outlet.messages(spans, convert))
+        return outlet.mapped_rows(groups, make_rows)
 
     def _with_contents(self, span: ReadableSpan) -> message_types.Span:
         context = span.context
         return span_message(span, self._contents.take((context.trace_id, context.span_id)))
-
-    def force_flush(self, timeout_millis: float = 30_000) -> bool:
-        """Commit all buffered spans, or spool them while the database is away.
-
-        Returns:
-            Whether that was done within the time.
-        """
-        return self._outlet.flush(timeout_millis)
-
-    def shutdown(self, timeout_millis: float = 30_000) -> None:
-        """Commit or spool all buffered spans, and ignore further ones.
-
-        If some can be neither committed nor spooled within the time, an error in the log says how
-        many. Calling this again has no effect.
-        """
-        self._outlet.shut_down(timeout_millis)

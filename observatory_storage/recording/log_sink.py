@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -21,7 +21,6 @@ from observatory_storage.recording.loss_report import LossReport
 from observatory_storage.shared_pool import shared_pool
 from observatory_storage.wording import counted
 from observatory_storage.writers import LogWriter, WriterConfig
-from observatory_storage.writers.config import Redact
 
 __all__ = ["LogSink", "PoolSource", "is_of_storage"]
 
@@ -47,11 +46,7 @@ class LogSink:
         pool: the pool, or a function that returns the pool of a record; None for `shared_pool`.
         service_name: the service of all records; None leaves it unknown.
         resource_attributes: attributes of all records' resource.
-        batch_size: as `WriterConfig` has it, and so are the following four.
-        flush_interval_secs: the same.
-        max_buffered: the same. When the buffer is full, records are lost.
-        spool_dir: the same.
-        redact: the same.
+        config: how records are buffered. When the buffer is full, records are lost.
         flush_timeout_secs: the seconds that `flush` and `close` wait.
 
     Raises:
@@ -66,12 +61,7 @@ class LogSink:
         pool: PoolSource,
         service_name: str | None,
         resource_attributes: Mapping[str, Any] | None,
-        *,
-        batch_size: int,
-        flush_interval_secs: float,
-        max_buffered: int,
-        spool_dir: str | os.PathLike[str] | None,
-        redact: Redact | None,
+        config: WriterConfig,
         flush_timeout_secs: float,
     ) -> None:
         self._find_pool = _function_of(pool)
@@ -81,14 +71,8 @@ class LogSink:
         if not flush_timeout_secs > 0:
             raise ValidationError("flush_timeout_secs", flush_timeout_secs, "must be above 0")
         # Not "drop": only an error tells that a record was lost.
-        self._config = WriterConfig(
-            batch_size=batch_size,
-            flush_interval_secs=flush_interval_secs,
-            max_buffered=max_buffered,
-            spool_dir=spool_dir,
-            redact=redact,
-            on_full="raise",
-            on_rejected=lambda _row, error: self.losses.add(error),
+        self._config = replace(
+            config, on_full="raise", on_rejected=lambda _row, error: self.losses.add(error)
         )
         self._timeout_secs = flush_timeout_secs
         self._resource = dict(resource_attributes or {})
@@ -189,7 +173,7 @@ class LogSink:
         if self._closed:
             raise StorageError("the handler is closed")
         if time.monotonic() < self._not_before:
-            self.losses.lost += 1  # told when it was tried
+            self.losses.add_silently()  # it was told when it was tried
             return None
         try:
             pool = self._find_pool()

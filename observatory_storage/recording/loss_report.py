@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from observatory_storage.processes import PerProcess
 from observatory_storage.wording import counted
 
 __all__ = ["LossReport"]
@@ -30,20 +32,31 @@ class LossReport:
         self._tell = tell
         self._told = 0
         self._next: dict[str, float] = {}
+        # Reentrant, because the garbage collector may end a stream, and lose its span, anywhere.
+        self._lock = PerProcess(threading.RLock)
         self.lost = 0
 
     def add(self, reason: object, number: int = 1) -> None:
         """Count losses, and report those since the last report. Never raises."""
-        self.lost += number
-        if self._may_tell("loss"):
+        with self._lock.get():
+            self.lost += number
+            if not self._may_tell("loss"):
+                return
             lost, self._told = self.lost - self._told, self.lost
-            kind = f"{type(reason).__name__}: " if isinstance(reason, BaseException) else ""
-            self._say(f"{counted(lost, self._noun)} could not be stored: {kind}{_text(reason)}")
+        kind = f"{type(reason).__name__}: " if isinstance(reason, BaseException) else ""
+        self._say(f"{counted(lost, self._noun)} could not be stored: {kind}{_text(reason)}")
+
+    def add_silently(self) -> None:
+        """Count a loss whose reason has been reported. The next report includes it."""
+        with self._lock.get():
+            self.lost += 1
 
     def say(self, report: str) -> None:
         """Report something else, unless another such report was within the last minute."""
-        if self._may_tell("other"):
-            self._say(report)
+        with self._lock.get():
+            if not self._may_tell("other"):
+                return
+        self._say(report)
 
     def _may_tell(self, kind: str) -> bool:
         now = time.monotonic()

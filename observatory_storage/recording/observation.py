@@ -19,7 +19,7 @@ from observatory_storage.recording.observed_stream import AsyncObservedStream, O
 from observatory_storage.recording.shared_writer import (
     losses,
     repairs,
-    run_alone,
+    run_unnested,
     service_of,
     writer_of,
 )
@@ -62,6 +62,7 @@ class Observation:
     Attributes:
         context: the ids of the span.
         parent_span_id: the id of the span around it, or None if it begins a trace.
+        entered_by: the context manager that will leave it; None if there is none.
         around: the observation in which it is active; None if there is none, or it has ended.
         seen_in_opentelemetry: OpenTelemetry's span that was active when it became active.
         start_time: when it began.
@@ -84,6 +85,7 @@ class Observation:
         self._error: BaseException | None = None
         self._open_streams = 0
         self._has_left = self._is_finished = False
+        self.entered_by: object = None
         self.around: Observation | None = None
         self._attached: tuple[Any, Any] | None = None
         self.seen_in_opentelemetry: SpanContext | None = None
@@ -255,7 +257,7 @@ class Observation:
             return
         self._is_finished = True
         self.around = None  # a job that schedules its next run would keep all runs
-        run_alone(lambda: self._store(error or self._error))
+        run_unnested(lambda: self._store(error or self._error))
 
     def _store(self, error: BaseException | None) -> None:
         try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -19,6 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Observed = TypeVar("Observed", bound=Observation)
 
 _END: Final = object()
+_MOST_ENTERED: Final = 1_000
 _RECEIVERS: Final = frozenset({"self", "cls"})
 _Arguments = Callable[[tuple[Any, ...], Mapping[str, Any]], Mapping[str, Any]]
 
@@ -41,10 +44,12 @@ class Observer(Generic[Observed]):
         """
         self._begin = begin
         self._wraps_iterators = wraps_iterators
-        self._entered: list[Observation] = []
+        # What is not left yet. Those that are never left must not fill the memory.
+        self._entered: deque[Observation] = deque(maxlen=_MOST_ENTERED)
 
     def __enter__(self) -> Observed:
         observation = self._begin(None)
+        observation.entered_by = self
         observation.enter()
         self._entered.append(observation)
         return observation
@@ -58,14 +63,16 @@ class Observer(Generic[Observed]):
         # Other threads and tasks may have entered too: the innermost of this context is left. A
         # generator that is closed in another context has none there.
         left: Observation | None = current_observation()
-        while left is not None and left not in self._entered:
+        while left is not None and left.entered_by is not self:
             left = left.around
         if left is None:
-            if len(self._entered) > 1:  # ending the wrong one would be worse than ending none
+            if len(self._entered) != 1:  # ending the wrong one would be worse than ending none
                 losses.add("an observer that several tasks use was left in another context")
                 return
             left = self._entered[0]
-        self._entered.remove(left)
+        left.entered_by = None
+        with suppress(ValueError):  # many others were entered since
+            self._entered.remove(left)
         left.leave(error)
 
     async def __aenter__(self) -> Observed:

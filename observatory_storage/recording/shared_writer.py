@@ -21,7 +21,7 @@ __all__ = [
     "losses",
     "name_service",
     "repairs",
-    "run_alone",
+    "run_unnested",
     "service_of",
     "target_of",
     "writer_of",
@@ -38,25 +38,25 @@ _services: Final[weakref.WeakKeyDictionary[TraceWriter, str]] = weakref.WeakKeyD
 _log: Final = logging.getLogger("observatory_storage.recording")
 losses: Final = LossReport("span", _log.warning)
 repairs: Final = LossReport("span value", _log.warning)
-_here: Final = threading.local()
+_thread: Final = threading.local()
 
 
-def run_alone(action: Callable[[], object]) -> None:
-    """Run it now, or after what this thread is running alone already.
+def run_unnested(action: Callable[[], object]) -> None:
+    """Run an action that must not be nested: now, or after the one that this thread runs already.
 
-    The garbage collector may end a stream while this thread adds another span to a buffer, where
-    it must not be interrupted by another one.
+    The garbage collector may end a stream, and so write its span, while this thread adds another
+    span to a buffer.
     """
-    waiting: list[Callable[[], object]] | None = getattr(_here, "waiting", None)
+    waiting: list[Callable[[], object]] | None = getattr(_thread, "waiting", None)
     if waiting is not None:
         waiting.append(action)
         return
-    _here.waiting = [action]
+    _thread.waiting = [action]
     try:
-        while _here.waiting:
-            _here.waiting.pop(0)()
+        while _thread.waiting:
+            _thread.waiting.pop(0)()
     finally:
-        _here.waiting = None
+        _thread.waiting = None
 
 
 def target_of(pool: object, decorator: str) -> Callable[[], Target]:

@@ -24,6 +24,7 @@ from observatory_storage.recording.span_context import (
     named_span,
     span_of_ids,
 )
+from observatory_storage.writers import WriterConfig
 
 if TYPE_CHECKING:
     from observatory_storage.recording.log_sink import PoolSource
@@ -107,12 +108,14 @@ class StorageHandler(logging.Handler):
             pool,
             service_name,
             resource_attributes,
-            batch_size=batch_size,
-            flush_interval_secs=flush_interval_secs,
-            max_buffered=max_buffered,
-            spool_dir=spool_dir,
-            redact=redact,
-            flush_timeout_secs=flush_timeout_secs,
+            WriterConfig(
+                batch_size=batch_size,
+                flush_interval_secs=flush_interval_secs,
+                max_buffered=max_buffered,
+                spool_dir=spool_dir,
+                redact=redact,
+            ),
+            flush_timeout_secs,
         )
         # Last: `logging` flushes all handlers that it knows at the end of the process, also those
         # of which an argument was refused.

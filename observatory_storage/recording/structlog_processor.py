@@ -12,6 +12,7 @@ from observatory_storage.recording.event_dict import row_of_event
 from observatory_storage.recording.log_severity import severity_number
 from observatory_storage.recording.log_sink import LogSink
 from observatory_storage.recording.span_context import active_span, add_span, named_span
+from observatory_storage.writers import WriterConfig
 
 if TYPE_CHECKING:
     from observatory_storage.recording.log_sink import PoolSource
@@ -91,12 +92,14 @@ class StructlogProcessor:
             pool,
             service_name,
             resource_attributes,
-            batch_size=batch_size,
-            flush_interval_secs=flush_interval_secs,
-            max_buffered=max_buffered,
-            spool_dir=spool_dir,
-            redact=redact,
-            flush_timeout_secs=flush_timeout_secs,
+            WriterConfig(
+                batch_size=batch_size,
+                flush_interval_secs=flush_interval_secs,
+                max_buffered=max_buffered,
+                spool_dir=spool_dir,
+                redact=redact,
+            ),
+            flush_timeout_secs,
         )
 
     def __call__(

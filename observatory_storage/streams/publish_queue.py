@@ -29,6 +29,7 @@ from observatory_storage.rows import Row
 from observatory_storage.serialization import Result
 from observatory_storage.streams.chunks import ROWS_FIELD, ChunkEncoder
 from observatory_storage.streams.streamed_signals import STREAMED
+from observatory_storage.suppression import suppress_instrumentations
 from observatory_storage.tables import LOGS, SPANS, TRACES, Values
 
 if TYPE_CHECKING:
@@ -218,6 +219,10 @@ class PublishQueue:
         return self._is_stopped or (self._is_abandoned and not has_work)
 
     def _work(self) -> None:
+        with suppress_instrumentations():
+            self._publish()
+
+    def _publish(self) -> None:
         while not self._is_over():
             with self._changed:
                 if not self._commits:

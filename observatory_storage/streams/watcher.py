@@ -32,6 +32,7 @@ from observatory_storage.streams.thresholds import (
     UserSpend,
 )
 from observatory_storage.streams.told_once import ToldOnce
+from observatory_storage.suppression import suppress_instrumentations
 from observatory_storage.tables import SPANS, Values
 
 __all__ = ["Watch", "WatchedStore"]
@@ -229,7 +230,7 @@ class _Worker:
             statement = sa.select(Trace.id, Trace.trace_id, Trace.total_cost_usd).where(
                 Trace.id.in_(part), Trace.total_cost_usd > threshold.max_usd
             )
-            with store.unit_of_work() as work:
+            with suppress_instrumentations(), store.unit_of_work() as work:
                 rows = Reader(work.session).rows(statement)
             for key, text, cost in rows:
                 passed = ThresholdPassed(threshold, text, cost, key)
@@ -242,7 +243,7 @@ class _Worker:
         assert isinstance(threshold.max_usd, Decimal)
         start = datetime.now(UTC) - threshold.window
         for part in _parts(users):
-            with store.unit_of_work() as work:
+            with suppress_instrumentations(), store.unit_of_work() as work:
                 usage = work.metrics.get_user_usage(OneOf(*part), start_time=start)
             for of_user in usage:
                 spent = of_user.total_cost_usd
@@ -251,8 +252,9 @@ class _Worker:
                     self._tell(passed, of_user.user_id, threshold.window)
 
     def _tell(self, passed: ThresholdPassed, key: str, lasting: timedelta) -> None:
-        if not self._told.is_first(f"{self._prefix}:{passed.threshold!r}:{key}", lasting):
-            return
+        with suppress_instrumentations():
+            if not self._told.is_first(f"{self._prefix}:{passed.threshold!r}:{key}", lasting):
+                return
         try:
             self._hook(passed)
         except Exception:  # noqa: BLE001 - the application's own

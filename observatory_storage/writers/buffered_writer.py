@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from dataclasses import replace
 from operator import itemgetter
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self
 
+from observatory_storage.config import SpoolConfig
 from observatory_storage.errors import BatchError, Rejected, StorageError, ValidationError
 from observatory_storage.processes import process_lock
 from observatory_storage.rows import Row, prepare, prepare_many, remember_id
 from observatory_storage.storing import Source, payload_mode, source_of
+from observatory_storage.suppression import Suppression, suppress_instrumentations
 from observatory_storage.tables import TableDefinition
 from observatory_storage.writers import process_hooks
 from observatory_storage.writers.buffer import Buffer
@@ -25,7 +27,7 @@ from observatory_storage.writers.config import WriterConfig
 from observatory_storage.writers.delivery import Delivery
 from observatory_storage.writers.flusher import Flusher
 from observatory_storage.writers.row_changes import NOTHING_COMPUTED, RowChanges
-from observatory_storage.writers.spool.replay import PATIENCE_SECS, Surroundings
+from observatory_storage.writers.spool.replay import PATIENCE_SECS
 from observatory_storage.writers.stats import BufferStats, FlushResult, Recorder, WriteStats
 
 __all__ = ["BufferedWriter"]
@@ -43,8 +45,8 @@ class BufferedWriter:
     Args:
         pool: the pool to write to.
         config: how rows are collected and flushed.
-        surroundings: returns a context manager, within which the database is written to, in
-            whichever thread.
+        suppression: what OpenTelemetry does not record of the writer's own work; not for
+            applications to pass.
 
     Attributes:
         signal: the signal that the writer writes.
@@ -57,13 +59,13 @@ class BufferedWriter:
         pool: Source,
         config: WriterConfig | None = None,
         *,
-        surroundings: Surroundings = nullcontext,
+        suppression: Suppression = suppress_instrumentations,
     ) -> None:
         self._source = source_of("pool", pool)
         if config is not None and not isinstance(config, WriterConfig):
             raise ValidationError("config", config, "must be WriterConfig")
-        self._config = config or WriterConfig()
-        self._surroundings = surroundings
+        self._config = _with_spool(config or WriterConfig(), self._source.config.spool)
+        self._suppression = suppression
         payload_mode(self._source, self._config.payloads)
         self._begin()
         if self._delivery.replay is not None:
@@ -87,7 +89,7 @@ class BufferedWriter:
         self._buffer = self._new_buffer()
         self._changes = RowChanges(config.redact, self._source.rules, self._recorder, self._buffer)
         self._delivery = Delivery(
-            self._source, config, self._buffer, self._recorder, self._surroundings
+            self._source, config, self._buffer, self._recorder, self._suppression
         )
         self._flusher = Flusher(self._buffer, config, self._delivery.write, owner=self)
 
@@ -315,3 +317,10 @@ class BufferedWriter:
                         case _:
                             self._flusher.wait()
         return dropped
+
+
+def _with_spool(config: WriterConfig, spool: SpoolConfig) -> WriterConfig:
+    """The configuration with the spool of the pool's settings, unless it names its own."""
+    if config.spool_dir is not None or spool.directory is None:
+        return config
+    return replace(config, spool_dir=spool.directory, spool_max_bytes=spool.max_bytes)

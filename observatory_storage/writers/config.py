@@ -47,8 +47,10 @@ class WriterConfig:
             the other rows are committed.
         spool_dir: a directory on a local disk for rows that cannot be written while the database is
             away, or before `close` returns. They are written later, also by another process.
-            Several writers and processes may share the directory.
-        spool_max_bytes: the maximum total size of the files in this directory.
+            Several writers and processes may share the directory. None is as the section `spool` of
+            the pool's configuration says, by default no spool.
+        spool_max_bytes: the maximum total size of the files in this directory. It has no effect
+            without `spool_dir`.
         payloads: where large values of spans and events are stored: "inline" in their rows,
             "compressed" beside them; None is as ``payloads.mode`` of the pool's configuration says.
         sampling: which traces a `TraceWriter` keeps; None is as the section `sampling` of the

@@ -12,11 +12,12 @@ from observatory_storage.errors import BatchError, Rejected, StorageError, trans
 from observatory_storage.operations import SPOOLED, Measurement, outcome_of
 from observatory_storage.rows import Row
 from observatory_storage.storing import Source, StoreResult, store_into
+from observatory_storage.suppression import Suppression
 from observatory_storage.writers.batch_queue import Batch
 from observatory_storage.writers.buffer import Buffer
 from observatory_storage.writers.config import WriterConfig
 from observatory_storage.writers.spool.files import Chunk
-from observatory_storage.writers.spool.replay import Replay, Surroundings
+from observatory_storage.writers.spool.replay import Replay
 from observatory_storage.writers.stats import FlushResult, Recorder, Written
 
 __all__ = ["Delivery"]
@@ -34,7 +35,7 @@ class Delivery:
         config: the configuration of the writer.
         buffer: the source of the batches.
         recorder: counts the results, under the buffer's lock.
-        surroundings: a context within which the database is written to.
+        suppression: a context within which the database is written to.
 
     Attributes:
         replay: the spool and its replay; None without a spool.
@@ -46,23 +47,23 @@ class Delivery:
         config: WriterConfig,
         buffer: Buffer,
         recorder: Recorder,
-        surroundings: Surroundings,
+        suppression: Suppression,
     ) -> None:
         self._source = source
         self._config = config
         self._buffer = buffer
         self._recorder = recorder
-        self._surroundings = surroundings
+        self._suppression = suppression
         # The rows since the last flush that returned.
         self._committed = self._spooled = 0
         self._rejected: list[Rejected] = []
         self.replay: Replay | None = None
         if config.spool_dir is not None:
-            self.replay = Replay(source, config, self._replayed, surroundings)
+            self.replay = Replay(source, config, self._replayed, suppression)
 
     def write(self, batch: Batch) -> None:
         """Write a batch that was taken from the buffer, and settle it or put it back."""
-        with self._surroundings():
+        with self._suppression():
             self._write_measured(batch)
 
     def _write_measured(self, batch: Batch) -> None:

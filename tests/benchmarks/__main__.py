@@ -16,10 +16,10 @@ from rich.console import Console
 
 from observatory_embedded import temporary_database
 from observatory_storage import PostgresConfig, StorageConfig, StoragePool
+from tests.benchmarks.machine import machine_description
 from tests.benchmarks.output import Output
 from tests.benchmarks.report import save
 from tests.benchmarks.sections import SECTIONS, Sizes
-from tests.benchmarks.surroundings import surroundings
 
 _DOCS: Final = Path(__file__).parents[2] / "docs" / "benchmarks"
 _IDLE: Final = 0.6  # load average of the last minute
@@ -54,7 +54,7 @@ def main(given: Sequence[str] | None = None) -> None:
         head: dict[str, Any] = {
             "command": shlex.join(["python", "-m", "tests.benchmarks", *_words(given)]),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            **surroundings(pool, embedded=url is None),
+            **machine_description(pool, embedded=url is None),
             "load_before": os.getloadavg()[0],
         }
         for topic, told in head.items():

@@ -28,13 +28,12 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.trace import SpanKind, Tracer
 from rich.console import Console
 
-from observatory_embedded import temporary_database
-from observatory_storage import PostgresConfig, StorageConfig, StoragePool
+from observatory_storage import StoragePool
 from observatory_storage.models import TraceSpan
 from observatory_storage.otel import PostgresSpanExporter
-from tests.benchmarks.measure import percentile
+from tests.benchmarks.machine import machine_description
+from tests.benchmarks.measure import migrated_pool, percentile
 from tests.benchmarks.output import Output
-from tests.benchmarks.surroundings import surroundings
 
 __all__ = ["main"]
 
@@ -91,14 +90,11 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--requests", type=int, default=200, help="requests in a round")
     arguments = parser.parse_args(given)
     out = Output(Console(highlight=False))
-    with temporary_database(os.environ.get("DATABASE_URL"), settings=None) as url:
-        config = StorageConfig(postgres=PostgresConfig.from_url(url))
-        with StoragePool(config) as pool:
-            pool.run_migrations()
-            about = surroundings(pool, embedded="DATABASE_URL" not in os.environ)
-            out.say(f"{about['machine']}; {about['versions']}")
-            _compare_cpu(out, pool, arguments.rounds, arguments.spans)
-            _compare_requests(out, pool, arguments.rounds, arguments.requests)
+    with migrated_pool() as pool:
+        about = machine_description(pool, embedded="DATABASE_URL" not in os.environ)
+        out.say(f"{about['machine']}; {about['versions']}")
+        _compare_cpu(out, pool, arguments.rounds, arguments.spans)
+        _compare_requests(out, pool, arguments.rounds, arguments.requests)
 
 
 # -- CPU ------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,19 +14,39 @@ from typing import Final
 
 from sqlalchemy import text
 
-from observatory_storage import StoragePool
+from observatory_embedded import temporary_database
+from observatory_storage import PostgresConfig, StorageConfig, StoragePool
 from observatory_storage.storing.transaction import ensure_partitions
 from tests.benchmarks.limit import LIMIT
 from tests.benchmarks.technique import Run, Technique
 from tests.benchmarks.workload import Workload
 
-__all__ = ["Result", "compare", "empty", "own_heap_frozen", "percentile", "settle"]
+__all__ = [
+    "Result",
+    "compare",
+    "empty",
+    "migrated_pool",
+    "own_heap_frozen",
+    "percentile",
+    "settle",
+]
 
 _EMPTIED: Final = {
     "trace_spans": "traces, trace_spans, trace_events, payload_frames",
     "metric_data_points": "metrics, metric_data_points",
     "logs": "logs, log_frames",
 }
+
+
+@contextmanager
+def migrated_pool() -> Iterator[StoragePool]:
+    """A pool on a new database of the server of ``DATABASE_URL``, or of an embedded one."""
+    with (
+        temporary_database(os.environ.get("DATABASE_URL"), settings=None) as url,
+        StoragePool(StorageConfig(postgres=PostgresConfig.from_url(url))) as pool,
+    ):
+        pool.run_migrations()
+        yield pool
 
 
 @dataclass(frozen=True)

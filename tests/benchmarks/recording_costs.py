@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,17 +16,14 @@ from typing import Final
 
 from rich.console import Console
 
-from observatory_embedded import temporary_database
 from observatory_storage import (
-    PostgresConfig,
-    StorageConfig,
     StorageHandler,
     StoragePool,
     observe,
     observe_llm,
 )
 from observatory_storage.recording.shared_writer import writer_of
-from tests.benchmarks.measure import own_heap_frozen
+from tests.benchmarks.measure import migrated_pool, own_heap_frozen
 from tests.benchmarks.output import Output
 
 __all__ = ["main"]
@@ -44,19 +40,18 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--calls", type=int, default=500, help="calls in a round")
     arguments = parser.parse_args(given)
     out = Output(Console(highlight=False))
-    with temporary_database(os.environ.get("DATABASE_URL"), settings=None) as url:
-        config = StorageConfig(postgres=PostgresConfig.from_url(url))
-        with StoragePool(config) as pool:
-            pool.run_migrations()
-            with _logger(StorageHandler(pool, service_name="shop")) as (logger, handler):
-                out.say(f"median of {arguments.rounds} rounds of {arguments.calls} calls")
+    with (
+        migrated_pool() as pool,
+        _logger(StorageHandler(pool, service_name="shop")) as (logger, handler),
+    ):
+        out.say(f"median of {arguments.rounds} rounds of {arguments.calls} calls")
 
-                def flush() -> None:
-                    handler.flush()
-                    writer_of(pool).flush()
+        def flush() -> None:
+            handler.flush()
+            writer_of(pool).flush()
 
-                for case in _cases(pool, logger):
-                    _measure(out, case, arguments.rounds, arguments.calls, flush)
+        for case in _cases(pool, logger):
+            _measure(out, case, arguments.rounds, arguments.calls, flush)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import time
 from collections.abc import Sequence
 from statistics import median
@@ -15,16 +14,13 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from observatory_embedded import temporary_database
 from observatory_storage import (
-    PostgresConfig,
-    StorageConfig,
     StoragePool,
     TailSampling,
     TraceWriter,
     WriterConfig,
 )
-from tests.benchmarks.measure import own_heap_frozen
+from tests.benchmarks.measure import migrated_pool, own_heap_frozen
 from tests.benchmarks.output import Output
 from tests.benchmarks.workload import wide_span_rows
 
@@ -47,13 +43,10 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--spans", type=int, default=5_000, help="spans in a round")
     arguments = parser.parse_args(given)
     out = Output(Console(highlight=False))
-    with temporary_database(os.environ.get("DATABASE_URL"), settings=None) as url:
-        config = StorageConfig(postgres=PostgresConfig.from_url(url))
-        with StoragePool(config) as pool:
-            pool.run_migrations()
-            # Spans are written when they end, so the root of a trace comes last.
-            rows = list(wide_span_rows(arguments.spans))[::-1]
-            _compare(out, pool, arguments.rounds, rows)
+    with migrated_pool() as pool:
+        # Spans are written when they end, so the root of a trace comes last.
+        rows = list(wide_span_rows(arguments.spans))[::-1]
+        _compare(out, pool, arguments.rounds, rows)
 
 
 def _compare(out: Output, pool: StoragePool, rounds: int, rows: list[dict[str, Any]]) -> None:

@@ -185,8 +185,10 @@ def test_without_tokens_otlp_is_refused_unless_a_permission_admits_it() -> None:
 
 
 def test_the_project_includes_the_urls() -> None:
-    from django.urls import reverse
+    from django.urls import resolve, reverse
 
     assert SETTINGS["ROOT_URLCONF"] == "tests.django_app.project"
     assert reverse("observatory_storage:trace", args=[TRACE]) == f"/store/traces/{TRACE}"
     assert reverse("observatory_storage:otlp", args=["logs"]) == "/store/v1/logs"
+    # Instrumentations name the spans of requests by it.
+    assert resolve("/store/v1/logs").route == "store/v1/<str:signal>"

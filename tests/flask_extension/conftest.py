@@ -16,7 +16,7 @@ MakeApp = Callable[..., Flask]
 
 
 @pytest.fixture(autouse=True)
-def _empty_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No settings of the machine."""
     monkeypatch.chdir(tmp_path)
     for setting in settings_of(StorageConfig).values():

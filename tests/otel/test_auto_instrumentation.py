@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from observatory_storage import StoragePool
-from observatory_storage.models import LogRecord, Metric, TraceSpan
+from observatory_storage.models import LogRecord, Metric, MetricDataPoint, TraceSpan
 from tests.otel.test_configure import found
 from tests.otel.test_exporters import named_spans
 from tests.pages import ROOT
@@ -104,11 +104,47 @@ def test_the_documented_variables_store_all_three_signals(
         *("sh", str(script)),
         PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}",
         DATABASE_URL=database_url,
+        # It says that it does not know the newest releases of SQLAlchemy.
+        OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="sqlalchemy",
     )
     assert said == ""
     assert found(pool, TraceSpan.name) == [("request",)]
     assert found(pool, LogRecord.body) == [("sold out",)]
     assert found(pool, Metric.name) == [("orders",)]
+
+
+@pytest.mark.parametrize(("exporters", "counts"), [("postgresql", (3, 3)), ("none", (0, 2))])
+def test_configure_stores_nothing_twice(
+    pool: StoragePool,
+    database_url: str,
+    tmp_path: Path,
+    exporters: str,
+    counts: tuple[int, int],
+) -> None:
+    said = run(
+        """
+import logging
+from observatory_storage.otel import configure
+
+telemetry = configure(service_name="shop")
+"""
+        + APPLICATION
+        + "assert telemetry.force_flush()",
+        tmp_path,
+        str(Path(sys.executable).with_name("opentelemetry-instrument")),
+        DATABASE_URL=database_url,
+        OTEL_TRACES_EXPORTER=exporters,
+        OTEL_METRICS_EXPORTER=exporters,
+        OTEL_LOGS_EXPORTER=exporters,
+        OTEL_METRIC_EXPORT_INTERVAL="600000",
+        OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="sqlalchemy",
+    )
+    assert said.count("already: configure() adds none") == counts[0]
+    assert found(pool, TraceSpan.name) == [("request",)]
+    assert found(pool, LogRecord.body) == [("sold out",)]
+    assert found(pool, Metric.name) == [("orders",)]
+    # One of `force_flush`, and one of each who shuts down.
+    assert len(found(pool, MetricDataPoint.value)) == counts[1]
 
 
 def test_a_missing_database_url_is_told_at_the_start(tmp_path: Path) -> None:
@@ -138,6 +174,24 @@ def test_what_is_lost_is_told_on_the_console(tmp_path: Path) -> None:
     for items in ("spans", "data points", "log records"):
         (line,) = [line for line in said.splitlines() if f"rows of {items} could not" in line]
         assert "lost when the process ends" in line
+
+
+def test_a_spool_of_the_environment_keeps_what_cannot_be_written(tmp_path: Path) -> None:
+    said = run(
+        APPLICATION,
+        tmp_path,
+        str(Path(sys.executable).with_name("opentelemetry-instrument")),
+        DATABASE_URL=NOWHERE,
+        OTEL_TRACES_EXPORTER="postgresql",
+        OTEL_METRICS_EXPORTER="postgresql",
+        OTEL_LOGS_EXPORTER="postgresql",
+        DB_RETRY_MAX_ATTEMPTS="1",
+        OBSERVATORY_SPOOL_DIR=str(tmp_path / "spool"),
+    )
+    assert "lost" not in said
+    spooled = b"".join(path.read_bytes() for path in (tmp_path / "spool").iterdir())
+    for text in (b"request", b"orders", b"sold out"):
+        assert text in spooled
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
@@ -98,15 +99,19 @@ def test_the_processors_of_the_sdk_store_all_spans_at_shutdown(
     assert named_spans(pool) == ["span 0", "span 1", "span 2"]
 
 
+def nested(levels: int = 60) -> Any:
+    value: Any = "end"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 def test_a_bad_span_costs_itself_and_is_logged_with_its_field(
     pool: StoragePool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    deep: Any = "end"
-    for _ in range(60):
-        deep = [deep]
     good, *_ = sdk_telemetry.spans()
     bad: list[Any] = [
-        ReadableSpan("deep", good.context, attributes={"nested": deep}, start_time=1, end_time=2),
+        ReadableSpan("deep", good.context, attributes={"deep": nested()}, start_time=1, end_time=2),
         ReadableSpan("no context", None, start_time=1, end_time=2),
         ReadableSpan("no time", good.context),
         ReadableSpan("late", good.context, start_time=2**70, end_time=2**71),
@@ -118,6 +123,18 @@ def test_a_bad_span_costs_itself_and_is_logged_with_its_field(
         exporter.shutdown()
         assert f"spans of {span.name!r} cannot be stored" in caplog.text
         assert named_spans(pool) == [good.name]
+
+
+def test_a_bad_resource_costs_its_own_spans(
+    pool: StoragePool, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, *_ = sdk_telemetry.spans()
+    of_bad_resource = sdk_telemetry.spans(Resource({"nested": nested()}))
+    exporter = PostgresSpanExporter(pool)
+    assert exporter.export([*of_bad_resource, good]).name == "SUCCESS"
+    exporter.shutdown()
+    assert "spans cannot be stored: resource.attributes.nested" in caplog.text
+    assert named_spans(pool) == [good.name]
 
 
 def test_warnings_of_one_kind_are_logged_once(

@@ -12,6 +12,9 @@ import pytest
 import sqlalchemy as sa
 from opentelemetry import context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
+from opentelemetry.instrumentation.logging.handler import LoggingHandler
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
@@ -20,10 +23,25 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from observatory_embedded import EmbeddedPostgres
 from observatory_storage import OpenTelemetryHook, StoragePool, WriterConfig
 from observatory_storage.models import LogRecord
-from observatory_storage.otel import PostgresSpanExporter, configure
+from observatory_storage.otel import PostgresLogExporter, PostgresSpanExporter, configure
 from tests.otel import sdk_telemetry
 from tests.otel.test_exporters import named_spans
 from tests.writers.helpers import ONCE, eventually, fork, quick_pool, wait_for
+
+
+@contextmanager
+def logging_statements(pool: StoragePool, *loggers: logging.Logger) -> Iterator[None]:
+    """Loggers tell of each statement of a pool, as those of drivers do."""
+
+    def log(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        for logger in loggers:
+            logger.error(statement)
+
+    sa.event.listen(pool.engine, "before_cursor_execute", log)
+    try:
+        yield
+    finally:
+        sa.event.remove(pool.engine, "before_cursor_execute", log)
 
 
 @contextmanager
@@ -111,13 +129,7 @@ def test_log_records_of_exporting_are_not_exported(
     pool: StoragePool, fresh_providers: None
 ) -> None:
     driver, own = logging.getLogger("driver"), logging.getLogger("observatory_storage.some")
-
-    def log(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        driver.error(statement)
-        own.error(statement)
-
-    sa.event.listen(pool.engine, "before_cursor_execute", log)
-    with configure(pool, metrics=False) as telemetry:
+    with logging_statements(pool, driver, own), configure(pool, metrics=False) as telemetry:
         logging.getLogger("shop").error("sold out")
         for _ in range(2):
             assert telemetry.force_flush()
@@ -125,7 +137,29 @@ def test_log_records_of_exporting_are_not_exported(
         with pool.engine.connect() as connection:
             names = list(connection.scalars(sa.select(LogRecord.scope_name)))
         assert telemetry.force_flush()
-    sa.event.remove(pool.engine, "before_cursor_execute", log)
     assert names == ["shop"]
     with pool.engine.connect() as connection:
         assert set(connection.scalars(sa.select(LogRecord.scope_name))) == {"driver", "shop"}
+
+
+@pytest.mark.parametrize("kind", [BatchLogRecordProcessor, SimpleLogRecordProcessor])
+def test_nor_are_they_with_the_processors_of_the_sdk(pool: StoragePool, kind: Any) -> None:
+    exporter = PostgresLogExporter(pool)
+    provider = LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(kind(exporter))
+    handler = LoggingHandler(logger_provider=provider)
+    shop, driver = logging.getLogger("shop"), logging.getLogger("driver")
+    for logger in (shop, driver):
+        logger.addHandler(handler)
+    with logging_statements(pool, driver):
+        shop.error("sold out")
+        for _ in range(3):
+            assert provider.force_flush()
+            assert exporter.force_flush()
+    driver.error("of the application")
+    for logger in (shop, driver):
+        logger.removeHandler(handler)
+    provider.shutdown()
+    with pool.engine.connect() as connection:
+        bodies = set(connection.scalars(sa.select(LogRecord.body)))
+    assert bodies == {"sold out", "of the application"}

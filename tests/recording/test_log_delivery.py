@@ -385,3 +385,22 @@ def test_the_pool_does_not_keep_handlers_that_are_closed(pool: StoragePool) -> N
     del handler
     gc.collect()
     assert former() is None
+
+
+def test_losses_of_several_threads_are_all_counted() -> None:
+    from observatory_storage.recording import loss_report
+
+    report = loss_report.LossReport("span", lambda _: None)
+    other = threading.Thread(target=report.add, args=("no",))
+
+    class Interrupted(int):
+        """A number that another thread begins to add to while it is added."""
+
+        def __radd__(self, lost: int) -> int:
+            other.start()
+            other.join(0.05)  # which would not have to wait without a lock
+            return lost + int(self)
+
+    report.add("no", Interrupted(2))
+    other.join()
+    assert report.lost == 3

@@ -14,6 +14,7 @@ from observatory_storage import TailSampling, TraceWriter, WriterConfig
 from observatory_storage.pool import StoragePool
 from observatory_storage.rows.consistent_sampling import ALL
 from tests.lifecycle.rolled import LATER, check_answers, refresh
+from tests.repositories.samples import statements
 from tests.views.view_rows import costs, expected_costs, expected_sessions, sessions
 from tests.writers.trace_model import check_traces
 
@@ -224,6 +225,21 @@ def test_spans_may_be_deleted_while_percentiles_are_computed(pool: StoragePool) 
     assert len(deleted) == 1
     # What the first statement has found.
     assert (latency.span_count, latency.p50_us) == (10, row["duration_us"])
+
+
+@pytest.mark.parametrize(("weight", "more"), [(None, 0), (1, 0), (2, 1)])
+def test_statements_of_weights_are_run_for_weights_above_1_alone(
+    pool: StoragePool, weight: int | None, more: int
+) -> None:
+    rows = [{**row, "sample_weight": weight} for row in emitted(20)]
+    with TraceWriter(pool) as writer:
+        writer.write_spans(rows)
+    with pool.unit_of_work() as uow, statements(pool.engine) as seen:
+        uow.traces.get_stats()
+        of_traces = len(seen)
+        uow.traces.get_stats(group_by="model")
+    assert of_traces == 1 + more
+    assert len(seen) == 2 + 3 * more
 
 
 def test_models_without_a_price_are_counted_by_weight(pool: StoragePool) -> None:

@@ -31,7 +31,11 @@ from observatory_storage.repositories.reading.rollup_pieces import (
     pieces_of,
     within_any,
 )
-from observatory_storage.repositories.reading.weights import distribution, weighted_count
+from observatory_storage.repositories.reading.weights import (
+    are_weighted,
+    distribution,
+    weighted_count,
+)
 from observatory_storage.repositories.traces.filters import SpanFilters
 from observatory_storage.repositories.traces.statistics import DURATION_US
 
@@ -77,7 +81,7 @@ def _exact(
         select(
             bucket,
             weighted_count(TraceSpan.sample_weight).label("span_count"),
-            func.count(TraceSpan.sample_weight).label("weights"),
+            are_weighted(TraceSpan.sample_weight).label("are_weighted"),
             aggregates.percentile_array(DURATION_US).label("percentiles"),
         )
         .where(*conditions)
@@ -86,7 +90,7 @@ def _exact(
     )
     found = []
     weighted: dict[Any, dict[str, Any]] = {}
-    if any(record["weights"] for record in records):
+    if any(record["are_weighted"] for record in records):
         values = select(
             bucket, DURATION_US.label("value"), TraceSpan.sample_weight.label("weight")
         ).where(*conditions)
@@ -96,7 +100,7 @@ def _exact(
             }
     for record in records:
         columns = aggregates.with_percentiles(record, "_us")
-        if columns.pop("weights"):
+        if columns.pop("are_weighted"):
             # Another transaction may have deleted the spans between the two statements.
             columns |= weighted.get(columns["bucket"], {})
         timestamp = buckets.read(columns.pop("bucket"))

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from observatory_storage.repositories.reading.aggregates import PERCENTILES, integer_sum
 
 __all__ = [
+    "are_weighted",
     "distribution",
     "integer_sum_with_weighted",
     "sum_with_weighted",
@@ -27,6 +28,12 @@ __all__ = [
 def weight_or_one(weight: Any) -> sa.ColumnElement[int]:
     """How often a row counts."""
     return sa.cast(sa.func.coalesce(weight, 1), sa.BigInteger)
+
+
+def are_weighted(weight: Any) -> sa.ColumnElement[bool]:
+    """Whether one of the rows counts more than once; NULL if there are no rows with a weight."""
+    found: sa.ColumnElement[bool] = sa.func.bool_or(weight > 1)
+    return found
 
 
 def weighted_count(

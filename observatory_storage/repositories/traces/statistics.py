@@ -19,6 +19,7 @@ from observatory_storage.repositories.reading import (
 )
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.reading.weights import (
+    are_weighted,
     distribution,
     integer_sum_with_weighted,
     sum_with_weighted,
@@ -106,7 +107,7 @@ def trace_stats(reader: Reader, filters: TraceFilters) -> TraceStats:
     """Totals over the whole traces that have a matching span."""
     statement = select(
         *TRACE_TOTALS,
-        func.count(_OF_TRACES).label("weights"),
+        are_weighted(_OF_TRACES).label("are_weighted"),
         func.min(Trace.duration_us).label("min_duration_us"),
         func.max(Trace.duration_us).label("max_duration_us"),
         cast(func.avg(Trace.duration_us), Double).label("avg_duration_us"),
@@ -120,7 +121,7 @@ def trace_stats(reader: Reader, filters: TraceFilters) -> TraceStats:
         conditions.append(is_matching(framed.resolved(filters.in_sql(by_trace=True))))
     (record,) = reader.records(statement.where(*conditions))
     columns = aggregates.with_percentiles(record, "_duration_us")
-    if columns.pop("weights"):
+    if columns.pop("are_weighted"):
         value = cast(Trace.duration_us, Double).label("value")
         values = select(value, _OF_TRACES.label("weight")).where(value.is_not(None), *conditions)
         for weighted in reader.records(distribution(values.subquery("traces"), [])):
@@ -159,7 +160,7 @@ def span_stats(
             *by,
             span_count.label("span_count"),
             func.count(TraceSpan.trace_id.distinct()).label("trace_count"),
-            func.count(_OF_SPANS).label("weights"),
+            are_weighted(_OF_SPANS).label("are_weighted"),
             weighted_count(_OF_SPANS, TraceSpan.status == "error").label("error_count"),
             func.min(DURATION_US).label("min_duration_us"),
             func.max(DURATION_US).label("max_duration_us"),
@@ -176,11 +177,11 @@ def span_stats(
         .order_by("bucket", span_count.desc(), *groups.values())
     )
     records = reader.records(statement)
-    if any(record["weights"] for record in records):
+    if any(record["are_weighted"] for record in records):
         _weigh(reader, records, by, conditions)
     found = []
     for record in records:
-        del record["weights"]
+        del record["are_weighted"]
         columns = aggregates.with_percentiles(record, "_duration_us")
         group = {name: columns.pop(column.name) for name, column in groups.items()}
         timestamp = buckets.read(columns.pop("bucket"))

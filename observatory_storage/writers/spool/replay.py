@@ -12,7 +12,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -20,13 +19,12 @@ from observatory_storage.backoff import pause_secs
 from observatory_storage.errors import StorageError, translate
 from observatory_storage.rows import Row
 from observatory_storage.storing import Source, StoreResult, store
+from observatory_storage.suppression import Suppression
 from observatory_storage.writers.config import WriterConfig
 from observatory_storage.writers.spool.files import Chunk, Spool
 from observatory_storage.writers.stats import Written
 
-__all__ = ["PATIENCE_SECS", "Replay", "Surroundings"]
-
-Surroundings = Callable[[], AbstractContextManager[object]]
+__all__ = ["PATIENCE_SECS", "Replay"]
 
 _log = logging.getLogger(__name__)
 # If at most this much is spooled, new rows wait this long for its replay before they are spooled.
@@ -43,7 +41,7 @@ class Replay:
         source: the pool.
         config: the configuration of the writer; its `spool_dir` is set.
         report: called with the result of replayed rows, before they are removed from the spool.
-        surroundings: a context within which the thread works.
+        suppression: a context within which the thread works.
     """
 
     def __init__(
@@ -51,7 +49,7 @@ class Replay:
         source: Source,
         config: WriterConfig,
         report: Callable[[StoreResult, Chunk], None],
-        surroundings: Surroundings,
+        suppression: Suppression,
     ) -> None:
         assert config.spool_dir is not None
         target = f"{source.engine.url.database}/{source.schema}"
@@ -59,7 +57,7 @@ class Replay:
         self._source = source
         self._config = config
         self._report = report
-        self._surroundings = surroundings
+        self._suppression = suppression
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._failures = 0  # ever
@@ -180,7 +178,7 @@ class Replay:
         self._thread = thread
 
     def _work(self) -> None:
-        with self._surroundings():
+        with self._suppression():
             self._empty_spool()
 
     def _empty_spool(self) -> None:

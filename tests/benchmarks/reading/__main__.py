@@ -16,12 +16,12 @@ from typing import Any, Final
 from rich.console import Console
 
 from observatory_embedded import FAST_SETTINGS, EmbeddedPostgres
+from tests.benchmarks.machine import machine_description
 from tests.benchmarks.output import Output
 from tests.benchmarks.reading.dataset import Sizes
 from tests.benchmarks.reading.saving import save
 from tests.benchmarks.reading.sections import QUESTIONS, SECTIONS, Run
 from tests.benchmarks.reading.store import stored, warm
-from tests.benchmarks.surroundings import surroundings
 
 _DOCS: Final = Path(__file__).parents[3] / "docs" / "benchmarks"
 _IDLE: Final = 0.6  # load average of the last minute
@@ -79,7 +79,7 @@ def main(given: Sequence[str] | None = None) -> None:
     ):
         out.say(f"read into memory in {warm(of_large) + warm(of_small):.0f} s")
         embedded = not os.environ.get("DATABASE_URL")
-        head |= surroundings(of_large.pool, embedded=embedded, names=_TOLD)
+        head |= machine_description(of_large.pool, embedded=embedded, names=_TOLD)
         if embedded:
             head["server"] = "embedded: on this machine, by socket"
         # The setting does not tell whether the build of the server supports JIT.

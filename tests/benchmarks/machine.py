@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from observatory_storage import StoragePool
 
-__all__ = ["surroundings"]
+__all__ = ["machine_description"]
 
 _SETTINGS: Final = (
     "fsync",
@@ -31,7 +31,7 @@ _SETTINGS: Final = (
 _PACKAGES: Final = ("sqlalchemy", "psycopg", "orjson", "asyncpg")
 
 
-def surroundings(
+def machine_description(
     pool: StoragePool, *, embedded: bool, names: Sequence[str] = _SETTINGS
 ) -> dict[str, Any]:
     """The description by topic, for the head of a report, with these settings of the server."""
