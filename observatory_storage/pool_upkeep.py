@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -39,6 +40,10 @@ class PoolUpkeep:
     prices: PriceBook
     commits: Commits
     hooks: Hooks
+
+    if TYPE_CHECKING:
+
+        def lsn_after_flush(self) -> str | None: ...
 
     def maintain(
         self,

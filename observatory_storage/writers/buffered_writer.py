@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from operator import itemgetter
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self
@@ -147,7 +148,8 @@ class BufferedWriter:
         self._buffer.decide_all()
         with self._buffer.lock:
             self._flusher.flush(timeout, deadline)
-            return self._delivery.result()
+            result = self._delivery.result()
+        return replace(result, lsn=self._source.lsn_after_flush())
 
     def close(self, timeout: float | None = _CLOSE_TIMEOUT_SECS) -> FlushResult:
         """Flush, and refuse further rows. Closing again does nothing.
