@@ -287,7 +287,7 @@ class StoragePool(PoolReads, PoolUpkeep, LivePool):
         self.has_read_server = read_engine is not None
         self.read_engine = reading(engine if read_engine is None else read_engine)
         measure_acquisition(self.read_engine, self.hooks)
-        self._meter = LagMeter()
+        self.lag_meter = LagMeter()
         self.schema = config.postgres.schema_name
         self.partitions = Partitions(engine, self.schema, config.partitions)
         self.rules = Rules.of(config.rules)

@@ -54,7 +54,7 @@ class PoolReads:
     hooks: Hooks
     commits: Commits
     cache: Cache
-    _meter: LagMeter
+    lag_meter: LagMeter
     _owned: bool
     _closed: bool
 
@@ -157,7 +157,7 @@ class PoolReads:
                 ``acquire_timeout_secs`` and the connection's timeouts allow.
         """
         read_engine = self.read_engine if self.has_read_server else None
-        return check_health(self.engine, self.redis, timeout, read_engine, self._meter)
+        return check_health(self.engine, self.redis, timeout, read_engine, self.lag_meter)
 
     def stats(self) -> PoolStats:
         """Count the connections of this process: open, idle, and in use."""

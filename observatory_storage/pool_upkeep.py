@@ -34,6 +34,7 @@ class PoolUpkeep:
 
     config: StorageConfig
     engine: sa.Engine
+    read_engine: sa.Engine
     schema: str
     partitions: Partitions
     rules: Rules | None

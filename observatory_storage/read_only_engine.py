@@ -71,25 +71,23 @@ def explain_replay_conflicts(engine: sa.Engine) -> None:
 
 
 def leave_replicas(engine: sa.Engine) -> None:
-    """Use no connection again that leads to a read-only server, while it should take writes.
+    """Discard all connections when one of them leads to a read-only server, but should write.
 
-    After a failover that server may be the former primary. If the connection has been in use for a
-    while, all connections are discarded, and another attempt connects anew. If a new connection
-    meets such a server, the address leads there: only this connection is discarded, since another
+    After a failover that server may be the former primary, to which no attempt should go again. If
+    the connection had been in use for a while, another attempt connects anew, and the error is
+    retryable. A new connection that meets such a server was led there by the address, so another
     attempt would meet the same server.
     """
 
     @event.listens_for(engine, "handle_error")
-    def leave(context: sa.ExceptionContext) -> None:
+    def leave(context: sa.ExceptionContext) -> StorageError | None:
         connection, error = context.connection, context.original_exception
         if connection is None or not isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
-            return
+            return None
         if is_read_only(connection):
-            return
-        if _was_used_before(connection):
-            context.is_disconnect = True
-        else:
-            connection.connection.invalidate(error, soft=True)
+            return None
+        context.is_disconnect = True
+        return read_only_error(_first_line(error), was_left=_was_used_before(connection))
 
 
 def left_replica(connection: sa.Connection, error: psycopg.Error) -> StorageError:
