@@ -132,7 +132,7 @@ class _Check:
             yield self._step("configuration", self._configuration, needs=True)
             yield self._step("connection", lambda: self._connect(stack), needs=self._config)
             yield self._step("PostgreSQL", self._postgres, needs=self._pool)
-            yield self._step("read server", self._read_server, needs=self._pool)
+            yield self._step("replica", self._replica, needs=self._pool)
             yield self._step("Redis", self._redis, needs=self._config)
             yield self._step("migrations", self._migrations, needs=self._pool)
             yield self._step("tables", self._tables, needs=self._migrated)
@@ -192,7 +192,7 @@ class _Check:
             f" answered in {postgres.latency_ms:.1f} ms"
         )
 
-    def _read_server(self) -> str:
+    def _replica(self) -> str:
         assert self._pool is not None
         if not self._pool.has_read_server or self._health is None:
             return f"none of its own ({self._state.variable('DATABASE_READ_URL')} is not set)"
