@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from typing import Final, NamedTuple
 
 from observatory_storage.wal_positions import WalState, lsn_number
@@ -38,7 +37,7 @@ class LagMeter:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         # When the primary was at which position.
-        self._seen: deque[tuple[float, int]] = deque(maxlen=_MOST_KEPT)
+        self._seen: list[tuple[float, int]] = []
 
     def measure(self, primary: WalState | None, standby: WalState) -> Lag:
         """The lag.
@@ -56,7 +55,9 @@ class LagMeter:
         with self._lock:
             self._seen.append((now, at))
             while len(self._seen) > 1 and self._seen[1][1] <= replayed:
-                self._seen.popleft()
+                del self._seen[0]
+            if len(self._seen) > _MOST_KEPT:  # a standby that does not catch up
+                del self._seen[1::2]
             since, position = self._seen[0]
         if at <= replayed:
             return Lag(0, 0.0)

@@ -25,11 +25,15 @@ _LSN: Final = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 _POSITION: Final = sa.case(
     (sa.func.pg_is_in_recovery(), sa.func.pg_last_wal_replay_lsn()),
     (
-        sa.func.current_setting("synchronous_commit") == "off",
+        sa.func.current_setting(sa.literal_column("'synchronous_commit'"))
+        == sa.literal_column("'off'"),
         sa.func.pg_current_wal_insert_lsn(),
     ),
     else_=sa.func.pg_current_wal_flush_lsn(),
 )
+# It has no parameters, so psycopg sends it by the simple protocol. After a statement with
+# parameters, a transaction keeps its snapshot until the next one. Whoever waits for replay in that
+# way keeps replay from removing dead rows, and waits until the standby ends the transaction.
 _LSN_NOW: Final = sa.cast(_POSITION, sa.Text)
 _STATE: Final = sa.select(
     sa.func.current_setting("server_version"),

@@ -39,6 +39,13 @@ class Pair:
             self.catch_up()
             yield Database(self, url, with_database(self.standby.url, url_name(url)))
 
+    def lasting_database(self, name: str) -> Database:
+        """A migrated database that is not dropped before its servers are."""
+        execute_alone(self.primary.url, f'CREATE DATABASE "{name}" TEMPLATE "{self.template}"')
+        self.catch_up()
+        urls = (with_database(server.url, name) for server in (self.primary, self.standby))
+        return Database(self, *urls)
+
     def catch_up(self) -> None:
         """Wait until the standby has replayed what the primary has written."""
         lsn = ask(self.primary.url, "SELECT pg_current_wal_flush_lsn()::text")
@@ -131,3 +138,9 @@ def altered(server: EmbeddedPostgres, name: str, value: str) -> Iterator[None]:
             with psycopg.connect(server.url, autocommit=True) as connection:
                 connection.execute(statement.format(sql.SQL("RESET"), sql.Identifier(name)))
                 connection.execute("SELECT pg_reload_conf()")
+
+
+def execute_alone(url: str, statement: str) -> None:
+    """Execute a statement outside of a transaction."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement.encode())
