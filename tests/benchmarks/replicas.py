@@ -1,0 +1,78 @@
+"""``python -m tests.benchmarks.replicas``: what positions of commits, and waiting for them, cost.
+
+It starts a primary and a standby on this machine.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+from observatory_embedded import EmbeddedPostgres
+from observatory_storage import (
+    PostgresConfig,
+    StorageConfig,
+    StoragePool,
+    TraceWriter,
+    WriterConfig,
+)
+from tests.repositories.samples import a_span, trace_key
+
+__all__ = ["main"]
+
+ROUNDS: Final = 1000
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    with (
+        EmbeddedPostgres(in_memory=True) as primary,
+        EmbeddedPostgres(in_memory=True, standby_of=primary) as standby,
+    ):
+        alone = StorageConfig(postgres=PostgresConfig.from_url(primary.url))
+        both = StorageConfig(postgres=PostgresConfig.from_url(primary.url, read_url=standby.url))
+        with StoragePool(alone) as without, StoragePool(both) as pool:
+            pool.run_migrations()
+            manual = WriterConfig(flush_interval_secs=None)
+            with TraceWriter(without, manual) as plain, TraceWriter(pool, manual) as told:
+                numbers = iter(range(1, 10**6))
+
+                def flush(writer: TraceWriter) -> None:
+                    writer.write_span(a_span(next(numbers), 1))
+                    writer.flush()
+
+                def read(*, wait: bool) -> None:
+                    lsn = pool.current_lsn() if wait else None
+                    with pool.unit_of_work(read_only=True, after=lsn) as uow:
+                        uow.traces.get(trace_key(1))
+
+                def write_and_read() -> None:
+                    number = next(numbers)
+                    told.write_span(a_span(number, 1))
+                    with pool.unit_of_work(read_only=True, after=told.flush()) as uow:
+                        uow.traces.get(trace_key(number))
+
+                _print("flush of one span, no read server", lambda: flush(plain))
+                _print("the same, with its position", lambda: flush(told))
+                _print("a trace by id, read only", lambda: read(wait=False))
+                _print("current_lsn(), and the trace after it", lambda: read(wait=True))
+                _print("flush, wait for replay, read it", write_and_read)
+
+
+def _print(name: str, once: Callable[[], None]) -> None:
+    for _ in range(ROUNDS // 10):
+        once()
+    took = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        once()
+        took.append(time.perf_counter() - began)
+    quantiles = statistics.quantiles(took, n=20)
+    sys.stdout.write(f"{name:<40}{quantiles[9] * 1e6:>8.0f} µs{quantiles[18] * 1e6:>8.0f} µs\n")
+
+
+if __name__ == "__main__":
+    main()
