@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from observatory_embedded import EmbeddedPostgres
@@ -55,23 +55,30 @@ def main() -> None:
                     with pool.unit_of_work(read_only=True, after=told.flush()) as uow:
                         uow.traces.get(trace_key(number))
 
-                _print("flush of one span, no read server", lambda: flush(plain))
-                _print("the same, with its position", lambda: flush(told))
-                _print("a trace by id, read only", lambda: read(wait=False))
-                _print("current_lsn(), and the trace after it", lambda: read(wait=True))
-                _print("flush, wait for replay, read it", write_and_read)
+                _print(
+                    {
+                        "flush of one span, without a read server": lambda: flush(plain),
+                        "the same with its position": lambda: flush(told),
+                        "`current_lsn()` alone": pool.current_lsn,
+                        "a trace by its id, read only": lambda: read(wait=False),
+                        "`current_lsn()`, and the trace after it": lambda: read(wait=True),
+                        "flush, wait for replay, and read the trace": write_and_read,
+                    }
+                )
 
 
-def _print(name: str, once: Callable[[], None]) -> None:
-    for _ in range(ROUNDS // 10):
-        once()
-    took = []
+def _print(ways: Mapping[str, Callable[[], object]]) -> None:
+    """Do each in turn, so that other work on the machine hits all of them alike."""
+    took: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
-        began = time.perf_counter()
-        once()
-        took.append(time.perf_counter() - began)
-    quantiles = statistics.quantiles(took, n=20)
-    sys.stdout.write(f"{name:<40}{quantiles[9] * 1e6:>8.0f} µs{quantiles[18] * 1e6:>8.0f} µs\n")
+        for name, once in ways.items():
+            began = time.perf_counter()
+            once()
+            took[name].append(time.perf_counter() - began)
+    for name, seconds in took.items():
+        deciles = statistics.quantiles(seconds, n=10)
+        tenth, median = deciles[0], deciles[4]
+        sys.stdout.write(f"| {name} | {tenth * 1e3:.2f} ms | {median * 1e3:.2f} ms |\n")
 
 
 if __name__ == "__main__":

