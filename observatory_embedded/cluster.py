@@ -34,6 +34,16 @@ def initdb_command(programs: Path, data_folder: Path, *, sync: bool) -> list[str
     return command if sync else [*command, "--no-sync"]
 
 
+def copy_command(
+    programs: Path, data_folder: Path, sockets: Path, port: int, *, sync: bool
+) -> list[str]:
+    """The command that copies a running server to an empty folder, as a standby of it."""
+    command = [str(programs / "pg_basebackup"), "-D", str(data_folder), "-U", ROLE]
+    command += ["-h", str(sockets), "-p", str(port), "--write-recovery-conf"]
+    command += ["--checkpoint=fast", "--wal-method=stream"]
+    return command if sync else [*command, "--no-sync"]
+
+
 def server_command(programs: Path, data_folder: Path, settings: Mapping[str, Setting]) -> list[str]:
     """The command that runs the server in the foreground."""
     command = [str(programs / "postgres"), "-D", str(data_folder)]

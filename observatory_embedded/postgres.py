@@ -47,6 +47,8 @@ class EmbeddedPostgres:
         port: the TCP port, which needs a password. The default is a free port.
         settings: server settings by name, as in postgresql.conf.
         in_memory: whether to keep temporary data in main memory, if at least 4 GiB are free.
+        standby_of: a running server without a password, of which this one becomes a hot standby: it
+            begins with a copy of its data, and replays what it commits.
 
     Raises:
         EmbeddedServerError: the server cannot be started. The message says why and what would help.
@@ -61,12 +63,16 @@ class EmbeddedPostgres:
         port: int | None = None,
         settings: Mapping[str, Setting] | None = None,
         in_memory: bool = False,
+        standby_of: EmbeddedPostgres | None = None,
     ) -> None:
         cluster.check(password, port, settings or {})
         if in_memory and path is not None:
             raise ValidationError("in_memory", in_memory, "must be False when data persist (path)")
         self._password = password
         self._given_port = port
+        if standby_of is not None and standby_of._password is not None:
+            raise ValidationError("standby_of", standby_of, "must be a server without a password")
+        self._primary = standby_of
         self._port = port or 5432
         self._settings = dict(settings or {})
         self._persistent = path is not None
@@ -191,6 +197,20 @@ class EmbeddedPostgres:
             raise ValidationError("mode", mode, f"must be one of {', '.join(_MODES)}")
         self._supervised.stop(_MODES[mode])
 
+    def promote(self) -> None:
+        """Make a standby a primary, and wait until it accepts writes.
+
+        Raises:
+            EmbeddedServerError: the server is no standby, or it was not promoted in time.
+        """
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            try:
+                row = connection.execute("SELECT pg_promote(true)").fetchone()
+            except psycopg.Error as error:
+                raise EmbeddedServerError(f"the server cannot be promoted: {error}") from error
+        if row != (True,):
+            raise EmbeddedServerError("the server was not promoted within 60 s")
+
     def kill(self) -> None:
         """Kill the server and its backends with SIGKILL, as the OOM killer does."""
         self._supervised.kill()
@@ -223,13 +243,19 @@ class EmbeddedPostgres:
         folders.remove(new)
         folders.make_private(new, self._user)
         self.log_file.write_bytes(b"")
-        command = cluster.initdb_command(self._bin, new, sync=self._persistent)
+        if self._primary is None:
+            command = cluster.initdb_command(self._bin, new, sync=self._persistent)
+        else:
+            source = self._primary
+            command = cluster.copy_command(
+                self._bin, new, source._sockets, source._port, sync=self._persistent
+            )
         if self._supervised.run(command, cluster.ENVIRONMENT, self.log_file):
-            raise self._failure("initdb failed")
+            raise self._failure(f"{Path(command[0]).name} failed")
         new.rename(self.data_folder)
 
     def _start_once(self) -> None:
-        hba = "local all all trust\n"
+        hba = "local all all trust\nlocal replication all trust\n"
         if self._password is not None:
             hba += "host all all 127.0.0.1/32 scram-sha-256\n"
         hba_file = self._home / "pg_hba.conf"

@@ -183,6 +183,7 @@ def recycle_connections(engine: sa.Engine, config: PoolConfig) -> None:
     @event.listens_for(engine, "checkin")
     def returned(_: object, record: ConnectionPoolEntry) -> None:
         record.info["idle_since"] = time.monotonic()
+        record.info["was_returned"] = True
 
     @event.listens_for(engine, "checkout")
     def taken(connection: psycopg.Connection[Any], record: ConnectionPoolEntry, _: object) -> None:

@@ -29,6 +29,7 @@ from observatory_storage.config import StorageConfig
 from observatory_storage.errors import ConfigError, translated
 from observatory_storage.lazy_cursor import LazyCursor
 from observatory_storage.operations import Hooks
+from observatory_storage.read_only_engine import explain_replay_conflicts, leave_replicas
 
 __all__ = ["adopt_engine", "check_engine", "create_engine", "measure_acquisition", "single_attempt"]
 
@@ -79,7 +80,8 @@ def create_engine(config: StorageConfig) -> sa.Engine:
     _connect_with_retry(engine, config)
     _prepare_connections(engine)
     recycle_connections(engine, pool)
-    _leave_replicas(engine)
+    leave_replicas(engine)
+    explain_replay_conflicts(engine)
     _limit_statements(engine, config.postgres.statement_timeout_ms)
     return engine
 
@@ -113,6 +115,7 @@ def adopt_engine(engine: sa.Engine, config: StorageConfig) -> sa.Engine:
         for adaptation in adaptations:
             adaptation(cursor)
 
+    explain_replay_conflicts(adopted)
     _limit_statements(adopted, config.postgres.statement_timeout_ms)
     _leave_connections_of_parents(engine.pool)
     return adopted
@@ -284,18 +287,6 @@ def _prepare_connections(engine: sa.Engine) -> None:
         if style is not None and not style.startswith("ISO"):
             connection.execute("SET datestyle TO ISO")
             connection.commit()
-
-
-def _leave_replicas(engine: sa.Engine) -> None:
-    """Discard all connections when one of them leads to a read-only server.
-
-    After a failover that server may be the former primary, to which no attempt should go again.
-    """
-
-    @event.listens_for(engine, "handle_error")
-    def leave(context: sa.ExceptionContext) -> None:
-        if isinstance(context.original_exception, psycopg.errors.ReadOnlySqlTransaction):
-            context.is_disconnect = True
 
 
 def _limit_statements(engine: sa.Engine, milliseconds: int) -> None:

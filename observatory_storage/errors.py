@@ -26,10 +26,13 @@ __all__ = [
     "MigrationError",
     "NotFound",
     "PoolError",
+    "ReadOnly",
     "Rejected",
     "StorageError",
     "Timeout",
     "ValidationError",
+    "is_outage",
+    "read_only_error",
     "sqlstate_of",
     "translate",
     "translated",
@@ -114,6 +117,14 @@ class PoolError(StorageError):
     retryable = True
 
 
+class ReadOnly(StorageError):
+    """The unit of work, the session or the server takes no writes.
+
+    Repeating the call does not help: write outside of the read-only unit of work, or connect to the
+    primary. Buffered writers keep their rows, and go on trying.
+    """
+
+
 class CacheError(StorageError):
     """Redis could not do what was asked."""
 
@@ -167,15 +178,13 @@ def _portable(value: Any) -> Any:
 
 
 # SQLSTATE -> (class, retryable). A key of two characters stands for all states of that class that
-# are not listed themselves. 25006: after a failover, the server is no
-# longer the primary.
+# are not listed themselves. 25006 is translated by `read_only_error`.
 _BY_STATE: dict[str, tuple[type[StorageError], bool]] = {
     "08": (ConnectionLost, True),
     "57P01": (ConnectionLost, True),
     "57P02": (ConnectionLost, True),
     "57P03": (ConnectionLost, True),
     "57P05": (ConnectionLost, True),
-    "25006": (ConnectionLost, True),
     "25P03": (ConnectionLost, True),
     "25P04": (Timeout, False),
     "53300": (PoolError, True),
@@ -195,7 +204,8 @@ _MIGRATE = (
     "the schema is older than this version of observatory_storage: run `observatory-storage"
     " migrate` or pool.run_migrations(), unless the name is one of your own"
 )
-# A standby, a former primary after a failover, or a session that was set to read only.
+# A read-only transaction, a standby, a former primary after a failover, or a session that was set
+# to read only.
 _READ_ONLY = "25006"
 _WRITABLE = (
     "the server or the session takes no writes: connect to the primary, with"
@@ -219,18 +229,18 @@ def translate(error: BaseException) -> StorageError | None:
     original = getattr(error, "orig", None) or error
     state = sqlstate_of(error)
     message = _first_line(original)
+    disconnected = isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated
+    if state == _READ_ONLY:
+        return read_only_error(message, was_left=disconnected)
     if state is not None:
         found = _BY_STATE.get(state) or _BY_STATE.get(state[:2])
         if found is not None:
             kind, retryable = found
             if kind is ValidationError:
                 return _data_error(original, message)
-            if state == _READ_ONLY:
-                message += f"; {_WRITABLE}"
             return kind(message, retryable=retryable)
         if state in _UNMIGRATED:
             message += f"; {_MIGRATE}"
-    disconnected = isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated
     # Without a SQLSTATE the server never answered: the network or the connection is at fault.
     if disconnected or (state is None and isinstance(original, psycopg.OperationalError)):
         return ConnectionLost(message)
@@ -239,6 +249,27 @@ def translate(error: BaseException) -> StorageError | None:
     if isinstance(error, (sqlalchemy.exc.SQLAlchemyError, psycopg.Error)):
         return StorageError(message)
     return None
+
+
+def read_only_error(message: str, *, was_left: bool) -> StorageError:
+    """The error of a write that the server refused since it takes none.
+
+    Args:
+        message: what the server said.
+        was_left: whether the connection had been in use for a while, and is not used again. Then
+            its server may have been demoted, and another attempt connects to the primary.
+    """
+    told = f"{message}; {_WRITABLE}"
+    return ConnectionLost(told) if was_left else ReadOnly(told)
+
+
+def is_outage(error: StorageError) -> bool:
+    """Whether the database takes no rows now, so that rows should be kept until it does.
+
+    That is so after a retryable error, and while the server is a standby: after a failover, the
+    address leads to the new primary some time later.
+    """
+    return error.retryable or isinstance(error, ReadOnly)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from observatory_storage import migrate
 from observatory_storage.bounded_pool import BoundedPool
 from observatory_storage.cache import Cache
-from observatory_storage.commits import Commits, FollowedSession, follow_session
+from observatory_storage.commits import Commits
 from observatory_storage.config import PostgresConfig, StorageConfig
 from observatory_storage.engine import (
     adopt_engine,
@@ -22,20 +22,20 @@ from observatory_storage.engine import (
     measure_acquisition,
 )
 from observatory_storage.errors import ConfigError, translated
-from observatory_storage.health import HealthReport, PoolStats, check_health, pool_stats
 from observatory_storage.layout import Partitions
 from observatory_storage.lifecycle.background import BackgroundMaintenance
 from observatory_storage.llm import use_own_aliases
 from observatory_storage.operations import AnyHook, Hooks
 from observatory_storage.payloads import zstd_module
+from observatory_storage.pool_reads import PoolReads
 from observatory_storage.pool_upkeep import PoolUpkeep
 from observatory_storage.pricing import PriceBook
+from observatory_storage.read_only_engine import reading
 from observatory_storage.redis_client import redis_client
-from observatory_storage.repositories.reading.cached_results import CACHE
+from observatory_storage.replication_lag import LagMeter
 from observatory_storage.rows import Rules
 from observatory_storage.streams.live_pool import LivePool
 from observatory_storage.streams.publisher import publisher_of
-from observatory_storage.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -45,7 +45,7 @@ __all__ = ["StoragePool"]
 _log: Final = logging.getLogger(__name__)
 
 
-class StoragePool(PoolUpkeep, LivePool):
+class StoragePool(PoolReads, PoolUpkeep, LivePool):
     """A pool of connections to PostgreSQL, and to Redis if it is configured.
 
     Create one pool for each process and share it between threads. After a fork, parent and child
@@ -74,6 +74,9 @@ class StoragePool(PoolUpkeep, LivePool):
     Attributes:
         config: the configuration.
         engine: the SQLAlchemy engine. In its statements, tables without a schema are in `schema`.
+        read_engine: the engine of read-only units of work, whose transactions are read only: it
+            connects to the server of ``DATABASE_READ_URL``, or as `engine` does.
+        has_read_server: whether read-only units of work have a server of their own.
         redis: the Redis client, or None if Redis is not configured.
         schema: the schema that contains the tables.
         partitions: the existing partitions. Writers create more when rows need them.
@@ -91,7 +94,11 @@ class StoragePool(PoolUpkeep, LivePool):
         self, config: StorageConfig, *, connect: bool = True, hooks: Iterable[AnyHook] = ()
     ) -> None:
         _check_config(config)
-        self._set_up(config, create_engine(config), hooks, owned=True)
+        read_server = config.postgres.read_server()
+        read_engine = None
+        if read_server is not None:
+            read_engine = create_engine(config.model_copy(update={"postgres": read_server}))
+        self._set_up(config, create_engine(config), read_engine, hooks, owned=True)
         if connect:
             try:
                 self._open_minimum()
@@ -117,6 +124,7 @@ class StoragePool(PoolUpkeep, LivePool):
         *,
         schema: str | None = None,
         hooks: Iterable[AnyHook] = (),
+        read_engine: sa.Engine | None = None,
     ) -> Self:
         """Create a pool that uses the connections of your application's own engine.
 
@@ -139,11 +147,15 @@ class StoragePool(PoolUpkeep, LivePool):
                 connections to PostgreSQL are ignored.
             schema: the schema, if there is no `config`. The default is ``public``.
             hooks: are told what the store does; see `add_hook`.
+            read_engine: your application's engine for a standby, which read-only units of work use.
+                Without it they use `engine`.
 
         Raises:
-            ConfigError: the engine uses another driver, or both `config` and `schema` are given.
+            ConfigError: an engine uses another driver, or both `config` and `schema` are given.
         """
         check_engine(engine)
+        if read_engine is not None:
+            check_engine(read_engine)
         if config is not None and schema is not None:
             raise ConfigError("schema: set it in the configuration or pass it, not both")
         if config is not None:
@@ -152,24 +164,9 @@ class StoragePool(PoolUpkeep, LivePool):
             config = StorageConfig(postgres=PostgresConfig(schema=schema or "public"))
         pool = cls.__new__(cls)
         engine = adopt_engine(engine, config)
-        pool._set_up(config, engine, hooks, owned=False)
+        read_engine = None if read_engine is None else adopt_engine(read_engine, config)
+        pool._set_up(config, engine, read_engine, hooks, owned=False)
         return pool
-
-    def unit_of_work(self) -> UnitOfWork:
-        """Create a unit of work: one transaction, with the repositories that read in it.
-
-        It takes a connection from the pool with its first statement and returns it at the end.
-
-        Raises:
-            PoolError: the pool is closed.
-        """
-        self._require_open()
-        session = FollowedSession(
-            self.engine, autoflush=False, expire_on_commit=False, close_resets_only=False
-        )
-        follow_session(self.commits, session)
-        session.info[CACHE] = self.cache.reads
-        return UnitOfWork(session, self)
 
     def run_migrations(self) -> None:
         """Migrate the schema to the newest revision, as ``alembic upgrade head`` does.
@@ -186,16 +183,6 @@ class StoragePool(PoolUpkeep, LivePool):
             migrate.upgrade(self.engine, self.schema)
         self.partitions.forget()
         self.prices.forget()
-
-    def health_check(self, timeout: float | None = None) -> HealthReport:
-        """Ask PostgreSQL and Redis how they are, once each. Never raises.
-
-        Args:
-            timeout: a server that has not answered after this many seconds counts as failed, also
-                if all connections are in use. None waits as long as the pool's
-                ``acquire_timeout_secs`` and the connection's timeouts allow.
-        """
-        return check_health(self.engine, self.redis, timeout)
 
     def add_hook(self, hook: AnyHook) -> None:
         """Have a hook told of every operation of the store: what was done, and how it went.
@@ -222,11 +209,6 @@ class StoragePool(PoolUpkeep, LivePool):
     def remove_hook(self, hook: AnyHook) -> None:
         """Remove a hook. A hook that was not added is ignored."""
         self.hooks.remove(hook)
-
-    def stats(self) -> PoolStats:
-        """Count the connections of this process: open, idle, and in use."""
-        minimum = self.config.pool.min_connections if self._owned else 0
-        return pool_stats(self.engine, minimum)
 
     @property
     def closed(self) -> bool:
@@ -266,7 +248,8 @@ class StoragePool(PoolUpkeep, LivePool):
         if self._publisher is not None:
             self._publisher.close()
         if self._owned:
-            cast(BoundedPool, self.engine.pool).close()
+            for engine in (self.engine, self.read_engine):
+                cast(BoundedPool, engine.pool).close()
         self.cache.close()
         if self.redis is not None:
             self.redis.close()
@@ -287,7 +270,13 @@ class StoragePool(PoolUpkeep, LivePool):
         return f"<StoragePool {address} schema={self.schema!r}>"
 
     def _set_up(
-        self, config: StorageConfig, engine: sa.Engine, hooks: Iterable[AnyHook], *, owned: bool
+        self,
+        config: StorageConfig,
+        engine: sa.Engine,
+        read_engine: sa.Engine | None,
+        hooks: Iterable[AnyHook],
+        *,
+        owned: bool,
     ) -> None:
         if config.llm.aliases:
             use_own_aliases(config.llm.aliases)
@@ -295,6 +284,10 @@ class StoragePool(PoolUpkeep, LivePool):
         self.engine = engine
         self.hooks = Hooks()
         measure_acquisition(engine, self.hooks)
+        self.has_read_server = read_engine is not None
+        self.read_engine = reading(engine if read_engine is None else read_engine)
+        measure_acquisition(self.read_engine, self.hooks)
+        self.lag_meter = LagMeter()
         self.schema = config.postgres.schema_name
         self.partitions = Partitions(engine, self.schema, config.partitions)
         self.rules = Rules.of(config.rules)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -33,12 +34,17 @@ class PoolUpkeep:
 
     config: StorageConfig
     engine: sa.Engine
+    read_engine: sa.Engine
     schema: str
     partitions: Partitions
     rules: Rules | None
     prices: PriceBook
     commits: Commits
     hooks: Hooks
+
+    if TYPE_CHECKING:
+
+        def lsn_after_flush(self) -> str | None: ...
 
     def maintain(
         self,

@@ -31,6 +31,9 @@ class UnitOfWork:
     usable after the block. The unit of work itself cannot be used after the block: every use raises
     `StorageError`.
 
+    In a read-only unit of work (see `StoragePool.unit_of_work`) everything that writes raises
+    `ReadOnly`, and changed rows cannot be committed.
+
     Example:
         >>> with pool.unit_of_work() as uow:
         ...     page = uow.traces.list(service_name="chat", limit=20)

@@ -62,15 +62,22 @@ def _frozen_heap(_managed_randomness: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Server]:
+def shared_embedded() -> Iterator[EmbeddedPostgres]:
+    """The embedded server that all tests share, unless a server was given."""
+    with EmbeddedPostgres(settings=FAST, in_memory=True) as embedded:
+        yield embedded
+
+
+@pytest.fixture(scope="session")
+def postgres_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """The server that all tests share. To stop a server, use `embedded_server`."""
     given = os.environ.get("TEST_DATABASE_URL")
     if given:
         with in_utf8(given) as server:
             yield server
         return
-    with EmbeddedPostgres(settings=FAST, in_memory=True) as embedded:
-        yield Server(embedded.url, embedded=True)
+    embedded: EmbeddedPostgres = request.getfixturevalue("shared_embedded")
+    yield Server(embedded.url, embedded=True)
 
 
 postgresql_noproc = factories.postgresql_noproc(

@@ -19,6 +19,7 @@ from observatory_storage import (
     ConnectionLost,
     NotFound,
     PoolError,
+    ReadOnly,
     StorageError,
     Timeout,
     ValidationError,
@@ -76,7 +77,7 @@ BY_STATEMENT: list[tuple[list[str], str, type[StorageError], bool]] = [
     (["SELECT nothing FROM metrics"], "42703", StorageError, False),
     (["SELEC 1"], "42601", StorageError, False),
     (["SET LOCAL statement_timeout = 20", "SELECT pg_sleep(30)"], "57014", Timeout, False),
-    (["SET TRANSACTION READ ONLY", METRIC.format(1, "gauge")], "25006", ConnectionLost, True),
+    (["SET TRANSACTION READ ONLY", METRIC.format(1, "gauge")], "25006", ReadOnly, False),
     (["SELECT pg_terminate_backend(pg_backend_pid())"], "57P01", ConnectionLost, True),
 ]
 

@@ -19,6 +19,7 @@ from observatory_storage import (
     MigrationError,
     NotFound,
     PoolError,
+    ReadOnly,
     Rejected,
     StorageError,
     Timeout,
@@ -37,6 +38,7 @@ TREE: list[tuple[type[StorageError], type[Exception], bool]] = [
     (MigrationError, StorageError, False),
     (Timeout, TimeoutError, False),
     (PoolError, StorageError, True),
+    (ReadOnly, StorageError, False),
     (CacheError, StorageError, True),
     (BatchError, StorageError, False),
 ]

@@ -25,6 +25,7 @@ from observatory_storage.cli.common_options import (
 from observatory_storage.cli.console import Output
 from observatory_storage.cli.formatting import clean
 from observatory_storage.cli.maintain_command import summary
+from observatory_storage.cli.read_server_check import WrongReadServer, read_server_state
 from observatory_storage.cli.table_rights import PRIVILEGES, SESSION, lacking_to_write
 from observatory_storage.config import StorageConfig
 from observatory_storage.errors import ConfigError, StorageError, translated
@@ -106,6 +107,7 @@ class _Check:
             yield self._step("configuration", self._configuration, needs=True)
             yield self._step("connection", lambda: self._connect(stack), needs=self._config)
             yield self._step("PostgreSQL", self._postgres, needs=self._pool)
+            yield self._step("replica", self._replica, needs=self._pool)
             yield self._step("Redis", self._redis, needs=self._config)
             yield self._step("migrations", self._migrations, needs=self._pool)
             yield self._step("tables", self._tables, needs=self._migrated)
@@ -160,7 +162,21 @@ class _Check:
         postgres = self._health.postgres
         if not postgres.ok:
             raise _Failed(str(postgres.error), "The server stopped answering: look at its log.")
-        return f"version {postgres.version}, answered in {postgres.latency_ms:.1f} ms"
+        return (
+            f"version {postgres.version}, a {postgres.role},"
+            f" answered in {postgres.latency_ms:.1f} ms"
+        )
+
+    def _replica(self) -> str:
+        assert self._pool is not None
+        if not self._pool.has_read_server or self._health is None:
+            return f"none of its own ({self._state.variable('DATABASE_READ_URL')} is not set)"
+        try:
+            return read_server_state(self._pool, self._health)
+        except WrongReadServer as error:
+            raise _Failed(
+                str(error), f"Correct {self._state.variable('DATABASE_READ_URL')}."
+            ) from error
 
     def _redis(self) -> str:
         assert self._config is not None

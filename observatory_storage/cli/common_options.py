@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from observatory_storage.config import StorageConfig
     from observatory_storage.config.sources import Source
     from observatory_storage.pool import StoragePool
+    from observatory_storage.unit_of_work import UnitOfWork
 
 __all__ = [
     "State",
@@ -26,6 +27,7 @@ __all__ = [
     "json_option",
     "logging_as_before",
     "names_read",
+    "replica_option",
 ]
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -43,6 +45,7 @@ class State:
     config_file: Path | None = None
     log_level: str | None = None
     json: bool = False
+    replica: bool = False
     program: ClassVar[str] = "observatory-storage"  # what advice tells people to type
 
     def command(self, name: str) -> str:
@@ -89,6 +92,12 @@ class State:
         from observatory_storage.pool import StoragePool
 
         return StoragePool(self.config(), connect=connect)
+
+    @contextmanager
+    def reading(self) -> Iterator[UnitOfWork]:
+        """A unit of work of a pool of its own: read only if the command has `replica_option`."""
+        with self.pool() as pool, pool.unit_of_work(read_only=self.replica) as work:
+            yield work
 
     def start_logging(self, default_level: str) -> None:
         """Log the package's messages of the chosen level and above to standard error."""
@@ -197,4 +206,13 @@ json_option = click.option(
     expose_value=False,
     callback=_setter("json"),
     help="Print JSON for programs.",
+)
+
+replica_option = click.option(
+    "--replica",
+    is_flag=True,
+    default=None,
+    expose_value=False,
+    callback=_setter("replica"),
+    help="Read from the server of DATABASE_READ_URL, which may be behind.",
 )

@@ -14,6 +14,7 @@ from observatory_storage.cli.common_options import (
     StorageCommand,
     common_options,
     json_option,
+    replica_option,
 )
 from observatory_storage.cli.filter_options import bucket_options
 from observatory_storage.cli.formatting import count, dollars, moment
@@ -78,6 +79,7 @@ _NUMBERS = (
 @click.option("--prompt", "prompt_name", help="The name of the prompt template.")
 @click.option("--limit", type=click.IntRange(1, 2**31 - 1), help="The maximum number of groups.")
 @json_option
+@replica_option
 @common_options
 @click.pass_obj
 def command(
@@ -92,7 +94,7 @@ def command(
     UNPRICED counts the calls whose cost is unknown. COST does not include them.
     """
     output = state.output()
-    with state.pool() as pool, pool.unit_of_work() as work:
+    with state.reading() as work:
         summaries = work.metrics.get_cost_summary(group_by=[_GROUPS[name] for name in by], **given)
     if output.json:
         output.write_all(summaries)

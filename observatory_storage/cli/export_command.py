@@ -16,6 +16,7 @@ from observatory_storage.cli.common_options import (
     State,
     StorageCommand,
     common_options,
+    replica_option,
 )
 from observatory_storage.cli.filter_options import log_filters, metric_filters, trace_filters
 from observatory_storage.repositories import MetricFilters
@@ -43,6 +44,7 @@ _output_option = click.option(
 @command.command("traces", cls=StorageCommand)
 @trace_filters
 @_output_option
+@replica_option
 @common_options
 @click.pass_obj
 def traces(state: State, /, *, output: Path | None, **given: Any) -> None:
@@ -51,34 +53,40 @@ def traces(state: State, /, *, output: Path | None, **given: Any) -> None:
     A trace is exported when one of its spans meets every condition.
     """
     with state.pool() as pool:
-        with pool.unit_of_work() as work:
+        with pool.unit_of_work(read_only=state.replica) as work:
             filters = traces_command.filters_of(work, given)
-        _write(state, output, otlp.export_traces(pool, filters))
+        _write(state, output, otlp.export_traces(pool, filters, read_only=state.replica))
 
 
 @command.command("logs", cls=StorageCommand)
 @log_filters
 @_output_option
+@replica_option
 @common_options
 @click.pass_obj
 def logs(state: State, /, *, output: Path | None, **given: Any) -> None:
     """Print log records, the oldest first."""
     with state.pool() as pool:
-        with pool.unit_of_work() as work:
+        with pool.unit_of_work(read_only=state.replica) as work:
             filters = logs_command.filters_of(work, given)
-        _write(state, output, otlp.export_logs(pool, filters))
+        _write(state, output, otlp.export_logs(pool, filters, read_only=state.replica))
 
 
 @command.command("metrics", cls=StorageCommand)
 @click.argument("name", required=False)
 @metric_filters
 @_output_option
+@replica_option
 @common_options
 @click.pass_obj
 def metrics(state: State, /, *, output: Path | None, **given: Any) -> None:
     """Print metrics, or those called NAME, with all their data points."""
     with state.pool() as pool:
-        _write(state, output, otlp.export_metrics(pool, MetricFilters(**given)))
+        _write(
+            state,
+            output,
+            otlp.export_metrics(pool, MetricFilters(**given), read_only=state.replica),
+        )
 
 
 def _write(state: State, path: Path | None, requests: Iterable[dict[str, Any]]) -> None:

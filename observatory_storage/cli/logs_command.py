@@ -16,6 +16,7 @@ from observatory_storage.cli.common_options import (
     StorageCommand,
     common_options,
     json_option,
+    replica_option,
 )
 from observatory_storage.cli.filter_options import given_fields, log_filters
 from observatory_storage.cli.formatting import SHORT_ID, moment
@@ -39,6 +40,7 @@ _STYLES = ((21, "bold red"), (17, "red"), (13, "yellow"), (9, ""), (0, "dim"))
 )
 @page_options
 @json_option
+@replica_option
 @common_options
 @click.pass_obj
 def command(
@@ -53,9 +55,13 @@ def command(
     """
     if follow and (after is not None or everything):
         raise click.UsageError("--follow cannot be combined with --after or --all")
+    if follow and state.replica:
+        raise click.UsageError(
+            "--follow reads from the primary: it cannot be combined with --replica"
+        )
     output = state.output()
     with state.pool() as pool:
-        with pool.unit_of_work() as work:
+        with pool.unit_of_work(read_only=state.replica) as work:
             filters = filters_of(work, given)
             if not follow:
                 show_pages(

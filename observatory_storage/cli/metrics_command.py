@@ -17,6 +17,7 @@ from observatory_storage.cli.common_options import (
     StorageCommand,
     common_options,
     json_option,
+    replica_option,
 )
 from observatory_storage.cli.console import Output
 from observatory_storage.cli.filter_options import bucket_options, metric_filters
@@ -77,6 +78,7 @@ Examples:
 @click.option("--until", "end_time", type=option_types.time, help="Points before this. [now]")
 @page_options
 @json_option
+@replica_option
 @common_options
 @click.pass_obj
 def command(
@@ -102,7 +104,7 @@ def command(
     filters = MetricFilters(
         name=name, service_name=service_name, metric_type=metric_type, limit=limit
     )
-    with state.pool() as pool, pool.unit_of_work() as work:
+    with state.reading() as work:
         if aggregation is None:
             show_pages(
                 output,

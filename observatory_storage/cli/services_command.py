@@ -15,6 +15,7 @@ from observatory_storage.cli.common_options import (
     StorageCommand,
     common_options,
     json_option,
+    replica_option,
 )
 from observatory_storage.cli.filter_options import bucket_options
 from observatory_storage.cli.formatting import count, dollars, duration, moment
@@ -43,6 +44,7 @@ __all__ = ["command"]
 )
 @bucket_options(COUNT_FILLS)
 @json_option
+@replica_option
 @common_options
 @click.pass_obj
 def command(
@@ -61,7 +63,7 @@ def command(
     output = state.output()
     filters = SpanFilters(service_name=service_name, start_time=start_time, end_time=end_time)
     group = "service_name" if service_name is None else "operation"
-    with state.pool() as pool, pool.unit_of_work() as work:
+    with state.reading() as work:
         stats = work.traces.get_stats(filters, group_by=(group,), **buckets)
         names = (
             work.traces.services()

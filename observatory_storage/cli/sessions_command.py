@@ -14,6 +14,7 @@ from observatory_storage.cli.common_options import (
     StorageCommand,
     common_options,
     json_option,
+    replica_option,
 )
 from observatory_storage.cli.filter_options import time_range
 from observatory_storage.cli.formatting import count, dollars, moment
@@ -42,6 +43,7 @@ _COLUMNS = (
 @time_range
 @page_options
 @json_option
+@replica_option
 @common_options
 @click.pass_obj
 def command(state: State, /, *, after: str | None, everything: bool, **given: Any) -> None:
@@ -51,7 +53,7 @@ def command(state: State, /, *, after: str | None, everything: bool, **given: An
     """
     output = state.output()
     filters = SessionFilters(**given)
-    with state.pool() as pool, pool.unit_of_work() as work:
+    with state.reading() as work:
         show_pages(
             output,
             lambda cursor: work.traces.list_sessions(filters, after=cursor),

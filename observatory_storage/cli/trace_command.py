@@ -9,6 +9,7 @@ from observatory_storage.cli.common_options import (
     StorageCommand,
     common_options,
     json_option,
+    replica_option,
 )
 from observatory_storage.cli.typed_ids import find_trace
 from observatory_storage.cli.waterfall import DEFAULT_ROWS, Waterfall
@@ -26,6 +27,7 @@ __all__ = ["command"]
     help="Spans to draw.",
 )
 @json_option
+@replica_option
 @common_options
 @click.pass_obj
 def command(state: State, trace_id: str, limit: int) -> None:
@@ -35,7 +37,7 @@ def command(state: State, trace_id: str, limit: int) -> None:
     document with the trace, all its spans and all their events.
     """
     output = state.output()
-    with state.pool() as pool, pool.unit_of_work() as work:
+    with state.reading() as work:
         found = find_trace(work, trace_id)
         if output.json:
             spans = work.traces.get_spans(found.id)

@@ -16,6 +16,7 @@ from observatory_storage.cli.common_options import (
     StorageCommand,
     common_options,
     json_option,
+    replica_option,
 )
 from observatory_storage.cli.filter_options import given_fields, trace_filters
 from observatory_storage.cli.formatting import SHORT_ID, count, dollars, duration, moment
@@ -57,6 +58,7 @@ _ORDERS = {"duration": "duration_us", "cost": "total_cost_usd", "tokens": "total
 @click.option("--lowest-first", is_flag=True, help="With --order: list the lowest first.")
 @page_options
 @json_option
+@replica_option
 @common_options
 @click.pass_obj
 def command(
@@ -78,7 +80,7 @@ def command(
         raise click.UsageError("--lowest-first needs --order")
     output = state.output()
     order: Any = NEWEST_FIRST
-    with state.pool() as pool, pool.unit_of_work() as work:
+    with state.reading() as work:
         filters = filters_of(work, given)
         if order_by is not None:
             order = ("" if lowest_first else "-") + _ORDERS[order_by]

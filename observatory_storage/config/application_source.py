@@ -23,6 +23,7 @@ __all__ = ["PREFIX", "ApplicationSource", "application_settings", "sources_of_ap
 
 PREFIX: Final = "OBSERVATORY_"
 _URL: Final = "DATABASE_URL"
+_READ_URL: Final = "DATABASE_READ_URL"
 _SHORT_NAMES: Final[dict[Key, str]] = {("postgres", "schema"): f"{PREFIX}SCHEMA"}
 
 
@@ -96,7 +97,7 @@ def sources_of_application(
     Variables whose names are `ignored` are not read.
     """
     if given.get(f"{PREFIX}{_URL}"):  # the parts of the URLs of two databases must not be mixed
-        ignored = (_URL, *ignored)
+        ignored = (_URL, _READ_URL, *ignored)
     sources: list[Source] = [
         ApplicationSource(settings_cls, given, own, where=where),
         VariablesSource(settings_cls, ignored),

@@ -25,6 +25,7 @@ from observatory_storage.config.field_types import (
 )
 from observatory_storage.config.fields import Env
 from observatory_storage.config.problems import RuleError, raise_config_error
+from observatory_storage.config.read_server import read_server_fields
 from observatory_storage.config.urls import (
     FIELD_OF_PARAMETER,
     is_socket,
@@ -106,6 +107,12 @@ class PostgresConfig(ConfigModel):
         default_factory=dict,
         description="Further libpq parameters, such as target_session_attrs.",
     )
+    # The last field, since its check needs the others.
+    read_url: Annotated[SecretStr | None, Env("DATABASE_READ_URL")] = Field(
+        default=None,
+        description="URL of the server that read-only units of work go to, such as a standby;"
+        " parts that it omits are those of the primary.",
+    )
 
     @field_validator("password_file")
     @classmethod
@@ -128,6 +135,32 @@ class PostgresConfig(ConfigModel):
             right = "be set too, since ssl_cert is" if value is None else "be set with ssl_cert"
             raise RuleError(f"must {right}: a certificate and its key belong together", "ssl_cert")
         return value
+
+    @field_validator("read_url")
+    @classmethod
+    def _read_server_is_valid(
+        cls, value: SecretStr | None, info: ValidationInfo
+    ) -> SecretStr | None:
+        if value is None or not value.get_secret_value().strip():
+            return None
+        if len(info.data) == len(cls.model_fields) - 1:  # no other field has failed
+            try:
+                cls(**read_server_fields(value, info.data))
+            except (ConfigError, ValueError) as error:
+                raise RuleError(str(error)) from None
+        return value
+
+    def read_server(self) -> PostgresConfig | None:
+        """The connection to the server of ``read_url``; None if there is none.
+
+        What the URL omits is as for the primary: the database, the role with its password, the
+        options of TLS and all other settings, but neither hosts nor ``target_session_attrs``.
+        """
+        if self.read_url is None:
+            return None
+        primary = {name: getattr(self, name) for name in type(self).model_fields}
+        del primary["read_url"]
+        return type(self)(**read_server_fields(self.read_url, primary))
 
     @property
     def schema(self) -> str:  # type: ignore[override]  # pydantic's method is deprecated

@@ -26,7 +26,13 @@ from observatory_storage.pool import StoragePool
 from observatory_storage.processes import PerProcess
 from observatory_storage.recording.shared_writer import name_service
 from observatory_storage.unit_of_work import UnitOfWork
-from observatory_storage.writers import LogWriter, MetricWriter, TraceWriter, WriterConfig
+from observatory_storage.writers import (
+    FlushResult,
+    LogWriter,
+    MetricWriter,
+    TraceWriter,
+    WriterConfig,
+)
 
 __all__ = [
     "close_pool",
@@ -104,7 +110,7 @@ def get_log_writer() -> LogWriter:
     return _writer(LogWriter)
 
 
-def unit_of_work() -> UnitOfWork:
+def unit_of_work(*, read_only: bool = False, after: FlushResult | str | None = None) -> UnitOfWork:
     """A unit of work of the project's pool, to use as a context manager.
 
     Example::
@@ -112,10 +118,15 @@ def unit_of_work() -> UnitOfWork:
         with unit_of_work() as uow:
             newest = uow.traces.list(limit=20)
 
+    Args:
+        read_only: whether it only reads, from the server of ``OBSERVATORY_DATABASE_READ_URL`` if
+            that is set.
+        after: what that server must have replayed, see `StoragePool.unit_of_work`.
+
     Raises:
         ConfigError: a setting is invalid, or the database is not PostgreSQL.
     """
-    return get_pool().unit_of_work()
+    return get_pool().unit_of_work(read_only=read_only, after=after)
 
 
 def flush_writers() -> None:

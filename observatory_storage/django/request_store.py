@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from django.utils.asyncio import async_unsafe
@@ -27,6 +28,7 @@ class RequestStore:
     def __init__(self, span: ObservedRequest | None) -> None:
         self.span = span
         self._uow: UnitOfWork | None = None
+        self._read_uow: UnitOfWork | None = None
 
     @property
     def trace_id(self) -> str | None:
@@ -60,15 +62,32 @@ class RequestStore:
         return self._uow
 
     @property
+    def read_uow(self) -> UnitOfWork:
+        """A read-only unit of work of this request, beside `uow`.
+
+        It reads from the server of ``OBSERVATORY_DATABASE_READ_URL``, which may be behind; without
+        that setting, from the same server as `uow`.
+
+        Raises:
+            SynchronousOnlyOperation: as for `uow`.
+        """
+        if self._read_uow is None:
+            _refuse_event_loop()
+            self._read_uow = get_pool().unit_of_work(read_only=True).__enter__()
+        return self._read_uow
+
+    @property
     def is_open(self) -> bool:
-        """Whether the unit of work has begun and not ended."""
-        return self._uow is not None
+        """Whether a unit of work has begun and not ended."""
+        return self._uow is not None or self._read_uow is not None
 
     def close(self) -> None:
-        """End the unit of work, if it has begun. What was not committed is rolled back."""
-        uow, self._uow = self._uow, None
-        if uow is not None:
-            uow.__exit__(None, None, None)
+        """End the units of work that have begun. What was not committed is rolled back."""
+        units = [unit for unit in (self._read_uow, self._uow) if unit is not None]
+        self._uow = self._read_uow = None
+        with ExitStack() as ending:  # ends both, whatever fails
+            for unit in units:
+                ending.push(unit)
 
 
 @async_unsafe

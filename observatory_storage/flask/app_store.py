@@ -41,12 +41,20 @@ class AppStore:
         app: the application, which this does not keep alive.
         engine: the application's own engine, or a function that returns it.
         hooks: the hooks of the pool.
+        read_engine: the application's engine of a standby, or a function that returns it.
     """
 
-    def __init__(self, app: Flask, engine: EngineSource, hooks: Iterable[AnyHook]) -> None:
+    def __init__(
+        self,
+        app: Flask,
+        engine: EngineSource,
+        hooks: Iterable[AnyHook],
+        read_engine: EngineSource = None,
+    ) -> None:
         self._app = weakref.ref(app)
         self._app_name = app.name
         self._engine = engine
+        self._read_engine = read_engine
         self._hooks = tuple(hooks)
         # A thread of the parent process may hold the lock when it forks, and gevent may have
         # replaced the class in the child.
@@ -84,7 +92,8 @@ class AppStore:
         if connect:
             with translated(), engine.connect():
                 pass
-        return StoragePool.from_engine(engine, config, hooks=self._hooks)
+        read_engine = self._called(self._read_engine)
+        return StoragePool.from_engine(engine, config, hooks=self._hooks, read_engine=read_engine)
 
     def config(self, file: Any = None) -> StorageConfig:
         """The settings of the application, and of a file."""
@@ -115,10 +124,13 @@ class AppStore:
         return self._living_app().config
 
     def _own_engine(self) -> sa.Engine | None:
-        engine = self._engine
+        return self._called(self._engine)
+
+    def _called(self, given: EngineSource) -> sa.Engine | None:
+        engine = given
         if callable(engine):
             with self._living_app().app_context():
                 engine = engine()
-        if self._engine is not None:
+        if given is not None:
             check_engine(engine)
         return engine

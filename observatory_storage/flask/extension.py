@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _NAME: Final = "observatory"
 _UNIT: Final = "_observatory_uow"
+_READ_UNIT: Final = "_observatory_read_uow"
 
 
 class Observatory:
@@ -67,6 +68,8 @@ class Observatory:
             context of the application that uses it, when the store is first used. See
             `StoragePool.from_engine`.
         hooks: are told what the store does; see `StoragePool.add_hook`.
+        read_engine: with `engine`, that of a standby, which `read_uow` uses, or a function that
+            returns it.
 
     Raises:
         ConfigError: a setting is invalid or unknown; it names each of them. Or the engine uses
@@ -79,10 +82,14 @@ class Observatory:
         *,
         engine: EngineSource = None,
         hooks: Iterable[AnyHook] = (),
+        read_engine: EngineSource = None,
     ) -> None:
-        if engine is not None and not callable(engine):
-            check_engine(engine)
-        self._engine = engine
+        for each in (engine, read_engine):
+            if each is not None and not callable(each):
+                check_engine(each)
+        if read_engine is not None and engine is None:
+            raise ConfigError("read_engine: needs engine; without it, set DATABASE_READ_URL")
+        self._engine, self._read_engine = engine, read_engine
         self._hooks = tuple(hooks)
         self._stores: WeakKeyDictionary[Flask, AppStore] = WeakKeyDictionary()
         if app is not None:
@@ -99,7 +106,7 @@ class Observatory:
             raise ConfigError(f"the application {app.name!r} has an Observatory already")
         settings = extension_settings(app.config)
         storage_config(app.config, self._engine)
-        store = self._stores[app] = AppStore(app, self._engine, self._hooks)
+        store = self._stores[app] = AppStore(app, self._engine, self._hooks, self._read_engine)
         app.extensions[_NAME] = self
         app.teardown_appcontext(_end_context)
         follow_streams(app, store)
@@ -139,6 +146,19 @@ class Observatory:
         if unit is None:
             unit = self.pool.unit_of_work()
             setattr(g, _UNIT, unit)
+        return unit
+
+    @property
+    def read_uow(self) -> UnitOfWork:
+        """A read-only unit of work of the application context, beside `uow`.
+
+        It reads from the server of ``OBSERVATORY_DATABASE_READ_URL``, which may be behind; without
+        that setting, from the same server as `uow`. It ends with the context.
+        """
+        unit: UnitOfWork | None = g.get(_READ_UNIT)
+        if unit is None:
+            unit = self.pool.unit_of_work(read_only=True)
+            setattr(g, _READ_UNIT, unit)
         return unit
 
     @property
@@ -241,11 +261,12 @@ def _not_set_up(app: Flask) -> ConfigError:
 
 
 def _end_context(_: BaseException | None) -> None:
-    unit: UnitOfWork | None = g.pop(_UNIT, None)
-    if unit is None:
-        return
-    try:
-        unit.__exit__(None, None, None)
-    except Exception:
-        # An error here would keep Flask from ending the context.
-        logger.exception("the unit of work could not be rolled back")
+    for name in (_UNIT, _READ_UNIT):
+        unit: UnitOfWork | None = g.pop(name, None)
+        if unit is None:
+            continue
+        try:
+            unit.__exit__(None, None, None)
+        except Exception:
+            # An error here would keep Flask from ending the context.
+            logger.exception("the unit of work could not be rolled back")

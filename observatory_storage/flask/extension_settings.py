@@ -39,7 +39,11 @@ _WHERE: Final = "app.config: "
 # The settings of PostgreSQL that an engine of the application has by itself.
 _OF_ENGINE: Final = frozenset(
     key
-    for key in (*FIELD_OF_PARAMETER.values(), ("postgres", "password_file"))
+    for key in (
+        *FIELD_OF_PARAMETER.values(),
+        ("postgres", "password_file"),
+        ("postgres", "read_url"),
+    )
     if key[0] == "postgres" and key != ("postgres", "schema")
 )
 _VARIABLES_OF_ENGINE: Final = frozenset(

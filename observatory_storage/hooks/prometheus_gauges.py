@@ -31,6 +31,16 @@ _FAILED: Final = (
     "Steps that failed in the last run of maintenance.",
     ("schema",),
 )
+_LAG_BYTES: Final = (
+    "storage_replication_lag_bytes",
+    "Bytes of the log that the read server has not replayed.",
+    ("schema",),
+)
+_LAG_SECS: Final = (
+    "storage_replication_lag_seconds",
+    "Time for which the read server has been behind, at most.",
+    ("schema",),
+)
 _UPDATE_SECS: Final = 5.0
 
 _Definition = tuple[str, str, tuple[str, ...]]
@@ -72,11 +82,11 @@ class StateCollector(Collector):
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """The families without values, so that registering needs no database."""
-        return [_family(each) for each in (_PARTITIONS, _AGE, _FAILED)]
+        return [_family(each) for each in (_PARTITIONS, _AGE, _FAILED, _LAG_BYTES, _LAG_SECS)]
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The families with their values."""
-        partitions, age, failed = self.describe()
+        partitions, age, failed, lag_bytes, lag_secs = self.describe()
         for schema, reader in list(self._readers.items()):
             state = reader.read()
             if state is None:
@@ -86,7 +96,10 @@ class StateCollector(Collector):
             if state.maintenance_age_secs is not None and state.failed_steps is not None:
                 age.add_metric([schema], state.maintenance_age_secs)
                 failed.add_metric([schema], state.failed_steps)
-        yield from (partitions, age, failed)
+            if state.lag.bytes is not None and state.lag.secs is not None:
+                lag_bytes.add_metric([schema], state.lag.bytes)
+                lag_secs.add_metric([schema], state.lag.secs)
+        yield from (partitions, age, failed, lag_bytes, lag_secs)
 
 
 class SharedGauges:

@@ -20,10 +20,11 @@ import sqlalchemy as sa
 from observatory_storage.bounded_pool import acquire_within
 from observatory_storage.engine import single_attempt
 from observatory_storage.errors import translated
-from observatory_storage.health import PoolStats
+from observatory_storage.health import PoolStats, check_health
 from observatory_storage.models import MaintenanceRun
 from observatory_storage.operations import unobserved
 from observatory_storage.processes import PerProcess
+from observatory_storage.replication_lag import Lag, LagMeter
 from observatory_storage.storing import Source
 from observatory_storage.writers.process_hooks import buffered_rows
 
@@ -56,6 +57,10 @@ _LAST_RUN: Final = (
 class Observed(Source, Protocol):
     """The attributes of a pool that its metrics need."""
 
+    @property
+    def has_read_server(self) -> bool: ...
+    @property
+    def lag_meter(self) -> LagMeter: ...
     def stats(self) -> PoolStats: ...
 
 
@@ -82,8 +87,10 @@ def process_state(pools: Iterable[Observed]) -> ProcessState:
     buffered: Counter[str] = Counter()
     for pool in pools:
         stats = pool.stats()
-        idle, active = idle + stats.idle, active + stats.active
-        limit = None if limit is None or stats.max is None else limit + stats.max
+        for each in (stats, stats.read):
+            if each is not None:
+                idle, active = idle + each.idle, active + each.active
+                limit = None if limit is None or each.max is None else limit + each.max
         buffered.update(buffered_rows(pool))
     return ProcessState(idle, active, limit, buffered)
 
@@ -96,11 +103,13 @@ class StoreState:
         partitions: the number of partitions of each table.
         failed_steps: the steps that failed in the last run of maintenance that ended; None if none
             has.
+        lag: how far the read server is behind; not known if there is none, or if it did not answer.
     """
 
     partitions: Mapping[str, int]
     failed_steps: int | None
     _ended: float | None
+    lag: Lag
 
     @property
     def maintenance_age_secs(self) -> float | None:
@@ -108,12 +117,13 @@ class StoreState:
         return None if self._ended is None else time.monotonic() - self._ended
 
     @classmethod
-    def of(cls, source: Source, timeout_secs: float) -> StoreState:
+    def of(cls, source: Observed, timeout_secs: float) -> StoreState:
         """Ask the database, without retries.
 
         Raises:
             StorageError: it did not answer in time.
         """
+        deadline = time.monotonic() + timeout_secs
         patience = timeout_secs * _OF_TIMEOUT
         with (
             unobserved(),
@@ -126,10 +136,21 @@ class StoreState:
             partitions = connection.execute(_PARTITIONS, {"schema": source.schema})
             numbers = {str(name): int(number) for name, number in partitions}
             last = connection.execute(_LAST_RUN).one_or_none()
+        with unobserved():
+            lag = _lag(source, (deadline - time.monotonic()) * _OF_TIMEOUT)
         if last is None:
-            return cls(numbers, None, None)
+            return cls(numbers, None, None, lag)
         failed = sum(step.get("error") is not None for step in last.steps)
-        return cls(numbers, failed, time.monotonic() - float(last.age))
+        return cls(numbers, failed, time.monotonic() - float(last.age), lag)
+
+
+def _lag(source: Observed, timeout_secs: float) -> Lag:
+    """How far the read server is behind; not known if it does not answer in time."""
+    if not source.has_read_server:
+        return Lag(None, None)
+    report = check_health(source.engine, None, timeout_secs, source.read_engine, source.lag_meter)
+    assert report.read is not None
+    return Lag(report.read.lag_bytes, report.read.lag_secs)
 
 
 @dataclass
@@ -154,7 +175,7 @@ class StateReader:
 
     def __init__(
         self,
-        source: Source,
+        source: Observed,
         refresh_secs: float,
         timeout_secs: float,
         failed: Callable[[], object],
@@ -190,7 +211,7 @@ class StateReader:
             return None
         return reading.state
 
-    def _ask(self, source: Source, reading: _Reading) -> None:
+    def _ask(self, source: Observed, reading: _Reading) -> None:
         try:
             state = StoreState.of(source, self._timeout_secs)
         except Exception as error:  # noqa: BLE001 - a scrape goes on without these metrics

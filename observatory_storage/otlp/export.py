@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 import orjson
+from sqlalchemy import Engine
 
 from observatory_storage import jsonb
 from observatory_storage.errors import ValidationError
@@ -44,6 +45,7 @@ def export_traces(
     *,
     ids: Ids | None = None,
     batch_size: int = _BATCH_SIZE,
+    read_only: bool = False,
 ) -> Iterator[Request]:
     """Export whole traces, with all their spans and events, as OTLP/JSON requests.
 
@@ -59,6 +61,7 @@ def export_traces(
             trace ids, as hex text or UUID. The default is all traces.
         ids: one or more trace ids, instead of `filters`.
         batch_size: the most spans in one request.
+        read_only: whether to read from the read server, which may be behind.
 
     Raises:
         NotFound: there is no trace with one of the ids.
@@ -68,13 +71,15 @@ def export_traces(
     """
     wanted = _wanted(filters, ids)
     _check(batch_size)
-    return _span_requests(pool, wanted, batch_size)
+    return _span_requests(_engine(pool, read_only), wanted, batch_size)
 
 
-def _span_requests(pool: Source, wanted: TraceFilters | Ids | None, size: int) -> Iterator[Request]:
-    for traces in export_queries.traces_wanted(pool, wanted):
-        for spans in export_queries.span_pages(pool, traces, size):
-            events = export_queries.events_of(pool, spans)
+def _span_requests(
+    engine: Engine, wanted: TraceFilters | Ids | None, size: int
+) -> Iterator[Request]:
+    for traces in export_queries.traces_wanted(engine, wanted):
+        for spans in export_queries.span_pages(engine, traces, size):
+            events = export_queries.events_of(engine, spans)
             yield _request(TRACE_SIGNAL, _exported(spans, events))
 
 
@@ -107,6 +112,7 @@ def export_metrics(
     batch_size: int = _BATCH_SIZE,
     start_time: datetime | None = None,
     end_time: datetime | None = None,
+    read_only: bool = False,
 ) -> Iterator[Request]:
     """Export metrics, with their data points, as OTLP/JSON requests.
 
@@ -118,6 +124,7 @@ def export_metrics(
         batch_size: the most data points in one request.
         start_time: only data points at this time or later, and no metric without such points.
         end_time: only data points before this time, and no metric without such points.
+        read_only: whether to read from the read server, which may be behind.
 
     Raises:
         NotFound: there is no metric with one of the ids.
@@ -129,20 +136,20 @@ def export_metrics(
     _check(batch_size)
     start_time = validation.moment("start_time", start_time)
     end_time = validation.moment("end_time", end_time)
-    return _metric_requests(pool, wanted, batch_size, start_time, end_time)
+    return _metric_requests(_engine(pool, read_only), wanted, batch_size, start_time, end_time)
 
 
 def _metric_requests(
-    pool: Source,
+    engine: Engine,
     wanted: MetricFilters | Ids | None,
     size: int,
     start: datetime | None,
     end: datetime | None,
 ) -> Iterator[Request]:
-    for metrics in export_queries.metric_pages(pool, wanted):
+    for metrics in export_queries.metric_pages(engine, wanted):
         without_points = {row["id"]: row for row in metrics}
         definitions = dict(without_points)
-        for points in export_queries.point_pages(pool, metrics, size, start, end):
+        for points in export_queries.point_pages(engine, metrics, size, start, end):
             entries = []
             for metric_id, some in groupby(points, key=lambda point: point["metric_id"]):
                 row = definitions[metric_id]
@@ -162,6 +169,7 @@ def export_logs(
     *,
     ids: Ids | None = None,
     batch_size: int = _BATCH_SIZE,
+    read_only: bool = False,
 ) -> Iterator[Request]:
     """Export log records as OTLP/JSON requests, oldest first.
 
@@ -174,6 +182,7 @@ def export_logs(
             trace ids, for the records of these traces. The default is all records.
         ids: one or more trace ids, instead of `filters`.
         batch_size: the most records in one request.
+        read_only: whether to read from the read server, which may be behind.
 
     Raises:
         ValidationError: an id is invalid, the batch size is not positive, or both `filters` and
@@ -182,7 +191,7 @@ def export_logs(
     """
     wanted = _wanted(filters, ids)
     _check(batch_size)
-    pages = export_queries.log_pages(pool, wanted, batch_size)
+    pages = export_queries.log_pages(_engine(pool, read_only), wanted, batch_size)
     return (_log_request(page) for page in pages)
 
 
@@ -191,6 +200,10 @@ def _log_request(page: Iterable[Mapping[str, Any]]) -> Request:
     request = _request(LOG_SIGNAL, entries)
     keep_ids(request, {id(record): row["id"] for row, record in entries})
     return request
+
+
+def _engine(pool: Source, read_only: bool) -> Engine:
+    return pool.read_engine if read_only else pool.engine
 
 
 def _wanted(filters: F | Ids | None, ids: Ids | None) -> F | Ids | None:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Engine,
     Select,
     Table,
     Text,
@@ -46,7 +47,6 @@ from observatory_storage.repositories import LogFilters, MetricFilters, TraceFil
 from observatory_storage.repositories.logs.framed_records import FramedRecords
 from observatory_storage.repositories.reading.filter_fields import within
 from observatory_storage.repositories.traces.repository import TraceRepository
-from observatory_storage.storing import Source
 from observatory_storage.tables import EVENTS, LOGS, SPAN_KEY_OF_EVENT, SPANS
 
 __all__ = [
@@ -89,7 +89,7 @@ class Wanted(NamedTuple):
     last: datetime
 
 
-def traces_wanted(source: Source, wanted: TraceFilters | Ids | None) -> Iterator[Wanted]:
+def traces_wanted(engine: Engine, wanted: TraceFilters | Ids | None) -> Iterator[Wanted]:
     """The traces to export, in batches.
 
     Raises:
@@ -100,7 +100,7 @@ def traces_wanted(source: Source, wanted: TraceFilters | Ids | None) -> Iterator
         filters = replace(wanted or TraceFilters(), limit=_LISTED_BATCHES * _BATCH_SIZE)
         after: str | None = None
         while True:
-            with Session(source.engine) as session:
+            with Session(engine) as session:
                 page = TraceRepository(session).list(filters, after=after)
             listed = ((trace.id, trace.start_time, trace.last_span_start) for trace in page)
             yield from map(_bounded, _chunks(listed, _BATCH_SIZE))
@@ -111,7 +111,7 @@ def traces_wanted(source: Source, wanted: TraceFilters | Ids | None) -> Iterator
         columns = (Trace.id, Trace.start_time, Trace.last_span_start)
         former = _former(some)
         statement = select(*columns).where(Trace.id.in_([*some, *former]))
-        with translated(), source.engine.connect() as connection:
+        with translated(), engine.connect() as connection:
             found = [(row[0], row[1], row[2]) for row in connection.execute(statement)]
         _check_all_found("trace", some, {former.get(row[0], row[0]) for row in found})
         yield _bounded(found)
@@ -129,7 +129,7 @@ def _bounded(found: Sequence[tuple[UUID, datetime, datetime | None]]) -> Wanted:
     return Wanted([trace for trace, _, _ in found], first, last)
 
 
-def span_pages(source: Source, wanted: Wanted, size: int) -> Iterator[list[Row]]:
+def span_pages(engine: Engine, wanted: Wanted, size: int) -> Iterator[list[Row]]:
     """The rows of all spans of some traces, trace by trace, their attributes and links as text.
 
     A row with previews among its attributes has the values, as JSON text, under `VALUES`.
@@ -141,18 +141,18 @@ def span_pages(source: Source, wanted: Wanted, size: int) -> Iterator[list[Row]]
     )
     key = list(table.primary_key.columns)
     as_text = (*_OF_ORIGIN, *_JSON_OF_SPAN)
-    for rows in _pages(source, statement, key, _SPAN_PAGES_READ * size, as_text):
+    for rows in _pages(engine, statement, key, _SPAN_PAGES_READ * size, as_text):
         for start in range(0, len(rows), size):
-            if page := _with_values(source, rows[start : start + size]):
+            if page := _with_values(engine, rows[start : start + size]):
                 yield page
 
 
-def _with_values(source: Source, spans: list[Row]) -> list[Row]:
+def _with_values(engine: Engine, spans: list[Row]) -> list[Row]:
     """The spans, those with previews with their values. What has been deleted meanwhile is left."""
     moved = [span for span in spans if span["payload_frame"] is not None]
     if not moved:
         return spans
-    with translated(), source.engine.connect() as connection:
+    with translated(), engine.connect() as connection:
         found = values_of(connection, SPANS, moved)
     for span, values in zip(moved, found, strict=True):
         span[VALUES] = {} if isinstance(values, DamagedFrame) else values
@@ -160,7 +160,7 @@ def _with_values(source: Source, spans: list[Row]) -> list[Row]:
     return [span for span in spans if span.get(VALUES, ...) is not None]
 
 
-def events_of(source: Source, spans: Sequence[Mapped]) -> dict[Any, list[Row]]:
+def events_of(engine: Engine, spans: Sequence[Mapped]) -> dict[Any, list[Row]]:
     """The events of a page of spans, in order, by (trace id, span id, start, its nanoseconds)."""
     table = _table(TraceEvent)
     starts = [span["start_time"] for span in spans]
@@ -177,7 +177,7 @@ def events_of(source: Source, spans: Sequence[Mapped]) -> dict[Any, list[Row]]:
         .order_by(*table.primary_key.columns)
     )
     found: dict[Any, list[Row]] = {}
-    with translated(), source.engine.connect() as connection:
+    with translated(), engine.connect() as connection:
         events = _mappings(connection, statement)
         log_damage(fill_whole(connection, EVENTS, events))
         for event in events:
@@ -190,7 +190,7 @@ def _is_one_of(column: Column[Any], values: Iterable[Any]) -> ColumnElement[bool
     return column == any_(literal(list(values), ARRAY(column.type)))
 
 
-def metric_pages(source: Source, wanted: MetricFilters | Ids | None) -> Iterator[list[Row]]:
+def metric_pages(engine: Engine, wanted: MetricFilters | Ids | None) -> Iterator[list[Row]]:
     """The rows of the metrics to export, in batches.
 
     Raises:
@@ -201,11 +201,11 @@ def metric_pages(source: Source, wanted: MetricFilters | Ids | None) -> Iterator
     if wanted is None or isinstance(wanted, MetricFilters):
         conditions = wanted.conditions() if wanted else []
         statement = select(table).where(*conditions)
-        yield from _pages(source, statement, [table.c.id], _BATCH_SIZE)
+        yield from _pages(engine, statement, [table.c.id], _BATCH_SIZE)
         return
     for some in _chunks(_unique(_given(wanted), _metric_id), _BATCH_SIZE):
         page = next(
-            _pages(source, select(table).where(table.c.id.in_(some)), [table.c.id], len(some)),
+            _pages(engine, select(table).where(table.c.id.in_(some)), [table.c.id], len(some)),
             [],
         )
         _check_all_found("metric", some, {row["id"] for row in page})
@@ -213,7 +213,7 @@ def metric_pages(source: Source, wanted: MetricFilters | Ids | None) -> Iterator
 
 
 def point_pages(
-    source: Source,
+    engine: Engine,
     metrics: Sequence[Mapped],
     size: int,
     start_time: datetime | None = None,
@@ -225,10 +225,10 @@ def point_pages(
         table.c.metric_id.in_([row["id"] for row in metrics]),
         *within(MetricDataPoint.timestamp, start_time, end_time),
     )
-    return _pages(source, statement, list(table.primary_key.columns), size)
+    return _pages(engine, statement, list(table.primary_key.columns), size)
 
 
-def log_pages(source: Source, wanted: LogFilters | Ids | None, size: int) -> Iterator[list[Row]]:
+def log_pages(engine: Engine, wanted: LogFilters | Ids | None, size: int) -> Iterator[list[Row]]:
     """The rows of the log records to export, oldest first. Ids are those of traces.
 
     Raises:
@@ -238,29 +238,29 @@ def log_pages(source: Source, wanted: LogFilters | Ids | None, size: int) -> Ite
     key = list(table.primary_key.columns)
     if wanted is None or isinstance(wanted, LogFilters):
         filters = wanted or LogFilters()
-        with translated(), source.engine.connect() as connection:
+        with translated(), engine.connect() as connection:
             conditions = FramedRecords(connection, filters).conditions()
-        for page in _pages(source, select(table).where(*conditions), key, size):
-            if found := _whole_logs(source, page, filters):
+        for page in _pages(engine, select(table).where(*conditions), key, size):
+            if found := _whole_logs(engine, page, filters):
                 yield found
         return
     for some in _chunks(_unique(_given(wanted), ids.trace_uuid), _BATCH_SIZE):
         of_traces = table.c.trace_id.in_([*some, *_former(some)])
-        for page in _pages(source, select(table).where(of_traces), key, size):
-            yield _whole_logs(source, page, LogFilters())
+        for page in _pages(engine, select(table).where(of_traces), key, size):
+            yield _whole_logs(engine, page, LogFilters())
 
 
-def _whole_logs(source: Source, page: list[Row], filters: LogFilters) -> list[Row]:
+def _whole_logs(engine: Engine, page: list[Row], filters: LogFilters) -> list[Row]:
     """The records of a page that match, with their whole values."""
     if all(row["payload_frame"] is None for row in page):
         return page
-    with translated(), source.engine.connect() as connection:
+    with translated(), engine.connect() as connection:
         log_damage(fill_whole(connection, LOGS, page))
         return FramedRecords(connection, filters).decided(page)
 
 
 def _pages(
-    source: Source,
+    engine: Engine,
     statement: Select[Any],
     key: Sequence[Column[Any]],
     size: int,
@@ -277,7 +277,7 @@ def _pages(
         page = statement.order_by(*key).limit(size + 1)
         if last is not None:
             page = page.where(tuple_(*key) > tuple_(*last))
-        with translated(), source.engine.connect() as connection:
+        with translated(), engine.connect() as connection:
             rows = _mappings(connection, _as_text(page, key, as_text))
         is_last = len(rows) <= size
         del rows[size:]

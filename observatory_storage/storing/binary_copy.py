@@ -25,6 +25,7 @@ from psycopg.pq.abc import PGconn
 from psycopg.waiting import Wait
 from sqlalchemy import Connection, Table
 
+from observatory_storage.read_only_engine import left_replica
 from observatory_storage.storing.upsert_target import UpsertTarget
 from observatory_storage.tables import Values
 from observatory_storage.times import MICROSECOND
@@ -250,10 +251,9 @@ def _copying(
             buffer = _SendBuffer(cursor, sent or SentBytes(), meanwhile)
             with cursor.copy(statement.encode(), writer=buffer) as copy:
                 yield copy
-    except psycopg.errors.ReadOnlySqlTransaction:
+    except psycopg.errors.ReadOnlySqlTransaction as error:
         # SQLAlchemy does not see the errors of a COPY, so it would keep this connection.
-        connection.invalidate()
-        raise
+        raise left_replica(connection, error) from error
     except Exception:
         raise
     except BaseException:  # such as KeyboardInterrupt: the COPY may still be running

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import psycopg
 from sqlalchemy import Connection, Executable, Integer, Table, insert, literal_column
 
-from observatory_storage.errors import StorageError, translate
+from observatory_storage.errors import StorageError, is_outage, translate
 from observatory_storage.pricing import PriceTable
 from observatory_storage.rows import Row
 from observatory_storage.storing.binary_copy import SentBytes, copy_encoded, copy_rows, qualified
@@ -179,7 +179,7 @@ class Loader:
         except Exception as error:  # errors that do not come from the database are raised again
             known = None if isinstance(error, StorageError) else translate(error)
             gone = self.connection.closed
-            if known is None or known.retryable or gone or is_text_error(error):
+            if known is None or is_outage(known) or gone or is_text_error(error):
                 raise
             learnt.learn(clean=False)
             return False

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
-from observatory_storage.errors import StorageError, Timeout, ValidationError
+from observatory_storage.errors import StorageError, Timeout, ValidationError, is_outage
 from observatory_storage.otlp.compression import BodyTooLarge
 from observatory_storage.otlp.rpc_status import RpcCode
 from observatory_storage.web.request_body import LengthRequired
@@ -71,7 +71,7 @@ def failure_of(error: Exception) -> HttpFailure:
         )
     detail = f"{type(error).__name__}: {error}"
     # Storing a request again changes nothing, so it may be tried again after a timeout too.
-    if isinstance(error, Timeout) or (isinstance(error, StorageError) and error.retryable):
+    if isinstance(error, Timeout) or (isinstance(error, StorageError) and is_outage(error)):
         return HttpFailure(
             HTTPStatus.SERVICE_UNAVAILABLE,
             RpcCode.UNAVAILABLE,

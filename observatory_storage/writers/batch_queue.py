@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Iterator
 
-from observatory_storage.errors import StorageError
+from observatory_storage.errors import StorageError, is_outage
 from observatory_storage.rows import Row
 from observatory_storage.tables import table_named
 
@@ -98,7 +98,7 @@ class Queue:
         for batch in self._batches:
             if batch.not_before > now:
                 waits.append(batch.not_before - now)
-                if batch.error is not None and batch.error.retryable:
+                if batch.error is not None and is_outage(batch.error):
                     break
             elif not (before and batch.shares_rows_with(before)):
                 self._batches.remove(batch)

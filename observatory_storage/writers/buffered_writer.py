@@ -149,7 +149,8 @@ class BufferedWriter:
         self._buffer.decide_all()
         with self._buffer.lock:
             self._flusher.flush(timeout, deadline)
-            return self._delivery.result()
+            result = self._delivery.result()
+        return replace(result, lsn=self._source.lsn_after_flush())
 
     def close(self, timeout: float | None = _CLOSE_TIMEOUT_SECS) -> FlushResult:
         """Flush, and refuse further rows. Closing again does nothing.

@@ -13,6 +13,7 @@ from observatory_storage.commits import Commit, tell_with_session, telling_itsel
 from observatory_storage.config import PayloadMode
 from observatory_storage.errors import ValidationError
 from observatory_storage.pricing import PriceTable
+from observatory_storage.repositories.reading.read_only_guard import refuse_writing
 from observatory_storage.rows import PART, Row
 from observatory_storage.storing import (
     Loader,
@@ -59,6 +60,7 @@ class CopyWriter:
 
     Raises:
         ConfigError: values shall be compressed, and Zstandard is not installed.
+        ReadOnly: the unit of work is read only.
     """
 
     def __init__(
@@ -69,6 +71,8 @@ class CopyWriter:
         payloads: PayloadMode | None = None,
     ) -> None:
         self._session: Session | None = getattr(target, "session", None)
+        if self._session is not None:
+            refuse_writing(self._session, "CopyWriter")
         self._source = transaction.source_of("target", getattr(target, "source", target))
         if method not in get_args(Method):
             raise ValidationError("method", method, f"must be one of {', '.join(get_args(Method))}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from observatory_storage.backoff import pause_secs
-from observatory_storage.errors import BatchError, Rejected, StorageError, translate
+from observatory_storage.errors import BatchError, Rejected, StorageError, is_outage, translate
 from observatory_storage.operations import SPOOLED, Measurement, outcome_of
 from observatory_storage.rows import Row
 from observatory_storage.storing import Source, StoreResult, store_into
@@ -163,7 +163,7 @@ class Delivery:
         try:
             store_into(result, self._source, rows, self._config.method, self._config.payloads)
         except StorageError as error:
-            if replay is None or not error.retryable:
+            if replay is None or not is_outage(error):
                 raise
             result.repaired += replay.take(rows, error)
             return None

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import Final
 
-from observatory_storage.errors import Timeout
+from observatory_storage.errors import Timeout, is_outage
 from observatory_storage.writers.batch_queue import Batch
 from observatory_storage.writers.buffer import Buffer
 from observatory_storage.writers.config import WriterConfig
@@ -80,7 +80,7 @@ class Flusher:
                 if batch.done or batch.tries <= tries:
                     continue
             failed.append(batch)
-            if batch.error is not None and batch.error.retryable:
+            if batch.error is not None and is_outage(batch.error):
                 break  # the database is away: the others would only wait for it too
         if failed:
             assert failed[0].error is not None

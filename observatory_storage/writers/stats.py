@@ -27,10 +27,14 @@ class FlushResult(Result):
     Attributes:
         committed: the number of rows that PostgreSQL has committed, including background flushes.
         spooled: the number of rows that were spooled, including those that were replayed since.
+        lsn: a position in the primary's write-ahead log behind everything that was committed, also
+            by earlier flushes and other threads; None unless the pool has a read server. Pass the
+            result to `StoragePool.unit_of_work` to read these rows.
     """
 
     committed: int = 0
     spooled: int = 0
+    lsn: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ STEPS = [
     "configuration",
     "connection",
     "PostgreSQL",
+    "replica",
     "Redis",
     "migrations",
     "tables",

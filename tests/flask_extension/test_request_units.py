@@ -10,8 +10,9 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask, g, stream_with_context
 
-from observatory_storage import StorageError
+from observatory_storage import ConfigError, ReadOnly, StorageError
 from observatory_storage.flask import Observatory
+from tests.flask_extension.conftest import MakeApp
 
 ADD_TRACE = sa.text(
     "INSERT INTO traces (id, trace_id, service_name, start_time)"
@@ -174,3 +175,45 @@ def test_lost_connection_does_not_keep_the_context_open(
         assert app.test_client().get("/").text == "answered"
     assert connections_in_use(app, observatory) == 0
     assert stored(app, observatory) == 0
+
+
+def test_another_unit_of_work_of_a_request_only_reads(
+    make_app: MakeApp, observatory: Observatory, database_url: str
+) -> None:
+    app = make_app(OBSERVATORY_DATABASE_READ_URL=database_url)
+
+    @app.get("/")
+    def view() -> str:
+        assert observatory.read_uow is observatory.read_uow is not observatory.uow
+        with pytest.raises(ReadOnly):
+            observatory.read_uow.traces.delete_user("nobody")
+        return str(len(observatory.read_uow.traces.list()))
+
+    assert app.test_client().get("/").text == "0"
+    assert connections_in_use(app, observatory) == 0
+    with app.app_context():
+        read = observatory.pool.stats().read
+        assert read is not None
+        assert (read.size, read.active) == (1, 0)
+
+
+def test_an_engine_of_the_application_may_be_that_of_a_replica(database_url: str) -> None:
+    url = f"postgresql+psycopg://{database_url.partition('://')[2]}"
+    engine, read_engine = sa.create_engine(url), sa.create_engine(url)
+    app = Flask("shop")
+    observatory = Observatory(app, engine=engine, read_engine=lambda: read_engine)
+    with app.app_context():
+        assert observatory.pool.has_read_server
+        assert len(observatory.read_uow.traces.list()) == 0
+        with pytest.raises(ReadOnly):
+            observatory.read_uow.traces.delete_user("nobody")
+    assert read_engine.pool.checkedin() == 1  # type: ignore[attr-defined]  # it is a QueuePool
+    assert engine.pool.checkedin() == 0  # type: ignore[attr-defined]  # as above
+    with read_engine.begin() as connection:  # the application's own use has not changed
+        connection.execute(ADD_TRACE)
+    with app.app_context():
+        observatory.close()
+    with pytest.raises(ConfigError, match="read_engine: needs engine"):
+        Observatory(read_engine=read_engine)
+    read_engine.dispose()
+    engine.dispose()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -15,6 +15,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 import observatory_storage
+from observatory_storage.config import PostgresConfig, StorageConfig
 from observatory_storage.errors import NotFound
 from observatory_storage.operations import OperationKind, StoreOperation
 from observatory_storage.pool import StoragePool
@@ -32,6 +33,14 @@ def rows_of(table: str) -> list[list[str]]:
 
 def names_in(cell: str) -> list[str]:
     return re.findall(r"`(\w+)`", cell)
+
+
+@pytest.fixture
+def pool(database_url: str) -> Iterator[StoragePool]:
+    """A pool with a read server, which is the same one."""
+    both = PostgresConfig.from_url(database_url, read_url=database_url)
+    with StoragePool(StorageConfig(postgres=both)) as pool:
+        yield pool
 
 
 def test_the_table_of_metrics_lists_what_is_exposed(pool: StoragePool) -> None:

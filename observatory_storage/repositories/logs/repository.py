@@ -30,6 +30,7 @@ from observatory_storage.repositories.reading.filter_fields import Conditions, w
 from observatory_storage.repositories.reading.measured_methods import measured
 from observatory_storage.repositories.reading.operators import OneOf
 from observatory_storage.repositories.reading.partitioned_search import PartitionedSearch
+from observatory_storage.repositories.reading.read_only_guard import follows
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
 
@@ -268,6 +269,7 @@ class LogRepository:
         )
         return LogStats(**row._mapping)
 
+    @follows
     def tail(
         self,
         cursor: str | None = None,

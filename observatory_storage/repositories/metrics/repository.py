@@ -39,6 +39,7 @@ from observatory_storage.repositories.reading.cached_results import (
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
 from observatory_storage.repositories.reading.measured_methods import measured
 from observatory_storage.repositories.reading.partitioned_search import Bounds, PartitionedSearch
+from observatory_storage.repositories.reading.read_only_guard import follows
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
 from observatory_storage.repositories.reading.tail import Tail, TailedRows
@@ -151,6 +152,7 @@ class MetricRepository(SpanMetrics):
         search = _point_search(self._reader, key, bounds)
         return pages.read_page(search, most, after, before, total, shape=_POINT_SHAPE)
 
+    @follows
     def tail_data_points(
         self,
         cursor: str | None = None,

@@ -16,6 +16,7 @@ from observatory_storage.operations import (
     StoreOperation,
     outcome_of,
 )
+from observatory_storage.repositories.reading.read_only_guard import ReadOnlyGuard
 from observatory_storage.repositories.reading.result_streams import ResultStream
 from observatory_storage.serialization import Result
 
@@ -47,17 +48,21 @@ def measured(signal: str) -> Callable[[R], R]:
 def _measured(signal: str, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     operation: OperationKind = "erase" if name.startswith("delete") else "query"
 
+    def guarded(guard: ReadOnlyGuard) -> Callable[..., Any]:
+        return functools.partial(guard.call, f"{signal}.{name}", method)
+
     @functools.wraps(method)
     def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         reader = self._reader
         hooks: Hooks | None = reader.hooks
+        run = method if reader.guard is None else guarded(reader.guard)
         if hooks is None or not hooks.registered or reader.is_measured or not hooks.are_called:
-            return method(self, *args, **kwargs)
+            return run(self, *args, **kwargs)
         reader.is_measured = True
         began = time.perf_counter()
         result, outcome = None, OK
         try:
-            result = method(self, *args, **kwargs)
+            result = run(self, *args, **kwargs)
         except BaseException as error:
             outcome = outcome_of(error)
             raise

@@ -20,6 +20,7 @@ from observatory_storage.payloads import fill_whole, log_damage
 from observatory_storage.repositories.reading.compact_rows import CompactRows, sharing
 from observatory_storage.repositories.reading.entities import UNIT_IS_OPEN, EntityMaker, mapper_of
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
+from observatory_storage.repositories.reading.read_only_guard import READ_ONLY, ReadOnlyGuard
 from observatory_storage.repositories.reading.streams import batches
 from observatory_storage.repositories.reading.validation import BATCH_SIZE
 from observatory_storage.tables import TABLES
@@ -70,12 +71,14 @@ class Reader:
 
     Attributes:
         hooks: the hooks of the pool that the session belongs to; None if it belongs to no pool.
+        guard: calls the methods of the repository; None if the unit of work may write.
         is_measured: whether a method of the repository runs that is reported to the hooks.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self.hooks: Hooks | None = session.info.get(HOOKS)
+        self.guard: ReadOnlyGuard | None = session.info.get(READ_ONLY)
         self.is_measured = False
 
     @property

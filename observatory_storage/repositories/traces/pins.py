@@ -14,6 +14,7 @@ from observatory_storage.arrow import ResultList, shape_of_results
 from observatory_storage.errors import NotFound
 from observatory_storage.models import PINNED_TRACES, Trace
 from observatory_storage.repositories.reading import validation
+from observatory_storage.repositories.reading.read_only_guard import writes
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces.former_ids import by_either_id
 from observatory_storage.repositories.traces.trace_bounds import trace_name
@@ -56,6 +57,7 @@ class PinQueries:
 
     _reader: Reader
 
+    @writes
     def pin(self, trace_id: validation.TraceId, reason: str | None = None) -> None:
         """Pin a trace, so that retention spares it with all its spans, whatever its age.
 
@@ -72,6 +74,7 @@ class PinQueries:
         why = validation.text("reason", reason)
         by_either_id(key, lambda one: _pin(self._reader, one, name, why))
 
+    @writes
     def unpin(self, trace_id: validation.TraceId) -> None:
         """Remove the pin of a trace. The next run of retention treats it as any other.
 

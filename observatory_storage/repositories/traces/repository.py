@@ -23,6 +23,7 @@ from observatory_storage.repositories.reading.cached_results import (
     list_of,
 )
 from observatory_storage.repositories.reading.measured_methods import measured
+from observatory_storage.repositories.reading.read_only_guard import writes
 from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
 from observatory_storage.repositories.traces import results
 from observatory_storage.repositories.traces.deletion import delete_all_of, delete_trace
@@ -311,6 +312,7 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
         keys = tuple(validation.names("group_by", by))
         return ResultList(found, shape_of_results(results.SpanStats, keys))
 
+    @writes
     def delete(self, trace_id: validation.TraceId) -> results.DeletedTrace:
         """Delete a trace with its spans, their events, and the log records that name it.
 
@@ -328,6 +330,7 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
         self._latest = found
         return found
 
+    @writes
     def delete_user(self, user_id: str) -> results.DeletedRows:
         """Erase the data of a user from every table but the index of words in payload frames.
 
@@ -357,6 +360,7 @@ class TraceRepository(MessageQueries, SpanListQueries, PinQueries):
         with telling_itself(self._reader.session):
             return delete_all_of(self._reader, "user_id", user_id)
 
+    @writes
     def delete_session(self, session_id: str) -> results.DeletedRows:
         """Erase the data of a session, in the same way as `delete_user`.
 

@@ -16,6 +16,7 @@ from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading import pages, validation
 from observatory_storage.repositories.reading.filter_fields import with_former
 from observatory_storage.repositories.reading.operators import OneOf
+from observatory_storage.repositories.reading.read_only_guard import follows
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
 from observatory_storage.repositories.reading.validation import BATCH_SIZE
@@ -165,6 +166,7 @@ class SpanListQueries:
             size,
         )
 
+    @follows
     def tail_spans(
         self,
         cursor: str | None = None,

@@ -1,0 +1,1 @@
+"""Tests on a primary and a standby that streams from it."""
