@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -126,29 +127,44 @@ def rows() -> tuple[list[Row], list[Row]]:
     return spans, logs
 
 
-@pytest.fixture(scope="module")
-def filled(
-    request: pytest.FixtureRequest, postgres_server: Server, migrated_template: str
-) -> Iterator[StoragePool]:
-    with postgres_server.database(migrated_template) as url:
+@contextmanager
+def store(server: Server, template: str) -> Iterator[StoragePool]:
+    with server.database(template) as url:
         config = StorageConfig(postgres=PostgresConfig.from_url(url))
         with StoragePool(config) as pool:
             spans, logs = rows()
             CopyWriter(pool).write_spans(spans)
             CopyWriter(pool).write_logs(logs)
             build_partition_indexes(pool, now=BEGIN + DAY, grace=timedelta(0))
-            if getattr(request, "param", False):  # whether to index slices of the open day
-                assert index_slices(pool, [BEGIN + DAY + DAY / 2, BEGIN + 2 * DAY])
             yield pool
+
+
+@pytest.fixture(scope="module")
+def unsliced(postgres_server: Server, migrated_template: str) -> Iterator[StoragePool]:
+    with store(postgres_server, migrated_template) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def sliced(postgres_server: Server, migrated_template: str) -> Iterator[StoragePool]:
+    with store(postgres_server, migrated_template) as pool:
+        assert index_slices(pool, [BEGIN + DAY + DAY / 2, BEGIN + 2 * DAY])
+        yield pool
+
+
+@pytest.fixture
+def filled(request: pytest.FixtureRequest) -> StoragePool:
+    found: StoragePool = request.getfixturevalue(getattr(request, "param", "unsliced"))
+    return found
 
 
 # Slices are those of the open day; what is found on the closed one does not depend on them.
 each_day = pytest.mark.parametrize(
     ("filled", "day"),
     [
-        pytest.param(False, 0, id="closed"),
-        pytest.param(False, 1, id="open"),
-        pytest.param(True, 1, id="sliced"),
+        pytest.param("unsliced", 0, id="closed"),
+        pytest.param("unsliced", 1, id="open"),
+        pytest.param("sliced", 1, id="sliced"),
     ],
     indirect=["filled"],
 )
