@@ -73,7 +73,7 @@ def uwsgi_is_idle(socket_path: Path) -> bool:
     "options",
     [
         ("-k", "sync"),  # with --preload below
-        ("-k", "sync", "--max-requests", "20"),
+        ("-k", "sync", "--max-requests", "20", "--preload"),
         ("-k", "gthread", "--threads", "4", "--preload"),
         ("-k", "gevent", "--preload"),
         *scaled([], [("-k", "gevent")]),
