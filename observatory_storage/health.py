@@ -16,6 +16,7 @@ from wsgiref.types import WSGIApplication
 import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool
 
+from observatory_storage import migrate
 from observatory_storage.bounded_pool import BoundedPool, acquire_within
 from observatory_storage.engine import single_attempt
 from observatory_storage.errors import ConfigError, MigrationError, translate, translated
@@ -169,9 +170,6 @@ def check_schema(engine: sa.Engine, schema: str, timeout: float | None = None) -
     Returns:
         The revision is its ``version``.
     """
-    # Before the time runs, since it imports Alembic.
-    from observatory_storage import migrate
-
     patience = None if timeout is None else timeout * _OF_POOL
 
     def revision() -> str:
@@ -191,8 +189,6 @@ def check_schema(engine: sa.Engine, schema: str, timeout: float | None = None) -
 @cache
 def _known_revisions() -> tuple[str, ...]:
     """The revisions that this version of the package knows, in their order."""
-    from observatory_storage import migrate
-
     return tuple(migrate.revisions())
 
 

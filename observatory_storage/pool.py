@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Self, cast
 
 import sqlalchemy as sa
 
+from observatory_storage import migrate
 from observatory_storage.bounded_pool import BoundedPool
 from observatory_storage.cache import Cache
 from observatory_storage.commits import Commits, FollowedSession, follow_session
@@ -181,9 +182,6 @@ class StoragePool(PoolUpkeep, LivePool):
             ConnectionLost: PostgreSQL could not be reached.
             PoolError: no connection became free in time.
         """
-        # With Alembic, which few processes need and which takes a tenth of the time of all imports.
-        from observatory_storage import migrate
-
         with self.hooks.measure("migrate"):
             migrate.upgrade(self.engine, self.schema)
         self.partitions.forget()

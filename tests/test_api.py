@@ -34,7 +34,6 @@ READS_SETTINGS = "config/sources.py"
 
 # Packages of extras, or that only some users need, are imported where they are used.
 LAZY = [
-    "alembic",
     "backports",
     "cheroot",
     "click",

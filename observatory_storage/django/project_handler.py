@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from django.apps import apps
 
+from observatory_storage import migrate
 from observatory_storage.django.app_pool import get_log_writer, get_pool
 from observatory_storage.django.app_settings import app_settings, fingerprint, is_testing
 from observatory_storage.django.database_alias import (
@@ -177,8 +178,6 @@ class _ProjectSink(LogSink):
             return False
         pool = get_pool()
         with suppress(StorageError), single_attempt():
-            from observatory_storage import migrate
-
             if not migrate.pending(pool.engine, pool.schema):
                 self._migrated = (alias, *address)
         return self._migrated == (alias, *address)
