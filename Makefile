@@ -57,7 +57,7 @@ bench-read: $(READY) ## measure reading 5 million spans (ARGS='--database-direct
 	@$(BIN)/python -m tests.benchmarks.reading $(ARGS)
 
 soak: $(READY) ## run the fault and fuzz tests at full length
-	@SOAK=1 $(BIN)/python -m pytest -n 0 tests/soak tests/hosts tests/writers/test_properties.py tests/writers/test_usage_once.py tests/rows/test_columnar.py $(ARGS)
+	@SOAK=1 $(BIN)/python -m pytest -n 0 tests/soak tests/hosts tests/repositories/test_span_search.py tests/writers/test_properties.py tests/writers/test_usage_once.py tests/rows/test_columnar.py $(ARGS)
 
 check: $(READY) ## check format, lint, types and import layers, then run the tests
 	@$(BIN)/ruff format --check --quiet .
