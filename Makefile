@@ -22,7 +22,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 # The tests start hundreds of processes. Each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-lowest test-newest bench bench-all bench-read soak check recordings docs migrate revision clean
+.PHONY: help demo test test-lowest test-newest bench bench-all bench-read soak check types recordings docs migrate revision clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -57,14 +57,17 @@ bench-read: $(READY) ## measure reading 5 million spans (ARGS='--database-direct
 	@$(BIN)/python -m tests.benchmarks.reading $(ARGS)
 
 soak: $(READY) ## run the fault and fuzz tests at full length
-	@SOAK=1 $(BIN)/python -m pytest -n 0 tests/soak tests/writers/test_properties.py tests/writers/test_usage_once.py tests/rows/test_columnar.py tests/replication $(ARGS)
+	@SOAK=1 $(BIN)/python -m pytest -n 0 tests/soak tests/hosts tests/replication tests/repositories/test_span_search.py tests/writers/test_properties.py tests/writers/test_usage_once.py tests/rows/test_columnar.py $(ARGS)
 
 check: $(READY) ## check format, lint, types and import layers, then run the tests
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
+	@$(MAKE) --no-print-directory --jobs 2 types test
+
+# Beside the tests, since each of them uses one core for a minute.
+types: $(READY)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(MAKE) --no-print-directory test
 
 recordings: $(READY) ## record anew what instrumentations export (ARGS=NAME for one), see CONTRIBUTING.md
 	@$(BIN)/python -m tests.recordings.record $(ARGS)

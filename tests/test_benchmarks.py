@@ -34,7 +34,7 @@ from tests.benchmarks.workload import moved, wide_span_rows
 from tests.servers import Server
 
 TINY = (
-    *("--all", "--rows", "30", "--batch", "10", "--rounds", "1", "--batches", "1", "20"),
+    *("--all", "--rows", "30", "--batch", "20", "--rounds", "1", "--batches", "1", "20"),
     *("--flushes", "2", "--calls", "1", "--buffered", "50", "--spans", "60"),
 )
 

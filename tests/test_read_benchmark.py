@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from observatory_storage import LogFilters, SpanFilters, StoragePool, TraceFilters
+from tests.benchmarks.reading import leaving
 from tests.benchmarks.reading.__main__ import main
 from tests.benchmarks.reading.dataset import DAY, Dataset, Sizes
 from tests.benchmarks.reading.load import load
@@ -68,7 +69,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
     docs = tmp_path_factory.mktemp("docs")
     (docs / "reading.md").write_text(GUIDE)
     saved = docs / "benchmarks"
-    main([*TINY, "--save", str(saved)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leaving, "_ROUNDS", 1)  # each is four processes
+        main([*TINY, "--save", str(saved)])
     return saved
 
 

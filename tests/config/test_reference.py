@@ -14,6 +14,7 @@ from tests.config.conftest import Environment, problems
 from tests.config.settings_table import PAGE, SECTION, default_text, table
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "observatory_storage"
 SETTINGS = settings_of(StorageConfig)
 VARIABLES = {v: setting for setting in SETTINGS.values() for v in setting.variables}
 
@@ -97,17 +98,29 @@ def test_the_documented_errors_are_the_real_ones(environment: Environment) -> No
         assert f"    {line}\n" in text
 
 
+@pytest.fixture(scope="module")
+def attributes_read() -> dict[Path, set[str]]:
+    """The names of all attributes that each module of the package reads, by its path."""
+    return {
+        path.relative_to(PACKAGE): {
+            node.attr
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Attribute)
+        }
+        for path in PACKAGE.rglob("*.py")
+    }
+
+
 @pytest.mark.parametrize("key", [k for k in SETTINGS if len(k) == 2], ids=".".join)
-def test_every_setting_is_read_somewhere(key: tuple[str, str]) -> None:
+def test_every_setting_is_read_somewhere(
+    key: tuple[str, str], attributes_read: dict[Path, set[str]]
+) -> None:
     attribute = {"schema": "schema_name"}.get(key[1], key[1])
-    package = ROOT / "observatory_storage"
     inside = key[0] == "postgres"  # `PostgresConfig.url()` and `connect_args()` read for others.
-    for path in package.rglob("*.py"):
-        if "config" in path.relative_to(package).parts and not (
-            inside and path.name == "postgres_settings.py"
-        ):
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and node.attr == attribute:
-                return
-    pytest.fail(f"nothing reads {'.'.join(key)}")
+    readers = [
+        path
+        for path, names in attributes_read.items()
+        if attribute in names
+        and ("config" not in path.parts or (inside and path.name == "postgres_settings.py"))
+    ]
+    assert readers, f"nothing reads {'.'.join(key)}"

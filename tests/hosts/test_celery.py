@@ -43,13 +43,12 @@ def broker(redis_url: str) -> Iterator[str]:
         client.flushdb()
 
 
+# Further pools are ended so by `test_a_worker_that_restarts_itself_on_hup`.
 @pytest.mark.parametrize(
     "options",
     [
-        ("--pool", "prefork", "-c", "2"),
         ("--pool", "prefork", "-c", "2", "--max-tasks-per-child", "1"),
         ("--pool", "threads", "-c", "2"),
-        ("--pool", "solo"),
         ("--pool", "gevent", "-c", "2"),
     ],
     ids=" ".join,

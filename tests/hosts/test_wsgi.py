@@ -19,11 +19,12 @@ from tests.hosts.hosting import (
     shared_backends,
     wait_until,
 )
+from tests.soak.scale import scaled
 
 REQUESTS = 40
 APPLICATION = "tests.hosts.wsgi_application"
 UWSGI = (
-    *("uwsgi", "--http-socket", "127.0.0.1:{port}", "--master", "--processes", "3"),
+    *("uwsgi", "--http-socket", "127.0.0.1:{port}", "--master", "--processes", "2"),
     *("--module", APPLICATION, "--die-on-term", "--need-app"),
     *("--virtualenv", sys.prefix, "--worker-reload-mercy", "20", "--stats", "stats"),
 )
@@ -47,9 +48,10 @@ def check(host: Host, url: str) -> None:
     [
         ("--enable-threads",),
         ("--enable-threads", "--lazy-apps"),
-        ("--enable-threads", "--py-call-uwsgi-fork-hooks"),
         ("--threads", "3"),
         (),
+        # Also as `tests/soak/test_examples.py` starts it.
+        *scaled([], [("--enable-threads", "--py-call-uwsgi-fork-hooks")]),
     ],
     ids=" ".join,
 )
@@ -70,12 +72,11 @@ def uwsgi_is_idle(socket_path: Path) -> bool:
 @pytest.mark.parametrize(
     "options",
     [
-        ("-k", "sync"),
-        ("-k", "sync", "--preload"),
-        ("-k", "sync", "--max-requests", "20"),
+        ("-k", "sync"),  # with --preload below
+        ("-k", "sync", "--max-requests", "20", "--preload"),
         ("-k", "gthread", "--threads", "4", "--preload"),
-        ("-k", "gevent"),
         ("-k", "gevent", "--preload"),
+        *scaled([], [("-k", "gevent")]),
     ],
     ids=" ".join,
 )

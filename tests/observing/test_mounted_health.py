@@ -20,7 +20,7 @@ from tests.writers.helpers import a_log
 
 OWN = gunicorn("observatory_storage.health:create_app()")
 SERVERS: Mapping[str, Sequence[str]] = {
-    "Flask in gunicorn": gunicorn(FLASK, "-k", "gthread", "--threads", "2"),
+    "Flask in gunicorn": gunicorn(FLASK, "-k", "gthread", "--threads", "2", "--preload"),
     "Django in uWSGI": uwsgi(DJANGO),
     "Django in cheroot": (sys.executable, "-m", "cheroot", "--bind", "127.0.0.1:{port}", DJANGO),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -126,25 +127,47 @@ def rows() -> tuple[list[Row], list[Row]]:
     return spans, logs
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["", "sliced"])
-def filled(
-    request: pytest.FixtureRequest, postgres_server: Server, migrated_template: str
-) -> Iterator[StoragePool]:
-    with postgres_server.database(migrated_template) as url:
+@contextmanager
+def store(server: Server, template: str) -> Iterator[StoragePool]:
+    with server.database(template) as url:
         config = StorageConfig(postgres=PostgresConfig.from_url(url))
         with StoragePool(config) as pool:
             spans, logs = rows()
             CopyWriter(pool).write_spans(spans)
             CopyWriter(pool).write_logs(logs)
             build_partition_indexes(pool, now=BEGIN + DAY, grace=timedelta(0))
-            if request.param:
-                assert index_slices(pool, [BEGIN + DAY + DAY / 2, BEGIN + 2 * DAY])
             yield pool
 
 
-@pytest.fixture(params=[0, 1], ids=["closed", "open"])
-def day(request: pytest.FixtureRequest) -> int:
-    return int(request.param)
+@pytest.fixture(scope="module")
+def unsliced(postgres_server: Server, migrated_template: str) -> Iterator[StoragePool]:
+    with store(postgres_server, migrated_template) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def sliced(postgres_server: Server, migrated_template: str) -> Iterator[StoragePool]:
+    with store(postgres_server, migrated_template) as pool:
+        assert index_slices(pool, [BEGIN + DAY + DAY / 2, BEGIN + 2 * DAY])
+        yield pool
+
+
+@pytest.fixture
+def filled(request: pytest.FixtureRequest) -> StoragePool:
+    found: StoragePool = request.getfixturevalue(getattr(request, "param", "unsliced"))
+    return found
+
+
+# Slices are those of the open day; what is found on the closed one does not depend on them.
+each_day = pytest.mark.parametrize(
+    ("filled", "day"),
+    [
+        pytest.param("unsliced", 0, id="closed"),
+        pytest.param("unsliced", 1, id="open"),
+        pytest.param("sliced", 1, id="sliced"),
+    ],
+    indirect=["filled"],
+)
 
 
 def found(pool: StoragePool, day: int, **asked: Any) -> tuple[set[str], set[str]]:
@@ -161,6 +184,7 @@ def found(pool: StoragePool, day: int, **asked: Any) -> tuple[set[str], set[str]
         )
 
 
+@each_day
 @pytest.mark.parametrize("walked", [1, 1000], ids=["looked up", "read in order"])
 @pytest.mark.parametrize("word", [*EVENTS, *LOGS])
 def test_words_of_events_and_log_records_find_their_span(
@@ -172,6 +196,7 @@ def test_words_of_events_and_log_records_find_their_span(
     assert found(filled, day, contains=word[1:-1].upper()) == ({word}, {word})
 
 
+@each_day
 @pytest.mark.parametrize("walked", [1, 1000], ids=["looked up", "read in order"])
 @pytest.mark.parametrize("word", OTHERS)
 def test_other_records_are_no_content_of_the_span(
@@ -203,6 +228,7 @@ def test_log_records_of_a_closed_day_are_found_by_their_index(
     assert read <= days, read
 
 
+@each_day
 def test_messages_are_read_from_wherever_they_stand(filled: StoragePool, day: int) -> None:
     with filled.unit_of_work() as uow:
         for word in EVENTS | LOGS:

@@ -44,6 +44,7 @@ from tests.repositories.samples import (
 from tests.repositories.searched_spans import BEGIN, DAYS, QUERIES, ROWS, matching, some_filters
 from tests.repositories.slices import index_slices
 from tests.servers import Server
+from tests.soak.scale import scaled
 
 
 @pytest.fixture(scope="module", params=["open", "sliced", "closed", "mixed"])
@@ -70,7 +71,7 @@ def filled(
             yield pool
 
 
-@pytest.fixture(params=[(0, 3), (8, 20), (100_000, 3)], ids=str)
+@pytest.fixture(params=[(0, 12), (8, 20), (100_000, 3)], ids=str)
 def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """How many candidates are few, how many rows are walked first."""
     few, walked = request.param
@@ -80,10 +81,11 @@ def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     walk_first(monkeypatch, walked)
 
 
+# Pages that are larger than what is walked at a time, for filters that find much, and smaller ones.
 @pytest.mark.usefixtures("ways")
-@pytest.mark.parametrize("seed", [0, 1])
-def test_spans_are_those_that_match(filled: StoragePool, seed: int) -> None:
-    for given, query in some_filters(seed, 4):
+@pytest.mark.parametrize(("seed", "limit"), [(0, 40), (1, 9)])
+def test_spans_are_those_that_match(filled: StoragePool, seed: int, limit: int) -> None:
+    for given, query in some_filters(seed, scaled(2, 12)):
         expected = [
             (row["trace_id"], row["span_id"])
             for row in sorted(
@@ -92,7 +94,7 @@ def test_spans_are_those_that_match(filled: StoragePool, seed: int) -> None:
                 reverse=True,
             )
         ]
-        filters = SpanFilters(**given, text=query.text if query else None, limit=9)
+        filters = SpanFilters(**given, text=query.text if query else None, limit=limit)
         with filled.unit_of_work() as uow:
 
             def page_at(*, of: SpanFilters = filters, **cursor: Any) -> Page[TraceSpan]:
@@ -109,17 +111,17 @@ def test_spans_are_those_that_match(filled: StoragePool, seed: int) -> None:
 
 
 @pytest.mark.usefixtures("ways")
-@pytest.mark.parametrize("seed", [2, 3])
-def test_traces_are_those_of_matching_spans(filled: StoragePool, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "limit"), [(2, 9), (3, 40)])
+def test_traces_are_those_of_matching_spans(filled: StoragePool, seed: int, limit: int) -> None:
     begins: dict[str, datetime] = {}
     for row in ROWS:
         begins[row["trace_id"]] = min(
             begins.get(row["trace_id"], row["start_time"]), row["start_time"]
         )
-    for given, query in some_filters(seed, 4):
+    for given, query in some_filters(seed, scaled(2, 12)):
         found = {row["trace_id"] for row in matching(TraceFilters(**given), query)}
         expected = sorted(found, key=lambda key: (begins[key], key), reverse=True)
-        filters = TraceFilters(**given, text=query.text if query else None, limit=9)
+        filters = TraceFilters(**given, text=query.text if query else None, limit=limit)
         with filled.unit_of_work() as uow:
 
             def page_at(*, of: TraceFilters = filters, **cursor: Any) -> Page[Trace]:

@@ -24,15 +24,16 @@ from tests.hosts.hosting import REPOSITORY, program, running, wait_until
 from tests.soak.example_traffic import CLIENTS, Ask, Told, Traffic, asking_over_http, check_stored
 from tests.soak.scale import FULL, scaled
 
-REQUESTS = scaled(300, 10_000)
+REQUESTS = scaled(120, 10_000)
+PROCESSES = scaled("2", "4")
 EXAMPLES = REPOSITORY / "examples"
 
 GUNICORN = (
-    *("gunicorn", "--bind", "127.0.0.1:{port}", "--preload", "--workers", "4"),
+    *("gunicorn", "--bind", "127.0.0.1:{port}", "--preload", "--workers", PROCESSES),
     *("--max-requests", "2000", "--max-requests-jitter", "200", "{application}"),
 )
 UWSGI = (
-    *("uwsgi", "--http-socket", "127.0.0.1:{port}", "--master", "--processes", "4"),
+    *("uwsgi", "--http-socket", "127.0.0.1:{port}", "--master", "--processes", PROCESSES),
     # With its fork hooks, threads of OpenTelemetry's SDK start anew in each worker.
     *(
         "--enable-threads",
@@ -47,7 +48,8 @@ UWSGI = (
     *("--binary-path", sys.executable),  # without it, HUP starts the Python outside
 )
 CELERY = (
-    *("celery", "-A", "tasks", "worker", "--concurrency", "4", "--max-tasks-per-child", "500"),
+    *("celery", "-A", "tasks", "worker", "--concurrency", PROCESSES),
+    *("--max-tasks-per-child", "500"),
     *("--loglevel", "INFO", "--without-mingle"),
 )
 INSTRUMENTED = ("opentelemetry-instrument", *GUNICORN)

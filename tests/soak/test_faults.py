@@ -37,7 +37,7 @@ def test_terminated_sessions_and_restarted_servers(
     troubles = Troubles(frail_url, source)
     faults: list[Callable[[], None]] = [troubles.terminate_some] * scaled(6, 50)
     faults += [partial(restart, frail_server, ENDS[n]) for n in range(scaled(1, 3))]
-    survive(frail_url, scaled(2_000, 200_000), faults, source)
+    survive(frail_url, scaled(1_200, 200_000), faults, source)
     print(f"{troubles.ended} sessions terminated, {troubles.at_work} of them at work")
     assert troubles.terminations == scaled(6, 50)
     assert troubles.at_work, "all were terminated while they had nothing to do"
@@ -47,7 +47,7 @@ def test_random_faults_lose_no_rows(frail_url: str) -> None:
     source = seeded()
     troubles = Troubles(frail_url, source)
     faults = [*troubles.every()] * scaled(2, 25)
-    survive(frail_url, scaled(2_000, 100_000), faults, source, statement_timeout_ms=100)
+    survive(frail_url, scaled(1_200, 100_000), faults, source, statement_timeout_ms=100)
 
 
 def test_commits_whose_answer_is_lost(frail_url: str, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ FORMS: tuple[Callable[[Any], Any], ...] = (
 
 @pytest.mark.parametrize("signal", REQUESTS)
 def test_damaged_items_cost_only_themselves(pool: StoragePool, signal: str) -> None:
-    @examples(20, 400)
+    @examples(12, 400)
     @given(damaged_items(signal), st.sampled_from(FORMS))
     def check(requests_: tuple[Any, Any], form: Callable[[Any], Any]) -> None:
         whole, damaged = requests_
@@ -203,7 +203,7 @@ def damaged_bytes(draw: Draw, signal: str) -> bytes:
 def test_damaged_requests_are_refused_whole_or_by_items(
     pool: StoragePool, signal: str, damaged: Callable[[str], st.SearchStrategy[Any]]
 ) -> None:
-    @examples(30, 800)
+    @examples(16, 800)
     @given(damaged(signal))
     def check(payload: Any) -> None:
         clear(pool)

@@ -21,7 +21,7 @@ from tests.repositories.samples import a_log
 from tests.soak.scale import scaled
 from tests.streams.live import live_config
 
-LOGS = scaled(3_000, 100_000)
+LOGS = scaled(1_500, 100_000)
 
 
 def write(pool: StoragePool, numbers: Sequence[int]) -> None:

@@ -181,7 +181,7 @@ def test_fields_together_choose_what_they_choose_of_stored_rows(
 ) -> None:
     chance = random.Random(11)
     sizes = set()
-    for _ in range(40):
+    for _ in range(24):
         fields = chance.sample(sorted(VALUES[name]), 2)
         given: Mapping[str, Any] = {
             field: chance.choice([*variants(name, field, VALUES[name][field])]) for field in fields

@@ -28,7 +28,7 @@ def applications(tmp_path: Path) -> Path:
 
 
 SERVERS: Mapping[str, Sequence[str]] = {
-    "Flask in gunicorn": gunicorn(FLASK, "-k", "gthread", "--threads", "4"),
+    "Flask in gunicorn": gunicorn(FLASK, "-k", "gthread", "--threads", "4", "--preload"),
     "Flask in Werkzeug": (
         *(sys.executable, "-m", "flask", "--app", "flask_application"),
         *("run", "--port", "{port}"),
