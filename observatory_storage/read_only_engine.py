@@ -95,6 +95,7 @@ def left_replica(connection: sa.Connection, error: psycopg.Error) -> StorageErro
     if is_read_only(connection):
         return ReadOnly(f"{_first_line(error)}; {_UNIT_OF_WORK}")
     was_used = _was_used_before(connection)
+    # The pool opens another one in its place, which the next attempt gets.
     connection.invalidate(error)
     return read_only_error(_first_line(error), was_left=was_used)
 

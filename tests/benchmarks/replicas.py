@@ -23,7 +23,7 @@ from tests.repositories.samples import a_span, trace_key
 
 __all__ = ["main"]
 
-ROUNDS: Final = 1000
+ROUNDS: Final = 300
 
 
 def main() -> None:

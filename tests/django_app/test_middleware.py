@@ -12,9 +12,10 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.test import AsyncClient, Client, override_settings
 
 from observatory_embedded import EmbeddedPostgres
-from observatory_storage import ConnectionLost, StoragePool, TraceSpan
+from observatory_storage import ConnectionLost, ReadOnly, StoragePool, TraceSpan
 from observatory_storage.django import get_pool
-from observatory_storage.django.app_pool import flush_writers
+from observatory_storage.django.app_pool import flush_writers, unit_of_work
+from observatory_storage.django.request_store import RequestStore
 from observatory_storage.recording.shared_writer import losses
 from tests.django_app import project as of_project
 from tests.django_app.conftest import project_on
@@ -206,3 +207,19 @@ def test_requests_go_on_if_the_store_is_not_postgresql() -> None:
     with override_settings(OBSERVATORY_DATABASE_ALIAS="other"):
         assert Client().get("/refuse").status_code == 404
     assert losses.lost == lost + 1  # the log tells of them once a minute
+
+
+def test_a_request_has_another_unit_of_work_that_only_reads(project: StoragePool) -> None:
+    write_conversation(project)
+    store = RequestStore(None)
+    assert len(store.read_uow.traces.list()) == 1
+    assert store.read_uow is not store.uow
+    with pytest.raises(ReadOnly):
+        store.read_uow.traces.delete(TRACE)
+    assert len(store.uow.traces.list()) == 1
+    open_before = store.is_open
+    store.close()
+    assert (open_before, store.is_open) == (True, False)
+    assert project.stats().active == 0
+    with unit_of_work(read_only=True) as uow, pytest.raises(ReadOnly):
+        uow.traces.delete(TRACE)

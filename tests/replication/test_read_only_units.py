@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from observatory_storage import (
     ValidationError,
     WriterConfig,
 )
+from observatory_storage.storing import Method
 from tests.replication.pairs import Database, Pair, altered, execute
 from tests.repositories.samples import a_log, a_span, trace_key
 
@@ -245,14 +247,20 @@ def test_a_writer_with_a_spool_spools_while_its_url_leads_to_a_standby(
             assert uow.traces.get(trace_key(1)).span_count == 1
 
 
-def test_a_writer_leaves_a_connection_whose_server_was_demoted(database: Database) -> None:
+@pytest.mark.parametrize("method", ["copy", "insert"])
+def test_a_writer_leaves_connections_whose_server_was_demoted(
+    database: Database, method: Method
+) -> None:
     """As behind a proxy, which has the same connection lead to another server."""
-    one = PoolConfig(max_connections=1, min_connections=0)
-    with database.pool(pool=one) as pool:
-        with pool.engine.connect() as connection:
-            connection.exec_driver_sql("SET default_transaction_read_only = on")
-            connection.commit()
-        assert CopyWriter(pool).write_logs([a_log(1)]) == 1
+    with database.pool() as pool:
+        CopyWriter(pool).write_logs([a_log(50)])  # makes the partition
+        with ExitStack() as connections:  # more of them than there are attempts
+            for _ in range(4):
+                connection = connections.enter_context(pool.engine.connect())
+                connection.exec_driver_sql("SET default_transaction_read_only = on")
+                connection.commit()
+        rows = [a_log(number) for number in range(1, 10)]
+        assert CopyWriter(pool, method=method).write_logs(rows) == 9
         with pool.engine.connect() as connection:
             connection.exec_driver_sql("SET default_transaction_read_only = on")
             connection.commit()
