@@ -26,11 +26,19 @@ from observatory_storage.adaptation import ADAPTERS, differences
 from observatory_storage.backoff import backoff
 from observatory_storage.bounded_pool import BoundedPool, recycle_connections
 from observatory_storage.config import StorageConfig
+from observatory_storage.distribution import Layout, check_layout, layout_options
 from observatory_storage.errors import ConfigError, translated
 from observatory_storage.lazy_cursor import LazyCursor
 from observatory_storage.operations import Hooks
 
-__all__ = ["adopt_engine", "check_engine", "create_engine", "measure_acquisition", "single_attempt"]
+__all__ = [
+    "adopt_engine",
+    "any_layout",
+    "check_engine",
+    "create_engine",
+    "measure_acquisition",
+    "single_attempt",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +47,7 @@ _ADAPTATIONS: Final = "observatory_storage.adaptations"
 _watched: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
 
 _no_retry: ContextVar[bool] = ContextVar("_no_retry", default=False)
+_any_layout: ContextVar[bool] = ContextVar("_any_layout", default=False)
 
 
 def create_engine(config: StorageConfig) -> sa.Engine:
@@ -73,7 +82,10 @@ def create_engine(config: StorageConfig) -> sa.Engine:
         # Rows contain what users wrote, which must not appear in errors and logs.
         hide_parameters=True,
         use_native_hstore=False,
-        execution_options={"schema_translate_map": {None: config.postgres.schema_name}},
+        execution_options={
+            "schema_translate_map": {None: config.postgres.schema_name},
+            **layout_options(config.postgres),
+        },
     )
     cast(BoundedPool, engine.pool).set_limits(pool)
     _connect_with_retry(engine, config)
@@ -81,6 +93,7 @@ def create_engine(config: StorageConfig) -> sa.Engine:
     recycle_connections(engine, pool)
     _leave_replicas(engine)
     _limit_statements(engine, config.postgres.statement_timeout_ms)
+    _check_layout(engine, config)
     return engine
 
 
@@ -94,7 +107,10 @@ def adopt_engine(engine: sa.Engine, config: StorageConfig) -> sa.Engine:
     schemas[None] = config.postgres.schema_name
     # The application may stream all its results; these statements say themselves what they stream.
     adopted = engine.execution_options(
-        schema_translate_map=schemas, stream_results=False, yield_per=None
+        schema_translate_map=schemas,
+        stream_results=False,
+        yield_per=None,
+        **layout_options(config.postgres),
     )
 
     @event.listens_for(adopted, "engine_connect")
@@ -114,6 +130,7 @@ def adopt_engine(engine: sa.Engine, config: StorageConfig) -> sa.Engine:
             adaptation(cursor)
 
     _limit_statements(adopted, config.postgres.statement_timeout_ms)
+    _check_layout(adopted, config)
     _leave_connections_of_parents(engine.pool)
     return adopted
 
@@ -314,3 +331,36 @@ def _limit_statements(engine: sa.Engine, milliseconds: int) -> None:
             connection.invalidate(error)
             raise
         cursor.close()
+
+
+@contextmanager
+def any_layout() -> Iterator[None]:
+    """Within the block, connect also to tables of another layout: for migrations."""
+    token = _any_layout.set(True)
+    try:
+        yield
+    finally:
+        _any_layout.reset(token)
+
+
+def _check_layout(engine: sa.Engine, config: StorageConfig) -> None:
+    """Refuse tables of another layout with the first connection on which there are tables.
+
+    Some statements are wrong in the other layout, without an error.
+    """
+    postgres = config.postgres
+    layout = Layout(postgres.layout, postgres.shard_count)
+    is_checked = False
+
+    @event.listens_for(engine, "engine_connect")
+    def check(connection: sa.Connection) -> None:
+        nonlocal is_checked
+        if is_checked or _any_layout.get():
+            return
+        driver = _driver_connection(connection)
+        try:
+            with translated():
+                is_checked = check_layout(driver, postgres.schema_name, layout)
+        finally:
+            if not driver.closed:
+                driver.rollback()

@@ -21,12 +21,16 @@ from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
 
 from observatory_embedded import EmbeddedPostgres, EmbeddedValkey
+from tests import citus
 from tests.servers import FAST, RUN, Server, in_utf8, migrated
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from observatory_storage.pool import StoragePool
+
+if citus.URL:
+    citus.have_layout_by_default()
 
 # Let pytest explain the assertions of these helper modules.
 pytest.register_assert_rewrite("tests.soak.verify", "tests.writers.trace_model")
@@ -65,6 +69,9 @@ def _frozen_heap(_managed_randomness: None) -> None:
 def postgres_server() -> Iterator[Server]:
     """The server that all tests share. To stop a server, use `embedded_server`."""
     given = os.environ.get("TEST_DATABASE_URL")
+    if citus.URL:
+        yield citus.CitusServer(citus.URL, embedded=False)
+        return
     if given:
         with in_utf8(given) as server:
             yield server
@@ -79,8 +86,15 @@ postgresql_noproc = factories.postgresql_noproc(
 
 
 @pytest.fixture(scope="session")
-def migrated_template(postgres_server: Server, postgresql_noproc: NoopExecutor) -> Iterator[str]:
+def migrated_template(
+    postgres_server: Server, request: pytest.FixtureRequest
+) -> Iterator[str]:
     """The name of the migrated database from which others are cloned."""
+    if isinstance(postgres_server, citus.CitusServer):
+        with postgres_server.template() as name:
+            yield name
+        return
+    postgresql_noproc: NoopExecutor = request.getfixturevalue("postgresql_noproc")
     yield postgresql_noproc.template_dbname
     # Before pytest-postgresql does: it cannot drop it, without a superuser, from under autovacuum.
     postgres_server.drop_template(postgresql_noproc.template_dbname)
@@ -145,6 +159,8 @@ def two_days(pool: StoragePool) -> StoragePool:
 @pytest.fixture
 def embedded_server() -> Iterator[EmbeddedPostgres]:
     """A server for this test only, to stop and to kill. It has not been migrated."""
+    if citus.URL:
+        pytest.skip("a server without Citus")
     with EmbeddedPostgres(settings=FAST, in_memory=True) as server:
         yield server
 

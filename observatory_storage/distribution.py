@@ -1,0 +1,167 @@
+"""The layout of the tables: on one server, or sharded over several by Citus.
+
+The registry of tables says which tables are distributed and by which column (`tables.DISTRIBUTED`).
+A migration distributes them. Each connection of a pool knows the layout, for the few statements
+that differ: see `is_sharded`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, NamedTuple, cast
+
+import psycopg
+import sqlalchemy as sa
+
+from observatory_storage.config import PostgresConfig
+from observatory_storage.errors import ConfigError, MigrationError
+from observatory_storage.schema_state import quoted_name
+from observatory_storage.tables import DISTRIBUTED, REFERENCE_TABLES, TRACES
+
+__all__ = [
+    "Layout",
+    "apply_layout",
+    "check_layout",
+    "is_sharded",
+    "layout_of",
+    "layout_options",
+    "stored_layout",
+]
+
+_OPTION: Final = "observatory_storage_layout"
+
+
+class Layout(NamedTuple):
+    """A layout, as it is configured.
+
+    Attributes:
+        name: "plain" or "citus".
+        shard_count: the number of shards of a table that is distributed.
+    """
+
+    name: Literal["plain", "citus"]
+    shard_count: int
+
+
+def layout_options(config: PostgresConfig) -> dict[str, Any]:
+    """The execution options by which connections know the layout."""
+    return {_OPTION: Layout(config.layout, config.shard_count)}
+
+
+def layout_of(connection: sa.Connection | sa.Engine) -> Layout | None:
+    """The configured layout; None on an engine that no pool has made."""
+    return cast("Layout | None", connection.get_execution_options().get(_OPTION))
+
+
+def is_sharded(connection: sa.Connection | sa.Engine) -> bool:
+    """Whether the tables have shards on several servers."""
+    layout = layout_of(connection)
+    return layout is not None and layout.name == "citus"
+
+
+# pg_dist_partition is a table of the extension, in the schema of PostgreSQL itself.
+_HAS_CITUS: Final = "SELECT pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"
+_TABLE_AND_CITUS: Final = (
+    "SELECT c.oid, pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"
+    " FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
+    " WHERE n.nspname = %s AND c.relname = %s"
+)
+_IS_DISTRIBUTED: Final = (
+    "SELECT FROM pg_catalog.pg_dist_partition WHERE logicalrelid = %s AND partmethod = 'h'"
+)
+
+
+def stored_layout(driver: psycopg.Connection[Any], schema: str) -> str | None:
+    """The layout that the tables of a schema have; None if there are none."""
+    row = driver.execute(_TABLE_AND_CITUS.encode(), (schema, TRACES.name)).fetchone()
+    if row is None:
+        return None
+    oid, has_citus = row
+    if has_citus and driver.execute(_IS_DISTRIBUTED.encode(), (oid,)).fetchone() is not None:
+        return "citus"
+    return "plain"
+
+
+def check_layout(driver: psycopg.Connection[Any], schema: str, layout: Layout) -> bool:
+    """Check that the tables have the layout; False if there are none yet.
+
+    Raises:
+        ConfigError: they have another one.
+    """
+    stored = stored_layout(driver, schema)
+    if stored is None or stored == layout.name:
+        return stored is not None
+    if stored == "plain":
+        raise ConfigError(
+            f"postgres.layout is {layout.name!r}, but the tables of schema {schema!r} are not"
+            " distributed: run `observatory-storage migrate`, which distributes them, or set"
+            " DB_LAYOUT=plain"
+        )
+    raise ConfigError(
+        f"postgres.layout is {layout.name!r}, but Citus distributes the tables of schema"
+        f" {schema!r}: set DB_LAYOUT=citus"
+    )
+
+
+def apply_layout(connection: sa.Connection, schema: str, layout: Layout) -> None:
+    """Distribute the tables that are not distributed yet, in the transaction of a migration.
+
+    Citus moves their rows to the shards. Readers and writers wait meanwhile.
+
+    Raises:
+        MigrationError: the tables are distributed and shall be plain, or the extension is missing.
+    """
+    has_citus = connection.scalar(sa.text(_HAS_CITUS))
+    if layout.name == "plain":
+        if has_citus and _distributed_in(connection, schema):
+            raise MigrationError(
+                f"schema {schema!r}: Citus distributes its tables: set DB_LAYOUT=citus"
+            )
+        return
+    if not has_citus:
+        raise MigrationError(
+            f"schema {schema!r}: the layout is 'citus', but the database has no extension citus:"
+            " run CREATE EXTENSION citus in it, on the coordinator and on the workers"
+        )
+    done = _distributed_in(connection, schema)
+    tables = sa.inspect(connection).get_table_names(schema)
+    # Shards are made one after the other, on the connections that made those before.
+    connection.execute(sa.text("SET LOCAL citus.multi_shard_modify_mode TO 'sequential'"))
+    for name in REFERENCE_TABLES:
+        if name in tables and name not in done:
+            _run(connection, "create_reference_table(CAST(:name AS regclass))", schema, name)
+    for table in DISTRIBUTED:
+        if table.name not in tables or table.name in done:
+            continue
+        given: dict[str, Any] = {"column": table.distributed_by}
+        call = "create_distributed_table(CAST(:name AS regclass), :column"
+        if table.beside is None:
+            call += ", colocate_with => 'none', shard_count => :shards"
+            given["shards"] = layout.shard_count
+        else:
+            call += ", colocate_with => :beside"
+            given["beside"] = f"{_unescaped(schema)}.{table.beside}"
+        _run(connection, f"{call})", schema, table.name, **given)
+
+
+def _run(connection: sa.Connection, call: str, schema: str, name: str, **given: Any) -> None:
+    given["name"] = f"{_unescaped(schema)}.{name}"
+    connection.execute(sa.text(f"SELECT pg_catalog.{call}"), given)
+
+
+def _distributed_in(connection: sa.Connection, schema: str) -> frozenset[str]:
+    return frozenset(
+        connection.scalars(
+            sa.text(
+                "SELECT c.relname FROM pg_catalog.pg_dist_partition AS d"
+                " JOIN pg_catalog.pg_class AS c ON c.oid = d.logicalrelid"
+                " JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace"
+                " WHERE n.nspname = :schema"
+            ),
+            {"schema": schema},
+        )
+    )
+
+
+def _unescaped(schema: str) -> str:
+    """The schema's name, quoted for a value: there a colon needs no backslash."""
+    return quoted_name(schema).replace("\\:", ":")
