@@ -7,7 +7,9 @@ that differ: see `is_sharded`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final, Literal, NamedTuple, cast
+from uuid import UUID
 
 import psycopg
 import sqlalchemy as sa
@@ -18,9 +20,11 @@ from observatory_storage.schema_state import quoted_name
 from observatory_storage.tables import DISTRIBUTED, REFERENCE_TABLES, TRACES
 
 __all__ = [
+    "TRANSACTION_SETTINGS",
     "Layout",
     "apply_layout",
     "check_layout",
+    "in_shard_order",
     "is_sharded",
     "layout_of",
     "layout_options",
@@ -57,6 +61,33 @@ def is_sharded(connection: sa.Connection | sa.Engine) -> bool:
     layout = layout_of(connection)
     return layout is not None and layout.name == "citus"
 
+
+TRANSACTION_SETTINGS: Final = (
+    "SET LOCAL citus.multi_shard_modify_mode TO 'sequential';"
+    " SET LOCAL citus.enable_deadlock_prevention TO off"
+)
+"""What each transaction sets where tables have shards, so that writers do not deadlock.
+
+Writers lock the rows of traces in one order, shard after shard. With its own settings, Citus works
+on all shards at once; and it locks whole shards for an UPDATE of several, for which a writer that
+has locked rows waits while another one waits for these rows.
+"""
+
+
+def in_shard_order(connection: sa.Connection, trace_ids: Iterable[UUID]) -> list[UUID]:
+    """The ids of traces in the order in which a statement on several shards locks their rows."""
+    ids = list(trace_ids)
+    if len(ids) < 2:
+        return ids
+    translation = connection.get_execution_options().get("schema_translate_map") or {}
+    given = {"ids": ids, "traces": f"{_unescaped(translation.get(None) or 'public')}.traces"}
+    return list(connection.scalars(_IN_SHARD_ORDER, given))
+
+
+_IN_SHARD_ORDER: Final = sa.text(
+    "SELECT given.id FROM unnest(CAST(:ids AS uuid[])) AS given (id) ORDER BY"
+    " pg_catalog.get_shard_id_for_distribution_column(CAST(:traces AS regclass), given.id), given.id"
+)
 
 # pg_dist_partition is a table of the extension, in the schema of PostgreSQL itself.
 _HAS_CITUS: Final = "SELECT pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"

@@ -25,9 +25,14 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 from observatory_storage.adaptation import ADAPTERS, differences
 from observatory_storage.backoff import backoff
 from observatory_storage.bounded_pool import BoundedPool, recycle_connections
-from observatory_storage.config import StorageConfig
-from observatory_storage.distribution import Layout, check_layout, layout_options
-from observatory_storage.errors import ConfigError, translated
+from observatory_storage.config import PostgresConfig, StorageConfig
+from observatory_storage.distribution import (
+    TRANSACTION_SETTINGS,
+    Layout,
+    check_layout,
+    layout_options,
+)
+from observatory_storage.errors import ConfigError, ConnectionLost, translated
 from observatory_storage.lazy_cursor import LazyCursor
 from observatory_storage.operations import Hooks
 
@@ -92,7 +97,7 @@ def create_engine(config: StorageConfig) -> sa.Engine:
     _prepare_connections(engine)
     recycle_connections(engine, pool)
     _leave_replicas(engine)
-    _limit_statements(engine, config.postgres.statement_timeout_ms)
+    _set_up_transactions(engine, config.postgres)
     _check_layout(engine, config)
     return engine
 
@@ -129,7 +134,7 @@ def adopt_engine(engine: sa.Engine, config: StorageConfig) -> sa.Engine:
         for adaptation in adaptations:
             adaptation(cursor)
 
-    _limit_statements(adopted, config.postgres.statement_timeout_ms)
+    _set_up_transactions(adopted, config.postgres)
     _check_layout(adopted, config)
     _leave_connections_of_parents(engine.pool)
     return adopted
@@ -315,9 +320,15 @@ def _leave_replicas(engine: sa.Engine) -> None:
             context.is_disconnect = True
 
 
-def _limit_statements(engine: sa.Engine, milliseconds: int) -> None:
-    if not milliseconds:
+def _set_up_transactions(engine: sa.Engine, config: PostgresConfig) -> None:
+    settings = []
+    if config.statement_timeout_ms:
+        settings.append(f"SET LOCAL statement_timeout = {config.statement_timeout_ms:d}")
+    if config.layout == "citus":
+        settings.append(TRANSACTION_SETTINGS)
+    if not settings:
         return
+    statement = "; ".join(settings)
 
     @event.listens_for(engine, "begin")
     def limit(connection: sa.Connection) -> None:
@@ -325,7 +336,7 @@ def _limit_statements(engine: sa.Engine, milliseconds: int) -> None:
         # driver, since SQLAlchemy has not begun its transaction yet.
         cursor = connection.connection.cursor()
         try:
-            cursor.execute(f"SET LOCAL statement_timeout = {milliseconds:d}")
+            cursor.execute(statement.encode())
         except psycopg.OperationalError as error:
             # The connection is lost. SQLAlchemy does not see errors of the driver here.
             connection.invalidate(error)
@@ -361,6 +372,9 @@ def _check_layout(engine: sa.Engine, config: StorageConfig) -> None:
         try:
             with translated():
                 is_checked = check_layout(driver, postgres.schema_name, layout)
+        except ConnectionLost as error:
+            connection.invalidate(error)
+            raise
         finally:
             if not driver.closed:
                 driver.rollback()

@@ -7,12 +7,12 @@ of the template: the catalogs of Citus name nodes and shards, but no database.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 
 import psycopg
 import sqlalchemy as sa
@@ -40,7 +40,7 @@ def have_layout_by_default() -> None:
 class CitusServer(Server):
     """A coordinator with its workers."""
 
-    @property
+    @cached_property
     def workers(self) -> list[tuple[str, int]]:
         """The hosts and ports of the workers."""
         query = (
@@ -63,11 +63,19 @@ class CitusServer(Server):
     def create(self, name: str, template: str) -> None:
         """Create a database on all nodes."""
         query = sql.SQL("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8' STRATEGY {}").format(
-            sql.Identifier(name), sql.Identifier(template), sql.SQL("file_copy")
+            sql.Identifier(name), sql.Identifier(template), sql.SQL("wal_log")
         )
-        for conninfo in self._nodes("postgres"):
+        self._on_all(query)
+
+    def _on_all(self, query: sql.Composed) -> None:
+        """Run a statement on all nodes at the same time."""
+
+        def run(conninfo: str) -> None:
             with psycopg.connect(conninfo, autocommit=True) as connection:
-                _repeated(connection, query, template)
+                connection.execute(query)
+
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(run, self._nodes("postgres")))
 
     def prepare(self, name: str) -> None:
         """Have a database that is on all nodes be a cluster of its own."""
@@ -81,9 +89,7 @@ class CitusServer(Server):
 
     def drop(self, name: str) -> None:
         query = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-        for conninfo in self._nodes("postgres"):
-            with psycopg.connect(conninfo, autocommit=True) as connection:
-                connection.execute(query)
+        self._on_all(query)
 
     def drop_template(self, name: str) -> None:
         self.drop(name)
@@ -100,9 +106,21 @@ class CitusServer(Server):
                 config.url(), poolclass=NullPool, execution_options=layout_options(config)
             )
             migrate.upgrade(engine)
+            self._close(name)
             yield name
         finally:
             self.drop(name)
+
+    def _close(self, name: str) -> None:
+        """Let nobody connect, as a database that is in use cannot be cloned."""
+        close = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name))
+        for conninfo in self._nodes("postgres"):
+            with psycopg.connect(conninfo, autocommit=True) as connection:
+                connection.execute(close)
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                    [name],
+                )
 
     def _nodes(self, database: str) -> list[str]:
         own = conninfo_to_dict(self.url)
@@ -110,17 +128,3 @@ class CitusServer(Server):
             make_conninfo(**{**own, "dbname": database, "host": host, "port": port})
             for host, port in ((self.host, self.port), *self.workers)
         ]
-
-
-def _repeated(connection: psycopg.Connection[object], query: sql.Composed, template: str) -> None:
-    """Create a database. Citus' own processes connect to the template from time to time."""
-    end = time.monotonic() + 60
-    while True:
-        with contextlib.suppress(psycopg.errors.ObjectInUse):
-            connection.execute(query)
-            return
-        if time.monotonic() > end:
-            raise TimeoutError(f"{template} is always in use")
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [template]
-        )

@@ -86,9 +86,7 @@ postgresql_noproc = factories.postgresql_noproc(
 
 
 @pytest.fixture(scope="session")
-def migrated_template(
-    postgres_server: Server, request: pytest.FixtureRequest
-) -> Iterator[str]:
+def migrated_template(postgres_server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
     """The name of the migrated database from which others are cloned."""
     if isinstance(postgres_server, citus.CitusServer):
         with postgres_server.template() as name:

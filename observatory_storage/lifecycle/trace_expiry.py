@@ -28,6 +28,7 @@ from observatory_storage.lifecycle.stored_partitions import aligned
 from observatory_storage.lifecycle.trace_sweep import Swept, sweep
 from observatory_storage.models import PINNED_TRACES, Trace
 from observatory_storage.repositories import TraceFilters
+from observatory_storage.storing.trace_upsert import lock_rows
 from observatory_storage.storing.transaction import Source, retrying
 from observatory_storage.tables import TRACES
 from observatory_storage.wording import counted
@@ -194,8 +195,8 @@ class TraceExpiry:
             source.engine.begin() as connection,
         ):
             check_cutoff(connection, source, self.cutoff)
-            given = {"ids": [trace.id for trace in traces], "cutoff": self.cutoff}
-            locked = set(connection.scalars(_LOCK, given))
+            ids = [trace.id for trace in traces]
+            locked = {row.id for row in lock_rows(connection, _LOCK, ids, cutoff=self.cutoff)}
             kept = self.spared(connection, list(locked)) if locked else set()
             doomed = [trace for trace in traces if trace.id in locked and trace.id not in kept]
             if unchanged is not None:

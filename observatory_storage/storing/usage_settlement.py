@@ -26,6 +26,7 @@ from observatory_storage.storing.span_filling import fill_from_stored_logs
 from observatory_storage.storing.stored_usage import StoredSpan, read_spans, update_usage
 from observatory_storage.storing.trace_upsert import (
     TraceSummary,
+    lock_rows,
     recompute_traces,
     reports_usage,
 )
@@ -141,7 +142,7 @@ def _settled(source: Source, batch: _Batch) -> int:
 def _settle(connection: Connection, batch: _Batch) -> int | None:
     """Settle a batch; None if other traces were found that have to be locked as well."""
     wanted = sorted({*batch.marked, *batch.others}, key=lambda trace_id: trace_id.int)
-    locked = connection.execute(_LOCK, {"ids": wanted}).all()
+    locked = lock_rows(connection, _LOCK, wanted)
     unsettled = {row.id for row in locked if row.unsettled_since is not None} & {*batch.marked}
     traces = [TraceSummary(*row[: len(TraceSummary._fields)]) for row in locked if row.span_count]
     fill_from_stored_logs(connection, [trace for trace in traces if trace.id in unsettled])

@@ -229,7 +229,7 @@ def _mark_sharing_calls(reader: Reader, deleted: sa.Select[UUID]) -> None:
     reader.run(
         sa.update(Trace)
         .where(Trace.id.in_(sharing), Trace.id.not_in(deleted), Trace.unsettled_since.is_(None))
-        .values(unsettled_since=sa.func.clock_timestamp())
+        .values(unsettled_since=sa.func.statement_timestamp())
         .execution_options(synchronize_session=False)
     )
 
