@@ -7,6 +7,7 @@ that differ: see `is_sharded`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any, Final, Literal, NamedTuple, cast
 from uuid import UUID
@@ -15,7 +16,7 @@ import psycopg
 import sqlalchemy as sa
 
 from observatory_storage.config import PostgresConfig
-from observatory_storage.errors import ConfigError, MigrationError
+from observatory_storage.errors import ConfigError, Conflict, MigrationError, StorageError
 from observatory_storage.schema_state import quoted_name
 from observatory_storage.tables import DISTRIBUTED, REFERENCE_TABLES, TRACES
 
@@ -28,7 +29,10 @@ __all__ = [
     "is_sharded",
     "layout_of",
     "layout_options",
+    "planned_rows",
     "stored_layout",
+    "unfinished_commits",
+    "wait_for_commits",
 ]
 
 _OPTION: Final = "observatory_storage_layout"
@@ -86,7 +90,79 @@ def in_shard_order(connection: sa.Connection, trace_ids: Iterable[UUID]) -> list
 
 _IN_SHARD_ORDER: Final = sa.text(
     "SELECT given.id FROM unnest(CAST(:ids AS uuid[])) AS given (id) ORDER BY"
-    " pg_catalog.get_shard_id_for_distribution_column(CAST(:traces AS regclass), given.id), given.id"
+    " pg_catalog.get_shard_id_for_distribution_column(CAST(:traces AS regclass), given.id),"
+    " given.id"
+)
+
+
+def planned_rows(document: Any) -> int:
+    """The rows that the planner expects, by the answer to EXPLAIN (FORMAT JSON).
+
+    Citus itself expects the same number always. The planners of the shards know better; with
+    ``citus.explain_all_tasks`` the answer has the plans of all of them.
+    """
+    plan = document[0]["Plan"]
+    tasks = plan.get("Distributed Query", {}).get("Job", {}).get("Tasks")
+    if tasks is None:
+        return int(plan["Plan Rows"])
+    return sum(int(task["Remote Plan"][0][0]["Plan"]["Plan Rows"]) for task in tasks)
+
+
+def unfinished_commits(connection: sa.Connection) -> bool:
+    """Whether a worker has not committed what the coordinator has: it failed at that moment.
+
+    Citus completes such commits by itself, by ``citus.recover_2pc_interval`` after the worker is
+    back. The transactions of sessions that are still at work do not count.
+
+    Raises:
+        StorageError: a worker cannot be reached.
+    """
+    prepared = _prepared(connection)
+    if not prepared:
+        return False
+    running = set(connection.scalars(_RUNNING))
+    return any(int(gid.split("_")[2]) not in running for gid in prepared & _prepared(connection))
+
+
+def wait_for_commits(connection: sa.Connection) -> None:
+    """Wait until the workers have committed what the snapshot of this transaction shows.
+
+    The coordinator commits first, and then has the workers commit. Call it after the transaction
+    has its snapshot, and before it reads from the workers.
+
+    Raises:
+        Conflict: a worker does not commit. A later call may succeed.
+        StorageError: a worker cannot be reached.
+    """
+    committing = _prepared(connection)
+    end = time.monotonic() + _COMMIT_PATIENCE_SECS
+    while committing:
+        if time.monotonic() > end:
+            raise Conflict("a worker of Citus has not committed a transaction yet", retryable=True)
+        time.sleep(0.01)
+        committing &= _prepared(connection)
+
+
+def _prepared(connection: sa.Connection) -> set[str]:
+    """The transactions that are prepared on workers."""
+    found: set[str] = set()
+    for is_answered, answer in connection.execute(_PREPARED):
+        if not is_answered:
+            raise StorageError(f"a worker of Citus cannot be asked: {answer}", retryable=True)
+        found.update(filter(None, (answer or "").split(",")))
+    return found
+
+
+_COMMIT_PATIENCE_SECS: Final = 10.0
+_RUNNING: Final = sa.text(
+    "SELECT pid FROM pg_catalog.pg_stat_activity"
+    " WHERE xact_start IS NOT NULL OR query = '<insufficient privilege>'"
+)
+# The name of such a transaction begins: citus, group of the coordinator, process there.
+_PREPARED: Final = sa.text(
+    "SELECT success, result FROM pg_catalog.run_command_on_workers("
+    "'SELECT string_agg(gid, '','') FROM pg_catalog.pg_prepared_xacts"
+    " WHERE database = current_database() AND starts_with(gid, ''citus_0_'')')"
 )
 
 # pg_dist_partition is a table of the extension, in the schema of PostgreSQL itself.

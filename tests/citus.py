@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
 import psycopg
 import sqlalchemy as sa
@@ -123,7 +124,7 @@ class CitusServer(Server):
                 )
 
     def _nodes(self, database: str) -> list[str]:
-        own = conninfo_to_dict(self.url)
+        own: dict[str, Any] = conninfo_to_dict(self.url)
         return [
             make_conninfo(**{**own, "dbname": database, "host": host, "port": port})
             for host, port in ((self.host, self.port), *self.workers)

@@ -38,7 +38,7 @@ from observatory_storage.times import MICROSECOND
 __all__ = ["FRAMES", "TARGETS", "WITH_PAYLOADS", "later", "microseconds", "target_of"]
 
 _TRACE_OBJECTS: Final = ("attributes", "resource_attributes")
-_EMPTY: Final = literal_column("CAST('{}' AS jsonb)")
+_EMPTY: Final[ColumnElement[Any]] = literal_column("CAST('{}' AS jsonb)")
 _TRACE_TEXT: Final = TRACES.position["trace_id"]
 
 

@@ -257,7 +257,7 @@ _LOCK_STORED: Final = (
 
 def locked_traces(connection: sa.Connection, trace_ids: Iterable[UUID]) -> list[TraceSummary]:
     """Lock the rows of stored traces in the order of their ids, as writers do, and read them."""
-    return [TraceSummary(*row) for row in lock_rows(connection, _LOCK_STORED, trace_ids)]
+    return [TraceSummary(*tuple(row)) for row in lock_rows(connection, _LOCK_STORED, trace_ids)]
 
 
 def lock_rows(
@@ -358,12 +358,10 @@ def _recomputing(*, is_one: bool) -> Any:
         .group_by(spans.trace_id)
         .subquery("totals")
     )
+    on_shard = [_is_wanted(_TRACES.c.id, is_one=True)] if is_one else []
     return (
         sa.update(_TRACES)
-        .where(
-            _TRACES.c.id == totals.c.id,
-            *([_is_wanted(_TRACES.c.id, is_one=True)] if is_one else []),
-        )
+        .where(_TRACES.c.id == totals.c.id, *on_shard)
         .values(
             **{column.name: column for column in totals.c if column.name != "id"},
             duration_us=microseconds(totals.c.start_time, totals.c.end_time),

@@ -192,11 +192,10 @@ def in_literals(expression: ColumnElement[Any]) -> ColumnElement[Any]:
     its ON CONFLICT clause.
     """
 
-    def in_text(part: Any, **_: Any) -> Any:
+    def in_text(part: Any, *_: Any, **__: Any) -> Any:
         if not isinstance(part, sa.BindParameter):
             return None
         text = part.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True})
         return sa.literal_column(str(text), part.type)
 
-    changed: ColumnElement[Any] = visitors.replacement_traverse(expression, {}, in_text)
-    return changed
+    return visitors.replacement_traverse(expression, {}, cast(Any, in_text))

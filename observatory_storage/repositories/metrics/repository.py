@@ -41,7 +41,8 @@ from observatory_storage.repositories.reading.measured_methods import measured
 from observatory_storage.repositories.reading.partitioned_search import Bounds, PartitionedSearch
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
-from observatory_storage.repositories.reading.tail import Tail, TailedRows
+from observatory_storage.repositories.reading.sharded_tail import tail_of
+from observatory_storage.repositories.reading.tail import TailedRows
 
 __all__ = ["MetricRepository"]
 
@@ -171,7 +172,7 @@ class MetricRepository(SpanMetrics):
             ValidationError: the cursor is damaged, or belongs to another query or another server.
         """
         wanted = DataPointFilters.of(filters, fields)
-        page = Tail(self._reader, _TAILED).poll(cursor, wanted, ())
+        page = tail_of(self._reader, _TAILED).poll(cursor, wanted, ())
         return replace(page, shape=_POINT_SHAPE)
 
     def iterate_data_points(

@@ -249,8 +249,8 @@ def probed(
     Args:
         bounds: all spans of these traces start within them.
     """
-    # OFFSET keeps the planner from reading all spans for a join. Citus has no lateral join that could
-    # do so. The quoted number is a constant to the planner; an integer would have to be converted.
+    # OFFSET keeps the planner from reading all spans for a join. The quoted number is a constant to
+    # the planner; an integer would have to be converted. Citus has no lateral join with a limit.
     probe = (
         select(literal_column("1"))
         .select_from(TraceSpan)
