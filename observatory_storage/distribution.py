@@ -25,7 +25,9 @@ __all__ = [
     "Layout",
     "apply_layout",
     "check_layout",
+    "compile_for",
     "in_shard_order",
+    "is_for_shards",
     "is_sharded",
     "layout_of",
     "layout_options",
@@ -58,6 +60,17 @@ def layout_options(config: PostgresConfig) -> dict[str, Any]:
 def layout_of(connection: sa.Connection | sa.Engine) -> Layout | None:
     """The configured layout; None on an engine that no pool has made."""
     return cast("Layout | None", connection.get_execution_options().get(_OPTION))
+
+
+def compile_for(dialect: sa.Dialect, config: PostgresConfig) -> None:
+    """Have statements that are compiled for this dialect be those of the layout."""
+    if config.layout == "citus":
+        setattr(dialect, _OPTION, True)
+
+
+def is_for_shards(dialect: sa.Dialect) -> bool:
+    """Whether statements that are compiled for this dialect go to shards."""
+    return getattr(dialect, _OPTION, False)
 
 
 def is_sharded(connection: sa.Connection | sa.Engine) -> bool:

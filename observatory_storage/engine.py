@@ -30,6 +30,7 @@ from observatory_storage.distribution import (
     TRANSACTION_SETTINGS,
     Layout,
     check_layout,
+    compile_for,
     layout_options,
 )
 from observatory_storage.errors import ConfigError, ConnectionLost, translated
@@ -92,6 +93,7 @@ def create_engine(config: StorageConfig) -> sa.Engine:
             **layout_options(config.postgres),
         },
     )
+    compile_for(engine.dialect, config.postgres)
     cast(BoundedPool, engine.pool).set_limits(pool)
     _connect_with_retry(engine, config)
     _prepare_connections(engine)
@@ -134,6 +136,7 @@ def adopt_engine(engine: sa.Engine, config: StorageConfig) -> sa.Engine:
         for adaptation in adaptations:
             adaptation(cursor)
 
+    compile_for(adopted.dialect, config.postgres)
     _set_up_transactions(adopted, config.postgres)
     _check_layout(adopted, config)
     _leave_connections_of_parents(engine.pool)
