@@ -40,7 +40,8 @@ class ByLayout(sa.ColumnElement[bool]):
 @compiles(ByLayout)
 def _compile(element: ByLayout, compiler: SQLCompiler, **kw: Any) -> str:
     chosen = element.sharded if is_for_shards(compiler.dialect) else element.plain
-    return compiler.process(chosen, **kw)
+    # In parentheses: what stands beside it may bind more tightly.
+    return f"({compiler.process(chosen, **kw)})"
 
 
 class Refused(sa.ColumnElement[bool]):

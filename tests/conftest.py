@@ -21,7 +21,7 @@ from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
 
 from observatory_embedded import EmbeddedPostgres, EmbeddedValkey
-from tests import citus
+from tests import citus, shard_rules
 from tests.servers import FAST, RUN, Server, in_utf8, migrated
 
 if TYPE_CHECKING:
@@ -63,6 +63,27 @@ def _frozen_heap(_managed_randomness: None) -> None:
     """Exclude the thousands of collected tests from garbage collection, which would search them."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def shard_rules_listener() -> shard_rules.Listener:
+    """Checks the statements of all tests of this process."""
+    listener = shard_rules.Listener()
+    listener.listen()
+    return listener
+
+
+@pytest.fixture(autouse=True)
+def _statements_keep_the_rules_of_shards(
+    shard_rules_listener: shard_rules.Listener,
+) -> Iterator[None]:
+    """Fail if a statement of the test would be refused where Citus distributes the tables."""
+    yield
+    broken = dict(shard_rules_listener.broken)
+    shard_rules_listener.broken.clear()
+    if broken:
+        told = "\n\n".join(f"{rules}: {text}" for text, rules in broken.items())
+        pytest.fail(f"not for tables with shards (tests/shard_rules.py):\n{told}")
 
 
 @pytest.fixture(scope="session")
