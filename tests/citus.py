@@ -33,6 +33,7 @@ WITHOUT = f"{VARIABLE} names no coordinator"
 
 def have_layout_by_default() -> None:
     """Let configurations without a layout have this one, as most tests make them."""
+    os.environ["DB_LAYOUT"] = "citus"  # for programs that tests start
     PostgresConfig.model_fields["layout"].default = "citus"
     PostgresConfig.model_fields["shard_count"].default = 4
     PostgresConfig.model_rebuild(force=True)

@@ -190,9 +190,9 @@ def holding(connection: sa.Connection, keys: Collection[HourKey]) -> list[int]:
 def without_frames(connection: sa.Connection) -> int:
     """Remove the segments of times without frames: their partitions were dropped."""
     if is_sharded(connection):
-        gone = _without_frames_on_shards(connection)
-        _delete(connection, gone)
-        return len(gone)
+        expired = _without_frames_on_shards(connection)
+        _delete(connection, expired)
+        return len(expired)
     gone = connection.scalars(
         sa.select(_SEGMENTS.c.id).where(
             *(

@@ -198,4 +198,5 @@ def in_literals(expression: ColumnElement[Any]) -> ColumnElement[Any]:
         text = part.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True})
         return sa.literal_column(str(text), part.type)
 
-    return visitors.replacement_traverse(expression, {}, cast(Any, in_text))
+    changed: ColumnElement[Any] = visitors.replacement_traverse(expression, {}, cast(Any, in_text))
+    return changed
