@@ -43,6 +43,7 @@ OTHERWISE_ON_SHARDS: Final = {
     ") AS one ON": "usage_settlement._finding_names: a join without LIMIT",
     ") AS newest ON": "PointReader.look_back_start: the latest point of all metrics",
     "OFFSET 0) r": "SparedRows._rows: a join without OFFSET",
+    "pg_temp.deleted_traces.hex =": "deletion._is_one_of: the shards are given the ids",
     "WITH RECURSIVE names": "service_names._services_of_spans: a statement for each name",
     "WITH RECURSIVE operations": "service_names._operations_of_spans: a statement for each one",
 }
