@@ -23,6 +23,13 @@ pytestmark = pytest.mark.skipif(bool(citus.URL), reason="is about a server witho
 ON_CITUS = PostgresConfig(layout="citus")
 
 
+WITH_VALUES = {"literal_binds": True}
+
+
+def new_dialect() -> Any:
+    return psycopg.dialect()  # type: ignore[no-untyped-call]
+
+
 def config_of(url: str) -> StorageConfig:
     return StorageConfig(postgres=PostgresConfig.from_url(url, layout="citus"))
 
@@ -50,12 +57,15 @@ def test_a_statement_is_compiled_for_the_layout() -> None:
     column: sa.ColumnElement[Any] = sa.column("a", sa.Integer)
     either = ByLayout(sa.or_(column == 1, column == 2), sa.or_(column == 3, column == 4))
     statement = sa.select(column).where(column > 0, either)
-    plain, sharded = psycopg.dialect(), psycopg.dialect()
+    plain, sharded = new_dialect(), new_dialect()
     compile_for(plain, PostgresConfig())
     compile_for(sharded, ON_CITUS)
-    options = {"compile_kwargs": {"literal_binds": True}}
-    assert str(statement.compile(dialect=plain, **options)).endswith("a > 0 AND (a = 1 OR a = 2)")
-    assert str(statement.compile(dialect=sharded, **options)).endswith("a > 0 AND (a = 3 OR a = 4)")
+    assert str(statement.compile(dialect=plain, compile_kwargs=WITH_VALUES)).endswith(
+        "a > 0 AND (a = 1 OR a = 2)"
+    )
+    assert str(statement.compile(dialect=sharded, compile_kwargs=WITH_VALUES)).endswith(
+        "a > 0 AND (a = 3 OR a = 4)"
+    )
     refused = sa.select(column).where(ByLayout(either, Refused("this question")))
     refused.compile(dialect=plain)
     with pytest.raises(StorageError, match="this question is not answered where Citus"):
@@ -65,7 +75,7 @@ def test_a_statement_is_compiled_for_the_layout() -> None:
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 def test_on_conflict_has_no_parameters(target: Any) -> None:
     for statement in (target.merge, target.insert_or_merge):
-        _, _, conflict = str(statement.compile(dialect=psycopg.dialect())).partition("ON CONFLICT")
+        _, _, conflict = str(statement.compile(dialect=new_dialect())).partition("ON CONFLICT")
         assert conflict
         assert "%(" not in conflict
 
