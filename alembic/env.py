@@ -13,7 +13,7 @@ from alembic.util.exc import CommandError
 
 from observatory_storage import migrate
 from observatory_storage.config import StorageConfig
-from observatory_storage.engine import create_engine
+from observatory_storage.engine import any_layout, create_engine
 from observatory_storage.errors import StorageError, translated
 
 config = context.config
@@ -32,7 +32,7 @@ def on_the_command_line() -> None:
     compare = called is command.check or getattr(config.cmd_opts, "autogenerate", False)
     engine = create_engine(settings)
     try:
-        with translated(), engine.connect() as connection:
+        with translated(), any_layout(), engine.connect() as connection:
             migrate.run(context, connection, schema, compare=compare)
     finally:
         engine.dispose()

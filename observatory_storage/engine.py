@@ -25,13 +25,27 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 from observatory_storage.adaptation import ADAPTERS, differences
 from observatory_storage.backoff import backoff
 from observatory_storage.bounded_pool import BoundedPool, recycle_connections
-from observatory_storage.config import StorageConfig
-from observatory_storage.errors import ConfigError, translated
+from observatory_storage.config import PostgresConfig, StorageConfig
+from observatory_storage.distribution import (
+    TRANSACTION_SETTINGS,
+    Layout,
+    check_layout,
+    compile_for,
+    layout_options,
+)
+from observatory_storage.errors import ConfigError, ConnectionLost, translated
 from observatory_storage.lazy_cursor import LazyCursor
 from observatory_storage.operations import Hooks
 from observatory_storage.read_only_engine import explain_replay_conflicts, leave_replicas
 
-__all__ = ["adopt_engine", "check_engine", "create_engine", "measure_acquisition", "single_attempt"]
+__all__ = [
+    "adopt_engine",
+    "any_layout",
+    "check_engine",
+    "create_engine",
+    "measure_acquisition",
+    "single_attempt",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +54,7 @@ _ADAPTATIONS: Final = "observatory_storage.adaptations"
 _watched: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
 
 _no_retry: ContextVar[bool] = ContextVar("_no_retry", default=False)
+_any_layout: ContextVar[bool] = ContextVar("_any_layout", default=False)
 
 
 def create_engine(config: StorageConfig) -> sa.Engine:
@@ -74,15 +89,20 @@ def create_engine(config: StorageConfig) -> sa.Engine:
         # Rows contain what users wrote, which must not appear in errors and logs.
         hide_parameters=True,
         use_native_hstore=False,
-        execution_options={"schema_translate_map": {None: config.postgres.schema_name}},
+        execution_options={
+            "schema_translate_map": {None: config.postgres.schema_name},
+            **layout_options(config.postgres),
+        },
     )
+    compile_for(engine.dialect, config.postgres)
     cast(BoundedPool, engine.pool).set_limits(pool)
     _connect_with_retry(engine, config)
     _prepare_connections(engine)
     recycle_connections(engine, pool)
     leave_replicas(engine)
     explain_replay_conflicts(engine)
-    _limit_statements(engine, config.postgres.statement_timeout_ms)
+    _set_up_transactions(engine, config.postgres)
+    _check_layout(engine, config)
     return engine
 
 
@@ -96,7 +116,10 @@ def adopt_engine(engine: sa.Engine, config: StorageConfig) -> sa.Engine:
     schemas[None] = config.postgres.schema_name
     # The application may stream all its results; these statements say themselves what they stream.
     adopted = engine.execution_options(
-        schema_translate_map=schemas, stream_results=False, yield_per=None
+        schema_translate_map=schemas,
+        stream_results=False,
+        yield_per=None,
+        **layout_options(config.postgres),
     )
 
     @event.listens_for(adopted, "engine_connect")
@@ -116,7 +139,9 @@ def adopt_engine(engine: sa.Engine, config: StorageConfig) -> sa.Engine:
             adaptation(cursor)
 
     explain_replay_conflicts(adopted)
-    _limit_statements(adopted, config.postgres.statement_timeout_ms)
+    compile_for(adopted.dialect, config.postgres)
+    _set_up_transactions(adopted, config.postgres)
+    _check_layout(adopted, config)
     _leave_connections_of_parents(engine.pool)
     return adopted
 
@@ -289,9 +314,15 @@ def _prepare_connections(engine: sa.Engine) -> None:
             connection.commit()
 
 
-def _limit_statements(engine: sa.Engine, milliseconds: int) -> None:
-    if not milliseconds:
+def _set_up_transactions(engine: sa.Engine, config: PostgresConfig) -> None:
+    settings = []
+    if config.statement_timeout_ms:
+        settings.append(f"SET LOCAL statement_timeout = {config.statement_timeout_ms:d}")
+    if config.layout == "citus":
+        settings.append(TRANSACTION_SETTINGS)
+    if not settings:
         return
+    statement = "; ".join(settings)
 
     @event.listens_for(engine, "begin")
     def limit(connection: sa.Connection) -> None:
@@ -299,9 +330,45 @@ def _limit_statements(engine: sa.Engine, milliseconds: int) -> None:
         # driver, since SQLAlchemy has not begun its transaction yet.
         cursor = connection.connection.cursor()
         try:
-            cursor.execute(f"SET LOCAL statement_timeout = {milliseconds:d}")
+            cursor.execute(statement.encode())
         except psycopg.OperationalError as error:
             # The connection is lost. SQLAlchemy does not see errors of the driver here.
             connection.invalidate(error)
             raise
         cursor.close()
+
+
+@contextmanager
+def any_layout() -> Iterator[None]:
+    """Within the block, connect also to tables of another layout: for migrations."""
+    token = _any_layout.set(True)
+    try:
+        yield
+    finally:
+        _any_layout.reset(token)
+
+
+def _check_layout(engine: sa.Engine, config: StorageConfig) -> None:
+    """Refuse tables of another layout with the first connection on which there are tables.
+
+    Some statements are wrong in the other layout, without an error.
+    """
+    postgres = config.postgres
+    layout = Layout(postgres.layout, postgres.shard_count)
+    is_checked = False
+
+    @event.listens_for(engine, "engine_connect")
+    def check(connection: sa.Connection) -> None:
+        nonlocal is_checked
+        if is_checked or _any_layout.get():
+            return
+        driver = _driver_connection(connection)
+        try:
+            with translated():
+                is_checked = check_layout(driver, postgres.schema_name, layout)
+        except ConnectionLost as error:
+            connection.invalidate(error)
+            raise
+        finally:
+            if not driver.closed:
+                driver.rollback()

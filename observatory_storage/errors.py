@@ -9,6 +9,7 @@ language.
 from __future__ import annotations
 
 import pickle
+import re
 import reprlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -213,6 +214,10 @@ _WRITABLE = (
 )
 
 
+# Citus repeats the errors of shards without their fields, and its names end with that of the shard.
+_CONSTRAINT = re.compile(r'violates \w+ constraint "([^"]+?)(?:_\d{6,})?"')
+
+
 def sqlstate_of(error: BaseException) -> str | None:
     """The SQLSTATE of a psycopg error, even if SQLAlchemy has wrapped it."""
     original = getattr(error, "orig", None) or error
@@ -291,6 +296,8 @@ def _data_error(error: object, message: str) -> ValidationError:
     diagnostic = getattr(error, "diag", None)
     column = getattr(diagnostic, "column_name", None)
     constraint = getattr(diagnostic, "constraint_name", None)
+    if constraint is None and (named := _CONSTRAINT.search(message)) is not None:
+        constraint = named[1]
     result = ValidationError(column or constraint or "row", None, message)
     result.args = (f"{column or constraint}: {message}" if column or constraint else message,)
     return result

@@ -27,7 +27,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
-from observatory_storage import migration_locks, schema_state
+from observatory_storage import distribution, migration_locks, schema_state
 from observatory_storage.errors import MigrationError, sqlstate_of, translate, translated
 from observatory_storage.models import Base
 from observatory_storage.processes import PerProcess
@@ -169,6 +169,8 @@ def run(
                 schema_state.remove_schema(connection, schema)
             elif _revision_of(environment) == environment.script.get_current_head():
                 schema_state.check_tables(connection, schema)
+                if (layout := distribution.layout_of(connection)) is not None:
+                    distribution.apply_layout(connection, schema, layout)
             return True
 
     # Asked for again and again rather than waited for: a waiting statement holds a snapshot, and

@@ -17,6 +17,7 @@ from observatory_storage.commits import Commits
 from observatory_storage.config import PostgresConfig, StorageConfig
 from observatory_storage.engine import (
     adopt_engine,
+    any_layout,
     check_engine,
     create_engine,
     measure_acquisition,
@@ -179,7 +180,7 @@ class StoragePool(PoolReads, PoolUpkeep, LivePool):
             ConnectionLost: PostgreSQL could not be reached.
             PoolError: no connection became free in time.
         """
-        with self.hooks.measure("migrate"):
+        with self.hooks.measure("migrate"), any_layout():
             migrate.upgrade(self.engine, self.schema)
         self.partitions.forget()
         self.prices.forget()

@@ -21,6 +21,7 @@ from observatory_storage.errors import ValidationError
 
 __all__ = [
     "DATA_POINTS",
+    "DISTRIBUTED",
     "EVENTS",
     "LOGS",
     "LOG_FRAMES",
@@ -28,6 +29,7 @@ __all__ = [
     "OWN_TABLES",
     "PAYLOAD_COLUMNS",
     "PAYLOAD_FRAMES",
+    "REFERENCE_TABLES",
     "ROLLUP_TABLES",
     "SPANS",
     "SPAN_KEY_OF_EVENT",
@@ -67,6 +69,9 @@ class TableDefinition:
             replaces a stored one keeps their values where it has none.
         least: columns that keep the lesser value of a stored row and of the one that replaces it.
             NULL is the least.
+        distributed_by: the column whose values decide on which shard a row is, in the layout
+            "citus". It is in the primary key and is never updated. None: each node has all rows.
+        beside: the table whose shards have the rows of the same values.
     """
 
     model: type[models.Base]
@@ -76,6 +81,8 @@ class TableDefinition:
     filled_by_storage: frozenset[str] = _TIMES_OF_WRITING
     filled_later: frozenset[str] = frozenset()
     least: frozenset[str] = frozenset()
+    distributed_by: str | None = None
+    beside: str | None = None
 
     @cached_property
     def table(self) -> Table:
@@ -142,7 +149,9 @@ TRACES: Final = TableDefinition(
     | {"last_span_start", "lead_has_parent", "lead_start_time", "lead_start_ns", "lead_span_id"}
     | {"usage_span_count", "unsettled_since", "sample_weight"}
     | {"weighted_span_count", "weighted_error_count", "weighted_tokens", "weighted_cost_usd"},
+    distributed_by="id",
 )
+_OF_TRACE: Final[dict[str, Any]] = {"distributed_by": "trace_id", "beside": TRACES.name}
 # An event has the version key of its span: neither is written before what was written earlier.
 SPANS: Final = TableDefinition(
     models.TraceSpan,
@@ -152,35 +161,58 @@ SPANS: Final = TableDefinition(
     filled_later=frozenset({"user_id", "session_id"}),
     # A span that was kept for certain once, such as one with an error, stands for itself alone.
     least=frozenset({"sample_weight"}),
+    **_OF_TRACE,
 )
 EVENTS: Final = TableDefinition(
     models.TraceEvent,
     on_conflict="replace",
     version_key=("span_id",),
     filled_by_storage=_TIMES_OF_WRITING.union(PAYLOAD_COLUMNS),
+    **_OF_TRACE,
 )
 # The columns of an event that hold its span's key: trace_id, span_id, start_time, start_ns.
 SPAN_KEY_OF_EVENT: Final = ("trace_id", "span_id", "span_start_time", "span_start_ns")
 METRICS: Final = TableDefinition(models.Metric, on_conflict="replace")
-DATA_POINTS: Final = TableDefinition(models.MetricDataPoint, on_conflict="keep")
+DATA_POINTS: Final = TableDefinition(
+    models.MetricDataPoint, on_conflict="keep", distributed_by="metric_id"
+)
 LOGS: Final = TableDefinition(
     models.LogRecord,
     on_conflict="keep",
     version_key=("id",),
     filled_by_storage=_TIMES_OF_WRITING.union(PAYLOAD_COLUMNS),
+    distributed_by="id",
 )
 
 PAYLOAD_FRAMES: Final = TableDefinition(
-    models.PayloadFrame, on_conflict="keep", filled_by_storage=_TIMES_OF_WRITING | {"packed_ids"}
+    models.PayloadFrame,
+    on_conflict="keep",
+    filled_by_storage=_TIMES_OF_WRITING | {"packed_ids"},
+    **_OF_TRACE,
 )
 """Rows that the storage makes from large values. No writer is given rows of it."""
 LOG_FRAMES: Final = TableDefinition(
-    models.LogFrame, on_conflict="keep", filled_by_storage=_TIMES_OF_WRITING | {"packed_ids"}
+    models.LogFrame,
+    on_conflict="keep",
+    filled_by_storage=_TIMES_OF_WRITING | {"packed_ids"},
+    **_OF_TRACE,
 )
 """The same of log records."""
 
 TABLES: Final = {table.name: table for table in (TRACES, SPANS, EVENTS, METRICS, DATA_POINTS, LOGS)}
 """All tables that rows are written to, by their names."""
+
+DISTRIBUTED: Final = tuple(
+    table for table in (*TABLES.values(), PAYLOAD_FRAMES, LOG_FRAMES) if table.distributed_by
+)
+"""The tables that have shards in the layout "citus", each after the one that it is beside."""
+
+REFERENCE_TABLES: Final = (METRICS.name, models.PINNED_TRACES.name)
+"""The names of the tables of which each node has a copy then: what the shards are joined with.
+
+The other tables of the storage stay on the coordinator. Statements read or write them alone, or
+with a few rows.
+"""
 
 ROLLUP_TABLES: Final = frozenset(
     mapper.class_.__tablename__

@@ -21,12 +21,16 @@ from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
 
 from observatory_embedded import EmbeddedPostgres, EmbeddedValkey
+from tests import citus, shard_rules
 from tests.servers import FAST, RUN, Server, in_utf8, migrated
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from observatory_storage.pool import StoragePool
+
+if citus.URL:
+    citus.have_layout_by_default()
 
 # Let pytest explain the assertions of these helper modules.
 pytest.register_assert_rewrite("tests.soak.verify", "tests.writers.trace_model")
@@ -72,9 +76,33 @@ def shared_embedded() -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture(scope="session")
+def shard_rules_listener() -> shard_rules.Listener:
+    """Checks the statements of all tests of this process."""
+    listener = shard_rules.Listener()
+    listener.listen()
+    return listener
+
+
+@pytest.fixture(autouse=True)
+def _statements_keep_the_rules_of_shards(
+    shard_rules_listener: shard_rules.Listener,
+) -> Iterator[None]:
+    """Fail if a statement of the test would be refused where Citus distributes the tables."""
+    yield
+    broken = dict(shard_rules_listener.broken)
+    shard_rules_listener.broken.clear()
+    if broken:
+        told = "\n\n".join(f"{rules}: {text}" for text, rules in broken.items())
+        pytest.fail(f"not for tables with shards (tests/shard_rules.py):\n{told}")
+
+
+@pytest.fixture(scope="session")
 def postgres_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """The server that all tests share. To stop a server, use `embedded_server`."""
     given = os.environ.get("TEST_DATABASE_URL")
+    if citus.URL:
+        yield citus.CitusServer(citus.URL, embedded=False)
+        return
     if given:
         with in_utf8(given) as server:
             yield server
@@ -89,8 +117,13 @@ postgresql_noproc = factories.postgresql_noproc(
 
 
 @pytest.fixture(scope="session")
-def migrated_template(postgres_server: Server, postgresql_noproc: NoopExecutor) -> Iterator[str]:
+def migrated_template(postgres_server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
     """The name of the migrated database from which others are cloned."""
+    if isinstance(postgres_server, citus.CitusServer):
+        with postgres_server.template() as name:
+            yield name
+        return
+    postgresql_noproc: NoopExecutor = request.getfixturevalue("postgresql_noproc")
     yield postgresql_noproc.template_dbname
     # Before pytest-postgresql does: it cannot drop it, without a superuser, from under autovacuum.
     postgres_server.drop_template(postgresql_noproc.template_dbname)
@@ -155,6 +188,8 @@ def two_days(pool: StoragePool) -> StoragePool:
 @pytest.fixture
 def embedded_server() -> Iterator[EmbeddedPostgres]:
     """A server for this test only, to stop and to kill. It has not been migrated."""
+    if citus.URL:
+        pytest.skip("a server without Citus")
     with EmbeddedPostgres(settings=FAST, in_memory=True) as server:
         yield server
 

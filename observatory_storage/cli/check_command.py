@@ -149,6 +149,9 @@ class _Check:
         began = time.perf_counter()
         try:
             pool = stack.enter_context(self._state.pool(connect=True))
+        except ConfigError as error:  # the tables have another layout
+            advice = f"Correct {self._state.variable('DB_LAYOUT')}, or migrate the tables."
+            raise _Failed(str(error), advice) from error
         except StorageError as error:
             attempts = self._config.retry.max_attempts
             detail = f"{error} (up to {attempts} attempts)"

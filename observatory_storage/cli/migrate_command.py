@@ -12,6 +12,7 @@ from observatory_storage.cli.common_options import (
     common_options,
     json_option,
 )
+from observatory_storage.engine import any_layout
 
 __all__ = ["command"]
 
@@ -27,7 +28,7 @@ def command(state: State) -> None:
     others wait for it.
     """
     output = state.output()
-    with state.pool() as pool:
+    with state.pool() as pool, any_layout():
         before = migrations.current(pool.engine, pool.schema)
         pool.run_migrations()
         now = migrations.current(pool.engine, pool.schema)

@@ -36,6 +36,8 @@ from observatory_storage.errors import ConfigError
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
+LayoutName = Literal["plain", "citus"]
+
 _INT_MAX = 2**31 - 1  # PostgreSQL's and libpq's integers have 32 bits.
 
 
@@ -96,6 +98,16 @@ class PostgresConfig(ConfigModel):
     # BaseModel has a method called `schema`.
     schema_name: Annotated[SchemaName, Env("DB_SCHEMA")] = Field(
         default="public", alias="schema", description="Schema that holds the tables."
+    )
+    layout: Annotated[LayoutName, Env("DB_LAYOUT")] = Field(
+        default="plain",
+        description="plain: one server has all tables; citus: Citus shards them over several.",
+    )
+    shard_count: Annotated[Integer, Env("DB_SHARD_COUNT")] = Field(
+        default=8,
+        ge=1,
+        le=1024,
+        description="Shards of each table when migrate distributes the tables over Citus.",
     )
     statement_timeout_ms: Annotated[Integer, Env("DB_STATEMENT_TIMEOUT_MS")] = Field(
         default=0,

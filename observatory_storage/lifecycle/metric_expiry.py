@@ -8,6 +8,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from observatory_storage.by_layout import ByLayout
 from observatory_storage.commits import Change
 from observatory_storage.errors import translated
 from observatory_storage.lifecycle.run import Run
@@ -23,7 +24,12 @@ _BATCH_SIZE: Final = 1_000
 _NO_ID: Final = UUID(int=0)
 
 _POINTS: Final = sa.select(MetricDataPoint.metric_id).where(MetricDataPoint.metric_id == Metric.id)
-_POINTLESS: Final = sa.and_(Metric.updated_at < sa.bindparam("cutoff"), ~_POINTS.exists())
+# A metric's points are looked up; shards tell which metrics have some.
+_WITH_POINTS: Final = sa.select(MetricDataPoint.metric_id).distinct()
+_POINTLESS: Final = sa.and_(
+    Metric.updated_at < sa.bindparam("cutoff"),
+    ByLayout(~_POINTS.exists(), Metric.id.not_in(_WITH_POINTS)),
+)
 _WALK: Final = (
     sa.select(Metric.id)
     .where(Metric.id > sa.bindparam("after"), _POINTLESS)
@@ -77,8 +83,9 @@ def _delete(connection: sa.Connection, schema: str, ids: list[UUID], cutoff: dat
 
 def count_pointless_metrics(run: Run, cutoff: datetime) -> int:
     """How many metrics would be deleted once the data points before the cutoff are gone."""
-    kept = _POINTS.where(MetricDataPoint.timestamp >= cutoff).exists()
+    is_kept = MetricDataPoint.timestamp >= cutoff
+    goes = ByLayout(~_POINTS.where(is_kept).exists(), Metric.id.not_in(_WITH_POINTS.where(is_kept)))
     statement = sa.select(sa.func.count()).select_from(Metric)
     with translated(), run.source.engine.connect() as connection:
-        found = connection.scalar(statement.where(Metric.updated_at < cutoff, ~kept))
+        found = connection.scalar(statement.where(Metric.updated_at < cutoff, goes))
     return found or 0

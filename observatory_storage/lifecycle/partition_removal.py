@@ -15,6 +15,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from observatory_storage.commits import Change
+from observatory_storage.distribution import is_sharded
 from observatory_storage.errors import Conflict, translated
 from observatory_storage.layout import PARTITIONED
 from observatory_storage.lifecycle import partition_marks
@@ -40,6 +41,7 @@ __all__ = ["columns_of", "recover", "remove", "versions_in"]
 
 # A transaction that holds on to the table for longer makes the next run go on.
 _WAIT: Final = "10s"
+_WAIT_ON_SHARDS: Final = "500ms"
 
 
 def remove(run: Run, partition: StoredPartition, archived: Versions | None = None) -> bool:
@@ -192,6 +194,15 @@ def columns_of(connection: sa.Connection, schema: str, table: str) -> str:
 def _detach(source: Source, partition: StoredPartition, how: str) -> bool:
     """Detach a partition, which takes two transactions of the server's own."""
     parent, child = _qualified(source, partition.table), _qualified(source, partition.name)
+    if is_sharded(source.engine):
+        # Citus detaches at once or not at all: readers and writers wait for a moment.
+        try:
+            with translated(), source.engine.begin() as connection:
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_WAIT_ON_SHARDS}'")
+                connection.execute(sa.text(f"ALTER TABLE {parent} DETACH PARTITION {child}"))
+        except Conflict:
+            return False
+        return True
     with _outside_a_transaction(source) as connection:
         try:
             with translated():

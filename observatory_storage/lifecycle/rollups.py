@@ -17,6 +17,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from observatory_storage.distribution import is_sharded, wait_for_commits
 from observatory_storage.errors import ValidationError, translated
 from observatory_storage.lifecycle.rollup_work import (
     EARLIEST_BUCKET,
@@ -228,4 +229,7 @@ def _refresh(
         connection.exec_driver_sql("SET LOCAL work_mem = '64MB'")
         connection.execute(_locking(connection))
         work = RollupWork(connection, quoted_name(source.schema), level)
+        if is_sharded(connection):
+            # Otherwise marks would be taken away whose spans are not to be seen yet.
+            wait_for_commits(connection)
         return work.piece(now, complete, place)

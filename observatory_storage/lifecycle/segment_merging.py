@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
+from observatory_storage.distribution import is_sharded
 from observatory_storage.models import LogFrame, PayloadFrame, PayloadSegment, PayloadWords
 from observatory_storage.payloads.stored_frames import note_changed
 from observatory_storage.payloads.word_blocks import (
@@ -187,6 +189,10 @@ def holding(connection: sa.Connection, keys: Collection[HourKey]) -> list[int]:
 
 def without_frames(connection: sa.Connection) -> int:
     """Remove the segments of times without frames: their partitions were dropped."""
+    if is_sharded(connection):
+        expired = _without_frames_on_shards(connection)
+        _delete(connection, expired)
+        return len(expired)
     gone = connection.scalars(
         sa.select(_SEGMENTS.c.id).where(
             *(
@@ -200,6 +206,21 @@ def without_frames(connection: sa.Connection) -> int:
     ).all()
     _delete(connection, gone)
     return len(gone)
+
+
+def _without_frames_on_shards(connection: sa.Connection) -> list[int]:
+    """The same, by the hours that have frames: the segments are not on the shards."""
+    selected = sa.select(_SEGMENTS.c.id, _SEGMENTS.c.first_start, _SEGMENTS.c.last_start)
+    segments = connection.execute(selected).all()
+    if not segments:
+        return []
+    hours = sorted(
+        hour
+        for frames in _FRAMES
+        for hour in connection.scalars(sa.select(frames.c.start_time).distinct())
+    )
+    places = ((one, bisect_left(hours, one.first_start)) for one in segments)
+    return [one.id for one, place in places if place == len(hours) or hours[place] > one.last_start]
 
 
 def forget_expired(connection: sa.Connection, lower: datetime, upper: datetime) -> None:

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from observatory_storage.errors import ValidationError, translated
+from observatory_storage.distribution import is_sharded
+from observatory_storage.errors import StorageError, ValidationError, translated
 from observatory_storage.models import Base
 from observatory_storage.schema_state import quoted_name
 from observatory_storage.serialization import Result
@@ -177,13 +178,18 @@ def storage_size(
 
     Raises:
         ValidationError: there is no such table, or the number of rows is negative.
-        StorageError: PostgreSQL cannot be reached.
+        StorageError: PostgreSQL cannot be reached, or Citus distributes the tables.
     """
     known = sorted(Base.metadata.tables)
     if table is not None and table not in known:
         raise ValidationError("table", table, f"must be one of {', '.join(known)}")
     if isinstance(sampled_rows, bool) or sampled_rows < 0:
         raise ValidationError("sampled_rows", sampled_rows, "must be an integer, at least 0")
+    if is_sharded(source.engine):
+        raise StorageError(
+            "sizes are not measured where Citus distributes the tables: see its views citus_tables"
+            " and citus_shards"
+        )
     given = {"schema": source.schema, "tables": known if table is None else [table]}
     with translated(), source.engine.connect() as connection:
         relations = [row for row in connection.execute(_RELATIONS, given) if row.bytes is not None]

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from observatory_storage.distribution import is_sharded
 from observatory_storage.lifecycle.partition_marks import Versions
 from observatory_storage.models import Trace
 from observatory_storage.payloads import FrameKey, hour_of, prune_frames
@@ -94,7 +95,7 @@ class SparedRows:
         """For each trace that has rows: how many, and the sum of their versions."""
         statement = sa.text(
             "SELECT r.trace_id, count(*), sum(CAST(CAST(r.xmin AS text) AS bigint))"  # noqa: S608
-            f" FROM {self._rows('e.trace_id, e.xmin')} GROUP BY r.trace_id"
+            f" FROM {self._rows(connection, 'e.trace_id, e.xmin')} GROUP BY r.trace_id"
         )
         return {
             trace_id: Versions(count, int(total))
@@ -113,14 +114,14 @@ class SparedRows:
         """
         statement = sa.text(
             f"INSERT INTO {target} ({columns}) SELECT {columns}"  # noqa: S608 - quoted
-            f" FROM {self._rows('e.*')} ON CONFLICT DO NOTHING"
+            f" FROM {self._rows(connection, 'e.*')} ON CONFLICT DO NOTHING"
         )
         for some in _chunks(traces):
             connection.execute(statement, _parameters(some))
 
     def starts(self, connection: sa.Connection, traces: Sequence[SparedTrace]) -> list[datetime]:
         """The times by which the rows are partitioned."""
-        rows = self._rows(f"e.{self._start}")
+        rows = self._rows(connection, f"e.{self._start}")
         statement = sa.text(f"SELECT DISTINCT r.{self._start} FROM {rows}")  # noqa: S608 - quoted
         return [
             start
@@ -128,15 +129,20 @@ class SparedRows:
             for start in connection.scalars(statement, _parameters(some))
         ]
 
-    def _rows(self, columns: str) -> str:
+    def _rows(self, connection: sa.Connection, columns: str) -> str:
         first = "date_trunc('hour', given.first, 'UTC')" if self._is_of_frames else "given.first"
-        # OFFSET 0 keeps the planner from joining all rows of the partition.
-        return (
-            "unnest(CAST(:ids AS uuid[]), CAST(:firsts AS timestamptz[]),"  # noqa: S608 - quoted
-            " CAST(:lasts AS timestamptz[])) AS given (trace, first, last),"
-            f" LATERAL (SELECT {columns} FROM {self._partition} e WHERE e.trace_id = given.trace"
-            f" AND e.{self._start} BETWEEN {first} AND given.last{self._is_needed()} OFFSET 0) r"
+        given = (
+            "unnest(CAST(:ids AS uuid[]), CAST(:firsts AS timestamptz[]),"
+            " CAST(:lasts AS timestamptz[])) AS given (trace, first, last)"
         )
+        matching = (
+            f"{self._partition} e WHERE e.trace_id = given.trace"
+            f" AND e.{self._start} BETWEEN {first} AND given.last{self._is_needed()}"
+        )
+        if is_sharded(connection):  # Citus has no lateral join with an OFFSET
+            return f"(SELECT {columns} FROM {given}, {matching}) r"  # noqa: S608 - quoted
+        # OFFSET 0 keeps the planner from joining all rows of the partition.
+        return f"{given}, LATERAL (SELECT {columns} FROM {matching} OFFSET 0) r"  # noqa: S608 - quoted
 
     def _is_needed(self) -> str:
         """The condition that an event's span is there, or a row that refers to a frame."""

@@ -15,6 +15,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from observatory_storage import layout
+from observatory_storage.distribution import is_sharded
 from observatory_storage.errors import (
     Conflict,
     PoolError,
@@ -119,7 +120,8 @@ def split_partitions(run: Run) -> SplitPartitions:
     These are months, years, catch-alls and gaps, where rows of their time would have narrower
     partitions now. Rows are copied in transactions of about half a second; a run that ends in
     between goes on later. Readers and writers wait less than a second, while the new partitions
-    take the place of the old one. It uses two connections of the pool.
+    take the place of the old one. It uses two connections of the pool. Where Citus distributes the
+    tables, no partition is split.
 
     Raises:
         PoolError: the pool has only one connection.
@@ -127,6 +129,10 @@ def split_partitions(run: Run) -> SplitPartitions:
     """
     split: list[SplitPartition] = []
     failed: list[PartitionSplitFailure] = []
+    if is_sharded(run.source.engine):
+        return (
+            SplitPartitions()
+        )  # the copy finds its rows by their places and versions in one table
     with translated(), _alone(run.source) as is_alone:
         if not is_alone:
             run.progress("split no partition: another process is splitting")

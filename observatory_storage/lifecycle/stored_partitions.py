@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 
 from observatory_storage import layout
+from observatory_storage.distribution import is_sharded, planned_rows
 from observatory_storage.errors import translated
 from observatory_storage.storing.transaction import Source
 
@@ -25,13 +26,15 @@ __all__ = [
 _MIN: Final = datetime.min.replace(tzinfo=UTC)
 _MAX: Final = datetime.max.replace(tzinfo=UTC)
 
-_SIZES: Final = sa.text(
-    "SELECT p.relname, p.oid, pg_total_relation_size(p.oid) AS bytes"
+_PARTITION_SIZES: Final = (
+    "SELECT p.relname, p.oid, {size}(p.oid) AS bytes"
     " FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_class p ON p.oid = h.inhrelid"
     " JOIN pg_catalog.pg_class t ON t.oid = h.inhparent"
     " JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace"
     " WHERE n.nspname = :schema AND t.relname = :table AND NOT h.inhdetachpending"
 )
+_SIZES: Final = sa.text(_PARTITION_SIZES.format(size="pg_total_relation_size"))
+_SIZES_OF_SHARDS: Final = sa.text(_PARTITION_SIZES.format(size="citus_total_relation_size"))
 _DETACHING: Final = sa.text(
     "SELECT EXISTS (SELECT FROM pg_catalog.pg_inherits h"
     " JOIN pg_catalog.pg_class t ON t.oid = h.inhparent"
@@ -69,7 +72,10 @@ def partitions_of(source: Source, tables: Iterable[str]) -> list[StoredPartition
     with translated(), source.engine.begin() as connection:
         for table in tables:
             ranges = layout.named(connection, source.schema, table)
-            sizes = connection.execute(_SIZES, {"schema": source.schema, "table": table})
+            sizes = connection.execute(
+                _SIZES_OF_SHARDS if is_sharded(connection) else _SIZES,
+                {"schema": source.schema, "table": table},
+            )
             found += [
                 StoredPartition(
                     ranges[row.relname].upper,
@@ -97,8 +103,10 @@ def estimated_rows(connection: sa.Connection, schema: str, partition: str) -> in
     quote = connection.dialect.identifier_preparer.quote
     # Unlike the catalog, the planner has an estimate of a table that was never analysed.
     name = f"{quote(schema)}.{quote(partition)}"
-    plan: Any = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) SELECT FROM {name}").scalar()
-    return int(plan[0]["Plan"]["Plan Rows"])
+    if is_sharded(connection):
+        connection.exec_driver_sql("SET LOCAL citus.explain_all_tasks TO on")
+    plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM {name}").scalar()  # noqa: S608 - quoted
+    return planned_rows(plan)
 
 
 def before(now: datetime, age: timedelta) -> datetime:

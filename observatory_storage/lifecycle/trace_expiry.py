@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from observatory_storage import layout
 from observatory_storage.commits import Change, Commit
+from observatory_storage.distribution import is_sharded
 from observatory_storage.errors import Conflict, translated
 from observatory_storage.lifecycle import partition_marks
 from observatory_storage.lifecycle.keep_rules import kept_among
@@ -28,6 +29,7 @@ from observatory_storage.lifecycle.stored_partitions import aligned
 from observatory_storage.lifecycle.trace_sweep import Swept, sweep
 from observatory_storage.models import PINNED_TRACES, Trace
 from observatory_storage.repositories import TraceFilters
+from observatory_storage.storing.trace_upsert import lock_rows
 from observatory_storage.storing.transaction import Source, retrying
 from observatory_storage.tables import TRACES
 from observatory_storage.wording import counted
@@ -37,6 +39,7 @@ __all__ = ["CutoffCrossed", "ExpiredTrace", "TraceExpiry", "Unchanged"]
 _BATCH_SIZE: Final = 5_000
 # Of a batch that the server deletes by itself, each trace is locked for less.
 _SWEPT_AT_A_TIME: Final = 10_000
+_SWEPT_ON_SHARDS: Final = 1_000  # there a statement locks one trace
 _FIRST: Final = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
 
 _IDS: Final = sa.bindparam("ids", type_=sa.ARRAY(Trace.id.type))
@@ -128,7 +131,8 @@ class TraceExpiry:
                 source.engine.begin() as connection,
             ):
                 check_cutoff(connection, source, self.cutoff)
-                swept = sweep(connection, self.cutoff, after, _SWEPT_AT_A_TIME)
+                size = _SWEPT_ON_SHARDS if is_sharded(connection) else _SWEPT_AT_A_TIME
+                swept = sweep(connection, self.cutoff, after, size)
                 if swept is not None and swept.deleted:
                     telling.announce(connection, _DELETED)
                 return swept
@@ -194,8 +198,8 @@ class TraceExpiry:
             source.engine.begin() as connection,
         ):
             check_cutoff(connection, source, self.cutoff)
-            given = {"ids": [trace.id for trace in traces], "cutoff": self.cutoff}
-            locked = set(connection.scalars(_LOCK, given))
+            ids = [trace.id for trace in traces]
+            locked = {row.id for row in lock_rows(connection, _LOCK, ids, cutoff=self.cutoff)}
             kept = self.spared(connection, list(locked)) if locked else set()
             doomed = [trace for trace in traces if trace.id in locked and trace.id not in kept]
             if unchanged is not None:

@@ -8,7 +8,9 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from observatory_storage.distribution import is_sharded
 from observatory_storage.models import EXPIRED_PARTITIONS, PINNED_TRACES, Trace
+from observatory_storage.storing.trace_upsert import lock_rows
 
 __all__ = ["Swept", "sweep"]
 
@@ -62,6 +64,11 @@ def _locking() -> sa.Select[Any]:
     return sa.select(sa.func.count()).select_from(locked.subquery("locked"))
 
 
+# Where the tables have shards, a row is locked by its id. In the order of all writers too.
+_WANTED: Final = sa.select(Trace.id).where(_IN_BATCH)
+_LOCK_WANTED: Final = _WANTED.with_for_update()
+
+
 def _deleting() -> sa.Select[Any]:
     gone = (
         sa.delete(Trace)
@@ -113,7 +120,11 @@ def sweep(
     if end is None:
         return None
     batch = given | {"last_start": end.start_time, "last_id": end.id}
-    connection.execute(_LOCK, batch)
+    if is_sharded(connection):
+        ids = connection.scalars(_WANTED, batch).all()
+        lock_rows(connection, _LOCK_WANTED, ids, **batch)
+    else:
+        connection.execute(_LOCK, batch)
     # Another statement, which sees the pins that were set while this one waited for locks.
     deleted = connection.scalar(_DELETE, batch) or 0
     pinned = connection.scalar(_COUNT_PINNED, batch) or 0

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, and_, case, cast, extract, func, tuple_
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    and_,
+    case,
+    cast,
+    extract,
+    func,
+    literal_column,
+    tuple_,
+)
 from sqlalchemy.dialects.postgresql import Insert
 
 from observatory_storage.jsonb import EMPTY_OBJECT
-from observatory_storage.storing.upsert_target import UpsertTarget, comparable_json
+from observatory_storage.storing.upsert_target import UpsertTarget, comparable_json, in_literals
 from observatory_storage.tables import (
     EVENTS,
     LOG_FRAMES,
@@ -28,6 +38,7 @@ from observatory_storage.times import MICROSECOND
 __all__ = ["FRAMES", "TARGETS", "WITH_PAYLOADS", "later", "microseconds", "target_of"]
 
 _TRACE_OBJECTS: Final = ("attributes", "resource_attributes")
+_EMPTY: Final[ColumnElement[Any]] = literal_column("CAST('{}' AS jsonb)")
 _TRACE_TEXT: Final = TRACES.position["trace_id"]
 
 
@@ -63,8 +74,8 @@ def _replace(target: UpsertTarget, statement: Insert, *conditions: ColumnElement
         changed["updated_at"] = new.updated_at
     return statement.on_conflict_do_update(
         index_elements=list(target.key),
-        set_=changed,
-        where=and_(target.distinct(old, new), *conditions),
+        set_=_in_literals(changed),
+        where=in_literals(and_(target.distinct(old, new), *conditions)),
     )
 
 
@@ -89,7 +100,7 @@ def _fill_unless_spans_tell(target: UpsertTarget, statement: Insert) -> Insert:
     for column in changed.keys() - {*_TRACE_OBJECTS, "status_message"}:
         changed[column] = case((has_spans, old[column]), else_=changed[column])
     for column in _TRACE_OBJECTS:
-        changed[column] = case((new[column] == {}, old[column]), else_=new[column])
+        changed[column] = case((new[column] == _EMPTY, old[column]), else_=new[column])
     # The lesser text, so that it does not depend on which writer came first.
     changed["trace_id"] = func.least(old.trace_id, new.trace_id)
     differs = tuple_(*(comparable_json(old[column]) for column in changed)).is_distinct_from(
@@ -97,9 +108,13 @@ def _fill_unless_spans_tell(target: UpsertTarget, statement: Insert) -> Insert:
     )
     return statement.on_conflict_do_update(
         index_elements=list(target.key),
-        set_={**changed, "updated_at": new.updated_at},
-        where=differs,
+        set_=_in_literals({**changed, "updated_at": new.updated_at}),
+        where=in_literals(differs),
     )
+
+
+def _in_literals(changed: dict[str, ColumnElement[Any]]) -> dict[str, ColumnElement[Any]]:
+    return {column: in_literals(value) for column, value in changed.items()}
 
 
 def _filled(first: Values, second: Values) -> Values:

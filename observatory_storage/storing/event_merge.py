@@ -142,19 +142,20 @@ _FRAME_COLUMNS: Final = (_OLD.trace_id, _OLD.span_start_time.label("start"), _OL
 _WITHIN_BOUNDS: Final = _OLD.span_start_time.between(bindparam("earliest"), bindparam("latest"))
 
 
-def _same_event() -> Any:
-    staged = _EVENTS.stage.c
-    return and_(*(staged[column] == _OLD[column] for column in _EVENTS.key))
+def _same_event(staged: Any = _EVENTS.stage) -> Any:
+    return and_(*(staged.c[column] == _OLD[column] for column in _EVENTS.key))
 
 
 def _deleting_others() -> Any:
     keys = [bindparam(name, type_=ARRAY(_OLD[name].type)) for name in SPAN_KEY_OF_EVENT]
     given = func.unnest(*keys).table_valued(*SPAN_KEY_OF_EVENT).render_derived(name="given")
+    # Citus looks up a CTE within NOT EXISTS, but no temporary table.
+    staged = select(_EVENTS.stage).cte("staged").prefix_with("MATERIALIZED")
     same = (
         select(1)
-        .select_from(_EVENTS.stage)
-        .where(_same_event())
-        .where(~_EVENTS.distinct(_OLD, _EVENTS.stage.c))
+        .select_from(staged)
+        .where(_same_event(staged))
+        .where(~_EVENTS.distinct(_OLD, staged.c))
     )
     return (
         delete(EVENTS.table)

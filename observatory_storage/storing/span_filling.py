@@ -16,6 +16,7 @@ from sqlalchemy import Connection, bindparam
 
 from observatory_storage import jsonb
 from observatory_storage.changed_spans import mark_changes
+from observatory_storage.distribution import is_sharded
 from observatory_storage.llm.log_facts import (
     LOGGED_AFTER,
     LOGGED_BEFORE,
@@ -119,7 +120,8 @@ def _lacking(connection: Connection, told: Sequence[LoggedFacts]) -> list[sa.Row
         given: dict[str, Any] = {name: list(values) for name, values in columns}
         given["earliest"] = _shifted(part[0].timestamp, -LOGGED_AFTER)
         given["latest"] = _shifted(part[-1].timestamp, LOGGED_BEFORE)
-        found += connection.execute(_LACKING, given)
+        finding = _LACKING_ON_SHARDS if is_sharded(connection) else _LACKING
+        found += connection.execute(finding, given)
     return found
 
 
@@ -133,7 +135,7 @@ def _fill(connection: Connection, lacking: Iterable[sa.Row[Any]]) -> None:
         mark_changes(connection, [row.start_time for row in ordered])
 
 
-def _finding_lacking() -> Any:
+def _finding_lacking(*, is_sharded: bool) -> Any:
     spans, records = _SPANS.c, _LOGS.c
     types = {
         "trace_id": records.trace_id.type,
@@ -147,26 +149,33 @@ def _finding_lacking() -> Any:
         .render_derived(name="told")
     )
     lacks = (spans[name].is_(None) & told.c[name].is_not(None) for name in LOGGED_FACTS)
+    of_told = sa.and_(
+        spans.trace_id == told.c.trace_id,
+        spans.span_id == told.c.span_id,
+        spans.start_time <= told.c.timestamp + LOGGED_BEFORE,
+        spans.start_time > told.c.timestamp - LOGGED_AFTER,
+        # Known in advance, these bounds prune partitions when the statement is planned.
+        spans.start_time.between(bindparam("earliest"), bindparam("latest")),
+        sa.or_(*lacks),
+    )
+    facts = [told.c[name] for name in LOGGED_FACTS]
+    if is_sharded:  # Citus has no lateral join with an OFFSET
+        joined = told.join(_SPANS, of_told)
+        keys = (spans[name] for name in _KEY)
+        return sa.select(*keys, *facts).select_from(joined).order_by(told.c.timestamp)
     span = (
         sa.select(*(spans[name] for name in _KEY))
-        .where(
-            spans.trace_id == told.c.trace_id,
-            spans.span_id == told.c.span_id,
-            spans.start_time <= told.c.timestamp + LOGGED_BEFORE,
-            spans.start_time > told.c.timestamp - LOGGED_AFTER,
-            # Known in advance, these bounds prune partitions when the statement is planned.
-            spans.start_time.between(bindparam("earliest"), bindparam("latest")),
-            sa.or_(*lacks),
-        )
+        .where(of_told)
         # Keeps the planner from reading all spans for a join.
         .offset(sa.literal_column("0"))
         .lateral("span")
     )
-    columns = (*span.c, *(told.c[name] for name in LOGGED_FACTS))
-    return sa.select(*columns).select_from(told.join(span, sa.true())).order_by(told.c.timestamp)
+    joined = told.join(span, sa.true())
+    return sa.select(*span.c, *facts).select_from(joined).order_by(told.c.timestamp)
 
 
-_LACKING: Final = _finding_lacking()
+_LACKING: Final = _finding_lacking(is_sharded=False)
+_LACKING_ON_SHARDS: Final = _finding_lacking(is_sharded=True)
 _ids: Final = bindparam("ids", type_=sa.ARRAY(_TRACES.c.id.type))
 _FILL: Final = (
     sa.update(_SPANS)

@@ -82,7 +82,7 @@ _MARK: Final = (
     sa.update(_TRACES)
     .where(_TRACES.c.id == sa.func.any(bindparam("ids", type_=sa.ARRAY(_TRACES.c.id.type))))
     .where(_TRACES.c.unsettled_since.is_(None))
-    .values(unsettled_since=sa.func.clock_timestamp())
+    .values(unsettled_since=sa.func.statement_timestamp())
 )
 
 

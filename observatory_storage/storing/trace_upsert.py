@@ -17,17 +17,19 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import Insert, aggregate_order_by, insert
 
+from observatory_storage.distribution import in_shard_order, is_sharded
 from observatory_storage.storing.binary_copy import encode
 from observatory_storage.storing.conflict_rules import later, microseconds
 from observatory_storage.storing.trace_totals import MAX_TOKENS, TOTALS_COLUMNS, TraceTotals
 from observatory_storage.storing.upsert import Loader
-from observatory_storage.storing.upsert_target import UpsertTarget
+from observatory_storage.storing.upsert_target import UpsertTarget, in_literals
 from observatory_storage.tables import SPANS, TRACES, Values
 
 __all__ = [
     "TotalsRows",
     "TraceSummary",
     "add_totals",
+    "lock_rows",
     "lock_traces",
     "locked_traces",
     "recompute_traces",
@@ -84,51 +86,54 @@ def _add(_: UpsertTarget, statement: Insert) -> Any:
         (without_spans, new.start_time), else_=sa.func.least(old.start_time, new.start_time)
     )
     end = sa.case((without_spans, new.end_time), else_=sa.func.greatest(old.end_time, new.end_time))
-    return statement.on_conflict_do_update(
-        index_elements=["id"],
-        set_={
-            "trace_id": sa.func.least(old.trace_id, new.trace_id),
-            "start_time": start,
-            "end_time": end,
-            "duration_us": microseconds(start, end),
-            "status": sa.case(
-                (sa.or_(without_spans, new.status == "error"), new.status),
-                (old.status == "error", old.status),
-                (new.status == "ok", new.status),
-                else_=old.status,
-            ),
-            "last_span_start": sa.func.greatest(old.last_span_start, new.last_span_start),
-            "span_count": sa.case((without_spans, 0), else_=old.span_count) + new.span_count,
-            "error_count": sa.case((without_spans, 0), else_=old.error_count) + new.error_count,
-            **{
-                column: sa.case(
-                    (sa.or_(without_spans, old[column].is_(None)), new[column]),
-                    else_=_within_bigint(
-                        sa.cast(old[column], sa.Numeric) + sa.func.coalesce(new[column], 0),
-                        old[column],
-                    ),
-                )
-                for column in ("total_tokens", "total_cost_usd")
-            },
-            "usage_span_count": sa.case((without_spans, 0), else_=old.usage_span_count)
-            + new.usage_span_count,
-            "unsettled_since": sa.func.coalesce(old.unsettled_since, new.unsettled_since),
-            "sample_weight": sa.case(
-                (without_spans, new.sample_weight),
-                # PostgreSQL's LEAST ignores NULL, which is a weight of 1.
-                (
-                    sa.and_(old.sample_weight.is_not(None), new.sample_weight.is_not(None)),
-                    sa.func.least(old.sample_weight, new.sample_weight),
+    changed = {
+        "trace_id": sa.func.least(old.trace_id, new.trace_id),
+        "start_time": start,
+        "end_time": end,
+        "duration_us": microseconds(start, end),
+        "status": sa.case(
+            (sa.or_(without_spans, new.status == "error"), new.status),
+            (old.status == "error", old.status),
+            (new.status == "ok", new.status),
+            else_=old.status,
+        ),
+        "last_span_start": sa.func.greatest(old.last_span_start, new.last_span_start),
+        "span_count": sa.case((without_spans, 0), else_=old.span_count) + new.span_count,
+        "error_count": sa.case((without_spans, 0), else_=old.error_count) + new.error_count,
+        **{
+            column: sa.case(
+                (sa.or_(without_spans, old[column].is_(None)), new[column]),
+                else_=_within_bigint(
+                    sa.cast(old[column], sa.Numeric) + sa.func.coalesce(new[column], 0),
+                    old[column],
                 ),
-            ),
-            **_added_weighted(old, new, without_spans),
-            **{
-                column: sa.case((leads, new[column]), else_=old[column])
-                for column in ("service_name", "root_span_name", *_LEAD)
-            },
-            "updated_at": new.updated_at,
+            )
+            for column in ("total_tokens", "total_cost_usd")
         },
-    ).returning(*(old[column] for column in TraceSummary._fields))
+        "usage_span_count": sa.case((without_spans, 0), else_=old.usage_span_count)
+        + new.usage_span_count,
+        "unsettled_since": sa.func.coalesce(old.unsettled_since, new.unsettled_since),
+        "sample_weight": sa.case(
+            (without_spans, new.sample_weight),
+            # PostgreSQL's LEAST ignores NULL, which is a weight of 1.
+            (
+                sa.and_(old.sample_weight.is_not(None), new.sample_weight.is_not(None)),
+                sa.func.least(old.sample_weight, new.sample_weight),
+            ),
+        ),
+        **_added_weighted(old, new, without_spans),
+        **{
+            column: sa.case((leads, new[column]), else_=old[column])
+            for column in ("service_name", "root_span_name", *_LEAD)
+        },
+        "updated_at": new.updated_at,
+    }
+    in_text = {
+        column: in_literals(sa.type_coerce(value, old[column].type))
+        for column, value in changed.items()
+    }
+    updating = statement.on_conflict_do_update(index_elements=["id"], set_=in_text)
+    return updating.returning(*(old[column] for column in TraceSummary._fields))
 
 
 def _added_weighted(
@@ -252,8 +257,26 @@ _LOCK_STORED: Final = (
 
 def locked_traces(connection: sa.Connection, trace_ids: Iterable[UUID]) -> list[TraceSummary]:
     """Lock the rows of stored traces in the order of their ids, as writers do, and read them."""
-    rows = connection.execute(_LOCK_STORED, {"ids": list(trace_ids)})
-    return [TraceSummary(*row) for row in rows]
+    return [TraceSummary(*tuple(row)) for row in lock_rows(connection, _LOCK_STORED, trace_ids)]
+
+
+def lock_rows(
+    connection: sa.Connection, locking: sa.Select[Any], trace_ids: Iterable[UUID], **given: Any
+) -> list[sa.Row[Any]]:
+    """The rows of a statement that locks the rows of the traces `ids` in their order.
+
+    Citus locks the rows of one shard only, so there each trace is locked by itself, in the order of
+    shards, as writers do.
+    """
+    if not is_sharded(connection):
+        return list(connection.execute(locking, {"ids": list(trace_ids), **given}))
+    return [
+        row
+        for trace_id in in_shard_order(connection, trace_ids)
+        for row in connection.execute(
+            locking.where(_TRACES.c.id == trace_id), {"ids": [trace_id], **given}
+        )
+    ]
 
 
 def reports_usage(spans: Any) -> sa.ColumnElement[bool]:
@@ -280,7 +303,7 @@ def _recomputed_weighted(spans: Any) -> list[sa.Label[Any]]:
     ]
 
 
-def _recomputing() -> Any:
+def _recomputing(*, is_one: bool) -> Any:
     spans = SPANS.table.c
     bounds = _TRACES.alias("bounds")
     order = (spans.parent_span_id.is_not(None), spans.start_time, spans.start_ns, spans.span_id)
@@ -331,13 +354,14 @@ def _recomputing() -> Any:
                 spans.start_time <= bounds.c.last_span_start,
             ),
         )
-        .where(bounds.c.id == sa.func.any(sa.bindparam("ids", type_=sa.ARRAY(_TRACES.c.id.type))))
+        .where(_is_wanted(bounds.c.id, is_one=is_one))
         .group_by(spans.trace_id)
         .subquery("totals")
     )
+    on_shard = [_is_wanted(_TRACES.c.id, is_one=True)] if is_one else []
     return (
         sa.update(_TRACES)
-        .where(_TRACES.c.id == totals.c.id)
+        .where(_TRACES.c.id == totals.c.id, *on_shard)
         .values(
             **{column.name: column for column in totals.c if column.name != "id"},
             duration_us=microseconds(totals.c.start_time, totals.c.end_time),
@@ -346,10 +370,21 @@ def _recomputing() -> Any:
     )
 
 
-_RECOMPUTE: Final = _recomputing()
+def _is_wanted(column: sa.Column[UUID], *, is_one: bool) -> sa.ColumnElement[bool]:
+    if is_one:
+        return column == sa.bindparam("of_id", type_=column.type)
+    return column == sa.func.any(sa.bindparam("ids", type_=sa.ARRAY(column.type)))
+
+
+_RECOMPUTE: Final = _recomputing(is_one=False)
+_RECOMPUTE_ONE: Final = _recomputing(is_one=True)
 
 
 def recompute_traces(connection: sa.Connection, trace_ids: Iterable[UUID]) -> None:
     """Recompute traces from all their stored spans. Their rows must be locked."""
-    if ids := list(trace_ids):
+    ids = list(trace_ids)
+    if ids and is_sharded(connection):
+        # Each on its shard: the driver sends them together.
+        connection.execute(_RECOMPUTE_ONE, [{"of_id": trace_id} for trace_id in ids])
+    elif ids:
         connection.execute(_RECOMPUTE, {"ids": ids})

@@ -221,16 +221,23 @@ def writing(source: Source) -> Iterator[None]:
             yield
     except StorageError as error:
         cause = error.__cause__
-        diagnostic = getattr(getattr(cause, "orig", None) or cause, "diag", None)
-        # A check constraint has a name; "no partition found for row" has none.
         if (
             cause is not None
             and errors.sqlstate_of(cause) == _CHECK_VIOLATION
-            and getattr(diagnostic, "constraint_name", None) is None
+            and _is_lacking(error)
         ):
             source.partitions.forget()
             raise PartitionMissing from cause
         raise
+
+
+def _is_lacking(error: StorageError) -> bool:
+    """Whether a row that was refused may lack a partition: no constraint is named.
+
+    In a language that is not English, and without the fields of the error, a constraint may be
+    taken for a missing partition. Then the rows are written once more.
+    """
+    return isinstance(error, ValidationError) and error.field == "row"
 
 
 def retrying(

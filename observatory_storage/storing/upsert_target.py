@@ -12,11 +12,12 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Executable, FromClause, Table, Text, tuple_
 from sqlalchemy.dialects.postgresql import JSONB, Insert, dialect, insert
+from sqlalchemy.sql import visitors
 
 from observatory_storage.storing.usage_once import Usage
 from observatory_storage.tables import PAYLOAD_COLUMNS, TableDefinition, Values
 
-__all__ = ["UpsertTarget", "comparable_json"]
+__all__ = ["UpsertTarget", "comparable_json", "in_literals"]
 
 _REPORTED: Final = "reported_usage"
 # The same values may be in any frame: their digests are compared.
@@ -182,3 +183,20 @@ def _reported(side: Any, name: str) -> ColumnElement[Any]:
 def comparable_json(value: ColumnElement[Any]) -> ColumnElement[Any]:
     """The value, with jsonb as text: jsonb considers 1 and 1.0 equal, but they differ here."""
     return sa.cast(value, Text) if isinstance(value.type, _JSON_TYPES) else value
+
+
+def in_literals(expression: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The expression with its constants in the text of the statement, for ON CONFLICT.
+
+    Citus sends an INSERT … SELECT to the shards without the values of parameters that are only in
+    its ON CONFLICT clause.
+    """
+
+    def in_text(part: Any, *_: Any, **__: Any) -> Any:
+        if not isinstance(part, sa.BindParameter):
+            return None
+        text = part.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True})
+        return sa.literal_column(str(text), part.type)
+
+    changed: ColumnElement[Any] = visitors.replacement_traverse(expression, {}, cast(Any, in_text))
+    return changed

@@ -20,12 +20,14 @@ from sqlalchemy import Connection, bindparam
 
 from observatory_storage.changed_spans import noted_changes
 from observatory_storage.commits import Commit, changes_of_spans
+from observatory_storage.distribution import is_sharded
 from observatory_storage.errors import ValidationError, translated
 from observatory_storage.serialization import Result
 from observatory_storage.storing.span_filling import fill_from_stored_logs
 from observatory_storage.storing.stored_usage import StoredSpan, read_spans, update_usage
 from observatory_storage.storing.trace_upsert import (
     TraceSummary,
+    lock_rows,
     recompute_traces,
     reports_usage,
 )
@@ -141,7 +143,7 @@ def _settled(source: Source, batch: _Batch) -> int:
 def _settle(connection: Connection, batch: _Batch) -> int | None:
     """Settle a batch; None if other traces were found that have to be locked as well."""
     wanted = sorted({*batch.marked, *batch.others}, key=lambda trace_id: trace_id.int)
-    locked = connection.execute(_LOCK, {"ids": wanted}).all()
+    locked = lock_rows(connection, _LOCK, wanted)
     unsettled = {row.id for row in locked if row.unsettled_since is not None} & {*batch.marked}
     traces = [TraceSummary(*row[: len(TraceSummary._fields)]) for row in locked if row.span_count]
     fill_from_stored_logs(connection, [trace for trace in traces if trace.id in unsettled])
@@ -196,7 +198,8 @@ def _find_others(connection: Connection, batch: _Batch, names: _Names) -> bool:
     given: dict[str, Any] = {"names": list(names.starts), "froms": froms, "tos": tos}
     given |= {"earliest": min(froms), "latest": max(tos)}
     found: defaultdict[str, list[sa.Row[Any]]] = defaultdict(list)
-    for row in connection.execute(_WITH_NAMES, given):
+    finding = _WITH_NAMES_ON_SHARDS if is_sharded(connection) else _WITH_NAMES
+    for row in connection.execute(finding, given):
         found[row.response_id].append(row)
     known = {*batch.marked, *batch.others}
     shared_before = len(batch.shared_ids)
@@ -235,7 +238,7 @@ _SETTLE: Final = (
 )
 
 
-def _finding_names() -> Any:
+def _finding_names(*, is_sharded: bool) -> Any:
     spans = _SPANS.c
     time = spans.start_time.type
     name = (
@@ -248,20 +251,20 @@ def _finding_names() -> Any:
         .render_derived(name="name")
     )
     kept_apart = spans.reported_usage.is_not(None)
-    one = (
-        sa.select(spans.response_id, spans.trace_id, kept_apart.label("is_kept_apart"))
-        .where(
-            spans.response_id == name.c.response_id,
-            spans.start_time.between(name.c.first, name.c.last),
-            # Known in advance, these bounds prune partitions when the statement is planned.
-            spans.start_time.between(bindparam("earliest"), bindparam("latest")),
-            reports_usage(spans),
-        )
-        .order_by(~kept_apart)
-        .limit(_MOST_OF_AN_ID)
-        .lateral("one")
+    with_name = sa.and_(
+        spans.response_id == name.c.response_id,
+        spans.start_time.between(name.c.first, name.c.last),
+        # Known in advance, these bounds prune partitions when the statement is planned.
+        spans.start_time.between(bindparam("earliest"), bindparam("latest")),
+        reports_usage(spans),
     )
-    return sa.select(*one.c).select_from(name.join(one, sa.true()))
+    columns = (spans.response_id, spans.trace_id, kept_apart.label("is_kept_apart"))
+    if is_sharded:  # Citus has no lateral join with a LIMIT
+        return sa.select(*columns).select_from(name.join(_SPANS, with_name))
+    one = sa.select(*columns).where(with_name).order_by(~kept_apart).limit(_MOST_OF_AN_ID)
+    each = one.lateral("one")
+    return sa.select(*each.c).select_from(name.join(each, sa.true()))
 
 
-_WITH_NAMES: Final = _finding_names()
+_WITH_NAMES: Final = _finding_names(is_sharded=False)
+_WITH_NAMES_ON_SHARDS: Final = _finding_names(is_sharded=True)

@@ -105,6 +105,13 @@ def test_configuration_of_a_file(run: Run, database_url: str, tmp_path: Path) ->
         assert str(file) in result.out
 
 
+def test_tables_of_another_layout(run: Run, database_url: str) -> None:
+    result = run("check", "--json", DATABASE_URL=database_url, DB_LAYOUT="citus")
+    assert "DB_LAYOUT" in failure(result, "connection")
+    (step,) = [step for step in result.document["steps"] if step["name"] == "connection"]
+    assert "not distributed" in step["detail"]
+
+
 def test_wrong_configuration(run: Run) -> None:
     advice = failure(run("check", "--json", DB_PORT="65536"), "configuration")
     assert ".env.example" in advice

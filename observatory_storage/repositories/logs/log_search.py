@@ -27,7 +27,6 @@ from sqlalchemy import (
     cast,
     func,
     literal,
-    literal_column,
     select,
 )
 from sqlalchemy.orm import InstrumentedAttribute, aliased, defer
@@ -51,7 +50,7 @@ from observatory_storage.repositories.reading.given_records import GIVEN_RECORDS
 from observatory_storage.repositories.reading.indexed_slices import Piece, in_pieces, pieces_of
 from observatory_storage.repositories.reading.pages import Keyset, Seek, SeekShape, Total
 from observatory_storage.repositories.reading.partition_slices import cuts_of, first_found
-from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.reading.reader import Reader, fenced
 from observatory_storage.repositories.reading.text_search import TextSearch
 
 __all__ = ["NEWEST_LOGS", "LogSearch", "RankedLogSearch", "RankedRecord"]
@@ -137,7 +136,13 @@ class LogSearch:
             if len(pieces) == 1:
                 make = self._make
                 pieces = ((start and _SLICE_START, end and _SLICE_END),)
-            page = make(self._matching, seek.shape, pieces, self._left_out)
+            page = make(
+                self._matching,
+                seek.shape,
+                pieces,
+                self._left_out,
+                is_sharded=self._reader.is_sharded,
+            )
             values = {**self._parameters, **seek.parameters}
             values |= {_SLICE_START.key: start, _SLICE_END.key: end}
             values["row_limit"] = seek.row_limit - len(found)
@@ -188,7 +193,7 @@ class RankedLogSearch:
         self._matching = select(LogRecord).where(*conditions)
         pieces = pieces_of(reader, LogRecord, filters.start_time, filters.end_time)
         matching = self._matching.add_columns(cast(rank, Double).label("rank"))
-        ranked = _planned_for_all(matching, pieces)
+        ranked = _planned_for_all(matching, pieces, is_sharded=reader.is_sharded)
         self._records = _records_of(ranked, left_out).add_columns(ranked.c.rank)
         key = (ranked.c.rank, *(ranked.c[column.key] for column in NEWEST_LOGS.columns))
         self.keyset = Keyset("logs by rank", key)
@@ -237,10 +242,12 @@ def _of_slice(
     shape: SeekShape,
     pieces: Sequence[Piece],
     left_out: Sequence[InstrumentedAttribute[Any]],
+    *,
+    is_sharded: bool = False,
 ) -> Select[LogRecord]:
     """The records of a page that lie in the pieces."""
     unordered = NEWEST_LOGS.seek(matching, shape).order_by(None).limit(None)
-    matches = _planned_for_all(unordered, pieces)
+    matches = _planned_for_all(unordered, pieces, is_sharded=is_sharded)
     keyset = Keyset(NEWEST_LOGS.list_name, tuple(matches.c[c.key] for c in NEWEST_LOGS.columns))
     records = _records_of(matches, left_out)
     return keyset.seek(records, SeekShape(shape.descending, from_key=False))
@@ -271,11 +278,10 @@ def _cuts(
     return cuts
 
 
-def _planned_for_all(statement: Select[Any], pieces: Sequence[Piece]) -> Subquery:
-    """The rows of the pieces as a subquery that is planned for all, not for the first few.
-
-    The quoted number is a constant to the planner. An integer would have to be converted first, and
-    would rule out parallel plans.
-    """
+def _planned_for_all(
+    statement: Select[Any], pieces: Sequence[Piece], *, is_sharded: bool
+) -> Subquery:
+    """The rows of the pieces as a subquery that is planned for all, not for the first few."""
     found = in_pieces(statement, LogRecord.timestamp, pieces)
-    return found.offset(literal_column("'0'")).subquery("matches")
+    matches: Subquery = fenced(found, is_sharded=is_sharded).subquery("matches")
+    return matches

@@ -14,7 +14,8 @@ from observatory_storage.repositories.logs.framed_records import FramedRecords
 from observatory_storage.repositories.reading.filter_fields import Conditions
 from observatory_storage.repositories.reading.pages import Page
 from observatory_storage.repositories.reading.reader import Reader
-from observatory_storage.repositories.reading.tail import Tail, TailedRows
+from observatory_storage.repositories.reading.sharded_tail import tail_of
+from observatory_storage.repositories.reading.tail import TailedRows
 
 __all__ = ["poll_records"]
 
@@ -45,7 +46,7 @@ def poll_records(
     reader: Reader, cursor: str | None, filters: LogFilters, options: Sequence[ORMOption]
 ) -> Page[LogRecord]:
     """The records that settled since the cursor's poll; see `LogRepository.tail`."""
-    tail = Tail(reader, _RECORDS)
+    tail = tail_of(reader, _RECORDS)
     framed = FramedRecords(reader.session, filters)
     if not framed.is_any:
         return tail.poll(cursor, filters, options)

@@ -16,7 +16,6 @@ from sqlalchemy import (
     cast,
     false,
     func,
-    literal_column,
     null,
     or_,
     select,
@@ -33,7 +32,7 @@ from observatory_storage.repositories.metrics.rollup_families import (
 )
 from observatory_storage.repositories.reading import aggregates, empty_buckets, time_buckets
 from observatory_storage.repositories.reading.filter_fields import Conditions
-from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.reading.reader import Reader, fenced
 from observatory_storage.repositories.reading.rollup_pieces import (
     Pieces,
     Source,
@@ -90,7 +89,8 @@ def cost_summaries(
         units = list(family.models)
         pieces = pieces_of(reader, filters.start_time, filters.end_time, buckets, units)
     if family is None or pieces is None:
-        spans = _of_spans(filters, buckets, groups, filters.conditions()).subquery("spans").c
+        found = _of_spans(filters, buckets, groups, filters.conditions())
+        spans = fenced(found, is_sharded=reader.is_sharded).subquery("spans").c
         weight = spans.sample_weight
         counts: list[Any] = [
             weighted_count(weight),
@@ -98,7 +98,11 @@ def cost_summaries(
         ]
         sources: list[Any] = [true(), false()]
     else:
-        spans = _of_pieces(filters, buckets, groups, family, pieces).subquery("spans").c
+        spans = (
+            _of_pieces(filters, buckets, groups, family, pieces, is_sharded=reader.is_sharded)
+            .subquery("spans")
+            .c
+        )
         counts = [aggregates.integer_sum(c) for c in (spans.span_count, spans.unpriced_span_count)]
         sources = [func.bool_or(spans.is_raw), func.bool_or(~spans.is_raw)]
     by = [spans[column.name] for column in groups.values()]
@@ -112,7 +116,7 @@ def cost_summaries(
     place = func.row_number().over(partition_by=spans.bucket, order_by=in_order)
     totals = (
         select(
-            place.label("place"),
+            *([] if reader.is_sharded else [place.label("place")]),
             *by,
             spans.bucket,
             counts[0].label("span_count"),
@@ -124,6 +128,16 @@ def cost_summaries(
         .group_by(*by, spans.bucket)
         .subquery("totals")
     )
+    if reader.is_sharded:
+        # Shards add up, the coordinator ranks the totals. Otherwise it would read all spans.
+        of = totals.c
+        in_order = (
+            of.total_cost_usd.desc().nulls_last(),
+            of.total_tokens.desc().nulls_last(),
+            *(of[column.name] for column in groups.values()),
+        )
+        place = func.row_number().over(partition_by=of.bucket, order_by=in_order)
+        totals = select(place.label("place"), totals).subquery("placed")
     statement = select(totals).order_by(totals.c.bucket, totals.c.place)
     if limit is not None and fill is None:
         statement = statement.where(totals.c.place <= limit)
@@ -156,17 +170,11 @@ def _of_spans(
 ) -> Select[Any]:
     """The spans with tokens or a cost."""
     bucket = buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time)
-    return (
-        select(bucket, *groups.values(), *_TOKENS, *_COSTS, TraceSpan.sample_weight)
-        .where(
-            *conditions,
-            or_(TraceSpan.total_tokens.is_not(None), TraceSpan.total_cost_usd.is_not(None)),
-        )
-        # OFFSET hides from the planner that buckets are computed from times. It would otherwise
-        # expect as many groups as spans, and sort all spans instead of hashing few groups, and not
-        # in parallel. The quoted number is a constant to the planner; an integer would have to be
-        # converted.
-        .offset(literal_column("'0'"))
+    # Fenced, so that the planner does not see that buckets are computed from times. It would expect
+    # as many groups as spans, and sort all spans instead of hashing few groups, in one process.
+    return select(bucket, *groups.values(), *_TOKENS, *_COSTS, TraceSpan.sample_weight).where(
+        *conditions,
+        or_(TraceSpan.total_tokens.is_not(None), TraceSpan.total_cost_usd.is_not(None)),
     )
 
 
@@ -176,6 +184,8 @@ def _of_pieces(
     groups: Mapping[str, Label[Any]],
     family: Family,
     pieces: Pieces,
+    *,
+    is_sharded: bool,
 ) -> Any:
     """The rows of rollups, and the spans of the times that rollups do not answer."""
     parts: list[Select[Any]] = []
@@ -201,9 +211,9 @@ def _of_pieces(
         )
     conditions = rolled_conditions(filters, TraceSpan)
     for piece in pieces.raw:
-        raw = _of_spans(
-            filters, buckets, groups, [within_any(TraceSpan.start_time, [piece]), *conditions]
-        ).subquery("raw")
+        within = [within_any(TraceSpan.start_time, [piece]), *conditions]
+        of_piece = _of_spans(filters, buckets, groups, within)
+        raw = fenced(of_piece, is_sharded=is_sharded).subquery("raw")
         weight = weight_or_one(raw.c.sample_weight)
         unpriced = case((raw.c.total_cost_usd.is_(None), weight), else_=0)
         parts.append(select(*raw.c, weight, unpriced, true()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -16,12 +16,13 @@ _NOTES: Final = "exemplars"  # the key in `otlp` of the notes on exemplars, by i
 
 
 def without_exemplars(
-    trace_ids: sa.Column[str | None], pairs: Sequence[dict[str, Any]]
+    is_deleted: Callable[[sa.ColumnElement[str]], sa.ColumnElement[bool]],
+    pairs: Sequence[dict[str, Any]],
 ) -> sa.Update:
     """The statement that removes the matching exemplars from all data points.
 
     Args:
-        trace_ids: a column with the ids, in hex, of the traces whose exemplars are removed.
+        is_deleted: the condition on the id, in hex, of a trace whose exemplars are removed.
         pairs: attribute pairs; an exemplar that has one of them is removed.
     """
     each = (
@@ -31,7 +32,7 @@ def without_exemplars(
     )
     trace_id = sa.func.lower(sa.func.replace(each.c.value["trace_id"].astext, "-", ""))
     goes = sa.or_(
-        sa.select(sa.literal(1)).where(trace_ids == trace_id).exists(),
+        is_deleted(trace_id),
         *(each.c.value["attributes"].contains(pair) for pair in pairs),
     )
     stays = sa.not_(sa.func.coalesce(goes, False))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import sqlalchemy as sa
 from sqlalchemy import func, select
 
 from observatory_storage.models import (
@@ -23,7 +22,7 @@ from observatory_storage.repositories.metrics.results import LatencyPercentiles
 from observatory_storage.repositories.metrics.rollup_families import rolled_conditions
 from observatory_storage.repositories.reading import aggregates, time_buckets
 from observatory_storage.repositories.reading.filter_fields import Conditions
-from observatory_storage.repositories.reading.reader import Reader
+from observatory_storage.repositories.reading.reader import Reader, fenced
 from observatory_storage.repositories.reading.rollup_pieces import (
     Pieces,
     Source,
@@ -119,21 +118,16 @@ def _rolled(
         return histograms.setdefault(bucket, DurationHistogram())
 
     if pieces.raw:
-        spans = (
-            select(
-                buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time),
-                DURATION_US.label("took"),
-                TraceSpan.sample_weight,
-            )
-            .where(
-                within_any(TraceSpan.start_time, pieces.raw),
-                *rolled_conditions(filters, TraceSpan),
-                TraceSpan.duration_us.is_not(None),
-            )
-            .offset(sa.literal_column("'0'"))
-            .subquery("spans")
-            .c
+        of_spans = select(
+            buckets.column(TraceSpan.start_time, filters.start_time, filters.end_time),
+            DURATION_US.label("took"),
+            TraceSpan.sample_weight,
+        ).where(
+            within_any(TraceSpan.start_time, pieces.raw),
+            *rolled_conditions(filters, TraceSpan),
+            TraceSpan.duration_us.is_not(None),
         )
+        spans = fenced(of_spans, is_sharded=reader.is_sharded).subquery("spans").c
         cell = cell_of(spans.took).label("cell")
         counted = select(
             spans.bucket,

@@ -69,12 +69,16 @@ class PointReader:
         if query.group_by or query.attributes:
             return _furthest(query)
         metrics = self._selection.metrics
-        before = [_POINT.metric_id == Metric.id, _POINT.timestamp < query.start_time]
+        before = [_POINT.timestamp < query.start_time]
         if self._selection.metric_type not in DISTRIBUTIONS:
             before.append(_POINT.value.is_not(None))
-        newest_first = select(_POINT.timestamp).where(*before).order_by(_POINT.timestamp.desc())
-        newest = newest_first.limit(1).lateral("newest")
         ids = literal([metric.id for metric in metrics], ARRAY(Metric.id.type))
+        if self._reader.is_sharded:
+            of_shards = select(func.max(_POINT.timestamp)).where(_POINT.metric_id == any_(ids))
+            found = self._reader.scalar(of_shards.where(*before))
+            return None if found is None else query.buckets.floor(found)
+        of_metric = select(_POINT.timestamp).where(_POINT.metric_id == Metric.id, *before)
+        newest = of_metric.order_by(_POINT.timestamp.desc()).limit(1).lateral("newest")
         latest = self._reader.scalar(
             select(func.max(newest.c.timestamp))
             .select_from(Metric)

@@ -42,7 +42,8 @@ from observatory_storage.repositories.reading.partitioned_search import Bounds, 
 from observatory_storage.repositories.reading.read_only_guard import follows
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
-from observatory_storage.repositories.reading.tail import Tail, TailedRows
+from observatory_storage.repositories.reading.sharded_tail import tail_of
+from observatory_storage.repositories.reading.tail import TailedRows
 
 __all__ = ["MetricRepository"]
 
@@ -173,7 +174,7 @@ class MetricRepository(SpanMetrics):
             ValidationError: the cursor is damaged, or belongs to another query or another server.
         """
         wanted = DataPointFilters.of(filters, fields)
-        page = Tail(self._reader, _TAILED).poll(cursor, wanted, ())
+        page = tail_of(self._reader, _TAILED).poll(cursor, wanted, ())
         return replace(page, shape=_POINT_SHAPE)
 
     def iterate_data_points(

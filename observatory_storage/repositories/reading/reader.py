@@ -7,13 +7,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from sqlalchemy import Connection, CursorResult, Delete, Select, Update, func, literal, select
+from sqlalchemy import (
+    Connection,
+    CursorResult,
+    Delete,
+    Select,
+    Update,
+    func,
+    literal,
+    literal_column,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.sql import ClauseElement, Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from observatory_storage.distribution import is_sharded, planned_rows
 from observatory_storage.errors import NotFound, StorageError, translated
 from observatory_storage.operations import Hooks
 from observatory_storage.payloads import fill_whole, log_damage
@@ -25,7 +37,7 @@ from observatory_storage.repositories.reading.streams import batches
 from observatory_storage.repositories.reading.validation import BATCH_SIZE
 from observatory_storage.tables import TABLES
 
-__all__ = ["HOOKS", "Parameters", "Reader", "StatementSearch", "check_open"]
+__all__ = ["HOOKS", "Parameters", "Reader", "StatementSearch", "check_open", "fenced"]
 
 _log = logging.getLogger(__name__)
 # The key in `Session.info` of the hooks of the pool.
@@ -63,6 +75,15 @@ def _compile_explained(element: _Explained, compiler: SQLCompiler, **kw: Any) ->
     return f"EXPLAIN (FORMAT JSON) {compiler.process(element.statement, **kw)}"
 
 
+def fenced(statement: Any, *, is_sharded: bool) -> Any:
+    """The statement as one that is planned by itself when it is a part of another one.
+
+    The quoted number is a constant to the planner. An integer would have to be converted first, and
+    would rule out parallel plans. Citus would send all rows of such a part to the coordinator.
+    """
+    return statement if is_sharded else statement.offset(literal_column("'0'"))
+
+
 class Reader:
     """Runs the statements of the repositories, in the transaction of the session's owner.
 
@@ -90,6 +111,11 @@ class Reader:
         """
         check_open(self._session)
         return self._session
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the tables have shards on several servers, which some statements depend on."""
+        return is_sharded(self.session.get_bind())
 
     def entities(self, statement: Select[T], parameters: Parameters = None) -> list[T]:
         """The entities that the statement selects."""
@@ -187,8 +213,10 @@ class Reader:
         if kind == "exact":
             counted = select(func.count()).select_from(statement.subquery())
             return int(self.scalar(counted, parameters))
+        if self.is_sharded:
+            self.run(text("SET LOCAL citus.explain_all_tasks TO on"))
         (document,) = self.row(_Explained(statement), parameters)
-        return int(document[0]["Plan"]["Plan Rows"])
+        return planned_rows(document)
 
     def run(self, statement: Executable) -> None:
         """Run a statement without a result."""

@@ -33,7 +33,7 @@ from observatory_storage.repositories.reading.filter_fields import Conditions
 from observatory_storage.repositories.reading.pages import Page
 from observatory_storage.repositories.reading.reader import Reader
 
-__all__ = ["Tail", "TailedRows"]
+__all__ = ["Decide", "Tail", "TailFilters", "TailedRows"]
 
 T = TypeVar("T")
 
@@ -165,14 +165,22 @@ class Tail(Generic[T]):
         options: Sequence[ORMOption],
         decide: Decide[T] | None,
     ) -> list[T]:
-        limit, time = filters.limit, self._rows.key[0]
-        newest = (
+        newest = self._newest_first(filters, options)
+        is_settled = _age(settled).between(1, _XIDS // 2)
+        return self._newest_of(newest.where(is_settled), filters.limit, decide)
+
+    def _newest_first(self, filters: TailFilters, options: Sequence[ORMOption]) -> sa.Select[T]:
+        return (
             sa.select(self._rows.model)
-            .where(*filters.conditions(), _age(settled).between(1, _XIDS // 2))
+            .where(*filters.conditions())
             .order_by(*(c.desc() for c in self._rows.key))
-            .limit(limit)
+            .limit(filters.limit)
             .options(*options)
         )
+
+    def _newest_of(self, newest: sa.Select[T], limit: int, decide: Decide[T] | None) -> list[T]:
+        """The newest rows that match, the oldest of them first."""
+        time = self._rows.key[0]
         found: list[T] = []
         page = newest
         while True:

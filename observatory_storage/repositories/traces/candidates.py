@@ -161,7 +161,13 @@ class CandidateFinder:
         if self.is_divided(start, end):
             make, divide = _keys.__wrapped__, partial(pieces_of, self._reader)
             of_slice = (start, end)
-        statement = make(self._framed.inline(self._conditions), number, of_slice, divide)
+        statement = make(
+            self._framed.inline(self._conditions),
+            number,
+            of_slice,
+            divide,
+            is_sharded=self._reader.is_sharded,
+        )
         found = self._reader.rows(statement, values)
         keys = {*by_frames, *(SpanKey(*row) for row in found)}
         return keys if are_few(len(found)) and are_few(len(keys)) else None
@@ -184,6 +190,8 @@ def _keys(
     number: int,
     of_slice: Bounds,
     divide: Callable[[Any, Any, Any], Sequence[Piece]],
+    *,
+    is_sharded: bool = False,
 ) -> Any:
     """The keys of the spans that meet a condition themselves, by an event or by a log record.
 
@@ -204,7 +212,8 @@ def _keys(
             each for one in (of_slice, bounds) for each in within(TraceSpan.start_time, *one)
         ]
         of_logs = divide(LogRecord, *json_conditions.logged_between(*of_slice))
-        found.append(_logged(json, json_conditions.logged_within(*bounds), of_span, of_logs))
+        times = json_conditions.logged_within(*bounds)
+        found.append(_logged(json, times, of_span, of_logs, is_sharded=is_sharded))
     return sa.union_all(*found).limit(_LIMIT)
 
 
@@ -240,6 +249,8 @@ def _logged(
     on_record: Conditions,
     on_span: Conditions,
     pieces: Sequence[Piece] = (NO_BOUNDS,),
+    *,
+    is_sharded: bool = False,
 ) -> sa.Select[Any]:
     """The keys of the spans that the log records name which meet the condition.
 
@@ -250,15 +261,16 @@ def _logged(
         LogRecord.trace_id.is_not(None), LogRecord.span_id.is_not(None), *on_record, json.on_log()
     )
     records = _materialized("records", in_pieces(matching, LogRecord.timestamp, pieces))
-    named = _each(
-        sa.select(*_OF_SPAN).where(
-            TraceSpan.trace_id == records.c.trace_id,
-            TraceSpan.span_id == records.c.span_id,
-            TraceSpan.start_time <= records.c.timestamp + LOGGED_BEFORE,
-            TraceSpan.start_time > records.c.timestamp - LOGGED_AFTER,
-            *on_span,
-        )
+    spans = sa.select(*_OF_SPAN).where(
+        TraceSpan.trace_id == records.c.trace_id,
+        TraceSpan.span_id == records.c.span_id,
+        TraceSpan.start_time <= records.c.timestamp + LOGGED_BEFORE,
+        TraceSpan.start_time > records.c.timestamp - LOGGED_AFTER,
+        *on_span,
     )
+    if is_sharded:  # the shards join the records with their spans
+        return spans
+    named = _each(spans)
     return sa.select(named).select_from(records.join(named, sa.true()))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from typing import Any, Final, Literal, cast
 from uuid import UUID
@@ -157,7 +158,7 @@ def delete_all_of(
     logs += _delete_logs(reader, _naming(LogRecord.attributes, pairs))
     points = sa.delete(MetricDataPoint).where(_naming(MetricDataPoint.attributes, pairs))
     data_points = reader.change(points)
-    redacted = reader.change(without_exemplars(_DELETED.c.hex, pairs))
+    redacted = reader.change(without_exemplars(partial(_is_one_of, reader, deleted), pairs))
     reader.run(DropTable(_DELETED))
     for hours, days in _PERSONAL_ROLLUPS[column]:
         # A refresh may be computing the days from these hours: they are computed again.
@@ -175,6 +176,16 @@ def delete_all_of(
     )
 
 
+def _is_one_of(
+    reader: Reader, deleted: Sequence[UUID], trace_id: sa.ColumnElement[str]
+) -> sa.ColumnElement[bool]:
+    """Whether a trace, by its id in hex, is one of those that are deleted."""
+    if reader.is_sharded:  # the shards do not have the temporary table
+        listed = [key.hex for key in deleted]
+        return trace_id == sa.any_(sa.literal(listed, ARRAY(sa.Text)))
+    return sa.select(sa.literal(1)).where(_DELETED.c.hex == trace_id).exists()
+
+
 def _tell(reader: Reader, *changes: Change) -> None:
     tell_with_session(reader.session, Commit(changes=changes))
 
@@ -187,11 +198,14 @@ def _delete_spans(reader: Reader, *conditions: sa.ColumnElement[bool]) -> int:
 
 def _delete_logs(reader: Reader, *conditions: sa.ColumnElement[bool]) -> int:
     """Delete log records with their values in frames; return how many there were."""
-    hour = sa.func.date_trunc("hour", LogRecord.timestamp, "UTC").label("hour")
     deleted = sa.delete(LogRecord).where(*conditions)
-    gone = deleted.returning(LogRecord.trace_id, hour, LogRecord.payload_frame).cte("gone")
+    columns = (LogRecord.trace_id, LogRecord.timestamp, LogRecord.payload_frame)
+    gone = deleted.returning(*columns).cte("gone")
     is_framed = gone.c.payload_frame.is_not(None)
-    frame = (sa.case((is_framed, column)) for column in gone.c)
+    # Not in RETURNING, where Citus takes no function that may depend on settings.
+    hour = sa.func.date_trunc("hour", gone.c.timestamp, "UTC")
+    key = (gone.c.trace_id, hour, gone.c.payload_frame)
+    frame = (sa.case((is_framed, column)) for column in key)
     counted = sa.select(sa.func.count(), *frame).group_by(sa.text("2, 3, 4"))
     count = 0
     frames = []
@@ -215,6 +229,10 @@ def _mark_sharing_calls(reader: Reader, deleted: sa.Select[UUID]) -> None:
     deadlock with a writer of both, which is rare and is retried.
     """
     gone, other = aliased(TraceSpan), aliased(TraceSpan)
+    if reader.is_sharded:
+        found = sa.literal(_sharing_on_shards(reader, deleted), ARRAY(Trace.id.type))
+        _mark(reader, Trace.id == sa.func.any(found), deleted)
+        return
     sharing = (
         sa.select(other.trace_id)
         .join(gone, gone.response_id == other.response_id)
@@ -226,12 +244,40 @@ def _mark_sharing_calls(reader: Reader, deleted: sa.Select[UUID]) -> None:
             other.reported_usage.is_not(None),
         )
     )
+    _mark(reader, Trace.id.in_(sharing), deleted)
+
+
+def _mark(reader: Reader, shares: sa.ColumnElement[bool], deleted: sa.Select[UUID]) -> None:
     reader.run(
         sa.update(Trace)
-        .where(Trace.id.in_(sharing), Trace.id.not_in(deleted), Trace.unsettled_since.is_(None))
-        .values(unsettled_since=sa.func.clock_timestamp())
+        .where(shares, Trace.id.not_in(deleted), Trace.unsettled_since.is_(None))
+        .values(unsettled_since=sa.func.statement_timestamp())
         .execution_options(synchronize_session=False)
     )
+
+
+def _sharing_on_shards(reader: Reader, deleted: sa.Select[UUID]) -> list[UUID]:
+    """The traces that share a call: their spans are on other shards than those that are deleted."""
+    gone, other = aliased(TraceSpan), aliased(TraceSpan)
+    calls = reader.rows(
+        sa.select(gone.response_id, sa.func.min(gone.start_time), sa.func.max(gone.start_time))
+        .where(gone.trace_id.in_(deleted), gone.response_id.is_not(None))
+        .group_by(gone.response_id)
+    )
+    if not calls:
+        return []
+    types = (gone.response_id.type, gone.start_time.type, gone.start_time.type)
+    arrays = (
+        sa.literal(list(values), ARRAY(kind))
+        for values, kind in zip(zip(*calls, strict=True), types, strict=True)
+    )
+    call = sa.func.unnest(*arrays).table_valued("id", "first", "last").render_derived(name="call")
+    sharing = sa.select(other.trace_id).where(
+        other.response_id == call.c.id,
+        other.start_time.between(call.c.first - _DAY, call.c.last + _DAY),
+        other.reported_usage.is_not(None),
+    )
+    return [row.trace_id for row in reader.rows(sharing.distinct())]
 
 
 def _batches(reader: Reader) -> Iterator[_Batch]:

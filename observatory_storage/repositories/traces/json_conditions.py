@@ -32,6 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from observatory_storage.by_layout import ByLayout
 from observatory_storage.llm.content_search import (
     Content,
     content_of_attributes,
@@ -208,15 +209,24 @@ def on_span_or_events(
     )
     if isinstance(json, AttributeCondition):
         return or_(json.on_span(), event)
-    record = exists().where(
-        LogRecord.trace_id == TraceSpan.trace_id,
-        LogRecord.span_id == TraceSpan.span_id,
-        LogRecord.timestamp >= TraceSpan.start_time - LOGGED_BEFORE,
-        LogRecord.timestamp < TraceSpan.start_time + LOGGED_AFTER,
-        json.on_log(),
-        *logged_within(start, end),
+    matching = [json.on_log(), *logged_within(start, end)]
+    columns = (LogRecord.trace_id, LogRecord.span_id, LogRecord.timestamp)
+    # The records of a span are on other shards: those that match are found first.
+    found = select(*columns).where(LogRecord.span_id.is_not(None), *matching)
+    matched = found.cte().prefix_with("MATERIALIZED")
+    record = ByLayout(
+        exists().where(_is_of_span(LogRecord), *matching), exists().where(_is_of_span(matched.c))
     )
     return or_(json.on_span(), event, record, json.by_frames())
+
+
+def _is_of_span(record: Any) -> ColumnElement[bool]:
+    return and_(
+        record.trace_id == TraceSpan.trace_id,
+        record.span_id == TraceSpan.span_id,
+        record.timestamp >= TraceSpan.start_time - LOGGED_BEFORE,
+        record.timestamp < TraceSpan.start_time + LOGGED_AFTER,
+    )
 
 
 def logged_within(start: Any, end: Any) -> Conditions:

@@ -116,7 +116,7 @@ class OrderedTraceSearch(TraceSearch):
             return traces_of(self._walk, seek, ids, *self._bounds)
         make = _in_order if self._is_kept else _in_order.__wrapped__
         conditions = self._framed.resolved(self._conditions)
-        statement = make(conditions, self._order, seek.shape)
+        statement = make(conditions, self._order, seek.shape, is_sharded=self._reader.is_sharded)
         return self._reader.entities(statement, self._walk.values(seek))
 
     def _few_ids(self) -> sa.Select[UUID] | None:
@@ -147,12 +147,22 @@ def matching_spans(reader: Reader, filters: SpanFilters) -> sa.Select[TraceSpan]
 
 
 @lru_cache(maxsize=256)
-def _in_order(conditions: SpanConditions, order: str, shape: SeekShape) -> sa.Select[Trace]:
-    """The statement for a page. Its subquery keeps the planner from probing before the sort."""
+def _in_order(
+    conditions: SpanConditions, order: str, shape: SeekShape, *, is_sharded: bool = False
+) -> sa.Select[Trace]:
+    """The statement for a page. Its subquery keeps the planner from probing before the sort.
+
+    Args:
+        is_sharded: whether the traces are probed on their shards, before they are brought together.
+    """
     trace = aliased(Trace, name="trace")
     value = _value(trace, order).label("sort_key")
     walked = sa.select(trace, value).where(*conditions.within(trace), *conditions.implied(trace))
     in_order = _keyset("traces", order, _value(trace, order), trace.id).seek(walked, shape)
+    if is_sharded:
+        on_shards = walked.where(*conditions.of_no_span(trace))
+        keyset = _keyset("traces", order, _value(trace, order), trace.id)
+        return probed(keyset.seek(on_shards.with_only_columns(trace), shape), trace, conditions)
     sorted_ones = in_order.limit(None).offset(sa.literal_column("'0'")).subquery("sorted")
     near = aliased(Trace, sorted_ones)
     outer = _keyset("traces", order, sorted_ones.c.sort_key, near.id)

@@ -7,10 +7,10 @@ from these, and only the other days from spans.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, func, select, true, tuple_
+from sqlalchemy import ColumnElement, Select, func, literal, select, true, tuple_
 
 from observatory_storage.models import LatencyRollupDay, SpanRollupDay, TraceSpan
 from observatory_storage.repositories.reading.partition_slices import cuts_of, whole_partitions
@@ -31,11 +31,10 @@ def service_names(reader: Reader) -> list[str]:
     """The names of the services that have spans, in alphabetical order."""
     changed = _changed_days(reader)
     if changed is None:
-        return [row.name for row in reader.rows(_services(TraceSpan.service_name))]
+        return list(_services_of_spans(reader))
     names: set[str] = set()
     if changed:
-        of_spans = _services(TraceSpan.service_name, _of_spans(reader, changed))
-        names.update(row.name for row in reader.rows(of_spans))
+        names.update(_services_of_spans(reader, _of_spans(reader, changed)))
     # The rollups of all spans of a service have no name.
     rolled = (_SERVICE.is_not(None), LatencyRollupDay.name.is_(None))
     all_names = _services(_SERVICE, *rolled).subquery("rolled")
@@ -54,11 +53,13 @@ def operations_of(reader: Reader, service_name: str) -> list[Operation]:
     """The span names of a service, each with its kinds, in alphabetical order."""
     changed = _changed_days(reader)
     if changed is None:
-        return [Operation(*row) for row in reader.rows(_operations(TraceSpan, service_name))]
+        return [Operation(*row) for row in _operations_of_spans(reader, service_name)]
     pairs: set[tuple[str, str]] = set()
     if changed:
-        of_spans = _operations(TraceSpan, service_name, _of_spans(reader, changed))
-        pairs.update((row.name, row.kind) for row in reader.rows(of_spans))
+        in_changed = _of_spans(reader, changed)
+        pairs.update(
+            (row.name, row.kind) for row in _operations_of_spans(reader, service_name, in_changed)
+        )
     day = SpanRollupDay
     all_pairs = _operations(day, service_name, day.kind.is_not(None)).subquery("rolled")
     has_day = (
@@ -88,6 +89,35 @@ def _changed_days(reader: Reader) -> Sequence[Range] | None:
 def _of_spans(reader: Reader, days: Sequence[Range]) -> ColumnElement[bool]:
     # No index has the names and the time. In whole partitions no span of a name is skipped.
     return within_ranges(TraceSpan.start_time, whole_partitions(reader, TraceSpan, days))
+
+
+def _services_of_spans(reader: Reader, *conditions: ColumnElement[bool]) -> Iterator[str]:
+    column = TraceSpan.service_name
+    if not reader.is_sharded:
+        yield from (row.name for row in reader.rows(_services(column, *conditions)))
+        return
+    # A recursive query cannot go through the shards: each name takes a statement.
+    least = select(func.min(column)).where(*conditions)
+    name = reader.scalar(least)
+    while name is not None:
+        yield name
+        name = reader.scalar(least.where(column > name))
+
+
+def _operations_of_spans(
+    reader: Reader, service_name: str, *conditions: ColumnElement[bool]
+) -> Iterator[Any]:
+    if not reader.is_sharded:
+        yield from reader.rows(_operations(TraceSpan, service_name, *conditions))
+        return
+    columns = (TraceSpan.name, TraceSpan.kind)
+    own = select(*columns).where(TraceSpan.service_name == service_name, *conditions)
+    first = own.order_by(*columns).limit(1)
+    rows = reader.rows(first)
+    while rows:
+        yield rows[0]
+        beyond = tuple_(*columns) > tuple_(literal(rows[0].name), literal(rows[0].kind))
+        rows = reader.rows(first.where(beyond, TraceSpan.name >= rows[0].name))
 
 
 def _services(column: Any, *conditions: ColumnElement[bool]) -> Select[Any]:

@@ -179,7 +179,8 @@ class SessionSearch:
         return []
 
     def _found(self, seek: Seek) -> list[dict[str, Any]]:
-        few = self._filters.is_indexed() and self._are_few()
+        # A session's spans are on several shards, so none tells which of them is the last.
+        few = self._reader.is_sharded or (self._filters.is_indexed() and self._are_few())
         make = statements.from_all_spans if few else statements.from_walked_spans
         return self._reader.records(make(self._names, seek.shape), self._values(seek))
 

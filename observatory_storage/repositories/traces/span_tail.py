@@ -13,7 +13,8 @@ from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.repositories.reading.filter_fields import Conditions
 from observatory_storage.repositories.reading.pages import Page
 from observatory_storage.repositories.reading.reader import Reader
-from observatory_storage.repositories.reading.tail import Tail, TailedRows
+from observatory_storage.repositories.reading.sharded_tail import tail_of
+from observatory_storage.repositories.reading.tail import TailedRows
 from observatory_storage.repositories.traces.filters import SpanFilters, TraceFilters
 from observatory_storage.repositories.traces.known_traces import matching_span_keys, matching_traces
 from observatory_storage.tables import SPANS
@@ -67,7 +68,7 @@ def poll_spans(
     reader: Reader, cursor: str | None, filters: SpanFilters, options: Sequence[ORMOption]
 ) -> Page[TraceSpan]:
     """The spans that settled since the cursor's poll; see `TraceRepository.tail_spans`."""
-    tail = Tail(reader, _SPANS)
+    tail = tail_of(reader, _SPANS)
     if not filters.searches_content():
         return tail.poll(cursor, filters, options)
 
@@ -86,7 +87,7 @@ def poll_spans(
 
 def poll_traces(reader: Reader, cursor: str | None, filters: TraceFilters) -> Page[Trace]:
     """The matching traces of the spans that settled since the cursor's poll."""
-    page = Tail(reader, _TRACES).poll(cursor, _AnySpan(filters), _ONLY_KEY)
+    page = tail_of(reader, _TRACES).poll(cursor, _AnySpan(filters), _ONLY_KEY)
     ids = list(dict.fromkeys(span.trace_id for span in page))
     traces = matching_traces(reader, ids, filters) if ids else []
     return Page(tuple(traces), next=page.next)

@@ -107,9 +107,7 @@ class TraceSearch:
                 return page
         if not filters.searches_json():
             return self._by_walking(seek)
-        search = JsonSearch(
-            filters, self._walk, self._finder, self._framed, self._has_many_partitions
-        )
+        search = JsonSearch(filters, self._walk, self._finder, self._framed, self._is_divided)
         return search.rows(seek)
 
     def _from_newest_spans(self, seek: Seek) -> Sequence[Trace] | None:
@@ -277,9 +275,14 @@ class TraceSearch:
             self._conditions,
             self._parameters,
             is_kept=self._is_kept,
-            in_batches=self._framed.is_any or self._has_many_partitions,
+            in_batches=self._framed.is_any or self._is_divided,
             framed=self._framed if self._framed.is_any else None,
         )
+
+    @property
+    def _is_divided(self) -> bool:
+        """Whether traces are found first, and then their spans: if there are shards, by these."""
+        return self._reader.is_sharded or self._has_many_partitions
 
     @cached_property
     def _has_many_partitions(self) -> bool:

@@ -1,0 +1,238 @@
+"""What only a cluster shows: layouts, deadlocks over shards, commits over nodes, tails, estimates.
+
+The other tests of behaviour run there too; docs/citus.md has the command.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from observatory_storage import UnitOfWork, migrate, storage_size
+from observatory_storage.config import PostgresConfig, StorageConfig
+from observatory_storage.errors import ConfigError, MigrationError, StorageError
+from observatory_storage.pool import StoragePool
+from observatory_storage.repositories import SpanFilters
+from observatory_storage.tables import DISTRIBUTED, REFERENCE_TABLES
+from observatory_storage.writers import CopyWriter
+from tests import citus
+from tests.writers.helpers import START, a_log, a_span, trace_id
+
+pytestmark = pytest.mark.skipif(not citus.URL, reason=citus.WITHOUT)
+
+DISTRIBUTIONS = "SELECT logicalrelid::text, partmethod::text FROM pg_dist_partition"
+TOTALS = (
+    "SELECT count(*) FILTER (WHERE t.span_count IS DISTINCT FROM s.n OR t.error_count"
+    " IS DISTINCT FROM s.errors) FROM traces t FULL JOIN (SELECT trace_id, count(*) AS n,"
+    " count(*) FILTER (WHERE status = 'error') AS errors FROM trace_spans GROUP BY trace_id) s"
+    " ON s.trace_id = t.id"
+)
+
+
+def config_of(url: str, **postgres: Any) -> StorageConfig:
+    return StorageConfig(postgres=PostgresConfig.from_url(url, **postgres))
+
+
+def scalar(pool: StoragePool, statement: str) -> Any:
+    with pool.engine.connect() as connection:
+        return connection.scalar(sa.text(statement))
+
+
+def distributed(pool: StoragePool) -> dict[str, str]:
+    with pool.engine.connect() as connection:
+        rows = connection.execute(sa.text(DISTRIBUTIONS)).all()
+    return {name: method for name, method in rows if "_p2" not in name}
+
+
+EXPECTED = {
+    **{table.name: "h" for table in DISTRIBUTED},
+    **dict.fromkeys(REFERENCE_TABLES, "n"),
+}
+
+
+def test_the_tables_are_distributed_and_again_after_a_downgrade(pool: StoragePool) -> None:
+    assert distributed(pool) == EXPECTED
+    CopyWriter(pool).write_spans([a_span(1, 1)])
+    migrate.downgrade(pool.engine)
+    pool.run_migrations()
+    pool.run_migrations()
+    assert distributed(pool) == EXPECTED
+
+
+def test_rows_move_to_the_shards_when_a_populated_database_is_distributed(
+    empty_database_url: str,
+) -> None:
+    with StoragePool(config_of(empty_database_url, layout="plain")) as plain:
+        plain.run_migrations()
+        CopyWriter(plain).write_spans([a_span(n, n) for n in range(1, 41)])
+    with StoragePool(config_of(empty_database_url, shard_count=2), connect=False) as pool:
+        with pytest.raises(ConfigError, match="run `observatory-storage migrate`"):
+            scalar(pool, "SELECT 1")
+        pool.run_migrations()
+        assert distributed(pool) == EXPECTED
+        assert scalar(pool, "SELECT count(*) FROM trace_spans") == 40
+        CopyWriter(pool).write_spans([a_span(n, n) for n in range(30, 51)])
+        assert scalar(pool, TOTALS) == 0
+
+
+def test_a_pool_of_the_other_layout_is_refused(database_url: str) -> None:
+    with pytest.raises(ConfigError, match="DB_LAYOUT=citus"):
+        StoragePool(config_of(database_url, layout="plain"))
+    plain = StoragePool(config_of(database_url, layout="plain"), connect=False)
+    with plain, pytest.raises(MigrationError, match="DB_LAYOUT=citus"):
+        plain.run_migrations()
+
+
+@pytest.fixture
+def again(pool: StoragePool) -> list[dict[str, Any]]:
+    """Spans of sixty traces, which are stored."""
+    spans = [a_span(trace, trace * 10 + n) for trace in range(1, 61) for n in range(4)]
+    CopyWriter(pool).write_spans(spans)
+    return spans
+
+
+def test_four_threads_send_spans_again_beside_an_erasure(
+    pool: StoragePool, again: list[dict[str, Any]]
+) -> None:
+    stop = threading.Event()
+
+    def send(number: int) -> None:
+        for attempt in range(4):
+            changed = [
+                {**span, "status": "error" if (attempt + number) % 2 else "ok", "user_id": "u"}
+                for span in (again if number % 2 else reversed(again))
+            ]
+            CopyWriter(pool).write_spans(changed)
+
+    def erase() -> None:
+        while not stop.is_set():
+            try:
+                with pool.unit_of_work() as work:
+                    work.traces.delete_user("u")
+                    work.commit()
+            except StorageError as error:
+                if not error.retryable:  # a deadlock with writers is, as on one server
+                    raise
+
+    with ThreadPoolExecutor() as threads:
+        erasing = threads.submit(erase)
+        try:
+            list(threads.map(send, range(4)))
+        finally:
+            stop.set()
+        erasing.result()
+    CopyWriter(pool).write_spans(again)
+    assert scalar(pool, TOTALS) == 0
+    assert scalar(pool, "SELECT count(*) FROM trace_spans") == len(again)
+
+
+def test_killed_backends_lose_and_double_nothing(pool: StoragePool) -> None:
+    done = threading.Event()
+
+    def write(number: int) -> None:
+        for part in range(5):
+            first = 1 + number * 1000 + part * 100
+            CopyWriter(pool).write_spans([a_span(n, n) for n in range(first, first + 40)])
+
+    def kill() -> None:
+        engine = sa.create_engine(pool.engine.url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            while not done.wait(0.15):
+                connection.execute(
+                    sa.text(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                        " WHERE datname = current_database() AND state = 'active'"
+                        " AND pid <> pg_backend_pid() AND query LIKE 'COPY%'"
+                    )
+                )
+        engine.dispose()
+
+    patient = pool.config.model_copy(
+        update={"retry": pool.config.retry.model_copy(update={"max_attempts": 30})}
+    )
+    pool.config = patient
+    with ThreadPoolExecutor() as threads:
+        killing = threads.submit(kill)
+        try:
+            list(threads.map(write, range(3)))
+        finally:
+            done.set()
+        killing.result()
+    assert scalar(pool, "SELECT count(*) FROM trace_spans") == 3 * 5 * 40
+    assert scalar(pool, TOTALS) == 0
+
+
+def test_a_tail_returns_the_rows_of_all_shards_once(pool: StoragePool) -> None:
+    writer = CopyWriter(pool)
+    writer.write_logs([a_log(n, body=str(n)) for n in range(1, 21)])
+    with pool.unit_of_work() as work:
+        page = work.logs.tail()
+    seen = [int(record.body or 0) for record in page]
+    assert seen == list(range(1, 21))
+    with pool.unit_of_work() as open_one:
+        CopyWriter(open_one).write_logs([a_log(n, body=str(n)) for n in range(21, 31)])
+        writer.write_logs([a_log(n, body=str(n)) for n in range(31, 41)])
+        with pool.unit_of_work() as work:
+            page = work.logs.tail(page.next)
+        assert not page  # those of the open transaction are older
+        open_one.commit()
+    found: list[int] = []
+    while len(found) < 20:
+        with pool.unit_of_work() as work:
+            page = work.logs.tail(page.next, limit=7)
+        found += [int(record.body or 0) for record in page]
+    assert sorted(found) == list(range(21, 41))
+
+
+def test_estimates_come_from_the_shards(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([a_span(n, n) for n in range(1, 301)])
+    with pool.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("ANALYZE traces"))
+    with pool.unit_of_work() as work:
+        estimated = work.traces.list(total="estimated").total
+    assert estimated is not None
+    assert 200 <= estimated <= 400
+
+
+def test_the_hot_questions_go_to_the_shards(pool: StoragePool) -> None:
+    CopyWriter(pool).write_spans([a_span(n, n) for n in range(1, 11)])
+    plans: list[str] = []
+
+    def explain(connection: sa.Connection, _: Any, statement: str, values: Any, *rest: Any) -> None:
+        if statement.startswith("SELECT") and "trace" in statement:
+            explained = connection.connection.driver_connection.execute(  # type: ignore[union-attr]
+                f"EXPLAIN {statement}", values
+            )
+            plans.append("\n".join(row[0] for row in explained))
+
+    questions: tuple[Callable[[UnitOfWork], object], ...] = (
+        lambda work: work.traces.list(),
+        lambda work: work.traces.get_by_trace_id(trace_id(1)),
+        lambda work: work.traces.get_spans(trace_id(1), with_events=True),
+        lambda work: work.traces.list_spans(SpanFilters(status="error")),
+    )
+    sa.event.listen(pool.engine, "before_cursor_execute", explain)
+    try:
+        for ask in questions:
+            with pool.unit_of_work() as work:
+                ask(work)
+    finally:
+        sa.event.remove(pool.engine, "before_cursor_execute", explain)
+    assert len(plans) >= len(questions)
+    for plan in plans:
+        assert "Citus Adaptive" in plan
+        assert "Distributed Subplan" not in plan
+
+
+def test_what_shards_cannot_answer_is_refused_by_name(pool: StoragePool) -> None:
+    since = START - timedelta(days=1)
+    with pool.unit_of_work() as work, pytest.raises(StorageError, match="substring"):
+        work.traces.list_spans(SpanFilters(contains="x", start_time=since))
+    with pytest.raises(StorageError, match="citus_shards"):
+        storage_size(pool)
