@@ -13,7 +13,8 @@ from alembic.util.exc import CommandError
 
 from observatory_storage import migrate
 from observatory_storage.config import StorageConfig
-from observatory_storage.engine import any_layout, create_engine
+from observatory_storage.distribution import any_layout
+from observatory_storage.engine import create_engine
 from observatory_storage.errors import StorageError, translated
 
 config = context.config

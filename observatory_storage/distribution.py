@@ -8,7 +8,9 @@ that differ: see `is_sharded`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final, Literal, NamedTuple, cast
 from uuid import UUID
 
@@ -16,14 +18,23 @@ import psycopg
 import sqlalchemy as sa
 
 from observatory_storage.config import PostgresConfig
-from observatory_storage.errors import ConfigError, Conflict, MigrationError, StorageError
+from observatory_storage.errors import (
+    ConfigError,
+    Conflict,
+    ConnectionLost,
+    MigrationError,
+    StorageError,
+    translated,
+)
 from observatory_storage.schema_state import quoted_name
 from observatory_storage.tables import DISTRIBUTED, REFERENCE_TABLES, TRACES
 
 __all__ = [
     "TRANSACTION_SETTINGS",
     "Layout",
+    "any_layout",
     "apply_layout",
+    "check_connections",
     "check_layout",
     "compile_for",
     "in_shard_order",
@@ -37,6 +48,7 @@ __all__ = [
     "wait_for_commits",
 ]
 
+_any_layout: ContextVar[bool] = ContextVar("_any_layout", default=False)
 _OPTION: Final = "observatory_storage_layout"
 
 
@@ -285,3 +297,38 @@ def _distributed_in(connection: sa.Connection, schema: str) -> frozenset[str]:
 def _unescaped(schema: str) -> str:
     """The schema's name, quoted for a value: there a colon needs no backslash."""
     return quoted_name(schema).replace("\\:", ":")
+
+
+@contextmanager
+def any_layout() -> Iterator[None]:
+    """Within the block, connect also to tables of another layout: for migrations."""
+    token = _any_layout.set(True)
+    try:
+        yield
+    finally:
+        _any_layout.reset(token)
+
+
+def check_connections(engine: sa.Engine, config: PostgresConfig) -> None:
+    """Have an engine refuse tables of another layout, at its first connection that sees tables.
+
+    Some statements are wrong in the other layout, without an error.
+    """
+    layout = Layout(config.layout, config.shard_count)
+    is_checked = False
+
+    @sa.event.listens_for(engine, "engine_connect")
+    def check(connection: sa.Connection) -> None:
+        nonlocal is_checked
+        if is_checked or _any_layout.get():
+            return
+        driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        try:
+            with translated():
+                is_checked = check_layout(driver, config.schema_name, layout)
+        except ConnectionLost as error:
+            connection.invalidate(error)
+            raise
+        finally:
+            if not driver.closed:
+                driver.rollback()

@@ -28,19 +28,17 @@ from observatory_storage.bounded_pool import BoundedPool, recycle_connections
 from observatory_storage.config import PostgresConfig, StorageConfig
 from observatory_storage.distribution import (
     TRANSACTION_SETTINGS,
-    Layout,
-    check_layout,
+    check_connections,
     compile_for,
     layout_options,
 )
-from observatory_storage.errors import ConfigError, ConnectionLost, translated
+from observatory_storage.errors import ConfigError, translated
 from observatory_storage.lazy_cursor import LazyCursor
 from observatory_storage.operations import Hooks
 from observatory_storage.read_only_engine import explain_replay_conflicts, leave_replicas
 
 __all__ = [
     "adopt_engine",
-    "any_layout",
     "check_engine",
     "create_engine",
     "measure_acquisition",
@@ -54,7 +52,6 @@ _ADAPTATIONS: Final = "observatory_storage.adaptations"
 _watched: Final[weakref.WeakSet[Pool]] = weakref.WeakSet()
 
 _no_retry: ContextVar[bool] = ContextVar("_no_retry", default=False)
-_any_layout: ContextVar[bool] = ContextVar("_any_layout", default=False)
 
 
 def create_engine(config: StorageConfig) -> sa.Engine:
@@ -102,7 +99,7 @@ def create_engine(config: StorageConfig) -> sa.Engine:
     leave_replicas(engine)
     explain_replay_conflicts(engine)
     _set_up_transactions(engine, config.postgres)
-    _check_layout(engine, config)
+    check_connections(engine, config.postgres)
     return engine
 
 
@@ -141,7 +138,7 @@ def adopt_engine(engine: sa.Engine, config: StorageConfig) -> sa.Engine:
     explain_replay_conflicts(adopted)
     compile_for(adopted.dialect, config.postgres)
     _set_up_transactions(adopted, config.postgres)
-    _check_layout(adopted, config)
+    check_connections(adopted, config.postgres)
     _leave_connections_of_parents(engine.pool)
     return adopted
 
@@ -336,39 +333,3 @@ def _set_up_transactions(engine: sa.Engine, config: PostgresConfig) -> None:
             connection.invalidate(error)
             raise
         cursor.close()
-
-
-@contextmanager
-def any_layout() -> Iterator[None]:
-    """Within the block, connect also to tables of another layout: for migrations."""
-    token = _any_layout.set(True)
-    try:
-        yield
-    finally:
-        _any_layout.reset(token)
-
-
-def _check_layout(engine: sa.Engine, config: StorageConfig) -> None:
-    """Refuse tables of another layout with the first connection on which there are tables.
-
-    Some statements are wrong in the other layout, without an error.
-    """
-    postgres = config.postgres
-    layout = Layout(postgres.layout, postgres.shard_count)
-    is_checked = False
-
-    @event.listens_for(engine, "engine_connect")
-    def check(connection: sa.Connection) -> None:
-        nonlocal is_checked
-        if is_checked or _any_layout.get():
-            return
-        driver = _driver_connection(connection)
-        try:
-            with translated():
-                is_checked = check_layout(driver, postgres.schema_name, layout)
-        except ConnectionLost as error:
-            connection.invalidate(error)
-            raise
-        finally:
-            if not driver.closed:
-                driver.rollback()

@@ -15,9 +15,9 @@ from observatory_storage.bounded_pool import BoundedPool
 from observatory_storage.cache import Cache
 from observatory_storage.commits import Commits
 from observatory_storage.config import PostgresConfig, StorageConfig
+from observatory_storage.distribution import any_layout
 from observatory_storage.engine import (
     adopt_engine,
-    any_layout,
     check_engine,
     create_engine,
     measure_acquisition,

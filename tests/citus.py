@@ -11,7 +11,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -74,6 +74,11 @@ class CitusServer(Server):
 
         def run(conninfo: str) -> None:
             with psycopg.connect(conninfo, autocommit=True) as connection:
+                # Citus' own process may come back between the end of others and the change.
+                for _ in range(10):
+                    with suppress(psycopg.errors.ObjectInUse):
+                        connection.execute(query)
+                        return
                 connection.execute(query)
 
         with ThreadPoolExecutor() as threads:

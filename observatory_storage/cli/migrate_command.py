@@ -12,7 +12,7 @@ from observatory_storage.cli.common_options import (
     common_options,
     json_option,
 )
-from observatory_storage.engine import any_layout
+from observatory_storage.distribution import any_layout
 
 __all__ = ["command"]
 

@@ -19,7 +19,8 @@ from observatory_storage.lifecycle.partition_marks import Versions
 from observatory_storage.models import Trace
 from observatory_storage.payloads import FrameKey, hour_of, prune_frames
 from observatory_storage.schema_state import quoted_name
-from observatory_storage.storing.trace_upsert import locked_traces, recompute_traces
+from observatory_storage.storing.trace_recompute import recompute_traces
+from observatory_storage.storing.trace_upsert import locked_traces
 from observatory_storage.tables import EVENTS, LOG_FRAMES, LOGS, PAYLOAD_FRAMES, SPANS
 from observatory_storage.time_ranges import MAX
 

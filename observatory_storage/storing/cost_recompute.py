@@ -26,11 +26,8 @@ from observatory_storage.serialization import Result
 from observatory_storage.storing.fact_changes import SpanKey
 from observatory_storage.storing.span_costs import PricedCall, priced
 from observatory_storage.storing.stored_usage import decide_traces, mark_unsettled, usage_of
-from observatory_storage.storing.trace_upsert import (
-    locked_traces,
-    recompute_traces,
-    reports_usage,
-)
+from observatory_storage.storing.trace_recompute import recompute_traces, reports_usage
+from observatory_storage.storing.trace_upsert import locked_traces
 from observatory_storage.storing.transaction import Source, retrying
 from observatory_storage.storing.usage_in_batch import REPORT, USAGE_FIELDS, reported_json
 from observatory_storage.storing.usage_once import Usage

@@ -24,11 +24,8 @@ from observatory_storage.serialization import Result
 from observatory_storage.storing.fact_changes import SpanKey, changes_of, update_facts
 from observatory_storage.storing.span_filling import fill_from_stored_logs
 from observatory_storage.storing.stored_usage import decide_traces, mark_unsettled
-from observatory_storage.storing.trace_upsert import (
-    locked_traces,
-    recompute_traces,
-    reports_usage,
-)
+from observatory_storage.storing.trace_recompute import recompute_traces, reports_usage
+from observatory_storage.storing.trace_upsert import locked_traces
 from observatory_storage.storing.transaction import Source, retrying
 from observatory_storage.tables import SPANS, TRACES
 from observatory_storage.times import MICROSECOND

@@ -24,8 +24,8 @@ from observatory_storage.storing.conflict_rules import WITH_PAYLOADS, target_of
 from observatory_storage.storing.event_merge import Key, replace_events
 from observatory_storage.storing.frame_builder import FrameBuilder, load_frames, span_owner
 from observatory_storage.storing.stored_usage import decide_traces
+from observatory_storage.storing.trace_recompute import recompute_traces, reports_usage
 from observatory_storage.storing.trace_totals import SpanFacts, facts_of, totals_of
-from observatory_storage.storing.trace_upsert import reports_usage
 from observatory_storage.storing.upsert import Loader
 from observatory_storage.tables import SPANS, TRACES, Values
 
@@ -136,7 +136,7 @@ def _merge(
     reported = {trace_id for trace_id, facts in subtracted if facts.reports_usage}
     rows = traces.rows_of_totals(totals_of(changed, subtracted), undecided=reported)
     undecided = traces.add_totals(loader, rows, optimistic=False)
-    traces.recompute_traces(
+    recompute_traces(
         connection,
         {
             key[0]

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
 from observatory_storage.changed_spans import mark_changes
-from observatory_storage.storing.trace_upsert import TraceSummary, recompute_traces
+from observatory_storage.storing.trace_recompute import recompute_traces
+from observatory_storage.storing.trace_upsert import TraceSummary
 from observatory_storage.storing.usage_in_batch import FACTS, REPORT, USAGE_FIELDS, reported_json
 from observatory_storage.storing.usage_once import ReportingSpan, Usage, count_once
 from observatory_storage.tables import SPANS, TRACES

@@ -11,7 +11,7 @@ the trace again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from itertools import islice
 from typing import Any, Final, Literal, cast
@@ -19,7 +19,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, Insert, insert
-from sqlalchemy.orm import InstrumentedAttribute, aliased
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.schema import CreateTable, DropTable
 
 from observatory_storage.changed_spans import marking
@@ -47,6 +47,7 @@ from observatory_storage.repositories.metrics.exemplars import without_exemplars
 from observatory_storage.repositories.reading import validation
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces.results import DeletedRows, DeletedTrace
+from observatory_storage.repositories.traces.shared_calls import mark_sharing_calls
 from observatory_storage.repositories.traces.trace_bounds import (
     events_of_trace,
     spans_of_trace,
@@ -57,7 +58,6 @@ from observatory_storage.tables import DATA_POINTS, LOGS, SPANS
 __all__ = ["delete_all_of", "delete_trace"]
 
 _TRACES_AT_A_TIME: Final = 500
-_DAY: Final = timedelta(days=1)  # spans of one call start within it
 
 
 # The traces that are being deleted, and the bounds of their spans' starts.
@@ -98,7 +98,7 @@ def delete_trace(reader: Reader, key: UUID, name: object) -> DeletedTrace:
         sa.literal(key, Trace.id.type), sa.literal(key.hex), sa.func.now(), sa.func.now()
     )
     is_made = reader.change(_locking(one))
-    _mark_sharing_calls(reader, sa.select(sa.literal(key, Trace.id.type)))
+    mark_sharing_calls(reader, sa.select(sa.literal(key, Trace.id.type)))
     bounds = None if is_made else start_bounds(reader, key)
     # A trace without a row may have log records, and spans that no writer has written.
     spans = spans_of_trace(key, bounds) if bounds else [TraceSpan.trace_id == key]
@@ -136,7 +136,7 @@ def delete_all_of(
     reader.run(_noting_traces(_naming(Trace.attributes, pairs)))
     traces = -reader.change(_LOCKING)
     reader.run(_WIDENING)
-    _mark_sharing_calls(reader, sa.select(_DELETED.c.trace_id))
+    mark_sharing_calls(reader, sa.select(_DELETED.c.trace_id))
     spans = events = logs = 0
     deleted: list[UUID] = []
     for trace_ids, first, last in _batches(reader):
@@ -220,64 +220,6 @@ def _delete_logs(reader: Reader, *conditions: sa.ColumnElement[bool]) -> int:
 def _has_frame_between(first: datetime, last: datetime) -> sa.ColumnElement[bool]:
     """Whether spans that start in these times may have a frame."""
     return PayloadFrame.start_time.between(hour_of(first), last)
-
-
-def _mark_sharing_calls(reader: Reader, deleted: sa.Select[UUID]) -> None:
-    """Mark the traces whose usage may count on a span that is deleted: it counts on theirs then.
-
-    The deleted traces are locked, in the order of all writers. Locking others after them may
-    deadlock with a writer of both, which is rare and is retried.
-    """
-    gone, other = aliased(TraceSpan), aliased(TraceSpan)
-    if reader.is_sharded:
-        found = sa.literal(_sharing_on_shards(reader, deleted), ARRAY(Trace.id.type))
-        _mark(reader, Trace.id == sa.func.any(found), deleted)
-        return
-    sharing = (
-        sa.select(other.trace_id)
-        .join(gone, gone.response_id == other.response_id)
-        .join(Trace, Trace.id == gone.trace_id)
-        .where(
-            gone.trace_id.in_(deleted),
-            gone.start_time.between(Trace.start_time, Trace.last_span_start),
-            other.start_time.between(gone.start_time - _DAY, gone.start_time + _DAY),
-            other.reported_usage.is_not(None),
-        )
-    )
-    _mark(reader, Trace.id.in_(sharing), deleted)
-
-
-def _mark(reader: Reader, shares: sa.ColumnElement[bool], deleted: sa.Select[UUID]) -> None:
-    reader.run(
-        sa.update(Trace)
-        .where(shares, Trace.id.not_in(deleted), Trace.unsettled_since.is_(None))
-        .values(unsettled_since=sa.func.statement_timestamp())
-        .execution_options(synchronize_session=False)
-    )
-
-
-def _sharing_on_shards(reader: Reader, deleted: sa.Select[UUID]) -> list[UUID]:
-    """The traces that share a call: their spans are on other shards than those that are deleted."""
-    gone, other = aliased(TraceSpan), aliased(TraceSpan)
-    calls = reader.rows(
-        sa.select(gone.response_id, sa.func.min(gone.start_time), sa.func.max(gone.start_time))
-        .where(gone.trace_id.in_(deleted), gone.response_id.is_not(None))
-        .group_by(gone.response_id)
-    )
-    if not calls:
-        return []
-    types = (gone.response_id.type, gone.start_time.type, gone.start_time.type)
-    arrays = (
-        sa.literal(list(values), ARRAY(kind))
-        for values, kind in zip(zip(*calls, strict=True), types, strict=True)
-    )
-    call = sa.func.unnest(*arrays).table_valued("id", "first", "last").render_derived(name="call")
-    sharing = sa.select(other.trace_id).where(
-        other.response_id == call.c.id,
-        other.start_time.between(call.c.first - _DAY, call.c.last + _DAY),
-        other.reported_usage.is_not(None),
-    )
-    return [row.trace_id for row in reader.rows(sharing.distinct())]
 
 
 def _batches(reader: Reader) -> Iterator[_Batch]:
