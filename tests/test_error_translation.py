@@ -57,11 +57,11 @@ def raised(action: Callable[[], object]) -> StorageError:
 BY_STATEMENT: list[tuple[list[str], str, type[StorageError], bool]] = [
     ([METRIC.format(1, "gauge")] * 2, "23505", Conflict, False),
     ([METRIC.format(1, "sum")], "23514", ValidationError, False),
-    (["INSERT INTO metrics (id) VALUES (gen_random_uuid())"], "23502", ValidationError, False),
+    (["INSERT INTO metrics (id) VALUES (md5('a')::uuid)"], "23502", ValidationError, False),
     (
         [
             "INSERT INTO logs (id, timestamp, service_name)"
-            " VALUES (gen_random_uuid(), '1800-01-01', 's')"
+            " VALUES (md5('a')::uuid, '1800-01-01', 's')"
         ],
         "23514",
         ValidationError,
@@ -132,7 +132,7 @@ def test_a_refused_value_names_its_column(engine: sa.Engine) -> None:
 
         return action
 
-    error = raised(run("INSERT INTO metrics (id) VALUES (gen_random_uuid())"))
+    error = raised(run("INSERT INTO metrics (id) VALUES (md5('a')::uuid)"))
     assert isinstance(error, ValidationError)
     assert error.field == "name"
     assert pickle.loads(pickle.dumps(error)).field == "name"

@@ -91,8 +91,8 @@ def test_a_partition_that_takes_too_long_to_look_through_is_not_locked(
     monkeypatch.setattr(splitting, "_SCAN_TIMEOUT", "1ms")
     with filled.engine.begin() as connection:
         connection.exec_driver_sql(
-            "INSERT INTO logs (id, timestamp, service_name) SELECT gen_random_uuid(),"
-            " '2026-01-05Z', 's' FROM generate_series(1, 50000)"
+            "INSERT INTO logs (id, timestamp, service_name) SELECT md5(n::text)::uuid,"
+            " '2026-01-05Z', 's' FROM generate_series(1, 50000) n"
         )
     (failure,) = split_partitions(Run(filled, NOW)).failed
     assert isinstance(failure.error, Timeout)
