@@ -114,6 +114,9 @@ class Served:
         self._started.close()
 
     def output(self) -> str:
+        """What the host has said; what it said last if it has ended."""
+        if not self._output.exists():
+            return self.outputs[-1]
         return self._output.read_text(errors="replace")
 
 
