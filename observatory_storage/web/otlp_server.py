@@ -8,6 +8,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
+from threading import Thread
 from types import FrameType
 from typing import Any
 from wsgiref.types import WSGIApplication
@@ -51,17 +53,26 @@ def serve(
     )
     server.gateway = _Gateway
     server.keep_alive_conn_limit = _IDLE_CONNECTIONS
-    with _interrupted_by_signals():
+    ended: SimpleQueue[None] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            server.serve()
+        finally:
+            ended.put(None)
+
+    with _told_of_signals(ended):
         try:
             server.prepare()
             bound_host, bound_port = server.bind_addr[:2]
             shown = f"[{bound_host}]" if ":" in bound_host else bound_host
             started(f"http://{shown}:{bound_port}")
-            server.serve()
-        except KeyboardInterrupt:
-            pass
+            thread = Thread(target=run, name="observatory-serve")
+            thread.start()
+            ended.get()
         finally:
             server.stop()
+    thread.join()
 
 
 class _Gateway(Gateway_10):
@@ -82,14 +93,18 @@ class _Gateway(Gateway_10):
 
 
 @contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGINT raise KeyboardInterrupt in the block, even if the shell ignores SIGINT."""
+def _told_of_signals(ended: SimpleQueue[None]) -> Iterator[None]:
+    """SIGTERM and SIGINT put an item in the block, even if the shell ignores SIGINT.
 
-    def interrupt(_: int, __: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    A handler that raised could do it where the exception is dropped, such as in a weak reference's
+    callback, or where the server cannot clean up. ``SimpleQueue.put`` may interrupt its own ``get``.
+    """
+
+    def put(_: int, __: FrameType | None) -> None:
+        ended.put(None)
 
     numbers = (signal.SIGTERM, signal.SIGINT)
-    former = {number: signal.signal(number, interrupt) for number in numbers}
+    former = {number: signal.signal(number, put) for number in numbers}
     try:
         yield
     finally:
