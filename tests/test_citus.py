@@ -20,7 +20,7 @@ from observatory_storage.errors import ConfigError, MigrationError, StorageError
 from observatory_storage.pool import StoragePool
 from observatory_storage.repositories import SpanFilters
 from observatory_storage.tables import DISTRIBUTED, REFERENCE_TABLES
-from observatory_storage.writers import CopyWriter
+from observatory_storage.writers import CopyWriter, LogWriter, WriterConfig
 from tests import citus
 from tests.writers.helpers import START, a_log, a_span, trace_id
 
@@ -236,3 +236,11 @@ def test_what_shards_cannot_answer_is_refused_by_name(pool: StoragePool) -> None
         work.traces.list_spans(SpanFilters(contains="x", start_time=since))
     with pytest.raises(StorageError, match="citus_shards"):
         storage_size(pool)
+
+
+def test_batches_of_a_buffered_writer_grow(pool: StoragePool) -> None:
+    with LogWriter(pool, WriterConfig(batch_size=50, flush_interval_secs=None)) as writer:
+        writer.write_logs([a_log(number) for number in range(5_000)])
+        assert writer.flush().committed == 5_000
+        assert writer.write_stats().batches < 100
+    assert scalar(pool, "SELECT count(*) FROM logs") == 5_000

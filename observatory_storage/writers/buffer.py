@@ -28,6 +28,7 @@ class Buffer:
 
     Args:
         batch_size: the weight at which a batch is full.
+        largest_batch: the weight at which it is full while other batches wait or are written.
         capacity: the maximum weight of the buffer.
         lock: a lock to share with other buffers; None for a lock of its own.
 
@@ -37,11 +38,18 @@ class Buffer:
         closed: the writer takes no more rows.
     """
 
-    def __init__(self, batch_size: int, capacity: int, lock: threading.RLock | None = None) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        largest_batch: int,
+        capacity: int,
+        lock: threading.RLock | None = None,
+    ) -> None:
         self.lock = threading.RLock() if lock is None else lock
         self.changed = threading.Condition(self.lock)
         self.closed = False
         self._batch_size = batch_size
+        self._largest_batch = largest_batch
         self._capacity = capacity
         self._open = Batch(0)
         self._opened_at = 0.0
@@ -80,13 +88,13 @@ class Buffer:
         A row that is heavier than the whole buffer is taken into an empty buffer.
         """
         batch, index = self._open, start
-        weight = self.weight
+        weight, full = self.weight, self._full
         for row in rows[start:] if start else rows:
             row_weight = 1 + len(row.events) if row.events else 1
             if weight + row_weight > self._capacity and weight:
                 break
-            if batch.weight + row_weight > self._batch_size:
-                batch = self.seal()
+            if batch.weight + row_weight > full:
+                batch, full = self.seal(), self._full
             if not batch.rows:
                 self._opened_at = time.monotonic()
                 self.changed.notify_all()
@@ -94,8 +102,8 @@ class Buffer:
             batch.weight += row_weight
             weight += row_weight
             index += 1
-            if batch.weight >= self._batch_size:
-                batch = self.seal()
+            if batch.weight >= full:
+                batch, full = self.seal(), self._full
         self._seal_when_idle()
         return index
 
@@ -144,8 +152,13 @@ class Buffer:
         return batch
 
     def _seal_when_idle(self) -> None:
-        if self._open.weight >= _WORTH_WRITING and not self._sealed:
+        if self._open.weight >= min(_WORTH_WRITING, self._batch_size) and not self._sealed:
             self.seal()
+
+    @property
+    def _full(self) -> int:
+        """The weight at which the open batch is full."""
+        return self._largest_batch if self._sealed else self._batch_size
 
     def hurry(self, batch: Batch) -> None:
         """Let the batch be tried immediately, if it waits for another attempt."""

@@ -23,7 +23,7 @@ from observatory_storage.suppression import Suppression, suppress_instrumentatio
 from observatory_storage.tables import TableDefinition
 from observatory_storage.writers import process_hooks
 from observatory_storage.writers.buffer import Buffer
-from observatory_storage.writers.config import WriterConfig
+from observatory_storage.writers.config import WriterConfig, largest_batch
 from observatory_storage.writers.delivery import Delivery
 from observatory_storage.writers.flusher import Flusher
 from observatory_storage.writers.row_changes import NOTHING_COMPUTED, RowChanges
@@ -94,7 +94,13 @@ class BufferedWriter:
         self._flusher = Flusher(self._buffer, config, self._delivery.write, owner=self)
 
     def _new_buffer(self) -> Buffer:
-        return Buffer(self._config.batch_size, self._config.max_buffered)
+        return Buffer(*self._bounds())
+
+    def _bounds(self) -> tuple[int, int, int]:
+        """What a new buffer is full at: a batch, the largest batch, and the buffer."""
+        config = self._config
+        largest = largest_batch(config, self._source.config.postgres)
+        return config.batch_size, largest, config.max_buffered
 
     def release_parent_files(self) -> None:
         """Close this process's copies of its parent's spool files; not for applications to call."""

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from observatory_storage.config import PayloadMode
+from observatory_storage.config import PayloadMode, PostgresConfig
 from observatory_storage.errors import StorageError, ValidationError
 from observatory_storage.storing import Method
 from observatory_storage.writers.tail_sampling import TailSampling
 
-__all__ = ["Redact", "WriterConfig"]
+__all__ = ["Redact", "WriterConfig", "largest_batch"]
 
 OnFull = Literal["block", "raise", "drop"]
 Redact = Callable[[dict[str, Any]], Mapping[str, Any] | None]
@@ -29,6 +29,8 @@ class WriterConfig:
     Attributes:
         batch_size: the number of rows, events included, at which a flush begins. It is also the
             maximum of one transaction. While no flush is running, a flush begins at 1,000 rows.
+            In the layout "citus", a batch may grow to that many rows for each shard while another
+            is being written.
         flush_interval_secs: the seconds after which buffered rows are flushed in any case; None to
             flush only by size.
         max_concurrency: the maximum number of parallel flushes. Each uses its own connection.
@@ -100,6 +102,16 @@ class WriterConfig:
                 raise ValidationError(
                     name, getattr(self, name), f"must be one of {', '.join(map(str, values))}"
                 )
+
+
+def largest_batch(config: WriterConfig, server: PostgresConfig) -> int:
+    """The maximum number of rows of one transaction while rows wait for another flush.
+
+    Citus cuts each batch into a part for each shard, and each part costs what a small batch does.
+    """
+    if server.layout == "plain":
+        return config.batch_size
+    return min(config.batch_size * server.shard_count, config.max_buffered, _MAX_BATCH)
 
 
 def _is_number(value: object) -> bool:

@@ -35,15 +35,21 @@ class SamplingBuffer(Buffer):
 
     Args:
         batch_size: the weight at which a batch is full.
+        largest_batch: the weight at which it is full while other batches wait or are written.
         capacity: the maximum weight of the buffer.
         decisions: the decisions about traces, which other buffers may share.
         counts: where dropped rows are counted.
     """
 
     def __init__(
-        self, batch_size: int, capacity: int, decisions: TraceDecisions, counts: WriteStats
+        self,
+        batch_size: int,
+        largest_batch: int,
+        capacity: int,
+        decisions: TraceDecisions,
+        counts: WriteStats,
     ) -> None:
-        super().__init__(batch_size, capacity, decisions.lock)
+        super().__init__(batch_size, largest_batch, capacity, decisions.lock)
         self._decisions = decisions
         self._counts = counts
         # The oldest first.

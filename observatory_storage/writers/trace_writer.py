@@ -46,14 +46,11 @@ class TraceWriter(BufferedWriter):
         self._positions_lock = threading.RLock()
 
     def _new_buffer(self) -> Buffer:
-        config = self._config
-        sampling = config.sampling or _configured(self._source.config.sampling)
+        sampling = self._config.sampling or _configured(self._source.config.sampling)
         if sampling is None:
             return super()._new_buffer()
         decisions = decisions_of(self._source, sampling)
-        return SamplingBuffer(
-            config.batch_size, config.max_buffered, decisions, self._recorder.counts
-        )
+        return SamplingBuffer(*self._bounds(), decisions, self._recorder.counts)
 
     def write_trace(self, trace: Trace | Mapping[str, Any]) -> UUID:
         """Buffer the columns of a trace that are not computed from spans; return its id.

@@ -54,7 +54,7 @@ def test_rows_are_held_written_or_dropped_with_their_trace(
     sampling = TailSampling(share=0.5, max_undecided_rows=most_rows)
     counts = Recorder().counts
     decider = Decider(sampling, lambda: (True, None))
-    buffer = SamplingBuffer(4, CAPACITY, TraceDecisions(sampling, decider), counts)
+    buffer = SamplingBuffer(4, 4, CAPACITY, TraceDecisions(sampling, decider), counts)
     buffer.lock.acquire()  # as writers do; it ends with the buffer
     given_rows: dict[int, int] = defaultdict(int)
     written: dict[int, int] = defaultdict(int)

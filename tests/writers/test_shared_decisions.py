@@ -179,7 +179,7 @@ def test_other_threads_write_while_a_flush_decides() -> None:
             return super().decide(trace_number, rows)
 
     decider = Slow(sampling, lambda: (True, None))
-    buffer = SamplingBuffer(10, 5_000, TraceDecisions(sampling, decider), Recorder().counts)
+    buffer = SamplingBuffer(10, 10, 5_000, TraceDecisions(sampling, decider), Recorder().counts)
 
     def row(number: int) -> Row:
         return prepare_span(child(number, number))

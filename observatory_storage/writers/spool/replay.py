@@ -20,7 +20,7 @@ from observatory_storage.errors import StorageError, translate
 from observatory_storage.rows import Row
 from observatory_storage.storing import Source, StoreResult, store
 from observatory_storage.suppression import Suppression
-from observatory_storage.writers.config import WriterConfig
+from observatory_storage.writers.config import WriterConfig, largest_batch
 from observatory_storage.writers.spool.files import Chunk, Spool
 from observatory_storage.writers.stats import Written
 
@@ -56,6 +56,7 @@ class Replay:
         self._spool = Spool(Path(config.spool_dir), target, config.spool_max_bytes)
         self._source = source
         self._config = config
+        self._most_rows = largest_batch(config, source.config.postgres)
         self._report = report
         self._suppression = suppression
         self._changed = threading.Condition()
@@ -186,7 +187,7 @@ class Replay:
         while self._goes_on():
             self._trying = True
             try:
-                chunk = chunk or self._spool.read(self._config.batch_size)
+                chunk = chunk or self._spool.read(self._most_rows)
                 if chunk is not None:
                     self._move(chunk)
                     chunk = None
