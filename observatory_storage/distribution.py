@@ -37,7 +37,7 @@ __all__ = [
     "check_connections",
     "check_layout",
     "compile_for",
-    "in_shard_order",
+    "ids_by_shard",
     "is_for_shards",
     "is_sharded",
     "layout_of",
@@ -103,20 +103,21 @@ has locked rows waits while another one waits for these rows.
 """
 
 
-def in_shard_order(connection: sa.Connection, trace_ids: Iterable[UUID]) -> list[UUID]:
-    """The ids of traces in the order in which a statement on several shards locks their rows."""
+def ids_by_shard(connection: sa.Connection, trace_ids: Iterable[UUID]) -> list[list[UUID]]:
+    """The ids of the traces of each shard, in the order in which writers lock their rows."""
     ids = list(trace_ids)
     if len(ids) < 2:
-        return ids
+        return [ids] if ids else []
     translation = connection.get_execution_options().get("schema_translate_map") or {}
     given = {"ids": ids, "traces": f"{_unescaped(translation.get(None) or 'public')}.traces"}
-    return list(connection.scalars(_IN_SHARD_ORDER, given))
+    return list(connection.scalars(_IDS_BY_SHARD, given))
 
 
-_IN_SHARD_ORDER: Final = sa.text(
-    "SELECT given.id FROM unnest(CAST(:ids AS uuid[])) AS given (id) ORDER BY"
-    " pg_catalog.get_shard_id_for_distribution_column(CAST(:traces AS regclass), given.id),"
-    " given.id"
+_IDS_BY_SHARD: Final = sa.text(
+    "SELECT array_agg(given.id ORDER BY given.id) FROM unnest(CAST(:ids AS uuid[])) AS given (id)"
+    " GROUP BY pg_catalog.get_shard_id_for_distribution_column(CAST(:traces AS regclass), given.id)"
+    " ORDER BY pg_catalog.get_shard_id_for_distribution_column("
+    "CAST(:traces AS regclass), given.id)"
 )
 
 

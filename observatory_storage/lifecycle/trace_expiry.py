@@ -18,7 +18,6 @@ import sqlalchemy as sa
 
 from observatory_storage import layout
 from observatory_storage.commits import Change, Commit
-from observatory_storage.distribution import is_sharded
 from observatory_storage.errors import Conflict, translated
 from observatory_storage.lifecycle import partition_marks
 from observatory_storage.lifecycle.keep_rules import kept_among
@@ -39,7 +38,6 @@ __all__ = ["CutoffCrossed", "ExpiredTrace", "TraceExpiry", "Unchanged"]
 _BATCH_SIZE: Final = 5_000
 # Of a batch that the server deletes by itself, each trace is locked for less.
 _SWEPT_AT_A_TIME: Final = 10_000
-_SWEPT_ON_SHARDS: Final = 1_000  # there a statement locks one trace
 _FIRST: Final = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
 
 _IDS: Final = sa.bindparam("ids", type_=sa.ARRAY(Trace.id.type))
@@ -131,8 +129,7 @@ class TraceExpiry:
                 source.engine.begin() as connection,
             ):
                 check_cutoff(connection, source, self.cutoff)
-                size = _SWEPT_ON_SHARDS if is_sharded(connection) else _SWEPT_AT_A_TIME
-                swept = sweep(connection, self.cutoff, after, size)
+                swept = sweep(connection, self.cutoff, after, _SWEPT_AT_A_TIME)
                 if swept is not None and swept.deleted:
                     telling.announce(connection, _DELETED)
                 return swept

@@ -64,9 +64,12 @@ def _locking() -> sa.Select[Any]:
     return sa.select(sa.func.count()).select_from(locked.subquery("locked"))
 
 
-# Where the tables have shards, a row is locked by its id. In the order of all writers too.
+# Where the tables have shards, rows are locked by their ids. In the order of all writers too.
 _WANTED: Final = sa.select(Trace.id).where(_IN_BATCH)
-_LOCK_WANTED: Final = _WANTED.with_for_update()
+_IDS: Final = sa.bindparam("ids", type_=sa.ARRAY(Trace.id.type))
+_LOCK_WANTED: Final = (
+    _WANTED.where(Trace.id == sa.func.any(_IDS)).order_by(Trace.id).with_for_update()
+)
 
 
 def _deleting() -> sa.Select[Any]:

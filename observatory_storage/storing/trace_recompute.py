@@ -9,7 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from observatory_storage.distribution import is_sharded
+from observatory_storage.distribution import ids_by_shard, is_sharded
 from observatory_storage.storing.conflict_rules import microseconds
 from observatory_storage.storing.trace_upsert import WEIGHTED, within_bigint
 from observatory_storage.tables import SPANS, TRACES
@@ -43,7 +43,7 @@ def _recomputed_weighted(spans: Any) -> list[sa.Label[Any]]:
     ]
 
 
-def _recomputing(*, is_one: bool) -> Any:
+def _recomputing(*, on_shard: bool) -> Any:
     spans = SPANS.table.c
     bounds = _TRACES.alias("bounds")
     order = (spans.parent_span_id.is_not(None), spans.start_time, spans.start_ns, spans.span_id)
@@ -54,7 +54,7 @@ def _recomputing(*, is_one: bool) -> Any:
     errors = sa.func.count().filter(spans.status == "error")
     tokens = within_bigint(sa.func.sum(spans.total_tokens), spans.total_tokens)
     has_parent = sa.cast(of_lead(spans.parent_span_id.is_not(None)), sa.Boolean)
-    totals = (
+    of_spans = (
         sa.select(
             spans.trace_id.label("id"),
             sa.func.min(spans.start_time).label("start_time"),
@@ -94,14 +94,17 @@ def _recomputing(*, is_one: bool) -> Any:
                 spans.start_time <= bounds.c.last_span_start,
             ),
         )
-        .where(_is_wanted(bounds.c.id, is_one=is_one))
+        .where(_is_wanted(bounds.c.id))
         .group_by(spans.trace_id)
-        .subquery("totals")
     )
-    on_shard = [_is_wanted(_TRACES.c.id, is_one=True)] if is_one else []
+    # Citus finds the shard only if each table has the condition.
+    of_shard = [_is_wanted(_TRACES.c.id)] if on_shard else []
+    if on_shard:
+        of_spans = of_spans.where(_is_wanted(spans.trace_id))
+    totals = of_spans.subquery("totals")
     return (
         sa.update(_TRACES)
-        .where(_TRACES.c.id == totals.c.id, *on_shard)
+        .where(_TRACES.c.id == totals.c.id, *of_shard)
         .values(
             **{column.name: column for column in totals.c if column.name != "id"},
             duration_us=microseconds(totals.c.start_time, totals.c.end_time),
@@ -110,21 +113,19 @@ def _recomputing(*, is_one: bool) -> Any:
     )
 
 
-def _is_wanted(column: sa.Column[UUID], *, is_one: bool) -> sa.ColumnElement[bool]:
-    if is_one:
-        return column == sa.bindparam("of_id", type_=column.type)
+def _is_wanted(column: sa.Column[UUID]) -> sa.ColumnElement[bool]:
     return column == sa.func.any(sa.bindparam("ids", type_=sa.ARRAY(column.type)))
 
 
-_RECOMPUTE: Final = _recomputing(is_one=False)
-_RECOMPUTE_ONE: Final = _recomputing(is_one=True)
+_RECOMPUTE: Final = _recomputing(on_shard=False)
+_RECOMPUTE_ON_SHARD: Final = _recomputing(on_shard=True)
 
 
 def recompute_traces(connection: sa.Connection, trace_ids: Iterable[UUID]) -> None:
     """Recompute traces from all their stored spans. Their rows must be locked."""
     ids = list(trace_ids)
     if ids and is_sharded(connection):
-        # Each on its shard: the driver sends them together.
-        connection.execute(_RECOMPUTE_ONE, [{"of_id": trace_id} for trace_id in ids])
+        for of_shard in ids_by_shard(connection, ids):
+            connection.execute(_RECOMPUTE_ON_SHARD, {"ids": of_shard})
     elif ids:
         connection.execute(_RECOMPUTE, {"ids": ids})

@@ -17,7 +17,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import Insert, insert
 
-from observatory_storage.distribution import in_shard_order, is_sharded
+from observatory_storage.distribution import ids_by_shard, is_sharded
 from observatory_storage.storing.binary_copy import encode
 from observatory_storage.storing.conflict_rules import later, microseconds
 from observatory_storage.storing.trace_totals import MAX_TOKENS, TOTALS_COLUMNS, TraceTotals
@@ -265,15 +265,10 @@ def lock_rows(
 ) -> list[sa.Row[Any]]:
     """The rows of a statement that locks the rows of the traces `ids` in their order.
 
-    Citus locks the rows of one shard only, so there each trace is locked by itself, in the order of
-    shards, as writers do.
+    Citus locks the rows of one shard only, so there it is executed for each shard.
     """
-    if not is_sharded(connection):
-        return list(connection.execute(locking, {"ids": list(trace_ids), **given}))
+    sharded = is_sharded(connection)
+    parts = ids_by_shard(connection, trace_ids) if sharded else [list(trace_ids)]
     return [
-        row
-        for trace_id in in_shard_order(connection, trace_ids)
-        for row in connection.execute(
-            locking.where(_TRACES.c.id == trace_id), {"ids": [trace_id], **given}
-        )
+        row for ids in parts for row in connection.execute(locking, {"ids": ids, **given}).all()
     ]

@@ -96,8 +96,8 @@ class _Gateway(Gateway_10):
 def _told_of_signals(ended: SimpleQueue[None]) -> Iterator[None]:
     """SIGTERM and SIGINT put an item in the block, even if the shell ignores SIGINT.
 
-    A handler that raised could do it where the exception is dropped, such as in a weak reference's
-    callback, or where the server cannot clean up. ``SimpleQueue.put`` may interrupt its own ``get``.
+    A handler that raised could do it where exceptions are dropped, such as in the callback of a
+    weak reference, or where the server cannot clean up. ``SimpleQueue.put`` is reentrant.
     """
 
     def put(_: int, __: FrameType | None) -> None:
