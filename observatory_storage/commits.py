@@ -43,6 +43,9 @@ _COMMITS: Final = "observatory_storage.commits"
 _NOTES: Final = "observatory_storage.commits.notes"
 _TELLING: Final = "observatory_storage.commits.telling"
 _TELLS_ITSELF: Final = "observatory_storage.commits.tells_itself"
+_HAS_CHANGED: Final = "observatory_storage.commits.has_changed"
+# The answers of PostgreSQL to statements that change rows.
+_CHANGING: Final = ("INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "TRUNCATE")
 
 
 class Change(NamedTuple):
@@ -248,6 +251,11 @@ def telling_itself(session: Session) -> Iterator[None]:
         session.info[_TELLS_ITSELF] = before
 
 
+def has_changed(session: Session) -> bool:
+    """Whether the transaction of a session that is followed has changed rows, by text too."""
+    return bool(session.info.get(_NOTES) or session.info.get(_HAS_CHANGED))
+
+
 @event.listens_for(FollowedSession, "before_commit")
 def _before_commit(session: Session) -> None:
     commits: Commits | None = session.info.get(_COMMITS)
@@ -266,6 +274,7 @@ def _after_commit(session: Session) -> None:
     if session.in_nested_transaction():
         return
     session.info.pop(_NOTES, None)
+    session.info.pop(_HAS_CHANGED, None)
     telling: Telling | None = session.info.pop(_TELLING, None)
     if telling is not None:
         telling.committed()
@@ -277,6 +286,7 @@ def _after_rollback(session: Session, ended: SessionTransaction) -> None:
     notes[:] = [note for note in notes if not _is_part(note.within, ended)]
     if ended.parent is None:
         session.info.pop(_TELLING, None)
+        session.info.pop(_HAS_CHANGED, None)
 
 
 @event.listens_for(FollowedSession, "after_flush")
@@ -293,6 +303,8 @@ def _after_begin(session: Session, begun: SessionTransaction, connection: Connec
         return  # nobody listens, or a savepoint of a transaction that is followed
 
     def after_execute(*call: Any) -> None:
+        if (call[1].statusmessage or "").startswith(_CHANGING):
+            session.info[_HAS_CHANGED] = True
         compiled = getattr(call[4], "compiled", None)  # the context of the execution
         if compiled is None or session.info.get(_TELLS_ITSELF):
             return

@@ -36,6 +36,7 @@ __all__ = [
     "apply_layout",
     "check_connections",
     "check_layout",
+    "commits_end",
     "compile_for",
     "ids_by_shard",
     "is_for_shards",
@@ -44,7 +45,6 @@ __all__ = [
     "layout_options",
     "planned_rows",
     "stored_layout",
-    "unfinished_commits",
     "wait_for_commits",
 ]
 
@@ -134,39 +134,37 @@ def planned_rows(document: Any) -> int:
     return sum(int(task["Remote Plan"][0][0]["Plan"]["Plan Rows"]) for task in tasks)
 
 
-def unfinished_commits(connection: sa.Connection) -> bool:
-    """Whether a worker has not committed what the coordinator has: it failed at that moment.
+def commits_end(connection: sa.Connection, patience_secs: float) -> bool:
+    """Whether the workers commit in time what the coordinator has committed before this call.
 
-    Citus completes such commits by itself, by ``citus.recover_2pc_interval`` after the worker is
-    back. The transactions of sessions that are still at work do not count.
+    The coordinator commits first, and then has the workers commit, which have prepared it. After
+    the failure of a worker, Citus completes its commits by itself, by
+    ``citus.recover_2pc_interval`` after the worker is back.
 
     Raises:
         StorageError: a worker cannot be reached.
     """
-    prepared = _prepared(connection)
-    if not prepared:
-        return False
-    running = set(connection.scalars(_RUNNING))
-    return any(int(gid.split("_")[2]) not in running for gid in prepared & _prepared(connection))
+    committing = _prepared(connection)
+    end = time.monotonic() + patience_secs
+    while committing:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+        committing &= _prepared(connection)
+    return True
 
 
 def wait_for_commits(connection: sa.Connection) -> None:
     """Wait until the workers have committed what the snapshot of this transaction shows.
 
-    The coordinator commits first, and then has the workers commit. Call it after the transaction
-    has its snapshot, and before it reads from the workers.
+    Call it after the transaction has its snapshot, and before it reads from the workers.
 
     Raises:
         Conflict: a worker does not commit. A later call may succeed.
         StorageError: a worker cannot be reached.
     """
-    committing = _prepared(connection)
-    end = time.monotonic() + _COMMIT_PATIENCE_SECS
-    while committing:
-        if time.monotonic() > end:
-            raise Conflict("a worker of Citus has not committed a transaction yet", retryable=True)
-        time.sleep(0.01)
-        committing &= _prepared(connection)
+    if not commits_end(connection, _COMMIT_PATIENCE_SECS):
+        raise Conflict("a worker of Citus has not committed a transaction yet", retryable=True)
 
 
 def _prepared(connection: sa.Connection) -> set[str]:
@@ -180,11 +178,7 @@ def _prepared(connection: sa.Connection) -> set[str]:
 
 
 _COMMIT_PATIENCE_SECS: Final = 10.0
-_RUNNING: Final = sa.text(
-    "SELECT pid FROM pg_catalog.pg_stat_activity"
-    " WHERE xact_start IS NOT NULL OR query = '<insufficient privilege>'"
-)
-# The name of such a transaction begins: citus, group of the coordinator, process there.
+# The name of such a transaction begins: citus, group of the coordinator.
 _PREPARED: Final = sa.text(
     "SELECT success, result FROM pg_catalog.run_command_on_workers("
     "'SELECT string_agg(gid, '','') FROM pg_catalog.pg_prepared_xacts"

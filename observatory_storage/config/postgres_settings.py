@@ -155,6 +155,11 @@ class PostgresConfig(ConfigModel):
     ) -> SecretStr | None:
         if value is None or not value.get_secret_value().strip():
             return None
+        if info.data.get("layout") == "citus":
+            raise RuleError(
+                "must be omitted with the layout citus: the position of a coordinator says nothing"
+                " of its workers"
+            )
         if len(info.data) == len(cls.model_fields) - 1:  # no other field has failed
             try:
                 cls(**read_server_fields(value, info.data))

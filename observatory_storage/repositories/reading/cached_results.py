@@ -18,6 +18,7 @@ from msgspec.msgpack import Decoder
 from sqlalchemy.orm import Session
 
 from observatory_storage.cache import Dependency, ReadThrough, StoredValue, tag_of
+from observatory_storage.commits import has_changed
 from observatory_storage.models import Base
 from observatory_storage.repositories.reading.cached_rows import (
     RowCodec,
@@ -193,6 +194,8 @@ def is_like_others(reader: Reader) -> bool:
         return True
     if session.new or session.dirty or session.deleted:
         return False
+    if reader.is_sharded and has_changed(session):
+        return False  # the coordinator gives no id to a transaction that writes to shards
     return bool(reader.scalar(_IS_LIKE_OTHERS))
 
 

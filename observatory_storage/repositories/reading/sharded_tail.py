@@ -18,7 +18,8 @@ from typing import Any, Final, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.orm.interfaces import ORMOption
 
-from observatory_storage.distribution import unfinished_commits
+from observatory_storage.distribution import commits_end
+from observatory_storage.errors import StorageError
 from observatory_storage.repositories.reading import cursors
 from observatory_storage.repositories.reading.pages import Page
 from observatory_storage.repositories.reading.reader import Reader
@@ -29,11 +30,11 @@ __all__ = ["ShardedTail", "tail_of"]
 T = TypeVar("T")
 
 _MOST_PAGES: Final = 20
-# A session of another role shows neither its transaction nor whether it has one.
+# How long a poll waits for workers to commit; the next one waits again.
+_PATIENCE_SECS: Final = 0.2
+# Without the privilege, a session of another role does not show whether it has a transaction.
 _OLDEST: Final = sa.text(
-    "SELECT least(min(a.xact_start), transaction_timestamp()"
-    " - CASE WHEN bool_or(a.query = '<insufficient privilege>') THEN interval '1 minute'"
-    " ELSE interval '0' END)"
+    "SELECT min(a.xact_start), pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE')"
     " FROM pg_catalog.pg_stat_activity AS a WHERE a.datname = current_database()"
 )
 
@@ -68,9 +69,9 @@ class ShardedTail(Tail[T]):
         decide: Decide[T] | None = None,
     ) -> Page[T]:
         query = filters.query()
-        settled = self._reader.scalar(_OLDEST).astimezone(UTC)
+        settled = self._oldest_transaction()
         place = None if cursor is None else self._place_at(cursor, query)
-        if unfinished_commits(self._reader.connection()):
+        if not commits_end(self._reader.connection(), _PATIENCE_SECS):
             # What they have written may be older than rows that are visible.
             settled = datetime.min.replace(tzinfo=UTC) if place is None else place.time
         if place is None:
@@ -79,6 +80,21 @@ class ShardedTail(Tail[T]):
         else:
             rows, place = self._after(place, settled, filters, options, decide)
         return Page(tuple(rows), next=self._cursor_at(place, query))
+
+    def _oldest_transaction(self) -> datetime:
+        """When the oldest running transaction of the database began.
+
+        Raises:
+            StorageError: the role cannot see the transactions of others.
+        """
+        ((oldest, sees_all),) = self._reader.connection().execute(_OLDEST)
+        if not sees_all:
+            raise StorageError(
+                "a tail of tables with shards needs to see the transactions of other roles:"
+                " GRANT pg_read_all_stats to the role of this connection"
+            )
+        started: datetime = oldest
+        return started.astimezone(UTC)
 
     def _newest_before(
         self,
