@@ -152,7 +152,8 @@ class StoragePool(PoolReads, PoolUpkeep, LivePool):
                 Without it they use `engine`.
 
         Raises:
-            ConfigError: an engine uses another driver, or both `config` and `schema` are given.
+            ConfigError: an engine uses another driver, both `config` and `schema` are given, or
+                there is a `read_engine` with the layout citus.
         """
         check_engine(engine)
         if read_engine is not None:
@@ -163,6 +164,8 @@ class StoragePool(PoolReads, PoolUpkeep, LivePool):
             _check_config(config)
         else:
             config = StorageConfig(postgres=PostgresConfig(schema=schema or "public"))
+        if read_engine is not None and config.postgres.layout == "citus":
+            raise ConfigError("read_engine: must be omitted with the layout citus")
         pool = cls.__new__(cls)
         engine = adopt_engine(engine, config)
         read_engine = None if read_engine is None else adopt_engine(read_engine, config)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -188,6 +189,31 @@ def test_a_tail_returns_the_rows_of_all_shards_once(pool: StoragePool) -> None:
             page = work.logs.tail(page.next, limit=7)
         found += [int(record.body or 0) for record in page]
     assert sorted(found) == list(range(21, 41))
+
+
+def test_a_tail_waits_for_what_a_worker_has_not_committed(pool: StoragePool) -> None:
+    CopyWriter(pool).write_logs([a_log(1)])
+    with pool.unit_of_work() as work:
+        page = work.logs.tail()
+    database = pool.config.postgres.database
+    host, port = citus.CitusServer(str(citus.URL), embedded=False).workers[0]
+    with psycopg.connect(host=host, port=port, dbname=database, user="postgres") as worker:
+        worker.tpc_begin("citus_0_1_1_1")
+        worker.execute("SELECT pg_current_xact_id()")
+        worker.tpc_prepare()
+        CopyWriter(pool).write_logs([a_log(2)])
+        with pool.unit_of_work() as work:
+            assert not work.logs.tail(page.next)
+        worker.tpc_rollback()
+    with pool.unit_of_work() as work:
+        assert len(work.logs.tail(page.next)) == 1
+
+
+def test_a_tail_is_refused_to_who_does_not_see_all_transactions(pool: StoragePool) -> None:
+    with pool.unit_of_work() as work:
+        work.session.execute(sa.text("SET LOCAL ROLE pg_read_all_data"))
+        with pytest.raises(StorageError, match="GRANT pg_read_all_stats"):
+            work.logs.tail()
 
 
 def test_estimates_come_from_the_shards(pool: StoragePool) -> None:

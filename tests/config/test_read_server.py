@@ -75,6 +75,13 @@ def test_an_invalid_url_is_refused_and_not_shown(url: str, rule: str) -> None:
     assert "secret" not in line
 
 
+def test_a_cluster_has_no_read_server() -> None:
+    standby = "postgresql://db2/"
+    line = problems(lambda: PostgresConfig.from_url(PRIMARY, layout="citus", read_url=standby))
+    assert "must be omitted with the layout citus" in line
+    assert PostgresConfig.from_url(PRIMARY, layout="citus").read_server() is None
+
+
 def test_the_schema_of_the_primary_may_be_repeated() -> None:
     assert read_server("postgresql://db2/?schema=s").schema == "s"
 
