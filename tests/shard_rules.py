@@ -25,6 +25,11 @@ _VOLATILE: Final = re.compile(r"\b(?:clock_timestamp|random|gen_random_uuid|next
 _CHANGING: Final = re.compile(
     r"\b(?:now|statement_timestamp|transaction_timestamp)\(|\bcurrent_timestamp\b"
 )
+# Functions that PostgreSQL calls stable, because what they return depends on settings.
+_STABLE: Final = re.compile(
+    r"\b(?:jsonb?_build_(?:object|array)|to_jsonb?|concat|concat_ws|format|to_char|date_trunc)\("
+)
+_CASE: Final = re.compile(r"\bCASE\b(.*?)\bEND\b", re.IGNORECASE)
 _INTO: Final = re.compile(rf"INSERT INTO {_NAME.format(_KNOWN)}", re.IGNORECASE)
 _CHANGE: Final = re.compile(
     rf"(?:UPDATE|DELETE FROM|INSERT INTO) {_NAME.format(_KNOWN)}", re.IGNORECASE
@@ -71,6 +76,8 @@ def _violations(text: str) -> Iterator[str]:
     if _CHANGE.search(text):
         if _VOLATILE.search(text):
             yield "a volatile function changes a table with shards"
+        if text.startswith("UPDATE") and any(map(_STABLE.search, _CASE.findall(text))):
+            yield "CASE of a change has a function that is not immutable"
         for returned in _RETURNED.findall(text):
             if re.search(r"date_trunc\(|to_char\(", returned):
                 yield "RETURNING has a function that is not immutable"

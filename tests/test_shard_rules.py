@@ -28,6 +28,8 @@ BROKEN = {
     "a partition in a lateral join": "SELECT 1 FROM unnest(%(a)s) g, LATERAL (SELECT 1 FROM"
     ' "s"."trace_spans_p20260101" e WHERE e.trace_id = g OFFSET 0) x',
     "a recursive query": "WITH RECURSIVE n AS (SELECT min(name) FROM trace_spans) SELECT 1 FROM n",
+    "a stable function in CASE": "UPDATE public.trace_spans SET otlp=CASE WHEN n.a THEN"
+    " jsonb_build_object('a', NULL) ELSE otlp END FROM unnest(%(a)s) AS n WHERE a = b",
     "a changing function in RETURNING": "WITH gone AS (DELETE FROM logs WHERE a RETURNING"
     " date_trunc('hour', logs.timestamp, 'UTC')) SELECT 1 FROM gone",
 }

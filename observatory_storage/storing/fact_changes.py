@@ -286,9 +286,10 @@ def _updating() -> Any:
     # What `with_error_message` notes, added to the stored JSON in place: reading and writing it
     # again could change its numbers.
     json = spans.otlp.type
-    noted = sa.func.coalesce(spans.otlp, sa.cast(sa.literal({}, json), json)).op("||")(
-        sa.func.jsonb_build_object("status_message", sa.null())
+    nothing, message = (
+        sa.cast(sa.literal(value, json), json) for value in ({}, {"status_message": None})
     )
+    noted = sa.func.coalesce(spans.otlp, nothing).op("||")(message)
     return (
         sa.update(_SPANS)
         .where(*(spans[column] == new[column] for column in _KEY))

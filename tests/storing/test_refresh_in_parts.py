@@ -18,6 +18,7 @@ from observatory_storage import (
 )
 from observatory_storage.models import Trace, TraceSpan
 from observatory_storage.storing import facts_refresh
+from observatory_storage.storing.trace_upsert import locked_traces
 from tests.storing.refreshing import SECOND, as_today, call, forget_facts, inside
 from tests.writers.helpers import START, fetch, trace_id
 from tests.writers.trace_model import check_traces
@@ -100,7 +101,7 @@ def test_it_runs_beside_writers_and_beside_itself(
 
     def forget_and_refresh() -> None:
         with pool.engine.begin() as connection:
-            connection.execute(sa.select(Trace.id).order_by(Trace.id).with_for_update())
+            locked_traces(connection, connection.scalars(sa.select(Trace.id)).all())
             connection.execute(sa.update(TraceSpan).values(model=None, user_id=None))
         pool.refresh_facts()
 
