@@ -11,25 +11,39 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from observatory_storage.errors import StorageError
 from observatory_storage.rows import Row
 from observatory_storage.writers.batch_queue import Batch, Queue
 
-__all__ = ["Buffer"]
+__all__ = ["Bounds", "Buffer"]
 
 # While no flush is running, one starts at this many rows, even if the batch is not full.
 _WORTH_WRITING: Final = 1000
+
+
+class Bounds(NamedTuple):
+    """What a buffer and its batches hold.
+
+    Attributes:
+        batch: the weight at which a batch is full.
+        largest_batch: the weight at which it is full while nobody could write it.
+        at_once: how many batches are written at the same time.
+        capacity: the maximum weight of the buffer.
+    """
+
+    batch: int
+    largest_batch: int
+    at_once: int
+    capacity: int
 
 
 class Buffer:
     """The rows of one writer. Callers must hold its lock for every method.
 
     Args:
-        batch_size: the weight at which a batch is full.
-        largest_batch: the weight at which it is full while other batches wait or are written.
-        capacity: the maximum weight of the buffer.
+        bounds: what it holds.
         lock: a lock to share with other buffers; None for a lock of its own.
 
     Attributes:
@@ -38,19 +52,11 @@ class Buffer:
         closed: the writer takes no more rows.
     """
 
-    def __init__(
-        self,
-        batch_size: int,
-        largest_batch: int,
-        capacity: int,
-        lock: threading.RLock | None = None,
-    ) -> None:
+    def __init__(self, bounds: Bounds, lock: threading.RLock | None = None) -> None:
         self.lock = threading.RLock() if lock is None else lock
         self.changed = threading.Condition(self.lock)
         self.closed = False
-        self._batch_size = batch_size
-        self._largest_batch = largest_batch
-        self._capacity = capacity
+        self._bounds = bounds
         self._open = Batch(0)
         self._opened_at = 0.0
         self._queue = Queue()
@@ -91,7 +97,7 @@ class Buffer:
         weight, full = self.weight, self._full
         for row in rows[start:] if start else rows:
             row_weight = 1 + len(row.events) if row.events else 1
-            if weight + row_weight > self._capacity and weight:
+            if weight + row_weight > self._bounds.capacity and weight:
                 break
             if batch.weight + row_weight > full:
                 batch, full = self.seal(), self._full
@@ -152,13 +158,14 @@ class Buffer:
         return batch
 
     def _seal_when_idle(self) -> None:
-        if self._open.weight >= min(_WORTH_WRITING, self._batch_size) and not self._sealed:
+        if self._open.weight >= min(_WORTH_WRITING, self._bounds.batch) and not self._sealed:
             self.seal()
 
     @property
     def _full(self) -> int:
         """The weight at which the open batch is full."""
-        return self._largest_batch if self._sealed else self._batch_size
+        is_busy = len(self._queue) + len(self._running) >= self._bounds.at_once
+        return self._bounds.largest_batch if is_busy else self._bounds.batch
 
     def hurry(self, batch: Batch) -> None:
         """Let the batch be tried immediately, if it waits for another attempt."""

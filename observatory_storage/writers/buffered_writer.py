@@ -22,7 +22,7 @@ from observatory_storage.storing import Source, payload_mode, source_of
 from observatory_storage.suppression import Suppression, suppress_instrumentations
 from observatory_storage.tables import TableDefinition
 from observatory_storage.writers import process_hooks
-from observatory_storage.writers.buffer import Buffer
+from observatory_storage.writers.buffer import Bounds, Buffer
 from observatory_storage.writers.config import WriterConfig, largest_batch
 from observatory_storage.writers.delivery import Delivery
 from observatory_storage.writers.flusher import Flusher
@@ -94,13 +94,12 @@ class BufferedWriter:
         self._flusher = Flusher(self._buffer, config, self._delivery.write, owner=self)
 
     def _new_buffer(self) -> Buffer:
-        return Buffer(*self._bounds())
+        return Buffer(self._bounds())
 
-    def _bounds(self) -> tuple[int, int, int]:
-        """What a new buffer is full at: a batch, the largest batch, and the buffer."""
+    def _bounds(self) -> Bounds:
         config = self._config
         largest = largest_batch(config, self._source.config.postgres)
-        return config.batch_size, largest, config.max_buffered
+        return Bounds(config.batch_size, largest, config.max_concurrency, config.max_buffered)
 
     def release_parent_files(self) -> None:
         """Close this process's copies of its parent's spool files; not for applications to call."""

@@ -9,7 +9,7 @@ from typing import Final
 from observatory_storage.rows import Row
 from observatory_storage.tables import EVENTS, SPANS, TRACES
 from observatory_storage.writers.batch_queue import Batch
-from observatory_storage.writers.buffer import Buffer
+from observatory_storage.writers.buffer import Bounds, Buffer
 from observatory_storage.writers.stats import WriteStats
 from observatory_storage.writers.tail_sampling import DROP, ends_local_root, with_weights
 from observatory_storage.writers.trace_decisions import HeldRows, TraceDecisions
@@ -34,22 +34,13 @@ class SamplingBuffer(Buffer):
     that of the decisions.
 
     Args:
-        batch_size: the weight at which a batch is full.
-        largest_batch: the weight at which it is full while other batches wait or are written.
-        capacity: the maximum weight of the buffer.
+        bounds: what it holds.
         decisions: the decisions about traces, which other buffers may share.
         counts: where dropped rows are counted.
     """
 
-    def __init__(
-        self,
-        batch_size: int,
-        largest_batch: int,
-        capacity: int,
-        decisions: TraceDecisions,
-        counts: WriteStats,
-    ) -> None:
-        super().__init__(batch_size, largest_batch, capacity, decisions.lock)
+    def __init__(self, bounds: Bounds, decisions: TraceDecisions, counts: WriteStats) -> None:
+        super().__init__(bounds, decisions.lock)
         self._decisions = decisions
         self._counts = counts
         # The oldest first.
@@ -97,7 +88,7 @@ class SamplingBuffer(Buffer):
                 return super().add(with_weights(number, (row,), decision)) > 0
             self._counts.sampled_out += 1
             return True
-        if self.weight + weight > self._capacity and self.weight:
+        if self.weight + weight > self._bounds.capacity and self.weight:
             return False
         held = self._held.get(number)
         if held is None:
@@ -122,7 +113,7 @@ class SamplingBuffer(Buffer):
                 decisions.weight + weight <= sampling.max_undecided_rows
                 and decisions.size + size <= sampling.max_undecided_bytes
             ):
-                if not self._held or self.weight + weight <= self._capacity:
+                if not self._held or self.weight + weight <= self._bounds.capacity:
                     break
                 oldest = next(iter(self._held))
             self._counts.decided_early += 1

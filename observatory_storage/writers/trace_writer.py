@@ -50,7 +50,7 @@ class TraceWriter(BufferedWriter):
         if sampling is None:
             return super()._new_buffer()
         decisions = decisions_of(self._source, sampling)
-        return SamplingBuffer(*self._bounds(), decisions, self._recorder.counts)
+        return SamplingBuffer(self._bounds(), decisions, self._recorder.counts)
 
     def write_trace(self, trace: Trace | Mapping[str, Any]) -> UUID:
         """Buffer the columns of a trace that are not computed from spans; return its id.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from observatory_storage.config import PostgresConfig
 from observatory_storage.rows import Row, prepare_log
 from observatory_storage.writers import WriterConfig
-from observatory_storage.writers.buffer import Buffer
+from observatory_storage.writers.buffer import Bounds, Buffer
 from observatory_storage.writers.config import largest_batch
 from tests.writers.helpers import a_log
 
@@ -26,7 +28,7 @@ def taken(buffer: Buffer) -> int:
 
 
 def test_a_batch_grows_while_another_is_written_and_no_longer() -> None:
-    buffer = Buffer(2, 6, 100)
+    buffer = Buffer(Bounds(2, 6, at_once=1, capacity=100))
     with buffer.lock:
         buffer.add(logs(2))
         first = buffer.take([])
@@ -42,7 +44,7 @@ def test_a_batch_grows_while_another_is_written_and_no_longer() -> None:
 
 
 def test_a_batch_that_has_grown_is_written_when_the_other_one_ends() -> None:
-    buffer = Buffer(2, 6, 100)
+    buffer = Buffer(Bounds(2, 6, at_once=1, capacity=100))
     with buffer.lock:
         buffer.add(logs(2))
         first = buffer.take([])
@@ -52,17 +54,27 @@ def test_a_batch_that_has_grown_is_written_when_the_other_one_ends() -> None:
         assert taken(buffer) == 3
 
 
+def test_a_batch_does_not_grow_while_another_thread_could_write_it() -> None:
+    buffer = Buffer(Bounds(2, 6, at_once=2, capacity=100))
+    with buffer.lock:
+        buffer.add(logs(5))
+        first, second = buffer.take([]), buffer.take([])
+        assert (first and len(first.rows), second and len(second.rows)) == (2, 2)
+        buffer.add(logs(4))
+        assert buffer.take([]) is None
+
+
 @pytest.mark.parametrize(
     ("settings", "server", "expected"),
     [
-        ({}, {}, 1000),
+        ({}, {"layout": "plain"}, 1000),
         ({}, {"layout": "citus", "shard_count": 8}, 8000),
         ({"batch_size": 100, "max_buffered": 300}, {"layout": "citus"}, 300),
         ({"batch_size": 60_000}, {"layout": "citus", "shard_count": 2}, 100_000),
     ],
 )
 def test_the_largest_batch_depends_on_the_shards(
-    settings: dict[str, int], server: dict[str, object], expected: int
+    settings: dict[str, Any], server: dict[str, object], expected: int
 ) -> None:
     postgres = PostgresConfig.model_validate({"database": "a", **server})
     assert largest_batch(WriterConfig(**settings), postgres) == expected

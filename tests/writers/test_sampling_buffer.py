@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from observatory_storage.rows import Row, prepare_event, prepare_span, prepare_trace
 from observatory_storage.rows.consistent_sampling import ALL
 from observatory_storage.tables import EVENTS, SPANS, TRACES
+from observatory_storage.writers.buffer import Bounds
 from observatory_storage.writers.sampling_buffer import SamplingBuffer
 from observatory_storage.writers.stats import Recorder
 from observatory_storage.writers.tail_sampling import Decider, TailSampling
@@ -54,7 +55,7 @@ def test_rows_are_held_written_or_dropped_with_their_trace(
     sampling = TailSampling(share=0.5, max_undecided_rows=most_rows)
     counts = Recorder().counts
     decider = Decider(sampling, lambda: (True, None))
-    buffer = SamplingBuffer(4, 4, CAPACITY, TraceDecisions(sampling, decider), counts)
+    buffer = SamplingBuffer(Bounds(4, 4, 1, CAPACITY), TraceDecisions(sampling, decider), counts)
     buffer.lock.acquire()  # as writers do; it ends with the buffer
     given_rows: dict[int, int] = defaultdict(int)
     written: dict[int, int] = defaultdict(int)

@@ -19,6 +19,7 @@ from observatory_storage.recording import observe_llm
 from observatory_storage.rows import Row, prepare_span
 from observatory_storage.rows.consistent_sampling import ALL
 from observatory_storage.writers import FlushResult, TailSampling, TraceWriter, WriterConfig
+from observatory_storage.writers.buffer import Bounds
 from observatory_storage.writers.sampling_buffer import SamplingBuffer
 from observatory_storage.writers.stats import Recorder
 from observatory_storage.writers.tail_sampling import Decider
@@ -179,7 +180,9 @@ def test_other_threads_write_while_a_flush_decides() -> None:
             return super().decide(trace_number, rows)
 
     decider = Slow(sampling, lambda: (True, None))
-    buffer = SamplingBuffer(10, 10, 5_000, TraceDecisions(sampling, decider), Recorder().counts)
+    buffer = SamplingBuffer(
+        Bounds(10, 10, 1, 5_000), TraceDecisions(sampling, decider), Recorder().counts
+    )
 
     def row(number: int) -> Row:
         return prepare_span(child(number, number))
