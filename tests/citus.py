@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 import psycopg
+import pytest
 import sqlalchemy as sa
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -29,6 +30,8 @@ from tests.servers import RUN, Server
 VARIABLE = "TEST_CITUS_URL"
 URL = os.environ.get(VARIABLE)
 WITHOUT = f"{VARIABLE} names no coordinator"
+one_server = pytest.mark.skipif(bool(URL), reason="is about one server")
+"""Marks tests of what a cluster refuses or shows otherwise: plans, sizes, triggers, detaching."""
 
 
 def have_layout_by_default() -> None:

@@ -18,6 +18,7 @@ __all__ = ["Redact", "WriterConfig", "largest_batch"]
 OnFull = Literal["block", "raise", "drop"]
 Redact = Callable[[dict[str, Any]], Mapping[str, Any] | None]
 OnRejected = Callable[[dict[str, Any], StorageError], None]
+_DEFAULT_BATCH: Final = 1000
 _MAX_BATCH: Final = 100_000
 _MAX_INT64: Final = 2**63 - 1
 
@@ -29,8 +30,8 @@ class WriterConfig:
     Attributes:
         batch_size: the number of rows, events included, at which a flush begins. It is also the
             maximum of one transaction. While no flush is running, a flush begins at 1,000 rows.
-            In the layout "citus", a batch may grow to that many rows for each shard while another
-            is being written.
+            In the layout "citus", a batch of 1,000 rows or more may grow to that many for each
+            shard while nobody could write it.
         flush_interval_secs: the seconds after which buffered rows are flushed in any case; None to
             flush only by size.
         max_concurrency: the maximum number of parallel flushes. Each uses its own connection.
@@ -62,7 +63,7 @@ class WriterConfig:
         ValidationError: a setting is out of range.
     """
 
-    batch_size: int = 1000
+    batch_size: int = _DEFAULT_BATCH
     flush_interval_secs: float | None = 5.0
     max_concurrency: int = 1
     max_buffered: int = 100_000
@@ -108,8 +109,9 @@ def largest_batch(config: WriterConfig, server: PostgresConfig) -> int:
     """The maximum number of rows of one transaction while rows wait for another flush.
 
     Citus cuts each batch into a part for each shard, and each part costs what a small batch does.
+    Who has set a smaller size than the default wants small transactions.
     """
-    if server.layout == "plain":
+    if server.layout == "plain" or config.batch_size < _DEFAULT_BATCH:
         return config.batch_size
     return min(config.batch_size * server.shard_count, config.max_buffered, _MAX_BATCH)
 

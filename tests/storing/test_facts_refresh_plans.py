@@ -12,6 +12,7 @@ from observatory_storage import CopyWriter, StoragePool, UnitOfWork
 from observatory_storage.models import TraceSpan
 from observatory_storage.storing.fact_changes import SpanKey, changes_of
 from observatory_storage.storing.facts_refresh import _page
+from tests import citus
 from tests.repositories.plans import plans_of
 from tests.repositories.samples import DAY, a_span, an_event
 
@@ -36,6 +37,7 @@ def older(pool: StoragePool) -> StoragePool:
     return pool
 
 
+@citus.one_server
 def test_a_part_is_read_by_indexes(older: StoragePool) -> None:
     partition = {f"trace_spans_p{BEGIN + 2 * DAY:%Y%m%d}"}
 

@@ -11,6 +11,7 @@ import pytest
 from observatory_embedded import EmbeddedPostgres
 from observatory_storage import CopyWriter, LogWriter, PostgresConfig, StorageConfig, StoragePool
 from observatory_storage.errors import BatchError, StorageError, ValidationError
+from tests import citus
 
 AT = datetime(2026, 3, 4, 12, tzinfo=UTC)
 # As a proxy or an extension reports a violated check: without the constraint's name.
@@ -30,6 +31,7 @@ def log(body: str) -> dict[str, Any]:
     return {"timestamp": AT, "service_name": "service", "body": body}
 
 
+@citus.one_server
 def test_violated_check_without_a_name_costs_its_row_alone(
     pool: StoragePool, database_url: str
 ) -> None:

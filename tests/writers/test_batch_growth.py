@@ -69,7 +69,8 @@ def test_a_batch_does_not_grow_while_another_thread_could_write_it() -> None:
     [
         ({}, {"layout": "plain"}, 1000),
         ({}, {"layout": "citus", "shard_count": 8}, 8000),
-        ({"batch_size": 100, "max_buffered": 300}, {"layout": "citus"}, 300),
+        ({"batch_size": 999}, {"layout": "citus", "shard_count": 8}, 999),
+        ({"max_buffered": 3000}, {"layout": "citus", "shard_count": 8}, 3000),
         ({"batch_size": 60_000}, {"layout": "citus", "shard_count": 2}, 100_000),
     ],
 )

@@ -228,6 +228,8 @@ def test_a_transient_error_within_a_unit_of_work_is_raised_to_the_caller(
     with pool.unit_of_work() as one, pool.unit_of_work() as two:
         CopyWriter(one).write_traces([a_trace(1)])
         CopyWriter(two).write_traces([a_trace(2)])
+        # Also on the workers, where tables have shards.
+        two.session.execute(sa.text("SET LOCAL citus.propagate_set_commands = 'local'"))
         two.session.execute(sa.text("SET LOCAL lock_timeout = '50ms'"))
         with pytest.raises(Conflict) as caught:
             CopyWriter(two).write_traces([a_trace(1)])

@@ -56,6 +56,7 @@ def in_child(writer: LogWriter, closed: LogWriter) -> None:
 
 
 AT_EXIT = """
+import os
 import sys
 from datetime import UTC, datetime
 from observatory_storage.config import PoolConfig, PostgresConfig, StorageConfig
@@ -63,7 +64,8 @@ from observatory_storage.pool import StoragePool
 from observatory_storage.writers import LogWriter, TraceWriter, WriterConfig
 
 config = StorageConfig(
-    postgres=PostgresConfig.from_url(sys.argv[1]), pool=PoolConfig(min_connections=0)
+    postgres=PostgresConfig.from_url(sys.argv[1], layout=os.environ.get("DB_LAYOUT", "plain")),
+    pool=PoolConfig(min_connections=0),
 )
 pool = StoragePool(config)
 patient = WriterConfig(flush_interval_secs=None, batch_size=4)
@@ -160,7 +162,8 @@ writer = None
 def write(url, body):
     global writer
     if writer is None:
-        postgres = PostgresConfig.from_url(url)
+        layout = os.environ.get("DB_LAYOUT", "plain")
+        postgres = PostgresConfig.from_url(url, layout=layout)
         pool = StoragePool(StorageConfig(postgres=postgres, pool=PoolConfig(min_connections=0)))
         writer = LogWriter(pool, WriterConfig(flush_interval_secs=None))
     writer.write_log({"timestamp": datetime.now(UTC), "body": body})

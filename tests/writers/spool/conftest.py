@@ -12,6 +12,7 @@ from observatory_storage.pool import StoragePool
 from observatory_storage.writers import (
     WriterConfig,
 )
+from tests import citus
 from tests.servers import FAST
 from tests.writers.helpers import (
     ONCE,
@@ -23,6 +24,8 @@ from tests.writers.helpers import (
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedPostgres]:
     """A server that these tests may stop, if they start it again."""
+    if citus.URL:
+        pytest.skip("a server without Citus")
     with EmbeddedPostgres(settings=FAST, in_memory=True) as server:
         with quick_pool(server.url) as pool:
             pool.run_migrations()
