@@ -285,6 +285,42 @@ def test_a_writer_leaves_connections_whose_server_was_demoted(
             uow.session.execute(sa.delete(LogRecord))
 
 
+def pooled_engine(url: str) -> sa.Engine:
+    """An engine of an application."""
+    return sa.create_engine("postgresql+psycopg://" + url.partition("://")[2])
+
+
+@pytest.mark.parametrize("method", ["copy", "insert"])
+def test_so_does_a_writer_on_the_engine_of_an_application(
+    database: Database, method: Method
+) -> None:
+    engine = pooled_engine(database.url)
+    with StoragePool.from_engine(engine) as pool:
+        CopyWriter(pool).write_logs([a_log(50)])  # makes the partition
+        with ExitStack() as connections:  # as many as an attempt may meet
+            for _ in range(2):
+                connection = connections.enter_context(engine.connect())
+                connection.exec_driver_sql("SET default_transaction_read_only = on")
+                connection.commit()
+        rows = [a_log(number) for number in range(1, 10)]
+        assert CopyWriter(pool, method=method).write_logs(rows) == 9
+        with pool.unit_of_work() as uow:
+            assert len(uow.logs.list()) == 10
+    engine.dispose()
+
+
+def test_a_new_connection_of_an_application_that_leads_to_a_standby_is_not_retried(
+    database: Database,
+) -> None:
+    engine = pooled_engine(database.read_url)
+    with (
+        StoragePool.from_engine(engine) as pool,
+        pytest.raises(ReadOnly, match="connect to the primary"),
+    ):
+        CopyWriter(pool, method="insert").write_logs([a_log(1)])
+    engine.dispose()
+
+
 @pytest.mark.parametrize("preferred", ["read-write", "primary"])
 def test_several_hosts_lead_writers_to_the_primary_and_readers_to_the_standby(
     database: Database, preferred: str
