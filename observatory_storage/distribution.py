@@ -318,6 +318,8 @@ def check_connections(engine: sa.Engine, config: PostgresConfig) -> None:
         if is_checked or _any_layout.get():
             return
         driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        # A pool that shares one connection, such as StaticPool, may be within a transaction.
+        was_idle = driver.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         try:
             with translated():
                 is_checked = check_layout(driver, config.schema_name, layout)
@@ -325,5 +327,5 @@ def check_connections(engine: sa.Engine, config: PostgresConfig) -> None:
             connection.invalidate(error)
             raise
         finally:
-            if not driver.closed:
+            if was_idle and not driver.closed:
                 driver.rollback()

@@ -135,11 +135,12 @@ def adopt_engine(engine: sa.Engine, config: StorageConfig) -> sa.Engine:
         for adaptation in adaptations:
             adaptation(cursor)
 
+    leave_replicas(adopted)
     explain_replay_conflicts(adopted)
     compile_for(adopted.dialect, config.postgres)
     _set_up_transactions(adopted, config.postgres)
     check_connections(adopted, config.postgres)
-    _leave_connections_of_parents(engine.pool)
+    _watch_connections(engine.pool)
     return adopted
 
 
@@ -183,6 +184,8 @@ def _use_transactions(connection: sa.Connection) -> None:
     theirs = driver.autocommit, driver.isolation_level
     if theirs == (False, psycopg.IsolationLevel.READ_COMMITTED):
         return
+    if not (driver.autocommit or _is_idle(driver)):
+        return  # the application shares its transaction, by a StaticPool
 
     def give_back(_: object) -> None:
         if not driver.closed:
@@ -210,12 +213,18 @@ def _use_utf8(connection: sa.Connection) -> None:
 
 def _set_encoding(driver: psycopg.Connection[Any], name: str) -> None:
     with translated():
+        was_idle = _is_idle(driver)
         driver.execute("SELECT set_config('client_encoding', %s, false)", [name])
-        driver.commit()
+        if was_idle:
+            driver.commit()
 
 
 def _driver_connection(connection: sa.Connection) -> psycopg.Connection[Any]:
     return cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+
+
+def _is_idle(driver: psycopg.Connection[Any]) -> bool:
+    return driver.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
 
 def _when_given_back(connection: sa.Connection, action: Callable[[object], None]) -> None:
@@ -224,10 +233,11 @@ def _when_given_back(connection: sa.Connection, action: Callable[[object], None]
     record.finalize_callback.append(action)
 
 
-def _leave_connections_of_parents(pool: Pool) -> None:
-    """Replace connections that a parent process opened, when a forked child takes them.
+def _watch_connections(pool: Pool) -> None:
+    """Note which connections were used before, and replace those that a parent process opened.
 
-    This is SQLAlchemy's recipe for forks that nothing tells of. `BoundedPool` does it by itself.
+    The latter is SQLAlchemy's recipe for forks that nothing tells of. `BoundedPool` does both by
+    itself.
     """
     if isinstance(pool, BoundedPool) or pool in _watched:
         return
@@ -238,6 +248,10 @@ def _leave_connections_of_parents(pool: Pool) -> None:
     @event.listens_for(pool, "connect")
     def opened(_: object, record: ConnectionPoolEntry) -> None:
         record.info["pid"] = os.getpid()
+
+    @event.listens_for(pool, "checkin")
+    def returned(_: object, record: ConnectionPoolEntry) -> None:
+        record.info["was_returned"] = True
 
     @event.listens_for(pool, "checkout")
     def taken(connection: object, record: Any, proxy: Any) -> None:

@@ -17,6 +17,7 @@ from observatory_storage.engine import single_attempt
 from observatory_storage.errors import MigrationError, translate, translated
 from observatory_storage.replication_lag import LagMeter
 from observatory_storage.serialization import Result
+from observatory_storage.timed_calls import answers_within
 from observatory_storage.wal_positions import WalState
 
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ __all__ = [
     "check_health",
     "check_redis",
     "check_schema",
-    "wal_state",
 ]
 
 _OF_POOL: Final = 0.8  # the part of the timeout for which the check waits for a connection
+_OF_PRIMARY: Final = 0.5  # the part of the timeout after which the read server is asked in any case
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class ComponentHealth(Result):
         role: whether PostgreSQL takes writes ("primary") or replays those of another server
             ("standby"); None for Redis, and if it did not answer.
         lag_bytes: of the read server, the bytes of the log that the primary has written and it has
-            not replayed; None if the primary did not answer, and for other servers.
+            not replayed; None if the primary did not answer, if the servers do not tell their
+            positions, and for other servers.
         lag_secs: of the read server, for how many seconds it has been behind, at most; 0.0 if it
             has replayed everything, however long ago that was. The clocks of both servers are
             compared. None as for `lag_bytes`.
@@ -100,21 +102,27 @@ def check_health(
     # Less than the whole time, so that the pool's own error is reported if all connections are in
     # use.
     patience = None if timeout is None else timeout * _OF_POOL
+    ask_by = None if timeout is None else time.monotonic() + timeout * _OF_PRIMARY
+    # Without a read server nobody needs positions, which some managed servers refuse to tell.
+    positions = read_engine is not None
     states: list[WalState] = []
     is_answered = threading.Event()
 
     def primary() -> ComponentHealth:
         try:
-            return _check_server(lambda: wal_state(engine, patience), states.append)
+            return _check_server(lambda: _state(engine, patience, positions), states.append)
         finally:
             is_answered.set()
 
     def read_server(read_engine: sa.Engine) -> ComponentHealth:
         found: list[WalState] = []
 
+        def connected() -> None:
+            # It is asked after the primary, so that what that has written meanwhile is no lag.
+            is_answered.wait(None if ask_by is None else max(0.0, ask_by - time.monotonic()))
+
         def ask() -> WalState:
-            # After the primary, so that what it has written meanwhile is no lag.
-            return wal_state(read_engine, patience, lambda: is_answered.wait(patience))
+            return _state(read_engine, patience, positions, connected)
 
         health = _check_server(ask, found.append)
         if not found:
@@ -135,9 +143,10 @@ def check_health(
     return HealthReport(status, postgres, answers.get("redis"), answers.get("read"))
 
 
-def wal_state(
+def _state(
     engine: sa.Engine,
-    patience: float | None = None,
+    patience: float | None,
+    positions: bool,
     connected: Callable[[], object] = lambda: None,
 ) -> WalState:
     """Ask a server what it is and how far, once and without retries.
@@ -145,6 +154,7 @@ def wal_state(
     Args:
         engine: connects to it.
         patience: seconds to wait for a connection of the pool.
+        positions: whether to ask how far it is.
         connected: is called once there is a connection, before the server is asked.
 
     Raises:
@@ -152,7 +162,7 @@ def wal_state(
     """
     with translated(), single_attempt(), acquire_within(patience), engine.connect() as connection:
         connected()
-        return WalState.of(connection)
+        return WalState.of_any(connection, positions=positions)
 
 
 def _answers(
@@ -161,22 +171,7 @@ def _answers(
     """The answers by name. After the timeout a question counts as failed."""
     if timeout is None:
         return {name: ask() for name, ask in questions.items()}
-    found: dict[str, ComponentHealth] = {}
-    threads = [
-        # A server that was paused does not answer a cancellation either, so the thread is
-        # abandoned.
-        threading.Thread(
-            target=lambda name=name, ask=ask: found.update({name: ask()}),
-            name="observatory-health",
-            daemon=True,
-        )
-        for name, ask in questions.items()
-    ]
-    deadline = time.monotonic() + timeout
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    found = answers_within(questions, timeout)
     late = ComponentHealth(
         ok=False, latency_ms=timeout * 1000, error=f"no answer within {timeout:g} s"
     )

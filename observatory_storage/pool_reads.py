@@ -10,9 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+from observatory_storage.bounded_pool import acquire_within
 from observatory_storage.cache import Cache
 from observatory_storage.commits import Commits, FollowedSession, follow_session
 from observatory_storage.config import StorageConfig
+from observatory_storage.engine import single_attempt
 from observatory_storage.errors import StorageError, ValidationError, translated
 from observatory_storage.health import HealthReport, PoolStats, check_health, pool_stats
 from observatory_storage.layout import Partitions
@@ -26,6 +28,7 @@ from observatory_storage.repositories.reading.read_only_guard import (
     refuse_writing,
 )
 from observatory_storage.rows import Rules
+from observatory_storage.timed_calls import answers_within
 from observatory_storage.unit_of_work import UnitOfWork
 from observatory_storage.wal_positions import checked_lsn, current_lsn, wait_for
 from observatory_storage.writers import FlushResult
@@ -134,18 +137,34 @@ class PoolReads:
         with translated(), self.engine.connect() as connection:
             return current_lsn(connection)
 
-    def lsn_after_flush(self) -> str | None:
+    def lsn_after_flush(self, timeout: float | None = None) -> str | None:
         """The position of what has been flushed, if somebody may read it from a read server.
 
-        Not for applications to call. It takes one statement on the primary. If that fails, rows are
-        committed nevertheless, so it does not raise.
+        Not for applications to call. It takes one statement on the primary, without retries. If
+        that fails, rows are committed nevertheless, so it does not raise.
+
+        Args:
+            timeout: the seconds that it may take; None for as long as the pool and the server take.
         """
         if self._closed or not self.has_read_server:
             return None
+        if timeout is None:
+            return self._lsn_if_told()
+        if timeout <= 0:
+            return None
         try:
-            return self.current_lsn()
+            return answers_within({"lsn": lambda: self._lsn_if_told(timeout)}, timeout).get("lsn")
+        except RuntimeError:  # no thread can be started while the interpreter ends
+            return None
+
+    def _lsn_if_told(self, patience: float | None = None) -> str | None:
+        try:
+            with single_attempt(), acquire_within(patience):
+                return self.current_lsn()
         except StorageError as error:
-            _log.warning("the position of what was flushed is not known: %s", error)
+            # A server without positions refuses each time; whoever asks for one is told.
+            level = logging.WARNING if error.retryable else logging.DEBUG
+            _log.log(level, "the position of what was flushed is not known: %s", error)
             return None
 
     def health_check(self, timeout: float | None = None) -> HealthReport:

@@ -44,7 +44,7 @@ class PoolUpkeep:
 
     if TYPE_CHECKING:
 
-        def lsn_after_flush(self) -> str | None: ...
+        def lsn_after_flush(self, timeout: float | None = None) -> str | None: ...
 
     def maintain(
         self,

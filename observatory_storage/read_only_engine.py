@@ -35,6 +35,11 @@ def reading(engine: sa.Engine) -> sa.Engine:
     @event.listens_for(made, "engine_connect")
     def begin_read_only(connection: sa.Connection) -> None:
         driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        if driver.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            raise StorageError(
+                "a read-only unit of work needs a connection of its own, and that of the engine's"
+                f" {type(connection.engine.pool).__name__} is within a transaction"
+            )
         # It becomes part of BEGIN, so it takes no statement of its own. SQLAlchemy's option
         # `postgresql_readonly` would leave connections behind that begin with READ WRITE, which a
         # standby refuses.

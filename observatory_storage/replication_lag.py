@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from observatory_storage.processes import PerProcess
 from observatory_storage.wal_positions import WalState, lsn_number
 
 __all__ = ["Lag", "LagMeter"]
@@ -25,6 +27,14 @@ class Lag(NamedTuple):
     secs: float | None
 
 
+@dataclass
+class _Seen:
+    """When the primary was at which position, as this process has seen it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    positions: list[tuple[float, int]] = field(default_factory=list)
+
+
 class LagMeter:
     """Measures the lag of one standby.
 
@@ -35,9 +45,7 @@ class LagMeter:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        # When the primary was at which position.
-        self._seen: list[tuple[float, int]] = []
+        self._seen = PerProcess(_Seen)
 
     def measure(self, primary: WalState | None, standby: WalState) -> Lag:
         """The lag.
@@ -52,13 +60,15 @@ class LagMeter:
             return Lag(None, None)
         at, replayed = lsn_number(primary.lsn), lsn_number(standby.lsn)
         now = time.monotonic()
-        with self._lock:
-            self._seen.append((now, at))
-            while len(self._seen) > 1 and self._seen[1][1] <= replayed:
-                del self._seen[0]
-            if len(self._seen) > _MOST_KEPT:  # a standby that does not catch up
-                del self._seen[1::2]
-            since, position = self._seen[0]
+        seen = self._seen.get()
+        with seen.lock:
+            positions = seen.positions
+            positions.append((now, at))
+            while len(positions) > 1 and positions[1][1] <= replayed:
+                del positions[0]
+            if len(positions) > _MOST_KEPT:  # a standby that does not catch up
+                del positions[1::2]
+            since, position = positions[0]
         if at <= replayed:
             return Lag(0, 0.0)
         bounds = [] if position > replayed else [now - since]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from observatory_storage.errors import Timeout, ValidationError
+from observatory_storage.errors import StorageError, Timeout, ValidationError, translated
 
 __all__ = [
     "WalState",
@@ -19,6 +20,7 @@ __all__ = [
     "wait_for",
 ]
 
+_log: Final = logging.getLogger(__name__)
 _LSN: Final = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 # Of a primary, the end of what is flushed: a commit is told when it is, and the end of a record is
 # what a standby reports. Where commits are told before, the end of what has been inserted.
@@ -35,9 +37,11 @@ _POSITION: Final = sa.case(
 # parameters, a transaction keeps its snapshot until the next one. Whoever waits for replay in that
 # way keeps replay from removing dead rows, and waits until the standby ends the transaction.
 _LSN_NOW: Final = sa.cast(_POSITION, sa.Text)
-_STATE: Final = sa.select(
+_SERVER: Final = sa.select(
     sa.func.current_setting("server_version"),
     sa.func.pg_is_in_recovery(),
+)
+_STATE: Final = _SERVER.add_columns(
     _LSN_NOW,
     sa.cast(sa.func.pg_last_wal_receive_lsn(), sa.Text),
     sa.func.extract("epoch", sa.func.clock_timestamp() - sa.func.pg_last_xact_replay_timestamp()),
@@ -52,7 +56,8 @@ class WalState:
     Attributes:
         version: its version.
         is_standby: whether it replays what another server commits.
-        lsn: how far it is: what a primary has flushed, or a standby has replayed.
+        lsn: how far it is: what a primary has flushed, or a standby has replayed; None if it was
+            not asked, or knows no positions.
         received: how far a standby has received the log; None for a primary, and for a standby that
             has not been connected to one since it was started.
         age_secs: the seconds since the primary committed the last transaction that a standby has
@@ -67,9 +72,28 @@ class WalState:
 
     @classmethod
     def of(cls, connection: sa.Connection) -> WalState:
-        """Ask the server."""
+        """Ask the server. One without positions, such as Aurora, refuses, with an error."""
         version, is_standby, lsn, received, age = connection.execute(_STATE).one()
         return cls(version, is_standby, lsn, received, None if age is None else float(age))
+
+    @classmethod
+    def of_any(cls, connection: sa.Connection, *, positions: bool) -> WalState:
+        """Ask a server that may know no positions.
+
+        If it refuses to tell them, the transaction is to be rolled back.
+
+        Args:
+            connection: to the server.
+            positions: whether to ask for more than the version and the role.
+        """
+        version, is_standby = connection.execute(_SERVER).one()
+        if positions:
+            try:
+                with translated():
+                    return cls.of(connection)
+            except StorageError as error:
+                _log.debug("the server does not tell its positions: %s", error)
+        return cls(version, is_standby, lsn=None, received=None, age_secs=None)
 
 
 def current_lsn(connection: sa.Connection) -> str | None:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from observatory_storage.config import PostgresConfig, StorageConfig
-from observatory_storage.errors import ConfigError, PoolError
+from observatory_storage.errors import ConfigError, PoolError, StorageError
 from observatory_storage.models import Trace
 from observatory_storage.pool import StoragePool
 
@@ -128,6 +128,30 @@ def test_pool_on_the_engine_of_another_pool_leaves_it_open(database_url: str) ->
     with StoragePool(config_for(database_url)) as pool:
         StoragePool.from_engine(pool.engine).close()
         assert pool.health_check().status == "healthy"
+
+
+@pytest.mark.parametrize("options", [{}, {"isolation_level": "READ COMMITTED"}], ids=str)
+def test_the_transaction_on_a_shared_connection_goes_on(
+    database_url: str, options: dict[str, Any]
+) -> None:
+    """As in tests whose engine has one connection, with a transaction that is rolled back."""
+    url = "postgresql+psycopg://" + database_url.partition("://")[2]
+    engine = sa.create_engine(url, poolclass=sa.StaticPool, **options)
+    with StoragePool.from_engine(engine) as pool, engine.connect() as mine:
+        mine.exec_driver_sql("CREATE TABLE mine AS SELECT 5 AS value")
+        with pool.unit_of_work() as uow:
+            assert len(uow.traces.list()) == 0
+            assert uow.session.scalar(sa.text("SELECT value FROM mine")) == 5
+    with StoragePool.from_engine(engine) as pool, engine.connect() as mine:
+        mine.exec_driver_sql("SELECT")
+        with (
+            pool.unit_of_work(read_only=True) as uow,
+            pytest.raises(StorageError, match="that of the engine's StaticPool is within a trans"),
+        ):
+            uow.traces.list()
+    with StoragePool.from_engine(engine) as pool, pool.unit_of_work(read_only=True) as uow:
+        assert len(uow.traces.list()) == 0
+    engine.dispose()
 
 
 def test_schema_must_be_given_once(application: sa.Engine) -> None:

@@ -34,9 +34,12 @@ def read_server_state(pool: StoragePool, health: HealthReport) -> str:
     assert read is not None
     if not read.ok:
         raise WrongReadServer(f"{read.error}: read-only units of work fail")
-    if _identity(pool.engine) != _identity(pool.read_engine):
-        raise WrongReadServer("it is no replica of the primary: its data are others")
     told = f"version {read.version}, a {read.role}, answered in {read.latency_ms:.1f} ms"
+    primary, replica = _identity(pool.engine), _identity(pool.read_engine)
+    if primary is None or replica is None:
+        told += "; not verified to be a replica, since the role may not call pg_control_system()"
+    elif primary != replica:
+        raise WrongReadServer("it is no replica of the primary: its data are others")
     if read.role == "primary":
         return told
     if read.lag_bytes is None or read.lag_secs is None:

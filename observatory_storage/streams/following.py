@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from observatory_storage.backoff import pause_secs
 from observatory_storage.circuit_breaker import CircuitBreaker
 from observatory_storage.config import STREAM_SIGNALS
-from observatory_storage.errors import StorageError
+from observatory_storage.errors import ReadOnly, StorageError
 from observatory_storage.repositories.reading import validation
 from observatory_storage.repositories.reading.pages import Page
 from observatory_storage.repositories.reading.reader import Reader
@@ -83,17 +83,19 @@ def _pages(
     on_error: Callable[[StorageError], object],
 ) -> Generator[Page[Any]]:
     pause, failures, last_row = _SHORTEST_PAUSE_SECS, 0, time.monotonic()
-    is_first = cursor is None
+    is_first, has_followed = cursor is None, False
     if not is_first:
         filters = replace(filters, limit=max(filters.limit, _ROWS_AT_ONCE))
     with closing(_Alarm(store, signal)) as alarm:
         while True:
             is_last = filters.end_time is not None and filters.end_time <= datetime.now(UTC)
             try:
-                with store.unit_of_work() as work:
-                    page = _poll(work, signal, cursor, filters, payload=payload)
+                page = _poll(store, signal, cursor, filters, payload=payload)
             except StorageError as error:
-                if not error.retryable:
+                # A standby: after a failover, the address leads to the new primary some time later.
+                # If it has never led to one, it is wrong.
+                is_failover = has_followed and isinstance(error, ReadOnly)
+                if not (error.retryable or is_failover):
                     raise
                 on_error(error)
                 failures += 1
@@ -105,7 +107,7 @@ def _pages(
                 wait = max(pause_secs(store.config.retry, failures), _SHORTEST_PAUSE_SECS)
                 time.sleep(min(wait, left))
                 continue
-            is_back, failures = failures > 0, 0
+            is_back, failures, has_followed = failures > 0, 0, True
             is_full = len(page.rows) >= filters.limit
             if page.rows or is_first or is_back:
                 yield page
@@ -126,6 +128,18 @@ def _pages(
 
 
 def _poll(
+    store: StreamStore, signal: Any, cursor: str | None, filters: Any, *, payload: bool
+) -> Page[Any]:
+    with store.unit_of_work() as work:
+        try:
+            return _poll_within(work, signal, cursor, filters, payload=payload)
+        except ReadOnly:
+            # The next attempt shall not meet this standby again, but where the address leads then.
+            work.session.invalidate()
+            raise
+
+
+def _poll_within(
     work: UnitOfWork, signal: Any, cursor: str | None, filters: Any, *, payload: bool
 ) -> Page[Any]:
     match signal:

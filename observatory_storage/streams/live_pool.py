@@ -256,7 +256,8 @@ class LivePool:
         `TraceRepository.tail_spans`. A trace comes when it has got spans.
 
         While the database does not answer, the tail tries again until ``timeout``, or, when
-        ``end_time`` has passed, `RetryConfig.max_attempts` times.
+        ``end_time`` has passed, `RetryConfig.max_attempts` times. The same holds while the address
+        leads to a standby, if it has led to a primary before.
 
         Example::
 

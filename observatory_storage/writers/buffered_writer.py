@@ -155,7 +155,14 @@ class BufferedWriter:
         with self._buffer.lock:
             self._flusher.flush(timeout, deadline)
             result = self._delivery.result()
-        return replace(result, lsn=self._source.lsn_after_flush())
+            # After a flush that spooled, the primary is away, or was. If another thread's flush has
+            # reported the rows of this one, they have been committed nevertheless.
+            has_position = self._recorder.has_committed and not result.spooled
+        if not has_position:
+            return result
+        left = None if deadline is None else deadline - time.monotonic()
+        with self._suppression():
+            return replace(result, lsn=self._source.lsn_after_flush(left))
 
     def close(self, timeout: float | None = _CLOSE_TIMEOUT_SECS) -> FlushResult:
         """Flush, and refuse further rows. Closing again does nothing.

@@ -28,8 +28,10 @@ class FlushResult(Result):
         committed: the number of rows that PostgreSQL has committed, including background flushes.
         spooled: the number of rows that were spooled, including those that were replayed since.
         lsn: a position in the primary's write-ahead log behind everything that was committed, also
-            by earlier flushes and other threads; None unless the pool has a read server. Pass the
-            result to `StoragePool.unit_of_work` to read these rows.
+            by earlier flushes and other threads; None unless the pool has a read server, and also
+            if the writer has committed nothing yet, if rows were spooled, or if the primary did not
+            tell it in time. Pass the result to `StoragePool.unit_of_work` to read these rows:
+            without a position, it asks for one.
     """
 
     committed: int = 0
@@ -190,6 +192,11 @@ class Recorder:
         if self._recent and self._recent[-1][0] == second:
             rows += self._recent.pop()[1]
         self._recent.append((second, rows))
+
+    @property
+    def has_committed(self) -> bool:
+        """Whether any rows were committed, also from the spool."""
+        return self.counts.rows + self.counts.replayed > 0
 
     def stats(self) -> WriteStats:
         """A copy of the statistics."""

@@ -45,12 +45,17 @@ def logging_statements(pool: StoragePool, *loggers: logging.Logger) -> Iterator[
 
 
 @contextmanager
-def instrumented(pool: StoragePool) -> Iterator[list[str]]:
-    """Records the statements of a pool, as instrumentations of SQLAlchemy and psycopg do."""
+def instrumented(pool: StoragePool, *, suppressed: bool = False) -> Iterator[list[str]]:
+    """Records the statements of a pool, as instrumentations of SQLAlchemy and psycopg do.
+
+    Args:
+        pool: the pool.
+        suppressed: whether to record also what they would not.
+    """
     recorded: list[str] = []
 
     def record(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if not context.get_value(_SUPPRESS_INSTRUMENTATION_KEY):
+        if suppressed or not context.get_value(_SUPPRESS_INSTRUMENTATION_KEY):
             recorded.append(statement)
 
     sa.event.listen(pool.engine, "before_cursor_execute", record)

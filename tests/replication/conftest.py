@@ -9,7 +9,7 @@ import pytest
 
 from observatory_embedded import EmbeddedPostgres
 from observatory_storage import StoragePool
-from tests.replication.pairs import Database, Pair
+from tests.replication.pairs import Database, Pair, execute
 from tests.servers import FAST, Server
 
 
@@ -59,6 +59,24 @@ def database(pair: Pair) -> Iterator[Database]:
     """A migrated database of this test only."""
     with pair.database() as database:
         yield database
+
+
+@pytest.fixture
+def refusing(database: Database) -> Iterator[Database]:
+    """The same database for a role that may not ask for positions, as on Aurora nobody may."""
+    functions = (
+        *("pg_current_wal_flush_lsn", "pg_current_wal_insert_lsn", "pg_last_wal_replay_lsn"),
+        *("pg_last_wal_receive_lsn", "pg_last_xact_replay_timestamp", "pg_control_system"),
+    )
+    execute(
+        database.url,
+        "CREATE ROLE watcher LOGIN IN ROLE pg_read_all_data, pg_write_all_data",
+        *(f"REVOKE EXECUTE ON FUNCTION {name}() FROM PUBLIC" for name in functions),
+    )
+    database.pair.catch_up()
+    urls = (url.replace("//postgres@", "//watcher@") for url in (database.url, database.read_url))
+    yield Database(database.pair, *urls)
+    execute(database.url, "DROP OWNED BY watcher", "DROP ROLE watcher")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -99,6 +100,18 @@ class Database:
     def pool(self, **given: Any) -> Iterator[StoragePool]:
         with StoragePool(self.config(**given), connect=False) as pool:
             yield pool
+
+
+class Address:
+    """An address that leads to one server and later to another, as a name in the DNS does."""
+
+    def __init__(self, link: Path, database: Database) -> None:
+        self._link = link
+        self.url = f"postgresql://postgres@/{url_name(database.url)}?host={link}"
+
+    def lead_to(self, url: str) -> None:
+        self._link.unlink(missing_ok=True)
+        self._link.symlink_to(str(psycopg.conninfo.conninfo_to_dict(url)["host"]))
 
 
 def url_name(url: str) -> str:

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from pathlib import Path
 from wsgiref.util import setup_testing_defaults
 
 import prometheus_client
 import pytest
+import sqlalchemy as sa
 
-from observatory_storage import CopyWriter, PostgresConfig, StoragePool, create_app
+from observatory_storage import (
+    CopyWriter,
+    NotFound,
+    PoolConfig,
+    PostgresConfig,
+    StoragePool,
+    StoreOperation,
+    create_app,
+)
 from observatory_storage.hooks import PrometheusHook
+from observatory_storage.hooks.store_state import StoreState
 from observatory_storage.replication_lag import Lag, LagMeter
 from observatory_storage.wal_positions import WalState
 from tests.commands import runner
 from tests.replication.pairs import Database, Pair, ask, execute
-from tests.repositories.samples import a_log
+from tests.repositories.samples import a_log, trace_key
+from tests.writers.helpers import fork, wait_for
 
 
 def test_health_tells_roles_and_that_nothing_is_behind(pool: StoragePool, pair: Pair) -> None:
@@ -130,6 +143,88 @@ def test_check_tells_of_the_replica(
     assert "it is no replica of the primary" in result.out
     execute(database.url, "CREATE ROLE nobody")
     execute(database.url, "DROP ROLE nobody")
+
+
+def test_check_does_not_say_of_servers_that_it_cannot_compare_that_they_differ(
+    refusing: Database,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    run = runner(monkeypatch, capfd, tmp_path)
+    for given in ((database.url, refusing.read_url), (refusing.url, database.read_url)):
+        result = run(
+            "check", **dict(zip(("DATABASE_URL", "DATABASE_READ_URL"), given, strict=True))
+        )
+        (line,) = [line for line in result.out.splitlines() if "replica" in line]
+        assert "not verified to be a replica" in line
+        assert line.endswith("its lag is not known")
+
+
+def test_a_server_that_refuses_positions_is_healthy(refusing: Database) -> None:
+    """As Aurora and other managed servers do."""
+    with refusing.pool(postgres=PostgresConfig.from_url(refusing.url)) as pool:
+        for timeout in (None, 30.0):
+            health = pool.health_check(timeout)
+            assert (health.status, health.postgres.role) == ("healthy", "primary")
+    with refusing.pool() as pool:
+        health = pool.health_check(30.0)
+        assert (health.status, health.postgres.role) == ("healthy", "primary")
+        assert health.read is not None
+        assert (health.read.ok, health.read.role) == (True, "standby")
+        assert (health.read.lag_bytes, health.read.lag_secs) == (None, None)
+
+
+def test_nobody_asks_for_positions_without_a_read_server(database: Database) -> None:
+    statements: list[str] = []
+    with database.pool(postgres=PostgresConfig.from_url(database.url)) as pool:
+        sa.event.listen(
+            pool.engine, "before_cursor_execute", lambda *given: statements.append(given[2])
+        )
+        assert pool.health_check().status == "healthy"
+        with pool.unit_of_work(read_only=True) as uow, pytest.raises(NotFound):
+            uow.traces.get(trace_key(1))
+    assert statements
+    assert [one for one in statements if "lsn" in one] == []
+
+
+def test_a_read_server_that_connects_slowly_is_asked_while_the_primary_is_silent(
+    database: Database,
+) -> None:
+    one = PoolConfig(max_connections=1, min_connections=0)
+    with database.pool(pool=one) as pool:
+        with pool.engine.connect() as connection:
+            backend = int(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+
+        @sa.event.listens_for(pool.read_engine.pool, "connect")
+        def be_slow(*_: object) -> None:
+            time.sleep(0.6)
+
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            health = pool.health_check(2.0)
+        finally:
+            os.kill(backend, signal.SIGCONT)
+        assert health.postgres.error == "no answer within 2 s"
+        assert health.read is not None
+        assert (health.read.ok, health.read.role) == (True, "standby")
+
+
+def test_reading_the_lag_is_reported_to_no_hook(pool: StoragePool) -> None:
+    told: list[StoreOperation] = []
+    pool.add_hook(told.append)
+    assert StoreState.of(pool, 30.0).lag.bytes is not None
+    assert told == []
+    pool.health_check(30.0)
+    assert {one.operation for one in told} == {"acquire"}
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_does_not_wait_for_a_lock_of_its_parent() -> None:
+    meter = LagMeter()
+    with meter._seen.get().lock:
+        wait_for(fork(lambda: meter.measure(a_primary("1/20"), a_standby("1/10", 5.0))))
 
 
 def a_standby(lsn: str, age_secs: float | None) -> WalState:

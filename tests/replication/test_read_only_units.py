@@ -33,7 +33,7 @@ from observatory_storage import (
     WriterConfig,
 )
 from observatory_storage.storing import Method
-from tests.replication.pairs import Database, Pair, altered, execute
+from tests.replication.pairs import Address, Database, Pair, altered, ask, execute
 from tests.repositories.samples import a_log, a_span, trace_key
 
 WRITING: dict[str, Callable[[UnitOfWork], Any]] = {
@@ -154,6 +154,33 @@ def test_a_trace_that_is_not_replayed_yet_is_not_found_and_the_error_says_why(
         assert uow.traces.get(trace_key(1)).span_count == 1
 
 
+def test_not_found_on_a_standby_without_positions_stays_not_found(refusing: Database) -> None:
+    with refusing.pool() as pool, pool.unit_of_work(read_only=True) as uow:
+        for _ in range(2):
+            with pytest.raises(NotFound) as caught:
+                uow.traces.get(trace_key(1))
+            assert str(caught.value) == f"there is no trace {trace_key(1)}"
+        assert len(uow.traces.list()) == 0  # the transaction goes on
+
+
+def test_not_found_stays_so_if_the_connection_is_lost_before_the_lag_is_asked(
+    database: Database,
+) -> None:
+    with database.pool() as pool, pool.unit_of_work(read_only=True) as uow:
+
+        @sa.event.listens_for(pool.read_engine, "savepoint")
+        def lose(connection: sa.Connection, _: str) -> None:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            ask(
+                database.read_url, "SELECT pg_terminate_backend(%s, 60000)", driver.info.backend_pid
+            )
+
+        with pytest.raises(NotFound) as caught:
+            uow.traces.get(trace_key(1))
+        assert str(caught.value) == f"there is no trace {trace_key(1)}"
+
+
 def test_not_found_on_a_primary_says_no_more_than_that(database: Database) -> None:
     with (
         database.pool(postgres=PostgresConfig.from_url(database.url)) as pool,
@@ -198,19 +225,6 @@ def test_a_stream_that_replay_has_ended_raises_a_retryable_error(
                     list(rows)
             assert caught.value.retryable
             assert isinstance(caught.value, Conflict)
-
-
-class Address:
-    """An address that leads to one server and later to another, as a name in the DNS does."""
-
-    def __init__(self, link: Path, database: Database) -> None:
-        self._link = link
-        name = psycopg.conninfo.conninfo_to_dict(database.url)["dbname"]
-        self.url = f"postgresql://postgres@/{name}?host={link}"
-
-    def lead_to(self, url: str) -> None:
-        self._link.unlink(missing_ok=True)
-        self._link.symlink_to(str(psycopg.conninfo.conninfo_to_dict(url)["host"]))
 
 
 def test_a_writer_whose_url_leads_to_a_standby_is_told_and_keeps_its_rows(
@@ -269,6 +283,42 @@ def test_a_writer_leaves_connections_whose_server_was_demoted(
         assert caught.value.retryable
         with pool.unit_of_work() as uow:
             uow.session.execute(sa.delete(LogRecord))
+
+
+def pooled_engine(url: str) -> sa.Engine:
+    """An engine of an application."""
+    return sa.create_engine("postgresql+psycopg://" + url.partition("://")[2])
+
+
+@pytest.mark.parametrize("method", ["copy", "insert"])
+def test_so_does_a_writer_on_the_engine_of_an_application(
+    database: Database, method: Method
+) -> None:
+    engine = pooled_engine(database.url)
+    with StoragePool.from_engine(engine) as pool:
+        CopyWriter(pool).write_logs([a_log(50)])  # makes the partition
+        with ExitStack() as connections:  # as many as an attempt may meet
+            for _ in range(2):
+                connection = connections.enter_context(engine.connect())
+                connection.exec_driver_sql("SET default_transaction_read_only = on")
+                connection.commit()
+        rows = [a_log(number) for number in range(1, 10)]
+        assert CopyWriter(pool, method=method).write_logs(rows) == 9
+        with pool.unit_of_work() as uow:
+            assert len(uow.logs.list()) == 10
+    engine.dispose()
+
+
+def test_a_new_connection_of_an_application_that_leads_to_a_standby_is_not_retried(
+    database: Database,
+) -> None:
+    engine = pooled_engine(database.read_url)
+    with (
+        StoragePool.from_engine(engine) as pool,
+        pytest.raises(ReadOnly, match="connect to the primary"),
+    ):
+        CopyWriter(pool, method="insert").write_logs([a_log(1)])
+    engine.dispose()
 
 
 @pytest.mark.parametrize("preferred", ["read-write", "primary"])

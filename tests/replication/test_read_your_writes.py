@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -23,9 +26,11 @@ from observatory_storage import (
     TraceWriter,
     WriterConfig,
 )
+from tests.otel.test_suppression import instrumented
 from tests.replication.pairs import Database, Pair, altered
 from tests.repositories.samples import a_span, trace_key
 from tests.soak.scale import scaled
+from tests.writers.helpers import eventually
 
 WRITES: Final = scaled(24, 1000)
 THREADS: Final = 4
@@ -113,6 +118,62 @@ def test_a_result_without_a_position_waits_for_that_of_the_primary(
         assert result == FlushResult(committed=1)
         with pool.unit_of_work(read_only=True, after=result, after_timeout_secs=60) as uow:
             assert uow.traces.get(trace_key(1)).span_count == 1
+
+
+def test_a_position_is_asked_for_once_something_was_committed(pool: StoragePool) -> None:
+    with instrumented(pool, suppressed=True) as statements, TraceWriter(pool, PATIENT) as writer:
+
+        def asked() -> int:
+            return sum("pg_current_wal_flush_lsn" in one for one in statements)
+
+        assert writer.flush() == FlushResult()
+        assert asked() == 0
+        writer.write_span(a_span(1, 1))
+        assert writer.flush(30).lsn is not None
+        assert asked() == 1
+        # As when the flush of another thread has reported the rows of this one.
+        result = writer.flush()
+        assert (result.committed, asked()) == (0, 2)
+    with pool.unit_of_work(read_only=True, after=result.lsn, after_timeout_secs=60) as uow:
+        assert len(uow.traces.list()) == 1
+
+
+def test_the_statement_for_a_position_is_not_recorded(pool: StoragePool) -> None:
+    with instrumented(pool) as recorded, TraceWriter(pool, PATIENT) as writer:
+        for trace, timeout in enumerate((None, 30.0), 1):
+            writer.write_span(a_span(trace, 1))
+            assert writer.flush(timeout).lsn is not None
+    assert recorded == []
+
+
+def test_a_flush_keeps_its_timeout_while_the_primary_is_silent(database: Database) -> None:
+    one = PoolConfig(max_connections=1, min_connections=0)
+    with database.pool(pool=one) as pool:
+        with pool.engine.connect() as connection:
+            backend = int(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+        with TraceWriter(pool, WriterConfig(flush_interval_secs=0.01)) as writer:
+            writer.write_span(a_span(1, 1))
+            eventually(lambda: writer.write_stats().rows == 1)  # by the flush thread
+            os.kill(backend, signal.SIGSTOP)
+            try:
+                assert writer.flush(0.2) == FlushResult(committed=1)
+            finally:
+                os.kill(backend, signal.SIGCONT)
+            assert writer.flush().lsn is not None
+
+
+def test_a_flush_that_spooled_does_not_look_for_the_primary(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nobody = PostgresConfig.from_url("postgresql://127.0.0.1:9/nothing", read_url=database.read_url)
+    spooling = WriterConfig(flush_interval_secs=None, spool_dir=tmp_path)
+    with database.pool(postgres=nobody) as pool:
+        writer = TraceWriter(pool, spooling)
+        for trace in (1, 2):
+            writer.write_span(a_span(trace, 1))
+            assert writer.flush(30) == FlushResult(spooled=1)
+        writer.close()
+    assert "the position of what was flushed" not in caplog.text
 
 
 def test_waiting_holds_no_connection_longer_than_its_unit_of_work(database: Database) -> None:

@@ -83,7 +83,8 @@ class ReadOnlyGuard:
         try:
             return method(repository, *args, **kwargs)
         except NotFound as error:
-            if (lag := _lag(session)) is None:
+            lag = _lag(session) if self._has_server else None
+            if lag is None:
                 raise
             raise NotFound(f"{error}; {lag}") from error
         finally:
@@ -91,12 +92,19 @@ class ReadOnlyGuard:
 
 
 def _lag(session: Session) -> str | None:
-    """How far the standby of the session is, as far as it knows itself; None if it is no standby.
+    """How far the standby of the session is, as far as it knows itself.
 
     The primary is not asked: many rows that are not found would be many questions to it.
+
+    Returns:
+        None if it is no standby, or does not tell.
     """
-    with translated():
-        state = WalState.of(session.connection())
+    try:
+        # In a savepoint, so that the transaction can be used also if the server refuses.
+        with translated(), (connection := session.connection()).begin_nested():
+            state = WalState.of(connection)
+    except StorageError:
+        return None
     if not state.is_standby:
         return None
     told = f"the standby that was asked has replayed the primary's log up to {state.lsn}"

@@ -27,7 +27,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.orm.interfaces import ORMOption
 
-from observatory_storage.errors import StorageError, ValidationError
+from observatory_storage.errors import ReadOnly, ValidationError
 from observatory_storage.repositories.reading import cursors
 from observatory_storage.repositories.reading.filter_fields import Conditions
 from observatory_storage.repositories.reading.pages import Page
@@ -153,7 +153,7 @@ class Tail(Generic[T]):
         )
         if is_standby:
             # A standby's snapshot does not say which transactions of the primary are under way.
-            raise StorageError(
+            raise ReadOnly(
                 f"{self._rows.name} cannot follow rows on a standby: connect to the primary"
             )
         return settled, unused
