@@ -150,7 +150,7 @@ def test_rows_that_other_threads_write_at_the_end_are_written_or_refused(
 
 
 IN_PROCESSES = """
-import multiprocessing, sys
+import multiprocessing, os, sys
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from observatory_storage.config import PoolConfig, PostgresConfig, StorageConfig
