@@ -28,7 +28,7 @@ from observatory_storage.lifecycle.stored_partitions import aligned
 from observatory_storage.lifecycle.trace_sweep import Swept, sweep
 from observatory_storage.models import PINNED_TRACES, Trace
 from observatory_storage.repositories import TraceFilters
-from observatory_storage.storing.trace_upsert import lock_rows
+from observatory_storage.storing.trace_locks import lock_rows
 from observatory_storage.storing.transaction import Source, retrying
 from observatory_storage.tables import TRACES
 from observatory_storage.wording import counted

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from observatory_storage.distribution import is_sharded
 from observatory_storage.models import EXPIRED_PARTITIONS, PINNED_TRACES, Trace
-from observatory_storage.storing.trace_upsert import lock_rows
+from observatory_storage.storing.trace_locks import lock_rows
 
 __all__ = ["Swept", "sweep"]
 

@@ -24,6 +24,7 @@ from observatory_storage.storing.conflict_rules import WITH_PAYLOADS, target_of
 from observatory_storage.storing.event_merge import Key, replace_events
 from observatory_storage.storing.frame_builder import FrameBuilder, load_frames, span_owner
 from observatory_storage.storing.stored_usage import decide_traces
+from observatory_storage.storing.trace_locks import lock_on_shards
 from observatory_storage.storing.trace_recompute import recompute_traces, reports_usage
 from observatory_storage.storing.trace_totals import SpanFacts, facts_of, totals_of
 from observatory_storage.storing.upsert import Loader
@@ -37,6 +38,7 @@ _SPANS, _TRACES = WITH_PAYLOADS[SPANS.name], target_of(TRACES)
 # indexes that begin with or contain a time.
 ORDER: Final = ("start_time", "start_ns", "trace_id", "span_id")
 _START, _START_NS, _TRACE_ID, _SPAN_ID, _END = SPANS.positions(*ORDER, "end_time")
+_ID: Final = TRACES.position["id"]
 _MAX_MERGES: Final = 5
 
 
@@ -97,6 +99,7 @@ def _merge(
         _Deleted: another transaction deleted some of them between the two reads.
     """
     connection = loader.connection
+    lock_on_shards(connection, {key[0] for key in spans} | {row[_ID] for row in trace_rows})
     builder = FrameBuilder(loader.payload_threshold)
     loader.stage(_SPANS, builder.spans(spans.values()))
     inserted = {tuple(key) for key in connection.execute(_INSERT_NEW)}

@@ -17,9 +17,9 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import Insert, insert
 
-from observatory_storage.distribution import ids_by_shard, is_sharded
 from observatory_storage.storing.binary_copy import encode
 from observatory_storage.storing.conflict_rules import later, microseconds
+from observatory_storage.storing.trace_locks import lock_rows
 from observatory_storage.storing.trace_totals import MAX_TOKENS, TOTALS_COLUMNS, TraceTotals
 from observatory_storage.storing.upsert import Loader
 from observatory_storage.storing.upsert_target import UpsertTarget, in_literals
@@ -30,7 +30,6 @@ __all__ = [
     "TotalsRows",
     "TraceSummary",
     "add_totals",
-    "lock_rows",
     "lock_traces",
     "locked_traces",
     "rows_of_totals",
@@ -258,17 +257,3 @@ _LOCK_STORED: Final = (
 def locked_traces(connection: sa.Connection, trace_ids: Iterable[UUID]) -> list[TraceSummary]:
     """Lock the rows of stored traces in the order of their ids, as writers do, and read them."""
     return [TraceSummary(*tuple(row)) for row in lock_rows(connection, _LOCK_STORED, trace_ids)]
-
-
-def lock_rows(
-    connection: sa.Connection, locking: sa.Select[Any], trace_ids: Iterable[UUID], **given: Any
-) -> list[sa.Row[Any]]:
-    """The rows of a statement that locks the rows of the traces `ids` in their order.
-
-    Citus locks the rows of one shard only, so there it is executed for each shard.
-    """
-    sharded = is_sharded(connection)
-    parts = ids_by_shard(connection, trace_ids) if sharded else [list(trace_ids)]
-    return [
-        row for ids in parts for row in connection.execute(locking, {"ids": ids, **given}).all()
-    ]

@@ -13,8 +13,9 @@ from observatory_storage.pricing import PriceTable
 from observatory_storage.rows import Row
 from observatory_storage.storing.binary_copy import SentBytes, copy_encoded, copy_rows, qualified
 from observatory_storage.storing.optimism import optimism
+from observatory_storage.storing.trace_locks import lock_on_shards
 from observatory_storage.storing.upsert_target import UpsertTarget
-from observatory_storage.tables import METRICS, Values
+from observatory_storage.tables import METRICS, TRACES, Values
 
 __all__ = ["Loader", "Method", "chosen_method", "is_text_error"]
 
@@ -99,6 +100,9 @@ class Loader:
             return []
         if optimistic and self.attempt(target, lambda: self.load(target, rows, encoded=encoded)):
             return []
+        if target.definition is TRACES:
+            at = target.columns.index("id")
+            lock_on_shards(self.connection, [row[at] for row in rows])
         self.stage(target, rows, encoded)
         returned: Sequence[Any] = []
         if target.definition.on_conflict == "keep":

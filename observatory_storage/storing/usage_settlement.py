@@ -25,8 +25,9 @@ from observatory_storage.errors import ValidationError, translated
 from observatory_storage.serialization import Result
 from observatory_storage.storing.span_filling import fill_from_stored_logs
 from observatory_storage.storing.stored_usage import StoredSpan, read_spans, update_usage
+from observatory_storage.storing.trace_locks import lock_rows
 from observatory_storage.storing.trace_recompute import recompute_traces, reports_usage
-from observatory_storage.storing.trace_upsert import TraceSummary, lock_rows
+from observatory_storage.storing.trace_upsert import TraceSummary
 from observatory_storage.storing.transaction import Source, retrying
 from observatory_storage.storing.usage_once import MOST_SPANS_OF_A_CALL, ReportingSpan, count_once
 from observatory_storage.tables import SPANS, TRACES
