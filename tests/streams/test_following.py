@@ -26,6 +26,7 @@ from observatory_storage import (
     TraceFilters,
     ValidationError,
 )
+from tests import citus
 from tests.repositories.samples import SECOND, START, a_log, a_span, trace_key
 from tests.repositories.test_tail import others_have_ended
 from tests.streams.conftest import OpenPool
@@ -77,6 +78,7 @@ def test_tail_ends_when_the_time_range_has_passed(pool: StoragePool) -> None:
     assert ids_of(pages) == [1]
 
 
+@citus.one_server  # a cluster's tail does not return changes
 def test_spans_come_with_those_that_were_changed(pool: StoragePool) -> None:
     pages = pool.tail("spans", status="ok", **SOON)
     next(pages)
