@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
     from observatory_storage.pool import StoragePool
 
-if citus.URL:
-    citus.have_layout_by_default()
-
 # Let pytest explain the assertions of these helper modules.
 pytest.register_assert_rewrite("tests.soak.verify", "tests.writers.trace_model")
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from observatory_storage import Not, Prefix, StoragePool
+from tests import citus
 from tests.payloads.framed import START, a_text
 from tests.payloads.logged import a_record, framed_logs, write_logs
 from tests.streams.conftest import OpenPool
@@ -38,7 +39,11 @@ def written(pool: StoragePool) -> list[dict[str, Any]]:
         ({"text": "needle"}, [1001, 1002, 2005]),
         ({"text": "thimble", "attributes": {"turn": 3}}, [1003]),
         ({"text": "needle", "service_name": "nobody"}, []),
-        ({"contains": "himbl", "start_time": START - timedelta(days=1)}, [1003]),
+        pytest.param(
+            {"contains": "himbl", "start_time": START - timedelta(days=1)},
+            [1003],
+            marks=citus.one_server,
+        ),
         ({"attributes": {"tag": _LONG}}, [2004, 6]),
         ({"attributes": {"tag": Prefix(_LONG[:90])}, "trace_id": Not("0" * 31 + "1")}, [2004, 6]),
     ],

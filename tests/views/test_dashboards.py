@@ -15,6 +15,7 @@ import pytest
 
 from observatory_embedded import EmbeddedPostgres
 from observatory_storage import CopyWriter
+from tests import citus
 from tests.repositories.samples import a_log, a_span
 from tests.servers import FAST
 from tests.views.grafana_queries import ALL, DASHBOARDS, QUERIES, Query, expanded, panels_of
@@ -43,6 +44,8 @@ _HOUR = timedelta(hours=1)
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedPostgres]:
     """A server of this module's own, with the role that only reads, and telemetry in it."""
+    if citus.URL:
+        pytest.skip("a server without Citus")
     with EmbeddedPostgres(settings=FAST, in_memory=True) as server:
         with quick_pool(server.url) as pool:
             pool.run_migrations()

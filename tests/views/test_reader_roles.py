@@ -12,6 +12,7 @@ import pytest
 from observatory_embedded import EmbeddedPostgres
 from observatory_storage import LogWriter, NotFound, StorageError, StoragePool, UnitOfWork, migrate
 from observatory_storage.models import Base
+from tests import citus
 from tests.lifecycle.rolled import LATER, refresh
 from tests.payloads.framed import START, turns, write
 from tests.repositories.hot_questions import HOT
@@ -25,6 +26,8 @@ _DAY = timedelta(days=1)
 @pytest.fixture(scope="module")
 def server() -> Iterator[EmbeddedPostgres]:
     """A server of this module's own, since roles belong to a server; migrated, with both roles."""
+    if citus.URL:
+        pytest.skip("a server without Citus")
     with EmbeddedPostgres(settings=FAST, in_memory=True) as server:
         with quick_pool(server.url) as pool:
             pool.run_migrations()
