@@ -103,21 +103,29 @@ has locked rows waits while another one waits for these rows.
 """
 
 
-def ids_by_shard(connection: sa.Connection, trace_ids: Iterable[UUID]) -> list[list[UUID]]:
-    """The ids of the traces of each shard, in the order in which writers lock their rows."""
-    ids = list(trace_ids)
-    if len(ids) < 2:
-        return [ids] if ids else []
+def ids_by_shard(
+    connection: sa.Connection, ids: Iterable[UUID], table: str = TRACES.name
+) -> list[list[UUID]]:
+    """The ids of each shard, in the order in which writers lock the rows of traces.
+
+    Args:
+        connection: a connection to the coordinator.
+        ids: values of the column that the table is distributed by.
+        table: the table. Tables beside it have the rows of an id on the same shard.
+    """
+    listed = list(ids)
+    if len(listed) < 2:
+        return [listed] if listed else []
     translation = connection.get_execution_options().get("schema_translate_map") or {}
-    given = {"ids": ids, "traces": f"{_unescaped(translation.get(None) or 'public')}.traces"}
-    return list(connection.scalars(_IDS_BY_SHARD, given))
+    schema = _unescaped(translation.get(None) or "public")
+    return list(connection.scalars(_IDS_BY_SHARD, {"ids": listed, "table": f"{schema}.{table}"}))
 
 
 _IDS_BY_SHARD: Final = sa.text(
     "SELECT array_agg(given.id ORDER BY given.id) FROM unnest(CAST(:ids AS uuid[])) AS given (id)"
-    " GROUP BY pg_catalog.get_shard_id_for_distribution_column(CAST(:traces AS regclass), given.id)"
+    " GROUP BY pg_catalog.get_shard_id_for_distribution_column(CAST(:table AS regclass), given.id)"
     " ORDER BY pg_catalog.get_shard_id_for_distribution_column("
-    "CAST(:traces AS regclass), given.id)"
+    "CAST(:table AS regclass), given.id)"
 )
 
 
