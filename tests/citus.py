@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 import psycopg
+import pytest
 import sqlalchemy as sa
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -29,6 +30,15 @@ from tests.servers import RUN, Server
 VARIABLE = "TEST_CITUS_URL"
 URL = os.environ.get(VARIABLE)
 WITHOUT = f"{VARIABLE} names no coordinator"
+
+
+def not_there(why: str) -> pytest.MarkDecorator:
+    """Skip the test on Citus.
+
+    Args:
+        why: what is not there, or is otherwise; "What differs" in docs/citus.md has it.
+    """
+    return pytest.mark.skipif(bool(URL), reason=f"on Citus {why}")
 
 
 def have_layout_by_default() -> None:
@@ -64,10 +74,16 @@ class CitusServer(Server):
 
     def create(self, name: str, template: str) -> None:
         """Create a database on all nodes."""
+        own = template not in ("template0", f"{RUN}_template")
+        if own:
+            self._close(template)
         query = sql.SQL("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8' STRATEGY {}").format(
             sql.Identifier(name), sql.Identifier(template), sql.SQL("wal_log")
         )
         self._on_all(query)
+        if own:
+            opening = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true")
+            self._on_all(opening.format(sql.Identifier(template)))
 
     def _on_all(self, query: sql.Composed) -> None:
         """Run a statement on all nodes at the same time."""

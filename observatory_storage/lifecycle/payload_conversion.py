@@ -224,6 +224,8 @@ class Conversion(ABC):
             present = traces
             if table.of.has_locked_traces:
                 present = [trace.id for trace in locked_traces(connection, traces)]
+            if not present:
+                return PageCounts(), None
             rows, last = locked_rows(connection, table, self._page(table, held, present, after))
             if last is None:
                 return PageCounts(), None

@@ -17,6 +17,7 @@ from observatory_storage.lifecycle.splitting import split_partitions
 from observatory_storage.models import PayloadFrame, TraceSpan
 from observatory_storage.payloads import FrameKey, Member, insert_frames, owner_of, read_frames
 from observatory_storage.pool import StoragePool
+from tests import citus
 from tests.lifecycle.days import oddities, partitions
 from tests.lifecycle.pools import ranges, scalar
 from tests.payloads.framed import START, a_text, a_turn, frame_count, turns, write
@@ -154,6 +155,7 @@ def test_closing_packs_first_and_goes_on_after_a_deadline(pool: StoragePool) -> 
     check_payloads(pool)
 
 
+@citus.not_there("partitions are not copied anew")
 def test_the_space_of_packed_frames_is_given_back(pool: StoragePool, database_url: str) -> None:
     write(pool, *turns(range(1, 41), 12))
     rows = whole_rows(pool)
@@ -179,6 +181,7 @@ def test_frames_are_packed_in_a_schema_of_any_name(empty_database_url: str) -> N
         assert frame_count(pool) == 40
 
 
+@citus.not_there("partitions are not copied anew")
 def test_what_keeps_the_space_from_being_given_back_is_told(
     pool: StoragePool, database_url: str
 ) -> None:
