@@ -23,7 +23,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.pool import NullPool
 
 from observatory_storage import migrate
-from observatory_storage.config import PostgresConfig
+from observatory_storage.config import PostgresConfig, StorageConfig
 from observatory_storage.distribution import layout_options
 from tests.servers import RUN, Server
 
@@ -47,6 +47,7 @@ def have_layout_by_default() -> None:
     PostgresConfig.model_fields["layout"].default = "citus"
     PostgresConfig.model_fields["shard_count"].default = 4
     PostgresConfig.model_rebuild(force=True)
+    StorageConfig.model_rebuild(force=True)
 
 
 class CitusServer(Server):

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from observatory_storage.distribution import is_sharded, wait_for_commits
 from observatory_storage.errors import Conflict, translated
 from observatory_storage.layout import PARTITIONED
 from observatory_storage.lifecycle import partition_marks
@@ -125,7 +126,12 @@ class _Rewriting:
     def swap(self, connection: sa.Connection) -> int:
         """Copy what has changed, and let the new table take the place of the old one."""
         # From here on nobody writes to the old partition, while everybody reads it.
-        connection.execute(sa.text(f"LOCK TABLE {self._old} IN SHARE MODE"))
+        if is_sharded(connection):
+            # COPY to shards locks the parent alone.
+            connection.execute(sa.text(f"LOCK TABLE ONLY {self._parent} IN SHARE MODE"))
+            wait_for_commits(connection)
+        else:
+            connection.execute(sa.text(f"LOCK TABLE {self._old} IN SHARE MODE"))
         spared = spared_traces(connection, self._partition.lower, self._partition.upper)
         present = self._rows.versions(connection, spared)
         changed = {
