@@ -279,7 +279,10 @@ def test_words_of_deleted_traces_leave_the_index(framed: StoragePool) -> None:
     with framed.engine.begin() as connection:
         gone = TraceSpan.span_id == rows[0]["span_id"]
         key = sa.select(TraceSpan.trace_id, PayloadFrame.start_time, TraceSpan.payload_frame)
-        of = PayloadFrame.id == TraceSpan.payload_frame
+        of = sa.and_(
+            PayloadFrame.trace_id == TraceSpan.trace_id,
+            PayloadFrame.id == TraceSpan.payload_frame,
+        )
         found: Any = connection.execute(key.join(PayloadFrame, of).where(gone)).one()
         frame = FrameKey(*found)
         connection.execute(sa.delete(TraceSpan).where(gone))
