@@ -24,7 +24,7 @@ from tests.payloads.framed import START, a_text, a_turn, frame_count, turns, wri
 from tests.payloads.invariants import check_payloads, whole_rows
 from tests.writers.helpers import quick_pool
 
-_VERSIONS = sa.text("SELECT ctid::text, xmin::text FROM trace_spans ORDER BY 1")
+_VERSIONS = sa.text("SELECT ctid::text, xmin::text FROM trace_spans ORDER BY 1, 2")
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_frames_become_one_and_no_row_is_written(pool: StoragePool) -> None:
 def test_what_is_packed_is_left_alone_until_more_comes(pool: StoragePool) -> None:
     write(pool, *turns([1, 2], 3))
     assert pack(pool)
-    versions = sa.text("SELECT ctid::text, packed_ids FROM payload_frames ORDER BY 1")
+    versions = sa.text("SELECT ctid::text, packed_ids FROM payload_frames ORDER BY 1, 2")
     with pool.engine.connect() as connection:
         packed = connection.execute(versions).all()
     assert pack(pool)
