@@ -162,7 +162,12 @@ def commits_end(connection: sa.Connection, patience_secs: float) -> bool:
     return True
 
 
-def wait_for_commits(connection: sa.Connection) -> None:
+_COMMIT_PATIENCE_SECS: Final = 10.0
+
+
+def wait_for_commits(
+    connection: sa.Connection, patience_secs: float = _COMMIT_PATIENCE_SECS
+) -> None:
     """Wait until the workers have committed what the snapshot of this transaction shows.
 
     Call it after the transaction has its snapshot, and before it reads from the workers.
@@ -171,7 +176,7 @@ def wait_for_commits(connection: sa.Connection) -> None:
         Conflict: a worker does not commit. A later call may succeed.
         StorageError: a worker cannot be reached.
     """
-    if not commits_end(connection, _COMMIT_PATIENCE_SECS):
+    if not commits_end(connection, patience_secs):
         raise Conflict("a worker of Citus has not committed a transaction yet", retryable=True)
 
 
@@ -185,7 +190,6 @@ def _prepared(connection: sa.Connection) -> set[str]:
     return found
 
 
-_COMMIT_PATIENCE_SECS: Final = 10.0
 # The name of such a transaction begins: citus, group of the coordinator.
 _PREPARED: Final = sa.text(
     "SELECT success, result FROM pg_catalog.run_command_on_workers("

@@ -43,6 +43,7 @@ __all__ = ["rewrite"]
 
 _RANGE: Final = "expired_range"
 _PRUNED_AT_A_TIME: Final = 100
+_PATIENCE_SECS: Final = 0.3
 _MIN: Final = datetime.min.replace(tzinfo=UTC)
 _OID: Final = sa.text(
     "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
@@ -129,7 +130,7 @@ class _Rewriting:
         if is_sharded(connection):
             # COPY to shards locks the parent alone.
             connection.execute(sa.text(f"LOCK TABLE ONLY {self._parent} IN SHARE MODE"))
-            wait_for_commits(connection)
+            wait_for_commits(connection, _PATIENCE_SECS)
         else:
             connection.execute(sa.text(f"LOCK TABLE {self._old} IN SHARE MODE"))
         spared = spared_traces(connection, self._partition.lower, self._partition.upper)
