@@ -103,21 +103,29 @@ has locked rows waits while another one waits for these rows.
 """
 
 
-def ids_by_shard(connection: sa.Connection, trace_ids: Iterable[UUID]) -> list[list[UUID]]:
-    """The ids of the traces of each shard, in the order in which writers lock their rows."""
-    ids = list(trace_ids)
-    if len(ids) < 2:
-        return [ids] if ids else []
+def ids_by_shard(
+    connection: sa.Connection, ids: Iterable[UUID], table: str = TRACES.name
+) -> list[list[UUID]]:
+    """The ids of each shard, in the order in which writers lock the rows of traces.
+
+    Args:
+        connection: a connection to the coordinator.
+        ids: values of the column that the table is distributed by.
+        table: the table. Tables beside it have the rows of an id on the same shard.
+    """
+    listed = list(ids)
+    if len(listed) < 2:
+        return [listed] if listed else []
     translation = connection.get_execution_options().get("schema_translate_map") or {}
-    given = {"ids": ids, "traces": f"{_unescaped(translation.get(None) or 'public')}.traces"}
-    return list(connection.scalars(_IDS_BY_SHARD, given))
+    schema = _unescaped(translation.get(None) or "public")
+    return list(connection.scalars(_IDS_BY_SHARD, {"ids": listed, "table": f"{schema}.{table}"}))
 
 
 _IDS_BY_SHARD: Final = sa.text(
     "SELECT array_agg(given.id ORDER BY given.id) FROM unnest(CAST(:ids AS uuid[])) AS given (id)"
-    " GROUP BY pg_catalog.get_shard_id_for_distribution_column(CAST(:traces AS regclass), given.id)"
+    " GROUP BY pg_catalog.get_shard_id_for_distribution_column(CAST(:table AS regclass), given.id)"
     " ORDER BY pg_catalog.get_shard_id_for_distribution_column("
-    "CAST(:traces AS regclass), given.id)"
+    "CAST(:table AS regclass), given.id)"
 )
 
 
@@ -154,7 +162,12 @@ def commits_end(connection: sa.Connection, patience_secs: float) -> bool:
     return True
 
 
-def wait_for_commits(connection: sa.Connection) -> None:
+_COMMIT_PATIENCE_SECS: Final = 10.0
+
+
+def wait_for_commits(
+    connection: sa.Connection, patience_secs: float = _COMMIT_PATIENCE_SECS
+) -> None:
     """Wait until the workers have committed what the snapshot of this transaction shows.
 
     Call it after the transaction has its snapshot, and before it reads from the workers.
@@ -163,7 +176,7 @@ def wait_for_commits(connection: sa.Connection) -> None:
         Conflict: a worker does not commit. A later call may succeed.
         StorageError: a worker cannot be reached.
     """
-    if not commits_end(connection, _COMMIT_PATIENCE_SECS):
+    if not commits_end(connection, patience_secs):
         raise Conflict("a worker of Citus has not committed a transaction yet", retryable=True)
 
 
@@ -177,7 +190,6 @@ def _prepared(connection: sa.Connection) -> set[str]:
     return found
 
 
-_COMMIT_PATIENCE_SECS: Final = 10.0
 # The name of such a transaction begins: citus, group of the coordinator.
 _PREPARED: Final = sa.text(
     "SELECT success, result FROM pg_catalog.run_command_on_workers("

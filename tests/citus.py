@@ -23,7 +23,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy.pool import NullPool
 
 from observatory_storage import migrate
-from observatory_storage.config import PostgresConfig
+from observatory_storage.config import PostgresConfig, StorageConfig
 from observatory_storage.distribution import layout_options
 from tests.servers import RUN, Server
 
@@ -34,12 +34,22 @@ one_server = pytest.mark.skipif(bool(URL), reason="is about one server")
 """Marks tests of what a cluster refuses or shows otherwise: plans, sizes, triggers, detaching."""
 
 
+def not_there(why: str) -> pytest.MarkDecorator:
+    """Skip the test on Citus.
+
+    Args:
+        why: what is not there, or is otherwise; "What differs" in docs/citus.md has it.
+    """
+    return pytest.mark.skipif(bool(URL), reason=f"on Citus {why}")
+
+
 def have_layout_by_default() -> None:
     """Let configurations without a layout have this one, as most tests make them."""
     os.environ["DB_LAYOUT"] = "citus"  # for programs that tests start
     PostgresConfig.model_fields["layout"].default = "citus"
     PostgresConfig.model_fields["shard_count"].default = 4
     PostgresConfig.model_rebuild(force=True)
+    StorageConfig.model_rebuild(force=True)
 
 
 class CitusServer(Server):
@@ -67,10 +77,16 @@ class CitusServer(Server):
 
     def create(self, name: str, template: str) -> None:
         """Create a database on all nodes."""
+        own = template not in ("template0", f"{RUN}_template")
+        if own:
+            self._close(template)
         query = sql.SQL("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8' STRATEGY {}").format(
             sql.Identifier(name), sql.Identifier(template), sql.SQL("wal_log")
         )
         self._on_all(query)
+        if own:
+            opening = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true")
+            self._on_all(opening.format(sql.Identifier(template)))
 
     def _on_all(self, query: sql.Composed) -> None:
         """Run a statement on all nodes at the same time."""

@@ -37,6 +37,8 @@ _CHANGE: Final = re.compile(
 _DO_UPDATE: Final = re.compile(r"\bDO UPDATE SET (.*?)(?: RETURNING |$)", re.IGNORECASE)
 _OPENING: Final = re.compile(r"\b(LATERAL|EXISTS|RECURSIVE) ?\(?", re.IGNORECASE)
 _LIMITED: Final = re.compile(r"\b(?:LIMIT|OFFSET)\b", re.IGNORECASE)
+_LOCKING: Final = re.compile(r"\bFOR (?:NO KEY |KEY )?(?:UPDATE|SHARE)\b")
+_FROM: Final = re.compile(rf"\b(?:FROM|JOIN) {_NAME.format(_SHARDED)}", re.IGNORECASE)
 _RETURNED: Final = re.compile(r"\bRETURNING (.*?)\)? ?(?:,|SELECT|$)", re.IGNORECASE)
 
 # What a statement has that is written differently for shards -> where that is decided.
@@ -46,7 +48,11 @@ OTHERWISE_ON_SHARDS: Final = {
     ") AS matching ON": "SessionSearch._found: all spans of the sessions are grouped",
     ") AS span ON": "span_filling._finding_lacking: a join without OFFSET",
     ") AS one ON": "usage_settlement._finding_names: a join without LIMIT",
+    ") AS locked": "trace_sweep.sweep: the shards are given the ids",
     ") AS newest ON": "PointReader.look_back_start: the latest point of all metrics",
+    "AS body_json_text": "converted_rows.locked_rows: records are locked by their ids",
+    "FOR UPDATE OF log_frames": "stored_frames._locking: the shards are given the ids",
+    "FOR UPDATE OF payload_frames": "stored_frames._locking: the shards are given the ids",
     "OFFSET 0) r": "SparedRows._rows: a join without OFFSET",
     "pg_temp.deleted_traces.hex =": "deletion._is_one_of: the shards are given the ids",
     "WITH RECURSIVE names": "service_names._services_of_spans: a statement for each name",
@@ -81,6 +87,12 @@ def _violations(text: str) -> Iterator[str]:
         for returned in _RETURNED.findall(text):
             if re.search(r"date_trunc\(|to_char\(", returned):
                 yield "RETURNING has a function that is not immutable"
+    if _LOCKING.search(text) and any(
+        table.name in found and not _of_values(table.distributed_by).search(text)
+        for found in _FROM.findall(text)
+        for table in DISTRIBUTED
+    ):
+        yield "rows are locked on several shards: give it the ids of one (`ids_by_shard`)"
     for word, inner in _parts(text):
         if word == "EXISTS" and "pg_temp." in inner and _CHANGE.search(text):
             yield "EXISTS on a temporary table: make it a CTE"
@@ -88,6 +100,11 @@ def _violations(text: str) -> Iterator[str]:
             yield "a lateral join with LIMIT or OFFSET on a table with shards"
     if "WITH RECURSIVE" in text.upper() and _ON_SHARDS.search(text):
         yield "a recursive query on a table with shards"
+
+
+def _of_values(column: str | None) -> re.Pattern[str]:
+    """The condition that a column has one of some values that are given."""
+    return re.compile(rf"\b{column} = (?:ANY ?\()?(?:{_BIND.pattern})", re.IGNORECASE)
 
 
 def _parts(text: str) -> Iterator[tuple[str, str]]:

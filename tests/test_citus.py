@@ -18,11 +18,14 @@ import sqlalchemy as sa
 from observatory_storage import UnitOfWork, migrate, storage_size
 from observatory_storage.config import PostgresConfig, StorageConfig
 from observatory_storage.errors import ConfigError, MigrationError, StorageError
+from observatory_storage.lifecycle.retention_plan import total_bytes
+from observatory_storage.models import LogFrame
 from observatory_storage.pool import StoragePool
 from observatory_storage.repositories import SpanFilters
 from observatory_storage.tables import DISTRIBUTED, REFERENCE_TABLES
 from observatory_storage.writers import CopyWriter, LogWriter, WriterConfig
 from tests import citus
+from tests.payloads.logged import a_record, write_logs
 from tests.writers.helpers import START, a_log, a_span, trace_id
 
 pytestmark = pytest.mark.skipif(not citus.URL, reason=citus.WITHOUT)
@@ -207,6 +210,35 @@ def test_a_tail_waits_for_what_a_worker_has_not_committed(pool: StoragePool) -> 
         worker.tpc_rollback()
     with pool.unit_of_work() as work:
         assert len(work.logs.tail(page.next)) == 1
+
+
+def test_a_record_waits_for_its_frame_that_another_worker_commits(pool: StoragePool) -> None:
+    write_logs(pool, [a_record(1, 1)])
+    with pool.engine.begin() as connection:
+        frames = connection.execute(sa.delete(LogFrame).returning(*LogFrame.__table__.c)).all()
+    asked: list[str] = []
+
+    def commit(connection: sa.Connection, _: Any, statement: str, *rest: Any) -> None:
+        if "pg_prepared_xacts" in statement and not asked:
+            asked.append(statement)
+            with pool.engine.begin() as other:
+                other.execute(sa.insert(LogFrame), [dict(row._mapping) for row in frames])
+
+    sa.event.listen(pool.engine, "before_cursor_execute", commit)
+    try:
+        with pool.unit_of_work() as work:
+            (record,) = work.logs.list()
+    finally:
+        sa.event.remove(pool.engine, "before_cursor_execute", commit)
+    assert asked
+    assert record.payload_frame is None
+    assert record.attributes == a_record(1, 1)["attributes"]
+
+
+def test_size_limits_see_the_shards(pool: StoragePool) -> None:
+    empty = total_bytes(pool)
+    CopyWriter(pool).write_logs([a_log(n, body=f"{n} " * 2000) for n in range(1, 401)])
+    assert total_bytes(pool) > empty + 400_000
 
 
 def test_a_tail_is_refused_to_who_does_not_see_all_transactions(pool: StoragePool) -> None:

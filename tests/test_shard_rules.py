@@ -30,6 +30,10 @@ BROKEN = {
     "a recursive query": "WITH RECURSIVE n AS (SELECT min(name) FROM trace_spans) SELECT 1 FROM n",
     "a stable function in CASE": "UPDATE public.trace_spans SET otlp=CASE WHEN n.a THEN"
     " jsonb_build_object('a', NULL) ELSE otlp END FROM unnest(%(a)s) AS n WHERE a = b",
+    "rows of all shards that are locked": "SELECT public.logs.id FROM public.logs"
+    " WHERE public.logs.trace_id = ANY (%(ids)s::UUID[]) ORDER BY public.logs.id FOR UPDATE",
+    "rows that are locked by a join": "SELECT f.data FROM payload_frames f JOIN unnest(%(a)s)"
+    " AS given (trace_id) ON f.trace_id = given.trace_id FOR UPDATE OF f",
     "a changing function in RETURNING": "WITH gone AS (DELETE FROM logs WHERE a RETURNING"
     " date_trunc('hour', logs.timestamp, 'UTC')) SELECT 1 FROM gone",
 }
@@ -47,6 +51,8 @@ def test_a_statement_that_breaks_a_rule_is_noticed(statement: str) -> None:
         " DO UPDATE SET updated_at = excluded.updated_at RETURNING traces.id",
         "INSERT INTO public.model_pricing (id) VALUES (%(id)s) ON CONFLICT (id)"
         " DO UPDATE SET loaded_at = now()",
+        "SELECT traces.id FROM traces WHERE traces.id = any(%(ids)s::UUID[]) FOR NO KEY UPDATE",
+        "SELECT metrics.id FROM metrics ORDER BY metrics.id FOR UPDATE",
         "SELECT 1 FROM traces WHERE EXISTS (SELECT 1 FROM trace_spans OFFSET '0')",
         "SELECT 1 FROM span_rollups_hour CROSS JOIN LATERAL (SELECT 1 LIMIT 1) AS a",
     ],

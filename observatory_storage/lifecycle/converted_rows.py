@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 import sqlalchemy as sa
 from msgspec.json import format as format_json
 from sqlalchemy.dialects.postgresql import JSONB
 
+from observatory_storage.distribution import ids_by_shard, is_sharded
+from observatory_storage.errors import translated
 from observatory_storage.llm.log_facts import may_tell_facts
 from observatory_storage.payloads import (
     FrameKey,
@@ -20,9 +24,19 @@ from observatory_storage.payloads import (
     put_back_log_text,
     put_back_text,
 )
+from observatory_storage.storing.transaction import Source
 from observatory_storage.tables import LOGS
 
-__all__ = ["NewRow", "StoredRow", "moved_from", "reading", "stored_row", "updating", "whole_of"]
+__all__ = [
+    "NewRow",
+    "StoredRow",
+    "lockable",
+    "locked_rows",
+    "moved_from",
+    "reading",
+    "updating",
+    "whole_of",
+]
 
 _VERSION: Final = b"\x01"  # of jsonb's binary format, see `jsonb`
 _Texts = tuple[bytes | None, ...]
@@ -70,6 +84,46 @@ def stored_row(table: OwnerTable, row: Any) -> StoredRow:
         None if frame is None else hour._replace(id=frame),
         table.digests(columns),
     )
+
+
+def lockable(source: Source, table: OwnerTable, traces: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
+    """The traces, divided so that one statement can lock the rows of each part.
+
+    With shards, these are the traces of one shard each. Log records are on the shards of their own
+    ids instead: see `locked_rows`.
+    """
+    if not table.of.has_locked_traces or not is_sharded(source.engine):
+        yield traces
+        return
+    with translated(), source.engine.connect() as connection:
+        parts = ids_by_shard(connection, traces)
+    yield from parts
+
+
+def locked_rows(
+    connection: sa.Connection, table: OwnerTable, page: sa.Select[Any]
+) -> tuple[list[StoredRow], tuple[Any, ...] | None]:
+    """Lock and read a page of rows, and the key of its last one; None at the end.
+
+    SQL of users and their sessions may change rows without a lock on the trace.
+
+    Args:
+        connection: the connection.
+        table: the table.
+        page: a statement of `reading`, in the order of the key, for traces that are `lockable`.
+    """
+    if table.of.has_locked_traces or not is_sharded(connection):
+        rows = [stored_row(table, row) for row in connection.execute(page.with_for_update())]
+        return rows, rows[-1].key if rows else None
+    columns = table.table.c
+    key = [columns[name] for name in table.definition.key]
+    identity = columns[table.identity]
+    found = connection.execute(page.with_only_columns(*key)).all()
+    rows = []
+    for ids in ids_by_shard(connection, [row.id for row in found], table.definition.name):
+        of_shard = page.where(identity == sa.any_(sa.literal(ids, sa.ARRAY(identity.type))))
+        rows += [stored_row(table, row) for row in connection.execute(of_shard.with_for_update())]
+    return sorted(rows, key=attrgetter("key")), tuple(found[-1]) if found else None
 
 
 def moved_from(table: OwnerTable, row: StoredRow, threshold: int) -> MovedColumns | None:

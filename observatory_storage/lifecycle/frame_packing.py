@@ -16,6 +16,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from observatory_storage.distribution import is_sharded
 from observatory_storage.errors import translated
 from observatory_storage.lifecycle.payload_walk import in_key_order
 from observatory_storage.lifecycle.run import Run
@@ -94,8 +95,11 @@ def pack_partition(run: Run, partition: str, of: FrameSet = OF_SPANS) -> bool:
 def give_back_space(run: Run, partition: str, held: Range, of: FrameSet = OF_SPANS) -> None:
     """Copy a partition of frames anew if a third of it is free, as it is after packing.
 
-    VACUUM makes the space usable for new rows only, of which a closed partition gets few.
+    VACUUM makes the space usable for new rows only, of which a closed partition gets few. Where
+    Citus distributes the tables, partitions are not copied.
     """
+    if is_sharded(run.source.engine):
+        return
     relation = "to_regclass(format('%I.%I', CAST(:schema AS text), CAST(:partition AS text)))"
     measured = sa.text(
         "SELECT coalesce(sum(octet_length(data)), 0) AS data, count(*) AS rows,"  # noqa: S608 - quoted

@@ -15,7 +15,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from observatory_storage.commits import Change
-from observatory_storage.distribution import is_sharded
+from observatory_storage.distribution import is_sharded, wait_for_commits
 from observatory_storage.errors import Conflict, translated
 from observatory_storage.layout import PARTITIONED
 from observatory_storage.lifecycle import partition_marks
@@ -135,6 +135,8 @@ def _put_back_spared(source: Source, partition: StoredPartition) -> None:
 def _put_back_referred(source: Source, partition: StoredPartition) -> None:
     """Put back the frames of log records that are still there."""
     with translated(), source.engine.connect() as connection:
+        if is_sharded(connection):
+            wait_for_commits(connection)  # of the workers that have the records
         starts = starts_of_referred(connection, source, partition)
     source.partitions.ensure(partition.table, starts)
     with translated(), source.engine.begin() as connection:

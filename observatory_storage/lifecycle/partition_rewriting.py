@@ -15,6 +15,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from observatory_storage.distribution import is_sharded, wait_for_commits
 from observatory_storage.errors import Conflict, translated
 from observatory_storage.layout import PARTITIONED
 from observatory_storage.lifecycle import partition_marks
@@ -42,6 +43,7 @@ __all__ = ["rewrite"]
 
 _RANGE: Final = "expired_range"
 _PRUNED_AT_A_TIME: Final = 100
+_PATIENCE_SECS: Final = 0.3
 _MIN: Final = datetime.min.replace(tzinfo=UTC)
 _OID: Final = sa.text(
     "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
@@ -125,7 +127,12 @@ class _Rewriting:
     def swap(self, connection: sa.Connection) -> int:
         """Copy what has changed, and let the new table take the place of the old one."""
         # From here on nobody writes to the old partition, while everybody reads it.
-        connection.execute(sa.text(f"LOCK TABLE {self._old} IN SHARE MODE"))
+        if is_sharded(connection):
+            # COPY to shards locks the parent alone.
+            connection.execute(sa.text(f"LOCK TABLE ONLY {self._parent} IN SHARE MODE"))
+            wait_for_commits(connection, _PATIENCE_SECS)
+        else:
+            connection.execute(sa.text(f"LOCK TABLE {self._old} IN SHARE MODE"))
         spared = spared_traces(connection, self._partition.lower, self._partition.upper)
         present = self._rows.versions(connection, spared)
         changed = {

@@ -24,9 +24,10 @@ from observatory_storage.errors import ValidationError, translated
 from observatory_storage.lifecycle.converted_rows import (
     NewRow,
     StoredRow,
+    lockable,
+    locked_rows,
     moved_from,
     reading,
-    stored_row,
     updating,
     whole_of,
 )
@@ -206,13 +207,14 @@ class Conversion(ABC):
     def pages(self, table: OwnerTable, held: Range, traces: Sequence[UUID]) -> Iterator[PageCounts]:
         """Convert the rows of these traces, some in a transaction."""
         self.prepare(table, held, traces)
-        after: tuple[Any, ...] | None = None
-        while True:
-            once = partial(self._convert_once, table, held, traces, after)
-            counts, after = retrying(self._source.config, once)
-            if after is None:
-                return
-            yield counts
+        for some in lockable(self._source, table, traces):
+            after: tuple[Any, ...] | None = None
+            while True:
+                once = partial(self._convert_once, table, held, some, after)
+                counts, after = retrying(self._source.config, once)
+                if after is None:
+                    break
+                yield counts
 
     def _convert_once(
         self, table: OwnerTable, held: Range, traces: Sequence[UUID], after: tuple[Any, ...] | None
@@ -222,9 +224,10 @@ class Conversion(ABC):
             present = traces
             if table.of.has_locked_traces:
                 present = [trace.id for trace in locked_traces(connection, traces)]
-            page = self._page(table, held, present, after)
-            rows = [stored_row(table, row) for row in connection.execute(page)]
-            if not rows:
+            if not present:
+                return PageCounts(), None
+            rows, last = locked_rows(connection, table, self._page(table, held, present, after))
+            if last is None:
                 return PageCounts(), None
             new = self.convert(connection, table, rows)
             if new:
@@ -232,7 +235,7 @@ class Conversion(ABC):
             prune_frames(connection, {row.frame for row in rows if row.frame is not None}, table.of)
         changed = {one.key for one in new}
         failed = sum(row.frame is not None and row.key not in changed for row in rows)
-        return PageCounts(len(rows), len(new), failed), rows[-1].key
+        return PageCounts(len(rows), len(new), failed), last
 
     def _page(
         self, table: OwnerTable, held: Range, traces: Sequence[UUID], after: tuple[Any, ...] | None
@@ -248,8 +251,6 @@ class Conversion(ABC):
             )
             .order_by(*key)
             .limit(_ROWS_AT_A_TIME)
-            # SQL of users and their sessions may change rows without a lock on the trace.
-            .with_for_update()
         )
         return page if after is None else page.where(sa.tuple_(*key) > after)
 

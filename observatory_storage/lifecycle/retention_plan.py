@@ -9,6 +9,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from observatory_storage.config import RetentionConfig
+from observatory_storage.distribution import is_sharded
 from observatory_storage.errors import translated
 from observatory_storage.lifecycle import partition_marks
 from observatory_storage.lifecycle.run import Run
@@ -40,13 +41,22 @@ TABLES_OF_SIGNAL: Final = {
 }
 """The partitioned tables of each signal, in the order in which their rows go."""
 
-_TOTAL: Final = sa.text(
-    "SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0) FROM pg_catalog.pg_class c"
+_SIZE_OF_TABLES: Final = (
+    "SELECT coalesce(sum({size}), 0) FROM pg_catalog.pg_class c"
     " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
     " LEFT JOIN pg_catalog.pg_inherits h ON h.inhrelid = c.oid"
-    " LEFT JOIN pg_catalog.pg_class t ON t.oid = h.inhparent"
+    " LEFT JOIN pg_catalog.pg_class t ON t.oid = h.inhparent{more}"
     " WHERE n.nspname = :schema AND c.relkind = 'r'"
     " AND coalesce(t.relname, c.relname) = ANY(:tables)"
+)
+_TOTAL: Final = sa.text(_SIZE_OF_TABLES.format(size="pg_total_relation_size(c.oid)", more=""))
+# The view asks each server once, whatever the number of partitions.
+_TOTAL_WITH_SHARDS: Final = sa.text(
+    _SIZE_OF_TABLES.format(
+        size="coalesce(s.bytes, pg_total_relation_size(c.oid))",
+        more=" LEFT JOIN (SELECT table_name, sum(shard_size) AS bytes"
+        " FROM pg_catalog.citus_shards GROUP BY table_name) s ON s.table_name = c.oid",
+    )
 )
 
 
@@ -102,7 +112,8 @@ def total_bytes(source: Source) -> int:
     """The size of all tables on disk, with TOAST and indexes."""
     given = {"schema": source.schema, "tables": list(Base.metadata.tables)}
     with translated(), source.engine.connect() as connection:
-        return int(connection.scalar(_TOTAL, given) or 0)
+        total = _TOTAL_WITH_SHARDS if is_sharded(connection) else _TOTAL
+        return int(connection.scalar(total, given) or 0)
 
 
 def _kept(source: Source) -> set[int]:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from observatory_storage.distribution import commits_end, is_sharded
 from observatory_storage.errors import NotFound, translated
 from observatory_storage.models import Base, LogRecord, Trace, TraceEvent, TraceSpan
 from observatory_storage.payloads.frame import DamagedFrame, Frame, Owner
@@ -37,6 +38,7 @@ _OWNERS: Final[dict[str, tuple[FrameSet, OwnerTable]]] = {
 }
 # Other transactions may move values between the statements that read a row and its frame.
 _ATTEMPTS: Final = 3
+_PATIENCE_SECS: Final = 10.0
 
 
 def open_payloads(rows: Iterable[R], session: Session) -> list[R]:
@@ -185,17 +187,27 @@ def values_of(
         if not lost or attempt == _ATTEMPTS - 1:
             break
         waiting = []
+        is_late = attempt == 0 and table is LOGS and _has_waited(connection)
         for index in lost:
             row = rows[index]
             now = _read_again(connection, table, row)
             if now is None:
                 found[index] = None
-            elif now[_FRAME] != row[_FRAME]:
+            elif is_late or now[_FRAME] != row[_FRAME]:
                 row.update(now)
                 found[index] = {}
                 if now[_FRAME] is not None:
                     waiting.append(index)
     return found
+
+
+def _has_waited(connection: Connection) -> bool:
+    """Wait for transactions that are being committed; False where one server commits at once.
+
+    With shards, a record may be on another worker than its frame, which commits a moment later.
+    """
+    own = connection.connection() if isinstance(connection, Session) else connection
+    return is_sharded(own) and commits_end(own, _PATIENCE_SECS)
 
 
 def _place(table: TableDefinition, row: FramedRow) -> tuple[FrameKey, Owner]:

@@ -8,9 +8,10 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from observatory_storage.distribution import is_sharded, wait_for_commits
 from observatory_storage.payloads.frame import DamagedFrame, Frame, Member, Owner
 from observatory_storage.payloads.frame_keys import FrameKey
-from observatory_storage.payloads.frame_sets import OF_SPANS, FrameSet
+from observatory_storage.payloads.frame_sets import OF_LOGS, OF_SPANS, FrameSet
 from observatory_storage.payloads.moved_values import digest_of
 from observatory_storage.payloads.stored_frames import (
     StoredFrame,
@@ -32,6 +33,9 @@ def referred_values(
     connection: sa.Connection, frames: Iterable[StoredFrame], of: FrameSet = OF_SPANS
 ) -> dict[FrameKey, dict[Owner, Mapping[str, str]]]:
     """For each frame: the digests of the values in it that rows refer to."""
+    if of is OF_LOGS and is_sharded(connection):
+        # Records may be on other workers, which commit them after their frames.
+        wait_for_commits(connection)
     keys = {name: frame.key for frame in frames for name in frame.names()}
     digests: dict[FrameKey, dict[Owner, Mapping[str, str]]] = {key: {} for key in keys.values()}
     for reference in references_to(connection, keys, of):

@@ -10,7 +10,7 @@ before. Log records may have no such row: there, the frame itself is locked (see
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, Final, NamedTuple, cast
@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from observatory_storage.distribution import ids_by_shard, is_sharded
 from observatory_storage.models import PayloadUnindexed
 from observatory_storage.payloads.frame import DamagedFrame, Frame, Member, Owner, pack, unpack
 from observatory_storage.payloads.frame_keys import HOUR, FrameKey
@@ -273,11 +274,30 @@ def lock_frames(
     for _ in range(1 if of.has_locked_traces else _ATTEMPTS):
         if not wanted:
             break
-        order = [of.table.c[name] for name in _KEY]
-        locking = _selected(sorted(wanted), of).order_by(*order).with_for_update(of=of.table)
-        found += [_stored(of, row) for row in connection.execute(locking)]
+        for locking in _locking(connection, wanted, of):
+            found += [_stored(of, row) for row in connection.execute(locking)]
         wanted = wanted.difference(name for frame in found for name in frame.names())
     return sorted(found)
+
+
+def _locking(
+    connection: sa.Connection, keys: Collection[FrameKey], of: FrameSet
+) -> Iterator[sa.Select[Any]]:
+    """The statements that lock and read the frames of these keys: with shards, one for each."""
+    frames = of.table
+
+    def locking(some: Iterable[FrameKey]) -> sa.Select[Any]:
+        order = (frames.c[name] for name in _KEY)
+        return _selected(sorted(some), of).order_by(*order).with_for_update(of=frames)
+
+    if not is_sharded(connection):
+        yield locking(keys)
+        return
+    for traces in ids_by_shard(connection, {key.trace_id for key in keys}):
+        of_shard = frames.c.trace_id == sa.any_(
+            sa.literal(traces, sa.ARRAY(frames.c.trace_id.type))
+        )
+        yield locking(key for key in keys if key.trace_id in traces).where(of_shard)
 
 
 def _stored(of: FrameSet, row: Any) -> StoredFrame:

@@ -21,7 +21,7 @@ from observatory_storage.otlp.compression import zstd_module
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import CopyWriter, LogWriter, MetricWriter, TraceWriter
 from tests.commands import Run, runner
-from tests.lifecycle.days import HOUR, a_call, noon, oddities, retain, traces_in, write_spans
+from tests.lifecycle.days import DAY, HOUR, a_call, noon, oddities, retain, traces_in, write_spans
 from tests.lifecycle.test_late_spans import before
 from tests.writers.helpers import a_log, a_metric, a_point, contents, empty, trace_id
 
@@ -115,7 +115,8 @@ def test_what_was_archived_comes_back_whole(
     write_everything(pool)
     stored = contents(pool, times_of_writing=False)
     with psycopg.connect(database_url) as connection:
-        connection.execute("UPDATE metrics SET updated_at = updated_at - interval '4 days'")
+        (at,) = connection.execute("SELECT updated_at FROM metrics").fetchone() or ()
+        connection.execute("UPDATE metrics SET updated_at = %s", [at - 4 * DAY])
     result = retain(pool, **OLD, archive=tmp_path / "new" / "archive")
     assert (result.traces, result.metrics) == (5, 1)
     left = contents(pool, times_of_writing=False)

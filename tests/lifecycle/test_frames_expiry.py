@@ -17,6 +17,7 @@ from observatory_storage.lifecycle.splitting import split_partitions
 from observatory_storage.models import PayloadFrame, TraceSpan
 from observatory_storage.pool import StoragePool
 from observatory_storage.storing import Source
+from tests import citus
 from tests.lifecycle.days import DAY, HOUR, noon, oddities, partitions, retain, traces_in
 from tests.lifecycle.full_month import DAYS, FIRST, Ending, make_month
 from tests.lifecycle.full_month import NOW as MONTH_NOW
@@ -146,6 +147,7 @@ def test_frames_count_in_the_size_that_is_kept(pool: StoragePool) -> None:
     assert total_bytes(pool) < before_frames
 
 
+@citus.not_there("partitions are not split")
 def test_three_tables_are_split_alike_and_look_ups_stay_right(database_url: str) -> None:
     tables = ("trace_spans", "trace_events", "payload_frames")
     with pool_with(database_url, split_rows=50) as pool:

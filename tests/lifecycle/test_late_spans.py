@@ -17,6 +17,7 @@ from observatory_storage.lifecycle.retention import apply_retention
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import CopyWriter
+from tests import citus
 from tests.lifecycle.days import (
     DAY,
     HOUR,
@@ -119,6 +120,7 @@ def test_spans_that_come_while_rows_are_copied_are_copied_too(
         assert work.traces.get_spans(trace_id(1))[-1].name == "corrected"
 
 
+@citus.not_there("a partition is detached at once")
 def test_rows_for_a_partition_that_is_being_detached_are_written_when_it_is_gone(
     pool: StoragePool, database_url: str
 ) -> None:

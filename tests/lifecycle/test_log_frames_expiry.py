@@ -18,6 +18,7 @@ from observatory_storage.lifecycle.splitting import split_partitions
 from observatory_storage.models import LogFrame
 from observatory_storage.otlp.compression import zstd_module
 from observatory_storage.pool import StoragePool
+from tests import citus
 from tests.lifecycle.days import DAY, noon, oddities, partitions, retain
 from tests.lifecycle.full_month import DAYS, FIRST, Ending, make_month
 from tests.lifecycle.full_month import NOW as MONTH_NOW
@@ -142,6 +143,7 @@ def test_frames_count_in_the_size_that_is_kept(pool: StoragePool) -> None:
     assert total_bytes(pool) < before_frames
 
 
+@citus.not_there("partitions are not split")
 def test_records_and_frames_are_split_alike(database_url: str) -> None:
     with pool_with(database_url, split_rows=20) as pool:
         make_month(pool, "logs", "log_frames")

@@ -161,7 +161,7 @@ def test_the_lock_of_a_run_holds_no_snapshot(pool: StoragePool) -> None:
                 connection.exec_driver_sql(
                     "SELECT backend_xmin FROM pg_stat_activity JOIN pg_locks USING (pid)"
                     " WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
-                    " AND datname = current_database()"
+                    " AND datname = current_database() AND backend_type = 'client backend'"
                 ).scalars()
             )
         return DONE

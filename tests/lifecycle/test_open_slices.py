@@ -30,6 +30,7 @@ from observatory_storage.pool import StoragePool
 from observatory_storage.slice_catalog import slice_indexes
 from observatory_storage.time_ranges import Range
 from observatory_storage.writers import CopyWriter
+from tests import citus
 from tests.lifecycle.full_month import FIRST
 from tests.lifecycle.full_month import NOW as IN_MONTH
 from tests.lifecycle.pools import pool_with, scalar
@@ -140,6 +141,7 @@ def test_little_is_not_indexed(pool: StoragePool) -> None:
     assert stored(pool) == {}
 
 
+@citus.not_there("the sizes of open partitions are not known")
 def test_a_slice_has_a_part_of_its_partition(
     pool: StoragePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +183,7 @@ def test_a_partition_that_is_closed_keeps_the_indexes_of_the_whole_alone(
     assert not indexed(pool, OVER).indexed
 
 
+@citus.not_there("partitions are not split")
 def test_a_partition_with_slices_is_split(filled: StoragePool) -> None:
     before = scalar(filled, "SELECT count(*) FROM logs")
     assert [one.partition for one in indexed(filled, IN_MONTH).indexed] == ["logs_p202601"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -69,7 +70,9 @@ def test_bounds_are_utc_in_any_zone(database_url: str, zone: str) -> None:
         assert list(ranges(pool, "logs")) == [f"p20260129{hour}" for hour in (15, 16, 17)]
         assert ranges(pool, "trace_spans")["p2026w05"].lower == datetime(2026, 1, 26, tzinfo=UTC)
         CopyWriter(pool).write_logs([a_log(timestamp=NOW)])
-        assert scalar(pool, "SELECT tableoid::regclass::text FROM logs") == "logs_p2026012915"
+        partition = scalar(pool, "SELECT tableoid::regclass::text FROM logs")
+        # The name of a shard ends in its number.
+        assert re.sub(r"_\d+$", "", partition) == "logs_p2026012915"
 
 
 def test_a_role_that_owns_nothing_writes_into_what_the_owner_makes(

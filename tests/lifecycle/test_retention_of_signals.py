@@ -16,6 +16,7 @@ from observatory_storage.lifecycle.run import Run
 from observatory_storage.pool import StoragePool
 from observatory_storage.rows import prepare_metric
 from observatory_storage.writers import CopyWriter
+from tests import citus
 from tests.lifecycle.days import (
     DAY,
     a_call,
@@ -99,6 +100,7 @@ def test_a_metric_that_is_measured_meanwhile_stays(
     assert names(pool) == {"not over"}
 
 
+@citus.not_there("whoever locks a metric locks all")
 def test_a_metric_that_is_being_written_stays(pool: StoragePool, database_url: str) -> None:
     write_points(pool, "over", noon(9))
     age(database_url, 10)

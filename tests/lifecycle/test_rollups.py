@@ -91,15 +91,15 @@ import sqlalchemy as sa
 from observatory_storage import PostgresConfig, StorageConfig, StoragePool
 from observatory_storage.lifecycle.rollups import refresh_rollups
 from observatory_storage.lifecycle.run import Run
-left = int(sys.argv[2])
-with StoragePool(StorageConfig(postgres=PostgresConfig.from_url(sys.argv[1]))) as pool:
+url, layout, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with StoragePool(StorageConfig(postgres=PostgresConfig.from_url(url, layout=layout))) as pool:
     @sa.event.listens_for(pool.engine, "before_cursor_execute")
     def count(*_):
         global left
         left -= 1
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
-    refresh_rollups(Run(pool, now=datetime.fromisoformat(sys.argv[3])))
+    refresh_rollups(Run(pool, now=datetime.fromisoformat(sys.argv[4])))
 """
 
 
@@ -108,7 +108,8 @@ def test_a_killed_refresh_is_completed_by_the_next(
     pool: StoragePool, database_url: str, statements: int
 ) -> None:
     write(pool, *(a_span(n, DAY + timedelta(minutes=50 * n)) for n in range(1, 40)))
-    arguments = [database_url, str(statements), LATER.isoformat()]
+    layout = pool.config.postgres.layout
+    arguments = [database_url, layout, str(statements), LATER.isoformat()]
     killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], check=False, timeout=60)
     assert killed.returncode == -9
     with pool.unit_of_work() as uow:

@@ -8,7 +8,10 @@ import sqlalchemy as sa
 from observatory_storage.lifecycle.partition_removal import columns_of
 from observatory_storage.lifecycle.spared_rows import SparedRows, spared_traces
 from observatory_storage.pool import StoragePool
+from tests import citus
 from tests.lifecycle.days import DAY, a_call, noon, partitions, write_spans
+
+pytestmark = citus.not_there("shards have plans of their own")
 
 _SCANS = sa.text("SELECT seq_scan, idx_scan FROM pg_stat_xact_user_tables WHERE relname = :name")
 

@@ -17,6 +17,7 @@ from observatory_storage.lifecycle.split_plan import MOST_RANGES
 from observatory_storage.lifecycle.splitting import split_partitions
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import CopyWriter
+from tests import citus
 from tests.lifecycle.full_month import (
     DAY,
     DAYS,
@@ -33,6 +34,8 @@ from tests.lifecycle.full_month import (
 )
 from tests.lifecycle.pools import pool_with, ranges, scalar
 from tests.writers.helpers import a_log, a_span, contents, count, event, fork, wait_for
+
+pytestmark = citus.not_there("partitions are not split")
 
 
 def test_a_month_that_has_filled_up_becomes_days(filled: StoragePool) -> None:

@@ -18,6 +18,7 @@ from observatory_storage.lifecycle.run import Deadline, Run
 from observatory_storage.lifecycle.splitting import split_partitions
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import CopyWriter
+from tests import citus
 from tests.lifecycle.full_month import (
     DAY,
     DAYS,
@@ -37,6 +38,8 @@ from tests.writers.helpers import (
     count,
     eventually,
 )
+
+pytestmark = citus.not_there("partitions are not split")
 
 
 def test_the_partitions_that_a_writer_remembers_may_be_gone(

@@ -11,9 +11,12 @@ from observatory_storage.lifecycle.splitting import split_partitions
 from observatory_storage.models import LogRecord
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import CopyWriter
+from tests import citus
 from tests.lifecycle.full_month import DAY, DAYS, FIRST, HOUR, NOW, logs, make_month, rows_in_place
 from tests.lifecycle.pools import pool_with, ranges
 from tests.writers.helpers import a_span, count, event, eventually, fetch
+
+pytestmark = citus.not_there("partitions are not split")
 
 
 def test_writers_and_readers_notice_nothing(database_url: str) -> None:

@@ -7,8 +7,11 @@ import sqlalchemy as sa
 from observatory_storage.lifecycle.run import Deadline, Run
 from observatory_storage.lifecycle.vacuuming import VacuumedTables, vacuum_tables
 from observatory_storage.pool import StoragePool
+from tests import citus
 from tests.lifecycle.days import a_call, noon, write_spans
 from tests.writers.helpers import eventually
+
+pytestmark = citus.not_there("the coordinator does not see dead rows")
 
 
 def test_a_table_with_many_dead_rows_is_vacuumed(pool: StoragePool) -> None:

@@ -104,10 +104,10 @@ def test_terminated_backends_lose_nothing(database_url: str, written: list[Any],
         nonlocal left
         left -= 1
         if left == 0:
-            info = connection.connection.driver_connection.info  # type: ignore[union-attr]
+            info = connection.connection.dbapi_connection.info  # type: ignore[union-attr]
             terminated.append(info.backend_pid)
             with psycopg.connect(database_url) as other:
-                other.execute("SELECT pg_terminate_backend(%s, 5000)", [info.backend_pid])
+                other.execute(f"SELECT pg_terminate_backend({info.backend_pid}, 5000)")
 
     with quick_pool(database_url) as pool:
         sa.event.listen(pool.engine, "before_cursor_execute", note)

@@ -16,6 +16,7 @@ from observatory_storage import (
     SpanFilters,
     StoragePool,
     TraceFilters,
+    UnitOfWork,
     ValidationError,
     export_logs,
 )
@@ -23,6 +24,7 @@ from observatory_storage.lifecycle.payload_conversion import convert_payloads
 from observatory_storage.lifecycle.payload_index import index_payloads
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.payloads import preview_of
+from tests import citus
 from tests.payloads.framed import START, a_text, a_turn, write
 from tests.payloads.logged import a_record, check_logs, framed_logs, write_logs
 from tests.repositories.samples import statements
@@ -105,12 +107,8 @@ def answers(pool: StoragePool) -> dict[str, Any]:
             found[f"spans {text}"] = [(span.trace_id.int, span.span_id) for span in spans]
             found[f"traces {text}"] = ids(uow.traces.list(text=text))
             found[f"counted {text}"] = uow.traces.get_stats(TraceFilters(text=text)).trace_count
-        for part in PARTS:
-            given: Any = {"contains": part, "start_time": START}
-            found[f"contains {part}"] = ids(logs.iterate(batch_size=2, **given))
-        both: Any = {"contains": "ebra cross", "start_time": START, "text": "zebra"}
-        found["both"] = ids(logs.list(attributes={"turn": OneOf(1, 4)}, **both))
-        found["spans by part"] = ids(uow.traces.list(contains="ebra cross", start_time=START))
+        if not citus.URL:  # which finds no substrings
+            found |= answers_by_part(uow)
         for number, wanted in enumerate(ATTRIBUTES):
             found[f"attributes {number}"] = ids(logs.list(attributes=wanted))
     exported = export_logs(pool, LogFilters(text="zebra"))
@@ -124,6 +122,19 @@ def answers(pool: StoragePool) -> dict[str, Any]:
     return found
 
 
+def answers_by_part(uow: UnitOfWork) -> dict[str, Any]:
+    """What searches for substrings find."""
+    found = {}
+    for part in PARTS:
+        given: Any = {"contains": part, "start_time": START}
+        found[f"contains {part}"] = ids(uow.logs.iterate(batch_size=2, **given))
+    assert found["contains ebra cross"]
+    both: Any = {"contains": "ebra cross", "start_time": START, "text": "zebra"}
+    found["both"] = ids(uow.logs.list(attributes={"turn": OneOf(1, 4)}, **both))
+    found["spans by part"] = ids(uow.traces.list(contains="ebra cross", start_time=START))
+    return found
+
+
 def test_searches_find_the_same_wherever_values_stand(pool: StoragePool) -> None:
     spans = [
         {**a_turn(trace, n, start), "attributes": {}, "events": []}
@@ -132,7 +143,7 @@ def test_searches_find_the_same_wherever_values_stand(pool: StoragePool) -> None
     write(pool, spans, payloads="inline")
     write_logs(pool, written(), payloads="inline")
     inline = answers(pool)
-    for search in ('list "zebra crossing"', "spans okapi", "traces zebra", "contains ebra cross"):
+    for search in ('list "zebra crossing"', "spans okapi", "traces zebra"):
         assert inline[search]
     assert inline["attributes 0"] == [3009]
     convert_payloads(pool, "compressed")
@@ -158,6 +169,7 @@ def test_a_rare_word_opens_few_frames_once_words_are_indexed(pool: StoragePool) 
     assert len(sent) < 20
 
 
+@citus.not_there("no substring is searched")
 def test_a_page_goes_on_until_it_is_full(pool: StoragePool) -> None:
     """Most records that may match do not, and the last one does."""
     rows = [

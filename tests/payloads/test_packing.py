@@ -17,13 +17,14 @@ from observatory_storage.lifecycle.splitting import split_partitions
 from observatory_storage.models import PayloadFrame, TraceSpan
 from observatory_storage.payloads import FrameKey, Member, insert_frames, owner_of, read_frames
 from observatory_storage.pool import StoragePool
+from tests import citus
 from tests.lifecycle.days import oddities, partitions
 from tests.lifecycle.pools import ranges, scalar
 from tests.payloads.framed import START, a_text, a_turn, frame_count, turns, write
 from tests.payloads.invariants import check_payloads, whole_rows
 from tests.writers.helpers import quick_pool
 
-_VERSIONS = sa.text("SELECT ctid::text, xmin::text FROM trace_spans ORDER BY 1")
+_VERSIONS = sa.text("SELECT ctid::text, xmin::text FROM trace_spans ORDER BY 1, 2")
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_frames_become_one_and_no_row_is_written(pool: StoragePool) -> None:
 def test_what_is_packed_is_left_alone_until_more_comes(pool: StoragePool) -> None:
     write(pool, *turns([1, 2], 3))
     assert pack(pool)
-    versions = sa.text("SELECT ctid::text, packed_ids FROM payload_frames ORDER BY 1")
+    versions = sa.text("SELECT ctid::text, packed_ids FROM payload_frames ORDER BY 1, 2")
     with pool.engine.connect() as connection:
         packed = connection.execute(versions).all()
     assert pack(pool)
@@ -154,6 +155,7 @@ def test_closing_packs_first_and_goes_on_after_a_deadline(pool: StoragePool) -> 
     check_payloads(pool)
 
 
+@citus.not_there("partitions are not copied anew")
 def test_the_space_of_packed_frames_is_given_back(pool: StoragePool, database_url: str) -> None:
     write(pool, *turns(range(1, 41), 12))
     rows = whole_rows(pool)
@@ -179,6 +181,7 @@ def test_frames_are_packed_in_a_schema_of_any_name(empty_database_url: str) -> N
         assert frame_count(pool) == 40
 
 
+@citus.not_there("partitions are not copied anew")
 def test_what_keeps_the_space_from_being_given_back_is_told(
     pool: StoragePool, database_url: str
 ) -> None:

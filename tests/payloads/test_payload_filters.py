@@ -22,6 +22,7 @@ from observatory_storage import (
     build_partition_indexes,
 )
 from observatory_storage.repositories.reading.validation import AttributeFilter
+from tests import citus
 from tests.payloads.moved_rows import move_stored
 from tests.repositories.plans import plans_of, walk_first
 from tests.repositories.samples import DAY, SECOND, START, a_span, an_event
@@ -96,6 +97,7 @@ def test_a_prefix_is_no_longer_than_previews(operator: AttributeFilter) -> None:
         SpanFilters(attributes={"key": operator})
 
 
+@citus.not_there("shards have plans of their own")
 def test_an_index_finds_a_value_in_a_frame(
     pool: StoragePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

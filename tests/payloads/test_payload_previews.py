@@ -19,6 +19,7 @@ from observatory_storage.errors import MigrationError
 from observatory_storage.payloads import digest_of, preview_of
 from observatory_storage.pool import StoragePool
 from observatory_storage.schema_state import quoted_name
+from tests import citus
 from tests.catalog import engine_for
 from tests.payloads.framed import START, a_text, a_turn, turns, write
 from tests.writers.helpers import quick_pool, span_id
@@ -87,6 +88,7 @@ def scans(node: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
         yield from scans(child)
 
 
+@citus.not_there("shards have plans of their own")
 def test_conditions_prune_partitions_and_use_the_index_of_traces(pool: StoragePool) -> None:
     for day in range(3):
         write(pool, *turns(range(1, 40), 1, START - day * DAY))

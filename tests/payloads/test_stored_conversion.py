@@ -15,6 +15,7 @@ from observatory_storage.lifecycle.closing import close_partitions
 from observatory_storage.lifecycle.payload_moves import MovedPayloads, convert_stored_payloads
 from observatory_storage.lifecycle.run import Deadline, Run
 from observatory_storage.models import PartitionState, PayloadFrame, TraceSpan
+from tests import citus
 from tests.lifecycle.pools import scalar
 from tests.payloads.framed import START, frame_count, turns, write
 from tests.payloads.invariants import check_payloads, framed_rows, whole_rows
@@ -135,8 +136,10 @@ def test_a_run_goes_on_where_the_last_one_stopped(
         moved = 0
         while not results or not results[-1].is_complete:
             # The space of former rows is freed meanwhile, which keeps the position.
-            assert SPANS in close(pool) or len(results) != 1
-            run = Run(pool, deadline=Turns(4), progress=lines.append)
+            assert SPANS in close(pool) or len(results) != 1 or citus.URL
+            # Where tables have shards, each of the two traces takes a turn.
+            turns_left = Turns(6 if citus.URL else 4)
+            run = Run(pool, deadline=turns_left, progress=lines.append)
             results.append(convert_stored_payloads(run))
             moved = sum(result.changed_rows for result in results)
             assert framed_rows(pool) == moved
@@ -150,6 +153,7 @@ def test_a_run_goes_on_where_the_last_one_stopped(
         assert lines[-1].endswith(f"in {SPANS}")
 
 
+@citus.not_there("late rows do not close a partition again")
 def test_many_late_rows_are_moved_too(database_url: str) -> None:
     with storing(database_url) as pool:
         write(pool, *turns([1], 2), payloads="inline")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from observatory_storage import CopyWriter, StoragePool
+from tests import citus
 from tests.payloads.invariants import check_payloads, whole_rows
 from tests.payloads.test_writing import LONG, a_call, pool_in
 from tests.writers.helpers import an_event, empty, eventually
@@ -60,4 +61,6 @@ def _someone_waits(pool: StoragePool) -> bool:
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
+        if citus.URL:
+            waiting = f"SELECT sum(result::int) FROM run_command_on_all_nodes($${waiting}$$)"
         return bool(connection.exec_driver_sql(waiting).scalar_one())
