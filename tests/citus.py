@@ -30,8 +30,6 @@ from tests.servers import RUN, Server
 VARIABLE = "TEST_CITUS_URL"
 URL = os.environ.get(VARIABLE)
 WITHOUT = f"{VARIABLE} names no coordinator"
-one_server = pytest.mark.skipif(bool(URL), reason="is about one server")
-"""Marks tests of what a cluster refuses or shows otherwise: plans, sizes, triggers, detaching."""
 
 
 def not_there(why: str) -> pytest.MarkDecorator:

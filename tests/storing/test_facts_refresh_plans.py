@@ -37,7 +37,7 @@ def older(pool: StoragePool) -> StoragePool:
     return pool
 
 
-@citus.one_server
+@citus.not_there("plans are those of shards")
 def test_a_part_is_read_by_indexes(older: StoragePool) -> None:
     partition = {f"trace_spans_p{BEGIN + 2 * DAY:%Y%m%d}"}
 

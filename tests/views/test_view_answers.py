@@ -45,7 +45,7 @@ def odd_pool(empty_database_url: str) -> Iterator[StoragePool]:
         yield pool
 
 
-@citus.one_server
+@citus.not_there("this view is refused")
 def test_costs_by_day_are_those_of_the_repository(pool: StoragePool) -> None:
     write(pool, *(a_span(n, DAY + n * 5 * HOUR, environment="test") for n in range(1, 12)))
     for moment in (None, DAY + timedelta(days=1, hours=3), LATER):
@@ -59,7 +59,7 @@ def test_costs_by_day_are_those_of_the_repository(pool: StoragePool) -> None:
         assert {row[5] for row in costs(uow)} == {"gpt-4o", "late", "new"}
 
 
-@citus.one_server
+@citus.not_there("this view is refused")
 def test_costs_of_dropped_spans_stay(pool: StoragePool) -> None:
     write(pool, *(a_span(n, DAY + n * 5 * HOUR) for n in range(1, 12)))
     refresh(pool, LATER)
@@ -80,7 +80,7 @@ def test_costs_of_dropped_spans_stay(pool: StoragePool) -> None:
     assert second[6:11] == (6, 0, None, None, 57)
 
 
-@citus.one_server
+@citus.not_there("this view is refused")
 def test_costs_of_days_whose_rollups_have_expired_come_from_spans(pool: StoragePool) -> None:
     write(pool, *(a_span(n, DAY + n * 5 * HOUR) for n in range(1, 12)))
     refresh(pool, LATER)
@@ -98,7 +98,7 @@ def test_costs_of_days_whose_rollups_have_expired_come_from_spans(pool: StorageP
             assert costs(uow) == before
 
 
-@citus.one_server
+@citus.not_there("this view is refused")
 def test_costs_of_absurd_times_take_no_longer(pool: StoragePool) -> None:
     starts = [datetime(1, 1, 2, tzinfo=UTC), DAY, datetime(9999, 12, 30, tzinfo=UTC)]
     write(pool, *(a_span(n, start) for n, start in enumerate(starts, 1)))
@@ -117,7 +117,7 @@ def test_costs_of_absurd_times_take_no_longer(pool: StoragePool) -> None:
     assert len(rows_of(pool, "SELECT day FROM observatory_costs_by_day")) == 3
 
 
-@citus.one_server
+@citus.not_there("this view is refused")
 def test_sessions_are_those_of_the_repository(pool: StoragePool) -> None:
     rows = many_spans()
     for row in rows:
@@ -129,7 +129,7 @@ def test_sessions_are_those_of_the_repository(pool: StoragePool) -> None:
     assert len(found) > 3
 
 
-@citus.one_server
+@citus.not_there("this view is refused")
 def test_spans_that_start_last_together_are_one_session(pool: StoragePool) -> None:
     write(pool, *(a_span(n, DAY, session_id="s", user_id=None) for n in (1, 2, 3)))
     with pool.unit_of_work() as uow:
@@ -138,7 +138,7 @@ def test_spans_that_start_last_together_are_one_session(pool: StoragePool) -> No
     assert (session["trace_count"], session["user_ids"]) == (3, None)
 
 
-@citus.one_server
+@citus.not_there("this view is refused")
 @pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata"])
 @pytest.mark.parametrize("is_rolled", [False, True], ids=["spans", "rollups"])
 def test_the_time_zone_of_the_session_does_not_matter(

@@ -312,7 +312,7 @@ def test_rows_are_copied_into_a_schema_with_a_percent_sign(empty_database_url: s
         assert (span.name, span.attributes) == ("version 2", large["attributes"])
 
 
-@citus.one_server
+@citus.not_there("nothing is detached concurrently")
 def test_a_partition_that_is_being_detached_is_waited_for_and_made_again(
     pool: StoragePool, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
