@@ -171,9 +171,8 @@ def load(host: Served, ask: Ask) -> Traffic:
         f"{len(traffic.emitted)} answers, {spans} spans, {traffic.broken} broken,"
         f" {traffic.refused} times refused, {secs:.0f} s"
     )
-    # SIGTERM resets connections that nobody has accepted yet, and HUP none. A client may connect
-    # once more before the socket is closed.
-    assert traffic.broken <= 2 * CLIENTS
+    # SIGTERM resets connections that nobody has accepted yet, and HUP none.
+    assert traffic.broken <= CLIENTS
     return traffic
 
 
