@@ -153,7 +153,7 @@ def _with_values(engine: Engine, spans: list[Row]) -> list[Row]:
     if not moved:
         return spans
     with translated(), engine.connect() as connection:
-        found = values_of(connection, SPANS, moved)
+        found = values_of(connection, SPANS, moved, json_as_text=True)
     for span, values in zip(moved, found, strict=True):
         span[VALUES] = {} if isinstance(values, DamagedFrame) else values
     log_damage(values for values in found if isinstance(values, DamagedFrame))

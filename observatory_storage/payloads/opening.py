@@ -155,7 +155,11 @@ def log_damage(damaged: Iterable[DamagedFrame]) -> None:
 
 
 def values_of(
-    connection: Connection, table: TableDefinition, rows: Sequence[FramedRow]
+    connection: Connection,
+    table: TableDefinition,
+    rows: Sequence[FramedRow],
+    *,
+    json_as_text: bool = False,
 ) -> list[Values | DamagedFrame | None]:
     """The values that rows have in frames, by one statement.
 
@@ -166,6 +170,7 @@ def values_of(
         table: spans, events or log records.
         rows: have the columns of the owner, those whose values move, and a `payload_frame` that is
             not None.
+        json_as_text: whether rows have JSON columns as text, not as the values that it stands for.
 
     Returns:
         The values of each row, an error that names its damaged frame, or None if the row has been
@@ -190,7 +195,7 @@ def values_of(
         is_late = attempt == 0 and table is LOGS and _has_waited(connection)
         for index in lost:
             row = rows[index]
-            now = _read_again(connection, table, row)
+            now = _read_again(connection, table, row, json_as_text)
             if now is None:
                 found[index] = None
             elif is_late or now[_FRAME] != row[_FRAME]:
@@ -221,12 +226,13 @@ def _values(frame: Frame | DamagedFrame, key: FrameKey, owner: Owner) -> Values 
     return frame.get(owner) or DamagedFrame(f"{key}: it lacks values of {owner}")
 
 
-def _read_again(connection: Connection, table: TableDefinition, row: FramedRow) -> Any:
+def _read_again(
+    connection: Connection, table: TableDefinition, row: FramedRow, json_as_text: bool
+) -> Any:
     """The columns of the row as they are stored now; None if it is not there any more."""
     columns = [
-        # Some readers want JSON as text.
         sa.cast(column, sa.Text).label(column.name)
-        if column.name in table.json_columns and isinstance(row[column.name], str)
+        if json_as_text and column.name in table.json_columns
         else column
         for column in table.table.c
         if column.name in row

@@ -20,6 +20,7 @@ from observatory_storage import (
     export_logs,
     open_payloads,
 )
+from observatory_storage.lifecycle.payload_conversion import convert_payloads
 from observatory_storage.models import LogFrame
 from tests.commands import Run, runner
 from tests.payloads.framed import START, a_text, a_turn, write
@@ -102,6 +103,17 @@ def test_a_session_of_your_own_fills_records(pool: StoragePool) -> None:
         assert not session.dirty
     assert {prompt_of(row) for row in rows} == {a_text(101), a_text(201), a_text(301)}
     assert prompt_of(pairs[0][0]) == prompt_of(next(row for row in rows if row.id == pairs[0][1]))
+
+
+def test_values_that_moved_meanwhile_are_read_again(pool: StoragePool) -> None:
+    body: Any = [{"role": "assistant", "content": a_text(9)}]
+    write_logs(pool, [a_record(4, 1, body_json=body, attributes={})])
+    with Session(pool.engine) as session:
+        row = session.scalars(sa.select(LogRecord).where(LogRecord.id == UUID(int=4001))).one()
+        assert isinstance(row.body_json, str)  # a preview
+        assert convert_payloads(pool, "inline").changed_rows
+        open_payloads([row], session)
+        assert row.body_json == body
 
 
 def test_a_record_that_was_deleted_meanwhile_is_named(pool: StoragePool) -> None:
