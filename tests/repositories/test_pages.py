@@ -11,6 +11,7 @@ import pytest
 
 from observatory_storage import StoragePool, ValidationError
 from observatory_storage.repositories import Page
+from tests import citus
 from tests.repositories.lists import LISTS, Listing
 from tests.repositories.samples import backwards, forwards, statements
 
@@ -118,7 +119,8 @@ def test_a_total_runs_statements_only_if_there_are_more_pages(
                     assert (page.total, page.total_kind) == (50, "exact")
     assert counts[100, "exact"] == counts[100, "estimated"] == counts[100, None]
     assert 1 <= counts[10, "exact"] - counts[10, None] <= 2
-    assert 1 <= counts[10, "estimated"] - counts[10, None] <= 3
+    of_citus = 1 if citus.URL else 0  # a savepoint
+    assert 1 <= counts[10, "estimated"] - counts[10, None] <= 3 + of_citus
 
 
 # What a text search finds nobody expects: the planner does not know how often words come.

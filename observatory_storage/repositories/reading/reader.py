@@ -213,10 +213,14 @@ class Reader:
         if kind == "exact":
             counted = select(func.count()).select_from(statement.subquery())
             return int(self.scalar(counted, parameters))
-        if self.is_sharded:
+        if not self.is_sharded:
+            return planned_rows(self.scalar(_Explained(statement), parameters))
+        with translated(), self.session.connection().begin_nested() as savepoint:
             self.run(text("SET LOCAL citus.explain_all_tasks TO on"))
-        (document,) = self.row(_Explained(statement), parameters)
-        return planned_rows(document)
+            planned = planned_rows(self.scalar(_Explained(statement), parameters))
+            # Unless an EXPLAIN is undone, Citus does not read metrics in the same transaction.
+            savepoint.rollback()
+        return planned
 
     def run(self, statement: Executable) -> None:
         """Run a statement without a result."""
