@@ -10,9 +10,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from observatory_storage.distribution import is_for_shards
-from observatory_storage.errors import StorageError
 
-__all__ = ["ByLayout", "Refused"]
+__all__ = ["ByLayout"]
 
 
 class ByLayout(sa.ColumnElement[bool]):
@@ -42,23 +41,3 @@ def _compile(element: ByLayout, compiler: SQLCompiler, **kw: Any) -> str:
     chosen = element.sharded if is_for_shards(compiler.dialect) else element.plain
     # In parentheses: what stands beside it may bind more tightly.
     return f"({compiler.process(chosen, **kw)})"
-
-
-class Refused(sa.ColumnElement[bool]):
-    """A condition that tables with shards cannot answer: compiling it raises the error.
-
-    Args:
-        what: begins the message, such as "the filter `contains`".
-    """
-
-    inherit_cache = True
-    type = sa.Boolean()
-    _traverse_internals = [("what", InternalTraversal.dp_string)]  # noqa: RUF012 - as SQLAlchemy declares it
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-
-@compiles(Refused)
-def _refuse(element: Refused, _compiler: SQLCompiler, **_kw: Any) -> str:
-    raise StorageError(f"{element.what} is not answered where Citus distributes the tables")

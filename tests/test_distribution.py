@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import psycopg
 
 from observatory_storage import migrate
-from observatory_storage.by_layout import ByLayout, Refused
+from observatory_storage.by_layout import ByLayout
 from observatory_storage.config import PostgresConfig, StorageConfig
 from observatory_storage.distribution import compile_for, planned_rows
-from observatory_storage.errors import ConfigError, MigrationError, StorageError
+from observatory_storage.errors import ConfigError, MigrationError
 from observatory_storage.pool import StoragePool
 from observatory_storage.storing.conflict_rules import TARGETS
 from tests import citus
@@ -66,10 +66,6 @@ def test_a_statement_is_compiled_for_the_layout() -> None:
     assert str(statement.compile(dialect=sharded, compile_kwargs=WITH_VALUES)).endswith(
         "a > 0 AND (a = 3 OR a = 4)"
     )
-    refused = sa.select(column).where(ByLayout(either, Refused("this question")))
-    refused.compile(dialect=plain)
-    with pytest.raises(StorageError, match="this question is not answered where Citus"):
-        refused.compile(dialect=sharded)
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)

@@ -20,6 +20,7 @@ from observatory_storage.models import (
     TraceEvent,
     TraceSpan,
 )
+from tests import citus
 from tests.arrow.columns import as_in_arrow, read_back
 from tests.writers import awkward
 from tests.writers.helpers import START, a_metric, a_point, a_span, trace_id
@@ -134,7 +135,14 @@ def test_numbers_that_no_writer_takes_are_read(pool: StoragePool) -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    ["datestyle TO 'German, DMY'", "timezone TO 'Asia/Kolkata'", "client_encoding TO LATIN1"],
+    [
+        "datestyle TO 'German, DMY'",
+        "timezone TO 'Asia/Kolkata'",
+        pytest.param(
+            "client_encoding TO LATIN1",
+            marks=citus.not_there("reads what workers send as if it were in this encoding"),
+        ),
+    ],
 )
 def test_settings_of_the_session_change_nothing(pool: StoragePool, setting: str) -> None:
     CopyWriter(pool).write_spans([a_span(1, 1, start_time=START, name="naïve")])

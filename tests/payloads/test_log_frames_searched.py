@@ -169,7 +169,6 @@ def test_a_rare_word_opens_few_frames_once_words_are_indexed(pool: StoragePool) 
     assert len(sent) < 20
 
 
-@citus.not_there("no substring is searched")
 def test_a_page_goes_on_until_it_is_full(pool: StoragePool) -> None:
     """Most records that may match do not, and the last one does."""
     rows = [

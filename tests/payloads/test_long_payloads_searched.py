@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 from observatory_storage import CopyWriter, SpanFilters, StoragePool
-from tests import citus
 from tests.repositories.samples import START, a_span, keys
 from tests.writers.helpers import empty
 
@@ -44,7 +43,6 @@ def answers(pool: StoragePool, kind: str) -> dict[str, list[Any]]:
     return found
 
 
-@citus.not_there("no substring is searched")
 def test_the_same_words_of_long_texts_are_found(pool: StoragePool) -> None:
     spans = [a_span(n, n, attributes=long_attributes(n)) for n in (1, 2)]
     CopyWriter(pool, payloads="inline").write_spans(spans)

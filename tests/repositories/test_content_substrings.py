@@ -6,8 +6,14 @@ import json
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import psycopg
 
-from observatory_storage import CopyWriter, StoragePool
+from observatory_storage import CopyWriter, StoragePool, TraceSpan
+from observatory_storage.config import PostgresConfig
+from observatory_storage.distribution import compile_for
+from observatory_storage.llm.content_search import contains, content_of_attributes
+from tests import citus
 from tests.repositories.samples import DAY, SECOND, START, a_span, an_event
 
 SAID = (
@@ -57,6 +63,32 @@ def test_other_text_is_not_found(written: StoragePool, value: str) -> None:
             {3, 4, 5} if value != "100x" else set()
         )
         assert not uow.traces.list_spans(contains="hello", start_time=START + DAY)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("LO\nOTH", '"quoted"', "C:\\temp\\new", "東京タ", "100%", "a_b", "CAFÉ", "emp\\n", "a.b"),
+        *("7", "7.5", "-", "3", "7, 7", ".", "%", "[", "null", "true", '", "', "(", "*"),
+    ],
+)
+@citus.not_there("the condition of one server is refused")
+def test_the_condition_for_shards_finds_the_same(written: StoragePool, value: str) -> None:
+    rows = [
+        a_span(200 + n, 1, attributes={"input.value": one})
+        for n, one in enumerate([-7.5, [7, 7], 1e30, {"a": [[None, True, "x", "y"]]}, "", 'a"b'])
+    ]
+    CopyWriter(written).write_spans(rows)
+    content = content_of_attributes(TraceSpan.attributes)
+    statement = sa.select(TraceSpan.trace_id).where(contains(content, value)).order_by(sa.text("1"))
+    sharded = psycopg.dialect()  # type: ignore[no-untyped-call]
+    compile_for(sharded, PostgresConfig(layout="citus"))
+    with written.engine.connect() as connection:
+        found = list(connection.scalars(statement))
+        compiled = statement.compile(dialect=sharded)
+        assert "like_regex" in str(compiled.params)
+        same = connection.exec_driver_sql(str(compiled), compiled.params)
+        assert [row.trace_id for row in same] == found
 
 
 @pytest.mark.parametrize(

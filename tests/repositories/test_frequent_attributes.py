@@ -6,8 +6,11 @@ import pytest
 
 from observatory_storage import CopyWriter, StoragePool
 from observatory_storage.repositories.traces import candidates
+from tests import citus
 from tests.repositories.samples import a_span, statements
 from tests.writers.helpers import quick_pool
+
+pytestmark = citus.not_there("shards have plans of their own")
 
 
 def searches_indexes(pool: StoragePool) -> bool:

@@ -13,6 +13,7 @@ from observatory_storage.repositories.traces.id_prefixes import (
     sessions_with_prefix,
     traces_with_prefix,
 )
+from tests import citus
 from tests.repositories.plans import plans_of
 from tests.repositories.samples import SECOND, START, a_span, statements
 
@@ -52,6 +53,7 @@ def test_traces_are_found_by_the_beginning_of_either_id(
     assert sorted(trace.trace_id for trace in traces) == sorted(found)
 
 
+@citus.not_there("shards have plans of their own")
 def test_no_more_traces_are_read_than_wanted(pool: StoragePool) -> None:
     CopyWriter(pool).write_spans(
         [a_span(number, 1, START + number * SECOND) for number in range(1, 3000)]

@@ -20,6 +20,7 @@ from observatory_storage.models import TraceSpan
 from observatory_storage.repositories import LogFilters, SpanFilters, TraceFilters
 from observatory_storage.repositories.reading.indexed_slices import _pieces, forget_slices
 from observatory_storage.slice_catalog import disjoint
+from tests import citus
 from tests.repositories.plans import Plan, plans_of, walk_first
 from tests.repositories.populated import analyse
 from tests.repositories.samples import DAY, a_log, a_span, span_key, statements, trace_key
@@ -116,6 +117,7 @@ def used(plans: list[Plan], table: str, purpose: str) -> set[str]:
     return {name for plan in plans for name in plan.indexes if name.startswith(beginning)}
 
 
+@citus.not_there("shards have plans of their own")
 @pytest.mark.parametrize("n", [OF_SLICES, LATE], ids=["in time", "late"])
 def test_a_rare_value_is_found_by_the_indexes_of_slices(
     sliced: StoragePool, monkeypatch: pytest.MonkeyPatch, n: int

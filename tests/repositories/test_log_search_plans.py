@@ -16,6 +16,7 @@ from observatory_storage import (
     StoragePool,
 )
 from observatory_storage.repositories import LogFilters
+from tests import citus
 from tests.repositories.plans import OF_FRAMES, Plan, plans_of
 from tests.repositories.populated import analyse
 from tests.repositories.samples import (
@@ -24,6 +25,8 @@ from tests.repositories.samples import (
     trace_key,
 )
 from tests.servers import Server
+
+pytestmark = citus.not_there("shards have plans of their own")
 
 # Midnight, of days that are near enough to have partitions of their own.
 FIRST = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - 3 * DAY

@@ -9,6 +9,7 @@ import pytest
 
 from observatory_storage import CopyWriter, Not, NotFound, Prefix, StoragePool, ValidationError
 from observatory_storage.repositories import TimeSeriesQuery
+from tests import citus
 from tests.repositories.plans import plans_of
 from tests.repositories.samples import SECOND, START, Row
 
@@ -258,6 +259,7 @@ def test_a_query_by_name_can_be_kept() -> None:
     assert one != TimeSeriesQuery(name="m", attributes={"k": 1}, **times)
 
 
+@citus.not_there("shards have plans of their own")
 def test_the_points_are_read_from_the_key(named: StoragePool) -> None:
     plans = plans_of(
         named,
@@ -286,6 +288,7 @@ def test_the_previous_value_is_of_the_latest_point_of_any_metric(
     assert ask(named, name="load", **asked) == [(0, value)]
 
 
+@citus.not_there("shards have plans of their own")
 def test_the_previous_value_is_found_by_the_key_of_each_metric(shared_pool: StoragePool) -> None:
     points = [{"timestamp": START - n * SECOND, "value": 1.0} for n in range(1, 1001)]
     write(shared_pool, "queue", "gauge", {"a": points, "b": points})

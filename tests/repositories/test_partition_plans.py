@@ -14,7 +14,10 @@ from observatory_storage.layout import PARTITIONED
 from observatory_storage.lifecycle.rollups import refresh_rollups
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.repositories.reading import partition_slices
+from tests import citus
 from tests.repositories.samples import DAY, SECOND, a_log, a_span, span_key, trace_key
+
+pytestmark = citus.not_there("shards have plans of their own")
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 DAYS = 40

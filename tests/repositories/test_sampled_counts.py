@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from observatory_storage import TailSampling, TraceWriter, WriterConfig
 from observatory_storage.pool import StoragePool
 from observatory_storage.rows.consistent_sampling import ALL
+from tests import citus
 from tests.lifecycle.rolled import LATER, check_answers, refresh
 from tests.repositories.samples import statements
 from tests.views.view_rows import costs, expected_costs, expected_sessions, sessions
@@ -151,12 +152,14 @@ def test_every_aggregate_honours_weights_with_rollups_and_without(
             for name in ("s1", "s2")
         }
         assert check_answers(uow, DAY, LATER) == {"raw"}
-        assert costs(uow) == expected_costs(uow)
-        assert sessions(uow) == expected_sessions(uow)
+        if not citus.URL:  # which refuses these views
+            assert costs(uow) == expected_costs(uow)
+            assert sessions(uow) == expected_sessions(uow)
     refresh(pool, LATER)
     with pool.unit_of_work() as uow:
         assert "rollup" in check_answers(uow, DAY, LATER)
-        assert costs(uow) == expected_costs(uow)
+        if not citus.URL:
+            assert costs(uow) == expected_costs(uow)
 
 
 def test_totals_of_traces_have_no_systematic_error_across_services(
@@ -193,7 +196,8 @@ def test_totals_of_traces_have_no_systematic_error_across_services(
         (spans,) = uow.traces.get_stats(group_by=())
         (costs_of_spans,) = uow.metrics.get_cost_summary(group_by=())
         (session,) = uow.traces.list_sessions()
-        assert sessions(uow) == expected_sessions(uow)
+        if not citus.URL:
+            assert sessions(uow) == expected_sessions(uow)
     assert stats.total_cost_usd == session.total_cost_usd == costs_of_spans.total_cost_usd
     assert stats.total_tokens == costs_of_spans.total_tokens
     assert stats.total_tokens == pytest.approx(count * 10, rel=0.05)

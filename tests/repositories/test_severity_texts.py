@@ -7,6 +7,7 @@ import pytest
 from observatory_storage import CopyWriter, StoragePool, ingest_logs
 from observatory_storage.models.severities import LEVELS, SEVERITIES
 from observatory_storage.repositories import LogFilters
+from tests import citus
 from tests.repositories.plans import plans_of
 from tests.repositories.samples import SECOND, START, a_log
 
@@ -47,6 +48,7 @@ def test_levels_count_texts(texts: StoragePool) -> None:
     assert counts["WARN"] == sum(12 < number < 17 for number in SEVERITIES.values()) + 1
 
 
+@citus.not_there("shards have plans of their own")
 def test_the_index_of_errors_has_them(pool: StoragePool) -> None:
     rows = [
         a_log(n, START + n * SECOND, severity_text="info" if n % 500 else "error")

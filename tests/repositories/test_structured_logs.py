@@ -20,6 +20,7 @@ from observatory_storage import (
     StoragePool,
     build_partition_indexes,
 )
+from tests import citus
 from tests.repositories.plans import OF_FRAMES, Plan, plans_of
 from tests.repositories.populated import analyse
 from tests.repositories.samples import DAY, SECOND, Row, a_log
@@ -163,6 +164,7 @@ def test_indexes_find_words_in_closed_and_in_open_partitions(
     assert read(plans) < 60, shown
 
 
+@citus.not_there("shards have plans of their own")
 def test_an_index_finds_events_by_name(filled: StoragePool, bounds: dict[str, Any]) -> None:
     (plan,) = plans_of(filled, lambda uow: uow.logs.list(event_name="gen_ai.choice", **bounds))
     assert plan.indexes == {"ix_logs_event_name"}, plan.text
