@@ -30,6 +30,7 @@ from tests.servers import RUN, Server
 VARIABLE = "TEST_CITUS_URL"
 URL = os.environ.get(VARIABLE)
 WITHOUT = f"{VARIABLE} names no coordinator"
+REFUSED_VIEWS = ("observatory_sessions", "observatory_costs_by_day")
 
 
 def not_there(why: str) -> pytest.MarkDecorator:

@@ -140,6 +140,8 @@ def check_series(columns: list[str], rows: list[tuple[Any, ...]]) -> None:
 @pytest.mark.parametrize("query", OF_POSTGRES, ids=str)
 def test_a_query_runs_on_an_empty_schema(database_url: str, query: Query) -> None:
     statement = expanded(query, NOTHING_SELECTED, START, END, "1m")
+    if citus.URL and any(view in statement for view in citus.REFUSED_VIEWS):
+        pytest.skip("on Citus this view is refused")
     with psycopg.connect(database_url) as connection:
         rows = connection.execute(statement.encode()).fetchall()
     assert all(value in (None, 0) for row in rows for value in row)

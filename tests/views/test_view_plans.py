@@ -14,9 +14,12 @@ import sqlalchemy as sa
 from observatory_storage import CopyWriter, PostgresConfig, StorageConfig, StoragePool
 from observatory_storage.lifecycle.rollups import refresh_rollups
 from observatory_storage.lifecycle.run import Run
+from tests import citus
 from tests.repositories.populated import analyse
 from tests.repositories.samples import DAY, a_log, a_span, an_event, trace_key
 from tests.servers import Server
+
+pytestmark = citus.not_there("shards have plans of their own")
 
 _DAYS, _DAY = 6, 2
 _FIRST = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - _DAYS * DAY
