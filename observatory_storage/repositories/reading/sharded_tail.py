@@ -23,13 +23,18 @@ from observatory_storage.errors import StorageError
 from observatory_storage.repositories.reading import cursors
 from observatory_storage.repositories.reading.pages import Page
 from observatory_storage.repositories.reading.reader import Reader
-from observatory_storage.repositories.reading.tail import Decide, Tail, TailedRows, TailFilters
+from observatory_storage.repositories.reading.tail import (
+    Decide,
+    Pages,
+    Tail,
+    TailedRows,
+    TailFilters,
+)
 
 __all__ = ["ShardedTail", "tail_of"]
 
 T = TypeVar("T")
 
-_MOST_PAGES: Final = 20
 # How long a poll waits for workers to commit; the next one waits again.
 _PATIENCE_SECS: Final = 0.2
 # Without the privilege, a session of another role does not show whether it has a transaction.
@@ -124,25 +129,20 @@ class ShardedTail(Tail[T]):
             .limit(limit)
             .options(*options)
         )
-        found: list[T] = []
-        for _ in range(_MOST_PAGES):
-            page = unseen.where(created >= place.time)
-            if place.key is not None:
-                is_next = sa.tuple_(*self._rows.key) > self._literal(place.key)
-                page = page.where(sa.or_(created > place.time, is_next))
-            pairs = self._reader.entities_with(page)
-            rows = [row for row, _ in pairs]
-            matching = {id(row) for row in (rows if decide is None else decide(rows))}
-            for row, its_time in pairs:
-                if id(row) in matching:
-                    found.append(row)
-                    if len(found) == limit:
-                        return found, _Place(its_time.astimezone(UTC), self._key_of(row))
-            if len(pairs) < limit:
-                return found, max(place, _Place(settled, None), key=lambda each: each.time)
-            last, its_time = pairs[-1]
-            place = _Place(its_time.astimezone(UTC), self._key_of(last))
-        return found, place
+
+        def beyond(at: _Place) -> sa.Select[Any]:
+            page = unseen.where(created >= at.time)
+            if at.key is None:
+                return page
+            is_next = sa.tuple_(*self._rows.key) > self._literal(at.key)
+            return page.where(sa.or_(created > at.time, is_next))
+
+        def reached(row: T, its_time: datetime) -> _Place:
+            return _Place(its_time.astimezone(UTC), self._key_of(row))
+
+        found, place, is_end = self._read(Pages(beyond, reached, limit), place, decide)
+        # While an older transaction runs, less may be settled than at an earlier poll.
+        return found, _Place(settled, None) if is_end and settled > place.time else place
 
     def _cursor_at(self, place: _Place, query: Mapping[str, Any]) -> str:
         key = None if place.key is None else [cursors.to_plain(value) for value in place.key]

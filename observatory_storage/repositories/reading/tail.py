@@ -33,9 +33,10 @@ from observatory_storage.repositories.reading.filter_fields import Conditions
 from observatory_storage.repositories.reading.pages import Page
 from observatory_storage.repositories.reading.reader import Reader
 
-__all__ = ["Decide", "Tail", "TailFilters", "TailedRows"]
+__all__ = ["Decide", "Pages", "Tail", "TailFilters", "TailedRows"]
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 Decide = Callable[[Sequence[T]], Sequence[T]]
 
@@ -95,6 +96,21 @@ class _Position:
     since: datetime
     mark_xid: int
     mark_since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Pages(Generic[T, P]):
+    """The rows beyond a place, page by page.
+
+    Attributes:
+        beyond: the statement for the rows beyond a place, each with the moment that orders it.
+        reached: the place that a row, with its moment, has.
+        limit: the most rows of a page.
+    """
+
+    beyond: Callable[[P], sa.Select[Any]]
+    reached: Callable[[T, Any], P]
+    limit: int
 
 
 class Tail(Generic[T]):
@@ -209,21 +225,32 @@ class Tail(Generic[T]):
             .limit(limit)
             .options(*options)
         )
+
+        def reached(row: T, its_age: int) -> _Position:
+            return replace(place, xid=settled - its_age, key=self._key_of(row))
+
+        pages = Pages(lambda at: unseen.where(self._is_beyond(at, settled)), reached, limit)
+        found, place, is_end = self._read(pages, place, decide)
+        return found, replace(place, xid=settled, key=None) if is_end else place
+
+    def _read(
+        self, pages: Pages[T, P], place: P, decide: Decide[T] | None
+    ) -> tuple[list[T], P, bool]:
+        """The next rows that match, the place that was reached, and whether it is the end."""
         found: list[T] = []
         for _ in range(_MOST_PAGES):
-            pairs = self._reader.entities_with(unseen.where(self._is_beyond(place, settled)))
+            pairs: Sequence[tuple[T, Any]] = self._reader.entities_with(pages.beyond(place))
             rows = [row for row, _ in pairs]
             matching = {id(row) for row in (rows if decide is None else decide(rows))}
-            for row, its_age in pairs:
+            for row, moment in pairs:
                 if id(row) in matching:
                     found.append(row)
-                    if len(found) == limit:
-                        return found, replace(place, xid=settled - its_age, key=self._key_of(row))
-            if len(pairs) < limit:
-                return found, replace(place, xid=settled, key=None)
-            last, its_age = pairs[-1]
-            place = replace(place, xid=settled - its_age, key=self._key_of(last))
-        return found, place
+                    if len(found) == pages.limit:
+                        return found, pages.reached(row, moment), False
+            if len(pairs) < pages.limit:
+                return found, place, True
+            place = pages.reached(*pairs[-1])
+        return found, place, False
 
     def _is_beyond(self, place: _Position, settled: int) -> sa.ColumnElement[bool]:
         """Whether a row was not returned when the tail was at the position."""
