@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from observatory_storage.rows.value_checks import time as moment_of
 from observatory_storage.serialization import Result
 from observatory_storage.storing.fact_changes import SpanKey
 from observatory_storage.storing.span_costs import PricedCall, priced
+from observatory_storage.storing.span_walk import SpanWalk
 from observatory_storage.storing.stored_usage import decide_traces, mark_unsettled, usage_of
 from observatory_storage.storing.trace_recompute import recompute_traces, reports_usage
 from observatory_storage.storing.trace_upsert import locked_traces
@@ -32,13 +33,11 @@ from observatory_storage.storing.transaction import Source, retrying
 from observatory_storage.storing.usage_in_batch import REPORT, USAGE_FIELDS, reported_json
 from observatory_storage.storing.usage_once import Usage
 from observatory_storage.tables import SPANS
-from observatory_storage.times import MICROSECOND
 
 __all__ = ["RecomputedCosts", "recompute_costs"]
 
 _SPANS: Final = SPANS.table
 _SPANS_AT_A_TIME: Final = 1000
-_LAST_MOMENT: Final = datetime.max.replace(tzinfo=UTC)
 _KEY: Final = SpanKey._fields
 _CHANGED: Final = (*USAGE_FIELDS, *REPORT)
 
@@ -99,30 +98,20 @@ def recompute_costs(
     start, end = _moment("start", start), _moment("end", end)
     if start is not None and end is not None and end < start:
         raise ValidationError("end", end, f"must not be before start={start}")
-    if max_spans is not None and (type(max_spans) is not int or max_spans < 1):
-        raise ValidationError("max_spans", max_spans, "must be a positive integer or None")
+    walk = SpanWalk(_SELECT, start, end, page_size=_SPANS_AT_A_TIME, max_spans=max_spans)
     prices = pool.prices.current()
     if prices is None:
         return RecomputedCosts()
-    spans = changed = 0
-    after: SpanKey | None = None
-    next_start: datetime | None = None
+    changed = 0
     while True:
-        limit = _SPANS_AT_A_TIME
-        if max_spans is not None and next_start is None:
-            limit = min(limit, max_spans - spans)
-        page = _page(start, end, after, limit)
-        keys, different = retrying(pool.config, partial(_look, pool, page, prices))
+        keys, different = retrying(pool.config, partial(_look, pool, walk.page(), prices))
         if not keys:
-            return RecomputedCosts(spans, changed, next_start)
+            return RecomputedCosts(walk.spans, changed, walk.next_start)
         if different:
             changed += retrying(pool.config, partial(_recompute, pool, different, prices))
-        spans, after = spans + len(keys), keys[-1]
-        if spans == max_spans and after.start_time < _LAST_MOMENT:
-            # The spans that start with the last one are read too: the next call begins after them.
-            next_start = end = after.start_time + MICROSECOND
+        reached = walk.passed(keys)
         if progress is not None:
-            progress(RecomputedCosts(spans, changed, after.start_time))
+            progress(RecomputedCosts(walk.spans, changed, reached))
 
 
 def _moment(field: str, value: datetime | None) -> datetime | None:
@@ -220,21 +209,6 @@ def _selecting() -> sa.Select[Any]:
 
 
 _SELECT: Final = _selecting()
-_ORDER: Final = tuple(_SPANS.c[column] for column in _KEY)
-
-
-def _page(
-    start: datetime | None, end: datetime | None, after: SpanKey | None, limit: int
-) -> sa.Select[Any]:
-    page = _SELECT.order_by(*_ORDER).limit(limit)
-    if after is not None:
-        # The first condition uses the index and prunes partitions.
-        page = page.where(_SPANS.c.start_time >= after.start_time, sa.tuple_(*_ORDER) > after)
-    elif start is not None:
-        page = page.where(_SPANS.c.start_time >= start)
-    if end is not None:
-        page = page.where(_SPANS.c.start_time < end)
-    return page
 
 
 def _read(connection: Connection, keys: Sequence[SpanKey]) -> Sequence[sa.RowMapping]:

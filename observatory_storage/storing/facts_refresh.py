@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any, Final
 from uuid import UUID
@@ -18,24 +18,28 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from observatory_storage.commits import Commit, changes_of_spans
-from observatory_storage.errors import ValidationError, translated
+from observatory_storage.errors import translated
 from observatory_storage.pricing import PriceTable
 from observatory_storage.serialization import Result
 from observatory_storage.storing.fact_changes import SpanKey, changes_of, update_facts
 from observatory_storage.storing.span_filling import fill_from_stored_logs
+from observatory_storage.storing.span_walk import SpanWalk
 from observatory_storage.storing.stored_usage import decide_traces, mark_unsettled
 from observatory_storage.storing.trace_recompute import recompute_traces, reports_usage
 from observatory_storage.storing.trace_upsert import locked_traces
 from observatory_storage.storing.transaction import Source, retrying
 from observatory_storage.tables import SPANS, TRACES
-from observatory_storage.times import MICROSECOND
 
 __all__ = ["RefreshedFacts", "refresh_facts"]
 
 _SPANS: Final = SPANS.table
 _TRACES: Final = TRACES.table
 _SPANS_AT_A_TIME: Final = 500
-_LAST_MOMENT: Final = datetime.max.replace(tzinfo=UTC)
+_SELECT: Final = sa.select(
+    *(_SPANS.c[name] for name in SpanKey._fields),
+    reports_usage(_SPANS.c).label("reports_usage"),
+    _TRACES.c.usage_span_count,
+).join_from(_SPANS, _TRACES, _TRACES.c.id == _SPANS.c.trace_id, isouter=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,30 +78,21 @@ def refresh_facts(
         StorageError: the database could not be used. Spans that were refreshed before stay so.
         ValidationError: `max_spans` is not a positive integer.
     """
-    if max_spans is not None and (type(max_spans) is not int or max_spans < 1):
-        raise ValidationError("max_spans", max_spans, "must be a positive integer or None")
-    spans = changed = 0
-    after: SpanKey | None = None
-    next_start: datetime | None = None
+    walk = SpanWalk(_SELECT, start, end, page_size=_SPANS_AT_A_TIME, max_spans=max_spans)
+    changed = 0
     while True:
-        limit = _SPANS_AT_A_TIME
-        if max_spans is not None and next_start is None:
-            limit = min(limit, max_spans - spans)
         prices = source.prices.table()
-        look = partial(_look, source, _page(start, end, after, limit), prices)
+        look = partial(_look, source, walk.page(), prices)
         keys, different, uncounted = retrying(source.config, look)
         if not keys:
-            return RefreshedFacts(spans, changed, next_start)
+            return RefreshedFacts(walk.spans, changed, walk.next_start)
         if different or uncounted:
             changed += retrying(
                 source.config, partial(_refresh, source, different, uncounted, prices)
             )
-        spans, after = spans + len(keys), keys[-1]
-        if spans == max_spans and after.start_time < _LAST_MOMENT:
-            # The spans that start with the last one are read too: the next call begins after them.
-            next_start = end = after.start_time + MICROSECOND
+        reached = walk.passed(keys)
         if progress is not None:
-            progress(RefreshedFacts(spans, changed, after.start_time))
+            progress(RefreshedFacts(walk.spans, changed, reached))
 
 
 def _look(
@@ -120,27 +115,6 @@ def _look(
         if known[trace_id] is not None and count > known[trace_id]
     }
     return keys, different, uncounted
-
-
-def _page(
-    start: datetime | None, end: datetime | None, after: SpanKey | None, limit: int
-) -> sa.Select[Any]:
-    columns = _SPANS.c
-    key = [columns[name] for name in SpanKey._fields]
-    page = (
-        sa.select(*key, reports_usage(columns).label("reports_usage"), _TRACES.c.usage_span_count)
-        .join_from(_SPANS, _TRACES, _TRACES.c.id == columns.trace_id, isouter=True)
-        .order_by(*key)
-        .limit(limit)
-    )
-    if after is not None:
-        # The first condition uses the index and prunes partitions.
-        page = page.where(columns.start_time >= after.start_time, sa.tuple_(*key) > after)
-    elif start is not None:
-        page = page.where(columns.start_time >= start)
-    if end is not None:
-        page = page.where(columns.start_time < end)
-    return page
 
 
 def _refresh(

@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from observatory_storage import CopyWriter, StoragePool, UnitOfWork
 from observatory_storage.models import TraceSpan
+from observatory_storage.storing import facts_refresh
 from observatory_storage.storing.fact_changes import SpanKey, changes_of
-from observatory_storage.storing.facts_refresh import _page
+from observatory_storage.storing.span_walk import SpanWalk
 from tests import citus
 from tests.repositories.plans import plans_of
 from tests.repositories.samples import DAY, a_span, an_event
@@ -43,8 +44,9 @@ def test_a_part_is_read_by_indexes(older: StoragePool) -> None:
 
     def read(uow: UnitOfWork) -> None:
         connection = uow.session.connection()
-        after = SpanKey(BEGIN + 2 * DAY, 0, UUID(int=1), "0" * 16)
-        rows = connection.execute(_page(None, None, after, 100)).all()
+        walk = SpanWalk(facts_refresh._SELECT, None, None, page_size=100, max_spans=None)
+        walk.passed([SpanKey(BEGIN + 2 * DAY, 0, UUID(int=1), "0" * 16)])
+        rows = connection.execute(walk.page()).all()
         keys = [SpanKey(*row[:4]) for row in rows]
         assert len(list(changes_of(connection, keys))) == 100
 
