@@ -22,6 +22,7 @@ from observatory_storage.repositories import (
     TraceFilters,
 )
 from observatory_storage.repositories.reading.cursors import encode_cursor, to_plain
+from tests import citus
 from tests.repositories.hot import (
     END_TIME,
     EVERY_DAY,
@@ -35,6 +36,8 @@ from tests.repositories.hot import (
 from tests.repositories.hot_questions import HOT
 from tests.repositories.plans import Plan, plans_of
 from tests.repositories.populated import fill, partitions
+
+pytestmark = citus.not_there("shards have plans of their own")
 
 ZONE = "America/Havana"
 NOTHING_YET = START_TIME + timedelta(seconds=1)
