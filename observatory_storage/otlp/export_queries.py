@@ -76,7 +76,7 @@ _BATCH_SIZE: Final = 100  # traces or metrics whose spans or data points one sta
 _LISTED_BATCHES: Final = 5  # batches of traces that one statement lists
 # Of spans these are read as text, so that only one span at a time has them as objects: the garbage
 # collector visits all objects of a page again and again.
-_JSON_OF_SPAN: Final = ("attributes", "links")
+_TEXT_OF_SPAN: Final = (*_OF_ORIGIN, "attributes", "links")
 # Each statement sorts all spans of its traces, however few it returns.
 _SPAN_PAGES_READ: Final = 2
 
@@ -140,8 +140,7 @@ def span_pages(engine: Engine, wanted: Wanted, size: int) -> Iterator[list[Row]]
         table.c.start_time.between(wanted.first, wanted.last),
     )
     key = list(table.primary_key.columns)
-    as_text = (*_OF_ORIGIN, *_JSON_OF_SPAN)
-    for rows in _pages(engine, statement, key, _SPAN_PAGES_READ * size, as_text):
+    for rows in _pages(engine, statement, key, _SPAN_PAGES_READ * size, _TEXT_OF_SPAN):
         for start in range(0, len(rows), size):
             if page := _with_values(engine, rows[start : start + size]):
                 yield page
@@ -153,7 +152,7 @@ def _with_values(engine: Engine, spans: list[Row]) -> list[Row]:
     if not moved:
         return spans
     with translated(), engine.connect() as connection:
-        found = values_of(connection, SPANS, moved, json_as_text=True)
+        found = values_of(connection, SPANS, moved, _TEXT_OF_SPAN)
     for span, values in zip(moved, found, strict=True):
         span[VALUES] = {} if isinstance(values, DamagedFrame) else values
     log_damage(values for values in found if isinstance(values, DamagedFrame))
@@ -255,7 +254,7 @@ def _whole_logs(engine: Engine, page: list[Row], filters: LogFilters) -> list[Ro
     if all(row["payload_frame"] is None for row in page):
         return page
     with translated(), engine.connect() as connection:
-        log_damage(fill_whole(connection, LOGS, page))
+        log_damage(fill_whole(connection, LOGS, page, _OF_ORIGIN))
         return FramedRecords(connection, filters).decided(page)
 
 

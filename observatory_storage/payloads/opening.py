@@ -6,7 +6,7 @@ Rows are dictionaries of columns: those of a statement's result, or of an entity
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Container, Iterable, Iterator, MutableMapping, Sequence
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -115,7 +115,10 @@ def _open(session: Session, table: TableDefinition, entities: Iterable[Base]) ->
 
 
 def fill_whole(
-    connection: Connection, table: TableDefinition, rows: Iterable[FramedRow]
+    connection: Connection,
+    table: TableDefinition,
+    rows: Iterable[FramedRow],
+    as_text: Container[str] = (),
 ) -> list[DamagedFrame]:
     """Fill rows of spans, events or log records with their whole values, by one statement.
 
@@ -127,6 +130,7 @@ def fill_whole(
         connection: a connection or a session.
         table: spans, events or log records.
         rows: have the columns of the owner, those whose values move, and `payload_frame`.
+        as_text: the JSON columns that rows have as text. Their values do not move.
 
     Returns:
         An error that names its frame for each row of a damaged one.
@@ -136,7 +140,7 @@ def fill_whole(
     """
     waiting = [row for row in rows if row[_FRAME] is not None]
     damaged = []
-    for row, values in zip(waiting, values_of(connection, table, waiting), strict=True):
+    for row, values in zip(waiting, values_of(connection, table, waiting, as_text), strict=True):
         if isinstance(values, DamagedFrame):
             damaged.append(values)
         elif values is not None:
@@ -158,8 +162,7 @@ def values_of(
     connection: Connection,
     table: TableDefinition,
     rows: Sequence[FramedRow],
-    *,
-    json_as_text: bool = False,
+    as_text: Container[str] = (),
 ) -> list[Values | DamagedFrame | None]:
     """The values that rows have in frames, by one statement.
 
@@ -170,7 +173,7 @@ def values_of(
         table: spans, events or log records.
         rows: have the columns of the owner, those whose values move, and a `payload_frame` that is
             not None.
-        json_as_text: whether rows have JSON columns as text, not as the values that it stands for.
+        as_text: the JSON columns that rows have as text.
 
     Returns:
         The values of each row, an error that names its damaged frame, or None if the row has been
@@ -195,7 +198,7 @@ def values_of(
         is_late = attempt == 0 and table is LOGS and _has_waited(connection)
         for index in lost:
             row = rows[index]
-            now = _read_again(connection, table, row, json_as_text)
+            now = _read_again(connection, table, row, as_text)
             if now is None:
                 found[index] = None
             elif is_late or now[_FRAME] != row[_FRAME]:
@@ -227,13 +230,11 @@ def _values(frame: Frame | DamagedFrame, key: FrameKey, owner: Owner) -> Values 
 
 
 def _read_again(
-    connection: Connection, table: TableDefinition, row: FramedRow, json_as_text: bool
+    connection: Connection, table: TableDefinition, row: FramedRow, as_text: Container[str]
 ) -> Any:
     """The columns of the row as they are stored now; None if it is not there any more."""
     columns = [
-        sa.cast(column, sa.Text).label(column.name)
-        if json_as_text and column.name in table.json_columns
-        else column
+        sa.cast(column, sa.Text).label(column.name) if column.name in as_text else column
         for column in table.table.c
         if column.name in row
     ]

@@ -116,6 +116,24 @@ def test_values_that_moved_meanwhile_are_read_again(pool: StoragePool) -> None:
         assert row.body_json == body
 
 
+def test_an_export_reads_values_again_that_move_meanwhile(pool: StoragePool) -> None:
+    whole = list(export_logs(pool))
+    moved: list[int] = []
+
+    def move(_: Any, __: Any, statement: str, *___: Any) -> None:
+        # After the records, and before their frames are read.
+        if not moved and "log_frames" in statement:
+            moved.append(0)
+            moved.append(convert_payloads(pool, "inline").changed_rows)
+
+    sa.event.listen(pool.engine, "before_cursor_execute", move)
+    try:
+        assert list(export_logs(pool)) == whole
+    finally:
+        sa.event.remove(pool.engine, "before_cursor_execute", move)
+    assert sum(moved) == 6
+
+
 def test_a_record_that_was_deleted_meanwhile_is_named(pool: StoragePool) -> None:
     with Session(pool.engine) as session:
         row = session.scalars(sa.select(LogRecord).where(LogRecord.id == UUID(int=1001))).one()

@@ -36,7 +36,7 @@ def with_whole_values(session: Session, shape: Shape, table: Any) -> Any:
     names = [*owners.columns, *owners.moving]
     rows = shape.rows_of(table.select(names).filter(is_framed))
     with translated():
-        found = values_of(session, owners.definition, rows, json_as_text=True)
+        found = values_of(session, owners.definition, rows, owners.definition.json_columns)
     damaged = [values for values in found if isinstance(values, DamagedFrame)]
     log_damage(damaged)
     if deleted := found.count(None):
