@@ -20,11 +20,14 @@ from observatory_storage.repositories import (
     SpanFilters,
     TraceFilters,
 )
+from tests import citus
 from tests.repositories.plans import plans_of, walk_first
 from tests.repositories.samples import (
     DAY,
     a_span,
 )
+
+pytestmark = citus.not_there("shards have plans of their own")
 
 # Of late, for partitions of a day.
 BEGIN = (datetime.now(UTC) - 20 * DAY).replace(hour=0, minute=0, second=0, microsecond=0)
