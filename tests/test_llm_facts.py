@@ -115,7 +115,7 @@ def test_a_new_llm_column_needs_only_its_model_and_its_attributes(tmp_path: Path
         ignore=shutil.ignore_patterns("__pycache__"),
     )
     for path, before, added in (
-        ("models/traces.py", NEW_COLUMN, "    spared_tokens: Mapped[int | None]\n"),
+        ("models/trace_spans.py", NEW_COLUMN, "    spared_tokens: Mapped[int | None]\n"),
         (
             "llm/dialects.py",
             NEW_ALIASES,

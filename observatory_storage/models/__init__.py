@@ -41,16 +41,14 @@ from observatory_storage.models.rollup_tables import (
     UserRollupDay,
     UserRollupHour,
 )
-from observatory_storage.models.traces import (
+from observatory_storage.models.trace_spans import (
     COST_SOURCES,
     KINDS,
-    STATUSES,
     Kind,
-    Status,
-    Trace,
     TraceEvent,
     TraceSpan,
 )
+from observatory_storage.models.traces import STATUSES, Status, Trace
 
 __all__ = [
     "COST_SOURCES",

@@ -175,8 +175,8 @@ Index(
 def _leave_frame(_mapper: object, _connection: object, row: LogRecord) -> None:
     """Note in the row that its whole values, which a session writes, stand in it from now on.
 
-    The same as for spans, see `models.traces`. A frame is found by the trace, so the values also
-    come back when the record gets another one.
+    The same as for spans, see `models.trace_spans`. A frame is found by the trace, so the values
+    also come back when the record gets another one.
     """
     changing = ("attributes", "body_json", "trace_id")
     is_whole = vars(row).get("payload_frame", ...) is None and "body_json" in vars(row)

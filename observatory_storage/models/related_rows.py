@@ -13,7 +13,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Mapper, object_session
 
 from observatory_storage.models.base import Base
-from observatory_storage.models.traces import TraceEvent, TraceSpan
+from observatory_storage.models.trace_spans import TraceEvent, TraceSpan
 
 
 @event.listens_for(Base, "before_insert", propagate=True)
