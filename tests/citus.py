@@ -30,6 +30,7 @@ from tests.servers import RUN, Server
 VARIABLE = "TEST_CITUS_URL"
 URL = os.environ.get(VARIABLE)
 WITHOUT = f"{VARIABLE} names no coordinator"
+_ADDING_NODES = 2_026_11
 REFUSED_VIEWS = ("observatory_sessions", "observatory_costs_by_day")
 
 
@@ -107,7 +108,12 @@ class CitusServer(Server):
         for conninfo in self._nodes(name):
             with psycopg.connect(conninfo, autocommit=True) as connection:
                 connection.execute("CREATE EXTENSION citus")
-        with psycopg.connect(self.url_of(name), autocommit=True) as connection:
+        with (
+            psycopg.connect(self.url) as lock,
+            psycopg.connect(self.url_of(name), autocommit=True) as connection,
+        ):
+            # One process of the tests at a time, since it changes roles, which databases share.
+            lock.execute("SELECT pg_advisory_xact_lock(%s)", [_ADDING_NODES])
             connection.execute("SELECT citus_set_coordinator_host(%s, %s)", [self.host, self.port])
             for host, port in self.workers:
                 connection.execute("SELECT citus_add_node(%s, %s)", [host, port])
