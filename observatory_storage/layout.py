@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -16,6 +17,7 @@ from sqlalchemy.pool import Pool, QueuePool
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from observatory_storage.config import PartitionsConfig
+from observatory_storage.distribution import is_sharded
 from observatory_storage.errors import Conflict, StorageError, sqlstate_of, translated
 from observatory_storage.partition_catalog import (
     advisory_key,
@@ -103,12 +105,17 @@ class Partitions:
         Raises:
             StorageError: the server could not be reached or refused.
         """
+        self._ensure(table_name, moments)
+
+    def _ensure(
+        self, table_name: str, moments: Iterable[datetime], attempts: int = _ATTEMPTS
+    ) -> None:
         missing = self._missing(table_name, moments)
         if not missing:
             return
         with self._lock.get():
             if missing := self._missing(table_name, missing):
-                self._make(table_name, missing)
+                self._make(table_name, missing, attempts=attempts)
 
     def ensure_within(
         self, connection: Connection, table_name: str, moments: Iterable[datetime]
@@ -116,7 +123,8 @@ class Partitions:
         """As `ensure`, for a caller that holds a connection of the pool.
 
         Where the pool has no other connection, waiting for one would never end. So the partition is
-        made in the open transaction, and others see it once that commits.
+        made in the open transaction, and others see it once that commits. The same holds where
+        another transaction would wait on shards for locks of the open one.
 
         Raises:
             StorageError: the server could not be reached or refused.
@@ -125,8 +133,13 @@ class Partitions:
         if not missing:
             return
         if not is_of_one(self._engine.pool):
-            self.ensure(table_name, missing)
-            return
+            if not is_sharded(connection):
+                self.ensure(table_name, missing)
+                return
+            with suppress(Conflict):
+                self._ensure(table_name, missing, attempts=1)
+                return
+            # A worker waits, perhaps for what the open transaction has deleted there.
         with translated(), connection.begin_nested():
             settings = connection.execute(_SETTINGS).one()
             self._make_in(connection, table_name, missing)
@@ -211,11 +224,16 @@ class Partitions:
         return free_range(moment, now, width, taken, ahead)
 
     def _make(
-        self, table_name: str, moments: list[datetime], now: datetime | None = None
+        self,
+        table_name: str,
+        moments: list[datetime],
+        now: datetime | None = None,
+        *,
+        attempts: int = _ATTEMPTS,
     ) -> list[str]:
         # These attempts are for waits for locks: when the server is away, the writer retries.
-        attempts = Retrying(
-            stop=stop_after_attempt(_ATTEMPTS),
+        retrying = Retrying(
+            stop=stop_after_attempt(attempts),
             wait=wait_random_exponential(multiplier=0.05, max=2),
             retry=retry_if_exception(lambda e: isinstance(e, Conflict) and e.retryable),
             reraise=True,
@@ -226,7 +244,7 @@ class Partitions:
                 return self._make_in(connection, table_name, moments, now)
 
         try:
-            known, made = attempts(make)
+            known, made = retrying(make)
         except StorageError as error:
             if error.__cause__ is None or sqlstate_of(error.__cause__) != _NO_PRIVILEGE:
                 raise

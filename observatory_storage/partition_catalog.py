@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from observatory_storage.distribution import is_sharded
 from observatory_storage.errors import StorageError
 from observatory_storage.time_ranges import MAX, MIN, Range
 
@@ -54,6 +55,9 @@ def lock(connection: Connection, purpose: str, schema: str) -> None:
     connection.execute(
         text("SELECT pg_advisory_xact_lock(:key)"), {"key": advisory_key(purpose, schema)}
     )
+    if is_sharded(connection):
+        # Workers wait for locks, too: perhaps for those of the caller's other connection.
+        connection.exec_driver_sql("SET LOCAL citus.propagate_set_commands TO 'local'")
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
 
 

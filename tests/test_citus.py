@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -25,7 +26,7 @@ from observatory_storage.tables import DISTRIBUTED, REFERENCE_TABLES
 from observatory_storage.writers import CopyWriter, LogWriter, WriterConfig
 from tests import citus
 from tests.payloads.logged import a_record, write_logs
-from tests.writers.helpers import a_log, a_span, trace_id
+from tests.writers.helpers import START, a_log, a_span, trace_id
 
 pytestmark = pytest.mark.skipif(not citus.URL, reason=citus.WITHOUT)
 
@@ -285,6 +286,18 @@ def test_the_hot_questions_go_to_the_shards(pool: StoragePool) -> None:
     for plan in plans:
         assert "Citus Adaptive" in plan
         assert "Distributed Subplan" not in plan
+
+
+def test_a_unit_of_work_that_has_deleted_makes_a_partition_itself(pool: StoragePool) -> None:
+    """Workers wait for what it has deleted, and nobody would see that it waits for them."""
+    later = START + timedelta(days=40)
+    CopyWriter(pool).write_spans([a_span(n, 1) for n in range(1, 9)])
+    with pool.unit_of_work() as work:
+        assert work.traces.delete(trace_id(2)).spans == 1
+        CopyWriter(work).write_spans([a_span(99, 1, start_time=later, end_time=later)])
+        work.commit()
+    assert scalar(pool, "SELECT count(*) FROM trace_spans") == 8
+    CopyWriter(pool).write_spans([a_span(100, 1, start_time=later, end_time=later)])
 
 
 def test_the_size_of_tables_is_refused(pool: StoragePool) -> None:

@@ -109,6 +109,12 @@ def test_a_pool_on_a_standby_alone_reads_in_units_of_both_kinds(database: Databa
                 assert len(uow.logs.list()) == 0
 
 
+def test_methods_have_arguments_of_any_name(pool: StoragePool) -> None:
+    with pool.unit_of_work(read_only=True) as uow:
+        assert uow.traces.list_spans(name="chat").rows == ()
+        assert uow.metrics.get_by_name(name="queue.length") == []
+
+
 def test_tails_are_refused(pool: StoragePool) -> None:
     with pool.unit_of_work(read_only=True) as uow:
         tails: dict[str, Callable[[], object]] = {

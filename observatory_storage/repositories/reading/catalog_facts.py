@@ -38,7 +38,8 @@ class CatalogFacts(Generic[T]):
 
     def of(self, reader: Reader, model: type[Base]) -> T:
         """The fact of the table of a model."""
-        connection = reader.session.connection({"mapper": sa.inspect(model)})
+        with translated():  # also where rows are iterated over
+            connection = reader.session.connection({"mapper": sa.inspect(model)})
         known = self._known.setdefault(connection.engine, {})
         table_name, now = model.__tablename__, time.monotonic()
         found = known.get(table_name)

@@ -1,4 +1,4 @@
-"""Reports the calls of a repository's methods to the hooks of the pool."""
+"""Translates the errors of a repository's methods, and reports their calls to the pool's hooks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple
 from typing import Any, Final, TypeVar
 
+from observatory_storage.errors import translated
 from observatory_storage.operations import (
     OK,
     Hooks,
@@ -28,6 +29,8 @@ _END: Final = object()
 
 def measured(signal: str) -> Callable[[R], R]:
     """A decorator of a repository: its public methods are operations, inherited ones included.
+
+    They raise errors of the driver as the matching `StorageError`.
 
     A method that calls another one is one operation. The repository has its `Reader` in
     ``_reader``.
@@ -57,12 +60,14 @@ def _measured(signal: str, name: str, method: Callable[..., Any]) -> Callable[..
         hooks: Hooks | None = reader.hooks
         run = method if reader.guard is None else guarded(reader.guard)
         if hooks is None or not hooks.registered or reader.is_measured or not hooks.are_called:
-            return run(self, *args, **kwargs)
+            with translated():
+                return run(self, *args, **kwargs)
         reader.is_measured = True
         began = time.perf_counter()
         result, outcome = None, OK
         try:
-            result = run(self, *args, **kwargs)
+            with translated():
+                result = run(self, *args, **kwargs)
         except BaseException as error:
             outcome = outcome_of(error)
             raise

@@ -53,7 +53,7 @@ class ReadOnlyGuard:
         self._is_within = False
 
     def call(
-        self, name: str, method: Callable[..., Any], repository: Any, *args: Any, **kwargs: Any
+        self, name: str, method: Callable[..., Any], repository: Any, /, *args: Any, **kwargs: Any
     ) -> Any:
         """Call a method of a repository.
 
