@@ -14,7 +14,6 @@ that is not JSON it begins a word, such as ``\frac``. The two cannot be told apa
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,20 +25,14 @@ from sqlalchemy import (
     SQLColumnExpression,
     Text,
     and_,
-    any_,
     case,
     cast,
-    column,
-    exists,
     func,
-    literal,
     or_,
     text,
-    true,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, JSONPATH
+from sqlalchemy.dialects.postgresql import ARRAY, JSONPATH
 
-from observatory_storage.by_layout import ByLayout
 from observatory_storage.llm.content_names import (
     COMPLETIONS,
     COMPLETIONS_OF_EVENTS,
@@ -53,12 +46,13 @@ from observatory_storage.models.search_words import matches, quoted, substring_p
 __all__ = [
     "SEARCHED_CHARACTERS",
     "Content",
-    "contains",
+    "cases_of",
     "content_of_attributes",
     "content_of_event",
     "content_of_log",
     "content_vector",
     "has_literally",
+    "in_json",
     "is_message_log",
 ]
 
@@ -66,15 +60,6 @@ SEARCHED_CHARACTERS: Final = 50_000
 """The limit for prompts and for completions, so that a long prompt does not hide its completion.
 
 The end of a prompt is kept, since the newest message of a conversation is there."""
-# The number of levels of JSON within JSON strings that are searched for a substring.
-_JSON_IN_JSON: Final = 2
-_STRINGS_AND_NUMBERS: Final = '$.** ? (@.type() == "string" || @.type() == "number")'
-# The characters of a number in JSON, as PostgreSQL writes it.
-_OF_NUMBERS: Final = re.compile("[-.0-9]+")
-# What escapes, numbers, and the text between the items of an array have; "" is everywhere.
-_UNCLEAR: Final = re.compile(r"[\\bfnrtu0-9a-f.\-, \[\]]|\Z", re.IGNORECASE)
-# So many characters of an unclear value tell where it begins. Longer expressions are refused.
-_CONFIRMED: Final = 200
 # In nested JSON strings, an escape has several backslashes.
 _RUN: Final = r"\\+u"
 # A word after two backslashes. A single backslash stands for white space.
@@ -216,94 +201,17 @@ def has_literally(content: Content, value: str) -> ColumnElement[bool]:
     Nested JSON strings have any number of backslashes, so backslashes are not significant.
     """
     plain = func.replace(content.text, quoted("\\"), quoted(""))
-    written = {one.replace("\\", "") for one in _in_json({value, *_cases(value)})}
+    written = {one.replace("\\", "") for one in in_json({value, *cases_of(value)})}
     return or_(*(matches(plain, substring_pattern(one)) for one in sorted(written)))
 
 
-def contains(content: Content, value: str) -> ColumnElement[bool]:
-    """Whether a prompt or a completion has a substring, in upper or lower case.
-
-    If the prompt is a string of JSON, the values in that JSON are searched.
-    """
-    written = {value}
-    escaped = {value, *_cases(value)}
-    for _ in range(_JSON_IN_JSON):
-        escaped = _in_json(escaped)
-        written |= escaped
-    patterns = [substring_pattern(one) for one in sorted(written)]
-    found = or_(*(_has_one(place, path, patterns) for place, path in content.places))
-    return ByLayout(found, _has_in_json(content, sorted(written)))
-
-
-def _has_one(
-    place: SQLColumnExpression[Any], path: ColumnElement[Any], patterns: Sequence[str]
-) -> ColumnElement[bool]:
-    """Whether a string or number at any depth of the values of a path matches one of patterns."""
-    found = func.jsonb_path_query(place, path, *_SILENTLY)
-    values = found.table_valued(column("value", JSONB)).render_derived("content")
-    path_of_texts = quoted(_STRINGS_AND_NUMBERS)
-    each = func.jsonb_path_query(values.c.value, path_of_texts, *_SILENTLY)
-    texts = each.table_valued(column("value", JSONB)).render_derived("texts").lateral()
-    shown = texts.c.value.op("#>>", return_type=Text())(text("'{}'"))
-    matching = or_(*(matches(shown, one) for one in patterns))
-    return exists().select_from(values.join(texts, true())).where(matching)
-
-
-def _has_in_json(content: Content, values: Sequence[str]) -> ColumnElement[bool]:
-    """Whether a string or number of the content contains one of the values, without a subquery.
-
-    Citus does not plan functions in FROM within conditions on other tables. Therefore the strings
-    and numbers are searched as the text of one JSON array. A value that might begin within an
-    escape or a number there, or between two of them, is confirmed by a regular expression, which
-    takes longer.
-    """
-    written = {one: json.dumps(one, ensure_ascii=False)[1:-1] for one in values}
-    clear = [one for one in values if not _UNCLEAR.match(written[one])]
-    unclear = [one for one in values if one not in clear]
-    conditions = []
-    for place, path in content.places:
-        found = func.jsonb_path_query_array(place, path, *_SILENTLY)
-        found = func.jsonb_path_query_array(found, quoted(_STRINGS_AND_NUMBERS), *_SILENTLY)
-        if clear:
-            conditions.append(_matches_any(found, [written[one] for one in clear]))
-        if unclear:
-            seems = _matches_any(found, [written[one] for one in unclear])
-            conditions.append(and_(seems, or_(*_confirmations(found, unclear))))
-    return or_(*conditions)
-
-
-def _matches_any(array: ColumnElement[Any], substrings: Sequence[str]) -> ColumnElement[bool]:
-    patterns = [substring_pattern(one) for one in substrings]
-    found: ColumnElement[bool] = cast(array, Text).op("~~*", is_comparison=True)(
-        any_(literal(patterns, ARRAY(Text)))
-    )
-    return found
-
-
-def _confirmations(array: ColumnElement[Any], values: Sequence[str]) -> list[ColumnElement[bool]]:
-    """The conditions that an item of the array has the beginning of one of the values."""
-    beginnings = {json.dumps(one[:_CONFIRMED], ensure_ascii=False) for one in values}
-    # The flags: ignore case, and take each character literally.
-    each = (f'@ like_regex {one} flag "iq"' for one in sorted(beginnings))
-    path = cast(f"$[*] ? ({' || '.join(each)})", JSONPATH)
-    digits = [one for one in values if _OF_NUMBERS.fullmatch(one)]
-    of_numbers = quoted('$[*] ? (@.type() == "number")')
-    return [
-        func.jsonb_path_exists(array, path, *_SILENTLY),
-        *(
-            [_matches_any(func.jsonb_path_query_array(array, of_numbers, *_SILENTLY), digits)]
-            if digits
-            else []
-        ),
-    ]
-
-
-def _cases(value: str) -> tuple[str, str]:
+def cases_of(value: str) -> tuple[str, str]:
+    """The value in lower and in upper case."""
     # An escape such as \\u00e9 has no other case: it is searched for in lower and in upper case.
     return value.lower(), value.upper()
 
 
-def _in_json(values: set[str]) -> set[str]:
+def in_json(values: set[str]) -> set[str]:
     """The values as they are written within JSON strings, with escapes beyond ASCII or without."""
     choices = product(values, (False, True))
     return {json.dumps(one, ensure_ascii=ascii_only)[1:-1] for one, ascii_only in choices}

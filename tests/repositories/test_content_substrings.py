@@ -12,7 +12,8 @@ from sqlalchemy.dialects.postgresql import psycopg
 from observatory_storage import CopyWriter, StoragePool, TraceSpan
 from observatory_storage.config import PostgresConfig
 from observatory_storage.distribution import compile_for
-from observatory_storage.llm.content_search import contains, content_of_attributes
+from observatory_storage.llm.content_search import content_of_attributes
+from observatory_storage.llm.content_substrings import contains
 from tests import citus
 from tests.repositories.samples import DAY, SECOND, START, a_span, an_event
 

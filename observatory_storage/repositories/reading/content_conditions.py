@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Text, and_, type_coerce
 
 from observatory_storage.llm import content_search
 from observatory_storage.llm.content_search import Content
+from observatory_storage.llm.content_substrings import contains
 from observatory_storage.models.search_words import matches, substring_pattern
 from observatory_storage.repositories.reading.text_search import (
     TextSearch,
@@ -60,7 +61,7 @@ def has_words(content: Content, search: TextSearch) -> ColumnElement[bool]:
 
 def has_substring(content: Content, value: str) -> ColumnElement[bool]:
     """The condition that a value of the content contains a text, in upper or lower case."""
-    return _narrowed(content, longest_run(value), content_search.contains(content, value))
+    return _narrowed(content, longest_run(value), contains(content, value))
 
 
 def _narrowed(
