@@ -85,7 +85,7 @@ def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize(("seed", "limit"), [(0, 40), (1, 9)])
 def test_spans_are_those_that_match(filled: StoragePool, seed: int, limit: int) -> None:
-    for given, query in some_filters(seed, scaled(2, 12)):
+    for given, query in some_filters(seed, scaled(1, 12)):
         expected = [
             (row["trace_id"], row["span_id"])
             for row in sorted(
@@ -118,7 +118,7 @@ def test_traces_are_those_of_matching_spans(filled: StoragePool, seed: int, limi
         begins[row["trace_id"]] = min(
             begins.get(row["trace_id"], row["start_time"]), row["start_time"]
         )
-    for given, query in some_filters(seed, scaled(2, 12)):
+    for given, query in some_filters(seed, scaled(1, 12)):
         found = {row["trace_id"] for row in matching(TraceFilters(**given), query)}
         expected = sorted(found, key=lambda key: (begins[key], key), reverse=True)
         filters = TraceFilters(**given, text=query.text if query else None, limit=limit)
