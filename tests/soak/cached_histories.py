@@ -199,9 +199,19 @@ _READS: Final[dict[str, Callable[[UnitOfWork, History], set[int]]]] = {
 
 
 def run(
-    make: Callable[[], StoragePool], writers: int, readers: int, secs: float
+    make: Callable[[], StoragePool],
+    writers: int,
+    readers: int,
+    secs: float,
+    is_enough: Callable[[list[Writer]], bool],
 ) -> tuple[list[Writer], list[Reader]]:
     """Let writers and readers work, each with a pool of its own.
+
+    Args:
+        make: makes a pool.
+        writers, readers: how many there are.
+        secs: how long they work at least.
+        is_enough: whether they have done enough. They go on until it says so, for a minute at most.
 
     Raises:
         Wrong: a reader has seen what it must not see.
@@ -213,8 +223,11 @@ def run(
     threads: list[Writer | Reader] = [*writing, *reading]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + secs
-    while time.monotonic() < deadline and not any(thread.error for thread in threads):
+    least, most = time.monotonic() + secs, time.monotonic() + secs + 60
+    while not any(thread.error for thread in threads):
+        now = time.monotonic()
+        if now > most or (now > least and is_enough(writing)):
+            break
         time.sleep(0.05)
     stop.set()
     for thread in threads:
