@@ -14,7 +14,31 @@ from observatory_storage.models.base import Base, Bytes, now
 __all__ = ["LogFrame", "PayloadFrame"]
 
 
-class PayloadFrame(Base):
+class _Frame:
+    """The columns of both kinds of frames."""
+
+    _shown = "trace_id start_time id value_bytes"
+
+    trace_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, doc="The `id` of its trace.")
+    start_time: Mapped[datetime] = mapped_column(
+        primary_key=True, doc="The hour of its rows, in UTC, so that it is in their partition."
+    )
+    id: Mapped[int] = mapped_column(
+        primary_key=True, autoincrement=False, doc="A random number: `payload_frame` of its rows."
+    )
+    value_bytes: Mapped[int] = mapped_column(doc="The size of its values before compression.")
+    data: Mapped[bytes] = mapped_column(Bytes(), doc="The values, compressed by Zstandard.")
+    packed_ids: Mapped[list[int] | None] = mapped_column(
+        ARRAY(BigInteger),
+        doc="The ids of the frames whose values it has taken over, which their rows still name."
+        " None until maintenance has packed the frames of the trace.",
+    )
+    created_at: Mapped[datetime] = now("When it was written.")
+
+    __table_args__ = ({"postgresql_partition_by": "RANGE (start_time)"},)
+
+
+class PayloadFrame(_Frame, Base):
     """Large values of the attributes of one trace's spans and events, compressed together.
 
     Spans and events refer to it by their trace id, the hour of the span's start, and the frame's
@@ -23,29 +47,9 @@ class PayloadFrame(Base):
     """
 
     __tablename__ = "payload_frames"
-    _shown = "trace_id start_time id value_bytes"
-
-    trace_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, doc="The `id` of its trace.")
-    start_time: Mapped[datetime] = mapped_column(
-        primary_key=True,
-        doc="The hour in which its spans start, in UTC, so that it is in their partition.",
-    )
-    id: Mapped[int] = mapped_column(
-        primary_key=True, autoincrement=False, doc="A random number: `payload_frame` of its rows."
-    )
-    value_bytes: Mapped[int] = mapped_column(doc="The size of its values before compression.")
-    data: Mapped[bytes] = mapped_column(Bytes(), doc="The values, compressed by Zstandard.")
-    packed_ids: Mapped[list[int] | None] = mapped_column(
-        ARRAY(BigInteger),
-        doc="The ids of the frames whose values it has taken over, which their rows still name."
-        " None until maintenance has packed the frames of the trace.",
-    )
-    created_at: Mapped[datetime] = now("When it was written.")
-
-    __table_args__ = ({"postgresql_partition_by": "RANGE (start_time)"},)
 
 
-class LogFrame(Base):
+class LogFrame(_Frame, Base):
     """Large values of the attributes and bodies of one trace's log records, compressed together.
 
     It is to log records what `PayloadFrame` is to spans and events. It has a table of its own,
@@ -53,23 +57,3 @@ class LogFrame(Base):
     """
 
     __tablename__ = "log_frames"
-    _shown = "trace_id start_time id value_bytes"
-
-    trace_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, doc="The `id` of its trace.")
-    start_time: Mapped[datetime] = mapped_column(
-        primary_key=True,
-        doc="The hour of its records, in UTC, so that it is in their partition.",
-    )
-    id: Mapped[int] = mapped_column(
-        primary_key=True, autoincrement=False, doc="A random number: `payload_frame` of its rows."
-    )
-    value_bytes: Mapped[int] = mapped_column(doc="The size of its values before compression.")
-    data: Mapped[bytes] = mapped_column(Bytes(), doc="The values, compressed by Zstandard.")
-    packed_ids: Mapped[list[int] | None] = mapped_column(
-        ARRAY(BigInteger),
-        doc="The ids of the frames whose values it has taken over, which their rows still name."
-        " None until maintenance has packed the frames of the trace.",
-    )
-    created_at: Mapped[datetime] = now("When it was written.")
-
-    __table_args__ = ({"postgresql_partition_by": "RANGE (start_time)"},)
