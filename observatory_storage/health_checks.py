@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import sqlalchemy as sa
 
-from observatory_storage import migrate
 from observatory_storage.bounded_pool import acquire_within
 from observatory_storage.engine import single_attempt
 from observatory_storage.errors import MigrationError, translate, translated
@@ -187,6 +186,8 @@ def check_schema(engine: sa.Engine, schema: str, timeout: float | None = None) -
     Returns:
         The revision is its ``version``.
     """
+    from observatory_storage import migrate  # as late as in `StoragePool.run_migrations`
+
     patience = None if timeout is None else timeout * _OF_POOL
 
     def revision() -> str:
@@ -205,6 +206,8 @@ def check_schema(engine: sa.Engine, schema: str, timeout: float | None = None) -
 @cache
 def _known_revisions() -> tuple[str, ...]:
     """The revisions that this version of the package knows, in their order."""
+    from observatory_storage import migrate
+
     return tuple(migrate.revisions())
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, Self, cast
 
 import sqlalchemy as sa
 
-from observatory_storage import migrate
 from observatory_storage.bounded_pool import BoundedPool
 from observatory_storage.cache import Cache
 from observatory_storage.commits import Commits
@@ -183,6 +182,9 @@ class StoragePool(PoolReads, PoolUpkeep, LivePool):
             ConnectionLost: PostgreSQL could not be reached.
             PoolError: no connection became free in time.
         """
+        # Most processes never migrate, and Alembic takes a tenth of their start.
+        from observatory_storage import migrate
+
         with self.hooks.measure("migrate"), any_layout():
             migrate.upgrade(self.engine, self.schema)
         self.partitions.forget()

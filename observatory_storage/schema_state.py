@@ -7,13 +7,15 @@ same schema. Earlier releases used ``alembic_version``. Their schemas are recogn
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
-from alembic.runtime.migration import MigrationContext
 
 from observatory_storage.errors import MigrationError
 from observatory_storage.models import Base
+
+if TYPE_CHECKING:
+    from alembic.runtime.migration import MigrationContext
 
 __all__ = [
     "VERSION_TABLE",
