@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 
 from observatory_storage.errors import Conflict, StorageError, translated
 from observatory_storage.index_builder import IndexBuilder
-from observatory_storage.index_kinds import OF_OPEN, OF_SLICES
+from observatory_storage.index_kinds import OF_OPEN, OF_SLICES, IndexKind
 from observatory_storage.layout import PARTITIONED
 from observatory_storage.lifecycle.run import Run
 from observatory_storage.lifecycle.split_state import stored as splits
@@ -169,7 +170,11 @@ class _Work:
         finished = before(run.now, run.source.config.partitions.index_open_after)
         self._end = min(partition.held.upper, finished.replace(second=0, microsecond=0))
         self._of_whole = [kind for kind in OF_OPEN if kind.table == partition.table]
-        self._kinds = builder.kinds_of_slices(partition.table, partition.name)
+
+    @cached_property
+    def _kinds(self) -> list[IndexKind]:
+        """The indexes of a slice. Small partitions never ask for them."""
+        return self._builder.kinds_of_slices(self._partition.table, self._partition.name)
 
     @property
     def error(self) -> StorageError | None:
@@ -239,7 +244,7 @@ class _Work:
         size = sa.text("SELECT pg_table_size(to_regclass(:name))")
         quoted = self._connection.dialect.identifier_preparer.format_table(table)
         whole = self._connection.scalar(size, {"name": quoted}) or 0
-        if not self._kinds or whole < _LEAST_BYTES or begin >= self._end:
+        if whole < _LEAST_BYTES or begin >= self._end or not self._kinds:
             return False
         if not all(self._builder.build(kind, partition.name) for kind in self._of_whole):
             return False
