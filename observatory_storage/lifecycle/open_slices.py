@@ -224,7 +224,7 @@ class _Work:
     def _due(self, slices: Sequence[_Slice], stored: Sequence[SliceIndex]) -> _Slice | None:
         """The slice to be built now, which may replace the last ones; None if it would not pay."""
         begin = slices[-1].upper if slices else self._partition.held.lower
-        if not self._is_worthwhile(begin) or self._connection.scalar(_IS_HELD_UP):
+        if not self._is_worthwhile(begin):
             return None
         if len(slices) < _MOST_SLICES:
             return _Slice(begin, self._end)
@@ -238,13 +238,15 @@ class _Work:
         return _Slice(replaced[-1].lower, self._end)
 
     def _is_worthwhile(self, begin: datetime) -> bool:
-        """Whether enough rows since a time are finished."""
+        """Whether enough rows since a time are finished, and nothing holds up a build."""
         schema, partition = self._run.source.schema, self._partition
         table = sa.table(partition.name, schema=schema)
         size = sa.text("SELECT pg_table_size(to_regclass(:name))")
         quoted = self._connection.dialect.identifier_preparer.format_table(table)
         whole = self._connection.scalar(size, {"name": quoted}) or 0
         if whole < _LEAST_BYTES or begin >= self._end or not self._kinds:
+            return False
+        if self._connection.scalar(_IS_HELD_UP):
             return False
         if not all(self._builder.build(kind, partition.name) for kind in self._of_whole):
             return False
