@@ -108,7 +108,7 @@ class Partitions:
         self._ensure(table_name, moments)
 
     def _ensure(
-        self, table_name: str, moments: Iterable[datetime], attempts: int = _ATTEMPTS
+        self, table_name: str, moments: Iterable[datetime], attempts: int | None = None
     ) -> None:
         missing = self._missing(table_name, moments)
         if not missing:
@@ -229,11 +229,11 @@ class Partitions:
         moments: list[datetime],
         now: datetime | None = None,
         *,
-        attempts: int = _ATTEMPTS,
+        attempts: int | None = None,
     ) -> list[str]:
         # These attempts are for waits for locks: when the server is away, the writer retries.
         retrying = Retrying(
-            stop=stop_after_attempt(attempts),
+            stop=stop_after_attempt(attempts or _ATTEMPTS),
             wait=wait_random_exponential(multiplier=0.05, max=2),
             retry=retry_if_exception(lambda e: isinstance(e, Conflict) and e.retryable),
             reraise=True,

@@ -21,6 +21,7 @@ from observatory_storage.pool import StoragePool
 from observatory_storage.writers import CopyWriter, LogWriter, TraceWriter
 from tests import citus
 from tests.writers.helpers import (
+    ONCE,
     START,
     a_log,
     a_span,
@@ -325,8 +326,11 @@ def test_a_partition_that_is_being_detached_is_waited_for_and_made_again(
             detaching.execute("SET statement_timeout = '100ms'")
             with pytest.raises(psycopg.errors.QueryCanceled):
                 detaching.execute(f"ALTER TABLE logs DETACH PARTITION logs_{name} CONCURRENTLY")
-    with pytest.raises(Conflict, match="a partition of logs is being detached") as refused:
-        CopyWriter(pool).write_logs([a_log(timestamp=NOW)])
+    with (
+        quick_pool(database_url, ONCE) as other,
+        pytest.raises(Conflict, match="a partition of logs is being detached") as refused,
+    ):
+        CopyWriter(other).write_logs([a_log(timestamp=NOW)])
     assert refused.value.retryable
     with psycopg.connect(database_url, autocommit=True) as detaching:
         detaching.execute(f"ALTER TABLE logs DETACH PARTITION logs_{name} FINALIZE")
