@@ -34,7 +34,6 @@ from observatory_storage.streams.live_filter import LiveFilter
 from observatory_storage.streams.row_selection import FILTERS, Selection
 from observatory_storage.streams.streamed_signals import STREAMED
 from observatory_storage.tables import TABLES
-from tests import citus
 from tests.repositories.samples import SECOND, START, trace_key
 from tests.repositories.test_filter_pairs import (
     OF_LOGS,
@@ -62,7 +61,6 @@ VALUES: dict[str, dict[str, list[Any]]] = {
 }
 RULES: dict[str, Mapping[str, Any]] = {name: rules_of(kind) for name, kind in FILTERS.items()}  # type: ignore[arg-type]  # classes can be hashed
 OF_JSON = {"attributes", "text", "contains"}
-REFUSED = {"contains"} if citus.URL else set()
 
 
 class Published:
@@ -164,8 +162,6 @@ def test_every_field_chooses_what_it_chooses_of_stored_rows(
 ) -> None:
     given = dict(VALUES[name])
     assert given.keys() == RULES[name].keys() - {"limit"}
-    for field in REFUSED & given.keys():
-        del given[field]
     chosen_any = set()
     if published.is_framed:  # only conditions on JSON are decided in another way
         given = {field: given[field] for field in OF_JSON & given.keys()}
@@ -186,7 +182,7 @@ def test_fields_together_choose_what_they_choose_of_stored_rows(
     chance = random.Random(11)
     sizes = set()
     for _ in range(24):
-        fields = chance.sample(sorted(VALUES[name].keys() - REFUSED), 2)
+        fields = chance.sample(sorted(VALUES[name]), 2)
         given: Mapping[str, Any] = {
             field: chance.choice([*variants(name, field, VALUES[name][field])]) for field in fields
         }
