@@ -5,10 +5,14 @@ The other tests of behaviour run there too; docs/citus.md has the command.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -26,7 +30,8 @@ from observatory_storage.tables import DISTRIBUTED, REFERENCE_TABLES
 from observatory_storage.writers import CopyWriter, LogWriter, WriterConfig
 from tests import citus
 from tests.payloads.logged import a_record, write_logs
-from tests.writers.helpers import START, a_log, a_span, trace_id
+from tests.servers import Server
+from tests.writers.helpers import START, a_log, a_span, contents, trace_id
 
 pytestmark = pytest.mark.skipif(not citus.URL, reason=citus.WITHOUT)
 
@@ -83,6 +88,32 @@ def test_rows_move_to_the_shards_when_a_populated_database_is_distributed(
         assert scalar(pool, "SELECT count(*) FROM trace_spans") == 40
         CopyWriter(pool).write_spans([a_span(n, n) for n in range(30, 51)])
         assert scalar(pool, TOTALS) == 0
+
+
+def programs_of(version: str) -> Path:
+    """The folder of the programs that belong to a server."""
+    for folder in os.get_exec_path():
+        with contextlib.suppress(OSError):
+            command = [f"{folder}/pg_dump", "--version"]
+            told = subprocess.run(command, capture_output=True, check=False, text=True).stdout
+            if f" {int(version) // 10_000}." in told:
+                return Path(folder)
+    pytest.skip("pg_dump of the server's version is not on the PATH")
+
+
+def test_a_dump_is_the_store_of_one_server(pool: StoragePool, tmp_path: Path) -> None:
+    CopyWriter(pool).write_spans([a_span(n, n) for n in range(1, 41)])
+    CopyWriter(pool).write_logs([a_log(n) for n in range(40)])
+    programs, dump = programs_of(scalar(pool, "SHOW server_version_num")), tmp_path / "dump"
+    source = str(pool.engine.url.set(drivername="postgresql"))
+    subprocess.run([programs / "pg_dump", "-Fc", "-n", "public", "-f", dump, source], check=True)
+    with Server(str(citus.URL), embedded=False).database("template0") as url:  # without Citus
+        into = ["--clean", "--if-exists", "--no-owner", "--exit-on-error", "--dbname", url]
+        subprocess.run([programs / "pg_restore", *into, dump], check=True)
+        with StoragePool(config_of(url, layout="plain")) as plain:
+            assert contents(plain) == contents(pool)
+            CopyWriter(plain).write_spans([a_span(n, n) for n in range(30, 51)])
+            assert scalar(plain, TOTALS) == 0
 
 
 def test_a_pool_of_the_other_layout_is_refused(database_url: str) -> None:
