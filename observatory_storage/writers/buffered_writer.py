@@ -68,6 +68,7 @@ class BufferedWriter:
         self._suppression = suppression
         payload_mode(self._source, self._config.payloads)
         self._begin()
+        self._pid = os.getpid()
         if self._delivery.replay is not None:
             self._delivery.replay.prepare()
         process_hooks.register(self)
@@ -84,7 +85,6 @@ class BufferedWriter:
 
     def _begin(self) -> None:
         config = self._config
-        self._pid = os.getpid()
         self._recorder = Recorder()
         self._buffer = self._new_buffer()
         self._changes = RowChanges(config.redact, self._source.rules, self._recorder, self._buffer)
@@ -116,6 +116,8 @@ class BufferedWriter:
                 self.release_parent_files()
                 self._begin()
                 self._buffer.closed = closed
+                # Last, for threads that see it use the buffer without the lock.
+                self._pid = os.getpid()
         process_hooks.follow_host()
 
     def __enter__(self) -> Self:

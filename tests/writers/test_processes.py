@@ -5,7 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +47,27 @@ def test_a_child_begins_with_an_empty_buffer(pool: StoragePool, database_url: st
     assert sorted(row["body"] for row in fetch(pool, LogRecord)) == ["child"] * 4 + ["parent"] * 4
 
 
+def test_threads_of_a_child_that_begin_at_once_lose_nothing(
+    pool: StoragePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a worker with threads that a server forks from the loaded application."""
+    new_buffer = LogWriter._new_buffer
+
+    def slowly(writer: LogWriter) -> Any:
+        time.sleep(0.2)
+        return new_buffer(writer)
+
+    def write_in_threads() -> None:
+        monkeypatch.setattr(LogWriter, "_new_buffer", slowly)
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(writer.write_log, [a_log(n) for n in range(4)]))
+        assert writer.flush() == FlushResult(committed=4)
+
+    with LogWriter(pool) as writer:
+        wait_for(fork(write_in_threads))
+    assert len(fetch(pool, LogRecord)) == 4
+
+
 def in_child(writer: LogWriter, closed: LogWriter) -> None:
     assert writer.buffer_stats().buffered == writer.write_stats().rows == 0
     assert writer.flush() == FlushResult()
@@ -58,6 +82,8 @@ def in_child(writer: LogWriter, closed: LogWriter) -> None:
 AT_EXIT = """
 import os
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from observatory_storage.config import PoolConfig, PostgresConfig, StorageConfig
 from observatory_storage.pool import StoragePool
