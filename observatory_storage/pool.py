@@ -182,7 +182,7 @@ class StoragePool(PoolReads, PoolUpkeep, LivePool):
             ConnectionLost: PostgreSQL could not be reached.
             PoolError: no connection became free in time.
         """
-        # Most processes never migrate, and Alembic takes a tenth of their start.
+        # Most processes never migrate, so they need not wait for Alembic when they start.
         from observatory_storage import migrate
 
         with self.hooks.measure("migrate"), any_layout():

@@ -82,8 +82,6 @@ def in_child(writer: LogWriter, closed: LogWriter) -> None:
 AT_EXIT = """
 import os
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from observatory_storage.config import PoolConfig, PostgresConfig, StorageConfig
 from observatory_storage.pool import StoragePool
