@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
+from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, cast
 
@@ -311,6 +312,9 @@ class StoragePool(PoolReads, PoolUpkeep, LivePool):
             self.add_hook(hook)
         self._background: BackgroundMaintenance | None = None
         if config.maintenance.background:
+            # Imported before the thread starts: a fork while a thread imports would leave the child
+            # with a half of a module.
+            import_module("observatory_storage.lifecycle.steps")
             interval = config.maintenance.interval
             self._background = BackgroundMaintenance(self.maintain_in_turn, interval)
             self._background.start_with(engine)

@@ -20,21 +20,21 @@ from observatory_storage.health import HealthReport, PoolStats, check_health, po
 from observatory_storage.layout import Partitions
 from observatory_storage.operations import Hooks
 from observatory_storage.pricing import PriceBook
-from observatory_storage.replication_lag import LagMeter
-from observatory_storage.repositories.reading.cached_results import CACHE
-from observatory_storage.repositories.reading.read_only_guard import (
+from observatory_storage.read_only_guard import (
     READ_ONLY,
     ReadOnlyGuard,
     refuse_writing,
 )
+from observatory_storage.replication_lag import LagMeter
 from observatory_storage.rows import Rules
 from observatory_storage.timed_calls import answers_within
-from observatory_storage.unit_of_work import UnitOfWork
 from observatory_storage.wal_positions import checked_lsn, current_lsn, wait_for
 from observatory_storage.writers import FlushResult
 
 if TYPE_CHECKING:
     from redis import Redis
+
+    from observatory_storage.unit_of_work import UnitOfWork
 
 __all__ = ["PoolReads"]
 
@@ -100,6 +100,10 @@ class PoolReads:
             ValidationError: ``after`` is given and ``read_only`` is not, or an argument is invalid.
             StorageError: the primary could not be asked for its position.
         """
+        # A third of the package reads: a process that only writes starts without it.
+        from observatory_storage.repositories.reading.cached_results import CACHE
+        from observatory_storage.unit_of_work import UnitOfWork
+
         self._require_open()
         if not read_only:
             if after is not None:

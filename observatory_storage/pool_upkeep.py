@@ -12,12 +12,8 @@ from observatory_storage.commits import Commits
 from observatory_storage.config import StorageConfig
 from observatory_storage.errors import ValidationError
 from observatory_storage.layout import Partitions
-from observatory_storage.lifecycle.maintenance import MaintenanceReport, run_steps
-from observatory_storage.lifecycle.run import Run
-from observatory_storage.lifecycle.steps import STEPS
 from observatory_storage.operations import Hooks
 from observatory_storage.pricing import PriceBook
-from observatory_storage.repositories.reading import validation
 from observatory_storage.rows import Rules
 from observatory_storage.storing import (
     RefreshedFacts,
@@ -25,6 +21,9 @@ from observatory_storage.storing import (
     refresh_facts,
     settle_usage,
 )
+
+if TYPE_CHECKING:
+    from observatory_storage.lifecycle.maintenance import MaintenanceReport
 
 __all__ = ["PoolUpkeep"]
 
@@ -80,6 +79,11 @@ class PoolUpkeep:
             PoolError: the pool has fewer than three connections.
             StorageError: PostgreSQL could not be used.
         """
+        # Most processes never maintain the store, so they start without what does.
+        from observatory_storage.lifecycle.maintenance import run_steps
+        from observatory_storage.lifecycle.run import Run
+        from observatory_storage.lifecycle.steps import STEPS
+
         return run_steps(Run.of(self, for_secs, now, progress), STEPS)
 
     def settle_usage(self, max_traces: int | None = None) -> SettledUsage:
@@ -142,6 +146,8 @@ class PoolUpkeep:
             ValidationError: a time has no time zone, ``end`` is before ``start``, or ``max_spans``
                 is not a positive integer.
         """
+        from observatory_storage.repositories.reading import validation
+
         first, last = validation.moment("start", start), validation.moment("end", end)
         if first is not None and last is not None and last < first:
             raise ValidationError("end", end, f"must not be before start={start}")
@@ -152,6 +158,10 @@ class PoolUpkeep:
 
     def maintain_in_turn(self) -> MaintenanceReport:
         """Maintain the store, unless another process did so within the interval."""
+        from observatory_storage.lifecycle.maintenance import run_steps
+        from observatory_storage.lifecycle.run import Run
+        from observatory_storage.lifecycle.steps import STEPS
+
         settings = self.config.maintenance
         run = Run.of(self, settings.max_duration.total_seconds())
         return run_steps(run, STEPS, min_interval=settings.interval * 0.9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +65,8 @@ def test_all_is_sorted_and_complete() -> None:
     assert list(names) == sorted(set(names))
     imported = {
         alias.asname or alias.name
-        for node in ast.parse((PACKAGE / "public_names.py").read_text()).body
+        for listing in ("public_names.py", "public_reading_names.py")
+        for node in ast.parse((PACKAGE / listing).read_text()).body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
@@ -109,6 +111,70 @@ def test_import_loads_nothing_that_few_processes_need() -> None:
     for name in ("cli", "demo", "__main__", "migrate"):
         assert f"observatory_storage.{name}" not in modules
     assert "observatory_embedded" not in modules
+
+
+WRITES = {
+    "pool and writers": """
+from observatory_storage import CopyWriter, StoragePool, TraceWriter
+with StoragePool.from_env() as pool, TraceWriter(pool) as writer:
+    writer.write_span(span)
+    assert writer.flush().committed == 1
+    CopyWriter(pool).write_spans([{**span, "span_id": "2" * 16}])
+    assert pool.health_check().status == "healthy"
+""",
+    "OTLP": """
+from observatory_storage import StoragePool, ingest_logs, otlp_app
+with StoragePool.from_env() as pool:
+    record = {"timeUnixNano": "1750000000000000000", "body": {"stringValue": "hello"}}
+    request = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
+    assert ingest_logs(pool, request).accepted == 1
+    otlp_app(pool, authorize=lambda environ: True)
+""",
+    "OpenTelemetry's SDK": """
+from opentelemetry import trace
+from observatory_storage.otel import configure
+configure(service_name="shop")
+with trace.get_tracer("shop").start_as_current_span("chat"):
+    pass
+assert trace.get_tracer_provider().force_flush()
+""",
+    "logging": """
+import logging
+from observatory_storage import StorageHandler, StoragePool, observe
+with StoragePool.from_env() as pool, observe(pool, name="step"):
+    handler = StorageHandler(pool)
+    logging.getLogger("shop").addHandler(handler)
+    logging.getLogger("shop").warning("hello")
+    handler.close()
+""",
+    "Flask": "import observatory_storage.flask",
+    "Celery": "import observatory_storage.celery",
+}
+
+
+@pytest.mark.parametrize("program", WRITES.values(), ids=WRITES)
+def test_a_process_that_only_writes_loads_nothing_that_reads(
+    program: str, database_url: str
+) -> None:
+    begin = """
+import json, sys
+from datetime import UTC, datetime
+now = datetime.now(UTC)
+span = {"trace_id": "1" * 32, "span_id": "1" * 16, "name": "chat", "service_name": "shop",
+        "start_time": now, "end_time": now}
+"""
+    end = "\nprint(json.dumps([*sys.modules]))"
+    output = subprocess.run(
+        [sys.executable, "-c", begin + program + end],
+        env={**os.environ, "DATABASE_URL": database_url},
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout
+    modules = set(json.loads(output))
+    reading = ("lifecycle.steps", "otlp.export", "repositories", "unit_of_work")
+    assert not {"yaml", *(f"observatory_storage.{name}" for name in reading)} & modules
 
 
 def _reads_environment(path: Path) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from observatory_storage import otlp
 from observatory_storage.cli import logs_command, traces_command
 from observatory_storage.cli.common_options import (
     State,
@@ -19,6 +18,7 @@ from observatory_storage.cli.common_options import (
     replica_option,
 )
 from observatory_storage.cli.filter_options import log_filters, metric_filters, trace_filters
+from observatory_storage.otlp.export import export_logs, export_metrics, export_traces
 from observatory_storage.repositories import MetricFilters
 
 __all__ = ["command"]
@@ -55,7 +55,7 @@ def traces(state: State, /, *, output: Path | None, **given: Any) -> None:
     with state.pool() as pool:
         with pool.unit_of_work(read_only=state.replica) as work:
             filters = traces_command.filters_of(work, given)
-        _write(state, output, otlp.export_traces(pool, filters, read_only=state.replica))
+        _write(state, output, export_traces(pool, filters, read_only=state.replica))
 
 
 @command.command("logs", cls=StorageCommand)
@@ -69,7 +69,7 @@ def logs(state: State, /, *, output: Path | None, **given: Any) -> None:
     with state.pool() as pool:
         with pool.unit_of_work(read_only=state.replica) as work:
             filters = logs_command.filters_of(work, given)
-        _write(state, output, otlp.export_logs(pool, filters, read_only=state.replica))
+        _write(state, output, export_logs(pool, filters, read_only=state.replica))
 
 
 @command.command("metrics", cls=StorageCommand)
@@ -85,7 +85,7 @@ def metrics(state: State, /, *, output: Path | None, **given: Any) -> None:
         _write(
             state,
             output,
-            otlp.export_metrics(pool, MetricFilters(**given), read_only=state.replica),
+            export_metrics(pool, MetricFilters(**given), read_only=state.replica),
         )
 
 

@@ -4,44 +4,19 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
-import yaml
+from observatory_storage.config.unreadable import UnreadableError
 
-
-class UnreadableError(Exception):
-    """The text does not parse. The message does not quote it, since it may contain a secret."""
-
-
-class _UniqueKeysLoader(yaml.SafeLoader):
-    """Refuses a duplicate key in a group. PyYAML would silently keep the last one."""
-
-    def construct_mapping(
-        self,
-        node: yaml.MappingNode,
-        deep: bool = False,
-    ) -> dict[Hashable, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise UnreadableError(f"line {key.start_mark.line + 1}: the key is there twice")
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
+__all__ = ["PARSERS"]
 
 
 def _parse_yaml(text: str) -> Any:
-    try:
-        # A subclass of SafeLoader: it builds plain values only.
-        return yaml.load(text, Loader=_UniqueKeysLoader)  # noqa: S506 - it is a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
-        raise UnreadableError(
-            f"{line}: is not YAML; quote values that have special characters"
-        ) from None
-    except (yaml.YAMLError, ValueError):  # ValueError: for example, a date that does not exist
-        raise UnreadableError("is not YAML; quote values that have special characters") from None
+    # Few processes read YAML, and importing it takes longer than all other parsers together.
+    from observatory_storage.config.yaml_parser import parse_yaml
+
+    return parse_yaml(text)
 
 
 def _parse_toml(text: str) -> Any:

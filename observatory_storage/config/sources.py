@@ -19,8 +19,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource
 
 from observatory_storage.config.fields import Key, Setting, section_of, settings_of
-from observatory_storage.config.parsers import PARSERS, UnreadableError
+from observatory_storage.config.parsers import PARSERS
 from observatory_storage.config.problems import NOT_TEXT, Loaded, Origin, unknown_key
+from observatory_storage.config.unreadable import UnreadableError
 from observatory_storage.config.urls import FIELD_OF_PARAMETER, IDENTITY, parse_database_url
 from observatory_storage.errors import shown
 

@@ -26,9 +26,11 @@ from observatory_storage.flask.streamed_parts import follow_streams, streaming_s
 from observatory_storage.operations import AnyHook
 from observatory_storage.otlp.compression import MAX_BODY_BYTES
 from observatory_storage.pool import StoragePool
-from observatory_storage.unit_of_work import UnitOfWork
 from observatory_storage.web import Authorize
 from observatory_storage.writers import LogWriter, MetricWriter, TraceWriter
+
+if TYPE_CHECKING:
+    from observatory_storage.unit_of_work import UnitOfWork
 
 __all__ = ["Observatory", "current_observatory"]
 

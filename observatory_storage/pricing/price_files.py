@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from observatory_storage.config.parsers import PARSERS, UnreadableError
+from observatory_storage.config.parsers import PARSERS
+from observatory_storage.config.unreadable import UnreadableError
 from observatory_storage.errors import ValidationError
 from observatory_storage.llm.vocabulary import provider_of
 from observatory_storage.pricing.price import INPUT_RATES, RATES, Price, PriceTier, Rate, TierScope

@@ -12,26 +12,23 @@ from observatory_storage.commits import Commits
 from observatory_storage.config import StorageConfig, StreamSignal
 from observatory_storage.errors import PoolError, StorageError
 from observatory_storage.models import LogRecord, MetricDataPoint, Trace, TraceSpan
-from observatory_storage.repositories import LogFilters, SpanFilters, TraceFilters
-from observatory_storage.repositories.logs.filters import LogKeywords
-from observatory_storage.repositories.metrics.point_filters import (
-    DataPointFilters,
-    DataPointKeywords,
-)
-from observatory_storage.repositories.reading.pages import Page
-from observatory_storage.repositories.traces.filters import SpanKeywords, TraceKeywords
-from observatory_storage.streams.following import follow
-from observatory_storage.streams.live_stream import LiveStream, StreamGap
 from observatory_storage.streams.publish_queue import StreamStats
 from observatory_storage.streams.publisher import Publisher
-from observatory_storage.streams.stream_opening import open_stream
-from observatory_storage.streams.thresholds import (
-    Threshold,
-    ThresholdPassed,
-    checked_thresholds,
-)
-from observatory_storage.streams.watcher import Watch
-from observatory_storage.unit_of_work import UnitOfWork
+
+# What reads is imported when it is called: a process that only writes starts without it.
+if TYPE_CHECKING:
+    from observatory_storage.repositories import LogFilters, SpanFilters, TraceFilters
+    from observatory_storage.repositories.logs.filters import LogKeywords
+    from observatory_storage.repositories.metrics.point_filters import (
+        DataPointFilters,
+        DataPointKeywords,
+    )
+    from observatory_storage.repositories.reading.pages import Page
+    from observatory_storage.repositories.traces.filters import SpanKeywords, TraceKeywords
+    from observatory_storage.streams.live_stream import LiveStream, StreamGap
+    from observatory_storage.streams.thresholds import Threshold, ThresholdPassed
+    from observatory_storage.streams.watcher import Watch
+    from observatory_storage.unit_of_work import UnitOfWork
 
 __all__ = ["LivePool"]
 
@@ -167,6 +164,8 @@ class LivePool:
             CacheError: Redis refuses to read the stream, when iterating.
             StorageError: the database could not be read, when iterating.
         """
+        from observatory_storage.streams.stream_opening import open_stream
+
         self._require_open()
         return open_stream(
             self,
@@ -284,6 +283,8 @@ class LivePool:
             StorageError: an error that trying again does not help against, or the last poll failed,
                 when iterating.
         """
+        from observatory_storage.streams.following import follow
+
         return follow(
             self,
             signal,
@@ -336,6 +337,9 @@ class LivePool:
                 the hook cannot be called.
             PoolError: the pool is closed.
         """
+        from observatory_storage.streams.thresholds import checked_thresholds
+        from observatory_storage.streams.watcher import Watch
+
         self._require_open()
         return Watch(self, hook, checked_thresholds(thresholds), name)
 

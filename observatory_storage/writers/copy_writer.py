@@ -13,7 +13,7 @@ from observatory_storage.commits import Commit, tell_with_session, telling_itsel
 from observatory_storage.config import PayloadMode
 from observatory_storage.errors import ValidationError
 from observatory_storage.pricing import PriceTable
-from observatory_storage.repositories.reading.read_only_guard import refuse_writing
+from observatory_storage.read_only_guard import refuse_writing
 from observatory_storage.rows import PART, Row
 from observatory_storage.storing import (
     Loader,

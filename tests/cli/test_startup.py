@@ -40,6 +40,19 @@ def test_version_and_help_load_nothing_that_takes_long(option: str, tmp_path: Pa
     assert not HEAVY & set(json.loads(ended.stderr))
 
 
+def test_a_command_ends_without_a_search_for_garbage() -> None:
+    program = (
+        "import atexit, gc\n"
+        "from observatory_storage.cli import main\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"
+        "main(['dashboards'])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    )
+    assert ended.stdout.endswith("True\n")
+
+
 def test_the_help_lists_every_command_and_what_it_does() -> None:
     context = click.Context(commands)
     shown = commands.get_help(context)

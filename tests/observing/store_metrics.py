@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import pytest
 from prometheus_client import CollectorRegistry
 
+from observatory_storage import ingest_traces
 from observatory_storage.errors import ValidationError
 from observatory_storage.hooks import PrometheusHook
 from observatory_storage.operations import StoreOperation
-from observatory_storage.otlp import ingest_traces
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import CopyWriter, LogWriter, TraceWriter, WriterConfig
 from tests.otlp.samples import span_request

@@ -12,11 +12,11 @@ import prometheus_client
 import pytest
 from prometheus_client import CollectorRegistry
 
+from observatory_storage import ingest_traces
 from observatory_storage.config import PoolConfig, PostgresConfig, StorageConfig
 from observatory_storage.errors import PoolError, ValidationError
 from observatory_storage.hooks import PrometheusHook
 from observatory_storage.operations import StoreOperation
-from observatory_storage.otlp import ingest_traces
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import CopyWriter, LogWriter, TraceWriter, WriterConfig
 from tests.observing.metrics_text import Samples, samples, value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
+from observatory_storage import ingest_logs, ingest_metrics, ingest_traces
 from observatory_storage.config import PoolConfig, PostgresConfig, StorageConfig
 from observatory_storage.errors import (
     BatchError,
@@ -14,7 +15,6 @@ from observatory_storage.errors import (
     ValidationError,
 )
 from observatory_storage.operations import StoreOperation
-from observatory_storage.otlp import ingest_logs, ingest_metrics, ingest_traces
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import (
     CopyWriter,

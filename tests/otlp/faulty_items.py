@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from observatory_storage import MetricDataPoint, StoragePool, TraceSpan
-from observatory_storage.otlp import (
+from observatory_storage import (
     IngestResult,
+    MetricDataPoint,
+    StoragePool,
+    TraceSpan,
 )
 from tests.otlp.samples import (
     TRACE_ID,

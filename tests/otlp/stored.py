@@ -9,9 +9,8 @@ from typing import Any
 from google.protobuf.message import Message
 from sqlalchemy import select
 
-from observatory_storage import StoragePool
-from observatory_storage.models import Base
-from observatory_storage.otlp import (
+from observatory_storage import (
+    StoragePool,
     export_logs,
     export_metrics,
     export_traces,
@@ -19,6 +18,7 @@ from observatory_storage.otlp import (
     ingest_metrics,
     ingest_traces,
 )
+from observatory_storage.models import Base
 from tests.otlp.otlp import meaning
 
 INGEST: dict[str, Any] = {

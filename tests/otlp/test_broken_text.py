@@ -11,9 +11,8 @@ from google.protobuf.message import DecodeError, Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observatory_storage import StoragePool
-from observatory_storage.errors import ValidationError
-from observatory_storage.otlp import (
+from observatory_storage import (
+    StoragePool,
     detect_signal,
     export_logs,
     export_metrics,
@@ -22,6 +21,7 @@ from observatory_storage.otlp import (
     ingest_metrics,
     ingest_traces,
 )
+from observatory_storage.errors import ValidationError
 from observatory_storage.otlp.broken_text import message_as_json, request_as_json
 from observatory_storage.otlp.decode import decode
 from observatory_storage.otlp.message_classes import textless_class

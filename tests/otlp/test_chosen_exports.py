@@ -8,10 +8,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
-from observatory_storage import StoragePool
-from observatory_storage.errors import NotFound, ValidationError
-from observatory_storage.models import Base
-from observatory_storage.otlp import (
+from observatory_storage import (
+    StoragePool,
     export_logs,
     export_metrics,
     export_traces,
@@ -19,6 +17,8 @@ from observatory_storage.otlp import (
     ingest_metrics,
     ingest_traces,
 )
+from observatory_storage.errors import NotFound, ValidationError
+from observatory_storage.models import Base
 from observatory_storage.repositories import LogFilters, MetricFilters, TraceFilters
 from tests.otlp.otlp import meaning
 from tests.otlp.samples import log_request, metric_request, span, spans_request

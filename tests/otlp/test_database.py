@@ -11,9 +11,9 @@ import pytest
 from google.protobuf.message import Message
 from hypothesis import given, settings
 
-from observatory_storage import LogWriter, StoragePool
-from observatory_storage.errors import ValidationError
-from observatory_storage.otlp import (
+from observatory_storage import (
+    LogWriter,
+    StoragePool,
     detect_signal,
     export_logs,
     export_traces,
@@ -21,6 +21,7 @@ from observatory_storage.otlp import (
     ingest_metrics,
     ingest_traces,
 )
+from observatory_storage.errors import ValidationError
 from observatory_storage.otlp.logs import ID_ATTRIBUTE
 from observatory_storage.repositories import LogFilters
 from observatory_storage.times import UNIX_EPOCH

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from observatory_storage import StoragePool
-from observatory_storage.otlp import (
+from observatory_storage import (
+    StoragePool,
     export_metrics,
     export_traces,
     ingest_metrics,

@@ -7,15 +7,15 @@ from uuid import UUID
 
 import pytest
 
-from observatory_storage import StoragePool
-from observatory_storage.otlp import (
+from observatory_storage import (
+    StoragePool,
     export_metrics,
     export_traces,
     ingest_logs,
     ingest_metrics,
     ingest_traces,
-    item_store,
 )
+from observatory_storage.otlp import item_store
 from observatory_storage.otlp.logs import ID_ATTRIBUTE
 from observatory_storage.rows import PART
 from tests.otlp.faulty_items import point, without

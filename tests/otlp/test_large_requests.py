@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from observatory_storage import StoragePool
-from observatory_storage.errors import ValidationError
-from observatory_storage.otlp import (
+from observatory_storage import (
+    StoragePool,
     export_logs,
     export_traces,
     ingest_logs,
     ingest_traces,
-    item_store,
 )
+from observatory_storage.errors import ValidationError
+from observatory_storage.otlp import item_store
 from observatory_storage.rows import PART
 from tests.otlp.samples import logs_request, request_of, span, spans_request
 

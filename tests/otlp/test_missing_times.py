@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from observatory_storage import LogFilters, StoragePool
-from observatory_storage.otlp import (
+from observatory_storage import (
+    LogFilters,
+    StoragePool,
     export_logs,
     export_traces,
     ingest_logs,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from observatory_storage import StoragePool
-from observatory_storage.otlp import (
+from observatory_storage import (
+    StoragePool,
     ingest_logs,
     ingest_metrics,
     ingest_traces,

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from observatory_storage import ids
+from observatory_storage import ids, ingest_logs, ingest_metrics, ingest_traces
 from observatory_storage.config import PoolConfig, PostgresConfig, RulesConfig, StorageConfig
 from observatory_storage.llm import LlmSpan
 from observatory_storage.models import LogRecord, TraceSpan
-from observatory_storage.otlp import ingest_logs, ingest_metrics, ingest_traces
 from observatory_storage.pool import StoragePool
 from observatory_storage.writers import CopyWriter, LogWriter, MetricWriter, TraceWriter
 from tests.writers.helpers import START, a_log, a_metric, a_point, a_span, contents

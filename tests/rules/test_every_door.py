@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from observatory_embedded import EmbeddedPostgres
+from observatory_storage import ingest_logs, ingest_metrics, ingest_traces
 from observatory_storage.errors import BatchError, ValidationError
 from observatory_storage.llm import LlmSpan
 from observatory_storage.models import LogRecord, Metric, MetricDataPoint, Trace, TraceSpan
-from observatory_storage.otlp import ingest_logs, ingest_metrics, ingest_traces
 from observatory_storage.writers import (
     CopyWriter,
     LogWriter,

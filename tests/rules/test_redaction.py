@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from observatory_storage import export_traces, ingest_traces
 from observatory_storage.llm import LlmSpan
 from observatory_storage.models import Metric, MetricDataPoint, TraceEvent, TraceSpan
-from observatory_storage.otlp import export_traces, ingest_traces
 from observatory_storage.writers import LogWriter, MetricWriter, TraceWriter
 from tests.rules.doors import MAIL, SECRET, otlp_span, pool_with, span_request, stored_anywhere
 from tests.writers.helpers import (

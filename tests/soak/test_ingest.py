@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete
 
-from observatory_storage import LogRecord
+from observatory_storage import IngestResult, LogRecord
 from observatory_storage.errors import ValidationError
-from observatory_storage.otlp import IngestResult
 from observatory_storage.pool import StoragePool
 from tests.otlp.generated import requests
 from tests.otlp.otlp import REQUESTS, as_json, meaning

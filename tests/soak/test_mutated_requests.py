@@ -16,9 +16,9 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import func, select
 
+from observatory_storage import IngestResult
 from observatory_storage.errors import StorageError, ValidationError
 from observatory_storage.models import LogRecord, MetricDataPoint, TraceSpan
-from observatory_storage.otlp import IngestResult
 from observatory_storage.pool import StoragePool
 from tests.otlp.otlp import as_message
 from tests.otlp.stored import EXPORT, INGEST, clear

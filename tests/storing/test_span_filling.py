@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from observatory_storage import LogWriter, StoragePool, TraceFilters, TraceWriter
+from observatory_storage import LogWriter, StoragePool, TraceFilters, TraceWriter, ingest_logs
 from observatory_storage.llm import use_own_aliases
 from observatory_storage.models import LogRecord, TraceSpan
-from observatory_storage.otlp import ingest_logs
 from observatory_storage.rows import PART
 from observatory_storage.writers import CopyWriter
 from tests.otlp.samples import logs_request

@@ -14,6 +14,7 @@ from observatory_storage import ids
 from observatory_storage.arrow import ResultList, shape_of_model, shape_of_results
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import LogRecord
+from observatory_storage.read_only_guard import follows
 from observatory_storage.repositories.logs.attribute_search import AttributeLogSearch
 from observatory_storage.repositories.logs.filters import (
     LEVELS,
@@ -30,7 +31,6 @@ from observatory_storage.repositories.reading.filter_fields import Conditions, w
 from observatory_storage.repositories.reading.measured_methods import measured
 from observatory_storage.repositories.reading.operators import OneOf
 from observatory_storage.repositories.reading.partitioned_search import PartitionedSearch
-from observatory_storage.repositories.reading.read_only_guard import follows
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
 

@@ -16,6 +16,7 @@ from observatory_storage.arrow import ResultList, shape_of_model, shape_of_resul
 from observatory_storage.cache import Dependency
 from observatory_storage.errors import NotFound, ValidationError
 from observatory_storage.models import Metric, MetricDataPoint
+from observatory_storage.read_only_guard import follows
 from observatory_storage.repositories.metrics import results
 from observatory_storage.repositories.metrics.filters import (
     MetricFilters,
@@ -39,7 +40,6 @@ from observatory_storage.repositories.reading.cached_results import (
 from observatory_storage.repositories.reading.filter_fields import Conditions, within
 from observatory_storage.repositories.reading.measured_methods import measured
 from observatory_storage.repositories.reading.partitioned_search import Bounds, PartitionedSearch
-from observatory_storage.repositories.reading.read_only_guard import follows
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
 from observatory_storage.repositories.reading.sharded_tail import tail_of

@@ -17,7 +17,7 @@ from observatory_storage.operations import (
     StoreOperation,
     outcome_of,
 )
-from observatory_storage.repositories.reading.read_only_guard import ReadOnlyGuard
+from observatory_storage.read_only_guard import ReadOnlyGuard
 from observatory_storage.repositories.reading.result_streams import ResultStream
 from observatory_storage.serialization import Result
 

@@ -29,10 +29,10 @@ from observatory_storage.distribution import is_sharded, planned_rows
 from observatory_storage.errors import NotFound, StorageError, translated
 from observatory_storage.operations import Hooks
 from observatory_storage.payloads import fill_whole, log_damage
+from observatory_storage.read_only_guard import READ_ONLY, ReadOnlyGuard
 from observatory_storage.repositories.reading.compact_rows import CompactRows, sharing
 from observatory_storage.repositories.reading.entities import UNIT_IS_OPEN, EntityMaker, mapper_of
 from observatory_storage.repositories.reading.pages import Keyset, Seek, Total
-from observatory_storage.repositories.reading.read_only_guard import READ_ONLY, ReadOnlyGuard
 from observatory_storage.repositories.reading.streams import batches
 from observatory_storage.repositories.reading.validation import BATCH_SIZE
 from observatory_storage.tables import TABLES

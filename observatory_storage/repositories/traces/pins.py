@@ -13,8 +13,8 @@ from sqlalchemy.dialects.postgresql import insert
 from observatory_storage.arrow import ResultList, shape_of_results
 from observatory_storage.errors import NotFound
 from observatory_storage.models import PINNED_TRACES, Trace
+from observatory_storage.read_only_guard import writes
 from observatory_storage.repositories.reading import validation
-from observatory_storage.repositories.reading.read_only_guard import writes
 from observatory_storage.repositories.reading.reader import Reader
 from observatory_storage.repositories.traces.former_ids import by_either_id
 from observatory_storage.repositories.traces.trace_bounds import trace_name

@@ -16,6 +16,7 @@ from observatory_storage.cache import Dependency
 from observatory_storage.commits import telling_itself
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Trace
+from observatory_storage.read_only_guard import writes
 from observatory_storage.repositories.reading import pages, time_buckets, validation
 from observatory_storage.repositories.reading.cached_results import (
     Question,
@@ -23,7 +24,6 @@ from observatory_storage.repositories.reading.cached_results import (
     list_of,
 )
 from observatory_storage.repositories.reading.measured_methods import measured
-from observatory_storage.repositories.reading.read_only_guard import writes
 from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
 from observatory_storage.repositories.traces import results
 from observatory_storage.repositories.traces.deletion import delete_all_of, delete_trace

@@ -13,10 +13,10 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from observatory_storage.arrow import shape_of_model
 from observatory_storage.errors import ValidationError
 from observatory_storage.models import Trace, TraceSpan
+from observatory_storage.read_only_guard import follows
 from observatory_storage.repositories.reading import pages, validation
 from observatory_storage.repositories.reading.filter_fields import with_former
 from observatory_storage.repositories.reading.operators import OneOf
-from observatory_storage.repositories.reading.read_only_guard import follows
 from observatory_storage.repositories.reading.reader import Reader, StatementSearch
 from observatory_storage.repositories.reading.result_streams import ResultStream, stream_of
 from observatory_storage.repositories.reading.validation import BATCH_SIZE
