@@ -258,6 +258,8 @@ def test_a_web_application(
             OTEL_TRACES_EXPORTER="postgresql",
             OTEL_METRICS_EXPORTER="none",
             OTEL_LOGS_EXPORTER="none",
+            # Installed for other tests. No example uses these SDKs, which import for seconds.
+            OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="anthropic,openai",
         ) as host,
     ):
         traffic = load(host, asking_over_http(port))
