@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -22,7 +23,7 @@ from pytest_postgresql.executors import NoopExecutor
 
 from observatory_embedded import EmbeddedPostgres, EmbeddedValkey
 from tests import citus, shard_rules
-from tests.servers import FAST, RUN, Server, in_utf8, migrated
+from tests.servers import FAST, RUN, Server, SharedServer, in_utf8, migrated
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -105,7 +106,8 @@ def postgres_server(request: pytest.FixtureRequest) -> Iterator[Server]:
             yield server
         return
     embedded: EmbeddedPostgres = request.getfixturevalue("shared_embedded")
-    yield Server(embedded.url, embedded=True)
+    with closing(SharedServer(embedded.url, embedded=True)) as server:
+        yield server
 
 
 postgresql_noproc = factories.postgresql_noproc(

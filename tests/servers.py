@@ -6,8 +6,9 @@ import contextlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import psycopg
@@ -119,19 +120,40 @@ class Server:
         self.drop(name)
 
 
+@dataclass(frozen=True)
+class SharedServer(Server):
+    """The server of many tests. One connection creates all their databases until it is closed.
+
+    Connecting takes as long as half of a copy.
+    """
+
+    @cached_property
+    def _administrator(self) -> psycopg.Connection[tuple[object, ...]]:
+        return psycopg.connect(self.url_of(self.maintenance_dbname), autocommit=True)
+
+    @contextmanager
+    def administration(self) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+        yield self._administrator
+
+    def close(self) -> None:
+        self._administrator.close()
+
+
 @contextmanager
 def in_utf8(url: str) -> Iterator[Server]:
     """The server of this URL, with a UTF-8 template if its own has another encoding."""
-    server = Server(url, embedded=False)
-    with server.administration() as connection:
-        row = connection.execute(
-            "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = 'template1'"
-        ).fetchone()
-    if row == ("UTF8",):
-        yield server
-        return
-    with server.database("template0") as base:
-        yield replace(server, template_dbname=str(conninfo_to_dict(base)["dbname"]))
+    with closing(SharedServer(url, embedded=False)) as server:
+        with server.administration() as connection:
+            row = connection.execute(
+                "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = 'template1'"
+            ).fetchone()
+        if row == ("UTF8",):
+            yield server
+            return
+        with server.database("template0") as base:
+            name = str(conninfo_to_dict(base)["dbname"])
+            with closing(replace(server, template_dbname=name)) as of_template:
+                yield of_template
 
 
 def migrated(
