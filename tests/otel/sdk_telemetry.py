@@ -159,7 +159,7 @@ def metrics(resource: Resource = RESOURCE) -> MetricsData:
     meter = provider.get_meter("meter", "0.1", "https://example.com/metrics", {"scope": True})
     with _within_a_span():
         counter = meter.create_counter("requests", "1", "Requests.")
-        counter.add(2, {"route": "/", "list": ["a", "b"]})
+        counter.add(2, {"route": "/", "list": ("a", "b")})
         counter.add(3, {"route": "/x"})
         meter.create_counter("seconds").add(0.5, {"nan": math.nan, "bytes": b"\x01"})
         meter.create_up_down_counter("open").add(-4)

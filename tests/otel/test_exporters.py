@@ -129,7 +129,10 @@ def test_a_bad_resource_costs_its_own_spans(
     pool: StoragePool, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, *_ = sdk_telemetry.spans()
-    of_bad_resource = sdk_telemetry.spans(Resource({"nested": nested()}))
+    resource = Resource({"nested": nested()})
+    if "nested" not in resource.attributes:
+        pytest.skip("before 1.45, the SDK refuses such attributes itself")
+    of_bad_resource = sdk_telemetry.spans(resource)
     exporter = PostgresSpanExporter(pool)
     assert exporter.export([*of_bad_resource, good]).name == "SUCCESS"
     exporter.shutdown()

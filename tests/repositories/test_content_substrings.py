@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import psycopg
 
 from observatory_storage import CopyWriter, StoragePool, TraceSpan
 from observatory_storage.config import PostgresConfig
@@ -88,7 +88,7 @@ def test_the_condition_for_shards_finds_the_same(written: StoragePool, value: st
     CopyWriter(written).write_spans(rows)
     content = content_of_attributes(TraceSpan.attributes)
     statement = sa.select(TraceSpan.trace_id).where(contains(content, value)).order_by(sa.text("1"))
-    sharded = psycopg.dialect()  # type: ignore[no-untyped-call]
+    sharded = copy(written.engine.dialect)
     compile_for(sharded, PostgresConfig(layout="citus"))
     with written.engine.connect() as connection:
         found = list(connection.scalars(statement))
