@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -79,12 +79,7 @@ class PoolUpkeep:
             PoolError: the pool has fewer than three connections.
             StorageError: PostgreSQL could not be used.
         """
-        # Most processes never maintain the store, so they start without what does.
-        from observatory_storage.lifecycle.maintenance import run_steps
-        from observatory_storage.lifecycle.run import Run
-        from observatory_storage.lifecycle.steps import STEPS
-
-        return run_steps(Run.of(self, for_secs, now, progress), STEPS)
+        return self._run_steps(for_secs, now, progress)
 
     def settle_usage(self, max_traces: int | None = None) -> SettledUsage:
         """Let the usage of model calls count once that spans of several traces report.
@@ -158,10 +153,22 @@ class PoolUpkeep:
 
     def maintain_in_turn(self) -> MaintenanceReport:
         """Maintain the store, unless another process did so within the interval."""
+        settings = self.config.maintenance
+        return self._run_steps(
+            settings.max_duration.total_seconds(), min_interval=settings.interval * 0.9
+        )
+
+    def _run_steps(
+        self,
+        for_secs: float | None,
+        now: datetime | None = None,
+        progress: Callable[[str], object] | None = None,
+        *,
+        min_interval: timedelta | None = None,
+    ) -> MaintenanceReport:
+        # Most processes never maintain the store, so they start without what does.
         from observatory_storage.lifecycle.maintenance import run_steps
         from observatory_storage.lifecycle.run import Run
         from observatory_storage.lifecycle.steps import STEPS
 
-        settings = self.config.maintenance
-        run = Run.of(self, settings.max_duration.total_seconds())
-        return run_steps(run, STEPS, min_interval=settings.interval * 0.9)
+        return run_steps(Run.of(self, for_secs, now, progress), STEPS, min_interval=min_interval)
